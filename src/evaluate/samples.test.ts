@@ -1,0 +1,75 @@
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { UserError } from '../errors.ts';
+import { judgeSample, readSamples, scoreSamples, writeSamples } from './samples.ts';
+
+function sample(task: string, expected: string, answer: string, blindAnswer?: string, split = 'unseen-artist') {
+  const prompt = task === 'category' ? 'Which?\nA. fruit\nB. animal' : 'Question?';
+  return judgeSample({ id: `${task}-${expected}-${answer}`, image: 'a.png', task, split, prompt, expected, answer, blindAnswer });
+}
+
+describe('samples', () => {
+  it('are judged by the scorer of their task', () => {
+    expect(sample('count', '2', 'two', '3')).toMatchObject({ correct: true, blindCorrect: false });
+    expect(sample('place', 'cat', 'Cat.')).toMatchObject({ correct: true });
+    expect(sample('place', 'cat', 'Cat.').blindCorrect).toBeUndefined();
+  });
+
+  it('survive a round trip through a file', () => {
+    const path = join(mkdtempSync(join(tmpdir(), 'samples-')), 'samples', 'unseen-artist.jsonl');
+    const samples = [sample('count', '2', 'two', '3'), sample('place', 'cat', 'line\nbreak "quoted"')];
+    writeSamples(path, samples);
+    expect(readSamples(path)).toEqual(JSON.parse(JSON.stringify(samples)));
+  });
+
+  it('name file and line of what is not a sample', () => {
+    const path = join(mkdtempSync(join(tmpdir(), 'samples-')), 'bad.jsonl');
+    writeFileSync(path, '{"id":"1"}\n');
+    expect(() => readSamples(path)).toThrow(UserError);
+    expect(() => readSamples(path)).toThrow(/bad\.jsonl:1: not a sample/);
+    writeFileSync(path, '\n{"id"');
+    expect(() => readSamples(path)).toThrow(/bad\.jsonl:2/);
+  });
+});
+
+describe('scoreSamples', () => {
+  it('groups by split and task, with intervals and baselines', () => {
+    const scores = scoreSamples(
+      [
+        sample('existence', 'yes', 'yes', 'yes'),
+        sample('existence', 'yes', 'no', 'yes'),
+        sample('existence', 'no', 'no', 'yes'),
+        sample('existence', 'no', 'no', 'yes'),
+        sample('category', 'A', 'A', 'B'),
+        sample('count', '3', '3', '1', 'unseen-scenes'),
+      ],
+      { count: ['1', '1', '3'] },
+    );
+    expect(Object.keys(scores)).toEqual(['unseen-artist', 'unseen-scenes']);
+    const existence = scores['unseen-artist'].existence;
+    expect(existence).toMatchObject({
+      accuracy: 0.75,
+      n: 4,
+      correct: 3,
+      blind: 0.5,
+      majority: 0.5,
+      random: 0.5,
+      precision: 1,
+      recall: 0.5,
+    });
+    expect(existence.majorityFrom).toBe('evaluation');
+    expect(existence.yesRate).toBe(0.25);
+    expect(existence.ciLow).toBeGreaterThan(0.3);
+    expect(existence.ciHigh).toBeLessThan(0.96);
+    expect(scores['unseen-artist'].category).toMatchObject({ accuracy: 1, random: 0.5 });
+    expect(scores['unseen-artist'].category.f1).toBeUndefined();
+    expect(scores['unseen-scenes'].count).toMatchObject({ accuracy: 1, majority: 0, majorityFrom: 'training', blind: 0 });
+  });
+
+  it('leaves blind out where it was not measured for every sample', () => {
+    const scores = scoreSamples([sample('count', '1', '1', '1'), sample('count', '1', '1')]);
+    expect(scores['unseen-artist'].count.blind).toBeUndefined();
+  });
+});

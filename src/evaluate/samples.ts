@@ -1,0 +1,138 @@
+// The samples behind every score, kept as JSON Lines, and the scores computed from them: a score can always be computed again.
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { z } from 'zod';
+import { UserError } from '../errors.ts';
+import { majorityBaseline, randomBaseline } from './baselines.ts';
+import { answerKind, isCorrect, yesNoScores } from './scoring.ts';
+import { wilsonInterval } from './statistics.ts';
+
+const sampleSchema = z.object({
+  id: z.string(),
+  /** Path of the picture, relative to the image folder. */
+  image: z.string(),
+  task: z.string(),
+  split: z.string(),
+  prompt: z.string(),
+  expected: z.string(),
+  answer: z.string(),
+  /** What the same model answers before a blank picture; absent when blind evaluation was switched off. */
+  blindAnswer: z.string().optional(),
+  correct: z.boolean(),
+  blindCorrect: z.boolean().optional(),
+});
+
+/** One question of an evaluation with what the model answered. */
+export type Sample = z.infer<typeof sampleSchema>;
+
+/** A sample with its answers judged by the scorer of its task. */
+export function judgeSample(sample: Omit<Sample, 'correct' | 'blindCorrect'>): Sample {
+  const kind = answerKind(sample.task);
+  const judged: Sample = { ...sample, correct: isCorrect(kind, sample.expected, sample.answer) };
+  if (sample.blindAnswer !== undefined) judged.blindCorrect = isCorrect(kind, sample.expected, sample.blindAnswer);
+  return judged;
+}
+
+export function writeSamples(path: string, samples: readonly Sample[]): void {
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, samples.map((sample) => `${JSON.stringify(sample)}\n`).join(''));
+}
+
+/** Reads samples back. A line that is not a sample is a `UserError` naming file and line. */
+export function readSamples(path: string): Sample[] {
+  const lines = readFileSync(path, 'utf8').split('\n');
+  return lines.flatMap((line, index) => {
+    if (line.trim() === '') return [];
+    const problem = (text: string) => new UserError(`${path}:${index + 1}: not a sample: ${text}`);
+    let value: unknown;
+    try {
+      value = JSON.parse(line);
+    } catch (error) {
+      throw problem((error as Error).message);
+    }
+    const parsed = sampleSchema.safeParse(value);
+    if (!parsed.success) throw problem(z.prettifyError(parsed.error).replaceAll('\n', ' '));
+    return [parsed.data];
+  });
+}
+
+/** Scores of one task in one split. Shares are in [0, 1]; intervals are Wilson 95 %. */
+export interface TaskScore {
+  accuracy: number;
+  ciLow: number;
+  ciHigh: number;
+  n: number;
+  correct: number;
+  /** Accuracy of the same model before a blank picture, with its interval; absent when it was not measured. */
+  blind?: number;
+  blindCiLow?: number;
+  blindCiHigh?: number;
+  /** Accuracy of always giving the most frequent answer, and whose answer that is. */
+  majority: number;
+  majorityFrom: 'training' | 'evaluation';
+  /** Expected accuracy of guessing. */
+  random: number;
+  /** Of yes/no tasks, as in POPE. */
+  precision?: number;
+  recall?: number;
+  f1?: number;
+  yesRate?: number;
+}
+
+/** Scores by split, then by task. */
+export type Scores = Record<string, Record<string, TaskScore>>;
+
+function scoreTask(task: string, samples: readonly Sample[], trainingAnswers: readonly string[] | undefined): TaskScore {
+  const kind = answerKind(task);
+  const n = samples.length;
+  const correct = samples.filter((sample) => sample.correct).length;
+  const interval = wilsonInterval(correct, n);
+  const majority = majorityBaseline(
+    kind,
+    samples.map(({ expected }) => expected),
+    trainingAnswers,
+  );
+  const score: TaskScore = {
+    accuracy: correct / n,
+    ciLow: interval.low,
+    ciHigh: interval.high,
+    n,
+    correct,
+    majority: majority.accuracy,
+    majorityFrom: majority.from,
+    random: randomBaseline(task, samples),
+  };
+  const seen = samples.filter(({ blindCorrect }) => blindCorrect !== undefined);
+  if (seen.length === n) {
+    const blindCorrect = seen.filter((sample) => sample.blindCorrect).length;
+    const blindInterval = wilsonInterval(blindCorrect, n);
+    score.blind = blindCorrect / n;
+    score.blindCiLow = blindInterval.low;
+    score.blindCiHigh = blindInterval.high;
+  }
+  if (kind === 'yes-no') {
+    const { precision, recall, f1, yesRate } = yesNoScores(samples);
+    Object.assign(score, { precision, recall, f1, yesRate });
+  }
+  return score;
+}
+
+/**
+ * Scores by split and task in the order in which they first occur.
+ * `trainingAnswers` gives, by task, the answers of the training set, for the majority baseline.
+ */
+export function scoreSamples(samples: readonly Sample[], trainingAnswers: Record<string, readonly string[]> = {}): Scores {
+  const groups = new Map<string, Map<string, Sample[]>>();
+  for (const sample of samples) {
+    const tasks = groups.get(sample.split) ?? new Map<string, Sample[]>();
+    const group = tasks.get(sample.task) ?? [];
+    group.push(sample);
+    groups.set(sample.split, tasks.set(sample.task, group));
+  }
+  const scores: Scores = {};
+  for (const [split, tasks] of groups) {
+    scores[split] = {};
+    for (const [task, group] of tasks) scores[split][task] = scoreTask(task, group, trainingAnswers[task]);
+  }
+  return scores;
+}

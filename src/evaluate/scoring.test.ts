@@ -1,0 +1,92 @@
+import { describe, expect, it } from 'vitest';
+import { answerKind, isCorrect, normaliseText, parseCount, parseLetter, parseYesNo, yesNoScores } from './scoring.ts';
+
+describe('reading answers', () => {
+  it.each([
+    ['Yes, there is a cat.', 'yes'],
+    ['No, there is no cat.', 'no'],
+    ['There is not a cat', 'no'],
+    ['Yes. There is no dog, though.', 'yes'], // only the first sentence counts
+    ['NO', 'yes'], // POPE looks for No, no and not only
+    ['Nothing here', 'yes'],
+    ['no,', 'no'],
+    ['', 'yes'],
+  ])('yes/no as POPE: %j', (text, answer) => {
+    expect(parseYesNo(text)).toBe(answer);
+  });
+
+  it.each([
+    ['B', 'B'],
+    [' C ', 'C'],
+    ['A. a fruit', 'A'],
+    ['The answer is D.', 'D'],
+    ['The answer is A. The answer is B.', 'FAILED'],
+    ['b', 'FAILED'],
+    ['a fruit', 'FAILED'],
+    ['B.', 'FAILED'], // shorter than `B. `, and ScienceQA has no rule for it
+  ])('letters as ScienceQA: %j', (text, answer) => {
+    expect(parseLetter(text)).toBe(answer);
+  });
+
+  it.each([
+    ['3', '3'],
+    ['three', '3'],
+    ['There are Two cats.', '2'],
+    ['03', '3'],
+    ['12 of them', '12'],
+    ['none', 'FAILED'],
+    ['', 'FAILED'],
+  ])('counts: %j', (text, answer) => {
+    expect(parseCount(text)).toBe(answer);
+  });
+
+  it('text without case, surrounding space or final stop', () => {
+    expect(normaliseText('  Red Apple. ')).toBe('red apple');
+    expect(normaliseText('U.S. flag')).toBe('u.s. flag');
+  });
+});
+
+describe('isCorrect', () => {
+  it('compares what the answers say', () => {
+    expect(isCorrect('yes-no', 'yes', 'Yes, it is.')).toBe(true);
+    expect(isCorrect('count', '2', 'two')).toBe(true);
+    expect(isCorrect('letter', 'B', 'B. animal')).toBe(true);
+    expect(isCorrect('text', 'cat', 'Cat.')).toBe(true);
+    expect(isCorrect('text', 'cat', 'cat face')).toBe(false);
+  });
+
+  it('never takes two unreadable answers for equal', () => {
+    expect(isCorrect('letter', '?', 'no idea')).toBe(false);
+  });
+
+  it('chooses the kind by the task', () => {
+    expect([answerKind('existence'), answerKind('count'), answerKind('category'), answerKind('colour')]).toEqual([
+      'yes-no',
+      'count',
+      'letter',
+      'text',
+    ]);
+  });
+});
+
+describe('yesNoScores', () => {
+  it('counts as POPE does', () => {
+    const pairs = [
+      ...Array(6).fill({ expected: 'yes', answer: 'Yes' }),
+      ...Array(2).fill({ expected: 'yes', answer: 'No' }),
+      ...Array(3).fill({ expected: 'no', answer: 'yes' }),
+      ...Array(9).fill({ expected: 'no', answer: 'no' }),
+    ];
+    const scores = yesNoScores(pairs);
+    expect(scores.accuracy).toBeCloseTo(15 / 20);
+    expect(scores.precision).toBeCloseTo(6 / 9);
+    expect(scores.recall).toBeCloseTo(6 / 8);
+    expect(scores.f1).toBeCloseTo((2 * (6 / 9) * (6 / 8)) / (6 / 9 + 6 / 8));
+    expect(scores.yesRate).toBeCloseTo(9 / 20);
+  });
+
+  it('is 0, not NaN, when the model never says yes', () => {
+    const scores = yesNoScores([{ expected: 'yes', answer: 'no' }]);
+    expect(scores).toEqual({ accuracy: 0, precision: 0, recall: 0, f1: 0, yesRate: 0 });
+  });
+});
