@@ -1,0 +1,106 @@
+// metrics.jsonl, the source of truth of a run: one JSON object a line, appended in one write as it happens, so that a killed run
+// loses nothing but perhaps half of its last line. TensorBoard files and reports are made from it.
+import { closeSync, existsSync, openSync, readFileSync, truncateSync, writeSync } from 'node:fs';
+import type { Scores } from '../evaluate/samples.ts';
+
+interface EventBase {
+  stage: string;
+  /** Optimiser steps of this stage that were finished when the event happened. */
+  step: number;
+  /** Seconds since 1970. */
+  time: number;
+}
+
+/** What was measured over the steps since the last such event. */
+export interface StepEvent extends EventBase {
+  type: 'step';
+  /** Passes over the stage's data so far. */
+  epoch: number;
+  /** Mean loss per label, in nats. */
+  loss: number;
+  learningRate: number;
+  /** Global norm of the gradient before clipping. */
+  gradNorm: number;
+  tokensPerSecond: number;
+  /** Time spent in this stage so far, over all of its sittings. */
+  seconds: number;
+  /** Anything particular to a task, such as the accuracy of contrastive retrieval. */
+  extra?: Record<string, number>;
+}
+
+/** A stage has ended. */
+export interface StageEvent extends EventBase {
+  type: 'stage';
+  seconds: number;
+  firstLoss: number;
+  lastLoss: number;
+}
+
+/** The model was scored. */
+export interface EvaluationEvent extends EventBase {
+  type: 'evaluation';
+  seconds: number;
+  scores: Scores;
+}
+
+export type MetricEvent = StepEvent | StageEvent | EvaluationEvent;
+
+/** An event as the trainer gives it; the time is added when it is written. */
+export type NewMetricEvent = MetricEvent extends infer Event ? (Event extends MetricEvent ? Omit<Event, 'time'> : never) : never;
+
+/** Where a run goes on: the stages finished before, the stage in progress and its finished steps. */
+export interface ResumePoint {
+  finishedStages: readonly string[];
+  stage: string;
+  step: number;
+}
+
+/** The events of a file with the byte at which each ends; stops before a line that was cut off or is not JSON. */
+function readLines(path: string): { event: MetricEvent; end: number }[] {
+  const bytes = readFileSync(path);
+  const lines: { event: MetricEvent; end: number }[] = [];
+  let start = 0;
+  for (let end = bytes.indexOf(10, start); end >= 0; end = bytes.indexOf(10, start)) {
+    try {
+      lines.push({ event: JSON.parse(bytes.toString('utf8', start, end)) as MetricEvent, end: end + 1 });
+    } catch {
+      break;
+    }
+    start = end + 1;
+  }
+  return lines;
+}
+
+/** All events of a run; none when the file is absent. */
+export function readMetrics(path: string): MetricEvent[] {
+  return existsSync(path) ? readLines(path).map(({ event }) => event) : [];
+}
+
+/** Cuts the file after the last event that a run resumed at `point` does not repeat. Returns the events that stay. */
+export function truncateMetrics(path: string, point: ResumePoint): MetricEvent[] {
+  if (!existsSync(path)) return [];
+  const lines = readLines(path);
+  const staysDone = ({ stage, step }: MetricEvent) => point.finishedStages.includes(stage) || (stage === point.stage && step <= point.step);
+  const firstRepeated = lines.findIndex(({ event }) => !staysDone(event));
+  const kept = firstRepeated < 0 ? lines : lines.slice(0, firstRepeated);
+  truncateSync(path, kept.at(-1)?.end ?? 0);
+  return kept.map(({ event }) => event);
+}
+
+export interface MetricsWriter {
+  /** Appends an event and returns it with its time. */
+  write(event: NewMetricEvent): MetricEvent;
+  close(): void;
+}
+
+export function openMetrics(path: string): MetricsWriter {
+  const file = openSync(path, 'a');
+  return {
+    write(event) {
+      const timed: MetricEvent = { ...event, time: Date.now() / 1000 };
+      writeSync(file, `${JSON.stringify(timed)}\n`);
+      return timed;
+    },
+    close: () => closeSync(file),
+  };
+}
