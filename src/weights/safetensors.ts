@@ -1,0 +1,255 @@
+// The safetensors file format: an 8-byte little-endian header length, a JSON header, then the tensors' bytes without gaps.
+// Follows the format section of the safetensors README; its limits are kept (header at most 100 MB, no holes, no overlaps), so
+// that a hostile file costs a sentence and not the machine's memory.
+import type { FileHandle } from 'node:fs/promises';
+import { open, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { UserError } from '../errors.ts';
+import { bytesPerElement, type StoredDType } from './dtype.ts';
+
+export type { StoredDType } from './dtype.ts';
+
+/** One tensor as it lies in a file: row-major, little-endian bytes. */
+export interface StoredTensor {
+  dtype: StoredDType;
+  shape: number[];
+  data: Uint8Array;
+}
+
+export interface TensorInfo {
+  dtype: StoredDType;
+  shape: number[];
+}
+
+export interface SafetensorsFile {
+  path: string;
+  /** Tensor names in the order of their data. */
+  names: string[];
+  metadata: Record<string, string>;
+  /** Dtype and shape of a tensor; UserError if the file has none of that name. */
+  info(name: string): TensorInfo;
+  /** Reads one tensor's bytes into a buffer of its own. */
+  read(name: string): Promise<StoredTensor>;
+  close(): Promise<void>;
+}
+
+interface Entry extends TensorInfo {
+  name: string;
+  begin: number;
+  end: number;
+}
+
+const maxHeaderBytes = 100_000_000;
+/** Node reads and writes at most 2^31 - 1 bytes a call. */
+const chunkBytes = 2 ** 30;
+
+function reason(error: unknown): string {
+  const code = (error as NodeJS.ErrnoException).code;
+  if (code === 'ENOENT') return 'no such file';
+  if (code === 'EACCES' || code === 'EPERM') return 'permission denied';
+  if (code === 'EISDIR') return 'it is a folder';
+  return code ?? String(error);
+}
+
+async function readRange(handle: FileHandle, path: string, what: string, position: number, length: number): Promise<Uint8Array> {
+  // Not from Node's buffer pool: the bytes must start aligned, so that a Float32Array can look at them.
+  const bytes = Buffer.allocUnsafeSlow(length);
+  let done = 0;
+  while (done < length) {
+    let bytesRead: number;
+    try {
+      ({ bytesRead } = await handle.read(bytes, done, Math.min(chunkBytes, length - done), position + done));
+    } catch (error) {
+      throw new UserError(`${path}: cannot read ${what}: ${reason(error)}`);
+    }
+    if (bytesRead === 0) throw new UserError(`${path}: the file ends inside ${what}; copy or download it again`);
+    done += bytesRead;
+  }
+  return bytes;
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function elementCount(shape: readonly number[]): number {
+  return shape.reduce((product, size) => product * size, 1);
+}
+
+function parseEntry(path: string, name: string, value: unknown): Entry {
+  const bad = (what: string) => new UserError(`${path}: tensor ${JSON.stringify(name)}: ${what}`);
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw bad('its header entry is not an object');
+  const { dtype, shape, data_offsets: offsets } = value as Record<string, unknown>;
+  if (typeof dtype !== 'string' || !Object.hasOwn(bytesPerElement, dtype)) {
+    throw bad(`dtype ${JSON.stringify(dtype)} is not supported (only ${Object.keys(bytesPerElement).join(', ')})`);
+  }
+  if (!Array.isArray(shape) || !shape.every(isCount)) throw bad('its shape is not a list of non-negative integers');
+  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount) || offsets[0] > offsets[1]) {
+    throw bad('data_offsets is not a pair [begin, end] of byte positions');
+  }
+  const [begin, end] = offsets as [number, number];
+  const bytes = elementCount(shape) * bytesPerElement[dtype as StoredDType];
+  if (bytes !== end - begin) throw bad(`${dtype} of shape [${shape}] needs ${bytes} bytes, but data_offsets span ${end - begin}`);
+  return { name, dtype: dtype as StoredDType, shape, begin, end };
+}
+
+function parseHeader(path: string, bytes: Uint8Array, dataBytes: number): { entries: Entry[]; metadata: Record<string, string> } {
+  let header: unknown;
+  try {
+    header = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+  } catch {
+    throw new UserError(`${path}: the header is not valid JSON; this is not a safetensors file, or it is damaged`);
+  }
+  if (typeof header !== 'object' || header === null || Array.isArray(header)) {
+    throw new UserError(`${path}: the header is not a JSON object; this is not a safetensors file, or it is damaged`);
+  }
+  let metadata: Record<string, string> = {};
+  const entries: Entry[] = [];
+  for (const [name, value] of Object.entries(header)) {
+    if (name !== '__metadata__') {
+      entries.push(parseEntry(path, name, value));
+      continue;
+    }
+    const isText = typeof value === 'object' && value !== null && Object.values(value).every((text) => typeof text === 'string');
+    if (!isText) throw new UserError(`${path}: __metadata__ in the header is not an object of strings`);
+    metadata = value as Record<string, string>;
+  }
+  entries.sort((a, b) => a.begin - b.begin || a.end - b.end);
+  let position = 0;
+  for (const { name, begin, end } of entries) {
+    if (begin !== position) {
+      const what = begin < position ? 'overlaps the tensor before it' : `leaves a gap of ${begin - position} bytes before it`;
+      throw new UserError(`${path}: tensor ${JSON.stringify(name)} ${what}; the header is damaged`);
+    }
+    if (end > dataBytes) {
+      throw new UserError(
+        `${path}: tensor ${JSON.stringify(name)} ends at byte ${end} of ${dataBytes}: the file is cut short; copy or download it again`,
+      );
+    }
+    position = end;
+  }
+  if (position !== dataBytes) throw new UserError(`${path}: ${dataBytes - position} bytes at the end belong to no tensor`);
+  return { entries, metadata };
+}
+
+/**
+ * Opens a safetensors file and reads its header only; tensors are read one by one by name.
+ * Throws UserError, naming file and tensor, for anything that the format does not allow.
+ */
+export async function openSafetensors(path: string): Promise<SafetensorsFile> {
+  let handle: FileHandle;
+  try {
+    handle = await open(path, 'r');
+  } catch (error) {
+    throw new UserError(`${path}: cannot open it: ${reason(error)}`);
+  }
+  try {
+    const stat = await handle.stat();
+    if (!stat.isFile()) throw new UserError(`${path}: cannot open it: ${stat.isDirectory() ? 'it is a folder' : 'it is not a file'}`);
+    if (stat.size < 8) throw new UserError(`${path}: ${stat.size} bytes are too few for a safetensors file`);
+    const lengthBytes = await readRange(handle, path, 'the header length', 0, 8);
+    const headerBytes = Number(new DataView(lengthBytes.buffer, lengthBytes.byteOffset).getBigUint64(0, true));
+    if (headerBytes > maxHeaderBytes) {
+      throw new UserError(`${path}: a header of ${headerBytes} bytes is over the limit of 100 MB; this is not a safetensors file`);
+    }
+    if (headerBytes > stat.size - 8) throw new UserError(`${path}: the file ends inside the header; copy or download it again`);
+    const dataStart = 8 + headerBytes;
+    const header = await readRange(handle, path, 'the header', 8, headerBytes);
+    const { entries, metadata } = parseHeader(path, header, stat.size - dataStart);
+    const byName = new Map(entries.map((entry) => [entry.name, entry]));
+    const find = (name: string) => {
+      const entry = byName.get(name);
+      if (!entry) throw new UserError(`${path}: it has no tensor ${JSON.stringify(name)}`);
+      return entry;
+    };
+    return {
+      path,
+      names: entries.map((entry) => entry.name),
+      metadata,
+      info: (name) => ({ dtype: find(name).dtype, shape: [...find(name).shape] }),
+      read: async (name) => {
+        const { dtype, shape, begin, end } = find(name);
+        const data = await readRange(handle, path, `tensor ${JSON.stringify(name)}`, dataStart + begin, end - begin);
+        return { dtype, shape: [...shape], data };
+      },
+      close: () => handle.close(),
+    };
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
+  let done = 0;
+  while (done < bytes.length) done += (await handle.write(bytes, done, Math.min(chunkBytes, bytes.length - done))).bytesWritten;
+}
+
+/**
+ * Writes `path` so that it is there whole or not at all, even when the machine stops half-way: a temporary file beside it, flushed to
+ * the disk, then renamed. `chunks` are asked for one after the other. Throws UserError when the disk is full or not writable.
+ */
+export async function writeFileAtomically(path: string, chunks: Iterable<Uint8Array>): Promise<void> {
+  const temporary = `${path}.incomplete-${process.pid}`;
+  let handle: FileHandle | undefined;
+  try {
+    handle = await open(temporary, 'w');
+    for (const chunk of chunks) await writeAll(handle, chunk);
+    await handle.sync();
+    await handle.close();
+    handle = undefined;
+    await rename(temporary, path);
+  } catch (error) {
+    await handle?.close().catch(() => {});
+    await rm(temporary, { force: true }).catch(() => {});
+    if (error instanceof UserError) throw error;
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === undefined) throw error;
+    if (code === 'ENOSPC' || code === 'EDQUOT') throw new UserError(`${path}: the disk is full; free some space and write it again`);
+    if (code === 'ENOENT') throw new UserError(`${path}: cannot write it: no folder ${dirname(path)}`);
+    throw new UserError(`${path}: cannot write it: ${reason(error)}`);
+  }
+}
+
+/**
+ * Writes a safetensors file, atomically. Data lie by element size, largest first, then by name, as the reference writer has it: every
+ * tensor starts aligned, and the same tensors give the same bytes. A tensor's `data` is asked for once, when it is written, so a
+ * getter may convert lazily.
+ */
+export async function writeSafetensors(
+  path: string,
+  tensors: ReadonlyMap<string, StoredTensor>,
+  metadata: Record<string, string> = {},
+): Promise<void> {
+  const order = [...tensors].sort(
+    ([nameA, a], [nameB, b]) => bytesPerElement[b.dtype] - bytesPerElement[a.dtype] || (nameA < nameB ? -1 : nameA > nameB ? 1 : 0),
+  );
+  // A Map, because a plain object would put a tensor named "0" before its turn and swallow one named "__proto__".
+  const header: string[] = [];
+  if (Object.keys(metadata).length > 0) header.push(`"__metadata__":${JSON.stringify(metadata)}`);
+  let position = 0;
+  for (const [name, { dtype, shape }] of order) {
+    if (name === '__metadata__') throw new UserError(`${path}: no tensor can be called __metadata__`);
+    const end = position + elementCount(shape) * bytesPerElement[dtype];
+    header.push(`${JSON.stringify(name)}:${JSON.stringify({ dtype, shape, data_offsets: [position, end] })}`);
+    position = end;
+  }
+  const json = Buffer.from(`{${header.join(',')}}`, 'utf8');
+  const start = Buffer.alloc(8 + Math.ceil(json.length / 8) * 8, ' ');
+  start.writeBigUInt64LE(BigInt(start.length - 8));
+  json.copy(start, 8);
+
+  function* chunks() {
+    yield start;
+    for (const [name, { dtype, shape, data }] of order) {
+      const bytes = elementCount(shape) * bytesPerElement[dtype];
+      if (data.byteLength !== bytes) {
+        throw new UserError(
+          `${path}: tensor ${JSON.stringify(name)}: ${dtype} of shape [${shape}] needs ${bytes} bytes, given ${data.byteLength}`,
+        );
+      }
+      yield data;
+    }
+  }
+  await writeFileAtomically(path, chunks());
+}
