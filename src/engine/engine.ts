@@ -1,0 +1,36 @@
+// What a graph runs on. The graph knows nothing of engines; an engine compiles named output tensors to a program.
+
+import type { DType, Tensor, TypedData } from '../graph/tensor.ts';
+
+/** A concrete tensor: row-major data and its shape. */
+export interface Value {
+  readonly dtype: DType;
+  readonly dims: readonly number[];
+  readonly data: TypedData;
+}
+
+export interface CompileOptions {
+  /** Inputs whose values are fixed: the engine may pre-pack them. By input name. */
+  constants?: ReadonlyMap<string, Value>;
+}
+
+export interface Program {
+  /** Runs once. `inputs` by input name; throws UserError-free Error naming an input that is missing or has the wrong shape. */
+  run(inputs: Readonly<Record<string, Value>>): Promise<Record<string, Value>>;
+  /** Names of the inputs that `run` needs. */
+  readonly inputNames: readonly string[];
+  dispose(): Promise<void>;
+}
+
+export interface Engine {
+  readonly name: string;
+  compile(outputs: Readonly<Record<string, Tensor>>, options?: CompileOptions): Promise<Program>;
+}
+
+export function float32(data: Float32Array | readonly number[], dims: readonly number[]): Value {
+  return { dtype: 'float32', dims, data: data instanceof Float32Array ? data : Float32Array.from(data) };
+}
+
+export function int32(data: Int32Array | readonly number[], dims: readonly number[]): Value {
+  return { dtype: 'int32', dims, data: data instanceof Int32Array ? data : Int32Array.from(data) };
+}

@@ -1,0 +1,238 @@
+// Composite ops: layers' hot pieces, each defined in primitives. An engine may take one whole as a fused kernel; where the
+// derived gradient would touch memory more often than needed, a shorter one is given (and tested against the derived one).
+
+import {
+  add,
+  div,
+  erf,
+  flattenLeading,
+  gather,
+  log,
+  matmul,
+  maximum,
+  mul,
+  neg,
+  reduceMean,
+  reduceSum,
+  reshape,
+  scatterAdd,
+  sigmoid,
+  softmax,
+  sqrt,
+  sub,
+  takeAlong,
+  where,
+} from './primitives.ts';
+import { type Dim, defineOp, dimProduct, makeNode, ShapeError, type Tensor } from './tensor.ts';
+
+function checkLastDim(op: string, x: Tensor, ...weights: Tensor[]) {
+  for (const weight of weights)
+    if (weight.dims.length !== 1 || weight.dims[0] !== x.dims.at(-1))
+      throw new ShapeError(op, 'the weight must have the size of the last dimension', [x.dims, weight.dims]);
+}
+
+const rowMean = (x: Tensor) => reduceMean(x, [-1], true);
+
+/** Sum over all dims but the last: the gradient of a weight that is shared by all rows. */
+const sumRows = (x: Tensor) => reduceSum(flattenLeading(x), [0]);
+
+// === Norms ===
+
+const inverseRms = (x: Tensor, epsilon: number) => div(1, sqrt(add(rowMean(mul(x, x)), epsilon)));
+
+defineOp('rmsNorm', {
+  infer([x, weight]) {
+    checkLastDim('rmsNorm', x, weight);
+    return { dtype: x.dtype, dims: x.dims };
+  },
+  definition: ([x, weight], a) => mul(mul(x, inverseRms(x, a.epsilon as number)), weight),
+  gradient(y, dy) {
+    const [x, weight] = y.inputs;
+    const inverse = inverseRms(x, y.attributes.epsilon as number);
+    const normalised = mul(x, inverse);
+    const product = mul(dy, normalised);
+    const scaled = mul(product, weight);
+    return [mul(inverse, sub(mul(dy, weight), mul(normalised, rowMean(scaled)))), sumRows(product)];
+  },
+});
+/** x / sqrt(mean(x^2) + epsilon) * weight over the last dim (Zhang & Sennrich 2019). Gemma passes 1 + w as the weight. */
+export const rmsNorm = (x: Tensor, weight: Tensor, epsilon: number): Tensor => makeNode('rmsNorm', [x, weight], { epsilon });
+
+const standardise = (x: Tensor, epsilon: number) => {
+  const centred = sub(x, rowMean(x));
+  const inverse = div(1, sqrt(add(rowMean(mul(centred, centred)), epsilon)));
+  return { normalised: mul(centred, inverse), inverse };
+};
+
+defineOp('layerNorm', {
+  infer([x, weight, bias]) {
+    checkLastDim('layerNorm', x, weight, bias);
+    return { dtype: x.dtype, dims: x.dims };
+  },
+  definition: ([x, weight, bias], a) => add(mul(standardise(x, a.epsilon as number).normalised, weight), bias),
+  gradient(y, dy) {
+    const [x, weight] = y.inputs;
+    const { normalised, inverse } = standardise(x, y.attributes.epsilon as number);
+    const scaled = mul(dy, weight);
+    const inner = sub(sub(scaled, rowMean(scaled)), mul(normalised, rowMean(mul(scaled, normalised))));
+    return [mul(inverse, inner), sumRows(mul(dy, normalised)), sumRows(dy)];
+  },
+});
+/** (x - mean) / sqrt(var + epsilon) * weight + bias over the last dim (Ba et al. 2016). */
+export const layerNorm = (x: Tensor, weight: Tensor, bias: Tensor, epsilon: number): Tensor =>
+  makeNode('layerNorm', [x, weight, bias], { epsilon });
+
+// === Activations ===
+
+const GELU_SCALE = Math.sqrt(2 / Math.PI);
+const GELU_CUBIC = 0.044715;
+/** gelu_tanh(x) = x * sigmoid(x * gate(x^2)) with gate(w) = 2 s (1 + 0.044715 w): the sigmoid form saves a pass over tanh's. */
+const geluGate = (square: Tensor) => add(mul(square, 2 * GELU_SCALE * GELU_CUBIC), 2 * GELU_SCALE);
+
+defineOp('geluTanh', {
+  infer: ([x]) => ({ dtype: x.dtype, dims: x.dims }),
+  definition: ([x]) => mul(x, sigmoid(mul(x, geluGate(mul(x, x))))),
+  gradient(y, dy) {
+    const [x] = y.inputs;
+    const gate = geluGate(mul(x, x));
+    const s = sigmoid(mul(x, gate));
+    // d/dx [x s(x g)] = s + x s (1 - s) (3 g - 4 scale), since x g'(x) = 2 g - 4 scale
+    const slope = add(mul(gate, 3), -4 * GELU_SCALE);
+    return [mul(dy, mul(s, add(mul(mul(x, sub(1, s)), slope), 1)))];
+  },
+});
+/** GELU, tanh form (Hendrycks & Gimpel 2016; `gelu_pytorch_tanh`). */
+export const geluTanh = (x: Tensor): Tensor => makeNode('geluTanh', [x]);
+
+defineOp('geluErf', {
+  infer: ([x]) => ({ dtype: x.dtype, dims: x.dims }),
+  definition: ([x]) => mul(mul(x, 0.5), add(erf(mul(x, Math.SQRT1_2)), 1)),
+});
+/** GELU, exact form with the error function (`gelu`). */
+export const geluErf = (x: Tensor): Tensor => makeNode('geluErf', [x]);
+
+defineOp('quickGelu', {
+  infer: ([x]) => ({ dtype: x.dtype, dims: x.dims }),
+  definition: ([x]) => mul(x, sigmoid(mul(x, 1.702))),
+  gradient(y, dy) {
+    const [x] = y.inputs;
+    const s = sigmoid(mul(x, 1.702));
+    return [mul(dy, mul(s, add(mul(mul(x, sub(1, s)), 1.702), 1)))];
+  },
+});
+/** x * sigmoid(1.702 x): the GELU of OpenAI's CLIP. */
+export const quickGelu = (x: Tensor): Tensor => makeNode('quickGelu', [x]);
+
+// === Attention ===
+
+interface AttentionShapes {
+  batch: Dim;
+  heads: number;
+  kvHeads: number;
+  tokens: Dim;
+  headDim: number;
+}
+
+function attentionShapes(q: Tensor, k: Tensor, v: Tensor): AttentionShapes {
+  const fail = (reason: string) => new ShapeError('attention', reason, [q.dims, k.dims, v.dims]);
+  if (q.dims.length !== 4 || k.dims.length !== 4 || v.dims.length !== 4)
+    throw fail('needs q, k, v of rank 4 [batch, heads, tokens, headDim]');
+  const [batch, heads, tokens, headDim] = q.dims as [Dim, number, Dim, number];
+  const kvHeads = k.dims[1] as number;
+  if (k.dims[3] !== headDim) throw fail('q and k differ in head size');
+  if (heads % kvHeads !== 0 || v.dims[1] !== kvHeads) throw fail('the heads of q must be a multiple of those of k and v');
+  if (k.dims[2] !== v.dims[2]) throw fail('k and v differ in length');
+  return { batch, heads, kvHeads, tokens, headDim };
+}
+
+/** Heads that share a key head are laid below each other, so that grouped attention is one product a key head: [b, kv, group * t, d]. */
+const groupHeads = (x: Tensor, s: AttentionShapes, width: Dim) =>
+  reshape(x, [s.batch, s.kvHeads, dimProduct([s.heads / s.kvHeads, s.tokens]), width]);
+const ungroupHeads = (x: Tensor, s: AttentionShapes) => reshape(x, [s.batch, s.heads, s.tokens, x.dims[3]]);
+
+function attentionProbabilities(q: Tensor, k: Tensor, bias: Tensor | undefined, s: AttentionShapes, scale: number): Tensor {
+  const scores = ungroupHeads(matmul(groupHeads(q, s, s.headDim), k, { transB: true, alpha: scale }), s);
+  return softmax(bias ? add(scores, bias) : scores);
+}
+
+defineOp('attention', {
+  infer([q, k, v]) {
+    attentionShapes(q, k, v);
+    return { dtype: q.dtype, dims: [...q.dims.slice(0, 3), v.dims[3]] };
+  },
+  definition([q, k, v, bias], a) {
+    const s = attentionShapes(q, k, v);
+    const probabilities = attentionProbabilities(q, k, bias, s, a.scale as number);
+    return ungroupHeads(matmul(groupHeads(probabilities, s, k.dims[2]), v), s);
+  },
+  gradient(y, dy) {
+    const [q, k, v, bias] = y.inputs;
+    const scale = y.attributes.scale as number;
+    const s = attentionShapes(q, k, v);
+    // the same nodes as in the definition: common-subexpression elimination makes this the forward's own softmax
+    const p = attentionProbabilities(q, k, bias, s, scale);
+    const dyGrouped = groupHeads(dy, s, v.dims[3]);
+    const pGrouped = groupHeads(p, s, k.dims[2]);
+    const dv = matmul(pGrouped, dyGrouped, { transA: true });
+    const dp = ungroupHeads(matmul(dyGrouped, v, { transB: true }), s);
+    // rowsum(dP * P) = rowsum(dO * O) (Dao et al. 2022): a pass over head size instead of over keys
+    const ds = mul(p, sub(dp, reduceSum(mul(dy, y), [-1], true)));
+    const dsGrouped = groupHeads(ds, s, k.dims[2]);
+    const dq = ungroupHeads(matmul(dsGrouped, k, { alpha: scale }), s);
+    const dk = matmul(dsGrouped, groupHeads(q, s, s.headDim), { transA: true, alpha: scale });
+    return [dq, dk, dv, undefined];
+  },
+});
+/**
+ * softmax(scale q k^T + bias) v. q [batch, heads, tokens, headDim]; k, v [batch, kvHeads, keys, headDim] with heads a multiple of
+ * kvHeads (multi-query and grouped-query attention); bias broadcasts to [batch, heads, tokens, keys], is a mask, and gets no gradient.
+ */
+export function attention(q: Tensor, k: Tensor, v: Tensor, options: { scale: number; bias?: Tensor }): Tensor {
+  return makeNode('attention', options.bias ? [q, k, v, options.bias] : [q, k, v], { scale: options.scale });
+}
+
+// === Loss ===
+
+const SMALLEST_PROBABILITY = 1e-37;
+const classProbabilities = (hidden: Tensor, weight: Tensor, scale: number) =>
+  softmax(matmul(hidden, weight, { transB: true, alpha: scale }));
+
+defineOp('linearCrossEntropy', {
+  infer([hidden, weight, labels]) {
+    if (
+      hidden.dims.length !== 2 ||
+      weight.dims.length !== 2 ||
+      hidden.dims[1] !== weight.dims[1] ||
+      labels.dims.length !== 1 ||
+      labels.dims[0] !== hidden.dims[0]
+    )
+      throw new ShapeError('linearCrossEntropy', 'needs hidden [rows, n], weight [classes, n], labels [rows]', [
+        hidden.dims,
+        weight.dims,
+        labels.dims,
+      ]);
+    return { dtype: hidden.dtype, dims: labels.dims };
+  },
+  definition: ([hidden, weight, labels], a) =>
+    neg(log(maximum(takeAlong(classProbabilities(hidden, weight, a.scale as number), labels), SMALLEST_PROBABILITY))),
+  gradient(y, dy) {
+    const [hidden, weight, labels] = y.inputs;
+    const scale = y.attributes.scale as number;
+    // dlogits = (softmax - onehot) dy. The one-hot part never becomes a matrix: it is a row of the weight, or a row added to its gradient.
+    const weights = mul(reshape(dy, [dy.dims[0], 1]), scale);
+    const dlogits = mul(classProbabilities(hidden, weight, scale), weights);
+    const dhidden = sub(matmul(dlogits, weight), mul(gather(weight, labels), weights));
+    const dweight = sub(matmul(dlogits, hidden, { transA: true }), scatterAdd(labels, mul(hidden, weights), weight.dims));
+    return [dhidden, dweight, undefined];
+  },
+});
+/**
+ * Cross entropy of the classes weight [classes, n] for hidden [rows, n] against labels int32 [rows]: loss of each row, [rows].
+ * logits = scale * hidden weight^T. Only rows that carry a label should be handed in: no logits are made for the others.
+ */
+export function linearCrossEntropy(hidden: Tensor, weight: Tensor, labels: Tensor, { scale = 1 }: { scale?: number } = {}): Tensor {
+  return makeNode('linearCrossEntropy', [hidden, weight, labels], { scale });
+}
+
+/** -1e9 where `keep` (bool) is false, 0 elsewhere: an additive attention mask. */
+export const maskBias = (keep: Tensor): Tensor => where(keep, 0, -1e9);
