@@ -1,0 +1,68 @@
+// The table of scores that a terminal shows: a row for each task, its accuracy beside what it must beat.
+import { createColors } from 'picocolors';
+import type { Scores, TaskScore } from '../evaluate/samples.ts';
+
+/** Pads cells to columns: the first to the left, the others to the right. Widths are counted before colouring. */
+export function alignColumns(rows: readonly (readonly string[])[], paint: (text: string, row: number, column: number) => string): string[] {
+  const widths: number[] = [];
+  for (const row of rows) {
+    row.forEach((cell, column) => {
+      widths[column] = Math.max(widths[column] ?? 0, cell.length);
+    });
+  }
+  return rows.map((row, rowIndex) =>
+    row
+      .map((cell, column) => {
+        const padding = ' '.repeat(widths[column] - cell.length);
+        const painted = paint(cell, rowIndex, column);
+        return column === 0 ? painted + padding : padding + painted;
+      })
+      .join('  ')
+      .trimEnd(),
+  );
+}
+
+/** Whether a score's interval lies wholly above the majority baseline and above the interval of the blind one. */
+export function beatsBaselines(score: TaskScore): boolean {
+  return score.ciLow > Math.max(score.majority, score.blindCiHigh ?? 0);
+}
+
+const share = (value: number | undefined) => (value === undefined ? '-' : value.toFixed(3));
+
+/**
+ * Scores as lines of text. With colour, an accuracy is green when it is beyond its baselines with certainty, yellow when it is not.
+ * `*` says that the majority answer is that of the evaluation itself, an upper bound.
+ */
+export function formatScores(scores: Scores, useColor: boolean): string {
+  const colors = createColors(useColor);
+  const rows: string[][] = [['', 'accuracy', '95 % interval', 'blind', 'majority', 'random', 'F1', 'yes-rate', 'n']];
+  const scoreOfRow: (TaskScore | undefined)[] = [undefined];
+  for (const [split, tasks] of Object.entries(scores)) {
+    rows.push([split]);
+    scoreOfRow.push(undefined);
+    for (const [task, score] of Object.entries(tasks)) {
+      rows.push([
+        `  ${task}`,
+        share(score.accuracy),
+        `${share(score.ciLow)} - ${share(score.ciHigh)}`,
+        share(score.blind),
+        `${share(score.majority)}${score.majorityFrom === 'evaluation' ? '*' : ' '}`,
+        share(score.random),
+        share(score.f1),
+        share(score.yesRate),
+        String(score.n),
+      ]);
+      scoreOfRow.push(score);
+    }
+  }
+  const lines = alignColumns(rows, (text, row, column) => {
+    const score = scoreOfRow[row];
+    if (row === 0) return colors.dim(text);
+    if (score === undefined) return colors.bold(text);
+    if (column === 1) return beatsBaselines(score) ? colors.green(text) : colors.yellow(text);
+    return column >= 2 ? colors.dim(text) : text;
+  });
+  const isUpperBound = scoreOfRow.some((score) => score?.majorityFrom === 'evaluation');
+  if (isUpperBound) lines.push(colors.dim('* most frequent answer of the evaluation itself'));
+  return lines.join('\n');
+}

@@ -1,0 +1,93 @@
+// The folder of a run: recipe.yaml, metrics.jsonl, events.out.tfevents.*, checkpoints/<stage>/, samples/<split>.jsonl, summary.json and
+// report.html. It is never written over by accident.
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { UserError } from '../errors.ts';
+import type { Scores } from '../evaluate/samples.ts';
+
+export interface StageSummary {
+  name: string;
+  seconds: number;
+  steps: number;
+  firstLoss: number;
+  lastLoss: number;
+}
+
+/** What a whole run came to: summary.json. */
+export interface RunSummary {
+  /** From the start of the command to its end, of all sittings. */
+  wallSeconds: number;
+  /** Highest resident memory, in MB of 2^20 bytes. */
+  peakRssMb: number;
+  stages: StageSummary[];
+  scores: Scores;
+}
+
+export interface RunFolder {
+  path: string;
+  recipe: string;
+  metrics: string;
+  summary: string;
+  report: string;
+  /** Where a stage keeps its checkpoint: a Hugging Face folder plus optimiser state. */
+  checkpoint(stage: string): string;
+  samples(split: string): string;
+}
+
+function runFolder(path: string): RunFolder {
+  return {
+    path,
+    recipe: join(path, 'recipe.yaml'),
+    metrics: join(path, 'metrics.jsonl'),
+    summary: join(path, 'summary.json'),
+    report: join(path, 'report.html'),
+    checkpoint: (stage) => join(path, 'checkpoints', stage),
+    samples: (split) => join(path, 'samples', `${split}.jsonl`),
+  };
+}
+
+const runEntries = /^(recipe\.yaml|metrics\.jsonl|summary\.json(\.tmp)?|report\.html|checkpoints|samples|events\.out\.tfevents\..*)$/;
+
+/**
+ * Opens the folder of a run, making it when it is absent. `new` refuses a folder that holds anything, `overwrite` removes what an earlier
+ * run left there (and nothing else), `resume` wants an earlier run.
+ */
+export function openRunFolder(path: string, mode: 'new' | 'overwrite' | 'resume'): RunFolder {
+  const folder = runFolder(path);
+  if (existsSync(path) && !statSync(path).isDirectory()) throw new UserError(`${path} is a file; give a folder for the run with --out`);
+  const entries = existsSync(path) ? readdirSync(path) : [];
+  if (mode === 'resume') {
+    if (!existsSync(folder.recipe))
+      throw new UserError(`${path} holds no run to resume (it has no recipe.yaml); leave out --resume to start one`);
+    return folder;
+  }
+  if (mode === 'new' && entries.length > 0) {
+    const advice = existsSync(folder.recipe)
+      ? 'give --resume to go on with it, --overwrite to start anew, or another --out'
+      : 'give another --out';
+    throw new UserError(`${path} is not empty: ${advice}`);
+  }
+  const foreign = entries.find((name) => !runEntries.test(name));
+  if (foreign !== undefined) throw new UserError(`${path} holds ${foreign}, which is not from a run; give another --out`);
+  for (const name of entries) rmSync(join(path, name), { recursive: true });
+  mkdirSync(path, { recursive: true });
+  return folder;
+}
+
+/** Opens a finished or unfinished run to read it. */
+export function findRunFolder(path: string): RunFolder {
+  const folder = runFolder(path);
+  if (!existsSync(folder.recipe)) throw new UserError(`${path} is not the folder of a run: it has no recipe.yaml`);
+  return folder;
+}
+
+/** Writes summary.json in one piece: whoever finds it finds it whole. */
+export function writeSummary(folder: RunFolder, summary: RunSummary): void {
+  writeFileSync(`${folder.summary}.tmp`, `${JSON.stringify(summary, null, 2)}\n`);
+  renameSync(`${folder.summary}.tmp`, folder.summary);
+}
+
+export function readSummary(folder: RunFolder): RunSummary {
+  if (!existsSync(folder.summary)) throw new UserError(`${folder.path} has no summary.json: the run has not ended yet`);
+  return JSON.parse(readFileSync(folder.summary, 'utf8')) as RunSummary;
+}

@@ -1,0 +1,111 @@
+// What a person watching a run sees: one line on stderr, redrawn in place on a terminal, printed at log steps elsewhere.
+import { createColors } from 'picocolors';
+
+export interface Progress {
+  stage: string;
+  /** Position of the stage, from 1, and the number of stages. */
+  stageNumber: number;
+  stageCount: number;
+  /** Finished optimiser steps. */
+  step: number;
+  totalSteps: number;
+  loss: number;
+  learningRate: number;
+  tokensPerSecond: number;
+}
+
+/** `75` -> `1:15`, `3675` -> `1:01:15`. */
+export function formatDuration(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  const two = (value: number) => String(value).padStart(2, '0');
+  const hours = Math.floor(whole / 3600);
+  const minutes = Math.floor(whole / 60) % 60;
+  return hours > 0 ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
+}
+
+/** The status line. `eta` in seconds; undefined before it is known. */
+export function formatProgress(progress: Progress, eta: number | undefined): string {
+  const width = String(progress.totalSteps).length;
+  const stage = progress.stageCount > 1 ? `${progress.stageNumber}/${progress.stageCount} ${progress.stage}` : progress.stage;
+  return [
+    stage,
+    `step ${String(progress.step).padStart(width)}/${progress.totalSteps}`,
+    `loss ${progress.loss.toFixed(4)}`,
+    `lr ${progress.learningRate.toExponential(2)}`,
+    `${Math.round(progress.tokensPerSecond).toLocaleString('en')} tokens/s`,
+    `ETA ${eta === undefined ? '-' : formatDuration(eta)}`,
+  ].join('  ');
+}
+
+/** Highest resident memory of this process so far, in MB of 2^20 bytes (libuv reports KiB on every platform). */
+export function peakRssMb(): number {
+  return process.resourceUsage().maxRSS / 1024;
+}
+
+export interface Status {
+  /** Call after each optimiser step; `logged` says that this step's metrics were written, which is when plain lines are printed. */
+  update(progress: Progress, logged: boolean): void;
+  /** A line that stays, such as the begin of a stage. */
+  note(text: string): void;
+  /** Leaves the last status line standing. */
+  close(): void;
+}
+
+/** The little of a stream that a status needs. */
+export interface StatusStream {
+  write(text: string): unknown;
+  isTTY?: boolean;
+  columns?: number;
+}
+
+const REDRAW_SECONDS = 0.1;
+
+/** A status on `stream`; `now` gives seconds. In CI, lines are plain even where a terminal is pretended. */
+export function createStatus(
+  stream: StatusStream = process.stderr,
+  now: () => number = () => performance.now() / 1000,
+  isCI: boolean = Boolean(process.env.CI),
+): Status {
+  const inPlace = stream.isTTY === true && !isCI;
+  const colors = createColors(inPlace && !process.env.NO_COLOR);
+  let stage: string | undefined;
+  let firstStep = 0;
+  let firstTime = 0;
+  let drawnAt = Number.NEGATIVE_INFINITY;
+  let isDrawn = false;
+  const clear = () => {
+    if (isDrawn) stream.write('\r\x1b[K');
+    isDrawn = false;
+  };
+  return {
+    update(progress, logged) {
+      if (progress.stage !== stage) {
+        stage = progress.stage;
+        firstStep = progress.step;
+        firstTime = now();
+      }
+      const done = progress.step - firstStep;
+      const eta = done > 0 ? ((now() - firstTime) / done) * (progress.totalSteps - progress.step) : undefined;
+      const line = formatProgress(progress, eta);
+      if (!inPlace) {
+        if (logged) stream.write(`${line}\n`);
+        return;
+      }
+      const isLast = progress.step === progress.totalSteps;
+      if (!isLast && now() - drawnAt < REDRAW_SECONDS) return;
+      clear();
+      // A line longer than the terminal would wrap, and could not be taken back.
+      stream.write(colors.dim(line.slice(0, (stream.columns ?? 80) - 1)));
+      drawnAt = now();
+      isDrawn = true;
+    },
+    note(text) {
+      clear();
+      stream.write(`${text}\n`);
+    },
+    close() {
+      if (isDrawn) stream.write('\n');
+      isDrawn = false;
+    },
+  };
+}
