@@ -1,0 +1,191 @@
+// CLIP (Radford et al. 2021): vision tower and, for contrastive pretraining, text tower. Numerics and names as in transformers 5.18
+// models/clip/modeling_clip.py (`pre_layrnorm` is spelled so there).
+
+import { z } from 'zod';
+import { attention, maskBias } from '../graph/composites.ts';
+import {
+  add,
+  concat,
+  equal,
+  expand,
+  gather,
+  lessOrEqual,
+  logicalAnd,
+  maskedGather,
+  matmul,
+  reshape,
+  slice,
+  transpose,
+} from '../graph/primitives.ts';
+import { constant, type Dim, dimProduct, ShapeError, type Tensor } from '../graph/tensor.ts';
+import { ACTIVATION_NAMES, ACTIVATIONS, type ActivationName } from '../nn/activations.ts';
+import { layerNorm, linear, mergeHeads, splitHeads } from '../nn/layers.ts';
+import { normal, type Parameters } from '../nn/parameters.ts';
+
+export const clipVisionConfigSchema = z.looseObject({
+  model_type: z.literal('clip_vision_model').default('clip_vision_model'),
+  hidden_size: z.int().positive(),
+  intermediate_size: z.int().positive(),
+  num_hidden_layers: z.int().positive(),
+  num_attention_heads: z.int().positive(),
+  image_size: z.int().positive(),
+  patch_size: z.int().positive(),
+  num_channels: z.literal(3).default(3),
+  hidden_act: z.enum(ACTIVATION_NAMES).default('quick_gelu'),
+  layer_norm_eps: z.number().positive().default(1e-5),
+});
+export type ClipVisionConfig = z.infer<typeof clipVisionConfigSchema>;
+
+export const clipTextConfigSchema = z.looseObject({
+  model_type: z.literal('clip_text_model').default('clip_text_model'),
+  vocab_size: z.int().positive(),
+  hidden_size: z.int().positive(),
+  intermediate_size: z.int().positive(),
+  num_hidden_layers: z.int().positive(),
+  num_attention_heads: z.int().positive(),
+  max_position_embeddings: z.int().positive().default(77),
+  hidden_act: z.enum(ACTIVATION_NAMES).default('quick_gelu'),
+  layer_norm_eps: z.number().positive().default(1e-5),
+  /** The text's feature is read where this id first stands. */
+  eos_token_id: z.int().nonnegative(),
+});
+export type ClipTextConfig = z.infer<typeof clipTextConfigSchema>;
+
+export const clipConfigSchema = z.looseObject({
+  model_type: z.literal('clip').default('clip'),
+  vision_config: clipVisionConfigSchema,
+  text_config: clipTextConfigSchema,
+  projection_dim: z.int().positive(),
+  logit_scale_init_value: z.number().default(2.6592),
+});
+export type ClipConfig = z.infer<typeof clipConfigSchema>;
+
+interface EncoderConfig {
+  hidden_size: number;
+  intermediate_size: number;
+  num_hidden_layers: number;
+  num_attention_heads: number;
+  hidden_act: ActivationName;
+  layer_norm_eps: number;
+}
+
+/** Pre-LN transformer blocks under `encoder.layers.N`. Returns the input and each block's output: layers + 1 entries. */
+function encoder(p: Parameters, config: EncoderConfig, x: Tensor, layers: number, bias?: Tensor): Tensor[] {
+  const heads = config.num_attention_heads;
+  const scale = (config.hidden_size / heads) ** -0.5;
+  const hiddenStates = [x];
+  for (let layer = 0; layer < layers; layer++) {
+    p.module(`encoder.layers.${layer}`, (p) => {
+      const normed = layerNorm(p, 'layer_norm1', x, config.layer_norm_eps);
+      const attended = p.module('self_attn', (p) => {
+        const project = (name: string) => splitHeads(linear(p, name, normed, config.hidden_size, { bias: true }), heads);
+        const output = attention(project('q_proj'), project('k_proj'), project('v_proj'), { scale, bias });
+        return linear(p, 'out_proj', mergeHeads(output), config.hidden_size, { bias: true });
+      });
+      x = add(x, attended);
+      const inner = layerNorm(p, 'layer_norm2', x, config.layer_norm_eps);
+      const fed = p.module('mlp', (p) => {
+        const active = ACTIVATIONS[config.hidden_act](linear(p, 'fc1', inner, config.intermediate_size, { bias: true }));
+        return linear(p, 'fc2', active, config.hidden_size, { bias: true });
+      });
+      x = add(x, fed);
+    });
+    hiddenStates.push(x);
+  }
+  return hiddenStates;
+}
+
+/** Patches along one side. */
+export const patchesPerSide = (config: ClipVisionConfig) => Math.floor(config.image_size / config.patch_size);
+
+/** Patch embedding as a product: pixels [images, 3, H, W] -> [images, patches, hidden], weight in Conv2d layout. */
+function patchEmbedding(p: Parameters, config: ClipVisionConfig, pixelValues: Tensor): Tensor {
+  const { patch_size: patch, hidden_size: hidden, num_channels: channels } = config;
+  const side = patchesPerSide(config);
+  const [images, , height, width] = pixelValues.dims;
+  if (height !== side * patch || width !== side * patch)
+    throw new ShapeError('patchEmbedding', `pixels must be ${side * patch} x ${side * patch}`, [pixelValues.dims]);
+  const grid = reshape(pixelValues, [images, channels, side, patch, side, patch]);
+  const rows = reshape(transpose(grid, [0, 2, 4, 1, 3, 5]), [images, side * side, channels * patch * patch]);
+  const weight = p.get('embeddings.patch_embedding.weight', [hidden, channels, patch, patch], normal(0.02));
+  return matmul(rows, reshape(weight, [hidden, channels * patch * patch]), { transB: true });
+}
+
+/**
+ * Vision tower up to block `layers` (default all): pixelValues float32 [images, 3, size, size] -> hidden states, each
+ * [images, 1 + patches, hidden]; entry 0 is after pre_layrnorm, entry n after block n. Prefix of names: `vision_model.`.
+ */
+export function clipVision(p: Parameters, config: ClipVisionConfig, pixelValues: Tensor, layers = config.num_hidden_layers): Tensor[] {
+  return p.module('vision_model', (p) => {
+    const hidden = config.hidden_size;
+    const images = pixelValues.dims[0];
+    const tokens = patchesPerSide(config) ** 2 + 1;
+    const patches = patchEmbedding(p, config, pixelValues);
+    const classToken = expand(reshape(p.get('embeddings.class_embedding', [hidden], normal(0.02)), [1, 1, hidden]), [images, 1, hidden]);
+    const positions = p.get('embeddings.position_embedding.weight', [tokens, hidden], normal(0.02));
+    const embedded = layerNorm(p, 'pre_layrnorm', add(concat([classToken, patches], 1), positions), config.layer_norm_eps);
+    return encoder(p, config, embedded, layers);
+  });
+}
+
+/** post_layernorm, which LLaVA leaves out: [.., hidden] -> [.., hidden]. */
+export function clipPostNorm(p: Parameters, config: ClipVisionConfig, hidden: Tensor): Tensor {
+  return p.module('vision_model', (p) => layerNorm(p, 'post_layernorm', hidden, config.layer_norm_eps));
+}
+
+/** Projected feature of the class token: hidden [images, 1 + patches, hidden] -> [images, projection_dim]. */
+export function clipImageEmbeds(p: Parameters, config: ClipConfig, lastHidden: Tensor): Tensor {
+  const [images, , hidden] = lastHidden.dims;
+  const pooled = clipPostNorm(p, config.vision_config, reshape(slice(lastHidden, 1, 0, 1), [images, hidden]));
+  return linear(p, 'visual_projection', pooled, config.projection_dim, { std: (hidden as number) ** -0.5 });
+}
+
+export interface ClipTextInputs {
+  /** int32 [texts, tokens]. */
+  inputIds: Tensor;
+  /** int32 [texts, tokens]: 1 for text, 0 for padding. */
+  attentionMask: Tensor;
+  /** int32 [1, tokens]: 0, 1, 2, ... */
+  positionIds: Tensor;
+  /** bool [texts, tokens]: true exactly at each text's first end token. */
+  endMask: Tensor;
+}
+
+/** Text tower: projected feature at the end token, [texts, projection_dim]. Causal attention as in the original. */
+export function clipTextEmbeds(
+  p: Parameters,
+  config: ClipConfig,
+  { inputIds, attentionMask, positionIds, endMask }: ClipTextInputs,
+): Tensor {
+  const text = config.text_config;
+  const [texts, tokens] = inputIds.dims;
+  const last = p.module('text_model', (p) => {
+    const tokenRows = gather(p.get('embeddings.token_embedding.weight', [text.vocab_size, text.hidden_size], normal(0.02)), inputIds);
+    const positionRows = gather(
+      p.get('embeddings.position_embedding.weight', [text.max_position_embeddings, text.hidden_size], normal(0.02)),
+      positionIds,
+    );
+    const causal = lessOrEqual(reshape(positionIds, [1, 1, 1, tokens]), reshape(positionIds, [1, 1, tokens, 1]));
+    const present = equal(reshape(attentionMask, [texts, 1, 1, tokens]), constant(1, [], 'int32'));
+    const hidden = encoder(p, text, add(tokenRows, positionRows), text.num_hidden_layers, maskBias(logicalAnd(causal, present))).at(-1)!;
+    return layerNorm(p, 'final_layer_norm', hidden, text.layer_norm_eps);
+  });
+  const pooled = maskedGather(last, endMask, texts);
+  return linear(p, 'text_projection', pooled, config.projection_dim, { std: text.hidden_size ** -0.5 });
+}
+
+/** The learned temperature, log scale: a parameter of one element. */
+export function clipLogitScale(p: Parameters, config: ClipConfig): Tensor {
+  return p.get('logit_scale', [], { kind: 'constant', value: config.logit_scale_init_value });
+}
+
+/** Patch rows of a hidden state without the class token: [images, 1 + patches, hidden] -> [images, patches, hidden]. */
+export function patchRows(hidden: Tensor): Tensor {
+  return slice(hidden, 1, 1, hidden.dims[1] as number);
+}
+
+/** Rows of all images in one list: [images, patches, hidden] -> [images * patches, hidden]. */
+export function flattenImages(features: Tensor): Tensor {
+  const [images, patches, hidden] = features.dims as [Dim, Dim, Dim];
+  return reshape(features, [dimProduct([images, patches]), hidden]);
+}

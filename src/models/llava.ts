@@ -1,0 +1,110 @@
+// LLaVA over a vision tower and a Gemma (Liu et al. 2023; transformers 5.18 models/llava/modeling_llava.py): projected patch rows take
+// the places of the image tokens. Parameter names are those of hub files: vision_tower., multi_modal_projector., language_model.
+
+import { z } from 'zod';
+import { maskBias } from '../graph/composites.ts';
+import { concat, equal, lessOrEqual, logicalAnd, logicalOr, maskedScatter, mul, reshape, where } from '../graph/primitives.ts';
+import { constant, type Tensor } from '../graph/tensor.ts';
+import { ACTIVATION_NAMES } from '../nn/activations.ts';
+import type { Parameters } from '../nn/parameters.ts';
+import { clipVision, clipVisionConfigSchema, flattenImages, patchesPerSide, patchRows } from './clip.ts';
+import { connector, connectorTypeSchema } from './connector.ts';
+import { embedTokens, type GemmaOutputs, gemma, gemmaConfigSchema, type LayerCache } from './gemma.ts';
+
+export const llavaConfigSchema = z.looseObject({
+  model_type: z.literal('llava').default('llava'),
+  vision_config: clipVisionConfigSchema,
+  text_config: gemmaConfigSchema,
+  image_token_index: z.int().nonnegative(),
+  projector_hidden_act: z.enum(ACTIVATION_NAMES).default('gelu'),
+  /** Ours: connector shape. Hugging Face files without it are mlp2x_gelu. */
+  mm_projector_type: connectorTypeSchema.default('mlp2x_gelu'),
+  vision_feature_layer: z.union([z.int(), z.array(z.int()).nonempty()]).default(-2),
+  vision_feature_select_strategy: z.enum(['default', 'full']).default('default'),
+  /**
+   * Ours: multiply image rows by sqrt(hidden), as transformers <= 4.57 did and the released LLaVA-Gemma weights were trained with;
+   * transformers >= 5 does not. See docs/decisions.md.
+   */
+  scale_image_features: z.boolean().default(false),
+});
+export type LlavaConfig = z.infer<typeof llavaConfigSchema>;
+
+/** Image tokens that one image takes in the prompt. */
+export function imageTokenCount(config: LlavaConfig): number {
+  const patches = patchesPerSide(config.vision_config) ** 2;
+  return config.vision_feature_select_strategy === 'full' ? patches + 1 : patches;
+}
+
+/** Width of the features that the connector receives. */
+export function visionFeatureSize(config: LlavaConfig): number {
+  const layers = Array.isArray(config.vision_feature_layer) ? config.vision_feature_layer.length : 1;
+  return config.vision_config.hidden_size * layers;
+}
+
+/** pixelValues float32 [images, 3, size, size] -> selected encoder features [images, imageTokens, visionFeatureSize]. No connector. */
+export function visionFeatures(p: Parameters, config: LlavaConfig, pixelValues: Tensor): Tensor {
+  const total = config.vision_config.num_hidden_layers;
+  const selected = [config.vision_feature_layer].flat().map((layer) => {
+    const index = layer < 0 ? total + 1 + layer : layer;
+    if (index < 0 || index > total) throw new Error(`vision_feature_layer ${layer} is outside the encoder's ${total} layers`);
+    return index;
+  });
+  // blocks after the last selected one are never built
+  const hiddenStates = p.module('vision_tower', (p) => clipVision(p, config.vision_config, pixelValues, Math.max(...selected)));
+  const rows = selected.map((index) =>
+    config.vision_feature_select_strategy === 'full' ? hiddenStates[index] : patchRows(hiddenStates[index]),
+  );
+  return rows.length === 1 ? rows[0] : concat(rows, 2);
+}
+
+/** Encoder features [images, imageTokens, width] -> rows for the language model [images * imageTokens, hidden], scaled if the config says so. */
+export function projectFeatures(p: Parameters, config: LlavaConfig, features: Tensor): Tensor {
+  const hidden = config.text_config.hidden_size;
+  const rows = p.module('multi_modal_projector', (p) =>
+    connector(p, config.mm_projector_type, config.projector_hidden_act, flattenImages(features), hidden),
+  );
+  return config.scale_image_features ? mul(rows, Math.sqrt(hidden)) : rows;
+}
+
+export interface LlavaTextInputs {
+  /** int32 [batch, tokens]; image_token_index marks the places of image rows. */
+  inputIds: Tensor;
+  positionIds: Tensor;
+  attentionBias: Tensor;
+  /** [rows, hidden] from `projectFeatures`; absent for prompts without an image. Rows must be as many as image tokens. */
+  imageRows?: Tensor;
+  past?: readonly LayerCache[];
+}
+
+/** The language model over text and image rows. */
+export function llavaText(p: Parameters, config: LlavaConfig, { inputIds, imageRows, ...rest }: LlavaTextInputs): GemmaOutputs {
+  return p.module('language_model', (p) => {
+    const isImage = equal(inputIds, constant(config.image_token_index, [], 'int32'));
+    // the image token may lie beyond the embedding table: look up row 0 in its place
+    const textIds = where(isImage, constant(0, [], 'int32'), inputIds);
+    const embedded = embedTokens(p, config.text_config, textIds);
+    const inputsEmbeds = imageRows ? maskedScatter(embedded, isImage, imageRows) : embedded;
+    return gemma(p, config.text_config, { inputsEmbeds, ...rest });
+  });
+}
+
+/** Bias that lets a query at position i see keys at positions <= i: int32 [batch, tokens], [batch, keys] -> [batch, 1, tokens, keys]. */
+export function causalBias(queryPositions: Tensor, keyPositions: Tensor): Tensor {
+  const [batch, tokens] = queryPositions.dims;
+  const keys = keyPositions.dims[1];
+  return maskBias(lessOrEqual(reshape(keyPositions, [batch, 1, 1, keys]), reshape(queryPositions, [batch, 1, tokens, 1])));
+}
+
+/**
+ * Bias for packed rows. Tokens of one sample see earlier ones of it; samples that share a prefix (branch 0: the image) are branches
+ * that see the prefix and themselves, never each other: the loss equals that of separate rows. All int32 [batch, tokens].
+ */
+export function packedBias({ positionIds, sampleIds, branchIds }: { positionIds: Tensor; sampleIds: Tensor; branchIds: Tensor }): Tensor {
+  const [batch, tokens] = positionIds.dims;
+  const rows = (x: Tensor) => reshape(x, [batch, 1, tokens, 1]);
+  const columns = (x: Tensor) => reshape(x, [batch, 1, 1, tokens]);
+  const sameSample = equal(rows(sampleIds), columns(sampleIds));
+  const visibleBranch = logicalOr(equal(columns(branchIds), constant(0, [], 'int32')), equal(rows(branchIds), columns(branchIds)));
+  const earlier = lessOrEqual(columns(positionIds), rows(positionIds));
+  return maskBias(logicalAnd(logicalAnd(sameSample, visibleBranch), earlier));
+}

@@ -1,0 +1,28 @@
+// Rotary position embedding tables (Su et al. 2021), half-rotate form as in Hugging Face modeling_gemma.py, computed in double.
+
+import { rotary } from '../graph/primitives.ts';
+import { constant, type Tensor } from '../graph/tensor.ts';
+
+export interface RopeTables {
+  cos: Tensor;
+  sin: Tensor;
+}
+
+/** cos and sin of position * theta^(-2i/headDim): [maxPositions, headDim / 2] each. */
+export function ropeTables(maxPositions: number, headDim: number, theta: number): RopeTables {
+  const half = headDim / 2;
+  const cos = new Float32Array(maxPositions * half);
+  const sin = new Float32Array(maxPositions * half);
+  for (let position = 0; position < maxPositions; position++)
+    for (let i = 0; i < half; i++) {
+      const angle = position * theta ** ((-2 * i) / headDim);
+      cos[position * half + i] = Math.cos(angle);
+      sin[position * half + i] = Math.sin(angle);
+    }
+  return { cos: constant(cos, [maxPositions, half]), sin: constant(sin, [maxPositions, half]) };
+}
+
+/** Rotates x [batch, heads, tokens, headDim] to positions int32 [batch, tokens]. */
+export function applyRope(x: Tensor, positions: Tensor, tables: RopeTables): Tensor {
+  return rotary(x, positions, tables.cos, tables.sin);
+}
