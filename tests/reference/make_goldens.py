@@ -1,0 +1,328 @@
+"""Writes the goldens: tiny random models of each family with the outputs and gradients that PyTorch and Hugging Face transformers give them.
+
+Run by hand when a family is added (see README.md beside this file); the tests and the product only read the folders that it wrote.
+Weights are redrawn wide and without the usual zeros and ones, so that a forgotten bias, norm weight or scale changes the outputs visibly.
+"""
+
+import json
+import math
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from transformers import CLIPConfig, CLIPModel, GemmaConfig, GemmaForCausalLM, LlavaConfig, LlavaForConditionalGeneration
+
+ROOT = Path(__file__).parent / "goldens"
+IGNORE = -100
+
+
+def redraw(model, seed):
+    """Every parameter from a seeded normal, in order of name. LayerNorm weights sit around 1; Gemma's RMSNorm stores w of (1 + w), around 0."""
+    generator = torch.Generator().manual_seed(seed)
+    layer_norm_weights = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, torch.nn.LayerNorm)}
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            if name == "logit_scale":
+                continue
+            noise = torch.randn(parameter.shape, generator=generator)
+            if name in layer_norm_weights:
+                parameter.copy_(1 + 0.2 * noise)
+            else:
+                parameter.copy_((0.1 if name.endswith("bias") else 0.2) * noise)
+    return model.eval()
+
+
+def contiguous(tensors):
+    return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+
+
+def saved_gradients(model):
+    """Gradients under the names that save_pretrained gives their parameters: a copy of the model holding gradients as weights is saved and
+    read back. Parameters that the loss does not reach are left out."""
+    unreached = {id(p) for p in model.parameters() if p.grad is None}
+    values = {id(p): p.detach().clone() for p in model.parameters()}
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(p.grad if id(p) not in unreached else torch.full_like(p, math.nan))
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        gradients = load_file(f"{folder}/model.safetensors")
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(values[id(p)])
+    return {name: g for name, g in gradients.items() if not g.isnan().any()}
+
+
+def start(name):
+    folder = ROOT / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def save_model(model, folder):
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+
+
+def backward(model, loss):
+    model.zero_grad(set_to_none=True)
+    loss.backward()
+    return saved_gradients(model)
+
+
+def hidden_states(prefix, states):
+    return {f"{prefix}.{i}": state for i, state in enumerate(states)}
+
+
+def reloads(model_class, folder, inputs, loss):
+    """The folder alone, read by transformers, gives the loss that was stored."""
+    again = model_class.from_pretrained(folder, attn_implementation="eager")(**inputs).loss
+    assert torch.equal(again, loss), f"{folder.name}: {again} is not {loss}"
+
+
+def padded(rows, length, pad):
+    ids = torch.full((len(rows), length), pad)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return ids, mask
+
+
+def gemma(name, seed, hidden_act, **config):
+    folder = start(name)
+    config = GemmaConfig(
+        vocab_size=101,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        hidden_act=hidden_act,
+        attn_implementation="eager",
+        **config,
+    )
+    model = redraw(GemmaForCausalLM(config), seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    rows = [[2] + torch.randint(3, 101, (n,), generator=generator).tolist() for n in (8, 5)]
+    input_ids, attention_mask = padded(rows, 9, config.pad_token_id)
+    labels = input_ids.masked_fill(attention_mask == 0, IGNORE)
+    labels[:, 0] = IGNORE
+    labels[0, 3:5] = IGNORE
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+    output = model(**inputs, output_hidden_states=True)
+    save_model(model, folder)
+    if hidden_act == "gelu":
+        # transformers rewrites the legacy value when it reads a config; released folders still have it, and so shall this one
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "hidden_act": "gelu"}, indent=2, sort_keys=True) + "\n")
+    reloads(GemmaForCausalLM, folder, inputs, output.loss)
+    save_file(contiguous(inputs), folder / "inputs.safetensors")
+    outputs = {"logits": output.logits, "loss": output.loss, **hidden_states("hidden_states", output.hidden_states)}
+    save_file(contiguous(outputs), folder / "outputs.safetensors")
+    save_file(backward(model, output.loss), folder / "gradients.safetensors")
+
+
+def clip(seed):
+    folder = start("clip")
+    eos, pad = 98, 0
+    config = CLIPConfig(
+        vision_config=dict(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=24, patch_size=6, projection_dim=16
+        ),
+        text_config=dict(
+            vocab_size=101,
+            hidden_size=24,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=7,
+            projection_dim=16,
+            bos_token_id=97,
+            eos_token_id=eos,
+            pad_token_id=pad,
+        ),
+        projection_dim=16,
+        attn_implementation="eager",
+    )
+    model = redraw(CLIPModel(config), seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    # A token above eos in row 0 and eos as padding in row 2: pooling at the largest id, or at the last eos, would give other outputs.
+    rows = [[97, 5, 100, 17, 33, 60, eos], [97, 8, 41, eos], [97, 12, 77, 23, eos]]
+    input_ids, attention_mask = padded(rows, 7, pad)
+    input_ids[2, 5:] = eos
+    inputs = {
+        "pixel_values": torch.randn((3, 3, 24, 24), generator=generator),
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+    }
+    output = model(**inputs, return_loss=True)
+    with torch.no_grad():
+        vision = model.vision_model(inputs["pixel_values"], output_hidden_states=True)
+        text = model.text_model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
+    save_model(model, folder)
+    reloads(CLIPModel, folder, {**inputs, "return_loss": True}, output.loss)
+    save_file(contiguous(inputs), folder / "inputs.safetensors")
+    outputs = {
+        **hidden_states("vision_hidden_states", vision.hidden_states),
+        **hidden_states("text_hidden_states", text.hidden_states),
+        "vision_pooled": vision.pooler_output,
+        "text_pooled": text.pooler_output,
+        "image_embeds": output.image_embeds,
+        "text_embeds": output.text_embeds,
+        "logits_per_image": output.logits_per_image,
+        "loss": output.loss,
+    }
+    save_file(contiguous(outputs), folder / "outputs.safetensors")
+    save_file(backward(model, output.loss), folder / "gradients.safetensors")
+
+
+def llava(seed):
+    folder = start("llava")
+    image_token, patches = 63, 16
+    config = LlavaConfig(
+        vision_config=dict(
+            model_type="clip_vision_model",
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            image_size=24,
+            patch_size=6,
+            projection_dim=16,
+        ),
+        text_config=dict(
+            model_type="gemma",
+            vocab_size=64,
+            hidden_size=24,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+            max_position_embeddings=64,
+            hidden_act="gelu_pytorch_tanh",
+        ),
+        image_token_index=image_token,
+        image_seq_length=patches,
+        attn_implementation="eager",
+    )
+    model = redraw(LlavaForConditionalGeneration(config), seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    image = [image_token] * patches
+    rows = [[2, 4, 11, *image, 10, 25, 40, 31, 7, 52, 5], [2, *image, 33, 18, 4, 47, 5]]
+    answers = [4, 2]
+    input_ids, attention_mask = padded(rows, 26, config.text_config.pad_token_id)
+    labels = torch.full_like(input_ids, IGNORE)
+    for i, (row, answer) in enumerate(zip(rows, answers)):
+        labels[i, len(row) - answer : len(row)] = torch.tensor(row[-answer:])
+    inputs = {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "pixel_values": torch.randn((2, 3, 24, 24), generator=generator),
+        "labels": labels,
+    }
+    save_model(model, folder)
+    save_file(contiguous(inputs), folder / "inputs.safetensors")
+
+    losses = []
+    for suffix, factor in (("", 1.0), ("-scaled", math.sqrt(config.text_config.hidden_size))):
+        hook = model.model.multi_modal_projector.register_forward_hook(lambda _module, _inputs, rows, f=factor: rows * f)
+        output = model(**inputs, output_hidden_states=True)
+        hook.remove()
+        losses.append(output.loss)
+        vision = model.model.vision_tower(inputs["pixel_values"], output_hidden_states=True).hidden_states[-2][:, 1:]
+        projected = model.model.multi_modal_projector(vision)
+        assert torch.allclose(output.image_hidden_states, (projected * factor).flatten(0, 1))
+        outputs = {
+            "vision_features": vision,
+            "image_features": projected,
+            "logits": output.logits,
+            "loss": output.loss,
+            **hidden_states("hidden_states", output.hidden_states),
+        }
+        save_file(contiguous(outputs), folder / f"outputs{suffix}.safetensors")
+        save_file(backward(model, output.loss), folder / f"gradients{suffix}.safetensors")
+    reloads(LlavaForConditionalGeneration, folder, inputs, losses[0])
+    assert abs(losses[0] - losses[1]) > 0.05, "the scale of the image rows must show in the loss"
+
+
+def adamw(seed):
+    folder = start("adamw")
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"linear.weight": (4, 3), "linear.bias": (4,), "stack": (2, 3, 2)}
+    config = {
+        "betas": [0.9, 0.95],
+        "eps": 1e-6,
+        "learningRates": [0.02, 0.05, 0.05, 0.03, 0.01],
+        "maxGradNorm": 1.0,
+        "weightDecay": {"linear.weight": 0.1, "linear.bias": 0.0, "stack": 0.1},
+    }
+    parameters = {name: torch.nn.Parameter(torch.randn(shape, generator=generator)) for name, shape in shapes.items()}
+    groups = [{"params": [p], "weight_decay": config["weightDecay"][name]} for name, p in parameters.items()]
+    optimizer = torch.optim.AdamW(groups, betas=tuple(config["betas"]), eps=config["eps"])
+    inputs = {f"params.{name}": p for name, p in contiguous(parameters).items()}
+    outputs = {}
+    norms = []
+    for step, rate in enumerate(config["learningRates"]):
+        for name, p in parameters.items():
+            # Steps alternate between gradients above and below the clipping norm.
+            p.grad = (1.0 if step % 2 == 0 else 0.1) * torch.randn(p.shape, generator=generator)
+            inputs[f"gradients.{step}.{name}"] = p.grad.clone()
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        norm = torch.nn.utils.clip_grad_norm_(list(parameters.values()), config["maxGradNorm"])
+        norms.append(norm.item())
+        optimizer.step()
+        outputs[f"grad_norm.{step}"] = norm
+        for name, p in parameters.items():
+            outputs[f"params.{step}.{name}"] = p
+            outputs[f"exp_avg.{step}.{name}"] = optimizer.state[p]["exp_avg"]
+            outputs[f"exp_avg_sq.{step}.{name}"] = optimizer.state[p]["exp_avg_sq"]
+        outputs = contiguous(outputs)
+    assert min(norms) < config["maxGradNorm"] < max(norms)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_file(contiguous(inputs), folder / "inputs.safetensors")
+    save_file(outputs, folder / "outputs.safetensors")
+
+
+def cross_entropy(seed):
+    folder = start("cross_entropy")
+    generator = torch.Generator().manual_seed(seed)
+    logits = (3 * torch.randn((7, 11), generator=generator)).requires_grad_()
+    labels = torch.tensor([3, IGNORE, 0, 10, IGNORE, IGNORE, 7])
+    losses = torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+    loss = torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORE)
+    loss.backward()
+    save_file(contiguous({"logits": logits, "labels": labels}), folder / "inputs.safetensors")
+    save_file(contiguous({"loss": loss, "losses": losses}), folder / "outputs.safetensors")
+    save_file(contiguous({"logits": logits.grad}), folder / "gradients.safetensors")
+
+
+def main():
+    transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    print(f"torch {torch.__version__}, transformers {transformers.__version__}")
+    gemma("gemma", 1, "gelu", num_key_value_heads=2, head_dim=8, intermediate_size=64)
+    gemma("gemma-mqa", 2, "gelu_pytorch_tanh", num_key_value_heads=1, head_dim=16, intermediate_size=48)
+    clip(3)
+    llava(4)
+    adamw(5)
+    cross_entropy(6)
+    for path in sorted(ROOT.rglob("*.safetensors")):
+        tensors = load_file(path)
+        assert all(t.isfinite().all() for t in tensors.values()), path
+        print(f"\n{path.relative_to(ROOT)} ({path.stat().st_size / 1024:.0f} KB, {len(tensors)} tensors)")
+        if "--keys" in sys.argv:
+            for name, tensor in tensors.items():
+                print(f"  {name} {list(tensor.shape)} {tensor.float().abs().mean():.3g}")
+
+
+if __name__ == "__main__":
+    main()
