@@ -1,0 +1,125 @@
+import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { UserError } from '../errors.ts';
+import { type LlavaRecipe, loadRecipe, type Recipe, readRecipe, recipeToYaml } from './recipe.ts';
+
+const recipes = new URL('../../recipes/', import.meta.url).pathname;
+const tiny = readFileSync(join(recipes, 'emoji-tiny.yaml'), 'utf8');
+const read = (...overrides: string[]) => readRecipe(tiny, 'emoji-tiny.yaml', overrides) as LlavaRecipe;
+
+describe('the recipes that come along', () => {
+  it.each(readdirSync(recipes).filter((name) => name.endsWith('.yaml')))(
+    '%s is valid, says how to run it, and survives a round trip',
+    (name) => {
+      const recipe: Recipe = loadRecipe(join(recipes, name));
+      expect(readFileSync(join(recipes, name), 'utf8')).toContain(`npx llava-gemma train recipes/${name}`);
+      expect(readRecipe(recipeToYaml(recipe), 'recipe.yaml')).toEqual(recipe);
+    },
+  );
+});
+
+describe('defaults', () => {
+  const stage = (train: string) => {
+    const text = `task: llava\nmodel: {vision_tower: a, language_model: b}\nstages: [{name: s, train: [${train}], data: {data_path: d.json, image_folder: i}}]`;
+    return (readRecipe(text, 'x.yaml') as LlavaRecipe).stages[0];
+  };
+
+  it('are those of finetune.sh', () => {
+    expect(stage('multi_modal_projector, language_model')).toMatchObject({
+      lr: 2e-5,
+      batch_size: 128,
+      warmup_ratio: 0.03,
+      schedule: 'cosine',
+      weight_decay: 0,
+      max_length: 2048,
+      template: 'gemma',
+      data: { image_aspect_ratio: 'pad' },
+    });
+  });
+
+  it('are those of pretrain.sh where the connector is trained alone', () => {
+    expect(stage('multi_modal_projector')).toMatchObject({ lr: 1e-3, batch_size: 256, template: 'plain' });
+  });
+});
+
+describe('--set', () => {
+  it('sets typed values at any depth', () => {
+    const recipe = read(
+      'stages.0.lr=5e-4',
+      'stages.1.steps=10',
+      'stages.1.epochs=',
+      'model.vision_feature_layer=[-2, -4]',
+      'data.sizes.captions=7',
+    );
+    expect(recipe.stages[0].lr).toBe(5e-4);
+    expect(recipe.stages[1].steps).toBe(10);
+    expect(recipe.stages[1].epochs).toBeUndefined();
+    expect(recipe.model.vision_feature_layer).toEqual([-2, -4]);
+    expect(recipe.data?.sizes.captions).toBe(7);
+  });
+
+  it('makes blocks that the file leaves out', () => {
+    expect(read('stages.0.lr_by_module.multi_modal_projector=0.1').stages[0].lr_by_module).toEqual({ multi_modal_projector: 0.1 });
+  });
+
+  it.each([
+    ['stages.0.lr', 'must look like path=value'],
+    ['=3', 'must look like path=value'],
+    ['stages.2.lr=1', 'stages is a list of 2; 2 must be a number from 0 to 1'],
+    ['stages.pretrain.lr=1', 'stages is a list of 2; pretrain must be a number'],
+    ['seed.x=1', 'seed is 42 and has no fields'],
+    ['seed=[1', 'the value is not YAML'],
+  ])('%s is refused: %s', (override, message) => {
+    expect(() => read(override)).toThrow(UserError);
+    expect(() => read(override)).toThrow(message);
+  });
+});
+
+describe('a wrong recipe is one sentence that names the field', () => {
+  it.each([
+    ['stages.1.learning_rat=1', 'emoji-tiny.yaml: unknown field stages.1.learning_rat; known fields are'],
+    ['stages.1.epoch=1', 'unknown field stages.1.epoch; did you mean epochs?'],
+    ['stages.1.warmup_ration=1', 'unknown field stages.1.warmup_ration; did you mean warmup_ratio?'],
+    ['model.conector=linear', 'unknown field model.conector; did you mean connector?'],
+    ['sead=1', 'unknown field sead; did you mean seed?'],
+    ['data.sizes.caption=1', 'unknown field data.sizes.caption; did you mean captions?'],
+    ['stages.0.data={data_path: a, image_foldr: b}', 'unknown field stages.0.data.image_foldr; did you mean image_folder?'],
+    ['stages.0.lr_by_module.vision_towr=1', 'unknown field stages.0.lr_by_module.vision_towr; did you mean vision_tower?'],
+    ['stages.0.lr_by_module.language_model=1', 'stages.0.lr_by_module.language_model: language_model is not trained in this stage'],
+    ['stages.0.lr=fast', 'stages.0.lr: expected number, received string (it is "fast")'],
+    ['stages.0.lr=-1', 'stages.0.lr:'],
+    ['stages.0.train=[lora]', 'stages.0.train.0:'],
+    ['stages.0.steps=5', 'stages.0.steps: gives both epochs and steps'],
+    ['stages.0.data=captoins', 'stages.0.data: must be captions or instructions'],
+    ['stages.1.name=pretrain', 'stages.1.name: pretrain is already the name of an earlier stage'],
+    ['model.connector=mlp0x_gelu', 'model.connector: must be linear, or mlpNx_gelu'],
+    ['task=lava', 'task must be contrastive, language-model or llava, and is "lava"'],
+    ['precision=float16', 'precision:'],
+  ])('%s', (override, message) => {
+    expect(() => read(override)).toThrow(UserError);
+    expect(() => read(override)).toThrow(message);
+    expect(() => read(override)).toThrow(/^emoji-tiny\.yaml: [^\n]*$/);
+  });
+
+  it('missing fields', () => {
+    expect(() => readRecipe('task: llava', 'x.yaml')).toThrow('x.yaml: model is missing');
+    expect(() => readRecipe('seed: 1', 'x.yaml')).toThrow('and is missing');
+  });
+
+  it('generated data that are not generated', () => {
+    const text = 'task: llava\nmodel: {vision_tower: a, language_model: b}\nstages: [{name: s, train: [language_model], data: captions}]';
+    expect(() => readRecipe(text, 'x.yaml')).toThrow('stages.0.data: captions are generated data');
+  });
+
+  it('files that are not recipes', () => {
+    expect(() => loadRecipe('nowhere.yaml')).toThrow('no recipe at nowhere.yaml');
+    expect(() => loadRecipe(recipes)).toThrow('cannot read recipe');
+    expect(() => readRecipe('a: [1', 'x.yaml')).toThrow(/^x\.yaml: not YAML: .*$/);
+    expect(() => readRecipe('- 1', 'x.yaml')).toThrow('must be a map');
+    const path = join(mkdtempSync(join(tmpdir(), 'recipe-')), 'empty.yaml');
+    writeFileSync(path, '');
+    expect(() => loadRecipe(path)).toThrow('must be a map');
+  });
+});

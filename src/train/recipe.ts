@@ -1,0 +1,466 @@
+// Recipes: a run as a YAML file, checked before anything starts. Field names and defaults are those of Hugging Face configs and of LLaVA's
+// scripts (haotian-liu/LLaVA scripts/v1_5/{pretrain,finetune}.sh); each field says what it is in `.describe()`.
+import { readFileSync } from 'node:fs';
+import { parseDocument, stringify } from 'yaml';
+import { z } from 'zod';
+import { UserError } from '../errors.ts';
+
+const share = () => z.number().min(0).max(1);
+const positive = () => z.number().positive();
+const count = () => z.int().positive();
+
+// ---- Models, as in their Hugging Face config.json ----
+
+const gemmaConfig = z
+  .strictObject({
+    vocab_size: count().describe('Entries of the tokenizer'),
+    hidden_size: count().describe('Width of the residual stream'),
+    intermediate_size: count().describe('Width inside the MLP'),
+    num_hidden_layers: count().describe('Layers'),
+    num_attention_heads: count().describe('Query heads'),
+    num_key_value_heads: count().describe('Key and value heads: 1 is multi-query attention, as in Gemma 2B'),
+    head_dim: count().describe('Width of a head'),
+    max_position_embeddings: count().describe('Longest sequence'),
+    rms_norm_eps: positive().default(1e-6).describe('Epsilon of RMSNorm'),
+    rope_theta: positive().default(10000).describe('Base of the rotary positions'),
+  })
+  .describe('A Gemma config');
+
+const clipVisionConfig = z
+  .strictObject({
+    image_size: count().describe('Side of the square picture in pixels'),
+    patch_size: count().describe('Side of a patch in pixels'),
+    hidden_size: count().describe('Width of the residual stream'),
+    intermediate_size: count().describe('Width inside the MLP'),
+    num_hidden_layers: count().describe('Layers'),
+    num_attention_heads: count().describe('Heads'),
+    layer_norm_eps: positive().default(1e-5).describe('Epsilon of LayerNorm'),
+  })
+  .describe('A CLIP vision config');
+
+const clipTextConfig = z
+  .strictObject({
+    vocab_size: count().describe('Entries of the tokenizer'),
+    hidden_size: count().describe('Width of the residual stream'),
+    intermediate_size: count().describe('Width inside the MLP'),
+    num_hidden_layers: count().describe('Layers'),
+    num_attention_heads: count().describe('Heads'),
+    max_position_embeddings: count().describe('Longest caption in tokens'),
+    layer_norm_eps: positive().default(1e-5).describe('Epsilon of LayerNorm'),
+  })
+  .describe('A CLIP text config');
+
+// ---- Data ----
+
+const emojiFields = {
+  generate: z.literal('emoji').describe('Compose scenes from the embedded drawings'),
+  held_out_artist: z.string().default('twemoji').describe('The artist whose drawings are never trained on, in any stage'),
+  held_out_concepts: z.int().nonnegative().default(24).describe('How many concepts are never trained on'),
+  concepts: count().optional().describe('How many concepts to use; all when left out'),
+};
+
+const augmentation = z
+  .strictObject({
+    scale: z.tuple([positive(), positive()]).default([0.7, 1.1]).describe('Range of the size of a drawing against its cell'),
+    rotation: z.number().min(0).max(180).default(12).describe('Largest rotation in degrees'),
+    flip: share().default(0.5).describe('Chance of a mirror image'),
+    brightness: share().default(0.2).describe('Largest relative change of brightness'),
+    contrast: share().default(0.2).describe('Largest relative change of contrast'),
+    saturation: share().default(0.4).describe('Largest relative change of saturation'),
+    grayscale: share().default(0.1).describe('Chance of losing all colour'),
+    noise: share().default(0.02).describe('Largest standard deviation of pixel noise'),
+  })
+  .describe('How a drawing is varied, so that the encoder learns the thing and not the stroke');
+
+const contrastiveData = z.strictObject({
+  ...emojiFields,
+  single_drawing_share: share().default(0.7).describe('Share of pictures that show one drawing, the others being scenes'),
+  max_drawings: count().default(4).describe('Most drawings in a scene'),
+  augmentation: augmentation.prefault({}),
+});
+
+const textSource = z.strictObject({
+  source: z
+    .enum(['glosses', 'captions', 'questions-in-words'])
+    .describe('WordNet glosses, captions of scenes, or questions whose scene is written out in words before them'),
+  weight: positive().describe('Share of the rows drawn from this source, relative to the other weights'),
+});
+
+const languageModelData = z.strictObject({
+  ...emojiFields,
+  mixture: z.array(textSource).min(1).describe('Named sources of text with their weights'),
+});
+
+const generatedData = z.strictObject({
+  ...emojiFields,
+  folder: z.string().default('.cache/emoji').describe('Where pictures and JSON are written, and found again by later runs'),
+  sizes: z
+    .strictObject({
+      captions: count().describe('Pictures with captions, for stage 1'),
+      instructions: count().describe('Pictures with questions, for stage 2'),
+      evaluation: count().describe('Questions of each task in each held-out split'),
+    })
+    .describe('How much is made'),
+});
+
+const imageAspectRatio = () =>
+  z.enum(['square', 'pad']).default('pad').describe('square: centre crop; pad: to a square with the mean colour');
+
+const jsonData = z
+  .strictObject({
+    data_path: z.string().describe('A file in LLaVA JSON format'),
+    image_folder: z.string().describe('The folder that its image paths are relative to'),
+    image_aspect_ratio: imageAspectRatio(),
+  })
+  .describe('Pictures and conversations on disk');
+
+const stageData = z.union([z.enum(['captions', 'instructions']), jsonData], {
+  error: 'must be captions or instructions (of generated data), or {data_path, image_folder}',
+});
+
+// ---- Stages ----
+
+const optimiserFields = {
+  name: z
+    .string()
+    .regex(/^[A-Za-z0-9_.-]+$/, 'must consist of letters, digits, dots, dashes and underscores: it names a folder')
+    .describe('Name of the stage and of its checkpoint folder'),
+  epochs: positive().optional().describe('Passes over the data; 1 when neither epochs nor steps is given'),
+  steps: count().optional().describe('Optimiser steps, instead of epochs'),
+  accumulation: count().default(1).describe('Batches whose gradients are summed for one optimiser step'),
+  schedule: z.enum(['cosine', 'linear', 'constant']).default('cosine').describe('Learning rate after the warmup'),
+  warmup_ratio: share().default(0.03).describe('Share of the steps over which the learning rate rises from 0'),
+  warmup_steps: z.int().nonnegative().optional().describe('The same in steps; goes before warmup_ratio'),
+  min_lr_ratio: share().default(0).describe('Where cosine and linear end, as a share of the peak learning rate'),
+  weight_decay: z.number().nonnegative().default(0).describe('Decoupled weight decay; never of biases and norms'),
+  betas: z.tuple([share(), share()]).default([0.9, 0.999]).describe('Decay of the first and second moment of AdamW'),
+  eps: positive().default(1e-8).describe('Epsilon of AdamW'),
+  max_grad_norm: z.number().nonnegative().default(1).describe('Global gradient norm is clipped to this; 0 does not clip'),
+  save_every: z.int().nonnegative().default(0).describe('Steps between checkpoints; 0 saves at the end of the stage only'),
+  log_every: count().default(10).describe('Steps between lines of metrics.jsonl'),
+};
+
+/** A stage that trains `modules`; `peak` is the default learning rate, `samples` the default batch. */
+function stageSchema<const M extends readonly [string, ...string[]]>(modules: M, peak: number, samples: number) {
+  const module = z.enum(modules);
+  return {
+    ...optimiserFields,
+    train: z.array(module).min(1).describe('Modules that are trained; everything else is frozen'),
+    batch_size: count().default(samples).describe('Samples (rows, for a language model) in one batch'),
+    lr: positive().default(peak).describe('Peak learning rate'),
+    lr_by_module: z.partialRecord(module, positive()).default({}).describe('Peak learning rate of single modules, instead of lr'),
+  };
+}
+
+type StageLength = { epochs?: number; steps?: number };
+
+function checkLength(stage: StageLength, context: z.core.$RefinementCtx): void {
+  if (stage.epochs === undefined || stage.steps === undefined) return;
+  context.addIssue({
+    code: 'custom',
+    message: 'gives both epochs and steps; take one out (an empty --set stages.0.epochs= does)',
+    path: ['steps'],
+  });
+}
+
+const llavaModules = ['vision_tower', 'multi_modal_projector', 'language_model'] as const;
+
+const llavaStage = z
+  .strictObject({
+    ...stageSchema(llavaModules, 2e-5, 128),
+    data: stageData.describe('captions or instructions of generated data, or LLaVA JSON with an image folder'),
+    max_length: count().default(2048).describe('Longest sequence in tokens, image rows included; longer ones are cut'),
+    template: z
+      .enum(['gemma', 'plain'])
+      .default('gemma')
+      .describe('gemma: the chat template; plain: picture and caption only, as in LLaVA stage 1'),
+  })
+  .superRefine((stage, context) => {
+    checkLength(stage, context);
+    for (const name of Object.keys(stage.lr_by_module)) {
+      if ((stage.train as string[]).includes(name)) continue;
+      context.addIssue({ code: 'custom', message: `${name} is not trained in this stage`, path: ['lr_by_module', name] });
+    }
+  });
+
+const contrastiveStage = z
+  .strictObject({
+    ...stageSchema(['vision_model', 'text_model'], 1e-3, 256),
+    train: z
+      .array(z.enum(['vision_model', 'text_model']))
+      .min(1)
+      .default(['vision_model', 'text_model'])
+      .describe('Modules that are trained'),
+  })
+  .superRefine(checkLength);
+
+const languageModelStage = z
+  .strictObject({
+    ...stageSchema(['language_model'], 1e-3, 32),
+    train: z
+      .array(z.enum(['language_model']))
+      .min(1)
+      .default(['language_model'])
+      .describe('Modules that are trained'),
+    max_length: count().default(256).describe('Tokens in a row'),
+  })
+  .superRefine(checkLength);
+
+// ---- Recipes ----
+
+const runFields = {
+  seed: z.int().nonnegative().default(42).describe('Seed of initialisation, data and order: the same seed gives the same weights'),
+  precision: z.literal('float32').default('float32').describe('Number format of the arithmetic'),
+};
+
+const contrastiveRecipe = z.strictObject({
+  task: z.literal('contrastive').describe('Pretrain a CLIP: an image and a text encoder that agree'),
+  ...runFields,
+  model: z.strictObject({
+    vision_config: clipVisionConfig,
+    text_config: clipTextConfig,
+    projection_dim: count().describe('Width of the space in which pictures and texts are compared'),
+    logit_scale_init_value: z.number().default(2.6592).describe('Logarithm of the initial inverse temperature'),
+    tokenizer: z.string().describe('Folder of a tokenizer.json'),
+  }),
+  data: contrastiveData,
+  stages: z.array(contrastiveStage).length(1),
+});
+
+const languageModelRecipe = z.strictObject({
+  task: z.literal('language-model').describe('Pretrain a Gemma on text'),
+  ...runFields,
+  model: z.strictObject({
+    text_config: gemmaConfig,
+    tokenizer: z.string().describe('Folder of a tokenizer.json'),
+  }),
+  data: languageModelData,
+  stages: z.array(languageModelStage).length(1),
+});
+
+const llavaRecipe = z.strictObject({
+  task: z.literal('llava').describe('Join a vision encoder to a Gemma through a connector'),
+  ...runFields,
+  model: z.strictObject({
+    vision_tower: z.string().describe('Hugging Face folder of the vision encoder'),
+    language_model: z.string().describe('Hugging Face folder of the Gemma'),
+    tokenizer: z.string().optional().describe('Folder of a tokenizer.json; that of the language model when left out'),
+    connector: z
+      .string()
+      .regex(/^(linear|mlp[1-9]\d*x_gelu)$/, 'must be linear, or mlpNx_gelu with N linear layers, such as mlp2x_gelu')
+      .default('mlp2x_gelu')
+      .describe('linear, or mlpNx_gelu: N linear layers with GELU between'),
+    vision_feature_layer: z
+      .union([z.int(), z.array(z.int()).min(1)])
+      .default(-2)
+      .describe('Hidden state of the encoder that is used, counted from the end when negative; several are joined'),
+    vision_feature_select_strategy: z.enum(['default', 'full']).default('default').describe('default drops the class token, full keeps it'),
+    scale_image_features: z
+      .boolean()
+      .default(true)
+      .describe('Multiply image rows by sqrt(hidden_size), as the released LLaVA-Gemma does (transformers before 5)'),
+  }),
+  data: generatedData.optional().describe('Data made before training; stages may name LLaVA JSON files instead'),
+  stages: z.array(llavaStage).min(1).describe('What happens, in order; each stage starts from the weights of the one before'),
+  evaluate: z
+    .strictObject({
+      splits: z
+        .array(z.enum(['unseen-scenes', 'unseen-artist', 'unseen-concepts']))
+        .default(['unseen-artist', 'unseen-scenes', 'unseen-concepts'])
+        .describe('Held-out splits of the generated data'),
+      batch_size: count().default(64).describe('Questions answered at a time'),
+      max_new_tokens: count().default(24).describe('Longest answer'),
+    })
+    .optional()
+    .describe('How the trained model is scored; no scoring when left out'),
+});
+
+const recipeSchema = z.discriminatedUnion('task', [contrastiveRecipe, languageModelRecipe, llavaRecipe]).superRefine((recipe, context) => {
+  const names = recipe.stages.map(({ name }) => name);
+  names.forEach((name, index) => {
+    if (names.indexOf(name) === index) return;
+    context.addIssue({ code: 'custom', message: `${name} is already the name of an earlier stage`, path: ['stages', index, 'name'] });
+  });
+  if (recipe.task !== 'llava' || recipe.data !== undefined) return;
+  recipe.stages.forEach((stage, index) => {
+    if (typeof stage.data !== 'string') return;
+    const message = `${stage.data} are generated data, but the recipe has no \`data: {generate: emoji}\``;
+    context.addIssue({ code: 'custom', message, path: ['stages', index, 'data'] });
+  });
+  if (recipe.evaluate)
+    context.addIssue({ code: 'custom', message: 'needs `data: {generate: emoji}`, whose splits it scores', path: ['evaluate'] });
+});
+
+export type Recipe = z.output<typeof recipeSchema>;
+export type ContrastiveRecipe = Extract<Recipe, { task: 'contrastive' }>;
+export type LanguageModelRecipe = Extract<Recipe, { task: 'language-model' }>;
+export type LlavaRecipe = Extract<Recipe, { task: 'llava' }>;
+export type Stage = Recipe['stages'][number];
+export type LlavaStage = LlavaRecipe['stages'][number];
+export type Augmentation = z.output<typeof augmentation>;
+
+// ---- Reading ----
+
+type Path = readonly PropertyKey[];
+
+const pathText = (path: Path) => path.map(String).join('.');
+
+/** Edits (insert, delete, replace, swap of neighbours) that turn one word into another. */
+function editDistance(a: string, b: string): number {
+  const rows: number[][] = [Array.from({ length: b.length + 1 }, (_, j) => j)];
+  for (let i = 1; i <= a.length; i++) {
+    rows.push([i]);
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = rows[i - 1][j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1);
+      let best = Math.min(replaced, rows[i - 1][j] + 1, rows[i][j - 1] + 1);
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) best = Math.min(best, rows[i - 2][j - 2] + 1);
+      rows[i].push(best);
+    }
+  }
+  return rows[a.length][b.length];
+}
+
+function nearest(word: string, known: readonly string[]): string | undefined {
+  const ranked = known.map((name) => ({ name, distance: editDistance(word.toLowerCase(), name) })).sort((a, b) => a.distance - b.distance);
+  return ranked[0] && ranked[0].distance <= Math.max(2, word.length / 3) ? ranked[0].name : undefined;
+}
+
+/** The fields that the schema knows at `path` of `value`; none where it is no object. */
+function knownFields(schema: z.core.$ZodType, path: Path, value: unknown): string[] {
+  if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault) {
+    return knownFields(schema.unwrap(), path, value);
+  }
+  if (schema instanceof z.ZodUnion) {
+    // Of the tasks, the one that the recipe names; of other unions, every alternative.
+    const task = (value as { task?: unknown })?.task;
+    const isChosen = (option: z.core.$ZodType) =>
+      !(option instanceof z.ZodObject) || !option.shape.task || option.shape.task.safeParse(task).success;
+    return schema.options.filter(isChosen).flatMap((option) => knownFields(option, path, value));
+  }
+  const [key, ...rest] = path;
+  const child = (value as Record<PropertyKey, unknown>)?.[key];
+  if (schema instanceof z.ZodArray) return path.length === 0 ? [] : knownFields(schema.element, rest, child);
+  if (schema instanceof z.ZodRecord)
+    return path.length === 0 && schema.keyType instanceof z.ZodEnum ? schema.keyType.options.map(String) : [];
+  if (!(schema instanceof z.ZodObject)) return [];
+  if (path.length === 0) return Object.keys(schema.shape);
+  const field = schema.shape[key as string];
+  return field ? knownFields(field, rest, child) : [];
+}
+
+/** The first problem of a recipe in one sentence; an unknown field goes first, since it is what other problems come from. */
+function describeProblem(error: z.ZodError, value: unknown): string {
+  const issues = error.issues.flatMap((issue) => flattenUnion(issue, []));
+  const issue = issues.find(({ code }) => code === 'unrecognized_keys') ?? issues[0];
+  if (issue.code === 'unrecognized_keys') {
+    const name = issue.keys[0];
+    const fields = knownFields(recipeSchema, issue.path, value);
+    const guess = nearest(name, fields);
+    return `unknown field ${pathText([...issue.path, name])}; ${guess ? `did you mean ${guess}?` : `known fields are ${fields.join(', ')}`}`;
+  }
+  const place = pathText(issue.path);
+  const found = issue.path.reduce<unknown>((inner, key) => (inner as Record<PropertyKey, unknown> | undefined)?.[key], value);
+  if (issue.code === 'invalid_union' && issue.path.at(-1) === 'task') {
+    return `task must be contrastive, language-model or llava, and is ${found === undefined ? 'missing' : JSON.stringify(found)}`;
+  }
+  if (found === undefined) return `${place || 'the recipe'} is missing`;
+  // zod's messages begin with a capital and name no value.
+  const message =
+    issue.code === 'custom' ? issue.message : `${issue.message.replace(/^Invalid input: /, '')} (it is ${JSON.stringify(found)})`;
+  return place === '' ? message : `${place}: ${message}`;
+}
+
+/** Takes the problems of the alternative that fits best out of a union's, when it is an object with a wrong field. */
+function flattenUnion(issue: z.core.$ZodIssue, prefix: Path): z.core.$ZodIssue[] {
+  const path = [...prefix, ...issue.path] as PropertyKey[];
+  if (issue.code === 'invalid_union') {
+    const inner = issue.errors.flatMap((alternative) => alternative.flatMap((problem) => flattenUnion(problem, path)));
+    const deeper = inner.filter((problem) => problem.code === 'unrecognized_keys' || problem.path.length > path.length);
+    if (deeper.length > 0) return deeper;
+  }
+  return [{ ...issue, path }];
+}
+
+/** The defaults of LLaVA's pretrain.sh for stages that train the connector alone; the schema's own are those of finetune.sh. */
+const connectorDefaults = { lr: 1e-3, batch_size: 256, template: 'plain' };
+
+function withConnectorDefaults(value: unknown): unknown {
+  const { task, stages } = (value ?? {}) as { task?: unknown; stages?: unknown };
+  if (task !== 'llava' || !Array.isArray(stages)) return value;
+  const trainsConnectorOnly = (stage: { train?: unknown } | null) =>
+    Array.isArray(stage?.train) && stage.train.length === 1 && stage.train[0] === 'multi_modal_projector';
+  return { ...(value as object), stages: stages.map((stage) => (trainsConnectorOnly(stage) ? { ...connectorDefaults, ...stage } : stage)) };
+}
+
+/** Checks a recipe and fills in its defaults. `name` says in errors where it is from. */
+export function parseRecipe(value: unknown, name: string): Recipe {
+  const parsed = recipeSchema.safeParse(withConnectorDefaults(value));
+  if (!parsed.success) throw new UserError(`${name}: ${describeProblem(parsed.error, value)}`);
+  return parsed.data;
+}
+
+/**
+ * Sets one field of a YAML tree, as `stages.0.lr=5e-4` asks. The value is read as YAML, so numbers, true, lists and {a: b} are what they
+ * look like; whether they fit is checked with the recipe. An empty value takes the field out.
+ */
+function applyOverride(root: unknown, override: string): void {
+  const equals = override.indexOf('=');
+  const keys = override.slice(0, Math.max(0, equals)).trim().split('.');
+  if (equals <= 0 || keys.includes('')) throw new UserError(`--set ${override}: must look like path=value, such as stages.0.lr=5e-4`);
+  const document = parseDocument(override.slice(equals + 1), { version: '1.2' });
+  if (document.errors.length > 0)
+    throw new UserError(`--set ${override}: the value is not YAML: ${document.errors[0].message.split('\n')[0]}`);
+  let parent = root as Record<string, unknown> | unknown[];
+  keys.forEach((key, depth) => {
+    const place = keys.slice(0, depth).join('.') || 'the recipe';
+    if (Array.isArray(parent)) {
+      const index = Number(key);
+      if (!/^\d+$/.test(key) || index >= parent.length) {
+        throw new UserError(
+          `--set ${override}: ${place} is a list of ${parent.length}; ${key} must be a number from 0 to ${parent.length - 1}`,
+        );
+      }
+    } else if (typeof parent !== 'object' || parent === null) {
+      throw new UserError(`--set ${override}: ${place} is ${JSON.stringify(parent)} and has no fields`);
+    }
+    const fields = parent as Record<string, unknown>;
+    if (depth === keys.length - 1) {
+      const given: unknown = document.toJS();
+      if (given === null) delete fields[key];
+      else fields[key] = given;
+    } else {
+      // A block that the file leaves out begins empty.
+      if (fields[key] === undefined) fields[key] = {};
+      parent = fields[key] as Record<string, unknown>;
+    }
+  });
+}
+
+/** Reads a recipe from YAML text and applies `--set` overrides to it. All problems are `UserError`s that name the field. */
+export function readRecipe(text: string, name: string, overrides: readonly string[] = []): Recipe {
+  const document = parseDocument(text, { version: '1.2' });
+  if (document.errors.length > 0) throw new UserError(`${name}: not YAML: ${document.errors[0].message.split('\n')[0].replace(/:$/, '')}`);
+  const value: unknown = document.toJS();
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new UserError(`${name}: a recipe must be a map of fields`);
+  for (const override of overrides) applyOverride(value, override);
+  return parseRecipe(value, name);
+}
+
+/** Reads a recipe file. */
+export function loadRecipe(path: string, overrides: readonly string[] = []): Recipe {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new UserError(
+      code === 'ENOENT' ? `no recipe at ${path}; those that come along are in recipes/` : `cannot read recipe ${path}: ${code}`,
+    );
+  }
+  return readRecipe(text, path, overrides);
+}
+
+/** The resolved recipe as YAML: every field, defaults included. Reading it back gives the same recipe. */
+export function recipeToYaml(recipe: Recipe): string {
+  return stringify(recipe);
+}
