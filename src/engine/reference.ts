@@ -67,17 +67,17 @@ function elementwise(inputs: ReferenceValue[], f: (...values: number[]) => numbe
   return result;
 }
 
-// Abramowitz & Stegun give only 1e-7; the series and continued fraction give double precision.
+// Abramowitz & Stegun's fit gives only 1e-7; the series without cancellation (their 7.1.6) and the continued fraction (7.1.14) give double precision.
 function erf(x: number): number {
   const a = Math.abs(x);
   if (a < 3) {
     let term = a;
     let sum = a;
-    for (let n = 1; n < 200 && Math.abs(term) > 1e-17 * Math.abs(sum); n++) {
-      term *= (-a * a) / n;
-      sum += term / (2 * n + 1);
+    for (let n = 1; n < 200 && term > 1e-17 * sum; n++) {
+      term *= (2 * a * a) / (2 * n + 1);
+      sum += term;
     }
-    return Math.sign(x) * (2 / Math.sqrt(Math.PI)) * sum;
+    return Math.sign(x) * (2 / Math.sqrt(Math.PI)) * Math.exp(-a * a) * sum;
   }
   let fraction = 0;
   for (let k = 60; k > 0; k--) fraction = k / 2 / (a + fraction);
