@@ -1,0 +1,288 @@
+// report.html: a run on one page that opens offline - curves, scores beside what they must beat, sample pictures with answers, timing.
+// Charts are drawn to SVG here (ECharts' server-side rendering); pictures are inlined. The page loads nothing and runs no script.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { extname } from 'node:path';
+import { LineChart } from 'echarts/charts';
+import { GridComponent } from 'echarts/components';
+import { init, use } from 'echarts/core';
+import { SVGRenderer } from 'echarts/renderers';
+import type { Sample, Scores, TaskScore } from '../evaluate/samples.ts';
+import type { MetricEvent, StepEvent } from './metrics.ts';
+import type { RunSummary } from './run-folder.ts';
+import { formatDuration } from './status.ts';
+
+use([LineChart, GridComponent, SVGRenderer]);
+
+/** A sample to be shown, with the file of its picture. */
+export interface GallerySample extends Sample {
+  imagePath: string;
+}
+
+export interface ReportInput {
+  title: string;
+  /** The resolved recipe as YAML. */
+  recipe: string;
+  metrics: readonly MetricEvent[];
+  summary: RunSummary;
+  gallery: readonly GallerySample[];
+}
+
+/** Items with the same key together, in the order in which the keys first occur. */
+function groupBy<T>(items: readonly T[], keyOf: (item: T) => string): T[][] {
+  const groups = new Map<string, T[]>();
+  for (const item of items) {
+    const group = groups.get(keyOf(item));
+    if (group) group.push(item);
+    else groups.set(keyOf(item), [item]);
+  }
+  return [...groups.values()];
+}
+
+function escapeHtml(text: string): string {
+  return text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
+}
+
+// Mid-grey reads on white and on black; the lines are seen on both as well.
+const chartGrey = '#868e96';
+const lineColour = '#3b82f6';
+const rawColour = '#93b4e8';
+
+/** Exponential moving average, corrected for its start as in Adam. */
+function smooth(values: readonly number[], decay: number): number[] {
+  let sum = 0;
+  let weight = 0;
+  return values.map((value) => {
+    sum = decay * sum + (1 - decay) * value;
+    weight = decay * weight + (1 - decay);
+    return sum / weight;
+  });
+}
+
+/** The loss of one stage against its steps as an SVG picture: as measured (pale) and smoothed. */
+function lossCurve(events: readonly StepEvent[]): string {
+  const chart = init(null, null, { renderer: 'svg', ssr: true, width: 520, height: 260 });
+  const smoothed = smooth(
+    events.map(({ loss }) => loss),
+    events.length > 20 ? 0.8 : 0,
+  );
+  const axis = { axisLine: { lineStyle: { color: chartGrey } }, axisLabel: { color: chartGrey }, nameTextStyle: { color: chartGrey } };
+  const grid = { splitLine: { lineStyle: { color: chartGrey, opacity: 0.25 } } };
+  const line = { type: 'line', showSymbol: events.length === 1, silent: true } as const;
+  chart.setOption({
+    animation: false,
+    grid: { left: 48, right: 16, top: 28, bottom: 40 },
+    xAxis: {
+      type: 'value',
+      name: 'step',
+      nameLocation: 'middle',
+      nameGap: 24,
+      min: 0,
+      max: events.at(-1)?.step,
+      ...axis,
+      splitLine: { show: false },
+    },
+    yAxis: { type: 'value', name: 'loss', scale: true, ...axis, ...grid },
+    series: [
+      { ...line, data: events.map(({ step, loss }) => [step, loss]), lineStyle: { color: rawColour, width: 1, opacity: 0.6 } },
+      {
+        ...line,
+        data: events.map(({ step }, index) => [step, smoothed[index]]),
+        lineStyle: { color: lineColour, width: 2 },
+        itemStyle: { color: lineColour },
+      },
+    ],
+  });
+  const svg = chart.renderToSVGString();
+  chart.dispose();
+  return svg;
+}
+
+function curves(metrics: readonly MetricEvent[]): string {
+  const steps = metrics.filter((event) => event.type === 'step');
+  if (steps.length === 0) return '<p class="note">No steps were logged.</p>';
+  const figures = groupBy(steps, ({ stage }) => stage).map((events) => {
+    const { stage } = events[0];
+    const last = events.at(-1)!;
+    const caption = `${escapeHtml(stage)}: loss ${events[0].loss.toFixed(3)} &rarr; ${last.loss.toFixed(3)} in ${last.step} steps`;
+    return `<figure>${lossCurve(events)}<figcaption>${caption}</figcaption></figure>`;
+  });
+  return `<div class="curves">${figures.join('\n')}</div>`;
+}
+
+const share = (value: number | undefined) => (value === undefined ? '&ndash;' : value.toFixed(3));
+
+/** A bar from 0 to 1: the accuracy, its interval, and marks where the baselines are. */
+function scoreBar(score: TaskScore): string {
+  const percent = (value: number) => `${(100 * value).toFixed(2)}%`;
+  const mark = (value: number | undefined, name: string) =>
+    value === undefined ? '' : `<i class="mark ${name}" style="left:${percent(value)}" title="${name} ${value.toFixed(3)}"></i>`;
+  return `<div class="bar"><i class="fill" style="width:${percent(score.accuracy)}"></i>
+    <i class="interval" style="left:${percent(score.ciLow)};width:${percent(score.ciHigh - score.ciLow)}"></i>
+    ${mark(score.blind, 'blind')}${mark(score.majority, 'majority')}${mark(score.random, 'random')}</div>`;
+}
+
+function scoreTable(tasks: Record<string, TaskScore>): string {
+  const rows = Object.entries(tasks).map(([task, score]) => {
+    const isBeyond = score.ciLow > Math.max(score.majority, score.blindCiHigh ?? 0);
+    return `<tr><th scope="row">${escapeHtml(task)}</th><td class="wide">${scoreBar(score)}</td>
+      <td class="${isBeyond ? 'good' : 'unsure'}">${share(score.accuracy)}</td><td>${share(score.ciLow)} &ndash; ${share(score.ciHigh)}</td>
+      <td>${share(score.blind)}</td><td>${share(score.majority)}${score.majorityFrom === 'evaluation' ? '*' : ''}</td><td>${share(score.random)}</td>
+      <td>${share(score.precision)}</td><td>${share(score.recall)}</td><td>${share(score.f1)}</td><td>${share(score.yesRate)}</td><td>${score.n}</td></tr>`;
+  });
+  const heads = ['task', '', 'accuracy', '95 % interval', 'blind', 'majority', 'random', 'precision', 'recall', 'F1', 'yes-rate', 'n'];
+  const head = heads.map((name) => `<th scope="col">${name}</th>`).join('');
+  return `<div class="scroll"><table><thead><tr>${head}</tr></thead><tbody>${rows.join('\n')}</tbody></table></div>`;
+}
+
+function scoreTables(scores: Scores): string {
+  if (Object.keys(scores).length === 0) return '<p class="note">This run was not scored.</p>';
+  const tables = Object.entries(scores).map(([split, tasks]) => `<h3>${escapeHtml(split)}</h3>${scoreTable(tasks)}`);
+  return `${tables.join('\n')}
+    <p class="note">Bars: <span class="key fill"></span> accuracy with its 95 % interval (Wilson), <span class="key blind"></span> blind (the same model before a
+    blank picture), <span class="key majority"></span> majority (always the most frequent training answer; * of the evaluation itself),
+    <span class="key random"></span> guessing. An accuracy is green when its interval lies wholly above majority and above blind's interval.
+    Precision, recall, F1 and yes-rate as in POPE.</p>`;
+}
+
+const mediaTypes: Record<string, string> = {
+  '.png': 'image/png',
+  '.jpg': 'image/jpeg',
+  '.jpeg': 'image/jpeg',
+  '.webp': 'image/webp',
+  '.svg': 'image/svg+xml',
+};
+
+function dataUri(path: string): string {
+  return `data:${mediaTypes[extname(path).toLowerCase()] ?? 'application/octet-stream'};base64,${readFileSync(path).toString('base64')}`;
+}
+
+/** Pictures with their questions; questions on one picture share a card. */
+function gallery(samples: readonly GallerySample[]): string {
+  if (samples.length === 0) return '<p class="note">No samples were kept.</p>';
+  const cards = groupBy(samples, ({ split, imagePath }) => `${split} ${imagePath}`).map((questions) => {
+    const items = questions.map((sample) => {
+      const prompt = escapeHtml(sample.prompt.replaceAll('<image>', '').trim()).replaceAll('\n', '<br>');
+      const blind =
+        sample.blindAnswer === undefined ? '' : `<dt>blind</dt><dd class="dim">${escapeHtml(sample.blindAnswer) || '(nothing)'}</dd>`;
+      return `<div class="answer ${sample.correct ? 'right' : 'wrong'}"><p>${prompt}</p><dl><dt>expected</dt><dd>${escapeHtml(sample.expected)}</dd>
+        <dt>answer</dt><dd><b>${escapeHtml(sample.answer) || '(nothing)'}</b> <span class="verdict">${sample.correct ? '&#10003; right' : '&#10007; wrong'}</span></dd>${blind}</dl></div>`;
+    });
+    const { split, image, imagePath } = questions[0];
+    return `<article><img src="${dataUri(imagePath)}" alt="${escapeHtml(image)}"><div><small>${escapeHtml(split)}</small>${items.join('\n')}</div></article>`;
+  });
+  return `<div class="gallery">${cards.join('\n')}</div>`;
+}
+
+function timing({ wallSeconds, peakRssMb, stages }: RunSummary, metrics: readonly MetricEvent[]): string {
+  const rows = stages.map(({ name, seconds, steps, firstLoss, lastLoss }) => {
+    const speeds = metrics
+      .flatMap((event) => (event.type === 'step' && event.stage === name ? [event.tokensPerSecond] : []))
+      .sort((a, b) => a - b);
+    const median = speeds.length === 0 ? '&ndash;' : Math.round(speeds[Math.floor(speeds.length / 2)]).toLocaleString('en');
+    return `<tr><th scope="row">${escapeHtml(name)}</th><td>${formatDuration(seconds)}</td><td>${steps}</td><td>${median}</td>
+      <td>${firstLoss.toFixed(4)}</td><td>${lastLoss.toFixed(4)}</td></tr>`;
+  });
+  const heads = ['stage', 'time', 'steps', 'tokens/s (median)', 'first loss', 'last loss']
+    .map((name) => `<th scope="col">${name}</th>`)
+    .join('');
+  return `<div class="scroll"><table><thead><tr>${heads}</tr></thead><tbody>${rows.join('\n')}</tbody></table></div>
+    <p>Wall time ${formatDuration(wallSeconds)}, peak memory ${Math.round(peakRssMb).toLocaleString('en')} MB.</p>`;
+}
+
+/** The main numbers at the top of the page: every task of the first split. */
+function headline(summary: RunSummary): string {
+  const [split, tasks] = Object.entries(summary.scores)[0] ?? [];
+  const tiles = Object.entries(tasks ?? {}).map(
+    ([task, score]) =>
+      `<div class="tile"><b>${(100 * score.accuracy).toFixed(1)} %</b><span>${escapeHtml(task)}</span><small>blind ${
+        score.blind === undefined ? '&ndash;' : `${(100 * score.blind).toFixed(1)} %`
+      }<br>majority ${(100 * score.majority).toFixed(1)} %</small></div>`,
+  );
+  tiles.push(
+    `<div class="tile"><b>${formatDuration(summary.wallSeconds)}</b><span>wall time</span><small>peak memory ${Math.round(summary.peakRssMb).toLocaleString('en')} MB</small></div>`,
+  );
+  return `${split === undefined ? '' : `<p class="note">Accuracy on <b>${escapeHtml(split)}</b></p>`}<div class="tiles">${tiles.join('\n')}</div>`;
+}
+
+const style = `
+:root { color-scheme: light dark; --ground: #fff; --text: #1f2328; --dim: #667079; --line: #d9dee3; --soft: #f4f6f8; --blue: #3b82f6; --good: #14803c; --bad: #c4320a; }
+@media (prefers-color-scheme: dark) { :root { --ground: #14171a; --text: #e3e6e8; --dim: #98a1a9; --line: #333a40; --soft: #1d2226; --good: #4cc779; --bad: #ff8a65; } }
+* { box-sizing: border-box; }
+body { background: var(--ground); color: var(--text); font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1120px; padding: 32px 24px 64px; }
+h1 { font-size: 28px; margin: 0 0 4px; } h2 { border-top: 1px solid var(--line); font-size: 20px; margin: 40px 0 12px; padding-top: 24px; } h3 { font-size: 16px; margin: 24px 0 8px; }
+.note, small, figcaption, .dim { color: var(--dim); } .note { font-size: 13px; }
+.tiles { display: flex; flex-wrap: wrap; gap: 12px; } .tile { background: var(--soft); border-radius: 8px; flex: 1 1 150px; padding: 12px 16px; }
+.tile b { display: block; font-size: 24px; font-variant-numeric: tabular-nums; } .tile span, .tile small { display: block; } .tile small { font-size: 12px; }
+.curves { display: grid; gap: 16px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); } figure { margin: 0; max-width: 640px; } figure svg { height: auto; width: 100%; } figcaption { font-size: 13px; text-align: center; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
+th, td { border-bottom: 1px solid var(--line); padding: 6px 8px; text-align: right; white-space: nowrap; } thead th { color: var(--dim); font-size: 12px; font-weight: 500; } th:first-child { text-align: left; } .wide { min-width: 160px; width: 22%; }
+.good { color: var(--good); font-weight: 600; } .unsure { font-weight: 600; }
+.bar { background: var(--soft); border-radius: 3px; height: 14px; position: relative; } .bar i { display: block; position: absolute; }
+.fill { background: var(--blue); border-radius: 3px; height: 100%; opacity: .55; } .interval { background: var(--text); height: 2px; opacity: .75; top: 6px; }
+.mark { height: 100%; transform: translateX(-1px); width: 2px; } .blind { background: #e0662b; } .majority { background: #9333ea; } .random { background: #868e96; }
+.key { display: inline-block; height: 11px; vertical-align: -1px; width: 3px; } .key.fill { border-radius: 2px; width: 14px; }
+.gallery { display: grid; gap: 16px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); }
+article { border: 1px solid var(--line); border-radius: 8px; display: grid; gap: 14px; grid-template-columns: 128px 1fr; padding: 12px; }
+article img { border: 1px solid var(--line); border-radius: 4px; height: 128px; image-rendering: pixelated; object-fit: contain; width: 128px; }
+.answer { border-left: 3px solid; margin-top: 6px; padding-left: 10px; } .answer + .answer { margin-top: 12px; } .answer p { margin: 0 0 4px; overflow-wrap: anywhere; } .right { border-color: var(--good); } .wrong { border-color: var(--bad); }
+.right .verdict { color: var(--good); } .wrong .verdict { color: var(--bad); } .verdict { font-size: 13px; white-space: nowrap; }
+dl { display: grid; font-size: 14px; gap: 0 10px; grid-template-columns: max-content 1fr; margin: 0; } dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
+pre { background: var(--soft); border-radius: 8px; font-size: 13px; overflow-x: auto; padding: 16px; } summary { cursor: pointer; }
+`;
+
+/** The page as HTML. */
+export function renderReport({ title, recipe, metrics, summary, gallery: samples }: ReportInput): string {
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>${escapeHtml(title)}</title>
+<style>${style}</style>
+</head>
+<body>
+<h1>${escapeHtml(title)}</h1>
+${headline(summary)}
+<h2>Loss</h2>
+${curves(metrics)}
+<h2>Scores</h2>
+${scoreTables(summary.scores)}
+<h2>Answers</h2>
+${gallery(samples)}
+<h2>Time and memory</h2>
+${timing(summary, metrics)}
+<h2>Recipe</h2>
+<details><summary>recipe.yaml with every field</summary><pre>${escapeHtml(recipe)}</pre></details>
+</body>
+</html>
+`;
+}
+
+/** Writes the page. A picture of the gallery that cannot be read is an error. */
+export function writeReport(path: string, input: ReportInput): void {
+  writeFileSync(path, renderReport(input));
+}
+
+/**
+ * Samples for the gallery: for each split the same number of pictures, spread evenly over its samples, right and wrong as they come. Each
+ * picture comes with at most `questions` questions of different tasks, beginning with another task at each picture.
+ */
+export function chooseGallery(
+  samples: readonly Sample[],
+  imagePath: (sample: Sample) => string,
+  pictures = 8,
+  questions = 3,
+): GallerySample[] {
+  return groupBy(samples, ({ split }) => split).flatMap((ofSplit) => {
+    const groups = groupBy(ofSplit, ({ image }) => image);
+    const shown = Math.min(pictures, groups.length);
+    return Array.from({ length: shown }, (_, index) => {
+      const group = groups[Math.floor((index * groups.length) / shown)];
+      const oneOfTask = groupBy(group, ({ task }) => task).map(([first]) => first);
+      const start = index % oneOfTask.length;
+      return [...oneOfTask.slice(start), ...oneOfTask.slice(0, start)].slice(0, questions);
+    })
+      .flat()
+      .map((sample) => ({ ...sample, imagePath: imagePath(sample) }));
+  });
+}
