@@ -1,0 +1,226 @@
+// Writes the emoji scenes as LLaVA JSON and an image folder: training captions (stage 1), training questions (stage 2) and three held-out
+// evaluation files. The same options give the same bytes.
+
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { createRandom, type Random } from '../../random.ts';
+import { type EmojiGlyphs, loadEmojiGlyphs } from './glyphs.ts';
+import {
+  categorised,
+  categoryQuestion,
+  coloured,
+  colourOf,
+  colourQuestion,
+  countQuestion,
+  describeQuestion,
+  type EmojiQuestion,
+  existenceQuestion,
+  type NegativeKind,
+  nameQuestion,
+  type Phrasing,
+} from './questions.ts';
+import { canvasSize, type PlacedGlyph, renderScene, type Scene, sampleScene } from './scene.ts';
+import { defaultHeldOutArtist, splitConcepts } from './split.ts';
+
+export const evaluationSplits = ['unseen-scenes', 'unseen-artist', 'unseen-concepts'] as const;
+export type EvaluationSplit = (typeof evaluationSplits)[number];
+
+export interface EmojiDatasetOptions {
+  seed: number;
+  /** Folder to write into; made if need be. */
+  out: string;
+  trainScenes?: number;
+  /** Scenes in each evaluation split; each gives up to six questions. */
+  evaluationScenes?: number;
+  /** Side of a scene in pixels. */
+  size?: number;
+  heldOutArtist?: string;
+}
+
+export interface EmojiDataset {
+  /** Root of the paths in the JSON files' `image` fields. */
+  imageFolder: string;
+  /** Paths of the JSON files. */
+  captions: string;
+  questions: string;
+  evaluation: Record<EvaluationSplit, string>;
+}
+
+/** One entry of a LLaVA JSON file, with our extra fields. */
+interface Entry {
+  id: string;
+  image: string;
+  task: string;
+  kind?: NegativeKind;
+  conversations: [{ from: 'human'; value: string }, { from: 'gpt'; value: string }];
+}
+
+/** Builds the data set; 4,000 training scenes take about ten seconds. */
+export async function buildEmojiDataset(options: EmojiDatasetOptions): Promise<EmojiDataset> {
+  const { seed, out, trainScenes = 4000, evaluationScenes = 200, size = canvasSize, heldOutArtist = defaultHeldOutArtist } = options;
+  const glyphs = await loadEmojiGlyphs();
+  const { seen, unseen } = splitConcepts(glyphs);
+  const trainArtists = glyphs.artists.filter((artist) => artist !== heldOutArtist);
+  const imageFolder = join(out, 'images');
+  const file = (name: string) => join(out, `${name}.json`);
+
+  const train = sampleScenes(seed, 'train', trainScenes, { glyphs, concepts: seen, artists: trainArtists, size });
+  await writeImages(imageFolder, 'train', train, glyphs);
+  const captions = train.map((scene, index) => {
+    const random = createRandom(seed, 'captions', index);
+    return entry('train', index, describeQuestion(scene, glyphs, 'any', random), 'describe');
+  });
+  await writeEntries(file('train_captions'), captions);
+  // Wrong names that are drawn as the right ones are keep the wording of a question from giving the answer away: no popular ones here.
+  const trainNames = { all: seen, popular: [], kinds: ['random', 'adversarial'] as const };
+  await writeEntries(file('train_questions'), questionsAbout(seed, 'train', train, glyphs, trainNames, true, 'any'));
+
+  const popular = mostFrequent(train, 30);
+  const splits = {
+    'unseen-scenes': { concepts: seen, artists: trainArtists },
+    'unseen-artist': { concepts: seen, artists: [heldOutArtist] },
+    'unseen-concepts': { concepts: unseen, artists: trainArtists },
+  };
+  for (const split of evaluationSplits) {
+    const { concepts, artists } = splits[split];
+    const scenes = sampleScenes(seed, split, evaluationScenes, { glyphs, concepts, artists, size });
+    await writeImages(imageFolder, split, scenes, glyphs);
+    // Where the names were never seen, none is popular, and none can be the answer.
+    const known = split !== 'unseen-concepts';
+    const names = known
+      ? { all: concepts, popular, kinds: ['random', 'popular', 'adversarial'] as const }
+      : { all: concepts, popular: [], kinds: ['random', 'adversarial'] as const };
+    await writeEntries(file(`eval_${split}`), questionsAbout(seed, split, scenes, glyphs, names, known, 'canonical'));
+  }
+  return {
+    imageFolder,
+    captions: file('train_captions'),
+    questions: file('train_questions'),
+    evaluation: {
+      'unseen-scenes': file('eval_unseen-scenes'),
+      'unseen-artist': file('eval_unseen-artist'),
+      'unseen-concepts': file('eval_unseen-concepts'),
+    },
+  };
+}
+
+/** `length` values that take each of `values` equally often (but for the remainder), in random order. */
+function balanced<T>(random: Random, values: readonly T[], length: number): T[] {
+  return random.shuffle(Array.from({ length }, (_, index) => values[index % values.length]));
+}
+
+function sampleScenes(
+  seed: number,
+  split: string,
+  length: number,
+  from: { glyphs: EmojiGlyphs; concepts: readonly number[]; artists: readonly string[]; size: number },
+): Scene[] {
+  const { glyphs, concepts, artists, size } = from;
+  const counts = balanced(createRandom(seed, split, 'counts'), [1, 2, 3, 4], length);
+  return counts.map((count, index) =>
+    sampleScene(createRandom(seed, split, 'scene', index), glyphs, { concepts, artists, counts: [count], size }),
+  );
+}
+
+/** The concepts that the scenes show most often. */
+function mostFrequent(scenes: readonly Scene[], length: number): number[] {
+  const counts = new Map<number, number>();
+  for (const scene of scenes) for (const { concept } of scene.glyphs) counts.set(concept, (counts.get(concept) ?? 0) + 1);
+  return [...counts]
+    .sort((a, b) => b[1] - a[1] || a[0] - b[0])
+    .slice(0, length)
+    .map(([concept]) => concept);
+}
+
+/** Picks the drawing whose answer was asked for least so far, so that no answer is a good guess. */
+function leastAsked(
+  random: Random,
+  candidates: readonly PlacedGlyph[],
+  answerOf: (placed: PlacedGlyph) => string,
+  asked: Map<string, number>,
+) {
+  const times = (placed: PlacedGlyph) => asked.get(answerOf(placed)) ?? 0;
+  const fewest = Math.min(...candidates.map(times));
+  const chosen = random.pick(candidates.filter((placed) => times(placed) === fewest));
+  asked.set(answerOf(chosen), fewest + 1);
+  return chosen;
+}
+
+function questionsAbout(
+  seed: number,
+  split: string,
+  scenes: readonly Scene[],
+  glyphs: EmojiGlyphs,
+  names: { all: readonly number[]; popular: readonly number[]; kinds: readonly NegativeKind[] },
+  askNames: boolean,
+  phrasing: Phrasing,
+): Entry[] {
+  const letters = balanced(createRandom(seed, split, 'letters'), [0, 1, 2, 3], scenes.length);
+  const kinds = balanced(createRandom(seed, split, 'kinds'), names.kinds, scenes.length);
+  const askedCategories = new Map<string, number>();
+  const askedColours = new Map<string, number>();
+  return scenes.flatMap((scene, index) => {
+    const random = createRandom(seed, split, 'questions', index);
+    const questions: EmojiQuestion[] = [
+      existenceQuestion(scene, glyphs, true, kinds[index], names, phrasing, random),
+      existenceQuestion(scene, glyphs, false, kinds[index], names, phrasing, random),
+      countQuestion(scene, phrasing, random),
+    ];
+    if (askNames) {
+      // Two names a scene to learn from, one to be tested on: tested names should be independent pictures.
+      const asked = random.shuffle(scene.glyphs).slice(0, phrasing === 'any' ? 2 : 1);
+      questions.push(...asked.map((placed) => nameQuestion(placed, glyphs, phrasing, random)));
+    }
+    const withCategory = categorised(scene, glyphs);
+    if (withCategory.length > 0) {
+      const placed = leastAsked(random, withCategory, ({ concept }) => glyphs.concepts[concept].category!, askedCategories);
+      questions.push(categoryQuestion(placed, glyphs, letters[index], phrasing, random));
+    }
+    const withColour = coloured(scene, glyphs);
+    if (withColour.length > 0) {
+      const placed = leastAsked(random, withColour, (candidate) => colourOf(candidate, glyphs)!, askedColours);
+      questions.push(colourQuestion(placed, glyphs, phrasing, random));
+    }
+    const seenTasks = new Map<string, number>();
+    return questions.map((question) => {
+      const nth = seenTasks.get(question.task) ?? 0;
+      seenTasks.set(question.task, nth + 1);
+      return entry(split, index, question, `${question.task}-${nth + 1}`);
+    });
+  });
+}
+
+const imageName = (split: string, index: number) => `${split}/${String(index).padStart(6, '0')}.png`;
+
+function entry(split: string, index: number, question: EmojiQuestion, suffix: string): Entry {
+  return {
+    id: `${split}-${String(index).padStart(6, '0')}-${suffix}`,
+    image: imageName(split, index),
+    task: question.task,
+    ...(question.kind ? { kind: question.kind } : {}),
+    conversations: [
+      { from: 'human', value: `<image>\n${question.question}` },
+      { from: 'gpt', value: question.answer },
+    ],
+  };
+}
+
+async function writeEntries(path: string, entries: readonly Entry[]): Promise<void> {
+  await writeFile(path, `[\n${entries.map((one) => JSON.stringify(one)).join(',\n')}\n]\n`);
+}
+
+async function writeImages(folder: string, split: string, scenes: readonly Scene[], glyphs: EmojiGlyphs): Promise<void> {
+  await mkdir(join(folder, split), { recursive: true });
+  const atOnce = 32;
+  for (let start = 0; start < scenes.length; start += atOnce) {
+    await Promise.all(
+      scenes.slice(start, start + atOnce).map(async (scene, offset) => {
+        const { data, width, height } = renderScene(scene, glyphs);
+        await sharp(data, { raw: { width, height, channels: 3 } })
+          .png({ compressionLevel: 3 })
+          .toFile(join(folder, imageName(split, start + offset)));
+      }),
+    );
+  }
+}

@@ -1,0 +1,193 @@
+// Questions and captions about a scene, with the one right answer. Forms follow LLaVA's: short answers end with its response-format prompt
+// (Liu et al., "Improved Baselines with Visual Instruction Tuning", table 7), existence follows POPE (Li et al., 2023: half of the answers
+// are yes; wrong names are random, popular or adversarial).
+
+import type { Random } from '../../random.ts';
+import type { Concept, EmojiGlyphs } from './glyphs.ts';
+import { type PlacedGlyph, places, type Scene } from './scene.ts';
+
+export const tasks = ['existence', 'count', 'name', 'category', 'colour', 'describe'] as const;
+export type EmojiTask = (typeof tasks)[number];
+
+export type NegativeKind = 'random' | 'popular' | 'adversarial';
+
+export interface EmojiQuestion {
+  task: EmojiTask;
+  /** Without the `<image>` token. */
+  question: string;
+  answer: string;
+  /** Existence only: where the name in the question comes from. */
+  kind?: NegativeKind;
+}
+
+/** Kinds that category questions choose among. */
+export const categories = ['animal', 'clothing', 'food', 'game', 'paper', 'place', 'plant', 'sky', 'tool', 'vehicle'] as const;
+
+export const shortAnswerPrompt = '\nAnswer the question using a single word or phrase.';
+export const letterPrompt = "\nAnswer with the option's letter from the given choices directly.";
+const letters = ['A', 'B', 'C', 'D'] as const;
+
+/** How the questions of a task may be put; the first phrasing is the one that evaluation uses. */
+const phrasings = {
+  existence: [
+    (concept: Concept) => `${concept.plural ? 'Are' : 'Is'} there ${concept.phrase} in the picture?`,
+    (concept: Concept) => `Does the picture show ${concept.phrase}?`,
+    (concept: Concept) => `Can you see ${concept.phrase} in the picture?`,
+    (concept: Concept) => `Do you see ${concept.phrase}?`,
+  ],
+  count: [
+    'How many things are in the picture?',
+    'How many things do you see?',
+    'How many things does the picture show?',
+    'Count the things.',
+  ],
+  name: [
+    (place: string) => `What is at the ${place}?`,
+    (place: string) => `What do you see at the ${place}?`,
+    (place: string) => `What is shown at the ${place} of the picture?`,
+    (place: string) => `Name the thing at the ${place}.`,
+  ],
+  category: [
+    (place: string) => `Which kind of thing is at the ${place}?`,
+    (place: string) => `What kind of thing is at the ${place}?`,
+    (place: string) => `Which of these is at the ${place}?`,
+  ],
+  colour: [
+    (place: string) => `What colour is the thing at the ${place}?`,
+    (place: string) => `Which colour does the thing at the ${place} have?`,
+    (place: string) => `What is the main colour of the thing at the ${place}?`,
+  ],
+  describe: [
+    'Describe the picture.',
+    'What is in the picture?',
+    'Describe the image concisely.',
+    'Write a short caption for the picture.',
+    'What does the picture show?',
+  ],
+} as const;
+
+/** How a question is put: the canonical phrasing (evaluation), or any (training). */
+export type Phrasing = 'canonical' | 'any';
+
+function choosePhrasing<T>(list: readonly T[], phrasing: Phrasing, random: Random): T {
+  return phrasing === 'canonical' ? list[0] : random.pick(list);
+}
+
+function joinAnd(parts: readonly string[]): string {
+  return parts.length < 2 ? parts.join('') : `${parts.slice(0, -1).join(', ')} and ${parts.at(-1)}`;
+}
+
+/** "a red apple at the top left and a dog at the bottom right." */
+export function captionOf(scene: Scene, glyphs: EmojiGlyphs): string {
+  return `${joinAnd(scene.glyphs.map(({ concept, cell }) => `${glyphs.concepts[concept].phrase} at the ${places[cell]}`))}.`;
+}
+
+/** The scene written out in raster order: "top left: red apple. top right: nothing. ...". Teaches a language model to answer from a context. */
+export function sceneInWords(scene: Scene, glyphs: EmojiGlyphs): string {
+  return places
+    .map((place, cell) => {
+      const glyph = scene.glyphs.find((candidate) => candidate.cell === cell);
+      return `${place}: ${glyph ? glyphs.concepts[glyph.concept].name : 'nothing'}.`;
+    })
+    .join(' ');
+}
+
+/** The drawing's dominant colour, or null where none covers enough of it. */
+export function colourOf(placed: PlacedGlyph, glyphs: EmojiGlyphs): string | null {
+  return glyphs.concepts[placed.concept].colour[placed.artist];
+}
+
+/** Glyphs of the scene about which a category question can be asked. */
+export function categorised(scene: Scene, glyphs: EmojiGlyphs): PlacedGlyph[] {
+  return scene.glyphs.filter((placed) => glyphs.concepts[placed.concept].category !== null);
+}
+
+/** Glyphs of the scene about which a colour question can be asked. */
+export function coloured(scene: Scene, glyphs: EmojiGlyphs): PlacedGlyph[] {
+  return scene.glyphs.filter((placed) => colourOf(placed, glyphs) !== null);
+}
+
+export function describeQuestion(scene: Scene, glyphs: EmojiGlyphs, phrasing: Phrasing, random: Random): EmojiQuestion {
+  return { task: 'describe', question: choosePhrasing(phrasings.describe, phrasing, random), answer: captionOf(scene, glyphs) };
+}
+
+export function countQuestion(scene: Scene, phrasing: Phrasing, random: Random): EmojiQuestion {
+  const question = choosePhrasing(phrasings.count, phrasing, random) + shortAnswerPrompt;
+  return { task: 'count', question, answer: String(scene.glyphs.length) };
+}
+
+export function nameQuestion(placed: PlacedGlyph, glyphs: EmojiGlyphs, phrasing: Phrasing, random: Random): EmojiQuestion {
+  const question = choosePhrasing(phrasings.name, phrasing, random)(places[placed.cell]) + shortAnswerPrompt;
+  return { task: 'name', question, answer: glyphs.concepts[placed.concept].name };
+}
+
+/** Throws for a drawing without one clear colour: ask `coloured` first. */
+export function colourQuestion(placed: PlacedGlyph, glyphs: EmojiGlyphs, phrasing: Phrasing, random: Random): EmojiQuestion {
+  const answer = colourOf(placed, glyphs);
+  if (answer === null) throw new Error(`${glyphs.concepts[placed.concept].name} by ${placed.artist} has no one colour`);
+  return { task: 'colour', question: choosePhrasing(phrasings.colour, phrasing, random)(places[placed.cell]) + shortAnswerPrompt, answer };
+}
+
+/** Four kinds in random order, the right one under `letter` (0 to 3). Throws for a concept without a category: ask `categorised` first. */
+export function categoryQuestion(
+  placed: PlacedGlyph,
+  glyphs: EmojiGlyphs,
+  letter: number,
+  phrasing: Phrasing,
+  random: Random,
+): EmojiQuestion {
+  const right = glyphs.concepts[placed.concept].category;
+  if (right === null) throw new Error(`${glyphs.concepts[placed.concept].name} has no category`);
+  const options = random.shuffle(categories.filter((category) => category !== right)).slice(0, 3);
+  options.splice(letter, 0, right as (typeof categories)[number]);
+  const choices = options.map((option, i) => `\n${letters[i]}. ${option}`).join('');
+  const question = choosePhrasing(phrasings.category, phrasing, random)(places[placed.cell]) + choices + letterPrompt;
+  return { task: 'category', question, answer: letters[letter] };
+}
+
+/**
+ * An existence question, answered by `yes` or `no` as asked for. A wrong name comes from `names` (concepts that may be asked for): any
+ * (random), one of the `popular`, or (adversarial) one of the same finer kind as something in the scene, failing that of the same kind.
+ * It is never a near-duplicate of anything in the scene.
+ */
+export function existenceQuestion(
+  scene: Scene,
+  glyphs: EmojiGlyphs,
+  present: boolean,
+  kind: NegativeKind,
+  names: { all: readonly number[]; popular: readonly number[] },
+  phrasing: Phrasing,
+  random: Random,
+): EmojiQuestion {
+  const concept = present ? random.pick(scene.glyphs).concept : absentConcept(scene, glyphs, kind, names, random);
+  const question = choosePhrasing(phrasings.existence, phrasing, random)(glyphs.concepts[concept]) + shortAnswerPrompt;
+  return { task: 'existence', question, answer: present ? 'yes' : 'no', kind };
+}
+
+function absentConcept(
+  scene: Scene,
+  glyphs: EmojiGlyphs,
+  kind: NegativeKind,
+  names: { all: readonly number[]; popular: readonly number[] },
+  random: Random,
+): number {
+  const { concepts } = glyphs;
+  const families = new Set(scene.glyphs.map((placed) => concepts[placed.concept].family));
+  const absent = (list: readonly number[]) => list.filter((index) => !families.has(concepts[index].family));
+  if (kind === 'adversarial') {
+    for (const placed of random.shuffle(scene.glyphs)) {
+      const { subgroup, category } = concepts[placed.concept];
+      const siblings = absent(names.all.filter((index) => concepts[index].subgroup === subgroup));
+      if (siblings.length > 0) return random.pick(siblings);
+      const cousins = absent(names.all.filter((index) => category !== null && concepts[index].category === category));
+      if (cousins.length > 0) return random.pick(cousins);
+    }
+  }
+  if (kind === 'popular') {
+    const popular = absent(names.popular);
+    if (popular.length > 0) return random.pick(popular);
+  }
+  const any = absent(names.all);
+  if (any.length === 0) throw new Error('every known concept is in the scene');
+  return random.pick(any);
+}
