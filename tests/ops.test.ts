@@ -9,7 +9,7 @@ import { createReferenceEngine, evaluateReference, type ReferenceValue } from '.
 import * as c from '../src/graph/composites.ts';
 import { grad } from '../src/graph/grad.ts';
 import * as p from '../src/graph/primitives.ts';
-import { constant, type Dim, dimProduct, dimSum, input, opNames, type Tensor } from '../src/graph/tensor.ts';
+import { constant, type Dim, dimProduct, input, opNames, type Tensor } from '../src/graph/tensor.ts';
 import { createRandom, type Random } from '../src/random.ts';
 
 // === Cases ===

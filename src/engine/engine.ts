@@ -15,7 +15,7 @@ export interface CompileOptions {
 }
 
 export interface Program {
-  /** Runs once. `inputs` by input name; throws UserError-free Error naming an input that is missing or has the wrong shape. */
+  /** Runs once. `inputs` by input name; throws an Error naming the input that is missing or has the wrong shape. */
   run(inputs: Readonly<Record<string, Value>>): Promise<Record<string, Value>>;
   /** Names of the inputs that `run` needs. */
   readonly inputNames: readonly string[];

@@ -20,6 +20,11 @@ export function createOrtEngine(options: OrtOptions = {}): Engine {
   return {
     name: 'ort-cpu',
     async compile(outputs, { constants }: CompileOptions = {}): Promise<Program> {
+      const inputs = new Map<string, Tensor>();
+      const fixed = new Map<string, Tensor>();
+      for (const tensor of topologicalOrder(Object.values(outputs)))
+        if (tensor.op === 'input') (constants?.has(inputName(tensor)) ? fixed : inputs).set(inputName(tensor), tensor);
+      checkInputs(fixed, Object.fromEntries(constants ?? []));
       const { externalInputs, bytes } = packConstants(constants);
       const model = lower(outputs, { externalInputs, fuse: options.fuse });
       const session = await InferenceSession.create(model, {
@@ -30,9 +35,6 @@ export function createOrtEngine(options: OrtOptions = {}): Engine {
         logSeverityLevel: 3,
         ...(bytes ? { externalData: [{ path: EXTERNAL_DATA_PATH, data: bytes }] } : {}),
       });
-      const inputs = new Map<string, Tensor>();
-      for (const tensor of topologicalOrder(Object.values(outputs)))
-        if (tensor.op === 'input' && !constants?.has(inputName(tensor))) inputs.set(inputName(tensor), tensor);
       return {
         inputNames: [...inputs.keys()],
         async run(values) {

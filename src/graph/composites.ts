@@ -23,7 +23,7 @@ import {
   takeAlong,
   where,
 } from './primitives.ts';
-import { type Dim, defineOp, dimProduct, makeNode, ShapeError, type Tensor } from './tensor.ts';
+import { broadcastDims, type Dim, defineOp, dimProduct, makeNode, ShapeError, sameDims, type Tensor } from './tensor.ts';
 
 function checkLastDim(op: string, x: Tensor, ...weights: Tensor[]) {
   for (const weight of weights)
@@ -142,6 +142,7 @@ function attentionShapes(q: Tensor, k: Tensor, v: Tensor): AttentionShapes {
   if (k.dims[3] !== headDim) throw fail('q and k differ in head size');
   if (heads % kvHeads !== 0 || v.dims[1] !== kvHeads) throw fail('the heads of q must be a multiple of those of k and v');
   if (k.dims[2] !== v.dims[2]) throw fail('k and v differ in length');
+  if (k.dims[0] !== batch || v.dims[0] !== batch) throw fail('q, k and v differ in batch');
   return { batch, heads, kvHeads, tokens, headDim };
 }
 
@@ -156,8 +157,11 @@ function attentionProbabilities(q: Tensor, k: Tensor, bias: Tensor | undefined, 
 }
 
 defineOp('attention', {
-  infer([q, k, v]) {
-    attentionShapes(q, k, v);
+  infer([q, k, v, bias]) {
+    const { batch, heads, tokens } = attentionShapes(q, k, v);
+    const scores = [batch, heads, tokens, k.dims[2]];
+    if (bias && !sameDims(broadcastDims('attention', scores, bias.dims), scores))
+      throw new ShapeError('attention', 'the bias does not broadcast to the scores', [scores, bias.dims]);
     return { dtype: q.dtype, dims: [...q.dims.slice(0, 3), v.dims[3]] };
   },
   definition([q, k, v, bias], a) {

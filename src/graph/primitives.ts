@@ -125,6 +125,7 @@ export const cast = (x: Tensor, to: DType): Tensor => (x.dtype === to ? x : make
 defineOp('where', {
   infer([condition, a, b]) {
     if (condition.dtype !== 'bool') throw new ShapeError('where', `condition must be bool, got ${condition.dtype}`, [condition.dims]);
+    if (a.dtype !== b.dtype) throw new ShapeError('where', `dtypes ${a.dtype} and ${b.dtype} differ`, [a.dims, b.dims]);
     return { dtype: a.dtype, dims: broadcastDims('where', condition.dims, broadcastDims('where', a.dims, b.dims)) };
   },
   gradient(y, dy) {
@@ -207,7 +208,8 @@ export function flattenLeading(x: Tensor): Tensor {
 defineOp('transpose', {
   infer([x], a) {
     const perm = a.perm as readonly number[];
-    if (perm.length !== x.dims.length) throw new ShapeError('transpose', `permutation [${perm}] has another rank`, [x.dims]);
+    if (perm.length !== x.dims.length || x.dims.some((_, axis) => !perm.includes(axis)))
+      throw new ShapeError('transpose', `[${perm}] is not a permutation of the axes`, [x.dims]);
     return { dtype: x.dtype, dims: perm.map((axis) => x.dims[axis]) };
   },
   gradient(y, dy) {
@@ -223,10 +225,10 @@ defineOp('concat', {
     const axis = a.axis as number;
     const [first] = inputs;
     for (const x of inputs) {
-      if (x.dims.length !== first.dims.length || x.dims.some((dim, i) => i !== axis && dim !== first.dims[i]))
+      if (x.dtype !== first.dtype || x.dims.length !== first.dims.length || x.dims.some((dim, i) => i !== axis && dim !== first.dims[i]))
         throw new ShapeError(
           'concat',
-          `shapes differ outside axis ${axis}`,
+          `dtypes or shapes differ outside axis ${axis}`,
           inputs.map((t) => t.dims),
         );
     }
@@ -365,7 +367,15 @@ defineOp('gather', {
 export const gather = (data: Tensor, indices: Tensor): Tensor => makeNode('gather', [data, indices]);
 
 defineOp('scatterAdd', {
-  infer: ([, updates], a) => ({ dtype: updates.dtype, dims: a.dims as Dims }),
+  infer([indices, updates], a) {
+    const dims = a.dims as Dims;
+    if (!indices.dtype.startsWith('int') || !sameDims(updates.dims, [...indices.dims, ...dims.slice(1)]))
+      throw new ShapeError('scatterAdd', `needs integer indices and one update row each for ${formatDims(dims)}`, [
+        indices.dims,
+        updates.dims,
+      ]);
+    return { dtype: updates.dtype, dims };
+  },
   gradient: (y, dy) => [undefined, gather(dy, y.inputs[0])],
 });
 /** Zeros of `dims` [rows, ..] to which each update row is added at its index: the gradient of `gather`. */
@@ -383,7 +393,10 @@ defineOp('takeAlong', {
 export const takeAlong = (x: Tensor, indices: Tensor): Tensor => makeNode('takeAlong', [x, indices]);
 
 defineOp('putAlong', {
-  infer: ([indices, values], a) => ({ dtype: values.dtype, dims: [...indices.dims, a.size as Dim] }),
+  infer([indices, values], a) {
+    if (!sameDims(indices.dims, values.dims)) throw new ShapeError('putAlong', 'one value an index is needed', [indices.dims, values.dims]);
+    return { dtype: values.dtype, dims: [...indices.dims, a.size as Dim] };
+  },
   gradient: (y, dy) => [undefined, takeAlong(dy, y.inputs[0])],
 });
 /** Rows of zeros, each with one value at its index: the gradient of `takeAlong`. */
@@ -404,7 +417,11 @@ defineOp('maskedScatter', {
 export const maskedScatter = (x: Tensor, mask: Tensor, rows: Tensor): Tensor => makeNode('maskedScatter', [x, mask, rows]);
 
 defineOp('maskedGather', {
-  infer: ([x], a) => ({ dtype: x.dtype, dims: [a.count as Dim, x.dims.at(-1)!] }),
+  infer([x, mask], a) {
+    if (!sameDims(x.dims.slice(0, -1), mask.dims))
+      throw new ShapeError('maskedGather', 'needs x [.., n] and mask [..]', [x.dims, mask.dims]);
+    return { dtype: x.dtype, dims: [a.count as Dim, x.dims.at(-1)!] };
+  },
   gradient(y, dy) {
     const [x, mask] = y.inputs;
     return [maskedScatter(expand(constant(0), x.dims), mask, dy), undefined];

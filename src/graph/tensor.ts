@@ -119,34 +119,52 @@ export function inputName(tensor: Tensor): string {
 
 // === Arithmetic on dims ===
 
-/** Product of dims in canonical form: numbers multiplied, names sorted: dimProduct(["tokens", 2, "batch"]) = "2*batch*tokens". */
-export function dimProduct(dims: Dims): Dim {
-  let factor = 1;
-  const names: string[] = [];
-  for (const dim of dims) {
-    if (typeof dim === 'number') factor *= dim;
-    else
-      for (const part of dim.split('*')) {
-        if (/^\d+$/.test(part)) factor *= Number(part);
-        else names.push(part);
-      }
+// A dim is a polynomial in names: products are multiplied out, so that the text has no brackets and equal dims have equal text.
+
+/** Factor of each monomial ("batch*tokens"; "" for the number). */
+function parseDim(dim: Dim): Map<string, number> {
+  const terms = new Map<string, number>();
+  for (const term of String(dim).split('+')) {
+    const parts = term.split('*');
+    const names = parts.filter((part) => !/^\d+$/.test(part)).sort();
+    const factor = parts.filter((part) => /^\d+$/.test(part)).reduce((product, part) => product * Number(part), 1);
+    const monomial = names.join('*');
+    terms.set(monomial, (terms.get(monomial) ?? 0) + factor);
   }
-  if (names.length === 0 || factor === 0) return factor;
-  names.sort();
-  return (factor === 1 ? names : [String(factor), ...names]).join('*');
+  return terms;
+}
+
+function formatDim(terms: Map<string, number>): Dim {
+  const number = terms.get('') ?? 0;
+  const names = [...terms].filter(([monomial, factor]) => monomial !== '' && factor !== 0).sort(([a], [b]) => (a < b ? -1 : 1));
+  if (names.length === 0) return number;
+  const text = names.map(([monomial, factor]) => (factor === 1 ? monomial : `${factor}*${monomial}`));
+  return (number === 0 ? text : [...text, String(number)]).join('+');
+}
+
+/** Product of dims in canonical form: dimProduct(["tokens", 2, "batch"]) = "2*batch*tokens". */
+export function dimProduct(dims: Dims): Dim {
+  let product = new Map([['', 1]]);
+  for (const dim of dims) {
+    const next = new Map<string, number>();
+    for (const [a, factorA] of product)
+      for (const [b, factorB] of parseDim(dim)) {
+        const monomial = [...a.split('*'), ...b.split('*')]
+          .filter((name) => name !== '')
+          .sort()
+          .join('*');
+        next.set(monomial, (next.get(monomial) ?? 0) + factorA * factorB);
+      }
+    product = next;
+  }
+  return formatDim(product);
 }
 
 /** Sum of dims in canonical form: dimSum(["past", "tokens"]) = "past+tokens". */
 export function dimSum(dims: Dims): Dim {
-  let total = 0;
-  const names: string[] = [];
-  for (const dim of dims) {
-    if (typeof dim === 'number') total += dim;
-    else names.push(dim);
-  }
-  if (names.length === 0) return total;
-  names.sort();
-  return [...names, ...(total === 0 ? [] : [String(total)])].join('+');
+  const sum = new Map<string, number>();
+  for (const dim of dims) for (const [monomial, factor] of parseDim(dim)) sum.set(monomial, (sum.get(monomial) ?? 0) + factor);
+  return formatDim(sum);
 }
 
 /** NumPy broadcasting over names and sizes; throws ShapeError for `op`. */

@@ -141,7 +141,9 @@ class Emitter {
 
   model(outputs: Outputs): Uint8Array {
     // an output may be an input or share a node with another output: Identity gives it its own name
+    const inputNames = new Set([...this.inputs, ...this.initializers].map(({ name }) => name));
     const graphOutputs = Object.entries(outputs).map(([name, tensor]) => {
+      if (inputNames.has(name)) throw new Error(`output ${name} has the name of an input`);
       this.node('Identity', [this.names.get(tensor)!], {}, '', name);
       return valueInfo(name, tensor);
     });
@@ -166,7 +168,8 @@ class Emitter {
     inputs: string[],
     attributes: Record<string, number | string | readonly number[]> = {},
     domain = '',
-    output = `t${this.counter++}`,
+    // no input is named so
+    output = `%${this.counter++}`,
   ): string {
     this.nodes.push(
       create(NodeProtoSchema, {
@@ -186,7 +189,7 @@ class Emitter {
     const key = data.length <= 16 ? `${dtype}[${dims}]${data.join()}` : undefined;
     const known = key && this.constants.get(key);
     if (known) return known;
-    const name = `c${this.initializers.length}`;
+    const name = `%c${this.initializers.length}`;
     this.initializers.push(create(TensorProtoSchema, { name, dataType: ONNX_TYPE[dtype], dims: dims.map(BigInt), rawData: bytesOf(data) }));
     if (key) this.constants.set(key, name);
     return name;
