@@ -1,6 +1,6 @@
 import { stripVTControlCharacters } from 'node:util';
 import { expect, it } from 'vitest';
-import { beatsBaselines, formatScores } from './table.ts';
+import { formatScores } from './table.ts';
 
 const score = {
   accuracy: 0.87,
@@ -32,10 +32,4 @@ it('is equally aligned with colours', () => {
   const coloured = formatScores(scores, true);
   expect(coloured).toContain('\x1b[32m0.870');
   expect(stripVTControlCharacters(coloured)).toBe(formatScores(scores, false));
-});
-
-it('takes a score for better only when the intervals do not touch', () => {
-  expect(beatsBaselines(scores['unseen-artist'].existence)).toBe(true);
-  expect(beatsBaselines({ ...score, blind: 0.8, blindCiHigh: 0.84 })).toBe(false);
-  expect(beatsBaselines({ ...score, majority: 0.84 })).toBe(false);
 });

@@ -1,6 +1,6 @@
 // The table of scores that a terminal shows: a row for each task, its accuracy beside what it must beat.
 import { createColors } from 'picocolors';
-import type { Scores, TaskScore } from '../evaluate/samples.ts';
+import { beatsBaselines, type Scores, type TaskScore } from '../evaluate/samples.ts';
 
 /** Pads cells to columns: the first to the left, the others to the right. Widths are counted before colouring. */
 export function alignColumns(rows: readonly (readonly string[])[], paint: (text: string, row: number, column: number) => string): string[] {
@@ -20,11 +20,6 @@ export function alignColumns(rows: readonly (readonly string[])[], paint: (text:
       .join('  ')
       .trimEnd(),
   );
-}
-
-/** Whether a score's interval lies wholly above the majority baseline and above the interval of the blind one. */
-export function beatsBaselines(score: TaskScore): boolean {
-  return score.ciLow > Math.max(score.majority, score.blindCiHigh ?? 0);
 }
 
 const share = (value: number | undefined) => (value === undefined ? '-' : value.toFixed(3));

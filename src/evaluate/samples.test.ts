@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { UserError } from '../errors.ts';
-import { judgeSample, readSamples, scoreSamples, writeSamples } from './samples.ts';
+import { beatsBaselines, judgeSample, readSamples, scoreSamples, writeSamples } from './samples.ts';
 
 function sample(task: string, expected: string, answer: string, blindAnswer?: string, split = 'unseen-artist') {
   const prompt = task === 'category' ? 'Which?\nA. fruit\nB. animal' : 'Question?';
@@ -71,5 +71,25 @@ describe('scoreSamples', () => {
   it('leaves blind out where it was not measured for every sample', () => {
     const scores = scoreSamples([sample('count', '1', '1', '1'), sample('count', '1', '1')]);
     expect(scores['unseen-artist'].count.blind).toBeUndefined();
+  });
+});
+
+describe('beatsBaselines', () => {
+  const score = {
+    accuracy: 0.87,
+    ciLow: 0.83,
+    ciHigh: 0.9,
+    n: 400,
+    correct: 348,
+    majority: 0.5,
+    majorityFrom: 'training',
+    random: 0.5,
+  } as const;
+
+  it('wants intervals that do not touch', () => {
+    expect(beatsBaselines(score)).toBe(true);
+    expect(beatsBaselines({ ...score, blind: 0.8, blindCiHigh: 0.84 })).toBe(false);
+    expect(beatsBaselines({ ...score, blind: 0.7, blindCiHigh: 0.75 })).toBe(true);
+    expect(beatsBaselines({ ...score, majority: 0.84 })).toBe(false);
   });
 });

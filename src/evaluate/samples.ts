@@ -79,6 +79,11 @@ export interface TaskScore {
   yesRate?: number;
 }
 
+/** Whether a score is better with certainty: its interval lies wholly above the majority baseline and above the interval of the blind one. */
+export function beatsBaselines(score: TaskScore): boolean {
+  return score.ciLow > Math.max(score.majority, score.blindCiHigh ?? 0);
+}
+
 /** Scores by split, then by task. */
 export type Scores = Record<string, Record<string, TaskScore>>;
 

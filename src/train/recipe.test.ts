@@ -51,13 +51,13 @@ describe('--set', () => {
       'stages.1.steps=10',
       'stages.1.epochs=',
       'model.vision_feature_layer=[-2, -4]',
-      'data.sizes.captions=7',
+      'data.train_scenes=7',
     );
     expect(recipe.stages[0].lr).toBe(5e-4);
     expect(recipe.stages[1].steps).toBe(10);
     expect(recipe.stages[1].epochs).toBeUndefined();
     expect(recipe.model.vision_feature_layer).toEqual([-2, -4]);
-    expect(recipe.data?.sizes.captions).toBe(7);
+    expect(recipe.data?.train_scenes).toBe(7);
   });
 
   it('makes blocks that the file leaves out', () => {
@@ -84,7 +84,7 @@ describe('a wrong recipe is one sentence that names the field', () => {
     ['stages.1.warmup_ration=1', 'unknown field stages.1.warmup_ration; did you mean warmup_ratio?'],
     ['model.conector=linear', 'unknown field model.conector; did you mean connector?'],
     ['sead=1', 'unknown field sead; did you mean seed?'],
-    ['data.sizes.caption=1', 'unknown field data.sizes.caption; did you mean captions?'],
+    ['data.train_scene=1', 'unknown field data.train_scene; did you mean train_scenes?'],
     ['stages.0.data={data_path: a, image_foldr: b}', 'unknown field stages.0.data.image_foldr; did you mean image_folder?'],
     ['stages.0.lr_by_module.vision_towr=1', 'unknown field stages.0.lr_by_module.vision_towr; did you mean vision_tower?'],
     ['stages.0.lr_by_module.language_model=1', 'stages.0.lr_by_module.language_model: language_model is not trained in this stage'],
@@ -92,9 +92,9 @@ describe('a wrong recipe is one sentence that names the field', () => {
     ['stages.0.lr=-1', 'stages.0.lr:'],
     ['stages.0.train=[lora]', 'stages.0.train.0:'],
     ['stages.0.steps=5', 'stages.0.steps: gives both epochs and steps'],
-    ['stages.0.data=captoins', 'stages.0.data: must be captions or instructions'],
+    ['stages.0.data=captoins', 'stages.0.data: must be captions or questions'],
     ['stages.1.name=pretrain', 'stages.1.name: pretrain is already the name of an earlier stage'],
-    ['model.connector=mlp0x_gelu', 'model.connector: must be linear, or mlpNx_gelu'],
+    ['model.connector=mlp0x_gelu', 'model.connector: must be "linear" or "mlpNx_gelu"'],
     ['task=lava', 'task must be contrastive, language-model or llava, and is "lava"'],
     ['precision=float16', 'precision:'],
   ])('%s', (override, message) => {

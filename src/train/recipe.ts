@@ -3,7 +3,13 @@
 import { readFileSync } from 'node:fs';
 import { parseDocument, stringify } from 'yaml';
 import { z } from 'zod';
+import { evaluationSplits } from '../data/emoji/build.ts';
+import { canvasSize, defaultAugmentation } from '../data/emoji/scene.ts';
+import { defaultHeldOutArtist } from '../data/emoji/split.ts';
 import { UserError } from '../errors.ts';
+import { clipTextConfigSchema, clipVisionConfigSchema } from '../models/clip.ts';
+import { connectorTypeSchema } from '../models/connector.ts';
+import { gemmaConfigSchema } from '../models/gemma.ts';
 
 const share = () => z.number().min(0).max(1);
 const positive = () => z.number().positive();
@@ -11,71 +17,44 @@ const count = () => z.int().positive();
 
 // ---- Models, as in their Hugging Face config.json ----
 
-const gemmaConfig = z
-  .strictObject({
-    vocab_size: count().describe('Entries of the tokenizer'),
-    hidden_size: count().describe('Width of the residual stream'),
-    intermediate_size: count().describe('Width inside the MLP'),
-    num_hidden_layers: count().describe('Layers'),
-    num_attention_heads: count().describe('Query heads'),
-    num_key_value_heads: count().describe('Key and value heads: 1 is multi-query attention, as in Gemma 2B'),
-    head_dim: count().describe('Width of a head'),
-    max_position_embeddings: count().describe('Longest sequence'),
-    rms_norm_eps: positive().default(1e-6).describe('Epsilon of RMSNorm'),
-    rope_theta: positive().default(10000).describe('Base of the rotary positions'),
-  })
-  .describe('A Gemma config');
-
-const clipVisionConfig = z
-  .strictObject({
-    image_size: count().describe('Side of the square picture in pixels'),
-    patch_size: count().describe('Side of a patch in pixels'),
-    hidden_size: count().describe('Width of the residual stream'),
-    intermediate_size: count().describe('Width inside the MLP'),
-    num_hidden_layers: count().describe('Layers'),
-    num_attention_heads: count().describe('Heads'),
-    layer_norm_eps: positive().default(1e-5).describe('Epsilon of LayerNorm'),
-  })
-  .describe('A CLIP vision config');
-
-const clipTextConfig = z
-  .strictObject({
-    vocab_size: count().describe('Entries of the tokenizer'),
-    hidden_size: count().describe('Width of the residual stream'),
-    intermediate_size: count().describe('Width inside the MLP'),
-    num_hidden_layers: count().describe('Layers'),
-    num_attention_heads: count().describe('Heads'),
-    max_position_embeddings: count().describe('Longest caption in tokens'),
-    layer_norm_eps: positive().default(1e-5).describe('Epsilon of LayerNorm'),
-  })
-  .describe('A CLIP text config');
+// The vocabulary is the tokenizer's, and not said twice.
+const gemmaConfig = gemmaConfigSchema.omit({ vocab_size: true }).strict().describe('A Gemma config without vocab_size');
+const clipVisionConfig = clipVisionConfigSchema.strict().describe('A CLIP vision config');
+const clipTextConfig = clipTextConfigSchema
+  .omit({ vocab_size: true, eos_token_id: true })
+  .strict()
+  .describe('A CLIP text config without vocab_size and eos_token_id');
 
 // ---- Data ----
 
 const emojiFields = {
   generate: z.literal('emoji').describe('Compose scenes from the embedded drawings'),
-  held_out_artist: z.string().default('twemoji').describe('The artist whose drawings are never trained on, in any stage'),
-  held_out_concepts: z.int().nonnegative().default(24).describe('How many concepts are never trained on'),
-  concepts: count().optional().describe('How many concepts to use; all when left out'),
+  held_out_artist: z.string().default(defaultHeldOutArtist).describe('The artist whose drawings are never trained on, in any stage'),
 };
 
 const augmentation = z
   .strictObject({
-    scale: z.tuple([positive(), positive()]).default([0.7, 1.1]).describe('Range of the size of a drawing against its cell'),
-    rotation: z.number().min(0).max(180).default(12).describe('Largest rotation in degrees'),
-    flip: share().default(0.5).describe('Chance of a mirror image'),
-    brightness: share().default(0.2).describe('Largest relative change of brightness'),
-    contrast: share().default(0.2).describe('Largest relative change of contrast'),
-    saturation: share().default(0.4).describe('Largest relative change of saturation'),
-    grayscale: share().default(0.1).describe('Chance of losing all colour'),
-    noise: share().default(0.02).describe('Largest standard deviation of pixel noise'),
+    scale: z
+      .tuple([positive(), positive()])
+      .default([...defaultAugmentation.scale])
+      .describe('Range of the factor on the size of a drawing'),
+    rotation: z.number().min(0).max(180).default(defaultAugmentation.rotation).describe('Largest rotation to either side in degrees'),
+    flip_chance: share().default(defaultAugmentation.flipChance).describe('Chance of a mirror image'),
+    grey_chance: share().default(defaultAugmentation.greyChance).describe('Chance of losing all colour'),
+    brightness: share().default(defaultAugmentation.brightness).describe('Largest departure of the factor from 1'),
+    contrast: share().default(defaultAugmentation.contrast).describe('Largest departure of the factor from 1'),
+    saturation: share().default(defaultAugmentation.saturation).describe('Largest departure of the factor from 1'),
+    hue: z.number().min(0).max(180).default(defaultAugmentation.hue).describe('Largest turn of the hue to either side in degrees'),
   })
-  .describe('How a drawing is varied, so that the encoder learns the thing and not the stroke');
+  .describe('How drawings are varied, so that the encoder learns the thing and not the artist');
 
 const contrastiveData = z.strictObject({
   ...emojiFields,
-  single_drawing_share: share().default(0.7).describe('Share of pictures that show one drawing, the others being scenes'),
-  max_drawings: count().default(4).describe('Most drawings in a scene'),
+  drawings: z
+    .array(z.int().min(1).max(4))
+    .min(1)
+    .default([1, 2, 3, 4])
+    .describe('Numbers of drawings in a scene, drawn from uniformly; a repeated number weighs more'),
   augmentation: augmentation.prefault({}),
 });
 
@@ -93,14 +72,10 @@ const languageModelData = z.strictObject({
 
 const generatedData = z.strictObject({
   ...emojiFields,
-  folder: z.string().default('.cache/emoji').describe('Where pictures and JSON are written, and found again by later runs'),
-  sizes: z
-    .strictObject({
-      captions: count().describe('Pictures with captions, for stage 1'),
-      instructions: count().describe('Pictures with questions, for stage 2'),
-      evaluation: count().describe('Questions of each task in each held-out split'),
-    })
-    .describe('How much is made'),
+  folder: z.string().default('.cache/emoji').describe('Where pictures and JSON are written'),
+  train_scenes: count().default(4000).describe('Scenes to train on; each gives a caption and about seven questions'),
+  evaluation_scenes: count().default(200).describe('Scenes in each held-out split; each gives up to six questions'),
+  scene_size: count().default(canvasSize).describe('Side of a scene in pixels'),
 });
 
 const imageAspectRatio = () =>
@@ -114,8 +89,8 @@ const jsonData = z
   })
   .describe('Pictures and conversations on disk');
 
-const stageData = z.union([z.enum(['captions', 'instructions']), jsonData], {
-  error: 'must be captions or instructions (of generated data), or {data_path, image_folder}',
+const stageData = z.union([z.enum(['captions', 'questions']), jsonData], {
+  error: 'must be captions or questions (of generated data), or {data_path, image_folder}',
 });
 
 // ---- Stages ----
@@ -152,9 +127,7 @@ function stageSchema<const M extends readonly [string, ...string[]]>(modules: M,
   };
 }
 
-type StageLength = { epochs?: number; steps?: number };
-
-function checkLength(stage: StageLength, context: z.core.$RefinementCtx): void {
+function checkLength(stage: { epochs?: number; steps?: number }, context: z.core.$RefinementCtx): void {
   if (stage.epochs === undefined || stage.steps === undefined) return;
   context.addIssue({
     code: 'custom',
@@ -168,7 +141,7 @@ const llavaModules = ['vision_tower', 'multi_modal_projector', 'language_model']
 const llavaStage = z
   .strictObject({
     ...stageSchema(llavaModules, 2e-5, 128),
-    data: stageData.describe('captions or instructions of generated data, or LLaVA JSON with an image folder'),
+    data: stageData.describe('captions or questions of generated data, or LLaVA JSON with an image folder'),
     max_length: count().default(2048).describe('Longest sequence in tokens, image rows included; longer ones are cut'),
     template: z
       .enum(['gemma', 'plain'])
@@ -245,11 +218,7 @@ const llavaRecipe = z.strictObject({
     vision_tower: z.string().describe('Hugging Face folder of the vision encoder'),
     language_model: z.string().describe('Hugging Face folder of the Gemma'),
     tokenizer: z.string().optional().describe('Folder of a tokenizer.json; that of the language model when left out'),
-    connector: z
-      .string()
-      .regex(/^(linear|mlp[1-9]\d*x_gelu)$/, 'must be linear, or mlpNx_gelu with N linear layers, such as mlp2x_gelu')
-      .default('mlp2x_gelu')
-      .describe('linear, or mlpNx_gelu: N linear layers with GELU between'),
+    connector: connectorTypeSchema.default('mlp2x_gelu').describe('linear, or mlpNx_gelu: N linear layers with GELU between'),
     vision_feature_layer: z
       .union([z.int(), z.array(z.int()).min(1)])
       .default(-2)
@@ -265,7 +234,8 @@ const llavaRecipe = z.strictObject({
   evaluate: z
     .strictObject({
       splits: z
-        .array(z.enum(['unseen-scenes', 'unseen-artist', 'unseen-concepts']))
+        .array(z.enum(evaluationSplits))
+        .min(1)
         .default(['unseen-artist', 'unseen-scenes', 'unseen-concepts'])
         .describe('Held-out splits of the generated data'),
       batch_size: count().default(64).describe('Questions answered at a time'),

@@ -6,7 +6,7 @@ import { LineChart } from 'echarts/charts';
 import { GridComponent } from 'echarts/components';
 import { init, use } from 'echarts/core';
 import { SVGRenderer } from 'echarts/renderers';
-import type { Sample, Scores, TaskScore } from '../evaluate/samples.ts';
+import { beatsBaselines, type Sample, type Scores, type TaskScore } from '../evaluate/samples.ts';
 import type { MetricEvent, StepEvent } from './metrics.ts';
 import type { RunSummary } from './run-folder.ts';
 import { formatDuration } from './status.ts';
@@ -123,9 +123,8 @@ function scoreBar(score: TaskScore): string {
 
 function scoreTable(tasks: Record<string, TaskScore>): string {
   const rows = Object.entries(tasks).map(([task, score]) => {
-    const isBeyond = score.ciLow > Math.max(score.majority, score.blindCiHigh ?? 0);
     return `<tr><th scope="row">${escapeHtml(task)}</th><td class="wide">${scoreBar(score)}</td>
-      <td class="${isBeyond ? 'good' : 'unsure'}">${share(score.accuracy)}</td><td>${share(score.ciLow)} &ndash; ${share(score.ciHigh)}</td>
+      <td class="${beatsBaselines(score) ? 'good' : 'unsure'}">${share(score.accuracy)}</td><td>${share(score.ciLow)} &ndash; ${share(score.ciHigh)}</td>
       <td>${share(score.blind)}</td><td>${share(score.majority)}${score.majorityFrom === 'evaluation' ? '*' : ''}</td><td>${share(score.random)}</td>
       <td>${share(score.precision)}</td><td>${share(score.recall)}</td><td>${share(score.f1)}</td><td>${share(score.yesRate)}</td><td>${score.n}</td></tr>`;
   });
@@ -221,7 +220,7 @@ th, td { border-bottom: 1px solid var(--line); padding: 6px 8px; text-align: rig
 .fill { background: var(--blue); border-radius: 3px; height: 100%; opacity: .55; } .interval { background: var(--text); height: 2px; opacity: .75; top: 6px; }
 .mark { height: 100%; transform: translateX(-1px); width: 2px; } .blind { background: #e0662b; } .majority { background: #9333ea; } .random { background: #868e96; }
 .key { display: inline-block; height: 11px; vertical-align: -1px; width: 3px; } .key.fill { border-radius: 2px; width: 14px; }
-.gallery { display: grid; gap: 16px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); }
+.gallery { align-items: start; display: grid; gap: 16px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); }
 article { border: 1px solid var(--line); border-radius: 8px; display: grid; gap: 14px; grid-template-columns: 128px 1fr; padding: 12px; }
 article img { border: 1px solid var(--line); border-radius: 4px; height: 128px; image-rendering: pixelated; object-fit: contain; width: 128px; }
 .answer { border-left: 3px solid; margin-top: 6px; padding-left: 10px; } .answer + .answer { margin-top: 12px; } .answer p { margin: 0 0 4px; overflow-wrap: anywhere; } .right { border-color: var(--good); } .wrong { border-color: var(--bad); }
