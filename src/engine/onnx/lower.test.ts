@@ -1,0 +1,136 @@
+import { fromBinary } from '@bufbuild/protobuf';
+import { describe, expect, test } from 'vitest';
+import { attention, rmsNorm } from '../../graph/composites.ts';
+import { grad } from '../../graph/grad.ts';
+import type { Outputs } from '../../graph/passes.ts';
+import { add, matmul, mul, pad, reduceSum, reshape, slice, transpose } from '../../graph/primitives.ts';
+import { constant, input } from '../../graph/tensor.ts';
+import { EXTERNAL_DATA_PATH, type LowerOptions, lower, OPSET } from './lower.ts';
+import { TensorProto_DataLocation as DataLocation, ModelProtoSchema } from './proto/onnx_pb.ts';
+
+function parse(outputs: Outputs, options?: LowerOptions) {
+  const model = fromBinary(ModelProtoSchema, lower(outputs, options));
+  const graph = model.graph!;
+  return { model, graph, ops: graph.node.map((node) => node.opType) };
+}
+
+const x = input('x', 'float32', ['batch', 4]);
+
+describe('model', () => {
+  test('carries opsets, and inputs and outputs with their names, types and dims', () => {
+    const ids = input('ids', 'int32', ['batch']);
+    const { model, graph } = parse({ y: mul(x, 2), same: ids });
+    expect(model.opsetImport.map(({ domain, version }) => [domain, version])).toEqual([
+      ['', BigInt(OPSET)],
+      ['com.microsoft', 1n],
+    ]);
+    const describeInfo = (info: (typeof graph.input)[number]) => {
+      const type = info.type!.value;
+      if (type.case !== 'tensorType') throw new Error('not a tensor');
+      return [info.name, type.value.elemType, type.value.shape!.dim.map((dim) => dim.value.value)];
+    };
+    expect(graph.input.map(describeInfo)).toEqual([
+      ['x', 1, ['batch', 4n]],
+      ['ids', 6, ['batch']],
+    ]);
+    expect(graph.output.map(describeInfo)).toEqual([
+      ['y', 1, ['batch', 4n]],
+      ['same', 6, ['batch']],
+    ]);
+  });
+
+  test('every operand is an input, an initialiser or an earlier result, and every result has one name', () => {
+    const weight = input('weight', 'float32', [4]);
+    const y = rmsNorm(x, weight, 1e-6);
+    const loss = reduceSum(mul(y, y), [0, 1]);
+    const { graph } = parse({ loss, dx: grad(loss, [x])[0] });
+    const known = new Set([...graph.input, ...graph.initializer].map(({ name }) => name));
+    for (const node of graph.node) {
+      for (const name of node.input) expect(name === '' || known.has(name), `${node.name} reads ${name}`).toBe(true);
+      for (const name of node.output) {
+        expect(known.has(name)).toBe(false);
+        known.add(name);
+      }
+    }
+    expect(graph.output.every(({ name }) => known.has(name))).toBe(true);
+  });
+
+  test('is the same bytes for the same graph', () => {
+    const build = () => ({ y: add(mul(input('x', 'float32', ['batch', 4]), 2), 3) });
+    expect(lower(build())).toEqual(lower(build()));
+  });
+});
+
+describe('constants', () => {
+  test('equal ones are stored once', () => {
+    const y = pad(slice(mul(add(mul(x, 2), 3), 2), 1, 1, 3), 1, 1, 3);
+    const { graph } = parse({ y });
+    const stored = graph.initializer.map((t) => `${t.dataType}[${t.dims}]${[...t.rawData]}`);
+    expect(new Set(stored).size).toBe(stored.length);
+    expect(graph.initializer.filter((t) => t.dataType === 1)).toHaveLength(2);
+  });
+
+  test('a large one that is used twice is stored once', () => {
+    const table = new Float32Array(100).fill(1.5);
+    const { graph } = parse({ a: matmul(x, constant(table, [4, 25])), b: matmul(x, constant(table, [4, 25]), { alpha: 2 }) });
+    expect(graph.initializer).toHaveLength(1);
+    expect(graph.initializer[0].rawData).toHaveLength(400);
+  });
+
+  test('fixed inputs point into the external data and are no graph inputs', () => {
+    const weight = input('weight', 'float32', [4, 4]);
+    const externalInputs = new Map([['weight', { offset: 128, length: 64 }]]);
+    const { graph } = parse({ y: matmul(x, weight) }, { externalInputs });
+    expect(graph.input.map(({ name }) => name)).toEqual(['x']);
+    const [stored] = graph.initializer;
+    expect(stored.name).toBe('weight');
+    expect(stored.dataLocation).toBe(DataLocation.EXTERNAL);
+    expect(Object.fromEntries(stored.externalData.map(({ key, value }) => [key, value]))).toEqual({
+      location: EXTERNAL_DATA_PATH,
+      offset: '128',
+      length: '64',
+    });
+  });
+});
+
+describe('kernels', () => {
+  test('fused ones are used unless told otherwise', () => {
+    const y = rmsNorm(x, input('weight', 'float32', [4]), 1e-6);
+    expect(parse({ y }).ops).toEqual(['SimplifiedLayerNormalization', 'Identity']);
+    const plain = parse({ y }, { fuse: [] }).ops;
+    expect(plain).not.toContain('SimplifiedLayerNormalization');
+    expect(plain).toContain('ReduceMean');
+  });
+
+  test('transposes and factors of a product cost no node', () => {
+    const w = input('w', 'float32', [3, 4]);
+    expect(parse({ y: matmul(x, w, { transB: true, alpha: 0.5 }) }).ops).toEqual(['FusedMatMul', 'Identity']);
+    expect(parse({ y: matmul(w, x, { transB: true }), z: matmul(input('v', 'float32', [2, 3]), w) }).ops).toContain('MatMul');
+  });
+
+  test('an attention step holds one softmax and six products', () => {
+    const q = input('q', 'float32', ['batch', 4, 'tokens', 8]);
+    const k = input('k', 'float32', ['batch', 1, 'tokens', 8]);
+    const v = input('v', 'float32', ['batch', 1, 'tokens', 8]);
+    const loss = reduceSum(attention(q, k, v, { scale: 0.3 }), [0, 1, 2, 3]);
+    const gradients = grad(loss, [q, k, v]);
+    const { ops } = parse({ loss, ...Object.fromEntries(gradients.map((g, i) => [`g${i}`, g])) });
+    expect(ops.filter((op) => op === 'Softmax')).toHaveLength(1);
+    expect(ops.filter((op) => op.endsWith('MatMul'))).toHaveLength(6);
+  });
+});
+
+describe('named dims', () => {
+  test('a reshape with one free dim needs no shape arithmetic', () => {
+    const hidden = input('hidden', 'float32', ['batch', 'tokens', 12]);
+    const heads = transpose(reshape(hidden, ['batch', 'tokens', 3, 4]), [0, 2, 1, 3]);
+    expect(parse({ y: reshape(heads, ['batch', 3, '4*tokens']) }).ops).not.toContain('Shape');
+  });
+
+  test('several free dims are read from the inputs that carry them', () => {
+    const flat = input('flat', 'float32', ['batch*tokens', 4]);
+    const mask = input('mask', 'float32', ['batch', 'tokens', 1]);
+    expect(parse({ y: mul(reshape(flat, ['batch', 'tokens', 4]), mask) }).ops).toContain('Shape');
+    expect(() => lower({ y: reshape(flat, ['batch', 'tokens', 4]) })).toThrow('no graph input carries the dimension "batch"');
+  });
+});

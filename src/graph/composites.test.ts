@@ -1,0 +1,117 @@
+import { describe, expect, test } from 'vitest';
+import type { Value } from '../engine/engine.ts';
+import { FUSED_KERNELS } from '../engine/onnx/lower.ts';
+import { createOrtEngine } from '../engine/ort.ts';
+import { evaluateReference, type ReferenceValue } from '../engine/reference.ts';
+import { createRandom } from '../random.ts';
+import { attention, geluErf, geluTanh, layerNorm, linearCrossEntropy, maskBias, quickGelu, rmsNorm } from './composites.ts';
+import { definitionGradient } from './grad.ts';
+import { type Dims, input, opNames, opRule, type Tensor } from './tensor.ts';
+
+const f = (name: string, ...dims: number[]) => input(name, 'float32', dims);
+const random = createRandom(11);
+
+/** Composites with representative arguments: grouped and multi-query attention, with and without a mask. */
+const examples: Tensor[] = [
+  rmsNorm(f('x', 2, 3, 8), f('weight', 8), 1e-6),
+  layerNorm(f('x', 2, 3, 8), f('weight', 8), f('bias', 8), 1e-5),
+  geluTanh(f('x', 5, 7)),
+  geluErf(f('x', 5, 7)),
+  quickGelu(f('x', 5, 7)),
+  attention(f('q', 2, 4, 3, 6), f('k', 2, 2, 5, 6), f('v', 2, 2, 5, 4), { scale: 0.4 }),
+  attention(f('q', 2, 4, 3, 6), f('k', 2, 1, 3, 6), f('v', 2, 1, 3, 6), {
+    scale: 0.4,
+    bias: maskBias(input('keep', 'bool', [2, 1, 3, 3])),
+  }),
+  attention(f('q', 1, 2, 3, 4), f('k', 1, 2, 3, 4), f('v', 1, 2, 3, 4), { scale: 1, bias: f('mask', 3, 3) }),
+  linearCrossEntropy(f('hidden', 6, 5), f('weight', 9, 5), input('labels', 'int32', [6]), { scale: 0.5 }),
+];
+
+function valuesFor(tensors: readonly Tensor[]): Record<string, Value> {
+  const values: Record<string, Value> = {};
+  const visit = (t: Tensor) => {
+    t.inputs.forEach(visit);
+    if (t.op !== 'input') return;
+    const dims = t.dims as number[];
+    const size = dims.reduce((a, b) => a * b, 1);
+    const make = {
+      float32: () => Float32Array.from({ length: size }, () => random.normal()),
+      int32: () => Int32Array.from({ length: size }, () => random.integer(9)),
+      // the diagonal is kept, as in a causal mask: a row without any key has no softmax
+      bool: () => Uint8Array.from({ length: size }, (_, i) => (i % 4 === 0 ? 1 : random.integer(2))),
+    }[t.dtype as 'float32'];
+    values[t.attributes.name as string] = { dtype: t.dtype, dims, data: make() };
+  };
+  tensors.forEach(visit);
+  return values;
+}
+
+const widen = (values: Record<string, Value>) =>
+  Object.fromEntries(
+    Object.entries(values).map(([name, { dims, data }]): [string, ReferenceValue] => [
+      name,
+      { dims: [...dims], data: Float64Array.from(data as Float32Array) },
+    ]),
+  );
+
+const dyLike = (dims: Dims) => input('dy', 'float32', dims);
+
+describe('composites', () => {
+  test('every composite has an example', () => {
+    const composites = opNames().filter((op) => opRule(op).definition);
+    expect(composites.filter((op) => !examples.some((example) => example.op === op))).toEqual([]);
+    expect(FUSED_KERNELS.filter((op) => !composites.includes(op))).toEqual([]);
+  });
+
+  test.each(examples.map((y) => [`${y.op} ${y.inputs.map((x) => `[${x.dims}]`).join(' ')}`, y] as const))(
+    '%s: the gradient rule equals the gradient of the definition',
+    (_, y) => {
+      const rule = opRule(y.op).gradient;
+      if (!rule) return;
+      const dy = dyLike(y.dims);
+      const explicit = rule(y, dy);
+      const derived = definitionGradient(y, dy);
+      const outputs: Record<string, Tensor> = {};
+      explicit.forEach((gradient, i) => {
+        if (!gradient) return;
+        outputs[`rule${i}`] = gradient;
+        outputs[`definition${i}`] = derived[i]!;
+      });
+      expect(Object.keys(outputs).length).toBeGreaterThan(0);
+      const results = evaluateReference(outputs, widen(valuesFor(Object.values(outputs))));
+      explicit.forEach((gradient, i) => {
+        if (!gradient) return;
+        const [a, b] = [results[`rule${i}`], results[`definition${i}`]];
+        expect(a.dims).toEqual(b.dims);
+        const scale = b.data.reduce((max, v) => Math.max(max, Math.abs(v)), 0);
+        a.data.forEach((v, j) => {
+          expect(Math.abs(v - b.data[j]) / scale).toBeLessThan(1e-12);
+        });
+      });
+    },
+  );
+
+  test("ONNX Runtime's fused kernels equal the definitions, for large activations too", async () => {
+    const outputs = Object.fromEntries(examples.map((y, i) => [`y${i}`, renameInputs(y, i)]));
+    const values = valuesFor(Object.values(outputs));
+    const wide = values['2.x'].data as Float32Array;
+    wide.set([-1e4, -100, -20, 20, 100, 1e4]);
+    (values['4.x'].data as Float32Array).set([-1e4, -100, -20, 20, 100, 1e4]);
+    const fused = await createOrtEngine({ threads: 1 }).compile(outputs);
+    const plain = await createOrtEngine({ threads: 1, fuse: [] }).compile(outputs);
+    const [a, b] = [await fused.run(values), await plain.run(values)];
+    for (const name of Object.keys(outputs))
+      (b[name].data as Float32Array).forEach((v, i) => {
+        const actual = a[name].data[i] as number;
+        expect(Math.abs(actual - v), `${name}[${i}] ${actual} ${v}`).toBeLessThan(2e-6 * Math.max(1, Math.abs(v)));
+      });
+    await fused.dispose();
+    await plain.dispose();
+  });
+});
+
+/** The same graph with inputs named apart, so that all examples fit in one program. */
+function renameInputs(tensor: Tensor, id: number): Tensor {
+  if (tensor.op === 'input') return input(`${id}.${tensor.attributes.name}`, tensor.dtype, tensor.dims);
+  return { ...tensor, inputs: tensor.inputs.map((x) => renameInputs(x, id)) };
+}

@@ -1,0 +1,180 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { attention, linearCrossEntropy, rmsNorm } from './composites.ts';
+import {
+  add,
+  concat,
+  gather,
+  maskedScatter,
+  matmul,
+  neg,
+  reduceSum,
+  reshape,
+  rotary,
+  scatterAdd,
+  slice,
+  transpose,
+  where,
+} from './primitives.ts';
+import {
+  constant,
+  type Dim,
+  type Dims,
+  dimProduct,
+  dimSum,
+  formatDims,
+  input,
+  ShapeError,
+  type Tensor,
+  topologicalOrder,
+  withPath,
+} from './tensor.ts';
+
+const x = (...dims: Dim[]) => input('x', 'float32', dims);
+const ids = (...dims: Dim[]) => input('ids', 'int32', dims);
+const mask = (...dims: Dim[]) => input('mask', 'bool', dims);
+
+describe('dims', () => {
+  const sizes: Record<string, number> = { batch: 3, past: 5, tokens: 7 };
+  const sizeOf = (dim: Dim): number =>
+    String(dim)
+      .split('+')
+      .map((term) => term.split('*').reduce((product, part) => product * (sizes[part] ?? Number(part)), 1))
+      .reduce((a, b) => a + b, 0);
+  const atom = fc.oneof(fc.integer({ min: 0, max: 4 }), fc.constantFrom<Dim>(...Object.keys(sizes)));
+  const dim = fc.oneof(
+    atom,
+    fc.array(atom, { minLength: 1, maxLength: 3 }).map(dimSum),
+    fc.array(atom, { minLength: 1, maxLength: 3 }).map(dimProduct),
+  );
+  const dims = fc.array(dim, { minLength: 0, maxLength: 3 });
+
+  test('a product and a sum stand for the product and the sum of the sizes', () => {
+    fc.assert(
+      fc.property(dims, (list) => {
+        expect(sizeOf(dimProduct(list))).toBe(list.map(sizeOf).reduce((a, b) => a * b, 1));
+        expect(sizeOf(dimSum(list))).toBe(list.map(sizeOf).reduce((a, b) => a + b, 0));
+      }),
+    );
+  });
+
+  test('equal dims have equal text, in whatever order they were put together', () => {
+    fc.assert(
+      fc.property(dim, dim, dim, (a, b, c) => {
+        expect(dimProduct([a, dimProduct([b, c])])).toBe(dimProduct([dimProduct([c, a]), b]));
+        expect(dimSum([a, dimSum([b, c])])).toBe(dimSum([dimSum([c, a]), b]));
+        expect(dimProduct([a, dimSum([b, c])])).toBe(dimSum([dimProduct([b, a]), dimProduct([a, c])]));
+      }),
+    );
+  });
+
+  test('canonical forms', () => {
+    expect(dimProduct(['tokens', 2, 'batch'])).toBe('2*batch*tokens');
+    expect(dimSum(['tokens', 'past'])).toBe('past+tokens');
+    expect(dimProduct(['batch', 'past+tokens'])).toBe('batch*past+batch*tokens');
+    expect(dimProduct([2, 3])).toBe(6);
+  });
+});
+
+describe('shape errors', () => {
+  const table: [name: string, build: () => Tensor, message: string][] = [
+    ['add', () => add(x(2, 3), x(2, 4)), 'add: dimension 3 does not broadcast with 4 (shapes [2, 3], [2, 4])'],
+    [
+      'add, names',
+      () => add(x('batch', 3), x('tokens', 3)),
+      'add: dimension batch does not broadcast with tokens (shapes [batch, 3], [tokens, 3])',
+    ],
+    ['add, dtypes', () => add(x(2), ids(2)), 'add: dtypes float32 and int32 differ (shapes [2], [2])'],
+    ['neg', () => neg(ids(2)), 'neg: needs a float tensor, got int32 (shapes [2])'],
+    ['where', () => where(x(2), 1, 0), 'where: condition must be bool, got float32 (shapes [2])'],
+    ['matmul', () => matmul(x(2, 3), x(4, 5)), 'matmul: inner dimensions 3 and 4 differ (shapes [2, 3], [4, 5])'],
+    [
+      'matmul, transB',
+      () => matmul(x('batch', 3), x(5, 4), { transB: true }),
+      'matmul: inner dimensions 3 and 4 differ (shapes [batch, 3], [5, 4])',
+    ],
+    ['matmul, rank', () => matmul(x(3), x(3, 4)), 'matmul: both operands need rank 2 or more (shapes [3], [3, 4])'],
+    ['reshape', () => reshape(x('batch', 4), ['batch', 3]), 'reshape: [batch, 3] holds another number of elements (shapes [batch, 4])'],
+    ['transpose', () => transpose(x(2, 3), [0, 0]), 'transpose: [0,0] is not a permutation of the axes (shapes [2, 3])'],
+    ['concat', () => concat([x(2, 3), x(2, 4)], 0), 'concat: dtypes or shapes differ outside axis 0 (shapes [2, 3], [2, 4])'],
+    ['slice', () => slice(x(2, 3), 1, 1, 5), 'slice: [1, 5) is outside axis 1 (shapes [2, 3])'],
+    ['axis', () => reduceSum(x(2, 3), [2]), 'reduceSum: axis 2 is outside the shape (shapes [2, 3])'],
+    ['gather', () => gather(x(5, 3), x(2)), 'gather: indices must be integers, got float32 (shapes [5, 3], [2])'],
+    [
+      'scatterAdd',
+      () => scatterAdd(ids(2), x(3, 4), [5, 4]),
+      'scatterAdd: needs integer indices and one update row each for [5, 4] (shapes [2], [3, 4])',
+    ],
+    [
+      'maskedScatter',
+      () => maskedScatter(x(2, 3), mask(2), x(1, 4)),
+      'maskedScatter: needs x [.., n], mask [..] and rows [count, n] (shapes [2, 3], [2], [1, 4])',
+    ],
+    [
+      'rotary',
+      () => rotary(x(1, 2, 3, 5), ids(1, 3), x(9, 2), x(9, 2)),
+      'rotary: needs x [batch, heads, tokens, even head size] (shapes [1, 2, 3, 5])',
+    ],
+    ['rmsNorm', () => rmsNorm(x(2, 3), x(4), 1e-6), 'rmsNorm: the weight must have the size of the last dimension (shapes [2, 3], [4])'],
+    [
+      'attention',
+      () => attention(x(1, 3, 2, 4), x(1, 2, 2, 4), x(1, 2, 2, 4), { scale: 1 }),
+      'attention: the heads of q must be a multiple of those of k and v (shapes [1, 3, 2, 4], [1, 2, 2, 4], [1, 2, 2, 4])',
+    ],
+    [
+      'attention bias',
+      () => attention(x(1, 2, 2, 4), x(1, 2, 3, 4), x(1, 2, 3, 4), { scale: 1, bias: x(4, 1, 1, 1) }),
+      'attention: the bias does not broadcast to the scores (shapes [1, 2, 2, 3], [4, 1, 1, 1])',
+    ],
+    [
+      'linearCrossEntropy',
+      () => linearCrossEntropy(x('rows', 4), x(9, 5), ids('rows')),
+      'linearCrossEntropy: needs hidden [rows, n], weight [classes, n], labels [rows] (shapes [rows, 4], [9, 5], [rows])',
+    ],
+    ['constant', () => constant(new Float32Array(3), [2, 2]), 'constant: 3 values do not fill the shape (shapes [2, 2])'],
+  ];
+  test.each(table)('%s names the op and the shapes', (_, build, message) => {
+    expect(build).toThrow(ShapeError);
+    expect(build).toThrow(message);
+  });
+
+  test('nested modules make the path, outermost first', () => {
+    const build = () => withPath('model', () => withPath('layers.0', () => withPath('q_proj', () => matmul(x(2, 3), x(4, 5)))));
+    expect(build).toThrow('matmul in model.layers.0.q_proj: inner dimensions 3 and 4 differ (shapes [2, 3], [4, 5])');
+  });
+
+  test('other errors pass through withPath untouched', () => {
+    const error = new Error('disk full');
+    expect(() =>
+      withPath('model', () => {
+        throw error;
+      }),
+    ).toThrow(error);
+    expect(error.message).toBe('disk full');
+  });
+
+  test('formatDims', () => expect(formatDims(['batch', 3] as Dims)).toBe('[batch, 3]'));
+});
+
+describe('topologicalOrder', () => {
+  test('every tensor once, inputs before users', () => {
+    fc.assert(
+      fc.property(fc.array(fc.tuple(fc.nat(), fc.nat()), { minLength: 1, maxLength: 40 }), (edges) => {
+        const nodes: Tensor[] = [x(2)];
+        for (const [a, b] of edges) nodes.push(add(nodes[a % nodes.length], nodes[b % nodes.length]));
+        const order = topologicalOrder([nodes.at(-1)!, nodes[nodes.length >> 1]]);
+        expect(new Set(order).size).toBe(order.length);
+        order.forEach((node, i) => {
+          for (const inputNode of node.inputs) expect(order.indexOf(inputNode)).toBeLessThan(i);
+        });
+        expect(order.indexOf(nodes.at(-1)!)).toBeGreaterThanOrEqual(0);
+      }),
+    );
+  });
+
+  test('a chain far deeper than the call stack', () => {
+    let y = x(2);
+    for (let i = 0; i < 50_000; i++) y = neg(y);
+    expect(topologicalOrder([y])).toHaveLength(50_001);
+  });
+});
