@@ -1,0 +1,104 @@
+// Conversations as text: LLaVA's turns laid out by the model's own chat template, for training and for asking.
+// Follows conv_gemma of Intel's LLaVA-Gemma (no system message, strict alternation); the template is the tokenizer's, run by Jinja.
+import { Template } from '@huggingface/jinja';
+import { UserError } from '../errors.ts';
+import { imageToken, type Tokenizer } from './tokenizer.ts';
+
+/** One turn of a conversation in LLaVA's JSON: `human` asks, `gpt` answers. */
+export interface Turn {
+  from: string;
+  value: string;
+}
+
+interface Message {
+  role: 'user' | 'assistant';
+  content: string;
+}
+
+const templates = new Map<string, Template>();
+
+function templateOf(source: string): Template {
+  let template = templates.get(source);
+  if (!template) {
+    template = new Template(source);
+    templates.set(source, template);
+  }
+  return template;
+}
+
+/** Turns as chat messages. A first turn that is not the human's is dropped, as LLaVA does. UserError names `where`. */
+function toMessages(turns: readonly Turn[], where: string): Message[] {
+  const messages = turns.map(({ from, value }): Message => {
+    if (from !== 'human' && from !== 'gpt') {
+      throw new UserError(`${where}: a turn is from ${JSON.stringify(from)}; only "human" and "gpt" are known`);
+    }
+    return { role: from === 'human' ? 'user' : 'assistant', content: value };
+  });
+  if (messages[0]?.role === 'assistant') messages.shift();
+  if (messages.length === 0) throw new UserError(`${where}: the conversation has no human turn`);
+  return messages;
+}
+
+function render(tokenizer: Tokenizer, messages: readonly Message[], addGenerationPrompt: boolean, where: string): string {
+  const { chatTemplate, bosToken } = tokenizer;
+  let text: string;
+  try {
+    text = templateOf(chatTemplate).render({
+      messages,
+      add_generation_prompt: addGenerationPrompt,
+      bos_token: bosToken,
+      eos_token: tokenizer.token(tokenizer.eosTokenId),
+    });
+  } catch (error) {
+    throw new UserError(`${where}: the chat template refuses the conversation: ${(error as Error).message}`);
+  }
+  return text.startsWith(bosToken) ? text : bosToken + text;
+}
+
+/** A stretch of a rendered conversation; only an answer, with the end of its turn, is trained. */
+export interface Segment {
+  text: string;
+  isAnswer: boolean;
+}
+
+/**
+ * A conversation rendered by the chat template and cut where answers begin and end. The joined segments are the rendered text. It is
+ * found by rendering one message more each time, so it holds for any template that writes messages one after the other.
+ */
+export function renderSegments(tokenizer: Tokenizer, turns: readonly Turn[], where: string): Segment[] {
+  const messages = toMessages(turns, where);
+  const segments: Segment[] = [];
+  let done = '';
+  const advanceTo = (text: string, isAnswer: boolean) => {
+    if (!text.startsWith(done)) throw new UserError(`${where}: the chat template rewrites earlier turns; its answers cannot be located`);
+    if (text.length > done.length) segments.push({ text: text.slice(done.length), isAnswer });
+    done = text;
+  };
+  messages.forEach(({ role }, i) => {
+    if (role !== 'assistant') return;
+    advanceTo(render(tokenizer, messages.slice(0, i), true, where), false);
+    advanceTo(render(tokenizer, messages.slice(0, i + 1), false, where), true);
+  });
+  if (messages.at(-1)!.role === 'user') advanceTo(render(tokenizer, messages, false, where), false);
+  return segments;
+}
+
+/** Replaces each `<image>` by as many copies as the image has rows. */
+export function expandImageTokens(ids: readonly number[], tokenizer: Tokenizer, imageTokens: number): number[] {
+  return ids.flatMap((id) => (id === tokenizer.imageTokenId ? new Array<number>(imageTokens).fill(id) : id));
+}
+
+export interface PromptOptions {
+  /** Rows of one image; each `<image>` in the text becomes that many ids. */
+  imageTokens: number;
+  template?: 'gemma' | 'plain';
+}
+
+/** The ids that ask for the next answer: the turns so far, then the opening of the model's turn. Ends where `encodeConversation` starts an answer. */
+export function encodePrompt(tokenizer: Tokenizer, turns: readonly Turn[], { imageTokens, template = 'gemma' }: PromptOptions): number[] {
+  const text =
+    template === 'plain'
+      ? tokenizer.bosToken + imageToken
+      : render(tokenizer, toMessages(turns, 'the conversation'), true, 'the conversation');
+  return expandImageTokens(tokenizer.encode(text), tokenizer, imageTokens);
+}
