@@ -216,8 +216,8 @@ async function writeImages(folder: string, split: string, scenes: readonly Scene
   for (let start = 0; start < scenes.length; start += atOnce) {
     await Promise.all(
       scenes.slice(start, start + atOnce).map(async (scene, offset) => {
-        const { data, width, height } = renderScene(scene, glyphs);
-        await sharp(data, { raw: { width, height, channels: 3 } })
+        const { data, width, height, channels } = renderScene(scene, glyphs);
+        await sharp(data, { raw: { width, height, channels } })
           .png({ compressionLevel: 3 })
           .toFile(join(folder, imageName(split, start + offset)));
       }),

@@ -1,6 +1,7 @@
 // Scenes: one to four drawings on a plain ground, in the cells of a 2x2 grid. A scene is a small plain object; rendering it is a pure function,
 // so a data set is its seed, and an encoder can be trained on scenes that are drawn afresh in every step.
 
+import type { PixelImage } from '../../images/pixels.ts';
 import type { Random } from '../../random.ts';
 import type { EmojiGlyphs } from './glyphs.ts';
 
@@ -55,13 +56,6 @@ export interface Scene {
   ground: readonly [number, number, number];
   /** In raster order of their cells. */
   glyphs: PlacedGlyph[];
-}
-
-/** 8-bit RGB, `[height, width, 3]`. */
-export interface SceneImage {
-  width: number;
-  height: number;
-  data: Uint8Array;
 }
 
 export interface SceneOptions {
@@ -176,7 +170,7 @@ export function augmentScene(random: Random, scene: Scene, augmentation: Augment
 // --- rendering ----------------------------------------------------------------------------------------------------------------------
 
 /** Draws the scene. Each canvas pixel averages 2x2 bilinear samples of the drawing with premultiplied alpha. */
-export function renderScene(scene: Scene, glyphs: EmojiGlyphs): SceneImage {
+export function renderScene(scene: Scene, glyphs: EmojiGlyphs): PixelImage {
   const { size, ground } = scene;
   const data = new Uint8Array(size * size * 3);
   for (let i = 0; i < data.length; i += 3) {
@@ -185,7 +179,7 @@ export function renderScene(scene: Scene, glyphs: EmojiGlyphs): SceneImage {
     data[i + 2] = ground[2];
   }
   for (const placed of scene.glyphs) drawGlyph(data, size, placed, glyphs.glyph(placed.concept, placed.artist), glyphs.glyphSize);
-  return { width: size, height: size, data };
+  return { width: size, height: size, channels: 3, data };
 }
 
 /** Drawings as the renderer samples them: premultiplied, with a transparent frame one pixel wide so that no sample needs a bounds check. */

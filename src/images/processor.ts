@@ -1,0 +1,57 @@
+// Hugging Face's preprocessor_config.json, and the pixel values that it asks for. Covers CLIPImageProcessor, LlavaImageProcessor (do_pad),
+// SiglipImageProcessor and BitImageProcessor (DINOv2): the same steps with different numbers.
+
+import { z } from 'zod';
+import type { PixelImage } from './pixels.ts';
+import { type ResizeFilter, resizeImage } from './resize.ts';
+import { centreCrop, normaliseToPlanes, padToSquare, resizeShortestEdge } from './transform.ts';
+
+const side = z.int().positive();
+const rectangle = z.object({ height: side, width: side });
+const threeNumbers = z.tuple([z.number(), z.number(), z.number()]);
+
+/** Pillow's filter numbers. */
+const resampling: Record<2 | 3, ResizeFilter> = { 2: 'bilinear', 3: 'bicubic' };
+
+/** `preprocessor_config.json`; keys that mean nothing to us are kept. Defaults are CLIPImageProcessor's. */
+export const imageProcessorConfig = z.looseObject({
+  do_resize: z.boolean().default(true),
+  /** A number is the shortest edge, as older files have it. */
+  size: z
+    .union([side.transform((edge) => ({ shortest_edge: edge })), z.object({ shortest_edge: side }), rectangle])
+    .default({ shortest_edge: 224 }),
+  /** Pillow's number of the filter: 2 bilinear, 3 bicubic. */
+  resample: z.union([z.literal(2), z.literal(3)]).default(3),
+  do_center_crop: z.boolean().default(true),
+  crop_size: z.union([side.transform((edge) => ({ height: edge, width: edge })), rectangle]).default({ height: 224, width: 224 }),
+  do_rescale: z.boolean().default(true),
+  rescale_factor: z.number().default(1 / 255),
+  do_normalize: z.boolean().default(true),
+  image_mean: threeNumbers.default([0.48145466, 0.4578275, 0.40821073]),
+  image_std: threeNumbers.default([0.26862954, 0.26130258, 0.27577711]),
+  /** Pad to a square in the mean colour first, as LLaVA-1.5 does. */
+  do_pad: z.boolean().default(false),
+});
+
+export type ImageProcessorConfig = z.infer<typeof imageProcessorConfig>;
+
+/** An RGB picture to pixel values `[3, height, width]`: pad, resize, crop, rescale and normalise, in this order, each if asked for. */
+export function processImage(image: PixelImage, config: ImageProcessorConfig): Float32Array<ArrayBuffer> {
+  let result = image;
+  if (config.do_pad) {
+    const [red, green, blue] = config.image_mean;
+    result = padToSquare(result, [Math.trunc(red * 255), Math.trunc(green * 255), Math.trunc(blue * 255)]);
+  }
+  if (config.do_resize) {
+    const filter = resampling[config.resample];
+    result =
+      'shortest_edge' in config.size
+        ? resizeShortestEdge(result, config.size.shortest_edge, filter)
+        : resizeImage(result, config.size.width, config.size.height, filter);
+  }
+  if (config.do_center_crop) result = centreCrop(result, config.crop_size.width, config.crop_size.height);
+  const rescale = config.do_rescale ? config.rescale_factor : 1;
+  return config.do_normalize
+    ? normaliseToPlanes(result, rescale, config.image_mean, config.image_std)
+    : normaliseToPlanes(result, rescale, [0, 0, 0], [1, 1, 1]);
+}
