@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { UserError } from '../errors.ts';
-import { type LlavaRecipe, loadRecipe, type Recipe, readRecipe, recipeToYaml } from './recipe.ts';
+import { type LlavaRecipe, loadRecipe, type Recipe, readRecipe, recipeToYaml, resolvePath } from './recipe.ts';
 
 const recipes = new URL('../../recipes/', import.meta.url).pathname;
 const tiny = readFileSync(join(recipes, 'emoji-tiny.yaml'), 'utf8');
@@ -114,12 +114,24 @@ describe('a wrong recipe is one sentence that names the field', () => {
   });
 
   it('files that are not recipes', () => {
-    expect(() => loadRecipe('nowhere.yaml')).toThrow('no recipe at nowhere.yaml');
-    expect(() => loadRecipe(recipes)).toThrow('cannot read recipe');
+    expect(() => loadRecipe('nowhere.yaml')).toThrow('recipe: there is nothing at nowhere.yaml');
+    expect(() => loadRecipe(recipes)).toThrow('recipe: cannot read');
     expect(() => readRecipe('a: [1', 'x.yaml')).toThrow(/^x\.yaml: not YAML: .*$/);
     expect(() => readRecipe('- 1', 'x.yaml')).toThrow('must be a map');
     const path = join(mkdtempSync(join(tmpdir(), 'recipe-')), 'empty.yaml');
     writeFileSync(path, '');
     expect(() => loadRecipe(path)).toThrow('must be a map');
   });
+});
+
+it('finds paths from the working directory, or in the package', () => {
+  expect(resolvePath(tmpdir(), 'x')).toBe(tmpdir());
+  const here = process.cwd();
+  process.chdir(tmpdir());
+  try {
+    expect(readFileSync(resolvePath('recipes/emoji-tiny.yaml', 'x'), 'utf8')).toBe(tiny);
+  } finally {
+    process.chdir(here);
+  }
+  expect(() => resolvePath('assets/none', 'model.vision_tower')).toThrow('model.vision_tower: there is nothing at assets/none');
 });

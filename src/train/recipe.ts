@@ -1,6 +1,8 @@
 // Recipes: a run as a YAML file, checked before anything starts. Field names and defaults are those of Hugging Face configs and of LLaVA's
 // scripts (haotian-liu/LLaVA scripts/v1_5/{pretrain,finetune}.sh); each field says what it is in `.describe()`.
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { parseDocument, stringify } from 'yaml';
 import { z } from 'zod';
 import { evaluationSplits } from '../data/emoji/build.ts';
@@ -418,14 +420,12 @@ export function readRecipe(text: string, name: string, overrides: readonly strin
 
 /** Reads a recipe file. */
 export function loadRecipe(path: string, overrides: readonly string[] = []): Recipe {
+  const file = resolvePath(path, 'recipe');
   let text: string;
   try {
-    text = readFileSync(path, 'utf8');
+    text = readFileSync(file, 'utf8');
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    throw new UserError(
-      code === 'ENOENT' ? `no recipe at ${path}; those that come along are in recipes/` : `cannot read recipe ${path}: ${code}`,
-    );
+    throw new UserError(`recipe: cannot read ${path}: ${(error as NodeJS.ErrnoException).code}`);
   }
   return readRecipe(text, path, overrides);
 }
@@ -433,4 +433,17 @@ export function loadRecipe(path: string, overrides: readonly string[] = []): Rec
 /** The resolved recipe as YAML: every field, defaults included. Reading it back gives the same recipe. */
 export function recipeToYaml(recipe: Recipe): string {
   return stringify(recipe);
+}
+
+const packageRoot = fileURLToPath(new URL('../..', import.meta.url));
+
+/**
+ * A path that a recipe or an option names: from the working directory, or else from this package, so that `assets/...` and `recipes/...`
+ * are found wherever a command is run. `field` says in the error whose path it is.
+ */
+export function resolvePath(path: string, field: string): string {
+  if (existsSync(path)) return path;
+  const packaged = join(packageRoot, path);
+  if (existsSync(packaged)) return packaged;
+  throw new UserError(`${field}: there is nothing at ${path}`);
 }

@@ -1,0 +1,154 @@
+import { cpSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
+import { text } from 'node:stream/consumers';
+import sharp from 'sharp';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { llavaConfigSchema } from '../models/llava.ts';
+import { initialise } from '../nn/parameters.ts';
+import { createRandom } from '../random.ts';
+import { trainTokenizer } from '../text/bpe-trainer.ts';
+import { saveCheckpoint } from '../weights/checkpoint.ts';
+import { converse, startConversation } from './chat.ts';
+import { loadModel, parametersOf } from './model.ts';
+
+const vocabSize = 380;
+const folder = join(mkdtempSync(join(tmpdir(), 'chat-')), 'model');
+const red = join(folder, '..', 'red.png');
+const green = join(folder, '..', 'green.png');
+
+/** A model of random weights: what it says is nonsense, but the same nonsense each time. */
+beforeAll(async () => {
+  const config = llavaConfigSchema.parse({
+    vision_config: { hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2, num_attention_heads: 2, image_size: 16, patch_size: 8 },
+    text_config: {
+      vocab_size: vocabSize,
+      hidden_size: 32,
+      intermediate_size: 64,
+      num_hidden_layers: 2,
+      num_attention_heads: 2,
+      num_key_value_heads: 1,
+      head_dim: 16,
+      max_position_embeddings: 64,
+    },
+    image_token_index: vocabSize,
+  });
+  const texts = ['how many things are in the picture there is a cat and a dog on the left of it'].map((line) => ({
+    text: line,
+    weight: 50,
+  }));
+  const { tokenizerJson, tokenizerConfig } = trainTokenizer(texts, { vocabSize });
+  const tensors = new Map(
+    parametersOf(config).map((parameter) => {
+      const data = initialise({ ...parameter, initialiser: { kind: 'normal', std: 0.3 } }, createRandom(1, parameter.name));
+      return [parameter.name, { shape: [...parameter.dims], data }];
+    }),
+  );
+  const files = {
+    'tokenizer.json': JSON.stringify(tokenizerJson),
+    'tokenizer_config.json': JSON.stringify(tokenizerConfig),
+    'preprocessor_config.json': JSON.stringify({ size: { shortest_edge: 16 }, crop_size: { height: 16, width: 16 } }),
+  };
+  await saveCheckpoint(folder, { config, tensors, dtype: 'F32', files });
+  const square = (background: string) => sharp({ create: { width: 16, height: 16, channels: 3, background } }).png();
+  await square('#f00').toFile(red);
+  await square('#0f0').toFile(green);
+});
+
+const open = async (maxNewTokens = 8) => startConversation(await loadModel(folder), { maxNewTokens });
+const ignore = () => undefined;
+
+describe('a conversation', () => {
+  it('streams its answers, which depend on the picture and not on anything else', async () => {
+    const conversation = await open();
+    await conversation.show(red);
+    const pieces: string[] = [];
+    const answer = await conversation.ask('how many things?', (piece) => pieces.push(piece));
+    expect(pieces.join('')).toBe(answer);
+    expect(pieces.length).toBeGreaterThan(1);
+    await conversation.show(green);
+    expect(await conversation.ask('how many things?', ignore)).not.toBe(answer);
+    await conversation.show(red);
+    expect(await conversation.ask('how many things?', ignore)).toBe(answer);
+  });
+
+  it('remembers what was said, and forgets the oldest when it gets long', async () => {
+    const conversation = await open();
+    await conversation.show(red);
+    const first = await conversation.ask('a cat', ignore);
+    const second = await conversation.ask('a cat', ignore);
+    expect(second).not.toBe(first);
+    for (let i = 0; i < 6; i++) await conversation.ask('a cat', ignore);
+    // What does not fit with anything said before is asked as if it were the first.
+    const long = 'the cat and the dog on the left';
+    const late = await conversation.ask(long, ignore);
+    await conversation.show(red);
+    expect(await conversation.ask(long, ignore)).toBe(late);
+  });
+
+  it('refuses what cannot be asked, and goes on', async () => {
+    const conversation = await open();
+    await expect(conversation.ask('<image> what?', ignore)).rejects.toThrow('leave <image> out');
+    await expect(conversation.ask('zz'.repeat(80), ignore)).rejects.toThrow('tokens');
+    await expect(conversation.show('nowhere.png')).rejects.toThrow('nowhere.png');
+    await conversation.ask('a cat', ignore);
+  });
+});
+
+it('reads questions line by line, and says what is wrong with one without ending', async () => {
+  const asked: string[] = [];
+  const input = new PassThrough();
+  const output = new PassThrough();
+  const conversation = await open();
+  const spied = {
+    ...conversation,
+    ask: (question: string, onText: (piece: string) => void) => {
+      asked.push(question);
+      return conversation.ask(question, onText);
+    },
+  };
+  input.end(`/image ${red}\nhow many?\n\n/image nowhere.png\n<image>\na cat\n`);
+  const said = text(output);
+  await converse(spied, input, output);
+  output.end();
+  expect(asked).toEqual(['how many?', '<image>', 'a cat']);
+  expect(await said).toContain('nowhere.png');
+  expect(await said).toContain('leave <image> out');
+});
+
+describe('loadModel', () => {
+  function broken(file: string, change: (json: Record<string, unknown>) => void): string {
+    const copy = join(mkdtempSync(join(tmpdir(), 'broken-')), 'model');
+    cpSync(folder, copy, { recursive: true });
+    const json = JSON.parse(readFileSync(join(copy, file), 'utf8'));
+    change(json);
+    writeFileSync(join(copy, file), JSON.stringify(json));
+    return copy;
+  }
+
+  it('names the tensor that does not fit', async () => {
+    const copy = broken('config.json', (json) => {
+      (json.text_config as Record<string, unknown>).intermediate_size = 48;
+    });
+    await expect(loadModel(copy)).rejects.toThrow(/mlp\.\w+_proj\.weight has shape \[64, 32\], but config\.json asks for \[48, 32\]/);
+  });
+
+  it('names the field that is wrong', async () => {
+    const copy = broken('config.json', (json) => {
+      json.vision_feature_select_strategy = 'patch';
+    });
+    await expect(loadModel(copy)).rejects.toThrow('config.json: vision_feature_select_strategy');
+  });
+
+  it('wants one <image> token', async () => {
+    const copy = broken('config.json', (json) => {
+      json.image_token_index = 9;
+    });
+    await expect(loadModel(copy)).rejects.toThrow('<image> is 9 in config.json');
+  });
+
+  it('names the folder that is not there', async () => {
+    await expect(loadModel('no-such-folder')).rejects.toThrow('no-such-folder: no such folder');
+  });
+});

@@ -1,0 +1,173 @@
+// llava-gemma chat: questions about a picture, answered in the terminal word by word. Heavy rooms load when the command runs.
+import { createInterface } from 'node:readline';
+import type { Command } from 'commander';
+import { UserError } from '../errors.ts';
+import type { Sampling } from '../generate/sampling.ts';
+import type { Turn } from '../text/chat.ts';
+import { InterruptedError } from './interrupt.ts';
+import type { LoadedModel } from './model.ts';
+import { parseCount, parseNonNegative, parseSeed } from './options.ts';
+import { shippedModel } from './shipped.ts';
+
+interface ChatFlags {
+  model: string;
+  image?: string;
+  prompt?: string;
+  maxNewTokens: number;
+  temperature: number;
+  topP: number;
+  seed: number;
+}
+
+/** A conversation about at most one picture. */
+export interface Conversation {
+  /** Looks at another picture and forgets what was said. */
+  show(imagePath: string): Promise<void>;
+  /** Answers in the light of what was said before; `onText` gets the answer piece by piece. */
+  ask(question: string, onText: (text: string) => void): Promise<string>;
+}
+
+export interface ConversationOptions {
+  maxNewTokens: number;
+  /** Greedy when absent. */
+  sampling?: Sampling;
+}
+
+/** Starts a conversation with a loaded model. */
+export async function startConversation(model: LoadedModel, options: ConversationOptions): Promise<Conversation> {
+  const [{ encodePrompt }, { imageToken }, { createTextStream }, { imageTokenCount }, { imageRowsOf }] = await Promise.all([
+    import('../text/chat.ts'),
+    import('../text/tokenizer.ts'),
+    import('../text/stream.ts'),
+    import('../models/llava.ts'),
+    import('./model.ts'),
+  ]);
+  const { config, generator, tokenizer } = model;
+  const imageTokens = imageTokenCount(config);
+  const longest = config.text_config.max_position_embeddings - options.maxNewTokens;
+  let imageRows: Float32Array | undefined;
+  let turns: Turn[] = [];
+
+  /** Ids of the conversation; the oldest questions are forgotten when it grows too long. */
+  const promptIds = (): number[] => {
+    for (;;) {
+      const [first, ...rest] = turns;
+      const withImage = imageRows ? [{ ...first, value: `${imageToken}\n${first.value}` }, ...rest] : turns;
+      const ids = encodePrompt(tokenizer, withImage, { imageTokens });
+      if (ids.length <= longest) return ids;
+      if (turns.length === 1) {
+        throw new UserError(`the question has ${ids.length} tokens with its picture, and the model takes ${longest} beside the answer`);
+      }
+      turns = turns.slice(2);
+    }
+  };
+
+  return {
+    async show(imagePath) {
+      imageRows = await imageRowsOf(model, imagePath);
+      turns = [];
+    },
+    async ask(question, onText) {
+      if (question.includes(imageToken)) throw new UserError(`leave ${imageToken} out of the question: the picture is put before it`);
+      const before = turns;
+      turns = [...before, { from: 'human', value: question.trim() }];
+      let inputIds: number[];
+      try {
+        inputIds = promptIds();
+      } catch (error) {
+        // A question that cannot be asked is forgotten.
+        turns = before;
+        throw error;
+      }
+      const stream = createTextStream(tokenizer, { skipSpecialTokens: true });
+      let answer = '';
+      const add = (text: string) => {
+        answer += text;
+        if (text !== '') onText(text);
+      };
+      await generator.generate([{ inputIds, imageRows }], {
+        maxNewTokens: options.maxNewTokens,
+        stopTokenIds: [tokenizer.endOfTurnTokenId, tokenizer.eosTokenId],
+        sampling: options.sampling,
+        onToken: (_row, token) => add(stream.push(token)),
+      });
+      add(stream.end());
+      turns = [...turns, { from: 'gpt', value: answer }];
+      return answer;
+    },
+  };
+}
+
+const interactiveHelp = 'Ask about the picture. /image <file> shows another one, Ctrl-D ends.';
+
+/** Questions from `input`, line by line, until it ends. A wrong picture or question is said, and the next one is asked for. */
+export async function converse(
+  conversation: Conversation,
+  input: NodeJS.ReadableStream & { isTTY?: boolean },
+  output: NodeJS.WritableStream,
+): Promise<void> {
+  const lines = createInterface({ input, output: input.isTTY ? output : undefined, prompt: '> ' });
+  let isInterrupted = false;
+  lines.on('SIGINT', () => {
+    isInterrupted = true;
+    lines.close();
+  });
+  if (input.isTTY) {
+    output.write(`${interactiveHelp}\n`);
+    lines.prompt();
+  }
+  for await (const line of lines) {
+    const text = line.trim();
+    try {
+      const image = /^\/image\s+(.+)$/.exec(text);
+      if (image) await conversation.show(image[1]);
+      else if (text.startsWith('/')) output.write(`${interactiveHelp}\n`);
+      else if (text !== '') {
+        await conversation.ask(text, (piece) => output.write(piece));
+        output.write('\n');
+      }
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+      output.write(`${error.message}\n`);
+    }
+    if (input.isTTY) lines.prompt();
+  }
+  if (isInterrupted) throw new InterruptedError('');
+}
+
+async function chat(flags: ChatFlags): Promise<void> {
+  const [{ loadModel }, { resolvePath }] = await Promise.all([import('./model.ts'), import('../train/recipe.ts')]);
+  const model = await loadModel(resolvePath(flags.model, '--model'));
+  const { maxNewTokens, temperature, topP, seed } = flags;
+  const sampling = temperature > 0 ? { seed, temperature, topP } : undefined;
+  const conversation = await startConversation(model, { maxNewTokens, sampling });
+  if (flags.image !== undefined) await conversation.show(flags.image);
+  if (flags.prompt === undefined) return converse(conversation, process.stdin, process.stdout);
+  await conversation.ask(flags.prompt, (text) => process.stdout.write(text));
+  process.stdout.write('\n');
+}
+
+export function register(program: Command): void {
+  program
+    .command('chat')
+    .summary('ask about a picture')
+    .description(
+      'Ask about a picture (PNG, JPEG, WebP or SVG). Answers appear word by word; without --prompt, questions are read line by line.',
+    )
+    .option('-m, --model <folder>', 'Hugging Face folder of the model', shippedModel)
+    .option('-i, --image <file>', 'the picture')
+    .option('-p, --prompt <text>', 'ask this and end')
+    .option('--max-new-tokens <n>', 'longest answer', parseCount, 64)
+    .option('--temperature <t>', '0 takes the likeliest word; higher is more varied', parseNonNegative, 0)
+    .option('--top-p <p>', 'sample among the likeliest words that make up this probability', parseNonNegative, 1)
+    .option('--seed <n>', 'seed of the sampling', parseSeed, 42)
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ llava-gemma chat --image cat.png
+  $ llava-gemma chat --image cat.png --prompt "How many things are in the picture?"
+  $ llava-gemma chat --model runs/demo/checkpoints/finetune --image cat.png`,
+    )
+    .action(chat);
+}

@@ -1,0 +1,182 @@
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { UserError } from '../errors.ts';
+import { loadRecipe, recipeToYaml } from '../train/recipe.ts';
+import { chooseSamples, formatSamples } from './demo.ts';
+import { InterruptedError, withInterrupt } from './interrupt.ts';
+import { describeFailure, run } from './main.ts';
+import { trainOptionsOf } from './train.ts';
+
+let stdout = '';
+let stderr = '';
+
+beforeEach(() => {
+  stdout = '';
+  stderr = '';
+  vi.spyOn(process.stdout, 'write').mockImplementation((text) => {
+    stdout += text;
+    return true;
+  });
+  vi.spyOn(process.stderr, 'write').mockImplementation((text) => {
+    stderr += text;
+    return true;
+  });
+  vi.spyOn(console, 'log').mockImplementation((text) => {
+    stdout += `${text}\n`;
+  });
+  vi.spyOn(console, 'error').mockImplementation((text) => {
+    stderr += `${text}\n`;
+  });
+});
+afterEach(() => {
+  vi.restoreAllMocks();
+});
+
+const cli = (...words: string[]) => run(['node', 'llava-gemma', ...words]);
+const scratch = () => mkdtempSync(join(tmpdir(), 'cli-'));
+
+describe('help', () => {
+  it('is what one gets without a command', async () => {
+    expect(await cli()).toBe(0);
+    for (const command of ['demo', 'train', 'eval', 'chat', 'data']) expect(stdout).toMatch(new RegExp(`^ {2}${command} `, 'm'));
+  });
+
+  it.each(['demo', 'train', 'eval', 'chat', 'data'])('of %s', async (command) => {
+    expect(await cli(command, '--help')).toBe(0);
+    expect(stdout).toContain(`Usage: llava-gemma ${command}`);
+  });
+
+  it('--version is that of the package', async () => {
+    expect(await cli('--version')).toBe(0);
+    expect(stdout.trim()).toBe(JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')).version);
+  });
+});
+
+describe('wrong command lines', () => {
+  it.each([
+    [['tarin'], "unknown command 'tarin'"],
+    [['train', '--sett', 'a=1'], "unknown option '--sett'"],
+    [['chat', '--max-new-tokens', '0'], 'It must be a whole number above 0'],
+    [['data'], "required option '-o, --out <folder>' not specified"],
+    [['train', 'recipes/nowhere.yaml'], 'error: recipe: there is nothing at recipes/nowhere.yaml'],
+    [
+      ['train', 'recipes/emoji-tiny.yaml', '--set', 'stages.0.epoch=3'],
+      'error: recipes/emoji-tiny.yaml: unknown field stages.0.epoch; did you mean epochs?',
+    ],
+    [['train'], 'error: give a recipe'],
+    [['train', '--resume'], 'error: --resume needs --out'],
+    [['train', '--resume', '--overwrite', '--out', 'x'], 'give one of them'],
+    [['chat', '--model', 'nowhere'], 'error: --model: there is nothing at nowhere'],
+    [['chat', '--model', 'recipes'], 'config.json: no such file'],
+    [
+      ['eval', '--model', 'recipes', '--split', 'test'],
+      'error: --split test: the splits are unseen-scenes, unseen-artist, unseen-concepts',
+    ],
+    [['eval', '--model', 'recipes', '--data', 'x.json'], 'error: --data needs --image-folder'],
+    [['data', '--out', 'x', '--held-out-artist', 'rembrandt'], 'error: --held-out-artist rembrandt: the artists are'],
+  ])('%j', async (words, message) => {
+    expect(await cli(...words)).toBe(1);
+    expect(stderr).toContain(message);
+    expect(stderr).not.toMatch(/^ +at /m);
+  });
+});
+
+describe('data', () => {
+  it('writes LLaVA JSON and pictures', async () => {
+    const out = scratch();
+    expect(await cli('data', '--out', out, '--train-scenes', '3', '--evaluation-scenes', '2', '--size', '32')).toBe(0);
+    expect(stdout).toContain('unseen-artist');
+    expect(readdirSync(out)).toContain('images');
+    expect(stdout).toContain(join(out, 'images'));
+  });
+});
+
+describe('trainOptionsOf', () => {
+  const recipe = 'recipes/tiny-gemma.yaml';
+  const flags = { set: [] };
+
+  it('names the run after the recipe', async () => {
+    expect(await trainOptionsOf(recipe, flags)).toMatchObject({ out: join('runs', 'tiny-gemma'), title: 'tiny-gemma', mode: 'new' });
+    expect(await trainOptionsOf(recipe, { ...flags, out: 'a/b', overwrite: true })).toMatchObject({
+      out: 'a/b',
+      title: 'b',
+      mode: 'overwrite',
+    });
+  });
+
+  it('resumes with the recipe of the run only', async () => {
+    const out = scratch();
+    mkdirSync(out, { recursive: true });
+    const own = loadRecipe(recipe, ['seed=7']);
+    writeFileSync(join(out, 'recipe.yaml'), recipeToYaml(own));
+    expect(await trainOptionsOf(undefined, { ...flags, out, resume: true })).toMatchObject({ recipe: own, mode: 'resume' });
+    expect(await trainOptionsOf(recipe, { set: ['seed=7'], out, resume: true })).toMatchObject({ recipe: own });
+    await expect(trainOptionsOf(recipe, { ...flags, out, resume: true })).rejects.toThrow('differs from');
+    await expect(trainOptionsOf(undefined, { set: ['seed=7'], out, resume: true })).rejects.toThrow('--set cannot change');
+    await expect(trainOptionsOf(recipe, { ...flags, out: join(out, 'none'), resume: true })).rejects.toThrow('no run to resume');
+  });
+});
+
+describe('describeFailure', () => {
+  afterEach(() => {
+    vi.unstubAllEnvs();
+  });
+
+  it('is one line for what the user did, with a hint for what nobody expected', () => {
+    vi.stubEnv('DEBUG', '');
+    expect(describeFailure(new UserError('a.png: not a picture'))).toEqual({ text: 'error: a.png: not a picture', code: 1 });
+    expect(describeFailure(new TypeError('x is undefined\nmore'))).toEqual({
+      text: 'error: x is undefined\n(unexpected; DEBUG=1 shows where it happened)',
+      code: 1,
+    });
+  });
+
+  it('shows the stack to whoever asks for it', () => {
+    vi.stubEnv('DEBUG', '1');
+    expect(describeFailure(new UserError('x')).text).toMatch(/UserError: x\n +at /);
+  });
+
+  it('ends with 130 when interrupted', () => {
+    expect(describeFailure(new InterruptedError('interrupted; go on')).code).toBe(130);
+  });
+});
+
+describe('withInterrupt', () => {
+  it('aborts the work, which can save before it ends, and leaves no handler behind', async () => {
+    const before = process.listenerCount('SIGINT');
+    let isSaved = false;
+    const work = withInterrupt(async (signal) => {
+      process.emit('SIGINT');
+      isSaved = signal.aborted;
+      signal.throwIfAborted();
+    }, 'go on with: x');
+    await expect(work).rejects.toThrow(InterruptedError);
+    await expect(work).rejects.toThrow('interrupted; go on with: x');
+    expect(isSaved).toBe(true);
+    expect(process.listenerCount('SIGINT')).toBe(before);
+  });
+});
+
+describe('samples of the demo', () => {
+  const sample = (task: string, image: string, correct = true) => ({
+    id: 'x',
+    image,
+    task,
+    split: 'a',
+    prompt: '<image>\nWhat is it?\nA. cat\nAnswer with the letter.',
+    expected: 'A',
+    answer: 'B',
+    correct,
+  });
+
+  it('show different tasks on different pictures', () => {
+    const chosen = chooseSamples([sample('count', '1'), sample('name', '1'), sample('name', '2'), sample('colour', '1')], 3);
+    expect(chosen.map(({ task, image }) => task + image)).toEqual(['count1', 'name2', 'colour1']);
+  });
+
+  it('are printed with the question as asked', () => {
+    expect(formatSamples([sample('count', '1.png', false)])).toBe('1.png\n  What is it?  A. cat\n  B  (wrong: A)');
+  });
+});

@@ -1,0 +1,77 @@
+// The command line: one file a command, each loading its room only when it runs, so that --help is instant.
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { UserError } from '../errors.ts';
+import * as chat from './chat.ts';
+import * as data from './data.ts';
+import * as demo from './demo.ts';
+import * as evaluate from './eval.ts';
+import { InterruptedError } from './interrupt.ts';
+import * as train from './train.ts';
+
+function version(): string {
+  return (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version;
+}
+
+const examples = `
+Examples:
+  $ llava-gemma demo                                    train and score a small model in minutes
+  $ llava-gemma chat --image cat.png                    ask the model that comes along about a picture
+  $ llava-gemma train recipes/emoji-tiny.yaml --out runs/mine --set stages.1.lr=1e-4
+  $ llava-gemma eval --model runs/mine/checkpoints/finetune`;
+
+export function createProgram(): Command {
+  const program = new Command('llava-gemma')
+    .description('Train, evaluate and talk to small vision-language models that join a vision encoder to Gemma.')
+    .version(version(), '-v, --version', 'print the version')
+    .helpOption('-h, --help', 'print help')
+    .helpCommand(false)
+    .addHelpText('after', examples)
+    .showHelpAfterError('(--help lists commands and options)');
+  for (const command of [demo, train, evaluate, chat, data]) command.register(program);
+  // Commander ends the process by itself; what it would have said comes out as an error with an exit code instead.
+  for (const command of [program, ...program.commands]) command.exitOverride();
+  return program;
+}
+
+/** What a failed command says on stderr, and its exit code. Stacks are for whoever asks with DEBUG=1. */
+export function describeFailure(error: unknown): { text: string; code: number } {
+  if (error instanceof CommanderError) return { text: '', code: error.exitCode };
+  if (error instanceof InterruptedError) return { text: error.message, code: 130 };
+  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  if (process.env.DEBUG) return { text: stack ?? message, code: 1 };
+  // One line: messages of libraries may have many.
+  const line = `error: ${message.split('\n')[0]}`;
+  return { text: error instanceof UserError ? `error: ${message}` : `${line}\n(unexpected; DEBUG=1 shows where it happened)`, code: 1 };
+}
+
+/** Runs a command line as in `process.argv` and returns the exit code. */
+export async function run(argv: readonly string[]): Promise<number> {
+  const program = createProgram();
+  try {
+    if (argv.length <= 2) program.outputHelp();
+    else await program.parseAsync(argv);
+    return 0;
+  } catch (error) {
+    const { text, code } = describeFailure(error);
+    if (text !== '') console.error(text);
+    return code;
+  }
+}
+
+/** The entry point of bin/llava-gemma.js. */
+export async function main(argv: readonly string[]): Promise<void> {
+  for (const stream of [process.stdout, process.stderr]) {
+    // Whoever reads our output may stop reading, as `head` does.
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EPIPE') process.exit(0);
+      throw error;
+    });
+  }
+  process.on('uncaughtException', (error) => {
+    const { text, code } = describeFailure(error);
+    console.error(text);
+    process.exit(code);
+  });
+  process.exitCode = await run(argv);
+}
