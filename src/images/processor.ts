@@ -13,8 +13,7 @@ const threeNumbers = z.tuple([z.number(), z.number(), z.number()]);
 /** Pillow's filter numbers. */
 const resampling: Record<2 | 3, ResizeFilter> = { 2: 'bilinear', 3: 'bicubic' };
 
-/** `preprocessor_config.json`; keys that mean nothing to us are kept. Defaults are CLIPImageProcessor's. */
-export const imageProcessorConfig = z.looseObject({
+const fields = z.looseObject({
   do_resize: z.boolean().default(true),
   /** A number is the shortest edge, as older files have it. */
   size: z
@@ -22,7 +21,8 @@ export const imageProcessorConfig = z.looseObject({
     .default({ shortest_edge: 224 }),
   /** Pillow's number of the filter: 2 bilinear, 3 bicubic. */
   resample: z.union([z.literal(2), z.literal(3)]).default(3),
-  do_center_crop: z.boolean().default(true),
+  /** By default, CLIP crops; processors with a fixed height and width (SigLIP) do not know the word. */
+  do_center_crop: z.boolean().optional(),
   crop_size: z.union([side.transform((edge) => ({ height: edge, width: edge })), rectangle]).default({ height: 224, width: 224 }),
   do_rescale: z.boolean().default(true),
   rescale_factor: z.number().default(1 / 255),
@@ -32,6 +32,12 @@ export const imageProcessorConfig = z.looseObject({
   /** Pad to a square in the mean colour first, as LLaVA-1.5 does. */
   do_pad: z.boolean().default(false),
 });
+
+/** `preprocessor_config.json`; keys that mean nothing to us are kept. Defaults are CLIPImageProcessor's. */
+export const imageProcessorConfig = fields.transform((config) => ({
+  ...config,
+  do_center_crop: config.do_center_crop ?? 'shortest_edge' in config.size,
+}));
 
 export type ImageProcessorConfig = z.infer<typeof imageProcessorConfig>;
 

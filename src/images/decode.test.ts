@@ -1,0 +1,88 @@
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { describe, expect, it } from 'vitest';
+import { UserError } from '../errors.ts';
+import { decodeImage } from './decode.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'decode-'));
+const file = (name: string, content: string | Uint8Array) => {
+  writeFileSync(join(folder, name), content);
+  return join(folder, name);
+};
+
+/** Red on the left, blue on the right. */
+const halves = sharp({ create: { width: 8, height: 4, channels: 3, background: '#ff0000' } }).composite([
+  { input: { create: { width: 4, height: 4, channels: 3, background: '#0000ff' } }, left: 4, top: 0 },
+]);
+
+describe('decodeImage', () => {
+  it.each(['png', 'jpeg', 'webp'] as const)('decodes %s from a path and from bytes', async (format) => {
+    const bytes = await halves.clone().toFormat(format, { quality: 100 }).toBuffer();
+    for (const image of [await decodeImage(file(`halves.${format}`, bytes)), await decodeImage(bytes)]) {
+      expect(image).toMatchObject({ width: 8, height: 4, channels: 3 });
+      expect(image.data[0]).toBeGreaterThan(230);
+      expect(image.data[2]).toBeLessThan(25);
+      expect(image.data[7 * 3 + 2]).toBeGreaterThan(230);
+    }
+  });
+
+  it('decodes SVG, and lays transparency on white or keeps it', async () => {
+    const path = file(
+      'dot.svg',
+      '<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4"><rect width="2" height="4" fill="#00ff00"/></svg>',
+    );
+    const flat = await decodeImage(path);
+    expect([...flat.data.subarray(0, 12)]).toEqual([0, 255, 0, 0, 255, 0, 255, 255, 255, 255, 255, 255]);
+    const kept = await decodeImage(path, { alpha: 'keep' });
+    expect(kept.channels).toBe(4);
+    expect([kept.data[3], kept.data[15]]).toEqual([255, 0]);
+  });
+
+  it('gives three channels for grey and 16-bit pictures', async () => {
+    const grey = await sharp({ create: { width: 2, height: 2, channels: 3, background: '#808080' } })
+      .toColourspace('b-w')
+      .png()
+      .toBuffer();
+    expect([...(await decodeImage(grey)).data]).toEqual(Array(12).fill(128));
+    const deep = await halves.clone().toColourspace('rgb16').png().toBuffer();
+    expect((await decodeImage(deep)).data.length).toBe(8 * 4 * 3);
+  });
+
+  it('turns a photograph upright', async () => {
+    const bytes = await halves.clone().withMetadata({ orientation: 6 }).jpeg({ quality: 100 }).toBuffer();
+    const image = await decodeImage(bytes);
+    expect([image.width, image.height]).toEqual([4, 8]);
+    expect(image.data[0]).toBeGreaterThan(230);
+    expect(image.data[7 * 4 * 3 + 2]).toBeGreaterThan(230);
+  });
+
+  it('names a file that is missing, damaged, cut short, not a picture or too large', async () => {
+    const png = await halves.clone().png().toBuffer();
+    const noise = await sharp(Buffer.from(Uint8Array.from({ length: 3 * 64 * 64 }, (_, i) => (i * 7919) % 251)), {
+      raw: { width: 64, height: 64, channels: 3 },
+    })
+      .jpeg()
+      .toBuffer();
+    const faults: [string, RegExp, number?][] = [
+      [join(folder, 'none.png'), /none\.png: there is no such image file/],
+      [folder, /cannot be read as an image/],
+      [file('text.png', 'hello'), /text\.png: cannot be read as an image/],
+      [file('empty.jpg', ''), /empty\.jpg: cannot be read as an image/],
+      [file('short.jpg', noise.subarray(0, noise.length / 2)), /short\.jpg: cannot be read as an image/],
+      [file('large.png', png), /large\.png: the image has more than 10 pixels/, 10],
+    ];
+    for (const [path, message, maxPixels] of faults) {
+      const error = await decodeImage(path, { maxPixels }).catch((thrown) => thrown);
+      expect(error, path).toBeInstanceOf(UserError);
+      expect(error.message).toMatch(message);
+      expect(error.message).not.toContain('\n');
+    }
+  });
+
+  it('reads the bytes it was given, whatever the name', async () => {
+    const path = file('really-a.png', await halves.clone().webp({ lossless: true }).toBuffer());
+    expect(await decodeImage(path)).toEqual(await decodeImage(readFileSync(path)));
+  });
+});

@@ -1,0 +1,60 @@
+# Writes pillow.jsonl and processor.jsonl: what Pillow and transformers make of small pictures. Needed only to write them again:
+#   python3 -m venv .venv && .venv/bin/pip install pillow numpy transformers && .venv/bin/python src/images/goldens/make_goldens.py
+# The committed files came from Pillow 12.3.0 and transformers 5.18.0 (its Pillow backend).
+import base64
+import json
+import os
+
+import numpy as np
+from PIL import Image
+from transformers import CLIPImageProcessorPil, LlavaImageProcessorPil, SiglipImageProcessorPil
+
+here = os.path.dirname(os.path.abspath(__file__))
+
+
+def picture(width, height, channels, seed):
+    """Smooth waves with hard edges and noise: every part of a filter shows."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    planes = [127 + 100 * np.sin(x * (0.3 + c) / 3 + y * 0.7 / (c + 1)) + rng.integers(-60, 60, (height, width)) for c in range(channels)]
+    pixels = np.clip(np.stack(planes, -1), 0, 255).astype(np.uint8)
+    pixels[height // 3 : height // 2, width // 4 : width // 2] = 255
+    pixels[height // 2 :, : width // 5] = 0
+    return pixels
+
+
+def image_json(pixels):
+    height, width, channels = pixels.shape
+    return {"width": width, "height": height, "channels": channels, "data": base64.b64encode(pixels.tobytes()).decode()}
+
+
+def write(name, cases):
+    with open(os.path.join(here, name), "w") as file:
+        file.writelines(json.dumps(case, separators=(",", ":")) + "\n" for case in cases)
+
+
+cases = []
+for seed, (width, height, channels, new_width, new_height) in enumerate(
+    [(13, 9, 3, 7, 5), (13, 9, 3, 20, 17), (40, 30, 3, 5, 7), (17, 12, 3, 17, 6), (8, 21, 3, 3, 21), (12, 10, 4, 7, 6), (6, 5, 4, 11, 9), (3, 2, 3, 1, 1)]
+):
+    pixels = picture(width, height, channels, seed)
+    image = Image.fromarray(pixels, {3: "RGB", 4: "RGBA"}[channels])
+    for name, number in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
+        cases.append({"source": image_json(pixels), "filter": name, "result": image_json(np.asarray(image.resize((new_width, new_height), number)))})
+write("pillow.jsonl", cases)
+
+cases = []
+for seed, (width, height, processor) in enumerate(
+    [
+        (23, 17, CLIPImageProcessorPil(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8})),
+        (11, 26, CLIPImageProcessorPil(size={"shortest_edge": 9}, crop_size={"height": 8, "width": 8}, resample=2)),
+        (19, 10, CLIPImageProcessorPil(size={"shortest_edge": 5}, crop_size={"height": 8, "width": 7})),
+        (16, 9, LlavaImageProcessorPil(do_pad=True, size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8})),
+        (14, 9, SiglipImageProcessorPil(size={"height": 8, "width": 8})),
+    ]
+):
+    pixels = picture(width, height, 3, 100 + seed)
+    values = np.asarray(processor(Image.fromarray(pixels, "RGB"), return_tensors="np")["pixel_values"][0], dtype=np.float32)
+    config = {key: value for key, value in json.loads(processor.to_json_string()).items() if value is not None}
+    cases.append({"source": image_json(pixels), "config": config, "shape": values.shape, "values": base64.b64encode(values.tobytes()).decode()})
+write("processor.jsonl", cases)
