@@ -5,7 +5,7 @@ import { learningRateFactor, type Schedule, warmupStepsOf } from './schedule.ts'
 const factors = (schedule: Schedule) => Array.from({ length: schedule.totalSteps + 1 }, (_, step) => learningRateFactor(schedule, step));
 
 describe('learningRateFactor', () => {
-  // transformers.get_cosine_schedule_with_warmup(optimizer, 3, 10) at lr 1 for steps 0..10: its formula, evaluated in Python.
+  // What transformers.get_cosine_schedule_with_warmup(optimizer, 3, 10) gives at lr 1 for steps 0..10.
   it('matches get_cosine_schedule_with_warmup step for step', () => {
     const expected = [
       0, 0.3333333333333333, 0.6666666666666666, 1, 0.9504844339512095, 0.8117449009293668, 0.6112604669781572, 0.38873953302184283,
