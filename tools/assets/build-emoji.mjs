@@ -89,24 +89,30 @@ async function rasterise(artist, name) {
 
 // --- colours ------------------------------------------------------------------------------------------------------------------------
 
+/** The name that people would give to the colour, or null where they would not agree (slate, amber). Hue in degrees, the rest in 0 to 255. */
 function colourName(r, g, b) {
-  const max = Math.max(r, g, b);
-  const chroma = max - Math.min(r, g, b);
-  if (max < 64) return 'black';
-  if (chroma < 28 || chroma / max < 0.14) return max > 215 ? 'white' : max < 80 ? 'black' : 'grey';
-  let hue = max === r ? (g - b) / chroma : max === g ? (b - r) / chroma + 2 : (r - g) / chroma + 4;
+  const value = Math.max(r, g, b);
+  const chroma = value - Math.min(r, g, b);
+  const saturation = chroma / value;
+  if (value < 72) return 'black';
+  if (saturation < 0.12 || (saturation < 0.18 && value < 215)) return value > 205 ? 'white' : value < 84 ? 'black' : 'grey';
+  let hue = value === r ? (g - b) / chroma : value === g ? (b - r) / chroma + 2 : (r - g) / chroma + 4;
   hue = (hue * 60 + 360) % 360;
-  const saturation = chroma / max;
-  if (hue < 16 || hue >= 340) return max > 200 && saturation < 0.55 ? 'pink' : max < 140 && hue < 16 && hue >= 8 ? 'brown' : 'red';
-  if (hue < 44) {
-    if (max < 200 || (saturation < 0.5 && max < 225)) return 'brown';
-    return hue < 38 ? (saturation < 0.45 ? 'brown' : 'orange') : 'yellow';
+  if (saturation < 0.3 && hue >= 66 && hue < 300) return null;
+  if (value < 100) return null;
+  if (hue >= 340 || hue < 8) return value > 200 && saturation < 0.55 ? 'pink' : 'red';
+  if (hue < 42) {
+    if (value < 200 || (value < 225 && saturation < 0.6)) return 'brown';
+    if (hue < 20 && saturation < 0.55) return 'pink';
+    if (saturation < 0.5) return null;
+    return hue < 15 ? 'red' : hue < 35 ? 'orange' : null;
   }
-  if (hue < 66) return max < 120 ? 'brown' : 'yellow';
-  if (hue < 168) return 'green';
-  if (hue < 252) return 'blue';
-  if (hue < 292) return 'purple';
-  return max > 170 ? 'pink' : 'purple';
+  if (hue < 66) return value < 150 ? 'brown' : 'yellow';
+  if (hue < 165) return 'green';
+  if (hue < 185) return null;
+  if (hue < 250) return value < 130 && saturation < 0.5 ? null : 'blue';
+  if (hue < 290) return 'purple';
+  return value > 190 ? 'pink' : 'purple';
 }
 
 /** The name that covers at least `colourShare` of the opaque pixels, else null. */
@@ -117,6 +123,7 @@ function dominantColour(pixels) {
     if (pixels[i + 3] < 128) continue;
     opaque++;
     const name = colourName(pixels[i], pixels[i + 1], pixels[i + 2]);
+    if (name === null) continue;
     counts.set(name, (counts.get(name) ?? 0) + 1);
   }
   for (const [name, count] of counts) if (count >= colourShare * opaque) return name;
