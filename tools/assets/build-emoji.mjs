@@ -105,7 +105,7 @@ function colourName(r, g, b) {
     if (value < 200 || (value < 225 && saturation < 0.6)) return 'brown';
     if (hue < 20 && saturation < 0.55) return 'pink';
     if (saturation < 0.5) return null;
-    return hue < 15 ? 'red' : hue < 35 ? 'orange' : null;
+    return hue < 14 ? 'red' : hue < 19 || hue >= 35 ? null : 'orange';
   }
   if (hue < 66) return value < 150 ? 'brown' : 'yellow';
   if (hue < 165) return 'green';
