@@ -3,29 +3,17 @@ import { existsSync, readFileSync } from 'node:fs';
 import { basename, extname, join } from 'node:path';
 import type { Command } from 'commander';
 import { UserError } from '../errors.ts';
-import type { Recipe } from '../train/recipe.ts';
 import type { RunSummary } from '../train/run-folder.ts';
+import type { TrainOptions } from '../train/train.ts';
 import { withInterrupt } from './interrupt.ts';
 import { collect } from './options.ts';
 import { formatScores } from './table.ts';
 
-/** What `train` of src/train/train.ts is asked for. */
-export interface TrainOptions {
-  recipe: Recipe;
-  /** Name of the run in its report. */
-  title: string;
-  /** The run folder, and what to do when it holds a run: see `openRunFolder`. */
-  out: string;
-  mode: 'new' | 'overwrite' | 'resume';
-  /** Aborted at Ctrl-C: finish the step, save a checkpoint and throw `signal.reason`. */
-  signal: AbortSignal;
-}
-
 /** Trains, with Ctrl-C saving first. */
 export async function startTraining(options: Omit<TrainOptions, 'signal'>): Promise<RunSummary> {
-  return withInterrupt(async (signal): Promise<RunSummary> => {
-    signal.throwIfAborted();
-    throw new UserError(`cannot train ${options.out}: this build has no trainer yet`);
+  return withInterrupt(async (signal) => {
+    const { train } = await import('../train/train.ts');
+    return train({ ...options, signal });
   }, `go on with: llava-gemma train --resume --out ${options.out}`);
 }
 

@@ -73,20 +73,25 @@ interface EncoderConfig {
 function encoder(p: Parameters, config: EncoderConfig, x: Tensor, layers: number, bias?: Tensor): Tensor[] {
   const heads = config.num_attention_heads;
   const scale = (config.hidden_size / heads) ** -0.5;
+  // fresh weights as in Hugging Face's CLIPPreTrainedModel._init_weights
+  const inStd = (2 * config.num_hidden_layers * config.hidden_size) ** -0.5;
+  const outStd = config.hidden_size ** -0.5;
   const hiddenStates = [x];
   for (let layer = 0; layer < layers; layer++) {
     p.module(`encoder.layers.${layer}`, (p) => {
       const normed = layerNorm(p, 'layer_norm1', x, config.layer_norm_eps);
       const attended = p.module('self_attn', (p) => {
-        const project = (name: string) => splitHeads(linear(p, name, normed, config.hidden_size, { bias: true }), heads);
+        const project = (name: string) => splitHeads(linear(p, name, normed, config.hidden_size, { bias: true, std: inStd }), heads);
         const output = attention(project('q_proj'), project('k_proj'), project('v_proj'), { scale, bias });
-        return linear(p, 'out_proj', mergeHeads(output), config.hidden_size, { bias: true });
+        return linear(p, 'out_proj', mergeHeads(output), config.hidden_size, { bias: true, std: outStd });
       });
       x = add(x, attended);
       const inner = layerNorm(p, 'layer_norm2', x, config.layer_norm_eps);
       const fed = p.module('mlp', (p) => {
-        const active = ACTIVATIONS[config.hidden_act](linear(p, 'fc1', inner, config.intermediate_size, { bias: true }));
-        return linear(p, 'fc2', active, config.hidden_size, { bias: true });
+        const active = ACTIVATIONS[config.hidden_act](
+          linear(p, 'fc1', inner, config.intermediate_size, { bias: true, std: (2 * config.hidden_size) ** -0.5 }),
+        );
+        return linear(p, 'fc2', active, config.hidden_size, { bias: true, std: inStd });
       });
       x = add(x, fed);
     });

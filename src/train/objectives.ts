@@ -6,6 +6,7 @@ import { dimProduct, input, type Tensor } from '../graph/tensor.ts';
 import { type ClipConfig, clipImageEmbeds, clipLogitScale, clipPostNorm, clipTextEmbeds, clipVision, patchRows } from '../models/clip.ts';
 import { embeddingWeight, embedTokens, type GemmaConfig, gemma } from '../models/gemma.ts';
 import { imageTokenCount, type LlavaConfig, llavaText, packedBias, projectFeatures, visionFeatureSize } from '../models/llava.ts';
+import { linear } from '../nn/layers.ts';
 import { Parameters } from '../nn/parameters.ts';
 
 export interface Objective {
@@ -62,51 +63,55 @@ export function llavaObjective(config: LlavaConfig): Objective {
 
 const normalise = (x: Tensor) => div(x, sqrt(add(reduceSum(mul(x, x), [-1], true), 1e-12)));
 
+/** Normalised embeddings [texts, projection_dim] of the texts whose inputs carry `prefix`: see data/emoji/contrastive.ts textInputs. */
+export function textEmbeds(p: Parameters, config: ClipConfig, prefix: string, texts: string): Tensor {
+  const row = (name: string) => input(`${prefix}_${name}`, 'int32', [texts, `${prefix}_tokens`]);
+  const positionIds = input(`${prefix}_positions`, 'int32', [1, `${prefix}_tokens`]);
+  const endMask = input(`${prefix}_end`, 'bool', [texts, `${prefix}_tokens`]);
+  return normalise(clipTextEmbeds(p, config, { inputIds: row('ids'), attentionMask: row('mask'), positionIds, endMask }));
+}
+
 /**
- * CLIP's symmetric InfoNCE between scenes and captions (Radford et al. 2021), plus the same between image regions and names
- * (RegionCLIP, Zhong et al. 2022): the post-normed patch rows of a region are averaged, projected and matched with the names of the
- * batch. LLaVA reads patch rows, so they must carry what the class token is usually asked for.
+ * Normalised embeddings of image regions: the post-normed patch rows are averaged with `region_weights` float32
+ * [images, slots, patches] (rows that sum to one; zero where a slot is empty), those at `region_rows` int32 [regions] (flat slot
+ * indices) are kept and projected: [regions, projection_dim].
+ */
+export function regionEmbeds(p: Parameters, config: ClipConfig, lastHidden: Tensor, slots: number): Tensor {
+  const { hidden_size: hidden } = config.vision_config;
+  const rows = clipPostNorm(p, config.vision_config, patchRows(lastHidden));
+  const pooled = matmul(input('region_weights', 'float32', ['images', slots, rows.dims[1]]), rows);
+  const regions = gather(reshape(pooled, [dimProduct(['images', slots]), hidden]), input('region_rows', 'int32', ['regions']));
+  return normalise(linear(p, 'visual_projection', regions, config.projection_dim, { std: hidden ** -0.5 }));
+}
+
+/** Vision tower on `pixel_values` [images, 3, size, size]: its last hidden state. */
+export function visionHidden(p: Parameters, config: ClipConfig): Tensor {
+  const { image_size: size } = config.vision_config;
+  return clipVision(p, config.vision_config, input('pixel_values', 'float32', ['images', 3, size, size])).at(-1)!;
+}
+
+/**
+ * CLIP's symmetric InfoNCE between scenes and captions (Radford et al. 2021), plus the same from image regions to the names of the
+ * batch (RegionCLIP, Zhong et al. 2022). LLaVA reads patch rows, so they must carry what the class token is usually asked for.
  *
- * Inputs: pixel_values [images, 3, size, size]; region_weights [images, slots, patches] (rows that sum to one; zero where a slot is
- * empty); region_rows int32 [regions] (flat slot indices in use) and region_labels int32 [regions] (index into names);
- * name_* and caption_* text inputs; caption_labels int32 [images] = 0, 1, 2, ...; region_scale, caption_scale: weights of the mean losses.
+ * Inputs beside those of `visionHidden`, `regionEmbeds` and `textEmbeds` (prefixes name, caption): region_labels int32 [regions]
+ * (index into names), caption_labels int32 [images] = 0, 1, 2, ...; region_scale and caption_scale: factor on each sum of losses.
  */
 export function contrastiveObjective(config: ClipConfig, slots: number): Objective {
   const parameters = new Parameters();
-  const vision = config.vision_config;
-  const size = vision.image_size;
-  const hidden = vision.hidden_size;
-  const patches = Math.floor(size / vision.patch_size) ** 2;
-  const lastHidden = clipVision(parameters, vision, input('pixel_values', 'float32', ['images', 3, size, size])).at(-1)!;
+  const lastHidden = visionHidden(parameters, config);
   const temperature = exp(clipLogitScale(parameters, config));
+  const summedLoss = (rows: Tensor, classes: Tensor, labels: Tensor) =>
+    reduceSum(linearCrossEntropy(mul(rows, temperature), classes, labels), [0]);
 
-  const rows = clipPostNorm(parameters, vision, patchRows(lastHidden));
-  const pooled = matmul(input('region_weights', 'float32', ['images', slots, patches]), rows);
-  const regions = gather(reshape(pooled, [dimProduct(['images', slots]), hidden]), input('region_rows', 'int32', ['regions']));
-  const projection = parameters.get('visual_projection.weight', [config.projection_dim, hidden], { kind: 'normal', std: hidden ** -0.5 });
-  const regionEmbeds = normalise(matmul(regions, projection, { transB: true }));
-  const text = (prefix: string, texts: string) =>
-    normalise(
-      clipTextEmbeds(parameters, config, {
-        inputIds: input(`${prefix}_ids`, 'int32', [texts, `${prefix}_tokens`]),
-        attentionMask: input(`${prefix}_mask`, 'int32', [texts, `${prefix}_tokens`]),
-        positionIds: input(`${prefix}_positions`, 'int32', [1, `${prefix}_tokens`]),
-        endMask: input(`${prefix}_end`, 'bool', [texts, `${prefix}_tokens`]),
-      }),
-    );
-  const meanLoss = (hiddenRows: Tensor, classes: Tensor, labels: Tensor, scale: Tensor) =>
-    mul(reduceSum(linearCrossEntropy(mul(hiddenRows, temperature), classes, labels), [0]), scale);
+  const names = textEmbeds(parameters, config, 'name', 'names');
+  const regions = regionEmbeds(parameters, config, lastHidden, slots);
+  const regionLoss = mul(summedLoss(regions, names, input('region_labels', 'int32', ['regions'])), input('region_scale', 'float32', []));
 
-  const names = text('name', 'names');
-  const regionLoss = meanLoss(regionEmbeds, names, input('region_labels', 'int32', ['regions']), input('region_scale', 'float32', []));
-
-  const imageEmbeds = normalise(clipImageEmbeds(parameters, config, lastHidden));
-  const captions = text('caption', 'images');
+  const images = normalise(clipImageEmbeds(parameters, config, lastHidden));
+  const captions = textEmbeds(parameters, config, 'caption', 'images');
   const captionLabels = input('caption_labels', 'int32', ['images']);
-  const captionScale = mul(input('caption_scale', 'float32', []), 0.5);
-  const captionLoss = add(
-    meanLoss(imageEmbeds, captions, captionLabels, captionScale),
-    meanLoss(captions, imageEmbeds, captionLabels, captionScale),
-  );
+  const bothWays = add(summedLoss(images, captions, captionLabels), summedLoss(captions, images, captionLabels));
+  const captionLoss = mul(bothWays, input('caption_scale', 'float32', []));
   return { parameters, loss: add(regionLoss, captionLoss), metrics: { region_loss: regionLoss, caption_loss: captionLoss } };
 }

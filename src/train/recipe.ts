@@ -58,6 +58,11 @@ const contrastiveData = z.strictObject({
     .default([1, 2, 3, 4])
     .describe('Numbers of drawings in a scene, drawn from uniformly; a repeated number weighs more'),
   augmentation: augmentation.prefault({}),
+  caption_weight: z
+    .number()
+    .nonnegative()
+    .default(0.3)
+    .describe('Weight of the loss between scenes and captions beside that of drawings and names'),
 });
 
 const textSource = z.strictObject({

@@ -122,6 +122,8 @@ export interface CheckpointContents {
   dtype: 'F32' | 'F16' | 'BF16';
   /** Further files of the folder (tokenizer.json, optimiser state ...) by plain file name. */
   files?: Record<string, string | Uint8Array>;
+  /** Further safetensors files by plain file name, such as the moments of the optimiser. */
+  tensorFiles?: Record<string, ReadonlyMap<string, StoredTensor>>;
 }
 
 function bytesOf(data: Float32Array, dtype: CheckpointContents['dtype']): Uint8Array {
@@ -143,8 +145,11 @@ async function syncFolder(dir: string): Promise<void> {
  * Saves a Hugging Face folder. It is written under `<dir>.incomplete` and renamed at the end, so a run killed half-way never leaves a
  * folder that looks complete; an older folder of that name is replaced.
  */
-export async function saveCheckpoint(dir: string, { config, tensors, dtype, files = {} }: CheckpointContents): Promise<void> {
-  for (const name of Object.keys(files)) {
+export async function saveCheckpoint(
+  dir: string,
+  { config, tensors, dtype, files = {}, tensorFiles = {} }: CheckpointContents,
+): Promise<void> {
+  for (const name of [...Object.keys(files), ...Object.keys(tensorFiles)]) {
     if (name !== basename(name) || name === '..' || name === 'config.json' || name === 'model.safetensors') {
       throw new UserError(`${dir}: ${JSON.stringify(name)} cannot be saved as a further file of a checkpoint`);
     }
@@ -167,6 +172,7 @@ export async function saveCheckpoint(dir: string, { config, tensors, dtype, file
     await mkdir(incomplete, { recursive: true });
     // `format` is what transformers insists on finding.
     await writeSafetensors(join(incomplete, 'model.safetensors'), stored, { format: 'pt' });
+    for (const [name, contents] of Object.entries(tensorFiles)) await writeSafetensors(join(incomplete, name), contents);
     const all = { ...files, 'config.json': `${JSON.stringify(config, null, 2)}\n` };
     for (const [name, content] of Object.entries(all)) {
       await writeFileAtomically(join(incomplete, name), [typeof content === 'string' ? Buffer.from(content, 'utf8') : content]);

@@ -7,8 +7,8 @@ import type { EmojiGlyphs } from './glyphs.ts';
 
 /** Side of a scene in pixels, unless told otherwise. */
 export const canvasSize = 96;
-/** Side of a drawing as a share of the canvas: 34 to 46 px of 96. */
-export const glyphShare: readonly [number, number] = [34 / 96, 46 / 96];
+/** Side of a drawing as a share of the canvas: 38 to 46 px of 96. */
+export const glyphShare: readonly [number, number] = [38 / 96, 46 / 96];
 
 /** Plain muted grounds. */
 export const grounds: readonly (readonly [number, number, number])[] = [

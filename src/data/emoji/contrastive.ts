@@ -1,0 +1,151 @@
+// Batches for contrastive pretraining: scenes drawn afresh at every step, with the names of their drawings and a caption. Region
+// weights say which patches each drawing covers.
+
+import { float32, int32, type Value } from '../../engine/engine.ts';
+import { createRandom } from '../../random.ts';
+import type { Tokenizer } from '../../text/tokenizer.ts';
+import type { EmojiGlyphs } from './glyphs.ts';
+import { captionOf } from './questions.ts';
+import { type Augmentation, augmentScene, type PlacedGlyph, renderScene, type Scene, sampleScene } from './scene.ts';
+
+/** Places for drawings in a scene. */
+export const regionSlots = 4;
+
+export interface ContrastiveOptions {
+  concepts: readonly number[];
+  artists: readonly string[];
+  counts: readonly number[];
+  imageSize: number;
+  patchSize: number;
+  augmentation: Augmentation;
+  /** Weight of the caption loss beside the region loss. */
+  captionWeight: number;
+  /** Normalisation of pixels in [0, 1], a channel each. */
+  mean: readonly number[];
+  std: readonly number[];
+}
+
+/** Share of each patch that a drawing's box covers, normalised to sum to one: [patches]. */
+export function regionWeights({ x, y, size }: PlacedGlyph, imageSize: number, patchSize: number): Float32Array {
+  const side = Math.floor(imageSize / patchSize);
+  const overlap = (centre: number, index: number) =>
+    Math.max(0, Math.min(centre + size / 2, (index + 1) * patchSize) - Math.max(centre - size / 2, index * patchSize));
+  const weights = new Float32Array(side * side);
+  let total = 0;
+  for (let row = 0; row < side; row++)
+    for (let column = 0; column < side; column++) {
+      const area = overlap(x, column) * overlap(y, row);
+      weights[row * side + column] = area;
+      total += area;
+    }
+  return weights.map((area) => area / total);
+}
+
+/** `<bos> text <eos>` rows, padded, with the inputs of the text tower under `prefix`. */
+export function textInputs(tokenizer: Tokenizer, prefix: string, texts: readonly string[]): Record<string, Value> {
+  const encoded = texts.map((text) => [tokenizer.bosTokenId, ...tokenizer.encode(text), tokenizer.eosTokenId]);
+  const length = Math.max(...encoded.map((ids) => ids.length));
+  const shape = [texts.length, length];
+  const ids = new Int32Array(texts.length * length).fill(tokenizer.padTokenId);
+  const mask = new Int32Array(texts.length * length);
+  const end = new Uint8Array(texts.length * length);
+  encoded.forEach((row, i) => {
+    ids.set(row, i * length);
+    mask.fill(1, i * length, i * length + row.length);
+    end[i * length + row.length - 1] = 1;
+  });
+  return {
+    [`${prefix}_ids`]: int32(ids, shape),
+    [`${prefix}_mask`]: int32(mask, shape),
+    [`${prefix}_positions`]: int32(
+      Array.from({ length }, (_, t) => t),
+      [1, length],
+    ),
+    [`${prefix}_end`]: { dtype: 'bool', dims: shape, data: end },
+  };
+}
+
+/** Pixels of 8-bit RGB pictures of one size, normalised: float32 [images, 3, size, size]. */
+export function pixelInputs(images: readonly { data: Uint8Array }[], size: number, mean: readonly number[], std: readonly number[]): Value {
+  const plane = size * size;
+  const pixels = new Float32Array(images.length * 3 * plane);
+  images.forEach(({ data }, i) => {
+    for (let channel = 0; channel < 3; channel++) {
+      const scale = 1 / (255 * std[channel]);
+      const shift = mean[channel] / std[channel];
+      const start = (i * 3 + channel) * plane;
+      for (let p = 0; p < plane; p++) pixels[start + p] = data[p * 3 + channel] * scale - shift;
+    }
+  });
+  return float32(pixels, [images.length, 3, size, size]);
+}
+
+/** Inputs that say which patches each scene's drawings cover and which of `names` each shows. */
+export function regionInputs(
+  scenes: readonly Scene[],
+  nameOf: (concept: number) => number,
+  imageSize: number,
+  patchSize: number,
+): Record<string, Value> {
+  const patches = Math.floor(imageSize / patchSize) ** 2;
+  const weights = new Float32Array(scenes.length * regionSlots * patches);
+  const rows: number[] = [];
+  const labels: number[] = [];
+  scenes.forEach(({ glyphs }, i) => {
+    glyphs.forEach((glyph, slot) => {
+      weights.set(regionWeights(glyph, imageSize, patchSize), (i * regionSlots + slot) * patches);
+      rows.push(i * regionSlots + slot);
+      labels.push(nameOf(glyph.concept));
+    });
+  });
+  return {
+    region_weights: float32(weights, [scenes.length, regionSlots, patches]),
+    region_rows: int32(rows, [rows.length]),
+    region_labels: int32(labels, [labels.length]),
+  };
+}
+
+/** The inputs of train/objectives.ts contrastiveObjective for step `step`: a pure function of seed and step. */
+export function contrastiveBatch(
+  seed: number,
+  step: number,
+  batchSize: number,
+  glyphs: EmojiGlyphs,
+  tokenizer: Tokenizer,
+  options: ContrastiveOptions,
+): Record<string, Value> {
+  const { imageSize, patchSize, concepts, artists, counts } = options;
+  const scenes = Array.from({ length: batchSize }, (_, i) => {
+    const random = createRandom(seed, 'contrastive', step, i);
+    return augmentScene(random, sampleScene(random, glyphs, { concepts, artists, counts, size: imageSize }), options.augmentation);
+  });
+  const shown = [...new Set(scenes.flatMap((scene) => scene.glyphs.map(({ concept }) => concept)))];
+  const index = new Map(shown.map((concept, i) => [concept, i]));
+  const regions = regionInputs(scenes, (concept) => index.get(concept)!, imageSize, patchSize);
+  return {
+    pixel_values: pixelInputs(
+      scenes.map((scene) => renderScene(scene, glyphs)),
+      imageSize,
+      options.mean,
+      options.std,
+    ),
+    ...regions,
+    region_scale: float32([1 / regions.region_rows.data.length], []),
+    ...textInputs(
+      tokenizer,
+      'name',
+      shown.map((concept) => glyphs.concepts[concept].name),
+    ),
+    ...textInputs(
+      tokenizer,
+      'caption',
+      scenes.map((scene) => captionOf(scene, glyphs)),
+    ),
+    caption_labels: int32(
+      scenes.map((_, i) => i),
+      [batchSize],
+    ),
+    // the mean of both directions, weighed against the mean over regions
+    caption_scale: float32([options.captionWeight / (2 * batchSize)], []),
+  };
+}

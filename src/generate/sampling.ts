@@ -1,0 +1,52 @@
+// Choosing the next token: greedy, or temperature with top-k and top-p (Holtzman et al. 2020) and a repetition penalty
+// (Keskar et al. 2019), applied in Hugging Face's order.
+
+import type { Random } from '../random.ts';
+
+export interface Sampling {
+  seed: number;
+  /** Above 0; smaller is more certain. */
+  temperature: number;
+  /** Keep the k most likely tokens; 0 keeps all. */
+  topK?: number;
+  /** Keep the smallest set of most likely tokens whose probabilities reach this; 1 keeps all. */
+  topP?: number;
+  /** Divides positive logits (multiplies negative ones) of tokens generated before; 1 changes nothing. */
+  repetitionPenalty?: number;
+}
+
+/** Index of the largest logit, the first of equals. */
+export function argmax(logits: Float32Array): number {
+  let best = 0;
+  for (let i = 1; i < logits.length; i++) if (logits[i] > logits[best]) best = i;
+  return best;
+}
+
+/** The next token for `logits` [vocabulary]; greedy without `sampling`. `previous` are the tokens generated so far. */
+export function sampleToken(logits: Float32Array, sampling: Sampling | undefined, random: Random, previous: readonly number[]): number {
+  if (!sampling) return argmax(logits);
+  const { temperature, topK = 0, topP = 1, repetitionPenalty = 1 } = sampling;
+  const scores = Float64Array.from(logits);
+  if (repetitionPenalty !== 1)
+    for (const token of new Set(previous))
+      scores[token] = scores[token] > 0 ? scores[token] / repetitionPenalty : scores[token] * repetitionPenalty;
+  const order = Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a] || a - b);
+  const kept = topK > 0 ? order.slice(0, topK) : order;
+  const largest = scores[kept[0]];
+  let weights = kept.map((token) => Math.exp((scores[token] - largest) / temperature));
+  const total = weights.reduce((a, b) => a + b, 0);
+  if (topP < 1) {
+    let sum = 0;
+    const count = weights.findIndex((weight) => {
+      sum += weight / total;
+      return sum >= topP;
+    });
+    if (count >= 0) weights = weights.slice(0, count + 1);
+  }
+  let target = random.uniform() * weights.reduce((a, b) => a + b, 0);
+  for (let i = 0; i < weights.length; i++) {
+    target -= weights[i];
+    if (target < 0) return kept[i];
+  }
+  return kept[weights.length - 1];
+}

@@ -1,0 +1,162 @@
+// Contrastive pretraining of a CLIP on emoji scenes (recipe task `contrastive`), with zero-shot naming of unseen scenes as its score.
+
+import {
+  type ContrastiveOptions,
+  contrastiveBatch,
+  pixelInputs,
+  regionInputs,
+  regionSlots,
+  textInputs,
+} from '../data/emoji/contrastive.ts';
+import { type EmojiGlyphs, loadEmojiGlyphs } from '../data/emoji/glyphs.ts';
+import { renderScene, sampleScene } from '../data/emoji/scene.ts';
+import { splitConcepts } from '../data/emoji/split.ts';
+import { type Engine, float32 } from '../engine/engine.ts';
+import type { Scores, TaskScore } from '../evaluate/samples.ts';
+import { wilsonInterval } from '../evaluate/statistics.ts';
+import { matmul } from '../graph/primitives.ts';
+import { type ClipConfig, clipConfigSchema } from '../models/clip.ts';
+import { initialise, Parameters } from '../nn/parameters.ts';
+import { createRandom } from '../random.ts';
+import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
+import { readTokenizerFiles } from '../weights/tokenizer-files.ts';
+import { contrastiveObjective, regionEmbeds, textEmbeds, visionHidden } from './objectives.ts';
+import { imageProcessorFor } from './pretrained.ts';
+import type { ContrastiveRecipe } from './recipe.ts';
+import type { Task, TaskContext } from './task.ts';
+
+const EVALUATION_SCENES = 400;
+
+export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: TaskContext): Promise<Task> {
+  const { seed, model, data } = recipe;
+  const files = await readTokenizerFiles(model.tokenizer);
+  const tokenizer = createTokenizer(files.tokenizerJson, files.tokenizerConfig);
+  const config = clipConfigSchema.parse({
+    architectures: ['CLIPModel'],
+    ...model,
+    tokenizer: undefined,
+    text_config: {
+      ...model.text_config,
+      vocab_size: tokenizer.imageTokenId,
+      eos_token_id: tokenizer.eosTokenId,
+      bos_token_id: tokenizer.bosTokenId,
+    },
+  });
+  const processor = imageProcessorFor(config.vision_config.image_size);
+  const glyphs = await loadEmojiGlyphs();
+  const { seen } = splitConcepts(glyphs);
+  const { augmentation } = data;
+  const options: ContrastiveOptions = {
+    concepts: seen,
+    artists: glyphs.artists.filter((artist) => artist !== data.held_out_artist),
+    counts: data.drawings,
+    imageSize: config.vision_config.image_size,
+    patchSize: config.vision_config.patch_size,
+    augmentation: { ...augmentation, flipChance: augmentation.flip_chance, greyChance: augmentation.grey_chance },
+    captionWeight: data.caption_weight,
+    mean: processor.image_mean,
+    std: processor.image_std,
+  };
+  const objective = contrastiveObjective(config, regionSlots);
+  const parameters = objective.parameters.list();
+  const values = new Map(parameters.map((parameter) => [parameter.name, initialise(parameter, createRandom(seed, parameter.name))]));
+  const [stage] = recipe.stages;
+  const patches = (options.imageSize / options.patchSize) ** 2 + 1;
+  return {
+    engine,
+    parameters,
+    values,
+    saved: {
+      config,
+      files: {
+        'preprocessor_config.json': `${JSON.stringify(processor, null, 2)}\n`,
+        'tokenizer.json': JSON.stringify(files.tokenizerJson),
+        'tokenizer_config.json': JSON.stringify(files.tokenizerConfig, null, 2),
+      },
+    },
+    stageNames: [stage.name],
+    moduleOf: (name) => (/^(vision_model|visual_projection)/.test(name) ? 'vision_model' : 'text_model'),
+    async prepareStage() {
+      return {
+        settings: stage,
+        objective,
+        totalSteps: stage.steps ?? 1000,
+        data: {
+          stepsPerEpoch: stage.steps ?? 1000,
+          batches: (step) =>
+            Array.from({ length: stage.accumulation }, (_, i) => {
+              const inputs = contrastiveBatch(seed, step * stage.accumulation + i, stage.batch_size, glyphs, tokenizer, options);
+              for (const name of ['region_scale', 'caption_scale'])
+                inputs[name].data[0] = (inputs[name].data[0] as number) / stage.accumulation;
+              return { inputs, tokens: stage.batch_size * patches };
+            }),
+        },
+      };
+    },
+    async evaluate() {
+      const splits = { 'unseen-scenes': options.artists, 'unseen-artist': [data.held_out_artist] };
+      const scores: Scores = {};
+      for (const [split, artists] of Object.entries(splits))
+        scores[split] = { name: await zeroShotNames(engine, config, values, glyphs, tokenizer, { ...options, artists }, seed, split) };
+      return scores;
+    },
+  };
+}
+
+/** Names each drawing of plain scenes with the nearest of all names. */
+async function zeroShotNames(
+  engine: Engine,
+  config: ClipConfig,
+  values: ReadonlyMap<string, Float32Array>,
+  glyphs: EmojiGlyphs,
+  tokenizer: Tokenizer,
+  options: ContrastiveOptions,
+  seed: number,
+  split: string,
+): Promise<TaskScore> {
+  const parameters = new Parameters();
+  const regions = regionEmbeds(parameters, config, visionHidden(parameters, config), regionSlots);
+  const similarity = matmul(regions, textEmbeds(parameters, config, 'name', 'names'), { transB: true });
+  const constants = new Map(parameters.list().map(({ name, dims }) => [name, float32(values.get(name)!, dims)]));
+  const program = await engine.compile({ similarity }, { constants });
+  const { concepts, imageSize, patchSize } = options;
+  const names = textInputs(
+    tokenizer,
+    'name',
+    concepts.map((concept) => glyphs.concepts[concept].name),
+  );
+  const correct: boolean[] = [];
+  for (let start = 0; start < EVALUATION_SCENES; start += 50) {
+    const scenes = Array.from({ length: 50 }, (_, i) =>
+      sampleScene(createRandom(seed, 'zero-shot', split, start + i), glyphs, { concepts, artists: options.artists, size: imageSize }),
+    );
+    const inputs = regionInputs(scenes, (concept) => concepts.indexOf(concept), imageSize, patchSize);
+    const labels = inputs.region_labels.data as Int32Array;
+    const { region_labels: _, ...regionFeeds } = inputs;
+    const pixels = pixelInputs(
+      scenes.map((scene) => renderScene(scene, glyphs)),
+      imageSize,
+      options.mean,
+      options.std,
+    );
+    const rows = (await program.run({ pixel_values: pixels, ...regionFeeds, ...names })).similarity.data as Float32Array;
+    labels.forEach((label, i) => {
+      const row = rows.subarray(i * concepts.length, (i + 1) * concepts.length);
+      correct.push(row.every((value) => value <= row[label]));
+    });
+  }
+  await program.dispose();
+  const right = correct.filter(Boolean).length;
+  const { low, high } = wilsonInterval(right, correct.length);
+  const chance = 1 / concepts.length;
+  return {
+    accuracy: right / correct.length,
+    ciLow: low,
+    ciHigh: high,
+    n: correct.length,
+    correct: right,
+    majority: chance,
+    majorityFrom: 'training',
+    random: chance,
+  };
+}

@@ -1,0 +1,76 @@
+// Loading and saving models as Hugging Face folders: config checked by its schema, tensors by name and shape.
+
+import { join } from 'node:path';
+import type { z } from 'zod';
+import { UserError } from '../errors.ts';
+import type { ImageProcessorConfig } from '../images/processor.ts';
+import type { Parameter } from '../nn/parameters.ts';
+import { type Checkpoint, openCheckpoint } from '../weights/checkpoint.ts';
+
+/** preprocessor_config.json of LLaVA-1.5 at another size: pad to a square in the mean colour, resize, CLIP's mean and deviation. */
+export function imageProcessorFor(size: number) {
+  return {
+    image_processor_type: 'CLIPImageProcessor',
+    processor_class: 'LlavaProcessor',
+    do_pad: true,
+    do_resize: true,
+    size: { shortest_edge: size },
+    resample: 3,
+    do_center_crop: true,
+    crop_size: { height: size, width: size },
+    do_rescale: true,
+    rescale_factor: 1 / 255,
+    do_normalize: true,
+    image_mean: [0.48145466, 0.4578275, 0.40821073],
+    image_std: [0.26862954, 0.26130258, 0.27577711],
+    do_convert_rgb: true,
+  } satisfies Partial<ImageProcessorConfig> & Record<string, unknown>;
+}
+
+/** A value checked by a schema; the first problem as one sentence that names `file` and field. */
+export function checkConfig<T extends z.ZodType>(schema: T, value: unknown, file: string): z.output<T> {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const [{ path, message }] = parsed.error.issues;
+  throw new UserError(`${file}: ${path.join('.') || 'the file'}: ${message}`);
+}
+
+/**
+ * Values of `parameters` from a checkpoint. `rename` gives the name in the file, where it differs. A missing tensor or another shape
+ * is a UserError that names folder and tensor.
+ */
+export async function readParameters(
+  checkpoint: Checkpoint,
+  parameters: readonly Parameter[],
+  rename: (name: string) => string = (name) => name,
+): Promise<Map<string, Float32Array>> {
+  const values = new Map<string, Float32Array>();
+  for (const { name, dims } of parameters) {
+    const stored = storedName(checkpoint, rename(name));
+    const shape = checkpoint.shape(stored);
+    if (shape.join() !== dims.join())
+      throw new UserError(`${checkpoint.dir}: ${stored} has shape [${shape.join(', ')}], but config.json asks for [${dims.join(', ')}]`);
+    values.set(name, await checkpoint.float32(stored));
+  }
+  return values;
+}
+
+/** transformers 5 leaves `vision_model.` out of the names it saves for CLIP inside LLaVA; hub files have it. Both are read. */
+function storedName(checkpoint: Checkpoint, name: string): string {
+  const short = name.replace('vision_tower.vision_model.', 'vision_tower.');
+  return !checkpoint.has(name) && checkpoint.has(short) ? short : name;
+}
+
+/** Opens `dir`, checks its config, and hands both to `body`; the files are closed afterwards. */
+export async function withCheckpoint<T extends z.ZodType, R>(
+  dir: string,
+  schema: T,
+  body: (config: z.output<T>, checkpoint: Checkpoint) => Promise<R>,
+): Promise<R> {
+  const checkpoint = await openCheckpoint(dir);
+  try {
+    return await body(checkConfig(schema, checkpoint.config, join(dir, 'config.json')), checkpoint);
+  } finally {
+    await checkpoint.close();
+  }
+}

@@ -1,0 +1,294 @@
+// A run: recipe to run folder. Stages are trained one after the other, each saved as a Hugging Face folder with the optimiser's state;
+// a run that is killed goes on from its last checkpoint as if it had never stopped.
+
+import { existsSync, writeFileSync } from 'node:fs';
+import { createOrtEngine } from '../engine/ort.ts';
+import { UserError } from '../errors.ts';
+import type { Scores } from '../evaluate/samples.ts';
+import { openCheckpoint, readJsonFile, saveCheckpoint } from '../weights/checkpoint.ts';
+import { openSafetensors, type StoredTensor } from '../weights/safetensors.ts';
+import { type MetricEvent, type NewMetricEvent, openMetrics, truncateMetrics } from './metrics.ts';
+import type { OptimizerSlot } from './optimizer.ts';
+import { readParameters } from './pretrained.ts';
+import { type Recipe, recipeToYaml } from './recipe.ts';
+import { openRunFolder, type RunFolder, type RunSummary, type StageSummary, writeSummary } from './run-folder.ts';
+import { warmupStepsOf } from './schedule.ts';
+import { createStatus, peakRssMb, type Status } from './status.ts';
+import type { Task, TaskContext } from './task.ts';
+import { openTensorboard } from './tensorboard.ts';
+import { type StepReport, trainStage } from './trainer.ts';
+
+export interface TrainOptions {
+  recipe: Recipe;
+  /** Name of the run in its report. */
+  title: string;
+  /** The run folder, and what to do when it holds a run: see `openRunFolder`. */
+  out: string;
+  mode: 'new' | 'overwrite' | 'resume';
+  /** Aborted at Ctrl-C: the step is finished, a checkpoint saved and `signal.reason` thrown. */
+  signal: AbortSignal;
+  /** When the command began, by performance.now(); counts into wallSeconds. */
+  startedAt?: number;
+}
+
+/** trainer_state.json of a checkpoint. */
+interface TrainerState {
+  stage: string;
+  step: number;
+  totalSteps: number;
+  /** Time spent in the stage, over all sittings. */
+  seconds: number;
+  firstLoss: number;
+  lastLoss: number;
+}
+
+const STATE_FILE = 'trainer_state.json';
+const OPTIMIZER_FILE = 'optimizer.safetensors';
+
+/** A task's module is loaded only when a recipe asks for it. */
+async function createTask(recipe: Recipe, context: TaskContext): Promise<Task> {
+  if (recipe.task === 'contrastive') return (await import('./contrastive.ts')).contrastiveTask(recipe, context);
+  throw new Error('later');
+}
+
+/** Runs a recipe to its end and returns its summary; the run folder holds everything else. */
+export async function train(options: TrainOptions): Promise<RunSummary> {
+  const { recipe, out, mode, signal } = options;
+  const startedAt = options.startedAt ?? performance.now();
+  const folder = openRunFolder(out, mode);
+  if (mode !== 'resume') writeFileSync(folder.recipe, recipeToYaml(recipe));
+  const status = createStatus();
+  try {
+    const task = await createTask(recipe, { engine: createOrtEngine(), status, out, signal });
+    const resumed = await restore(task, folder);
+    const past = truncateMetrics(folder.metrics, {
+      finishedStages: resumed.finished.map(({ name }) => name),
+      stage: resumed.state?.stage ?? '',
+      step: resumed.state?.step ?? 0,
+    });
+    const log = openLog(folder, past);
+    const stages = [...resumed.finished];
+    for (let index = stages.length; index < task.stageNames.length; index++)
+      stages.push(
+        await runStage(task, index, { folder, log, status, signal, resumed: index === resumed.finished.length ? resumed : undefined }),
+      );
+    signal.throwIfAborted();
+    let scores: Scores = {};
+    if (task.evaluate) {
+      status.note('evaluating');
+      const began = performance.now();
+      scores = await task.evaluate();
+      log.write({
+        type: 'evaluation',
+        stage: stages.at(-1)?.name ?? '',
+        step: stages.at(-1)?.steps ?? 0,
+        seconds: (performance.now() - began) / 1000,
+        scores,
+      });
+    }
+    const earlier = past.length > 0 ? resumed.finished.reduce((sum, { seconds }) => sum + seconds, 0) + (resumed.state?.seconds ?? 0) : 0;
+    const summary: RunSummary = { wallSeconds: (performance.now() - startedAt) / 1000 + earlier, peakRssMb: peakRssMb(), stages, scores };
+    writeSummary(folder, summary);
+    const { writeReport } = await import('./report.ts');
+    writeReport(folder.report, {
+      title: options.title,
+      recipe: recipeToYaml(recipe),
+      metrics: log.events,
+      summary,
+      gallery: (await task.gallery?.()) ?? [],
+    });
+    log.close();
+    return summary;
+  } finally {
+    status.close();
+  }
+}
+
+interface Log {
+  events: MetricEvent[];
+  write(event: NewMetricEvent): void;
+  close(): void;
+}
+
+function openLog(folder: RunFolder, past: MetricEvent[]): Log {
+  const metrics = openMetrics(folder.metrics);
+  const tensorboard = openTensorboard(folder.path, past);
+  const events = [...past];
+  return {
+    events,
+    write(event) {
+      const timed = metrics.write(event);
+      tensorboard.write(timed);
+      events.push(timed);
+    },
+    close() {
+      metrics.close();
+      tensorboard.close();
+    },
+  };
+}
+
+// === Checkpoints ===
+
+async function save(task: Task, dir: string, state: TrainerState, slots: readonly OptimizerSlot[] | undefined): Promise<void> {
+  const tensors = new Map(task.parameters.map(({ name, dims }) => [name, { shape: [...dims], data: task.values.get(name)! }]));
+  const moments = new Map<string, StoredTensor>();
+  for (const { name, dims, mean, square } of slots ?? [])
+    for (const [kind, data] of Object.entries({ mean, square }))
+      moments.set(`${name}.${kind}`, {
+        dtype: 'F32',
+        shape: [...dims],
+        data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
+      });
+  await saveCheckpoint(dir, {
+    ...task.saved,
+    tensors,
+    dtype: 'F32',
+    files: { ...task.saved.files, [STATE_FILE]: `${JSON.stringify(state, null, 2)}\n` },
+    tensorFiles: slots ? { [OPTIMIZER_FILE]: moments } : {},
+  });
+}
+
+interface Resumed {
+  finished: StageSummary[];
+  /** The stage in progress. */
+  state?: TrainerState;
+  slots?: OptimizerSlot[];
+}
+
+/** Finds where a run stands and loads its values into the task. */
+async function restore(task: Task, folder: RunFolder): Promise<Resumed> {
+  const finished: StageSummary[] = [];
+  for (const name of task.stageNames) {
+    const dir = folder.checkpoint(name);
+    if (!existsSync(dir)) break;
+    const state = (await readJsonFile(`${dir}/${STATE_FILE}`)) as TrainerState;
+    const checkpoint = await openCheckpoint(dir);
+    try {
+      for (const [parameter, data] of await readParameters(checkpoint, task.parameters)) task.values.get(parameter)!.set(data);
+    } finally {
+      await checkpoint.close();
+    }
+    if (state.step < state.totalSteps) return { finished, state, slots: await readMoments(`${dir}/${OPTIMIZER_FILE}`, task) };
+    finished.push({ name, seconds: state.seconds, steps: state.step, firstLoss: state.firstLoss, lastLoss: state.lastLoss });
+  }
+  return { finished };
+}
+
+async function readMoments(path: string, task: Task): Promise<OptimizerSlot[]> {
+  const file = await openSafetensors(path);
+  try {
+    const slots: OptimizerSlot[] = [];
+    const read = async (name: string) => {
+      const { data } = await file.read(name);
+      return new Float32Array(data.buffer, data.byteOffset, data.byteLength / 4);
+    };
+    for (const { name, dims } of task.parameters)
+      if (file.names.includes(`${name}.mean`))
+        slots.push({ name, dims, values: task.values.get(name)!, mean: await read(`${name}.mean`), square: await read(`${name}.square`) });
+    return slots;
+  } finally {
+    await file.close();
+  }
+}
+
+// === One stage ===
+
+interface StageContext {
+  folder: RunFolder;
+  log: Log;
+  status: Status;
+  signal: AbortSignal;
+  resumed?: Resumed;
+}
+
+async function runStage(task: Task, index: number, { folder, log, status, signal, resumed }: StageContext): Promise<StageSummary> {
+  signal.throwIfAborted();
+  const name = task.stageNames[index];
+  const began = performance.now();
+  const { settings, objective, data, totalSteps } = await task.prepareStage(index);
+  const modules: readonly string[] = settings.train;
+  const unknown = modules.find((module) => !objective.parameters.list().some((parameter) => task.moduleOf(parameter.name) === module));
+  if (unknown) throw new UserError(`stage ${name}: nothing to train in ${unknown}`);
+  const rates = settings.lr_by_module as Partial<Record<string, number>>;
+  const dir = folder.checkpoint(name);
+  const state: TrainerState = resumed?.state ?? {
+    stage: name,
+    step: 0,
+    totalSteps,
+    seconds: 0,
+    firstLoss: Number.NaN,
+    lastLoss: Number.NaN,
+  };
+  const secondsBefore = state.seconds;
+  const window = { loss: 0, steps: 0, tokens: 0, since: performance.now(), metrics: {} as Record<string, number> };
+
+  const onStep = async (report: StepReport) => {
+    state.step = report.step;
+    state.seconds = secondsBefore + (performance.now() - began) / 1000;
+    if (Number.isNaN(state.firstLoss)) state.firstLoss = report.loss;
+    window.loss += report.loss;
+    window.steps++;
+    window.tokens += report.tokens;
+    for (const [key, value] of Object.entries(report.metrics)) window.metrics[key] = (window.metrics[key] ?? 0) + value;
+    const last = report.step === totalSteps;
+    const logged = last || report.step % settings.log_every === 0;
+    const tokensPerSecond = (window.tokens / (performance.now() - window.since)) * 1000;
+    const learningRate = settings.lr * report.learningRateFactor;
+    status.update(
+      {
+        stage: name,
+        stageNumber: index + 1,
+        stageCount: task.stageNames.length,
+        step: report.step,
+        totalSteps,
+        loss: window.loss / window.steps,
+        learningRate,
+        tokensPerSecond,
+      },
+      logged,
+    );
+    if (logged) {
+      state.lastLoss = window.loss / window.steps;
+      const extra = Object.fromEntries(Object.entries(window.metrics).map(([key, value]) => [key, value / window.steps]));
+      log.write({
+        type: 'step',
+        stage: name,
+        step: report.step,
+        epoch: report.step / data.stepsPerEpoch,
+        loss: state.lastLoss,
+        learningRate,
+        gradNorm: report.gradNorm,
+        tokensPerSecond,
+        seconds: state.seconds,
+        ...(Object.keys(extra).length > 0 ? { extra } : {}),
+      });
+      Object.assign(window, { loss: 0, steps: 0, tokens: 0, since: performance.now(), metrics: {} });
+    }
+    if (!last && ((settings.save_every > 0 && report.step % settings.save_every === 0) || signal.aborted))
+      await save(task, dir, state, report.slots);
+    if (!last) signal.throwIfAborted();
+  };
+
+  await trainStage({
+    engine: task.engine,
+    objective,
+    values: task.values,
+    trainable: (parameter) => modules.includes(task.moduleOf(parameter)),
+    learningRate: (parameter) => rates[task.moduleOf(parameter)] ?? settings.lr,
+    schedule: {
+      kind: settings.schedule,
+      totalSteps,
+      warmupSteps: settings.warmup_steps ?? warmupStepsOf(totalSteps, settings.warmup_ratio),
+      floor: settings.min_lr_ratio,
+    },
+    optimizer: { betas: settings.betas, eps: settings.eps, weightDecay: settings.weight_decay, maxGradNorm: settings.max_grad_norm },
+    data,
+    start: resumed?.state ? { step: resumed.state.step, slots: resumed.slots ?? [] } : undefined,
+    onStep,
+  });
+  state.seconds = secondsBefore + (performance.now() - began) / 1000;
+  await save(task, dir, state, undefined);
+  log.write({ type: 'stage', stage: name, step: totalSteps, seconds: state.seconds, firstLoss: state.firstLoss, lastLoss: state.lastLoss });
+  return { name, seconds: state.seconds, steps: totalSteps, firstLoss: state.firstLoss, lastLoss: state.lastLoss };
+}
