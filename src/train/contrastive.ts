@@ -21,7 +21,7 @@ import { createRandom } from '../random.ts';
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import { readTokenizerFiles } from '../weights/tokenizer-files.ts';
 import { contrastiveObjective, regionEmbeds, textEmbeds, visionHidden } from './objectives.ts';
-import { imageProcessorFor } from './pretrained.ts';
+import { imageProcessorFor, tokenizerFilesOf } from './pretrained.ts';
 import type { ContrastiveRecipe } from './recipe.ts';
 import type { Task, TaskContext } from './task.ts';
 
@@ -70,8 +70,7 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: Tas
       config,
       files: {
         'preprocessor_config.json': `${JSON.stringify(processor, null, 2)}\n`,
-        'tokenizer.json': JSON.stringify(files.tokenizerJson),
-        'tokenizer_config.json': JSON.stringify(files.tokenizerConfig, null, 2),
+        ...tokenizerFilesOf(files),
       },
     },
     stageNames: [stage.name],

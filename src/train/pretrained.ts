@@ -6,6 +6,7 @@ import { UserError } from '../errors.ts';
 import type { ImageProcessorConfig } from '../images/processor.ts';
 import type { Parameter } from '../nn/parameters.ts';
 import { type Checkpoint, openCheckpoint } from '../weights/checkpoint.ts';
+import type { TokenizerFiles } from '../weights/tokenizer-files.ts';
 
 /** preprocessor_config.json of LLaVA-1.5 at another size: pad to a square in the mean colour, resize, CLIP's mean and deviation. */
 export function imageProcessorFor(size: number) {
@@ -25,6 +26,14 @@ export function imageProcessorFor(size: number) {
     image_std: [0.26862954, 0.26130258, 0.27577711],
     do_convert_rgb: true,
   } satisfies Partial<ImageProcessorConfig> & Record<string, unknown>;
+}
+
+/** Tokenizer files as further files of a saved folder. */
+export function tokenizerFilesOf({ tokenizerJson, tokenizerConfig }: TokenizerFiles): Record<string, string> {
+  return {
+    'tokenizer.json': JSON.stringify(tokenizerJson),
+    'tokenizer_config.json': `${JSON.stringify(tokenizerConfig, null, 2)}\n`,
+  };
 }
 
 /** A value checked by a schema; the first problem as one sentence that names `file` and field. */

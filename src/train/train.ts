@@ -48,7 +48,7 @@ const OPTIMIZER_FILE = 'optimizer.safetensors';
 /** A task's module is loaded only when a recipe asks for it. */
 async function createTask(recipe: Recipe, context: TaskContext): Promise<Task> {
   if (recipe.task === 'contrastive') return (await import('./contrastive.ts')).contrastiveTask(recipe, context);
-  throw new Error('later');
+  return (await import('./language-model.ts')).languageModelTask(recipe as never, context);
 }
 
 /** Runs a recipe to its end and returns its summary; the run folder holds everything else. */

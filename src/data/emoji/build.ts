@@ -48,7 +48,7 @@ export interface EmojiDataset {
 }
 
 /** One entry of a LLaVA JSON file, with our extra fields. */
-interface Entry {
+export interface Entry {
   id: string;
   image: string;
   task: string;
@@ -147,7 +147,8 @@ function leastAsked(
   return chosen;
 }
 
-function questionsAbout(
+/** Training or evaluation questions about scenes: existence twice, count, names, category and colour where they can be asked. */
+export function questionsAbout(
   seed: number,
   split: string,
   scenes: readonly Scene[],

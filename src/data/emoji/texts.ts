@@ -1,0 +1,90 @@
+// Text to pretrain the language model on: WordNet glosses, and the questions and captions of the pictures with the scene written out
+// in words where the image will stand. A model that has learnt to answer from a context gives the connector something to map onto.
+
+import { readFile } from 'node:fs/promises';
+import { gunzipSync } from 'node:zlib';
+import { createRandom, type Random } from '../../random.ts';
+import { encodeConversation, ignoreIndex } from '../../text/labels.ts';
+import { imageToken, type Tokenizer } from '../../text/tokenizer.ts';
+import type { EncodedSample } from '../packing.ts';
+import { questionsAbout } from './build.ts';
+import type { EmojiGlyphs } from './glyphs.ts';
+import { describeQuestion, sceneInWords } from './questions.ts';
+import { sampleScene } from './scene.ts';
+
+export type TextSource = 'glosses' | 'captions' | 'questions-in-words';
+
+const glossFile = new URL('../../../assets/text/glosses.txt.gz', import.meta.url);
+
+/** The glosses, one sentence each. */
+export async function loadGlosses(): Promise<string[]> {
+  return gunzipSync(await readFile(glossFile))
+    .toString('utf8')
+    .split('\n')
+    .filter((line) => line !== '');
+}
+
+export interface TextOptions {
+  glyphs: EmojiGlyphs;
+  tokenizer: Tokenizer;
+  glosses: readonly string[];
+  /** Concepts that scenes show and questions name. */
+  concepts: readonly number[];
+  artists: readonly string[];
+  mixture: readonly { source: TextSource; weight: number }[];
+}
+
+function glossSample(random: Random, { glosses, tokenizer }: TextOptions, id: string): EncodedSample {
+  const inputIds = [tokenizer.bosTokenId, ...tokenizer.encode(random.pick(glosses)), tokenizer.eosTokenId];
+  return { id, inputIds, labels: [ignoreIndex, ...inputIds.slice(1)], prefixLength: 0, images: [] };
+}
+
+/** The samples about one scene. They share the tokens up to the first that differs, so that packing reads the scene once. */
+function sceneSamples(random: Random, seed: number, source: TextSource, options: TextOptions, id: string): EncodedSample[] {
+  const { glyphs, tokenizer, concepts, artists } = options;
+  const scene = sampleScene(random, glyphs, { concepts, artists });
+  const words = sceneInWords(scene, glyphs);
+  const names = { all: concepts, popular: [], kinds: ['random', 'adversarial'] as const };
+  const conversations =
+    source === 'captions'
+      ? [describeQuestion(scene, glyphs, 'any', random)].map(({ question, answer }) => [
+          { from: 'human' as const, value: `${imageToken}\n${question}` },
+          { from: 'gpt' as const, value: answer },
+        ])
+      : questionsAbout(seed, id, [scene], glyphs, names, true, 'any').map((entry) => entry.conversations);
+  const encoded = conversations.map(([human, gpt]) =>
+    encodeConversation(tokenizer, [{ ...human, value: human.value.replace(imageToken, words) }, gpt], { imageTokens: 0, sampleId: id }),
+  );
+  const firstAnswer = Math.min(...encoded.map(({ labels }) => labels.findIndex((label) => label !== ignoreIndex)));
+  let prefixLength = 0;
+  if (encoded.length > 1) {
+    const [first] = encoded;
+    while (prefixLength < firstAnswer && encoded.every(({ inputIds }) => inputIds[prefixLength] === first.inputIds[prefixLength]))
+      prefixLength++;
+  }
+  return encoded.map(({ inputIds, labels }) => ({ id, inputIds, labels, prefixLength, images: [id] }));
+}
+
+function pickSource(random: Random, mixture: TextOptions['mixture']): TextSource {
+  let ticket = random.uniform() * mixture.reduce((sum, { weight }) => sum + weight, 0);
+  for (const { source, weight } of mixture) {
+    if (ticket < weight) return source;
+    ticket -= weight;
+  }
+  return mixture[mixture.length - 1].source;
+}
+
+/** Samples of about `tokens` tokens in all for step `step`: a pure function of seed and step. */
+export function textBatch(seed: number, step: number, tokens: number, options: TextOptions): EncodedSample[] {
+  const random = createRandom(seed, 'texts', step);
+  const samples: EncodedSample[] = [];
+  for (let length = 0, item = 0; length < tokens; item++) {
+    const source = pickSource(random, options.mixture);
+    const id = `${step}-${item}`;
+    const group = source === 'glosses' ? [glossSample(random, options, id)] : sceneSamples(random, seed, source, options, id);
+    const [{ prefixLength }] = group;
+    length += prefixLength + group.reduce((sum, { inputIds }) => sum + inputIds.length - prefixLength, 0);
+    samples.push(...group);
+  }
+  return samples;
+}

@@ -1,0 +1,71 @@
+// Pretraining of a Gemma on text (recipe task `language-model`).
+
+import { loadEmojiGlyphs } from '../data/emoji/glyphs.ts';
+import { splitConcepts } from '../data/emoji/split.ts';
+import { loadGlosses, textBatch } from '../data/emoji/texts.ts';
+import { packSamples } from '../data/packing.ts';
+import { float32 } from '../engine/engine.ts';
+import { gemmaConfigSchema } from '../models/gemma.ts';
+import { initialise } from '../nn/parameters.ts';
+import { createRandom } from '../random.ts';
+import { createTokenizer } from '../text/tokenizer.ts';
+import { readTokenizerFiles } from '../weights/tokenizer-files.ts';
+import { languageModelObjective } from './objectives.ts';
+import { tokenizerFilesOf } from './pretrained.ts';
+import type { LanguageModelRecipe } from './recipe.ts';
+import type { Task, TaskContext } from './task.ts';
+
+export async function languageModelTask(recipe: LanguageModelRecipe, { engine }: TaskContext): Promise<Task> {
+  const { seed, model, data } = recipe;
+  const files = await readTokenizerFiles(model.tokenizer);
+  const tokenizer = createTokenizer(files.tokenizerJson, files.tokenizerConfig);
+  const config = gemmaConfigSchema.parse({
+    architectures: ['GemmaForCausalLM'],
+    ...model.text_config,
+    // <image> lies behind the last row and is never looked up
+    vocab_size: tokenizer.imageTokenId,
+    pad_token_id: tokenizer.padTokenId,
+    bos_token_id: tokenizer.bosTokenId,
+    eos_token_id: tokenizer.eosTokenId,
+  });
+  const glyphs = await loadEmojiGlyphs();
+  const options = {
+    glyphs,
+    tokenizer,
+    glosses: await loadGlosses(),
+    concepts: splitConcepts(glyphs).seen,
+    artists: glyphs.artists.filter((artist) => artist !== data.held_out_artist),
+    mixture: data.mixture,
+  };
+  const objective = languageModelObjective(config);
+  const parameters = objective.parameters.list();
+  const values = new Map(parameters.map((parameter) => [parameter.name, initialise(parameter, createRandom(seed, parameter.name))]));
+  const [stage] = recipe.stages;
+  const totalSteps = stage.steps ?? 1000;
+  return {
+    engine,
+    parameters,
+    values,
+    saved: { config, files: tokenizerFilesOf(files) },
+    stageNames: [stage.name],
+    moduleOf: () => 'language_model',
+    async prepareStage() {
+      return {
+        settings: stage,
+        objective,
+        totalSteps,
+        data: {
+          // text is made afresh at each step: the whole stage is one pass
+          stepsPerEpoch: totalSteps,
+          batches: (step) => {
+            const batches = Array.from({ length: stage.accumulation }, (_, i) =>
+              packSamples(textBatch(seed, step * stage.accumulation + i, stage.batch_size * stage.max_length, options), stage.max_length),
+            );
+            const labels = batches.reduce((sum, { inputs }) => sum + inputs.labels.data.length, 0);
+            return batches.map(({ inputs, tokens }) => ({ inputs: { ...inputs, loss_scale: float32([1 / labels], []) }, tokens }));
+          },
+        },
+      };
+    },
+  };
+}
