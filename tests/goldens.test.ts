@@ -1,0 +1,512 @@
+// Fidelity: the tiny models of tests/reference (PyTorch and Hugging Face transformers) come in through the ordinary checkpoint path and must
+// give the same outputs, losses and gradients. Errors of gradients are relative to the largest magnitude of their tensor.
+
+import { fileURLToPath } from 'node:url';
+import { describe, expect, test } from 'vitest';
+import type { z } from 'zod';
+import { float32, int32, type Value } from '../src/engine/engine.ts';
+import { createOrtEngine } from '../src/engine/ort.ts';
+import { evaluateReference, type ReferenceValue } from '../src/engine/reference.ts';
+import { linearCrossEntropy } from '../src/graph/composites.ts';
+import { grad } from '../src/graph/grad.ts';
+import { exp, flattenLeading, gather, matmul, mul, reduceSum } from '../src/graph/primitives.ts';
+import { input, type Tensor } from '../src/graph/tensor.ts';
+import { clipConfigSchema, clipImageEmbeds, clipLogitScale, clipTextEmbeds, clipVision } from '../src/models/clip.ts';
+import { embeddingWeight, embedTokens, gemma, gemmaConfigSchema } from '../src/models/gemma.ts';
+import {
+  causalBias,
+  type LlavaConfig,
+  llavaConfigSchema,
+  llavaText,
+  packedBias,
+  projectFeatures,
+  visionFeatures,
+} from '../src/models/llava.ts';
+import { type Parameter, Parameters } from '../src/nn/parameters.ts';
+import { createRandom } from '../src/random.ts';
+import { contrastiveObjective, languageModelObjective, llavaObjective, type Objective } from '../src/train/objectives.ts';
+import { adamWStep, createSlot } from '../src/train/optimizer.ts';
+import { readParameters, withCheckpoint } from '../src/train/pretrained.ts';
+import { readJsonFile } from '../src/weights/checkpoint.ts';
+import { openSafetensors } from '../src/weights/safetensors.ts';
+
+const TOLERANCE = 1e-4;
+const GRADIENT_TOLERANCE = 1e-3;
+const OUTPUT = 'output.';
+const engine = createOrtEngine({ threads: 1 });
+
+// === Reading goldens ===
+
+type Tensors = Record<string, Value>;
+
+const folderOf = (name: string) => fileURLToPath(new URL(`./reference/goldens/${name}`, import.meta.url));
+
+/** All tensors of a golden file; 64-bit integers as int32, which is what our graphs take. */
+async function readGolden(name: string, fileName: string): Promise<Tensors> {
+  const file = await openSafetensors(`${folderOf(name)}/${fileName}.safetensors`);
+  try {
+    const tensors: Tensors = {};
+    for (const tensor of file.names) {
+      const { dtype, shape, data } = await file.read(tensor);
+      const bytes = data.slice().buffer;
+      tensors[tensor] =
+        dtype === 'I64' ? int32(Int32Array.from(new BigInt64Array(bytes), Number), shape) : float32(new Float32Array(bytes), shape);
+    }
+    return tensors;
+  } finally {
+    await file.close();
+  }
+}
+
+/** Runs graphs on ONNX Runtime with parameters from the golden's own folder. */
+async function runGolden<T extends z.ZodType>(
+  name: string,
+  schema: T,
+  build: (config: z.output<T>, p: Parameters) => Record<string, Tensor>,
+  inputs: Tensors,
+): Promise<Tensors> {
+  return withCheckpoint(folderOf(name), schema, async (config, checkpoint) => {
+    const parameters = new Parameters();
+    const outputs = build(config, parameters);
+    const values = await readParameters(checkpoint, parameters.list());
+    return runGraph(outputs, parameters.list(), values, inputs);
+  });
+}
+
+async function runGraph(
+  outputs: Record<string, Tensor>,
+  parameters: readonly Parameter[],
+  values: ReadonlyMap<string, Float32Array>,
+  inputs: Tensors,
+) {
+  // a gradient bears its parameter's name, which is an input's already
+  const program = await engine.compile(Object.fromEntries(Object.entries(outputs).map(([name, tensor]) => [OUTPUT + name, tensor])));
+  try {
+    const results = await program.run({ ...parameterFeeds(parameters, values), ...inputs });
+    return Object.fromEntries(Object.entries(results).map(([name, value]) => [name.slice(OUTPUT.length), value]));
+  } finally {
+    await program.dispose();
+  }
+}
+
+const parameterFeeds = (parameters: readonly Parameter[], values: ReadonlyMap<string, Float32Array>): Tensors =>
+  Object.fromEntries(parameters.map(({ name, dims }) => [name, float32(values.get(name)!, dims)]));
+
+/** Loss and the gradient of every parameter of an objective, gradients under the parameters' names. */
+function lossAndGradients({ loss, parameters }: Pick<Objective, 'loss' | 'parameters'>): Record<string, Tensor> {
+  const list = parameters.list();
+  const gradients = grad(
+    loss,
+    list.map(({ tensor }) => tensor),
+  );
+  return { loss, ...Object.fromEntries(list.map(({ name }, i) => [name, gradients[i]])) };
+}
+
+// === Comparing ===
+
+const maxMagnitude = ({ data }: Value) => (data as Float32Array).reduce((max, v) => Math.max(max, Math.abs(v)), 0);
+
+/** Largest absolute difference. */
+function maxDifference(actual: Value, expected: Value): number {
+  expect(actual.data.length).toBe(expected.data.length);
+  return (actual.data as Float32Array).reduce((max, v, i) => {
+    // Math.max lets NaN through
+    return Math.max(max, Math.abs(v - (expected.data[i] as number)));
+  }, 0);
+}
+
+function expectOutputs(label: string, actual: Tensors, expected: Tensors, names: readonly string[]) {
+  let worst = 0;
+  for (const name of names) {
+    const difference = maxDifference(actual[name], expected[name]);
+    expect(difference, `${label}: ${name}`).toBeLessThan(TOLERANCE);
+    worst = Math.max(worst, difference);
+  }
+  console.log(`${label}: worst absolute error of ${names.length} outputs ${worst.toExponential(1)}`);
+}
+
+/** In exact arithmetic a key's bias shifts all scores of a query alike and has no gradient: what is stored is rounding. */
+const hasNoGradient = (name: string) => name.endsWith('k_proj.bias');
+
+/** Every golden gradient against ours (or those that `covered` picks); returns and prints the worst relative error. */
+function expectGradients(label: string, actual: Tensors, expected: Tensors, covered: (name: string) => boolean = () => true): number {
+  const largest = Math.max(...Object.values(expected).map(maxMagnitude));
+  const names = Object.keys(expected).filter(covered);
+  expect(names.length).toBeGreaterThan(0);
+  let worst = { name: '', error: 0 };
+  for (const name of names) {
+    const scale = hasNoGradient(name) ? largest : maxMagnitude(expected[name]);
+    expect(scale, name).toBeGreaterThan(0);
+    const error = maxDifference(actual[name], expected[name]) / scale;
+    expect(error, `${label}: gradient of ${name}`).toBeLessThan(GRADIENT_TOLERANCE);
+    if (error > worst.error) worst = { name, error };
+  }
+  console.log(
+    `${label}: worst relative error of ${names.length} gradients against PyTorch autograd ${worst.error.toExponential(1)} (${worst.name})`,
+  );
+  return worst.error;
+}
+
+// === Inputs ===
+
+const HIDDEN_POSITION = 1 << 30;
+
+/** Positions that count from 0 in every row, and keys that padding hides, as transformers treats right-padded rows. */
+function positionsOf(mask: Value): Tensors {
+  const tokens = mask.dims[1];
+  const positions = Int32Array.from(mask.data as Int32Array, (_, i) => i % tokens);
+  const keys = positions.map((position, i) => (mask.data[i] ? position : HIDDEN_POSITION));
+  return { position_ids: int32(positions, mask.dims), key_positions: int32(keys, mask.dims) };
+}
+
+/** A padded batch as the packed rows of our objectives: padding is a sample of its own, without labels. */
+function packedInputs({ input_ids, attention_mask, labels }: Tensors): Tensors {
+  const tokens = input_ids.dims[1];
+  const labelRows = [...labels.data.keys()].filter((i) => i % tokens > 0 && labels.data[i] !== -100);
+  return {
+    input_ids,
+    position_ids: positionsOf(attention_mask).position_ids,
+    sample_ids: attention_mask,
+    branch_ids: int32(new Int32Array(input_ids.data.length), input_ids.dims),
+    label_rows: int32(
+      labelRows.map((i) => i - 1),
+      [labelRows.length],
+    ),
+    labels: int32(
+      labelRows.map((i) => labels.data[i] as number),
+      [labelRows.length],
+    ),
+    loss_scale: float32([1 / labelRows.length], []),
+  };
+}
+
+const ids = (name: string) => input(name, 'int32', ['batch', 'tokens']);
+const cacheBias = (positionIds: Tensor) => causalBias(positionIds, ids('key_positions'));
+
+// === Families ===
+
+describe.each(['gemma', 'gemma-mqa'])('%s', (name) => {
+  test('hidden states and logits, padded rows included', async () => {
+    const inputs = await readGolden(name, 'inputs');
+    const actual = await runGolden(
+      name,
+      gemmaConfigSchema,
+      (config, p) => {
+        const positionIds = ids('position_ids');
+        const inputsEmbeds = embedTokens(p, config, ids('input_ids'));
+        const { lastHidden, hiddenStates } = gemma(p, config, { inputsEmbeds, positionIds, attentionBias: cacheBias(positionIds) });
+        const states = Object.fromEntries(hiddenStates.map((state, i) => [`hidden_states.${i}`, state]));
+        return { logits: matmul(lastHidden, embeddingWeight(p, config), { transB: true }), ...states };
+      },
+      { input_ids: inputs.input_ids, ...positionsOf(inputs.attention_mask) },
+    );
+    const expected = await readGolden(name, 'outputs');
+    const { loss: _, ...outputs } = expected;
+    expectOutputs(name, actual, expected, Object.keys(outputs));
+  });
+
+  test('loss and the gradient of every parameter', async () => {
+    const packed = packedInputs(await readGolden(name, 'inputs'));
+    const { actual, names } = await withCheckpoint(folderOf(name), gemmaConfigSchema, async (config, checkpoint) => {
+      const objective = languageModelObjective(config);
+      const list = objective.parameters.list();
+      const values = await readParameters(checkpoint, list);
+      const results = await runGraph(lossAndGradients(objective), list, values, packed);
+      return { actual: results, names: list.map((parameter) => parameter.name) };
+    });
+    const expected = await readGolden(name, 'gradients');
+    expect(names.sort()).toEqual(Object.keys(expected).sort());
+    expectOutputs(`${name} loss`, actual, await readGolden(name, 'outputs'), ['loss']);
+    expectGradients(name, actual, expected);
+  });
+});
+
+describe('clip', () => {
+  const END = 98;
+
+  /** The golden's texts under a prefix of our text inputs; the end mask marks the first end token. */
+  function texts({ input_ids, attention_mask }: Tensors) {
+    const [count, tokens] = input_ids.dims;
+    const end = new Uint8Array(count * tokens);
+    for (let row = 0; row < count; row++) end[(input_ids.data as Int32Array).indexOf(END, row * tokens)] = 1;
+    return {
+      ids: input_ids,
+      mask: attention_mask,
+      positions: int32(
+        Array.from({ length: tokens }, (_, t) => t),
+        [1, tokens],
+      ),
+      end: { dtype: 'bool', dims: input_ids.dims, data: end } as Value,
+    };
+  }
+  const prefixed = (prefix: string, values: Tensors): Tensors =>
+    Object.fromEntries(Object.entries(values).map(([key, value]) => [`${prefix}_${key}`, value]));
+
+  const unit = ({ data, dims }: Value): Value => {
+    const width = dims[1];
+    return float32(
+      Float32Array.from(data as Float32Array, (v, i) => {
+        const row = (data as Float32Array).subarray(Math.floor(i / width) * width, (Math.floor(i / width) + 1) * width);
+        return v / Math.hypot(...row);
+      }),
+      dims,
+    );
+  };
+
+  test('vision hidden states, both embeddings and contrastive logits', async () => {
+    const golden = await readGolden('clip', 'inputs');
+    const actual = await runGolden(
+      'clip',
+      clipConfigSchema,
+      (config, p) => {
+        const states = clipVision(p, config.vision_config, input('pixel_values', 'float32', ['images', 3, 24, 24]));
+        const row = (name: string) => input(name, 'int32', ['texts', 'tokens']);
+        return {
+          ...Object.fromEntries(states.map((state, i) => [`vision_hidden_states.${i}`, state])),
+          image_embeds: clipImageEmbeds(p, config, states.at(-1)!),
+          text_embeds: clipTextEmbeds(p, config, {
+            inputIds: row('text_ids'),
+            attentionMask: row('text_mask'),
+            positionIds: input('text_positions', 'int32', [1, 'tokens']),
+            endMask: input('text_end', 'bool', ['texts', 'tokens']),
+          }),
+          temperature: exp(clipLogitScale(p, config)),
+        };
+      },
+      { pixel_values: golden.pixel_values, ...prefixed('text', texts(golden)) },
+    );
+    const expected = await readGolden('clip', 'outputs');
+    const images = unit(actual.image_embeds);
+    const captions = unit(actual.text_embeds);
+    const [temperature] = actual.temperature.data as Float32Array;
+    const [count, width] = images.dims;
+    const row = ({ data }: Value, i: number) => (data as Float32Array).subarray(i * width, (i + 1) * width);
+    const logits = Array.from({ length: count ** 2 }, (_, at) => {
+      const text = row(captions, at % count);
+      return temperature * row(images, Math.floor(at / count)).reduce((sum, v, k) => sum + v * text[k], 0);
+    });
+    const normalised = { ...actual, image_embeds: images, text_embeds: captions, logits_per_image: float32(logits, [count, count]) };
+    const states = Object.keys(expected).filter((name) => name.startsWith('vision_hidden_states'));
+    expect(states.length).toBe(4);
+    expectOutputs('clip', normalised, expected, [...states, 'image_embeds', 'text_embeds', 'logits_per_image']);
+  });
+
+  test('contrastive loss and the gradient of every parameter', async () => {
+    const golden = await readGolden('clip', 'inputs');
+    const captions = texts(golden);
+    const images = golden.pixel_values.dims[0];
+    // one region and one name of no weight: what is left is CLIP's own loss
+    const inputs = {
+      pixel_values: golden.pixel_values,
+      ...prefixed('caption', captions),
+      ...prefixed('name', captions),
+      caption_labels: int32([0, 1, 2], [images]),
+      caption_scale: float32([1 / (2 * images)], []),
+      region_weights: float32(new Float32Array(images * 16).fill(1 / 16), [images, 1, 16]),
+      region_rows: int32([0], [1]),
+      region_labels: int32([0], [1]),
+      region_scale: float32([0], []),
+    };
+    const { actual, names } = await withCheckpoint(folderOf('clip'), clipConfigSchema, async (config, checkpoint) => {
+      const objective = contrastiveObjective(config, 1);
+      const list = objective.parameters.list();
+      const results = await runGraph(lossAndGradients(objective), list, await readParameters(checkpoint, list), inputs);
+      return { actual: results, names: list.map((parameter) => parameter.name) };
+    });
+    const expected = await readGolden('clip', 'gradients');
+    expect(names.sort()).toEqual(Object.keys(expected).sort());
+    expectOutputs('clip loss', actual, await readGolden('clip', 'outputs'), ['loss']);
+    expectGradients('clip', actual, expected);
+  });
+});
+
+/** The whole model from pixels to loss, which training splits at the encoder's features. */
+function wholeLlava(config: LlavaConfig) {
+  const p = new Parameters();
+  const features = visionFeatures(p, config, input('pixel_values', 'float32', ['images', 3, 24, 24]));
+  const imageRows = projectFeatures(p, config, features);
+  const positionIds = ids('position_ids');
+  const attentionBias = packedBias({ positionIds, sampleIds: ids('sample_ids'), branchIds: ids('branch_ids') });
+  const { lastHidden } = llavaText(p, config, { inputIds: ids('input_ids'), positionIds, attentionBias, imageRows });
+  const weight = p.module('language_model', (p) => embeddingWeight(p, config.text_config));
+  const rows = gather(flattenLeading(lastHidden), input('label_rows', 'int32', ['labels']));
+  const losses = linearCrossEntropy(rows, weight, input('labels', 'int32', ['labels']));
+  return { parameters: p, loss: mul(reduceSum(losses, [0]), input('loss_scale', 'float32', [])) };
+}
+
+/** transformers 5 leaves `vision_model.` out of the names. */
+const shortNames = (tensors: Tensors): Tensors =>
+  Object.fromEntries(Object.entries(tensors).map(([name, value]) => [name.replace('vision_tower.vision_model.', 'vision_tower.'), value]));
+
+describe.each([
+  { suffix: '', scaled: false },
+  { suffix: '-scaled', scaled: true },
+])('llava, scale_image_features $scaled', ({ suffix, scaled }) => {
+  const schema = llavaConfigSchema.transform((config) => ({ ...config, scale_image_features: scaled }));
+  const label = `llava${suffix}`;
+
+  test('features, hidden states and logits', async () => {
+    const inputs = await readGolden('llava', 'inputs');
+    const actual = await runGolden(
+      'llava',
+      schema,
+      (config, p) => {
+        const features = visionFeatures(p, config, input('pixel_values', 'float32', ['images', 3, 24, 24]));
+        const imageRows = projectFeatures(p, config, features);
+        const positionIds = ids('position_ids');
+        const text = llavaText(p, config, {
+          inputIds: ids('input_ids'),
+          positionIds,
+          attentionBias: cacheBias(positionIds),
+          imageRows,
+        });
+        const weight = p.module('language_model', (p) => embeddingWeight(p, config.text_config));
+        return {
+          vision_features: features,
+          // the stored features are those of the projector itself
+          image_features: mul(imageRows, scaled ? 1 / Math.sqrt(config.text_config.hidden_size) : 1),
+          logits: matmul(text.lastHidden, weight, { transB: true }),
+          ...Object.fromEntries(text.hiddenStates.map((state, i) => [`hidden_states.${i}`, state])),
+        };
+      },
+      { input_ids: inputs.input_ids, pixel_values: inputs.pixel_values, ...positionsOf(inputs.attention_mask) },
+    );
+    const expected = await readGolden('llava', `outputs${suffix}`);
+    const { loss: _, ...outputs } = expected;
+    expectOutputs(label, actual, expected, Object.keys(outputs));
+  });
+
+  test('loss and the gradient of every parameter from pixels on', async () => {
+    const golden = await readGolden('llava', 'inputs');
+    const inputs = { ...packedInputs(golden), pixel_values: golden.pixel_values };
+    const { actual, names } = await withCheckpoint(folderOf('llava'), schema, async (config, checkpoint) => {
+      const whole = wholeLlava(config);
+      const list = whole.parameters.list();
+      const results = await runGraph(lossAndGradients(whole), list, await readParameters(checkpoint, list), inputs);
+      return { actual: results, names: list.map((parameter) => parameter.name) };
+    });
+    const expected = await readGolden('llava', `gradients${suffix}`);
+    expect(names.length).toBe(Object.keys(expected).length);
+    expectOutputs(`${label} loss`, actual, await readGolden('llava', `outputs${suffix}`), ['loss']);
+    expectGradients(label, shortNames(actual), expected);
+  });
+
+  test('the training objective gives the same from the features on', async () => {
+    const { vision_features: features, ...outputs } = await readGolden('llava', `outputs${suffix}`);
+    const packed = packedInputs(await readGolden('llava', 'inputs'));
+    const actual = await withCheckpoint(folderOf('llava'), schema, async (config, checkpoint) => {
+      const objective = llavaObjective(config);
+      const list = objective.parameters.list();
+      const values = await readParameters(checkpoint, list);
+      return runGraph(lossAndGradients(objective), list, values, { ...packed, image_features: features });
+    });
+    expectOutputs(`${label} objective`, actual, outputs, ['loss']);
+    expectGradients(
+      `${label} objective`,
+      actual,
+      await readGolden('llava', `gradients${suffix}`),
+      (name) => !name.startsWith('vision_tower'),
+    );
+  });
+});
+
+test('gradients on a tiny LLaVA against finite differences in float64', async () => {
+  const step = 1e-5;
+  const golden = await readGolden('llava', 'inputs');
+  const inputs = { ...packedInputs(golden), pixel_values: golden.pixel_values };
+  await withCheckpoint(folderOf('llava'), llavaConfigSchema, async (config, checkpoint) => {
+    const whole = wholeLlava(config);
+    const list = whole.parameters.list();
+    const values = await readParameters(checkpoint, list);
+    const gradients = await runGraph(lossAndGradients(whole), list, values, inputs);
+    const wide = ({ data, dims }: Value): ReferenceValue => ({ dims: [...dims], data: Float64Array.from(data as Float32Array) });
+    const feeds = Object.fromEntries(
+      Object.entries({ ...parameterFeeds(list, values), ...inputs }).map(([name, value]) => [name, wide(value)]),
+    );
+    const lossAt = (name: string, data: Float64Array) =>
+      evaluateReference({ loss: whole.loss }, { ...feeds, [name]: { ...feeds[name], data } }).loss.data[0];
+
+    const norms = new Map(list.map(({ name }) => [name, Math.hypot(...(gradients[name].data as Float32Array))]));
+    const largest = Math.max(...norms.values());
+    let worst = { name: '', error: 0 };
+    for (const { name } of list) {
+      const random = createRandom(11, name);
+      const { data } = feeds[name];
+      const direction = data.map(() => random.normal());
+      const moved = (by: number) => data.map((v, i) => v + by * direction[i]);
+      const numeric = (lossAt(name, moved(step)) - lossAt(name, moved(-step))) / (2 * step);
+      const analytic = (gradients[name].data as Float32Array).reduce((sum, g, i) => sum + g * direction[i], 0);
+      // the slope along a random direction is about as large as the gradient's norm
+      const error = Math.abs(numeric - analytic) / (hasNoGradient(name) ? largest : norms.get(name)!);
+      expect(error, `gradient of ${name}: ${analytic}, by differences ${numeric}`).toBeLessThan(GRADIENT_TOLERANCE);
+      if (error > worst.error) worst = { name, error };
+    }
+    console.log(
+      `llava: worst relative error of ${list.length} gradients against finite differences ${worst.error.toExponential(1)} (${worst.name})`,
+    );
+  });
+});
+
+test('adamw: five steps with clipping as torch.optim.AdamW and clip_grad_norm_ take them', async () => {
+  const inputs = await readGolden('adamw', 'inputs');
+  const outputs = await readGolden('adamw', 'outputs');
+  const settings = (await readJsonFile(`${folderOf('adamw')}/config.json`)) as {
+    betas: [number, number];
+    eps: number;
+    maxGradNorm: number;
+    learningRates: number[];
+  };
+  const names = ['linear.weight', 'linear.bias', 'stack'];
+  const slots = names.map((name) => {
+    const { dims, data } = inputs[`params.${name}`];
+    return createSlot(name, dims, (data as Float32Array).slice());
+  });
+  const options = { betas: settings.betas, eps: settings.eps, weightDecay: 0.1, maxGradNorm: settings.maxGradNorm };
+  settings.learningRates.forEach((rate, step) => {
+    const gradients = names.map((name) => inputs[`gradients.${step}.${name}`].data as Float32Array);
+    const norm = adamWStep(slots, gradients, step + 1, () => rate, options);
+    expect(norm).toBeCloseTo(outputs[`grad_norm.${step}`].data[0] as number, 5);
+    for (const { name, dims, values, mean, square } of slots) {
+      expect(maxDifference(float32(values, dims), outputs[`params.${step}.${name}`]), `${name} after step ${step}`).toBeLessThan(1e-6);
+      expect(maxDifference(float32(mean, dims), outputs[`exp_avg.${step}.${name}`])).toBeLessThan(1e-7);
+      expect(maxDifference(float32(square, dims), outputs[`exp_avg_sq.${step}.${name}`])).toBeLessThan(1e-7);
+    }
+  });
+});
+
+test('cross entropy: rows without a label are left out', async () => {
+  const { logits, labels } = await readGolden('cross_entropy', 'inputs');
+  const outputs = await readGolden('cross_entropy', 'outputs');
+  const gradients = await readGolden('cross_entropy', 'gradients');
+  const [, classes] = logits.dims;
+  const kept = [...labels.data.keys()].filter((row) => labels.data[row] !== -100);
+  const hidden = input('hidden', 'float32', ['rows', classes]);
+  // with the identity as the weight the hidden rows are the logits
+  const identity = input('identity', 'float32', [classes, classes]);
+  const losses = linearCrossEntropy(
+    gather(hidden, input('label_rows', 'int32', ['labels'])),
+    identity,
+    input('labels', 'int32', ['labels']),
+  );
+  const loss = mul(reduceSum(losses, [0]), 1 / kept.length);
+  const program = await engine.compile({ losses, loss, logits: grad(loss, [hidden])[0] });
+  const actual = await program.run({
+    hidden: logits,
+    identity: float32(
+      Float32Array.from({ length: classes ** 2 }, (_, i) => Number(i % (classes + 1) === 0)),
+      [classes, classes],
+    ),
+    label_rows: int32(kept, [kept.length]),
+    labels: int32(
+      kept.map((row) => labels.data[row] as number),
+      [kept.length],
+    ),
+  });
+  await program.dispose();
+  const expectedLosses = float32(
+    kept.map((row) => outputs.losses.data[row] as number),
+    [kept.length],
+  );
+  expect(maxDifference(actual.losses, expectedLosses)).toBeLessThan(1e-6);
+  expectOutputs('cross entropy', actual, { ...outputs, ...gradients }, ['loss', 'logits']);
+});
