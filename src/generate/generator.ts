@@ -2,6 +2,7 @@
 // lengths, with or without images: attention is decided by positions alone, so a batch gives what single prompts give.
 
 import { type Engine, float32, int32, type Program, type Value } from '../engine/engine.ts';
+import { UserError } from '../errors.ts';
 import { flattenLeading, gather, matmul } from '../graph/primitives.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
 import { embeddingWeight, type LayerCache } from '../models/gemma.ts';
@@ -29,7 +30,7 @@ export interface Prompt {
 
 export interface GenerateOptions {
   maxNewTokens: number;
-  /** Generation of a row ends at any of these; they are not part of the result. */
+  /** Generation of a row ends at any of these, which are not part of the result, or where the model's context ends. */
   stopTokenIds: readonly number[];
   /** Greedy when absent. */
   sampling?: Sampling;
@@ -43,6 +44,7 @@ export interface Generator {
   imageFeatures(pixelValues: Float32Array): Promise<Float32Array>;
   /** Features -> rows for the language model, [images * imageTokens * hidden]. */
   imageRows(features: Float32Array): Promise<Float32Array>;
+  /** The new tokens of each prompt. UserError for a prompt that leaves no room in the context or whose images do not fit its image tokens. */
   generate(prompts: readonly Prompt[], options: GenerateOptions): Promise<number[][]>;
   dispose(): Promise<void>;
 }
@@ -52,7 +54,6 @@ export async function createGenerator(engine: Engine, config: LlavaConfig, value
   const size = config.vision_config.image_size;
   const tokensPerImage = imageTokenCount(config);
   const width = visionFeatureSize(config);
-  const { hidden_size: hidden, num_hidden_layers: layers, num_key_value_heads: kvHeads, head_dim: headDim } = config.text_config;
 
   const compile = (build: (p: Parameters) => Record<string, Tensor>) => {
     const parameters = new Parameters();
@@ -83,7 +84,7 @@ export async function createGenerator(engine: Engine, config: LlavaConfig, value
       const images = features.length / (tokensPerImage * width);
       return (await projector.run({ features: float32(features, [images, tokensPerImage, width]) })).rows.data as Float32Array;
     },
-    generate: (prompts, options) => decode(decoder, { layers, kvHeads, headDim, hidden }, prompts, options),
+    generate: (prompts, options) => decode(decoder, config, prompts, options),
     async dispose() {
       for (const program of [encoder, projector, decoder]) await program.dispose();
     },
@@ -113,17 +114,22 @@ function decoderGraph(p: Parameters, config: LlavaConfig): Record<string, Tensor
   return { logits: matmul(last, weight, { transB: true }), ...Object.fromEntries(present) };
 }
 
-interface CacheShape {
-  layers: number;
-  kvHeads: number;
-  headDim: number;
-  hidden: number;
+function checkPrompt({ inputIds, imageRows }: Prompt, { text_config: text, image_token_index: imageToken }: LlavaConfig): void {
+  if (inputIds.length >= text.max_position_embeddings)
+    throw new UserError(
+      `the prompt has ${inputIds.length} tokens, but the model reads ${text.max_position_embeddings} in all, answer included: shorten it`,
+    );
+  const places = inputIds.filter((id) => id === imageToken).length;
+  const rows = (imageRows?.length ?? 0) / text.hidden_size;
+  if (places !== rows) throw new UserError(`the prompt has places for ${places} image rows, but its images give ${rows}`);
 }
 
-async function decode(program: Program, shape: CacheShape, prompts: readonly Prompt[], options: GenerateOptions): Promise<number[][]> {
+async function decode(program: Program, config: LlavaConfig, prompts: readonly Prompt[], options: GenerateOptions): Promise<number[][]> {
   const batch = prompts.length;
   if (batch === 0) return [];
-  const { layers, kvHeads, headDim, hidden } = shape;
+  for (const prompt of prompts) checkPrompt(prompt, config);
+  const { num_hidden_layers: layers, num_key_value_heads: kvHeads, head_dim: headDim, hidden_size: hidden } = config.text_config;
+  const contextLength = config.text_config.max_position_embeddings;
   const longest = Math.max(...prompts.map(({ inputIds }) => inputIds.length));
   const random = createRandom(options.sampling?.seed ?? 0);
   const inputIds = new Int32Array(batch * longest);
@@ -160,17 +166,22 @@ async function decode(program: Program, shape: CacheShape, prompts: readonly Pro
     const vocabulary = logits.length / batch;
     const next = new Int32Array(batch);
     for (const row of [...active]) {
-      const token = sampleToken(logits.subarray(row * vocabulary, (row + 1) * vocabulary), options.sampling, random, generated[row]);
+      const rowLogits = logits.subarray(row * vocabulary, (row + 1) * vocabulary);
+      // a place for an image is never an answer; padded embedding tables have a row for it
+      if (config.image_token_index < vocabulary) rowLogits[config.image_token_index] = Number.NEGATIVE_INFINITY;
+      const token = sampleToken(rowLogits, options.sampling, random, generated[row]);
       if (options.stopTokenIds.includes(token)) {
         active.delete(row);
         continue;
       }
       generated[row].push(token);
       next[row] = token;
+      if (prompts[row].inputIds.length + generated[row].length === contextLength) active.delete(row);
       await options.onToken?.(row, token);
     }
     if (active.size === 0 || step === options.maxNewTokens - 1) break;
-    const position = prompts.map(({ inputIds: ids }) => ids.length + step);
+    // rows that have ended go on beside the others, unread, and must stay inside the context
+    const position = prompts.map(({ inputIds: ids }) => Math.min(ids.length + step, contextLength - 1));
     keyPositions.forEach((row, i) => {
       row.push(position[i]);
     });

@@ -1,0 +1,178 @@
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { float32, int32, type Program } from '../engine/engine.ts';
+import { createOrtEngine } from '../engine/ort.ts';
+import { flattenLeading, matmul } from '../graph/primitives.ts';
+import { input } from '../graph/tensor.ts';
+import { embeddingWeight } from '../models/gemma.ts';
+import { causalBias, type LlavaConfig, llavaConfigSchema, llavaText, projectFeatures, visionFeatures } from '../models/llava.ts';
+import { Parameters } from '../nn/parameters.ts';
+import { createRandom } from '../random.ts';
+import { readParameters, withCheckpoint } from '../train/pretrained.ts';
+import { createGenerator, type GenerateOptions, type Generator, type Prompt } from './generator.ts';
+import { type Sampling, sampleToken } from './sampling.ts';
+
+// A tiny LLaVA with wide random weights: its answers wander over the vocabulary, so a wrong logit soon gives another token.
+const folder = fileURLToPath(new URL('../../tests/reference/goldens/llava', import.meta.url));
+const IMAGE = 63;
+const PATCHES = 16;
+const engine = createOrtEngine({ threads: 1 });
+
+let config: LlavaConfig;
+let generator: Generator;
+/** The whole model without a cache: logits of every position, for one prompt. */
+let whole: Program;
+let prompts: Prompt[];
+
+beforeAll(async () => {
+  await withCheckpoint(folder, llavaConfigSchema, async (checked, checkpoint) => {
+    config = checked;
+    const parameters = new Parameters();
+    const features = visionFeatures(parameters, config, input('pixel_values', 'float32', ['images', 3, 24, 24]));
+    projectFeatures(parameters, config, features);
+    const positionIds = input('position_ids', 'int32', [1, 'tokens']);
+    const { lastHidden } = llavaText(parameters, config, {
+      inputIds: input('input_ids', 'int32', [1, 'tokens']),
+      positionIds,
+      attentionBias: causalBias(positionIds, positionIds),
+      imageRows: input('image_rows', 'float32', ['rows', config.text_config.hidden_size]),
+    });
+    const weight = parameters.module('language_model', (p) => embeddingWeight(p, config.text_config));
+    const values = await readParameters(checkpoint, parameters.list());
+    generator = await createGenerator(engine, config, values);
+    const constants = new Map(parameters.list().map(({ name, dims }) => [name, float32(values.get(name)!, dims)]));
+    whole = await engine.compile({ logits: matmul(flattenLeading(lastHidden), weight, { transB: true }) }, { constants });
+  });
+  const random = createRandom(3);
+  const pixels = () => Float32Array.from({ length: 3 * 24 * 24 }, () => random.normal());
+  const image = Array<number>(PATCHES).fill(IMAGE);
+  const rowsOf = async (...images: Float32Array[]) =>
+    generator.imageRows(await generator.imageFeatures(Float32Array.from(images.flatMap((i) => [...i]))));
+  prompts = [
+    { inputIds: [2, 9, ...image, 10, 25, 40], imageRows: await rowsOf(pixels()) },
+    { inputIds: [2, 17] },
+    { inputIds: [2, ...image, 33, ...image, 5, 6], imageRows: await rowsOf(pixels(), pixels()) },
+    { inputIds: [2, 12, 44, 8, 30, 21, 50] },
+    { inputIds: [2, ...image, 33], imageRows: await rowsOf(pixels()) },
+  ];
+});
+afterAll(async () => {
+  await generator.dispose();
+  await whole.dispose();
+});
+
+const NEW_TOKENS = 20;
+const greedy: GenerateOptions = { maxNewTokens: NEW_TOKENS, stopTokenIds: [] };
+/** The most likely token that is not yet there: greedy answers of random weights soon repeat one token, which would hide mistakes. */
+const wandering: GenerateOptions = { ...greedy, sampling: { seed: 0, temperature: 1e-6, repetitionPenalty: 5 } };
+
+/** Generation as it is defined: the whole sequence from the start for every token. */
+async function recompute({ inputIds, imageRows }: Prompt, sampling?: Sampling): Promise<number[]> {
+  const random = createRandom(sampling?.seed ?? 0);
+  const generated: number[] = [];
+  const hidden = config.text_config.hidden_size;
+  const rows = imageRows ?? new Float32Array(0);
+  while (generated.length < NEW_TOKENS) {
+    const ids = [...inputIds, ...generated];
+    const { logits } = await whole.run({
+      input_ids: int32(ids, [1, ids.length]),
+      position_ids: int32([...ids.keys()], [1, ids.length]),
+      image_rows: float32(rows, [rows.length / hidden, hidden]),
+    });
+    const last = (logits.data as Float32Array).slice(-config.text_config.vocab_size);
+    last[IMAGE] = Number.NEGATIVE_INFINITY;
+    generated.push(sampleToken(last, sampling, random, generated));
+  }
+  return generated;
+}
+
+describe('generate', () => {
+  test('with the cache gives what recomputing everything gives', async () => {
+    for (const prompt of prompts) {
+      expect(await generator.generate([prompt], greedy)).toEqual([await recompute(prompt)]);
+      const expected = await recompute(prompt, wandering.sampling);
+      expect(new Set(expected).size).toBeGreaterThan(10);
+      expect(await generator.generate([prompt], wandering)).toEqual([expected]);
+    }
+    const sampling = { seed: 4, temperature: 1.5, topK: 30, topP: 0.95, repetitionPenalty: 1.2 };
+    expect(await generator.generate([prompts[0]], { ...greedy, sampling })).toEqual([await recompute(prompts[0], sampling)]);
+  });
+
+  test('a batch of ragged prompts with and without images gives what single prompts give', async () => {
+    const single: number[][] = [];
+    for (const prompt of prompts) single.push(...(await generator.generate([prompt], wandering)));
+    expect(await generator.generate(prompts, wandering)).toEqual(single);
+    expect(await generator.generate([...prompts].reverse(), wandering)).toEqual([...single].reverse());
+    expect(await generator.generate([prompts[3], prompts[1]], wandering)).toEqual([single[3], single[1]]);
+  });
+
+  test('ends each row before its first stop token, without touching the others', async () => {
+    const free = await generator.generate(prompts, wandering);
+    const stopTokenIds = [free[0][4], free[3][9]];
+    const cut = (row: number[]) => {
+      const end = row.findIndex((token) => stopTokenIds.includes(token));
+      return end < 0 ? row : row.slice(0, end);
+    };
+    const stopped = await generator.generate(prompts, { ...wandering, stopTokenIds });
+    expect(stopped).toEqual(free.map(cut));
+    expect(new Set(stopped.map((row) => row.length)).size).toBeGreaterThan(1);
+    expect(await generator.generate(prompts, { ...wandering, maxNewTokens: 3 })).toEqual(free.map((row) => row.slice(0, 3)));
+  });
+
+  test('streams exactly the tokens of the result, step by step', async () => {
+    const streamed: number[][] = prompts.map(() => []);
+    const lengths: number[] = [];
+    const free = await generator.generate(prompts, wandering);
+    const result = await generator.generate(prompts, {
+      ...wandering,
+      stopTokenIds: [free[1][6]],
+      async onToken(row, token) {
+        await Promise.resolve();
+        streamed[row].push(token);
+        lengths.push(streamed[row].length);
+      },
+    });
+    expect(streamed).toEqual(result);
+    expect(lengths).toEqual([...lengths].sort((a, b) => a - b));
+  });
+
+  test('samples alike with one seed and differently with another', async () => {
+    const sample = (seed: number) => generator.generate(prompts, { ...greedy, sampling: { seed, temperature: 2 } });
+    const first = await sample(1);
+    expect(await sample(1)).toEqual(first);
+    expect(await sample(2)).not.toEqual(first);
+  });
+
+  test('nothing in, nothing out', async () => {
+    expect(await generator.generate([], greedy)).toEqual([]);
+    expect(await generator.generate(prompts.slice(0, 2), { ...greedy, maxNewTokens: 0 })).toEqual([[], []]);
+  });
+
+  test('ends a row where the context ends, without touching the others', async () => {
+    const context = config.text_config.max_position_embeddings;
+    const results = await generator.generate(prompts, { ...wandering, maxNewTokens: 100 });
+    expect(results.map((row, i) => row.length + prompts[i].inputIds.length)).toEqual(prompts.map(() => context));
+    for (const [row, prompt] of prompts.entries())
+      expect(await generator.generate([prompt], { ...wandering, maxNewTokens: 100 })).toEqual([results[row]]);
+    const full = { inputIds: Array<number>(context).fill(5) };
+    await expect(generator.generate([full], greedy)).rejects.toThrow('the prompt has 64 tokens, but the model reads 64');
+  });
+
+  test('refuses images that do not fit the image tokens of their own prompt', async () => {
+    const [one, , two] = prompts;
+    const swapped = [
+      { ...one, imageRows: two.imageRows },
+      { ...two, imageRows: one.imageRows },
+    ];
+    await expect(generator.generate(swapped, greedy)).rejects.toThrow('places for 16 image rows, but its images give 32');
+    await expect(generator.generate([{ inputIds: one.inputIds }], greedy)).rejects.toThrow(
+      'places for 16 image rows, but its images give 0',
+    );
+  });
+
+  test('never answers with the image token', async () => {
+    const results = await generator.generate(prompts, { ...greedy, maxNewTokens: 25, sampling: { seed: 1, temperature: 1e6 } });
+    expect(new Set(results.flat()).size).toBeGreaterThan(40);
+    expect(results.flat()).not.toContain(IMAGE);
+  });
+});
