@@ -5,13 +5,13 @@ import { PassThrough } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import sharp from 'sharp';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { llavaConfigSchema } from '../models/llava.ts';
+import { llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { initialise } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
 import { trainTokenizer } from '../text/bpe-trainer.ts';
+import { loadModel } from '../train/pretrained.ts';
 import { saveCheckpoint } from '../weights/checkpoint.ts';
 import { converse, startConversation } from './chat.ts';
-import { loadModel, parametersOf } from './model.ts';
 
 const vocabSize = 380;
 const folder = join(mkdtempSync(join(tmpdir(), 'chat-')), 'model');
@@ -40,7 +40,7 @@ beforeAll(async () => {
   }));
   const { tokenizerJson, tokenizerConfig } = trainTokenizer(texts, { vocabSize });
   const tensors = new Map(
-    parametersOf(config).map((parameter) => {
+    llavaParameters(config).map((parameter) => {
       const data = initialise({ ...parameter, initialiser: { kind: 'normal', std: 0.3 } }, createRandom(1, parameter.name));
       return [parameter.name, { shape: [...parameter.dims], data }];
     }),

@@ -4,8 +4,8 @@ import type { Command } from 'commander';
 import { UserError } from '../errors.ts';
 import type { Sampling } from '../generate/sampling.ts';
 import type { Turn } from '../text/chat.ts';
+import type { LoadedModel } from '../train/pretrained.ts';
 import { InterruptedError } from './interrupt.ts';
-import type { LoadedModel } from './model.ts';
 import { parseCount, parseNonNegative, parseSeed } from './options.ts';
 import { shippedModel } from './shipped.ts';
 
@@ -40,7 +40,7 @@ export async function startConversation(model: LoadedModel, options: Conversatio
     import('../text/tokenizer.ts'),
     import('../text/stream.ts'),
     import('../models/llava.ts'),
-    import('./model.ts'),
+    import('../train/pretrained.ts'),
   ]);
   const { config, generator, tokenizer } = model;
   const imageTokens = imageTokenCount(config);
@@ -136,7 +136,7 @@ export async function converse(
 }
 
 async function chat(flags: ChatFlags): Promise<void> {
-  const [{ loadModel }, { resolvePath }] = await Promise.all([import('./model.ts'), import('../train/recipe.ts')]);
+  const [{ loadModel }, { resolvePath }] = await Promise.all([import('../train/pretrained.ts'), import('../train/recipe.ts')]);
   const model = await loadModel(resolvePath(flags.model, '--model'));
   const { maxNewTokens, temperature, topP, seed } = flags;
   const sampling = temperature > 0 ? { seed, temperature, topP } : undefined;

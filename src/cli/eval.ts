@@ -1,12 +1,15 @@
 // llava-gemma eval: scores of a model on the held-out scenes, or on questions of one's own in LLaVA JSON, beside its baselines.
 import type { Command } from 'commander';
+import type { EvaluationSplit } from '../data/emoji/build.ts';
 import { UserError } from '../errors.ts';
+import type { Question } from '../evaluate/evaluate.ts';
+import type { Sample } from '../evaluate/samples.ts';
 import { withInterrupt } from './interrupt.ts';
 
 import { collect, parseCount, parseSeed } from './options.ts';
 import { shippedModel } from './shipped.ts';
+import { formatScores } from './table.ts';
 
-/** What `evaluateModel` of src/evaluate/evaluate.ts is asked for. */
 export interface EvaluateOptions {
   /** Hugging Face folder of a LLaVA model. */
   model: string;
@@ -59,6 +62,33 @@ export async function evaluateOptionsOf(flags: EvaluateFlags): Promise<Omit<Eval
   return { ...common, data: { generate: 'emoji', splits, scenes, seed, heldOutArtist } };
 }
 
+/** Answers the questions that the options name; samples in order. */
+export async function evaluateModel(options: EvaluateOptions): Promise<Sample[]> {
+  const [{ loadModel }, { answerQuestions, readQuestions }, { buildEmojiDataset }] = await Promise.all([
+    import('../train/pretrained.ts'),
+    import('../evaluate/evaluate.ts'),
+    import('../data/emoji/build.ts'),
+  ]);
+  const { data, limit, batchSize, maxNewTokens, blind, signal } = options;
+  const model = await loadModel(options.model);
+  let questions: Question[];
+  if ('generate' in data) {
+    const { scenes, seed, heldOutArtist } = data;
+    const dataset = await buildEmojiDataset({ seed, out: '.cache/emoji-eval', trainScenes: 0, evaluationScenes: scenes, heldOutArtist });
+    const splits = data.splits as EvaluationSplit[];
+    questions = (await Promise.all(splits.map((split) => readQuestions(dataset.evaluation[split], dataset.imageFolder, split)))).flat();
+  } else {
+    questions = await readQuestions(data.dataPath, data.imageFolder);
+  }
+  const asked = new Map<string, number>();
+  const chosen = questions.filter(({ split, task }) => {
+    const key = `${split} ${task}`;
+    asked.set(key, (asked.get(key) ?? 0) + 1);
+    return limit === undefined || asked.get(key)! <= limit;
+  });
+  return answerQuestions(model, chosen, { batchSize, maxNewTokens, blind, signal });
+}
+
 export function register(program: Command): void {
   program
     .command('eval')
@@ -90,8 +120,13 @@ Examples:
     .action(async (flags: EvaluateFlags) => {
       const options = await evaluateOptionsOf(flags);
       await withInterrupt(async (signal) => {
-        signal.throwIfAborted();
-        throw new UserError(`cannot score ${options.model}: this build has no evaluation yet`);
+        const [samples, { scoreSamples, writeSamples }] = await Promise.all([
+          evaluateModel({ ...options, signal }),
+          import('../evaluate/samples.ts'),
+        ]);
+        if (flags.out !== undefined) writeSamples(flags.out, samples);
+        const scores = scoreSamples(samples);
+        console.log(flags.json ? JSON.stringify(scores, null, 2) : formatScores(scores, process.stdout.isTTY === true));
       }, 'nothing was written');
     });
 }

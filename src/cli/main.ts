@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { UserError } from '../errors.ts';
 import * as chat from './chat.ts';
+import * as convert from './convert.ts';
 import * as data from './data.ts';
 import * as demo from './demo.ts';
 import * as evaluate from './eval.ts';
@@ -28,7 +29,7 @@ export function createProgram(): Command {
     .helpCommand(false)
     .addHelpText('after', examples)
     .showHelpAfterError('(--help lists commands and options)');
-  for (const command of [demo, train, evaluate, chat, data]) command.register(program);
+  for (const command of [demo, train, evaluate, chat, data, convert]) command.register(program);
   // Commander ends the process by itself; what it would have said comes out as an error with an exit code instead.
   for (const command of [program, ...program.commands]) command.exitOverride();
   return program;

@@ -4,10 +4,10 @@
 import { z } from 'zod';
 import { maskBias } from '../graph/composites.ts';
 import { concat, equal, lessOrEqual, logicalAnd, logicalOr, maskedScatter, mul, reshape, where } from '../graph/primitives.ts';
-import { constant, type Tensor } from '../graph/tensor.ts';
+import { constant, input, type Tensor } from '../graph/tensor.ts';
 import { ACTIVATION_NAMES } from '../nn/activations.ts';
-import type { Parameters } from '../nn/parameters.ts';
-import { clipVision, clipVisionConfigSchema, flattenImages, patchesPerSide, patchRows } from './clip.ts';
+import { type Parameter, Parameters } from '../nn/parameters.ts';
+import { clipPostNorm, clipVision, clipVisionConfigSchema, flattenImages, patchesPerSide, patchRows } from './clip.ts';
 import { connector, connectorTypeSchema } from './connector.ts';
 import { embedTokens, type GemmaOutputs, gemma, gemmaConfigSchema, type LayerCache } from './gemma.ts';
 
@@ -28,6 +28,26 @@ export const llavaConfigSchema = z.looseObject({
   scale_image_features: z.boolean().default(false),
 });
 export type LlavaConfig = z.infer<typeof llavaConfigSchema>;
+
+/** Every parameter of a LLaVA folder: the whole encoder (its last layers may go unused), connector and language model. */
+export function llavaParameters(config: LlavaConfig): Parameter[] {
+  const parameters = new Parameters();
+  const size = config.vision_config.image_size;
+  const row = (name: string) => input(name, 'int32', ['batch', 'tokens']);
+  const features = visionFeatures(parameters, config, input('pixel_values', 'float32', ['images', 3, size, size]));
+  parameters.module('vision_tower', (p) => {
+    const hidden = clipVision(p, config.vision_config, input('pixel_values', 'float32', ['images', 3, size, size])).at(-1)!;
+    clipPostNorm(p, config.vision_config, hidden);
+  });
+  const positionIds = row('position_ids');
+  llavaText(parameters, config, {
+    inputIds: row('input_ids'),
+    positionIds,
+    attentionBias: causalBias(positionIds, positionIds),
+    imageRows: projectFeatures(parameters, config, features),
+  });
+  return parameters.list();
+}
 
 /** Image tokens that one image takes in the prompt. */
 export function imageTokenCount(config: LlavaConfig): number {

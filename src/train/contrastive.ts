@@ -22,14 +22,14 @@ import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import { readTokenizerFiles } from '../weights/tokenizer-files.ts';
 import { contrastiveObjective, regionEmbeds, textEmbeds, visionHidden } from './objectives.ts';
 import { imageProcessorFor, tokenizerFilesOf } from './pretrained.ts';
-import type { ContrastiveRecipe } from './recipe.ts';
+import { type ContrastiveRecipe, resolvePath } from './recipe.ts';
 import type { Task, TaskContext } from './task.ts';
 
 const EVALUATION_SCENES = 400;
 
 export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: TaskContext): Promise<Task> {
   const { seed, model, data } = recipe;
-  const files = await readTokenizerFiles(model.tokenizer);
+  const files = await readTokenizerFiles(resolvePath(model.tokenizer, 'model.tokenizer'));
   const tokenizer = createTokenizer(files.tokenizerJson, files.tokenizerConfig);
   const config = clipConfigSchema.parse({
     architectures: ['CLIPModel'],

@@ -12,12 +12,12 @@ import { createTokenizer } from '../text/tokenizer.ts';
 import { readTokenizerFiles } from '../weights/tokenizer-files.ts';
 import { languageModelObjective } from './objectives.ts';
 import { tokenizerFilesOf } from './pretrained.ts';
-import type { LanguageModelRecipe } from './recipe.ts';
+import { type LanguageModelRecipe, resolvePath } from './recipe.ts';
 import type { Task, TaskContext } from './task.ts';
 
 export async function languageModelTask(recipe: LanguageModelRecipe, { engine }: TaskContext): Promise<Task> {
   const { seed, model, data } = recipe;
-  const files = await readTokenizerFiles(model.tokenizer);
+  const files = await readTokenizerFiles(resolvePath(model.tokenizer, 'model.tokenizer'));
   const tokenizer = createTokenizer(files.tokenizerJson, files.tokenizerConfig);
   const config = gemmaConfigSchema.parse({
     architectures: ['GemmaForCausalLM'],
@@ -62,7 +62,11 @@ export async function languageModelTask(recipe: LanguageModelRecipe, { engine }:
               packSamples(textBatch(seed, step * stage.accumulation + i, stage.batch_size * stage.max_length, options), stage.max_length),
             );
             const labels = batches.reduce((sum, { inputs }) => sum + inputs.labels.data.length, 0);
-            return batches.map(({ inputs, tokens }) => ({ inputs: { ...inputs, loss_scale: float32([1 / labels], []) }, tokens }));
+            return batches.map(({ inputs, tokens, rows, length }) => ({
+              inputs: { ...inputs, loss_scale: float32([1 / labels], []) },
+              tokens,
+              padding: rows * length - tokens,
+            }));
           },
         },
       };

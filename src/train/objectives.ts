@@ -5,7 +5,15 @@ import { add, div, exp, flattenLeading, gather, matmul, mul, reduceSum, reshape,
 import { dimProduct, input, type Tensor } from '../graph/tensor.ts';
 import { type ClipConfig, clipImageEmbeds, clipLogitScale, clipPostNorm, clipTextEmbeds, clipVision, patchRows } from '../models/clip.ts';
 import { embeddingWeight, embedTokens, type GemmaConfig, gemma } from '../models/gemma.ts';
-import { imageTokenCount, type LlavaConfig, llavaText, packedBias, projectFeatures, visionFeatureSize } from '../models/llava.ts';
+import {
+  imageTokenCount,
+  type LlavaConfig,
+  llavaText,
+  packedBias,
+  projectFeatures,
+  visionFeatureSize,
+  visionFeatures,
+} from '../models/llava.ts';
 import { linear } from '../nn/layers.ts';
 import { Parameters } from '../nn/parameters.ts';
 
@@ -47,13 +55,16 @@ export function languageModelObjective(config: GemmaConfig): Objective {
 }
 
 /**
- * LLaVA on packed rows with encoder features as input (`image_features` float32 [images, imageTokens, width]): the frozen encoder ran
- * once, before. Stage 1 differentiates this with respect to the connector alone, stage 2 connector and language model.
+ * LLaVA on packed rows. With a frozen encoder, its features are an input (`image_features` float32 [images, imageTokens, width]): it
+ * ran once, before. With `trainsEncoder`, pixels are (`pixel_values` float32 [images, 3, size, size]).
  */
-export function llavaObjective(config: LlavaConfig): Objective {
+export function llavaObjective(config: LlavaConfig, { trainsEncoder = false } = {}): Objective {
   const parameters = new Parameters();
   const { inputIds, positionIds, sampleIds, branchIds } = packedInputs();
-  const features = input('image_features', 'float32', ['images', imageTokenCount(config), visionFeatureSize(config)]);
+  const { image_size: size } = config.vision_config;
+  const features = trainsEncoder
+    ? visionFeatures(parameters, config, input('pixel_values', 'float32', ['images', 3, size, size]))
+    : input('image_features', 'float32', ['images', imageTokenCount(config), visionFeatureSize(config)]);
   const imageRows = projectFeatures(parameters, config, features);
   const attentionBias = packedBias({ positionIds, sampleIds, branchIds });
   const { lastHidden } = llavaText(parameters, config, { inputIds, positionIds, attentionBias, imageRows });

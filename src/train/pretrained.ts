@@ -2,11 +2,17 @@
 
 import { join } from 'node:path';
 import type { z } from 'zod';
+import type { Engine } from '../engine/engine.ts';
+import { createOrtEngine } from '../engine/ort.ts';
 import { UserError } from '../errors.ts';
-import type { ImageProcessorConfig } from '../images/processor.ts';
+import { createGenerator, type Generator } from '../generate/generator.ts';
+import { decodeImage } from '../images/decode.ts';
+import { type ImageProcessorConfig, imageProcessorConfig, processImage } from '../images/processor.ts';
+import { type LlavaConfig, llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import type { Parameter } from '../nn/parameters.ts';
-import { type Checkpoint, openCheckpoint } from '../weights/checkpoint.ts';
-import type { TokenizerFiles } from '../weights/tokenizer-files.ts';
+import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
+import { type Checkpoint, openCheckpoint, readJsonFile } from '../weights/checkpoint.ts';
+import { readTokenizerFiles, type TokenizerFiles } from '../weights/tokenizer-files.ts';
 
 /** preprocessor_config.json of LLaVA-1.5 at another size: pad to a square in the mean colour, resize, CLIP's mean and deviation. */
 export function imageProcessorFor(size: number) {
@@ -34,6 +40,41 @@ export function tokenizerFilesOf({ tokenizerJson, tokenizerConfig }: TokenizerFi
     'tokenizer.json': JSON.stringify(tokenizerJson),
     'tokenizer_config.json': `${JSON.stringify(tokenizerConfig, null, 2)}\n`,
   };
+}
+
+/** A LLaVA ready to answer. */
+export interface LoadedModel {
+  config: LlavaConfig;
+  generator: Generator;
+  tokenizer: Tokenizer;
+  processor: ImageProcessorConfig;
+}
+
+/** Loads the LLaVA in Hugging Face folder `dir`. What is missing, misshapen or contradictory is a UserError that names file and tensor. */
+export function loadModel(dir: string, engine: Engine = createOrtEngine()): Promise<LoadedModel> {
+  return withCheckpoint(dir, llavaConfigSchema, async (config, checkpoint) => {
+    const { tokenizerJson, tokenizerConfig } = await readTokenizerFiles(dir);
+    const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig);
+    if (tokenizer.imageTokenId !== config.image_token_index)
+      throw new UserError(`${dir}: <image> is ${config.image_token_index} in config.json and ${tokenizer.imageTokenId} in the tokenizer`);
+    const processorFile = join(dir, 'preprocessor_config.json');
+    const processor = checkConfig(imageProcessorConfig, await readJsonFile(processorFile), processorFile);
+    const generator = await createGenerator(engine, config, await readParameters(checkpoint, llavaParameters(config)));
+    return { config, generator, tokenizer, processor };
+  });
+}
+
+/** A picture file as the encoder takes it: float32 [3 * size * size]. */
+export async function pixelValuesOf(path: string, processor: ImageProcessorConfig): Promise<Float32Array> {
+  return processImage(await decodeImage(path), processor);
+}
+
+/** A picture file as rows for the language model, [imageTokens * hidden]. */
+export async function imageRowsOf(
+  { generator, processor }: Pick<LoadedModel, 'generator' | 'processor'>,
+  path: string,
+): Promise<Float32Array> {
+  return generator.imageRows(await generator.imageFeatures(await pixelValuesOf(path, processor)));
 }
 
 /** A value checked by a schema; the first problem as one sentence that names `file` and field. */

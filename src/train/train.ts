@@ -48,7 +48,8 @@ const OPTIMIZER_FILE = 'optimizer.safetensors';
 /** A task's module is loaded only when a recipe asks for it. */
 async function createTask(recipe: Recipe, context: TaskContext): Promise<Task> {
   if (recipe.task === 'contrastive') return (await import('./contrastive.ts')).contrastiveTask(recipe, context);
-  return (await import('./language-model.ts')).languageModelTask(recipe as never, context);
+  if (recipe.task === 'language-model') return (await import('./language-model.ts')).languageModelTask(recipe, context);
+  return (await import('./llava.ts')).llavaTask(recipe, context);
 }
 
 /** Runs a recipe to its end and returns its summary; the run folder holds everything else. */
@@ -221,7 +222,7 @@ async function runStage(task: Task, index: number, { folder, log, status, signal
     lastLoss: Number.NaN,
   };
   const secondsBefore = state.seconds;
-  const window = { loss: 0, steps: 0, tokens: 0, since: performance.now(), metrics: {} as Record<string, number> };
+  const window = { loss: 0, steps: 0, tokens: 0, padding: 0, since: performance.now(), metrics: {} as Record<string, number> };
 
   const onStep = async (report: StepReport) => {
     state.step = report.step;
@@ -230,6 +231,7 @@ async function runStage(task: Task, index: number, { folder, log, status, signal
     window.loss += report.loss;
     window.steps++;
     window.tokens += report.tokens;
+    window.padding += report.padding;
     for (const [key, value] of Object.entries(report.metrics)) window.metrics[key] = (window.metrics[key] ?? 0) + value;
     const last = report.step === totalSteps;
     const logged = last || report.step % settings.log_every === 0;
@@ -250,7 +252,10 @@ async function runStage(task: Task, index: number, { folder, log, status, signal
     );
     if (logged) {
       state.lastLoss = window.loss / window.steps;
-      const extra = Object.fromEntries(Object.entries(window.metrics).map(([key, value]) => [key, value / window.steps]));
+      const extra: Record<string, number> = Object.fromEntries(
+        Object.entries(window.metrics).map(([key, value]) => [key, value / window.steps]),
+      );
+      if (window.padding > 0) extra.padding = window.padding / (window.tokens + window.padding);
       log.write({
         type: 'step',
         stage: name,
@@ -263,7 +268,7 @@ async function runStage(task: Task, index: number, { folder, log, status, signal
         seconds: state.seconds,
         ...(Object.keys(extra).length > 0 ? { extra } : {}),
       });
-      Object.assign(window, { loss: 0, steps: 0, tokens: 0, since: performance.now(), metrics: {} });
+      Object.assign(window, { loss: 0, steps: 0, tokens: 0, padding: 0, since: performance.now(), metrics: {} });
     }
     if (!last && ((settings.save_every > 0 && report.step % settings.save_every === 0) || signal.aborted))
       await save(task, dir, state, report.slots);

@@ -11,6 +11,8 @@ import { learningRateFactor, type Schedule } from './schedule.ts';
 export interface MicroBatch {
   inputs: Record<string, Value>;
   tokens: number;
+  /** Tokens that are there only to fill rows. */
+  padding?: number;
 }
 
 /** A stage's data: a pure function of the step, so that a resumed run sees what an uninterrupted one would have seen. */
@@ -45,6 +47,7 @@ export interface StepReport {
   learningRateFactor: number;
   gradNorm: number;
   tokens: number;
+  padding: number;
   slots: readonly OptimizerSlot[];
 }
 
@@ -93,12 +96,14 @@ export async function trainStage(options: StageOptions): Promise<void> {
     for (let step = options.start?.step ?? 0; step < schedule.totalSteps; step++) {
       let loss = 0;
       let tokens = 0;
+      let padding = 0;
       const metrics: Record<string, number> = {};
       let sums: Float32Array[] | undefined;
       for (const batch of await data.batches(step)) {
         const results = await program.run({ ...feeds, ...batch.inputs });
         loss += results.loss.data[0] as number;
         tokens += batch.tokens;
+        padding += batch.padding ?? 0;
         for (const name of Object.keys(objective.metrics)) metrics[name] = (metrics[name] ?? 0) + (results[name].data[0] as number);
         const batchGradients = trained.map(({ name }) => results[GRADIENT_PREFIX + name].data as Float32Array);
         if (sums) addInto(sums, batchGradients);
@@ -107,7 +112,7 @@ export async function trainStage(options: StageOptions): Promise<void> {
       if (!sums) throw new Error(`the data gave no batch for step ${step}`);
       const factor = learningRateFactor(schedule, step);
       const gradNorm = adamWStep(slots, sums, step + 1, (name) => options.learningRate(name) * factor, options.optimizer);
-      await options.onStep?.({ step: step + 1, loss, metrics, learningRateFactor: factor, gradNorm, tokens, slots });
+      await options.onStep?.({ step: step + 1, loss, metrics, learningRateFactor: factor, gradNorm, tokens, padding, slots });
     }
   } finally {
     await program.dispose();
