@@ -1,0 +1,28 @@
+// The public API: what a program needs to load, run, train and score models. Everything else is importable by path in this repository
+// but may change between versions.
+
+export { buildEmojiDataset } from './data/emoji/build.ts';
+export { loadEmojiGlyphs } from './data/emoji/glyphs.ts';
+export { readLlavaJson } from './data/llava-json.ts';
+export type { Engine, Program, Value } from './engine/engine.ts';
+export { float32, int32 } from './engine/engine.ts';
+export { createOrtEngine } from './engine/ort.ts';
+export { createReferenceEngine } from './engine/reference.ts';
+export { UserError } from './errors.ts';
+export { answerQuestions, readQuestions } from './evaluate/evaluate.ts';
+export { scoreSamples } from './evaluate/samples.ts';
+export { createGenerator, type Generator } from './generate/generator.ts';
+export * as composites from './graph/composites.ts';
+export { grad } from './graph/grad.ts';
+export * as ops from './graph/primitives.ts';
+export { constant, input, type Tensor } from './graph/tensor.ts';
+export { clipConfigSchema, clipVision } from './models/clip.ts';
+export { gemma, gemmaConfigSchema } from './models/gemma.ts';
+export { llavaConfigSchema, llavaParameters, llavaText, projectFeatures, visionFeatures } from './models/llava.ts';
+export { Parameters } from './nn/parameters.ts';
+export { createTokenizer } from './text/tokenizer.ts';
+export { imageRowsOf, loadModel } from './train/pretrained.ts';
+export { loadRecipe, parseRecipe } from './train/recipe.ts';
+export { train } from './train/train.ts';
+export { openCheckpoint, saveCheckpoint } from './weights/checkpoint.ts';
+export { openSafetensors, writeSafetensors } from './weights/safetensors.ts';
