@@ -66,28 +66,27 @@ function balance(groups: readonly Group[], rowCount: number): { groups: Group[];
   return rows;
 }
 
+/** How much longer than asked for a row may come out for the sake of less padding. */
+const STRETCH = 1.25;
+
 /**
- * Packs samples into rows of about `rowLength` tokens; a sample longer than that makes longer rows. Of the row counts near
- * total / rowLength, the one with the least padding is taken.
+ * Packs samples into rows of about `rowLength` tokens, at most a quarter more unless a single sample is longer. Of the row counts
+ * near total / rowLength, the one with the least padding is taken.
  */
 export function packSamples(samples: readonly EncodedSample[], rowLength: number): PackedBatch {
   const groups = groupByPrefix(samples, rowLength);
   const total = groups.reduce((sum, group) => sum + group.length, 0);
-  const wanted = Math.max(1, Math.round(total / rowLength));
-  let best: ReturnType<typeof balance> | undefined;
-  let bestSize = Number.POSITIVE_INFINITY;
-  for (let count = Math.max(1, wanted - 2); count <= Math.min(groups.length, wanted + 2); count++) {
+  const longest = Math.max(rowLength * STRETCH, ...groups.map((group) => group.length));
+  const fewest = Math.min(groups.length, Math.max(1, Math.round(total / rowLength) - 2));
+  let best: { rows: ReturnType<typeof balance>; length: number } | undefined;
+  for (let count = fewest; count <= Math.min(groups.length, fewest + 4) || best === undefined; count++) {
     const rows = balance(groups, count);
-    const size = count * Math.max(...rows.map((row) => row.length));
-    if (size < bestSize) {
-      best = rows;
-      bestSize = size;
-    }
+    const length = Math.max(...rows.map((row) => row.length));
+    if (length <= longest && (best === undefined || count * length < best.rows.length * best.length)) best = { rows, length };
   }
-  const rows = best ?? balance(groups, groups.length);
   return layOut(
-    rows.map((row) => row.groups),
-    Math.max(...rows.map((row) => row.length)),
+    best.rows.map((row) => row.groups),
+    best.length,
   );
 }
 

@@ -5,6 +5,7 @@ import { splitConcepts } from '../data/emoji/split.ts';
 import { loadGlosses, textBatch } from '../data/emoji/texts.ts';
 import { packSamples } from '../data/packing.ts';
 import { float32 } from '../engine/engine.ts';
+import { UserError } from '../errors.ts';
 import { gemmaConfigSchema } from '../models/gemma.ts';
 import { initialise } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
@@ -41,6 +42,9 @@ export async function languageModelTask(recipe: LanguageModelRecipe, { engine }:
   const parameters = objective.parameters.list();
   const values = new Map(parameters.map((parameter) => [parameter.name, initialise(parameter, createRandom(seed, parameter.name))]));
   const [stage] = recipe.stages;
+  const positions = config.max_position_embeddings;
+  if (stage.max_length > positions)
+    throw new UserError(`stage ${stage.name}: max_length is ${stage.max_length}, but the model has ${positions} positions`);
   const totalSteps = stage.steps ?? 1000;
   return {
     engine,
@@ -59,7 +63,11 @@ export async function languageModelTask(recipe: LanguageModelRecipe, { engine }:
           stepsPerEpoch: totalSteps,
           batches: (step) => {
             const batches = Array.from({ length: stage.accumulation }, (_, i) =>
-              packSamples(textBatch(seed, step * stage.accumulation + i, stage.batch_size * stage.max_length, options), stage.max_length),
+              packSamples(
+                textBatch(seed, step * stage.accumulation + i, stage.batch_size * stage.max_length, options),
+                stage.max_length,
+                positions,
+              ),
             );
             const labels = batches.reduce((sum, { inputs }) => sum + inputs.labels.data.length, 0);
             return batches.map(({ inputs, tokens, rows, length }) => ({

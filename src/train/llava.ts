@@ -125,6 +125,7 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
   const imageTokens = imageTokenCount(config);
   const featureSize = imageTokens * visionFeatureSize(config);
   const size = config.vision_config.image_size;
+  const positions = config.text_config.max_position_embeddings;
 
   let dataset: EmojiDataset | undefined;
   if (recipe.data) {
@@ -177,7 +178,7 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
       tokenizer,
       imageTokens,
       template,
-      maxLength,
+      maxLength: Math.min(maxLength, positions),
       batchSize,
       seed: recipe.seed,
       stage: name,
@@ -196,7 +197,9 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
       data: {
         stepsPerEpoch,
         async batches(step) {
-          const packed = Array.from({ length: accumulation }, (_, i) => packSamples(batches.batch(step * accumulation + i), PACKED_ROW));
+          const packed = Array.from({ length: accumulation }, (_, i) =>
+            packSamples(batches.batch(step * accumulation + i), PACKED_ROW, positions),
+          );
           const labels = packed.reduce((sum, { inputs }) => sum + inputs.labels.data.length, 0);
           return Promise.all(
             packed.map(async ({ inputs, images, tokens, rows, length }) => ({
