@@ -145,6 +145,8 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
     const path = stage.data === 'captions' ? dataset!.captions : dataset!.questions;
     return readLlavaJson(path, dataset!.imageFolder);
   };
+  // of all stages before the first begins: what is wrong with the last one's data shows now, not after hours
+  const samplesOfStages = await Promise.all(recipe.stages.map(stageSamples));
 
   /** Features of every image that the samples show, from the cache or through the encoder. */
   const cacheFeatures = async (paths: readonly string[]) => {
@@ -171,7 +173,7 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
 
   const prepareStage = async (index: number): Promise<PreparedStage> => {
     const settings = recipe.stages[index];
-    const samples = await stageSamples(settings);
+    const samples = samplesOfStages[index];
     const { batch_size: batchSize, accumulation, template, max_length: maxLength, name } = settings;
     const batches = conversationBatches({
       samples,

@@ -80,7 +80,9 @@ export function readMetrics(path: string): MetricEvent[] {
 export function truncateMetrics(path: string, point: ResumePoint): MetricEvent[] {
   if (!existsSync(path)) return [];
   const lines = readLines(path);
-  const staysDone = ({ stage, step }: MetricEvent) => point.finishedStages.includes(stage) || (stage === point.stage && step <= point.step);
+  // scoring comes after all stages and is never finished when a run is resumed
+  const staysDone = ({ type, stage, step }: MetricEvent) =>
+    type !== 'evaluation' && (point.finishedStages.includes(stage) || (stage === point.stage && step <= point.step));
   const firstRepeated = lines.findIndex(({ event }) => !staysDone(event));
   const kept = firstRepeated < 0 ? lines : lines.slice(0, firstRepeated);
   truncateSync(path, kept.at(-1)?.end ?? 0);

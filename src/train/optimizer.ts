@@ -2,6 +2,8 @@
 // host's arrays: one pass over memory. As a graph the update takes a dozen passes and copies every parameter and moment out
 // (docs/decisions.md).
 
+import { UserError } from '../errors.ts';
+
 export interface AdamWOptions {
   betas: readonly [number, number];
   eps: number;
@@ -63,7 +65,7 @@ export function adamWStep(
 ): number {
   const norm = gradientNorm(gradients);
   if (!Number.isFinite(norm))
-    throw new Error(`the gradient is not finite (norm ${norm}) at step ${step}: lower the learning rate or look at the data`);
+    throw new UserError(`the gradient is not finite (norm ${norm}) at step ${step}: lower the learning rate or look at the data`);
   const clip = maxGradNorm > 0 ? Math.min(1, maxGradNorm / (norm + 1e-6)) : 1;
   const correction1 = 1 - beta1 ** step;
   const correction2 = Math.sqrt(1 - beta2 ** step);

@@ -100,9 +100,18 @@ export async function readParameters(
     const shape = checkpoint.shape(stored);
     if (shape.join() !== dims.join())
       throw new UserError(`${checkpoint.dir}: ${stored} has shape [${shape.join(', ')}], but config.json asks for [${dims.join(', ')}]`);
-    values.set(name, await checkpoint.float32(stored));
+    const data = await checkpoint.float32(stored);
+    if (!allFinite(data))
+      throw new UserError(`${checkpoint.dir}: ${stored} holds NaN or infinity: the file is damaged, or its training went wrong`);
+    values.set(name, data);
   }
   return values;
+}
+
+function allFinite(values: Float32Array): boolean {
+  let sum = 0;
+  for (let i = 0; i < values.length; i++) sum += values[i] * 0;
+  return sum === 0;
 }
 
 /** transformers 5 leaves `vision_model.` out of the names it saves for CLIP inside LLaVA; hub files have it. Both are read. */

@@ -5,7 +5,7 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { createOrtEngine } from '../engine/ort.ts';
 import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
-import { openCheckpoint, readJsonFile, saveCheckpoint } from '../weights/checkpoint.ts';
+import { openCheckpoint, readJsonFile, recoverCheckpoint, saveCheckpoint } from '../weights/checkpoint.ts';
 import { openSafetensors, type StoredTensor } from '../weights/safetensors.ts';
 import { type MetricEvent, type NewMetricEvent, openMetrics, truncateMetrics } from './metrics.ts';
 import type { OptimizerSlot } from './optimizer.ts';
@@ -162,6 +162,7 @@ async function restore(task: Task, folder: RunFolder): Promise<Resumed> {
   const finished: StageSummary[] = [];
   for (const name of task.stageNames) {
     const dir = folder.checkpoint(name);
+    await recoverCheckpoint(dir);
     if (!existsSync(dir)) break;
     const state = (await readJsonFile(`${dir}/${STATE_FILE}`)) as TrainerState;
     const checkpoint = await openCheckpoint(dir);
@@ -293,7 +294,8 @@ async function runStage(task: Task, index: number, { folder, log, status, signal
     onStep,
   });
   state.seconds = secondsBefore + (performance.now() - began) / 1000;
-  await save(task, dir, state, undefined);
+  // logged before it is saved: a run killed in between repeats both
   log.write({ type: 'stage', stage: name, step: totalSteps, seconds: state.seconds, firstLoss: state.firstLoss, lastLoss: state.lastLoss });
+  await save(task, dir, state, undefined);
   return { name, seconds: state.seconds, steps: totalSteps, firstLoss: state.firstLoss, lastLoss: state.lastLoss };
 }

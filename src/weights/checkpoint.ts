@@ -142,6 +142,16 @@ async function syncFolder(dir: string): Promise<void> {
 }
 
 /**
+ * Sets right what a killed `saveCheckpoint(dir)` left: between its two renames the older folder is put back, and what is no longer
+ * needed is removed.
+ */
+export async function recoverCheckpoint(dir: string): Promise<void> {
+  const replaced = `${dir}.replaced`;
+  if (existsSync(replaced) && !existsSync(dir)) await rename(replaced, dir);
+  for (const leftover of [replaced, `${dir}.incomplete`]) await rm(leftover, { recursive: true, force: true });
+}
+
+/**
  * Saves a Hugging Face folder. It is written under `<dir>.incomplete` and renamed at the end, so a run killed half-way never leaves a
  * folder that looks complete; an older folder of that name is replaced.
  */

@@ -1,0 +1,133 @@
+// Set-up shared by the tests that cross rooms: toy backbones and a toy LLaVA recipe made through the real recipes, and the command line
+// in this process or in one of its own.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { vi } from 'vitest';
+import { stringify } from 'yaml';
+import { run } from '../src/cli/main.ts';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+export interface Outcome {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** The command line in this process: quick. */
+export async function cli(...words: string[]): Promise<Outcome> {
+  const said = { stdout: '', stderr: '' };
+  const spies = (['stdout', 'stderr'] as const).map((name) =>
+    vi.spyOn(process[name], 'write').mockImplementation((text) => {
+      said[name] += text;
+      return true;
+    }),
+  );
+  // vitest has its own console, which does not write to the streams
+  const log = vi.spyOn(console, 'log').mockImplementation((text) => {
+    said.stdout += `${text}\n`;
+  });
+  const error = vi.spyOn(console, 'error').mockImplementation((text) => {
+    said.stderr += `${text}\n`;
+  });
+  try {
+    return { code: await run(['node', 'llava-gemma', ...words]), ...said };
+  } finally {
+    for (const spy of [...spies, log, error]) spy.mockRestore();
+  }
+}
+
+/** The command line as a user starts it, in a process of its own. */
+export function spawnCli(words: readonly string[], input?: string): { child: ChildProcess; outcome: Promise<Outcome> } {
+  const child = spawn(process.execPath, [join(root, 'bin', 'llava-gemma.js'), ...words], { env: { ...process.env, DEBUG: '' } });
+  const said = { stdout: '', stderr: '' };
+  for (const name of ['stdout', 'stderr'] as const)
+    child[name].setEncoding('utf8').on('data', (text: string) => {
+      said[name] += text;
+    });
+  child.stdin.end(input);
+  const outcome = new Promise<Outcome>((resolve) => child.on('close', (code) => resolve({ code, ...said })));
+  return { child, outcome };
+}
+
+const gemma = {
+  hidden_size: 16,
+  intermediate_size: 32,
+  num_hidden_layers: 1,
+  num_attention_heads: 2,
+  num_key_value_heads: 1,
+  head_dim: 8,
+  max_position_embeddings: 192,
+};
+const vision = { image_size: 32, patch_size: 16, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 2, num_attention_heads: 2 };
+const text = { hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2, max_position_embeddings: 64 };
+
+/** Toy recipes. Paths are relative to the folder that `enterToyFolder` enters. */
+export const recipes = {
+  clip: {
+    task: 'contrastive',
+    model: { vision_config: vision, text_config: text, projection_dim: 16, tokenizer: 'assets/tokenizer' },
+    data: { generate: 'emoji' },
+    stages: [{ name: 'clip', steps: 2, batch_size: 4, log_every: 1 }],
+  },
+  gemma: {
+    task: 'language-model',
+    model: { text_config: gemma, tokenizer: 'assets/tokenizer' },
+    data: { generate: 'emoji', mixture: [{ source: 'captions', weight: 1 }] },
+    stages: [{ name: 'gemma', steps: 2, batch_size: 2, max_length: 64, log_every: 1 }],
+  },
+  llava: {
+    task: 'llava',
+    model: { vision_tower: 'clip/checkpoints/clip', language_model: 'gemma/checkpoints/gemma' },
+    data: { generate: 'emoji', folder: 'scenes', train_scenes: 12, evaluation_scenes: 2, scene_size: 32 },
+    stages: [
+      {
+        name: 'pretrain',
+        train: ['multi_modal_projector'],
+        data: 'captions',
+        template: 'gemma',
+        steps: 4,
+        batch_size: 4,
+        lr: 0.01,
+        max_length: 160,
+        log_every: 1,
+      },
+      {
+        name: 'finetune',
+        train: ['multi_modal_projector', 'language_model'],
+        data: 'questions',
+        steps: 4,
+        batch_size: 8,
+        lr: 0.01,
+        max_length: 160,
+        log_every: 1,
+      },
+    ],
+    evaluate: { splits: ['unseen-artist'], max_new_tokens: 4 },
+  },
+} as const;
+
+/** Enters a fresh folder with the recipes in it, the backbones trained in `clip/` and `gemma/`, and returns its path. */
+export async function enterToyFolder(): Promise<string> {
+  const folder = mkdtempSync(join(tmpdir(), 'llava-gemma-'));
+  process.chdir(folder);
+  process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+  for (const [name, recipe] of Object.entries(recipes)) writeFileSync(`${name}.yaml`, stringify(recipe));
+  for (const name of ['clip', 'gemma']) {
+    const { code, stderr } = await cli('train', `${name}.yaml`, '--out', name);
+    if (code !== 0) throw new Error(`cannot train the toy ${name}: ${stderr}`);
+  }
+  return folder;
+}
+
+/** A copy of a folder in which a JSON file is changed. */
+export function withChangedJson(from: string, to: string, file: string, change: (json: Record<string, never>) => void): string {
+  cpSync(from, to, { recursive: true });
+  const json = JSON.parse(readFileSync(join(to, file), 'utf8'));
+  change(json);
+  writeFileSync(join(to, file), JSON.stringify(json));
+  return to;
+}
