@@ -5,25 +5,26 @@ import {
   add,
   div,
   erf,
+  expand,
   flattenLeading,
-  gather,
   log,
   matmul,
   maximum,
   mul,
   neg,
+  putAlong,
   reduceMean,
   reduceSum,
   reshape,
-  scatterAdd,
   sigmoid,
   softmax,
   sqrt,
   sub,
   takeAlong,
+  transpose,
   where,
 } from './primitives.ts';
-import { broadcastDims, type Dim, defineOp, dimProduct, makeNode, ShapeError, sameDims, type Tensor } from './tensor.ts';
+import { broadcastDims, constant, type Dim, defineOp, dimProduct, makeNode, ShapeError, sameDims, type Tensor } from './tensor.ts';
 
 function checkLastDim(op: string, x: Tensor, ...weights: Tensor[]) {
   for (const weight of weights)
@@ -222,11 +223,13 @@ defineOp('linearCrossEntropy', {
   gradient(y, dy) {
     const [hidden, weight, labels] = y.inputs;
     const scale = y.attributes.scale as number;
-    // dlogits = (softmax - onehot) dy. The one-hot part never becomes a matrix: it is a row of the weight, or a row added to its gradient.
-    const weights = mul(reshape(dy, [dy.dims[0], 1]), scale);
-    const dlogits = mul(classProbabilities(hidden, weight, scale), weights);
-    const dhidden = sub(matmul(dlogits, weight), mul(gather(weight, labels), weights));
-    const dweight = sub(matmul(dlogits, hidden, { transA: true }), scatterAdd(labels, mul(hidden, weights), weight.dims));
+    // dlogits = (softmax - onehot) dy. The rows' factors go to the thin side of each product, not over the logits.
+    const rowFactors = mul(reshape(dy, [dy.dims[0], 1]), scale);
+    const minusOnehot = putAlong(labels, expand(constant(-1), labels.dims), weight.dims[0]);
+    const difference = add(classProbabilities(hidden, weight, scale), minusOnehot);
+    const dhidden = mul(matmul(difference, weight), rowFactors);
+    // there are many more classes than hidden units: the thin matrix is the one to read transposed
+    const dweight = transpose(matmul(mul(hidden, rowFactors), difference, { transA: true }), [1, 0]);
     return [dhidden, dweight, undefined];
   },
 });

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { attention, rmsNorm } from '../../graph/composites.ts';
 import { grad } from '../../graph/grad.ts';
 import type { Outputs } from '../../graph/passes.ts';
-import { add, matmul, mul, pad, reduceSum, reshape, slice, transpose } from '../../graph/primitives.ts';
+import { add, matmul, mul, pad, putAlong, reduceSum, reshape, scatterAdd, slice, transpose } from '../../graph/primitives.ts';
 import { constant, input } from '../../graph/tensor.ts';
 import { EXTERNAL_DATA_PATH, type LowerOptions, lower, OPSET } from './lower.ts';
 import { TensorProto_DataLocation as DataLocation, ModelProtoSchema } from './proto/onnx_pb.ts';
@@ -117,6 +117,32 @@ describe('kernels', () => {
     const { ops } = parse({ loss, ...Object.fromEntries(gradients.map((g, i) => [`g${i}`, g])) });
     expect(ops.filter((op) => op === 'Softmax')).toHaveLength(1);
     expect(ops.filter((op) => op.endsWith('MatMul'))).toHaveLength(6);
+  });
+});
+
+describe('scatters', () => {
+  const ids = input('ids', 'int32', ['batch']);
+  const table = input('table', 'float32', [7, 4]);
+
+  test('go onto the other term of a sum, without zeros or an addition', () => {
+    expect(parse({ y: add(table, scatterAdd(ids, x, [7, 4])) }).ops).not.toContain('Add');
+    expect(parse({ y: add(putAlong(ids, input('v', 'float32', ['batch']), 4), x) }).ops).toEqual([
+      'Unsqueeze',
+      'Unsqueeze',
+      'ScatterElements',
+      'Identity',
+    ]);
+  });
+
+  test('but not onto a term that is widened', () => {
+    expect(parse({ y: add(scatterAdd(ids, x, [7, 4]), input('row', 'float32', [4])) }).ops).toContain('Add');
+  });
+
+  test('two of one sum make a chain', () => {
+    const y = add(add(scatterAdd(ids, x, [7, 4]), table), scatterAdd(ids, mul(x, 2), [7, 4]));
+    const { ops } = parse({ y });
+    expect(ops).not.toContain('Add');
+    expect(ops.filter((op) => op === 'ScatterElements')).toHaveLength(2);
   });
 });
 

@@ -2,8 +2,17 @@
 // onnxruntime/docs/ContribOperators.md. The same model file serves onnxruntime-node, the browser and export.
 
 import { create, toBinary } from '@bufbuild/protobuf';
-import { expandComposites, mergeCommon, type Outputs, simplify } from '../../graph/passes.ts';
-import { type Dims, type DType, dimProduct, inputName, type Tensor, type TypedData, topologicalOrder } from '../../graph/tensor.ts';
+import { expandComposites, mergeCommon, type Outputs, rewrite, simplify } from '../../graph/passes.ts';
+import {
+  type Dims,
+  type DType,
+  dimProduct,
+  inputName,
+  sameDims,
+  type Tensor,
+  type TypedData,
+  topologicalOrder,
+} from '../../graph/tensor.ts';
 import {
   type AttributeProto,
   AttributeProtoSchema,
@@ -89,12 +98,28 @@ function bytesOf(data: TypedData): Uint8Array {
 /** Serialised ONNX model of the outputs. Input and output names are kept; the order of inputs is that of first use. */
 export function lower(outputs: Outputs, options: LowerOptions = {}): Uint8Array {
   const fuse = new Set<string>(options.fuse ?? FUSED_KERNELS);
-  const graph = mergeCommon(simplify(mergeCommon(expandComposites(outputs, (op) => fuse.has(op)))));
+  const graph = scatterOntoSums(mergeCommon(simplify(mergeCommon(expandComposites(outputs, (op) => fuse.has(op))))));
   const emitter = new Emitter(options.externalInputs ?? new Map());
   const order = topologicalOrder(Object.values(graph));
   for (const tensor of order) if (tensor.op === 'input') emitter.input(tensor);
   for (const tensor of order) if (tensor.op !== 'input') emitter.tensor(tensor);
   return emitter.model(graph);
+}
+
+/**
+ * x + scatter(..) scatters onto x instead of onto zeros that are then added, in place where nobody else reads x: the one-hot part of a
+ * loss costs one element a row, the rows of an embedding's gradient join the head's. Such a node carries x as a third input.
+ */
+function scatterOntoSums(outputs: Outputs): Outputs {
+  const onto = (scatter: Tensor, base: Tensor) =>
+    ['scatterAdd', 'putAlong'].includes(scatter.op) && scatter.inputs.length === 2 && sameDims(scatter.dims, base.dims)
+      ? Object.freeze({ ...scatter, inputs: [...scatter.inputs, base] })
+      : undefined;
+  return rewrite(outputs, (node) => {
+    if (node.op !== 'add') return node;
+    const [a, b] = node.inputs;
+    return onto(b, a) ?? onto(a, b) ?? node;
+  });
 }
 
 class Emitter {
@@ -285,13 +310,14 @@ class Emitter {
         return this.node('Gather', inputs, { axis: 0 });
       case 'scatterAdd': {
         // ScatterElements adds row by row in order; ScatterND would race between threads and lose bit-reproducibility
-        const [indices, updates] = tensor.inputs;
+        const [indices, updates, base] = tensor.inputs;
         const rowDims = tensor.dims.slice(1);
         const count = dimProduct(indices.dims);
         const flatUpdates = this.node('Reshape', [inputs[1], this.reshapeTarget(updates.dims, [count, ...rowDims])]);
         const column = this.node('Reshape', [inputs[0], this.int64([-1, ...rowDims.map(() => 1)])]);
         const wide = this.node('Expand', [column, this.int64([1, ...(rowDims as number[])])]);
-        return this.node('ScatterElements', [this.zeros(tensor.dims), wide, flatUpdates], { axis: 0, reduction: 'add' });
+        const onto = base ? inputs[2] : this.zeros(tensor.dims);
+        return this.node('ScatterElements', [onto, wide, flatUpdates], { axis: 0, reduction: 'add' });
       }
       case 'takeAlong': {
         const column = this.node('Unsqueeze', [inputs[1], this.int64([-1])]);
@@ -300,6 +326,7 @@ class Emitter {
       case 'putAlong': {
         const column = this.node('Unsqueeze', [inputs[0], this.int64([-1])]);
         const values = this.node('Unsqueeze', [inputs[1], this.int64([-1])]);
+        if (inputs.length === 3) return this.node('ScatterElements', [inputs[2], column, values], { axis: -1, reduction: 'add' });
         return this.node('ScatterElements', [this.zeros(tensor.dims), column, values], { axis: -1 });
       }
       case 'maskedScatter':
