@@ -26,7 +26,7 @@ interface Setup {
   sizes: Record<string, Size>;
 }
 
-/** Timed steps a turn; a turn's own first step warms the caches again after the other sides and is left out. */
+/** Timed steps a turn. One more comes first and is left out: it warms the caches again after the other sides. */
 const STEPS_PER_TURN: Record<string, number> = { small: 8, large: 2 };
 /** Pause before a turn, in ms: threads of the side before may spin for a moment before they sleep. */
 const PAUSE = 100;
@@ -48,6 +48,7 @@ export function register(program: Command): void {
     .option('--sizes <list>', 'which sizes', 'small,large')
     .option('--rounds <n>', 'turns of each side', parseCount, 6)
     .option('--threads <n>', 'threads of each side', parseCount, availableParallelism())
+    .option('--spin', 'let our idle threads spin: for a machine on which nothing else runs')
     .action(benchTrainStep);
 }
 
@@ -57,9 +58,10 @@ interface Options {
   sizes: string;
   rounds: number;
   threads: number;
+  spin?: boolean;
 }
 
-async function benchTrainStep({ json, torch, sizes, rounds, threads }: Options): Promise<void> {
+async function benchTrainStep({ json, torch, sizes, rounds, threads, spin = false }: Options): Promise<void> {
   const setup = JSON.parse(readFileSync('bench/train-step.json', 'utf8')) as Setup;
   const names = sizes.split(',');
   for (const name of names)
@@ -71,6 +73,7 @@ async function benchTrainStep({ json, torch, sizes, rounds, threads }: Options):
       cpu: cpus()[0].model.trim(),
       cores: availableParallelism(),
       threads,
+      spin,
       node: process.version,
       onnxruntime: packageVersion('onnxruntime-node'),
       torch: server.version,
@@ -78,7 +81,7 @@ async function benchTrainStep({ json, torch, sizes, rounds, threads }: Options):
     log(`${machine.cpu}, ${threads} of ${machine.cores} cores; onnxruntime ${machine.onnxruntime}, torch ${machine.torch}\n`);
     const results: Record<string, SizeResult> = {};
     for (const name of names) {
-      results[name] = await measure(name, setup, server, rounds, threads);
+      results[name] = await measure(name, setup, server, rounds, createOrtEngine({ threads, spin }));
       log(describe(name, setup.sizes[name], results[name]));
     }
     if (json) console.log(JSON.stringify({ benchmark: 'train-step', machine, rounds, sizes: results }));
@@ -103,7 +106,7 @@ interface SizeResult {
 /** Largest relative difference of the initial losses that two fp32 implementations of one model may have. */
 const LOSS_TOLERANCE = 1e-5;
 
-async function measure(name: string, setup: Setup, server: TorchServer, rounds: number, threads: number): Promise<SizeResult> {
+async function measure(name: string, setup: Setup, server: TorchServer, rounds: number, engine: Engine): Promise<SizeResult> {
   const size = setup.sizes[name];
   const steps = 1 + (STEPS_PER_TURN[name] ?? 2);
   const objective = languageModelObjective(gemmaConfigSchema.parse(size.config));
@@ -116,7 +119,7 @@ async function measure(name: string, setup: Setup, server: TorchServer, rounds: 
     };
   };
   const sides: Record<string, Side> = {
-    ours: ourSide(createOrtEngine({ threads }), objective, size, setup.optimizer, 1 + rounds * steps),
+    ours: ourSide(engine, objective, size, setup.optimizer, 1 + rounds * steps),
     fp32: torch('fp32'),
     bf16: torch('bf16'),
   };

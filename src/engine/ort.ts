@@ -10,6 +10,11 @@ import { EXTERNAL_DATA_PATH, type LowerOptions, lower } from './onnx/lower.ts';
 export interface OrtOptions {
   /** Threads inside one op. Default: all cores. */
   threads?: number;
+  /**
+   * Whether idle threads spin before they sleep; default false. A little faster where nothing else runs; beside any other process it
+   * halved the speed of a training step.
+   */
+  spin?: boolean;
   fuse?: LowerOptions['fuse'];
 }
 
@@ -33,8 +38,7 @@ export function createOrtEngine(options: OrtOptions = {}): Engine {
         interOpNumThreads: 1,
         graphOptimizationLevel: 'all',
         logSeverityLevel: 3,
-        // idle threads sleep instead of spinning: beside any other process, spinning halved the speed of a training step
-        extra: { session: { intra_op: { allow_spinning: '0' } } },
+        extra: { session: { intra_op: { allow_spinning: options.spin ? '1' : '0' }, force_spinning_stop: '1' } },
         ...(bytes ? { externalData: [{ path: EXTERNAL_DATA_PATH, data: bytes }] } : {}),
       });
       return {
