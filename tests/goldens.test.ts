@@ -9,19 +9,11 @@ import { createOrtEngine } from '../src/engine/ort.ts';
 import { evaluateReference, type ReferenceValue } from '../src/engine/reference.ts';
 import { linearCrossEntropy } from '../src/graph/composites.ts';
 import { grad } from '../src/graph/grad.ts';
-import { exp, flattenLeading, gather, matmul, mul, reduceSum } from '../src/graph/primitives.ts';
+import { exp, gather, matmul, mul, reduceSum } from '../src/graph/primitives.ts';
 import { input, type Tensor } from '../src/graph/tensor.ts';
 import { clipConfigSchema, clipImageEmbeds, clipLogitScale, clipTextEmbeds, clipVision } from '../src/models/clip.ts';
 import { embeddingWeight, embedTokens, gemma, gemmaConfigSchema } from '../src/models/gemma.ts';
-import {
-  causalBias,
-  type LlavaConfig,
-  llavaConfigSchema,
-  llavaText,
-  packedBias,
-  projectFeatures,
-  visionFeatures,
-} from '../src/models/llava.ts';
+import { causalBias, llavaConfigSchema, llavaText, projectFeatures, visionFeatures } from '../src/models/llava.ts';
 import { type Parameter, Parameters } from '../src/nn/parameters.ts';
 import { createRandom } from '../src/random.ts';
 import { contrastiveObjective, languageModelObjective, llavaObjective, type Objective } from '../src/train/objectives.ts';
@@ -320,20 +312,6 @@ describe('clip', () => {
   });
 });
 
-/** The whole model from pixels to loss, which training splits at the encoder's features. */
-function wholeLlava(config: LlavaConfig) {
-  const p = new Parameters();
-  const features = visionFeatures(p, config, input('pixel_values', 'float32', ['images', 3, 24, 24]));
-  const imageRows = projectFeatures(p, config, features);
-  const positionIds = ids('position_ids');
-  const attentionBias = packedBias({ positionIds, sampleIds: ids('sample_ids'), branchIds: ids('branch_ids') });
-  const { lastHidden } = llavaText(p, config, { inputIds: ids('input_ids'), positionIds, attentionBias, imageRows });
-  const weight = p.module('language_model', (p) => embeddingWeight(p, config.text_config));
-  const rows = gather(flattenLeading(lastHidden), input('label_rows', 'int32', ['labels']));
-  const losses = linearCrossEntropy(rows, weight, input('labels', 'int32', ['labels']));
-  return { parameters: p, loss: mul(reduceSum(losses, [0]), input('loss_scale', 'float32', [])) };
-}
-
 /** transformers 5 leaves `vision_model.` out of the names. */
 const shortNames = (tensors: Tensors): Tensors =>
   Object.fromEntries(Object.entries(tensors).map(([name, value]) => [name.replace('vision_tower.vision_model.', 'vision_tower.'), value]));
@@ -380,7 +358,7 @@ describe.each([
     const golden = await readGolden('llava', 'inputs');
     const inputs = { ...packedInputs(golden), pixel_values: golden.pixel_values };
     const { actual, names } = await withCheckpoint(folderOf('llava'), schema, async (config, checkpoint) => {
-      const whole = wholeLlava(config);
+      const whole = llavaObjective(config, { trainsEncoder: true });
       const list = whole.parameters.list();
       const results = await runGraph(lossAndGradients(whole), list, await readParameters(checkpoint, list), inputs);
       return { actual: results, names: list.map((parameter) => parameter.name) };
@@ -391,7 +369,7 @@ describe.each([
     expectGradients(label, shortNames(actual), expected);
   });
 
-  test('the training objective gives the same from the features on', async () => {
+  test('and with a frozen encoder, from its features on', async () => {
     const { vision_features: features, ...outputs } = await readGolden('llava', `outputs${suffix}`);
     const packed = packedInputs(await readGolden('llava', 'inputs'));
     const actual = await withCheckpoint(folderOf('llava'), schema, async (config, checkpoint) => {
@@ -415,7 +393,7 @@ test('gradients on a tiny LLaVA against finite differences in float64', async ()
   const golden = await readGolden('llava', 'inputs');
   const inputs = { ...packedInputs(golden), pixel_values: golden.pixel_values };
   await withCheckpoint(folderOf('llava'), llavaConfigSchema, async (config, checkpoint) => {
-    const whole = wholeLlava(config);
+    const whole = llavaObjective(config, { trainsEncoder: true });
     const list = whole.parameters.list();
     const values = await readParameters(checkpoint, list);
     const gradients = await runGraph(lossAndGradients(whole), list, values, inputs);
