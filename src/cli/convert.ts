@@ -12,15 +12,20 @@ export function register(program: Command): void {
     .command('convert')
     .summary('write a checkpoint in another float type, without optimiser state')
     .argument('<from>', 'Hugging Face folder, such as the checkpoint of a stage')
-    .argument('<to>', 'folder to write; an existing one is replaced')
+    .argument('<to>', 'folder to write; a checkpoint that is there is replaced')
     .option('--dtype <type>', 'float32, float16 or bfloat16', 'float16')
     .action(async (from: string, to: string, { dtype }: { dtype: string }) => {
       if (!(dtype in DTYPES)) throw new UserError(`--dtype ${dtype}: must be float32, float16 or bfloat16`);
-      const [{ openCheckpoint, saveCheckpoint }, { readdir, readFile }, { join }] = await Promise.all([
+      const [{ openCheckpoint, saveCheckpoint }, { existsSync, statSync }, { readdir, readFile }, { join }] = await Promise.all([
         import('../weights/checkpoint.ts'),
+        import('node:fs'),
         import('node:fs/promises'),
         import('node:path'),
       ]);
+      if (existsSync(to) && !statSync(to).isDirectory()) throw new UserError(`${to} is a file; give a folder`);
+      const inTheWay = existsSync(to) ? await readdir(to) : [];
+      if (inTheWay.length > 0 && !inTheWay.includes('config.json'))
+        throw new UserError(`${to} holds ${inTheWay[0]} and is no checkpoint; give another folder`);
       const checkpoint = await openCheckpoint(from);
       try {
         const tensors = new Map<string, { shape: number[]; data: Float32Array }>();

@@ -10,7 +10,7 @@ import {
 } from '../data/emoji/contrastive.ts';
 import { type EmojiGlyphs, loadEmojiGlyphs } from '../data/emoji/glyphs.ts';
 import { renderScene, sampleScene } from '../data/emoji/scene.ts';
-import { splitConcepts } from '../data/emoji/split.ts';
+import { splitConcepts, trainingArtists } from '../data/emoji/split.ts';
 import { type Engine, float32 } from '../engine/engine.ts';
 import type { Scores, TaskScore } from '../evaluate/samples.ts';
 import { wilsonInterval } from '../evaluate/statistics.ts';
@@ -48,7 +48,7 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: Tas
   const { augmentation } = data;
   const options: ContrastiveOptions = {
     concepts: seen,
-    artists: glyphs.artists.filter((artist) => artist !== data.held_out_artist),
+    artists: trainingArtists(glyphs, data.held_out_artist),
     counts: data.drawings,
     imageSize: config.vision_config.image_size,
     patchSize: config.vision_config.patch_size,

@@ -1,7 +1,7 @@
 // Pretraining of a Gemma on text (recipe task `language-model`).
 
 import { loadEmojiGlyphs } from '../data/emoji/glyphs.ts';
-import { splitConcepts } from '../data/emoji/split.ts';
+import { splitConcepts, trainingArtists } from '../data/emoji/split.ts';
 import { loadGlosses, textBatch } from '../data/emoji/texts.ts';
 import { packSamples } from '../data/packing.ts';
 import { float32 } from '../engine/engine.ts';
@@ -35,7 +35,7 @@ export async function languageModelTask(recipe: LanguageModelRecipe, { engine }:
     tokenizer,
     glosses: await loadGlosses(),
     concepts: splitConcepts(glyphs).seen,
-    artists: glyphs.artists.filter((artist) => artist !== data.held_out_artist),
+    artists: trainingArtists(glyphs, data.held_out_artist),
     mixture: data.mixture,
   };
   const objective = languageModelObjective(config);

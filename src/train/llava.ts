@@ -30,7 +30,7 @@ import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import { readJsonFile } from '../weights/checkpoint.ts';
 import { readTokenizerFiles } from '../weights/tokenizer-files.ts';
 import { llavaObjective } from './objectives.ts';
-import { checkConfig, pixelValuesOf, readParameters, tokenizerFilesOf, withCheckpoint } from './pretrained.ts';
+import { checkConfig, checkVocabulary, pixelValuesOf, readParameters, tokenizerFilesOf, withCheckpoint } from './pretrained.ts';
 import { type LlavaRecipe, type LlavaStage, resolvePath } from './recipe.ts';
 import { findRunFolder } from './run-folder.ts';
 import type { PreparedStage, SavedModel, Task, TaskContext } from './task.ts';
@@ -79,6 +79,7 @@ async function assemble({ model, seed }: LlavaRecipe): Promise<Model> {
         },
         'the recipe',
       );
+      checkVocabulary(tokenizer, config.text_config.vocab_size, languageFolder);
       const parameters = llavaParameters(config);
       const part = (module: string) => parameters.filter(({ name }) => name.startsWith(`${module}.`));
       const inFolder = (name: string) => name.slice(name.indexOf('.') + 1);

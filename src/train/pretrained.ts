@@ -57,11 +57,19 @@ export function loadModel(dir: string, engine: Engine = createOrtEngine()): Prom
     const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig);
     if (tokenizer.imageTokenId !== config.image_token_index)
       throw new UserError(`${dir}: <image> is ${config.image_token_index} in config.json and ${tokenizer.imageTokenId} in the tokenizer`);
+    checkVocabulary(tokenizer, config.text_config.vocab_size, dir);
     const processorFile = join(dir, 'preprocessor_config.json');
     const processor = checkConfig(imageProcessorConfig, await readJsonFile(processorFile), processorFile);
     const generator = await createGenerator(engine, config, await readParameters(checkpoint, llavaParameters(config)));
     return { config, generator, tokenizer, processor };
   });
+}
+
+/** Every token but <image>, which is never looked up, needs a row of the language model's embedding. */
+export function checkVocabulary(tokenizer: Tokenizer, vocabSize: number, dir: string): void {
+  const { imageTokenId, vocabSize: tokens } = tokenizer;
+  const rows = imageTokenId === tokens - 1 ? tokens - 1 : tokens;
+  if (rows > vocabSize) throw new UserError(`${dir}: the language model has ${vocabSize} tokens, but the tokenizer has ${rows}`);
 }
 
 /** A picture file as the encoder takes it: float32 [3 * size * size]. */

@@ -48,18 +48,17 @@ function runFolder(path: string): RunFolder {
 
 const runEntries = /^(recipe\.yaml|metrics\.jsonl|summary\.json(\.tmp)?|report\.html|checkpoints|samples|events\.out\.tfevents\..*)$/;
 
-/**
- * Opens the folder of a run, making it when it is absent. `new` refuses a folder that holds anything, `overwrite` removes what an earlier
- * run left there (and nothing else), `resume` wants an earlier run.
- */
-export function openRunFolder(path: string, mode: 'new' | 'overwrite' | 'resume'): RunFolder {
+export type RunMode = 'new' | 'overwrite' | 'resume';
+
+/** Whether a run may use the folder: `new` refuses one that holds anything, `overwrite` what is not from a run, `resume` wants an earlier run. */
+export function checkRunFolder(path: string, mode: RunMode): void {
   const folder = runFolder(path);
   if (existsSync(path) && !statSync(path).isDirectory()) throw new UserError(`${path} is a file; give a folder for the run with --out`);
   const entries = existsSync(path) ? readdirSync(path) : [];
   if (mode === 'resume') {
     if (!existsSync(folder.recipe))
       throw new UserError(`${path} holds no run to resume (it has no recipe.yaml); leave out --resume to start one`);
-    return folder;
+    return;
   }
   if (mode === 'new' && entries.length > 0) {
     const advice = existsSync(folder.recipe)
@@ -69,9 +68,14 @@ export function openRunFolder(path: string, mode: 'new' | 'overwrite' | 'resume'
   }
   const foreign = entries.find((name) => !runEntries.test(name));
   if (foreign !== undefined) throw new UserError(`${path} holds ${foreign}, which is not from a run; give another --out`);
-  for (const name of entries) rmSync(join(path, name), { recursive: true });
+}
+
+/** Opens the folder of a run, making it when it is absent. `overwrite` removes what an earlier run left there. */
+export function openRunFolder(path: string, mode: RunMode): RunFolder {
+  checkRunFolder(path, mode);
+  if (mode === 'overwrite' && existsSync(path)) for (const name of readdirSync(path)) rmSync(join(path, name), { recursive: true });
   mkdirSync(path, { recursive: true });
-  return folder;
+  return runFolder(path);
 }
 
 /** Opens a finished or unfinished run to read it. */

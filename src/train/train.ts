@@ -11,7 +11,15 @@ import { type MetricEvent, type NewMetricEvent, openMetrics, truncateMetrics } f
 import type { OptimizerSlot } from './optimizer.ts';
 import { readParameters } from './pretrained.ts';
 import { type Recipe, recipeToYaml } from './recipe.ts';
-import { openRunFolder, type RunFolder, type RunSummary, type StageSummary, writeSummary } from './run-folder.ts';
+import {
+  checkRunFolder,
+  openRunFolder,
+  type RunFolder,
+  type RunMode,
+  type RunSummary,
+  type StageSummary,
+  writeSummary,
+} from './run-folder.ts';
 import { warmupStepsOf } from './schedule.ts';
 import { createStatus, peakRssMb, type Status } from './status.ts';
 import type { Task, TaskContext } from './task.ts';
@@ -24,7 +32,7 @@ export interface TrainOptions {
   title: string;
   /** The run folder, and what to do when it holds a run: see `openRunFolder`. */
   out: string;
-  mode: 'new' | 'overwrite' | 'resume';
+  mode: RunMode;
   /** Aborted at Ctrl-C: the step is finished, a checkpoint saved and `signal.reason` thrown. */
   signal: AbortSignal;
   /** When the command began, by performance.now(); counts into wallSeconds. */
@@ -56,11 +64,13 @@ async function createTask(recipe: Recipe, context: TaskContext): Promise<Task> {
 export async function train(options: TrainOptions): Promise<RunSummary> {
   const { recipe, out, mode, signal } = options;
   const startedAt = options.startedAt ?? performance.now();
-  const folder = openRunFolder(out, mode);
-  if (mode !== 'resume') writeFileSync(folder.recipe, recipeToYaml(recipe));
+  checkRunFolder(out, mode);
   const status = createStatus();
   try {
+    // models and data are read first: what is wrong with them costs nobody an earlier run
     const task = await createTask(recipe, { engine: createOrtEngine(), status, out, signal });
+    const folder = openRunFolder(out, mode);
+    if (mode !== 'resume') writeFileSync(folder.recipe, recipeToYaml(recipe));
     const resumed = await restore(task, folder);
     const past = truncateMetrics(folder.metrics, {
       finishedStages: resumed.finished.map(({ name }) => name),

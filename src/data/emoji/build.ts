@@ -21,7 +21,7 @@ import {
   type Phrasing,
 } from './questions.ts';
 import { canvasSize, type PlacedGlyph, renderScene, type Scene, sampleScene } from './scene.ts';
-import { defaultHeldOutArtist, splitConcepts } from './split.ts';
+import { defaultHeldOutArtist, splitConcepts, trainingArtists } from './split.ts';
 
 export const evaluationSplits = ['unseen-scenes', 'unseen-artist', 'unseen-concepts'] as const;
 export type EvaluationSplit = (typeof evaluationSplits)[number];
@@ -61,7 +61,7 @@ export async function buildEmojiDataset(options: EmojiDatasetOptions): Promise<E
   const { seed, out, trainScenes = 4000, evaluationScenes = 200, size = canvasSize, heldOutArtist = defaultHeldOutArtist } = options;
   const glyphs = await loadEmojiGlyphs();
   const { seen, unseen } = splitConcepts(glyphs);
-  const trainArtists = glyphs.artists.filter((artist) => artist !== heldOutArtist);
+  const trainArtists = trainingArtists(glyphs, heldOutArtist);
   const imageFolder = join(out, 'images');
   const file = (name: string) => join(out, `${name}.json`);
 

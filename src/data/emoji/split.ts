@@ -1,6 +1,7 @@
 // Which concepts may be learnt from and which are kept for the unseen-concepts split. One fixed division for every recipe: an encoder that was
 // pretrained on a held-out concept would make the split worthless.
 
+import { UserError } from '../../errors.ts';
 import { hashString } from '../../random.ts';
 import { type EmojiGlyphs, sharedConcepts } from './glyphs.ts';
 
@@ -40,4 +41,10 @@ export function splitConcepts(glyphs: EmojiGlyphs): ConceptSplit {
     unseen: shared.filter((index) => heldOut.has(familyOf(index))),
     pretraining: [...glyphs.concepts.keys()].filter((index) => !heldOut.has(familyOf(index))),
   };
+}
+
+/** The artists to learn from: all but the one that is held out. Throws UserError when that one is none of them. */
+export function trainingArtists({ artists }: EmojiGlyphs, heldOut: string): string[] {
+  if (!artists.includes(heldOut)) throw new UserError(`held-out artist ${heldOut}: the artists are ${artists.join(', ')}`);
+  return artists.filter((artist) => artist !== heldOut);
 }
