@@ -2,6 +2,7 @@
 // the places of the image tokens. Parameter names are those of hub files: vision_tower., multi_modal_projector., language_model.
 
 import { z } from 'zod';
+import { UserError } from '../errors.ts';
 import { maskBias } from '../graph/composites.ts';
 import { concat, equal, lessOrEqual, logicalAnd, logicalOr, maskedScatter, mul, reshape, where } from '../graph/primitives.ts';
 import { constant, input, type Tensor } from '../graph/tensor.ts';
@@ -66,7 +67,7 @@ export function visionFeatures(p: Parameters, config: LlavaConfig, pixelValues: 
   const total = config.vision_config.num_hidden_layers;
   const selected = [config.vision_feature_layer].flat().map((layer) => {
     const index = layer < 0 ? total + 1 + layer : layer;
-    if (index < 0 || index > total) throw new Error(`vision_feature_layer ${layer} is outside the encoder's ${total} layers`);
+    if (index < 0 || index > total) throw new UserError(`vision_feature_layer ${layer} is outside the encoder's ${total} layers`);
     return index;
   });
   // blocks after the last selected one are never built

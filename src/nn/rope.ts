@@ -13,9 +13,10 @@ export function ropeTables(maxPositions: number, headDim: number, theta: number)
   const half = headDim / 2;
   const cos = new Float32Array(maxPositions * half);
   const sin = new Float32Array(maxPositions * half);
+  const frequencies = Array.from({ length: half }, (_, i) => theta ** ((-2 * i) / headDim));
   for (let position = 0; position < maxPositions; position++)
     for (let i = 0; i < half; i++) {
-      const angle = position * theta ** ((-2 * i) / headDim);
+      const angle = position * frequencies[i];
       cos[position * half + i] = Math.cos(angle);
       sin[position * half + i] = Math.sin(angle);
     }

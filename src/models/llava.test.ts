@@ -1,0 +1,156 @@
+// Numerics are compared with transformers in tests/goldens.test.ts, packing in data/packing.test.ts; here are configs, names and sizes.
+
+import { describe, expect, test } from 'vitest';
+import { evaluateReference } from '../engine/reference.ts';
+import { UserError } from '../errors.ts';
+import { input, type Tensor } from '../graph/tensor.ts';
+import { Parameters } from '../nn/parameters.ts';
+import { connectorTypeSchema } from './connector.ts';
+import {
+  causalBias,
+  imageTokenCount,
+  type LlavaConfig,
+  llavaConfigSchema,
+  llavaParameters,
+  packedBias,
+  projectFeatures,
+  visionFeatureSize,
+  visionFeatures,
+} from './llava.ts';
+
+/** CLIP ViT-L/14-336 and Gemma 2B, as the hub's llava-gemma-2b has them: what equals a default is left out. */
+const hub = {
+  architectures: ['LlavaForConditionalGeneration'],
+  image_token_index: 256000,
+  model_type: 'llava',
+  projector_hidden_act: 'gelu',
+  text_config: {
+    head_dim: 256,
+    hidden_act: 'gelu_pytorch_tanh',
+    hidden_activation: 'gelu',
+    hidden_size: 2048,
+    intermediate_size: 16384,
+    max_position_embeddings: 8192,
+    model_type: 'gemma',
+    num_attention_heads: 8,
+    num_hidden_layers: 18,
+    num_key_value_heads: 1,
+    vocab_size: 256064,
+  },
+  vision_config: {
+    hidden_size: 1024,
+    image_size: 336,
+    intermediate_size: 4096,
+    model_type: 'clip_vision_model',
+    num_attention_heads: 16,
+    num_hidden_layers: 24,
+    patch_size: 14,
+    projection_dim: 768,
+    vocab_size: 32000,
+  },
+  vision_feature_layer: -2,
+  vision_feature_select_strategy: 'default',
+};
+const configured = (changes: Partial<LlavaConfig> = {}) => llavaConfigSchema.parse({ ...hub, ...changes });
+
+const sizeOf = (config: LlavaConfig, module: string) =>
+  llavaParameters(config)
+    .filter(({ name }) => name.startsWith(`${module}.`))
+    .reduce((sum, { dims }) => sum + dims.reduce((a, b) => a * b, 1), 0);
+
+const pixels = (config: LlavaConfig) =>
+  input('pixel_values', 'float32', ['images', 3, config.vision_config.image_size, config.vision_config.image_size]);
+
+describe('llava', () => {
+  test('has the parameters of LLaVA-Gemma 2B', () => {
+    const config = configured();
+    expect(sizeOf(config, 'vision_tower')).toBe(303_507_456);
+    expect(sizeOf(config, 'multi_modal_projector')).toBe(6_295_552);
+    // 64 rows more than Gemma's, of which <image> is one
+    expect(sizeOf(config, 'language_model')).toBe(2_506_172_416 + 64 * 2048);
+    expect(config.scale_image_features).toBe(false);
+  });
+
+  test('counts image tokens and feature widths', () => {
+    expect(imageTokenCount(configured())).toBe(24 ** 2);
+    expect(imageTokenCount(configured({ vision_feature_select_strategy: 'full' }))).toBe(24 ** 2 + 1);
+    const several = configured({ vision_feature_layer: [-2, 3], vision_feature_select_strategy: 'full' });
+    expect(visionFeatureSize(several)).toBe(2048);
+    expect(visionFeatures(new Parameters(), several, pixels(several)).dims).toEqual(['images', 577, 2048]);
+  });
+
+  test('builds no encoder layer behind the last one that it reads', () => {
+    const last = (layer: number | [number, ...number[]]) => {
+      const config = configured({ vision_feature_layer: layer });
+      const p = new Parameters();
+      visionFeatures(p, config, pixels(config));
+      return Math.max(...p.list().map(({ name }) => Number(/encoder\.layers\.(\d+)\./.exec(name)?.[1] ?? -1)));
+    };
+    expect([last(-2), last(-1), last(24), last(0), last([3, -4])]).toEqual([22, 23, 23, -1, 20]);
+    expect(() => last(25)).toThrow(UserError);
+    expect(() => last(-26)).toThrow('vision_feature_layer -26 is outside');
+  });
+
+  test('lists the whole encoder among its parameters, read or not', () => {
+    const names = llavaParameters(configured({ vision_feature_layer: 0 })).map(({ name }) => name);
+    expect(names).toContain('vision_tower.vision_model.encoder.layers.23.mlp.fc2.bias');
+    expect(names).toContain('vision_tower.vision_model.post_layernorm.weight');
+    expect(new Set(names).size).toBe(names.length);
+  });
+
+  test('has connectors of any depth', () => {
+    const layers = (type: string) => {
+      const config = configured({ mm_projector_type: type });
+      const p = new Parameters();
+      const rows = projectFeatures(p, config, input('features', 'float32', ['images', 576, 1024]));
+      expect(rows.dims).toEqual(['576*images', 2048]);
+      return p.list().map(({ name, dims }) => [name.replace('multi_modal_projector.', ''), dims.join('x')]);
+    };
+    expect(layers('linear')).toEqual([
+      ['linear_1.weight', '2048x1024'],
+      ['linear_1.bias', '2048'],
+    ]);
+    expect(layers('mlp2x_gelu').map(([name]) => name)).toEqual(['linear_1.weight', 'linear_1.bias', 'linear_2.weight', 'linear_2.bias']);
+    expect(layers('mlp3x_gelu').at(-2)).toEqual(['linear_3.weight', '2048x2048']);
+    expect(layers('mlp1x_gelu')).toEqual(layers('linear'));
+    for (const type of ['mlp0x_gelu', 'mlp2x_relu', 'mlp-2x_gelu', 'linear2', ''])
+      expect(connectorTypeSchema.safeParse(type).success, type).toBe(false);
+  });
+
+  test('says which side pictures must have', () => {
+    const config = configured();
+    const small = input('pixel_values', 'float32', ['images', 3, 224, 224]);
+    expect(() => visionFeatures(new Parameters(), config, small)).toThrow('pixels must be 336 x 336');
+  });
+});
+
+describe('attention masks', () => {
+  const row = (values: number[]) => ({ dims: [1, values.length], data: Float64Array.from(values) });
+  const ids = (name: string) => input(name, 'int32', [1, name]);
+
+  /** What each query sees: a string of 1 and 0 a query. */
+  function seen(bias: Tensor, inputs: Record<string, ReturnType<typeof row>>): string[] {
+    const { dims, data } = evaluateReference({ bias }, inputs).bias;
+    const keys = dims[3];
+    return Array.from({ length: dims[2] }, (_, query) =>
+      [...data.slice(query * keys, (query + 1) * keys)].map((v) => Number(v === 0)).join(''),
+    );
+  }
+
+  test('causal: keys up to the own position, wherever they stand', () => {
+    const inputs = { tokens: row([2, 3]), keys: row([0, 1, 1 << 30, 2, 3]) };
+    expect(seen(causalBias(ids('tokens'), ids('keys')), inputs)).toEqual(['11010', '11011']);
+  });
+
+  test('packed: prefix and own branch, never another branch or sample', () => {
+    const tokens = (name: string) => input(name, 'int32', [1, 'tokens']);
+    const bias = packedBias({ positionIds: tokens('positions'), sampleIds: tokens('samples'), branchIds: tokens('branches') });
+    // a prefix of two with branches of two and one, then another sample of two, then padding
+    const inputs = {
+      positions: row([0, 1, 2, 3, 2, 0, 1, 0]),
+      samples: row([1, 1, 1, 1, 1, 2, 2, 0]),
+      branches: row([0, 0, 1, 1, 2, 1, 1, 0]),
+    };
+    expect(seen(bias, inputs)).toEqual(['10000000', '11000000', '11100000', '11110000', '11001000', '00000100', '00000110', '00000001']);
+  });
+});
