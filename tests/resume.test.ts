@@ -49,11 +49,17 @@ beforeAll(async () => {
   const saving = rest.stages.map((stage) => ({ ...stage, steps, save_every: 1 }));
   writeFileSync('saving.yaml', stringify({ ...rest, stages: saving }));
   await train('saving.yaml', '--out', 'straight');
-});
+}, 60_000);
 
 describe('a killed run', () => {
   it('goes on to the same weights and the same story, wherever it was killed', async () => {
-    const moments = [/drawing/, /pretrain {2}step 2\//, /pretrain {2}step 6\//, /finetune {2}step 1\//, /finetune {2}step 3\//];
+    const moments = [
+      /pretrain {2}step 1\//,
+      /pretrain {2}step 3\//,
+      /pretrain {2}step 6\//,
+      /finetune {2}step 1\//,
+      /finetune {2}step 3\//,
+    ];
     for (const [i, moment] of moments.entries()) {
       const { code } = await stopAt(moment, 'SIGKILL', i === 0 ? ['saving.yaml', '--out', 'killed'] : ['--resume', '--out', 'killed']);
       expect(code).toBeNull();

@@ -9,7 +9,7 @@ import { vi } from 'vitest';
 import { stringify } from 'yaml';
 import { run } from '../src/cli/main.ts';
 
-const root = fileURLToPath(new URL('..', import.meta.url));
+export const bin = fileURLToPath(new URL('../bin/llava-gemma.js', import.meta.url));
 
 export interface Outcome {
   code: number | null;
@@ -40,15 +40,15 @@ export async function cli(...words: string[]): Promise<Outcome> {
   }
 }
 
-/** The command line as a user starts it, in a process of its own. */
-export function spawnCli(words: readonly string[], input?: string): { child: ChildProcess; outcome: Promise<Outcome> } {
-  const child = spawn(process.execPath, [join(root, 'bin', 'llava-gemma.js'), ...words], { env: { ...process.env, DEBUG: '' } });
+/** The command line as a user starts it, in a process of its own. Its input stays open when `input` is null. */
+export function spawnCli(words: readonly string[], input: string | null = ''): { child: ChildProcess; outcome: Promise<Outcome> } {
+  const child = spawn(process.execPath, [bin, ...words], { env: { ...process.env, DEBUG: '' } });
   const said = { stdout: '', stderr: '' };
   for (const name of ['stdout', 'stderr'] as const)
     child[name].setEncoding('utf8').on('data', (text: string) => {
       said[name] += text;
     });
-  child.stdin.end(input);
+  if (input !== null) child.stdin.end(input);
   const outcome = new Promise<Outcome>((resolve) => child.on('close', (code) => resolve({ code, ...said })));
   return { child, outcome };
 }
@@ -124,7 +124,13 @@ export async function enterToyFolder(): Promise<string> {
 }
 
 /** A copy of a folder in which a JSON file is changed. */
-export function withChangedJson(from: string, to: string, file: string, change: (json: Record<string, never>) => void): string {
+export function withChangedJson(
+  from: string,
+  to: string,
+  file: string,
+  // biome-ignore lint/suspicious/noExplicitAny: it is whatever the file holds
+  change: (json: any) => void,
+): string {
   cpSync(from, to, { recursive: true });
   const json = JSON.parse(readFileSync(join(to, file), 'utf8'));
   change(json);
