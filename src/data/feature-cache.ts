@@ -1,9 +1,9 @@
 // Features of a frozen encoder on disk, by content: an image is encoded once, whatever epoch, stage or run asks for it again. One file
 // an encoder, of fixed-size records (sha-256 of the image file, then float32 features), only ever appended to: a run killed while
-// writing leaves at most half a record, which the next run drops.
+// writing leaves at most half a record, which the next run drops, and runs at the same time add to each other's.
 
 import { createHash } from 'node:crypto';
-import { closeSync, existsSync, fstatSync, ftruncateSync, mkdirSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, ftruncateSync, mkdirSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../errors.ts';
 
@@ -41,16 +41,22 @@ export function openFeatureCache({ folder, fingerprint, size, batchSize = 32 }: 
   mkdirSync(folder, { recursive: true });
   const path = join(folder, `${fingerprint}.features`);
   const record = HASH_BYTES + size * 4;
-  const file = openSync(path, existsSync(path) ? 'r+' : 'w+');
-  // record number by content hash; what a killed run left of a last record is cut off
+  const file = openSync(path, 'a+');
+  const wholeRecords = () => Math.floor(fstatSync(file).size / record);
+  // what a killed run left of a last record is cut off
+  ftruncateSync(file, wholeRecords() * record);
+  // record number by content hash
   const records = new Map<string, number>();
-  const count = Math.floor(fstatSync(file).size / record);
-  ftruncateSync(file, count * record);
-  const hash = Buffer.alloc(HASH_BYTES);
-  for (let i = 0; i < count; i++) {
-    readSync(file, hash, 0, HASH_BYTES, i * record);
-    records.set(hash.toString('hex'), i);
-  }
+  let scanned = 0;
+  /** Takes in what was appended since the last time, by this run or another one. */
+  const scan = () => {
+    const hash = Buffer.alloc(HASH_BYTES);
+    for (const count = wholeRecords(); scanned < count; scanned++) {
+      readSync(file, hash, 0, HASH_BYTES, scanned * record);
+      records.set(hash.toString('hex'), scanned);
+    }
+  };
+  scan();
   const hashes = new Map<string, string>();
   const hashOf = (image: string): string => {
     let known = hashes.get(image);
@@ -71,6 +77,7 @@ export function openFeatureCache({ folder, fingerprint, size, batchSize = 32 }: 
       return features;
     },
     async add(paths, encode, onProgress) {
+      scan();
       const missing = new Map<string, string>();
       for (const image of paths) if (!records.has(hashOf(image))) missing.set(hashOf(image), image);
       const queue = [...missing];
@@ -85,13 +92,13 @@ export function openFeatureCache({ folder, fingerprint, size, batchSize = 32 }: 
           bytes.set(new Uint8Array(features.buffer, features.byteOffset + i * size * 4, size * 4), i * record + HASH_BYTES);
         });
         try {
-          writeSync(file, bytes, 0, bytes.length, records.size * record);
+          for (let done = 0; done < bytes.length; ) done += writeSync(file, bytes, done);
         } catch (error) {
           if ((error as NodeJS.ErrnoException).code === 'ENOSPC')
             throw new UserError(`${path}: the disk is full; free some space and resume the run`);
           throw error;
         }
-        for (const [key] of batch) records.set(key, records.size);
+        scan();
         onProgress?.(Math.min(start + batchSize, queue.length), queue.length);
       }
     },

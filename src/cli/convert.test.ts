@@ -1,0 +1,78 @@
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Command } from 'commander';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
+import { openCheckpoint, saveCheckpoint } from '../weights/checkpoint.ts';
+import { openSafetensors } from '../weights/safetensors.ts';
+import { register } from './convert.ts';
+
+const scratch = mkdtempSync(join(tmpdir(), 'convert-'));
+const from = join(scratch, 'from');
+// thirds are rounded by every 16-bit type
+const values = Float32Array.of(1 / 3, -2, 1e-3, 100);
+
+async function convert(to: string, ...words: string[]): Promise<string> {
+  const program = new Command().exitOverride();
+  register(program);
+  vi.spyOn(console, 'log').mockImplementation(() => {});
+  await program.parseAsync(['node', 'llava-gemma', 'convert', from, to, ...words]);
+  return to;
+}
+
+beforeAll(async () => {
+  const moments = new Map([['w.mean', { dtype: 'F32' as const, shape: [1], data: new Uint8Array(4) }]]);
+  await saveCheckpoint(from, {
+    config: { model_type: 'llava', note: 'kept' },
+    tensors: new Map([['w', { shape: [2, 2], data: values }]]),
+    dtype: 'F32',
+    files: { 'tokenizer.json': '{"a":"ü"}', 'chat_template.jinja': '{{ bos_token }}', 'trainer_state.json': '{}' },
+    tensorFiles: { 'optimizer.safetensors': moments },
+  });
+});
+
+describe('a converted checkpoint', () => {
+  it.each([
+    ['float32', 'F32', 0],
+    ['float16', 'F16', 2 ** -11],
+    ['bfloat16', 'BF16', 2 ** -8],
+  ] as const)('in %s has the values up to its rounding', async (dtype, stored, rounding) => {
+    const to = await convert(join(scratch, dtype), '--dtype', dtype);
+    const checkpoint = await openCheckpoint(to);
+    expect(checkpoint.config).toEqual({ model_type: 'llava', note: 'kept', dtype });
+    expect(checkpoint.shape('w')).toEqual([2, 2]);
+    const converted = await checkpoint.float32('w');
+    converted.forEach((value, i) => {
+      expect(Math.abs(value - values[i])).toBeLessThanOrEqual(Math.abs(values[i]) * rounding);
+    });
+    await checkpoint.close();
+    const file = await openSafetensors(join(to, 'model.safetensors'));
+    expect(file.info('w').dtype).toBe(stored);
+    await file.close();
+  });
+
+  it('keeps what a user of the model needs and drops what only its trainer needs', async () => {
+    const to = await convert(join(scratch, 'small'));
+    expect(readdirSync(to).sort()).toEqual(['chat_template.jinja', 'config.json', 'model.safetensors', 'tokenizer.json']);
+    for (const name of ['tokenizer.json', 'chat_template.jinja'])
+      expect(readFileSync(join(to, name))).toEqual(readFileSync(join(from, name)));
+  });
+
+  it('takes the place of an earlier one, but of nothing else', async () => {
+    const to = await convert(join(scratch, 'again'), '--dtype', 'float32');
+    writeFileSync(join(to, 'left-over.json'), '{}');
+    await convert(to, '--dtype', 'bfloat16');
+    expect(readdirSync(to)).not.toContain('left-over.json');
+
+    const diary = join(scratch, 'diary');
+    mkdirSync(diary);
+    writeFileSync(join(diary, 'monday.txt'), 'rain');
+    await expect(convert(diary)).rejects.toThrow(`${diary} holds monday.txt and is no checkpoint; give another folder`);
+    await expect(convert(join(diary, 'monday.txt'))).rejects.toThrow('monday.txt is a file; give a folder');
+    expect(readdirSync(diary)).toEqual(['monday.txt']);
+  });
+
+  it('is of a known type', async () => {
+    await expect(convert(join(scratch, 'int8'), '--dtype', 'int8')).rejects.toThrow('--dtype int8: must be float32, float16 or bfloat16');
+  });
+});

@@ -1,0 +1,84 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { trainTokenizer } from '../text/bpe-trainer.ts';
+import { createTokenizer } from '../text/tokenizer.ts';
+import { conversationBatches } from './conversations.ts';
+import type { Sample } from './llava-json.ts';
+
+const { tokenizerJson, tokenizerConfig } = trainTokenizer([{ text: 'what is it? a cat', weight: 1 }], { vocabSize: 365 });
+const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig);
+
+/** `sizes[i]` samples about picture i, then `textOnly` samples about none. */
+function samplesAbout(sizes: readonly number[], textOnly = 0): Sample[] {
+  const answer = { from: 'gpt' as const, value: 'a cat' };
+  const ask = (image: boolean) => ({ from: 'human' as const, value: `${image ? '<image>\n' : ''}what is it?` });
+  const pictured = sizes.flatMap((size, image) =>
+    Array.from({ length: size }, (_, i) => ({
+      id: `${image}-${i}`,
+      images: [`${image}.png`],
+      conversations: [ask(true), answer],
+      fields: {},
+    })),
+  );
+  const others = Array.from({ length: textOnly }, (_, i) => ({
+    id: `text-${i}`,
+    images: [],
+    conversations: [ask(false), answer],
+    fields: {},
+  }));
+  // an order in which the samples of a picture are not neighbours
+  return [...pictured, ...others].sort((a, b) => (a.id.split('-')[1] + a.id < b.id.split('-')[1] + b.id ? -1 : 1));
+}
+
+const open = (samples: readonly Sample[], batchSize: number, more: { seed?: number; stage?: string } = {}) =>
+  conversationBatches({ samples, tokenizer, imageTokens: 4, template: 'gemma', maxLength: 64, batchSize, seed: 1, stage: 'a', ...more });
+
+const ids = ({ batch, batchesPerEpoch }: ReturnType<typeof open>, epoch: number) =>
+  Array.from({ length: batchesPerEpoch }, (_, i) => batch(epoch * batchesPerEpoch + i).map(({ id }) => id));
+
+const sizes = fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 1, maxLength: 6 });
+
+describe('batches of conversations', () => {
+  it('have every sample once an epoch, and the samples of a picture one after the other', () => {
+    fc.assert(
+      fc.property(sizes, fc.nat(3), fc.integer({ min: 1, max: 7 }), fc.nat(3), (pictures, textOnly, batchSize, epoch) => {
+        const samples = samplesAbout(pictures, textOnly);
+        const batches = open(samples, batchSize);
+        const seen = ids(batches, epoch);
+        expect(batches.batchesPerEpoch).toBe(Math.ceil(samples.length / batchSize));
+        for (const batch of seen.slice(0, -1)) expect(batch).toHaveLength(batchSize);
+        expect(seen.flat().sort()).toEqual(samples.map(({ id }) => id).sort());
+        const groups = seen.flat().map((id) => (id.startsWith('text') ? id : id.split('-')[0]));
+        const changes = groups.filter((group, i) => group !== groups[i - 1]);
+        expect(changes).toHaveLength(new Set(groups).size);
+      }),
+      { numRuns: 50 },
+    );
+  });
+
+  it('are a function of seed, stage and index, whatever was asked for before', () => {
+    const samples = samplesAbout([3, 1, 4, 2, 5], 2);
+    const straight = open(samples, 4);
+    const expected = Array.from({ length: 12 }, (_, i) => straight.batch(i));
+    const jumping = open(samples, 4);
+    for (const i of [11, 0, 7, 7, 3]) expect(jumping.batch(i)).toEqual(expected[i]);
+    const order = (more: Parameters<typeof open>[2]) => ids(open(samples, 4, more), 0).flat();
+    expect(order({})).toEqual(order({}));
+    expect(order({ seed: 2 })).not.toEqual(order({}));
+    expect(order({ stage: 'b' })).not.toEqual(order({}));
+    expect(ids(straight, 1)).not.toEqual(ids(straight, 0));
+  });
+
+  it('are encoded: image rows in the prompt, labels on the answer', () => {
+    const [[sample]] = [open(samplesAbout([1]), 1).batch(0)];
+    expect(sample.images).toEqual(['0.png']);
+    expect(sample.inputIds.filter((id) => id === tokenizer.imageTokenId)).toHaveLength(4);
+    expect(tokenizer.decode(sample.labels.filter((label) => label >= 0))).toBe('a cat<end_of_turn>\n');
+  });
+
+  it('name the sample of which nothing would be trained', () => {
+    const [sample] = samplesAbout([1]);
+    const unanswered = { ...sample, id: 'q7', conversations: sample.conversations.slice(0, 1) };
+    expect(() => open([unanswered], 1).batch(0)).toThrow('"q7": nothing of it would be trained');
+  });
+});
