@@ -24,7 +24,7 @@ interface Entry {
 let entries: Entry[] = [];
 
 beforeAll(async () => {
-  await enterToyFolder();
+  const leave = await enterToyFolder();
   for (const words of [
     ['train', 'llava.yaml', '--out', 'run'],
     ['data', '--out', 'pictures', '--train-scenes', '4', '--evaluation-scenes', '2', '--size', '32'],
@@ -38,6 +38,7 @@ beforeAll(async () => {
   writeFileSync('broken.png', readFileSync(picture).subarray(0, 60));
   cpSync('broken.png', 'pictures/images/broken.png');
   writeFileSync('words.png', 'this is no picture');
+  return leave;
 }, 60_000);
 
 /** One line on stderr beside the status, which begins with `error:` and has all of `names` in it; no stack, no plea of surprise. */

@@ -44,11 +44,12 @@ async function stopAt(moment: RegExp, signal: NodeJS.Signals, words: readonly st
 }
 
 beforeAll(async () => {
-  await enterToyFolder();
+  const leave = await enterToyFolder();
   const { evaluate: _, ...rest } = recipes.llava;
   const saving = rest.stages.map((stage) => ({ ...stage, steps, save_every: 1 }));
   writeFileSync('saving.yaml', stringify({ ...rest, stages: saving }));
   await train('saving.yaml', '--out', 'straight');
+  return leave;
 }, 60_000);
 
 describe('a killed run', () => {

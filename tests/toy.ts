@@ -110,17 +110,20 @@ export const recipes = {
   },
 } as const;
 
-/** Enters a fresh folder with the recipes in it, the backbones trained in `clip/` and `gemma/`, and returns its path. */
-export async function enterToyFolder(): Promise<string> {
+/** Enters a fresh folder with the recipes in it and the backbones trained in `clip/` and `gemma/`. Returns what removes it. */
+export async function enterToyFolder(): Promise<() => void> {
+  const before = process.cwd();
   const folder = mkdtempSync(join(tmpdir(), 'llava-gemma-'));
   process.chdir(folder);
-  process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
   for (const [name, recipe] of Object.entries(recipes)) writeFileSync(`${name}.yaml`, stringify(recipe));
   for (const name of ['clip', 'gemma']) {
     const { code, stderr } = await cli('train', `${name}.yaml`, '--out', name);
     if (code !== 0) throw new Error(`cannot train the toy ${name}: ${stderr}`);
   }
-  return folder;
+  return () => {
+    process.chdir(before);
+    rmSync(folder, { recursive: true, force: true });
+  };
 }
 
 /** A copy of a folder in which a JSON file is changed. */
