@@ -36,7 +36,7 @@ function questionOf({ prompt }) {
     .split('\n')
     .filter((line) => !line.startsWith('Answer '));
   const [question, ...choices] = lines;
-  return choices.length > 0 ? `${question} ${choices.join('  ')}` : question;
+  return [question, ...choices.map((choice) => choice.replaceAll(' ', '\u00a0'))].join(' ');
 }
 
 function wrap(text, width) {

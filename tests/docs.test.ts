@@ -1,0 +1,135 @@
+// The docs keep in step with the code: the tables of docs/recipes.md are made from the recipe schema, and links lead to files that exist.
+// After a change of the schema, `npx vitest run tests/docs.test.ts -u` writes the tables again.
+
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, test, vi } from 'vitest';
+import { z } from 'zod';
+import '../src/train/recipe.ts';
+
+/** The recipes of each task, caught as src/train/recipe.ts hands them to zod: the schema itself is private to that file. */
+const { recipes } = vi.hoisted(() => ({ recipes: [] as z.ZodObject[] }));
+vi.mock('zod', async (importOriginal) => {
+  const original = await importOriginal<typeof import('zod')>();
+  const discriminatedUnion = ((key: string, options: z.ZodObject[]) => {
+    if (key === 'task') recipes.push(...options);
+    return original.z.discriminatedUnion(key, options as [z.ZodObject]);
+  }) as typeof z.discriminatedUnion;
+  return { ...original, z: { ...original.z, discriminatedUnion } };
+});
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+// === Tables of recipe fields ===
+
+/** The parts of JSON Schema that zod writes for recipes. */
+interface Schema {
+  type?: string;
+  description?: string;
+  default?: unknown;
+  const?: unknown;
+  enum?: unknown[];
+  anyOf?: Schema[];
+  properties?: Record<string, Schema>;
+  required?: string[];
+  additionalProperties?: Schema | boolean;
+  propertyNames?: Schema;
+  items?: Schema;
+  prefixItems?: Schema[];
+  minimum?: number;
+  exclusiveMinimum?: number;
+  maximum?: number;
+}
+
+const code = (value: unknown) => `\`${typeof value === 'string' ? value : JSON.stringify(value)}\``;
+
+function rangeText({ minimum, exclusiveMinimum, maximum }: Schema): string {
+  // zod bounds whole numbers by what a double holds exactly
+  const bound = (value: number | undefined) => (value !== undefined && Math.abs(value) < Number.MAX_SAFE_INTEGER ? value : undefined);
+  const [low, above, high] = [minimum, exclusiveMinimum, maximum].map(bound);
+  if (above !== undefined) return ` > ${above}`;
+  if (low !== undefined && high !== undefined) return ` ${low} to ${high}`;
+  return low === undefined ? '' : ` >= ${low}`;
+}
+
+function typeText(schema: Schema): string {
+  if (schema.const !== undefined) return code(schema.const);
+  if (schema.enum) return schema.enum.map(code).join(', ');
+  // null is the same as left out
+  if (schema.anyOf)
+    return schema.anyOf
+      .filter(({ type }) => type !== 'null')
+      .map(typeText)
+      .join(' or ');
+  if (schema.prefixItems) return `[${schema.prefixItems.map(typeText).join(', ')}]`;
+  switch (schema.type) {
+    case 'array':
+      return `list of ${schema.items?.properties ? 'maps' : typeText(schema.items!)}`;
+    case 'object':
+      return schema.properties
+        ? 'map'
+        : `map from ${typeText(schema.propertyNames!)} to ${typeText(schema.additionalProperties as Schema)}`;
+    case 'integer':
+      return `whole number${rangeText(schema)}`;
+    case 'number':
+      return `number${rangeText(schema)}`;
+    case 'string':
+      return 'text';
+    case 'boolean':
+      return 'true or false';
+    default:
+      throw new Error(`no words for ${JSON.stringify(schema)}`);
+  }
+}
+
+/** A row for each field, those of maps and lists of maps below them. */
+function rowsOf({ properties = {}, required = [] }: Schema, prefix: string): string[] {
+  return Object.entries(properties).flatMap(([name, field]) => {
+    const path = prefix + name;
+    const inner = [field, ...(field.anyOf ?? [])].flatMap((schema) => [
+      ...(schema.properties ? rowsOf(schema, `${path}.`) : []),
+      ...(schema.items?.properties ? rowsOf(schema.items, `${path}.N.`) : []),
+    ]);
+    // the default of a map is that of its fields
+    const hasDefault = field.default !== undefined && inner.length === 0;
+    const fallback = hasDefault ? code(field.default) : required.includes(name) ? 'required' : '';
+    // fields of models are described where they come from
+    const meaning = field.description ?? (inner.length > 0 || !prefix.endsWith('_config.') ? '' : 'as in `config.json`');
+    return [`| \`${path}\` | ${typeText(field)} | ${fallback} | ${meaning} |`, ...inner];
+  });
+}
+
+function recipeTables(): string {
+  return recipes
+    .map((recipe) => {
+      const schema = z.toJSONSchema(recipe, { io: 'input' }) as Schema;
+      const { task } = schema.properties!;
+      const heading = `### \`task: ${task.const}\`\n\n${task.description}.`;
+      return [heading, '', '| Field | Value | Default | Meaning |', '|---|---|---|---|', ...rowsOf(schema, '')].join('\n');
+    })
+    .join('\n\n');
+}
+
+test('docs/recipes.md lists every field of every recipe', async () => {
+  expect(recipes).toHaveLength(3);
+  const path = join(root, 'docs', 'recipes.md');
+  const [begin, end] = ['<!-- fields: begin -->', '<!-- fields: end -->'];
+  const [before, rest] = readFileSync(path, 'utf8').split(begin);
+  const after = rest.split(end)[1];
+  await expect(`${before}${begin}\n\n${recipeTables()}\n\n${end}${after}`).toMatchFileSnapshot(path);
+});
+
+// === Links ===
+
+const pages = ['README.md', 'CONTRIBUTING.md', ...readdirSync(join(root, 'docs')).map((name) => join('docs', name))].filter((name) =>
+  name.endsWith('.md'),
+);
+
+describe.each(pages)('%s', (page) => {
+  test('links to files that exist', () => {
+    const links = [...readFileSync(join(root, page), 'utf8').matchAll(/(?<!!)\[[^\]]*\]\(([^)#\s]+)[^)]*\)/g)].map(([, target]) => target);
+    const broken = links.filter((target) => !/^[a-z]+:/.test(target) && !existsSync(join(root, dirname(page), target)));
+    expect(broken).toEqual([]);
+  });
+});
