@@ -1,7 +1,7 @@
 // Installs what package-lock.json names when it is not installed yet, and builds dist/ when a source is newer.
 // Everything that must work from a fresh clone (npm test, npm run demo, npx llava-gemma) goes through here; needs only Node.
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -30,6 +30,9 @@ export function install() {
   const installed = join(root, 'node_modules', '.package-lock.json');
   const lock = join(root, 'package-lock.json');
   if (!existsSync(lock)) return; // installed from npm, not a clone
+  const modules = join(root, 'node_modules');
+  // a link leads to somebody else's installation, which `npm ci` would empty
+  if (existsSync(modules) && lstatSync(modules).isSymbolicLink()) return;
   if (existsSync(installed) && statSync(installed).mtimeMs >= statSync(lock).mtimeMs) return;
   run('npm', ['ci', '--no-fund', '--no-audit', '--loglevel=error']);
 }

@@ -23,7 +23,7 @@ import { readTokenizerFiles } from '../weights/tokenizer-files.ts';
 import { contrastiveObjective, regionEmbeds, textEmbeds, visionHidden } from './objectives.ts';
 import { imageProcessorFor, tokenizerFilesOf } from './pretrained.ts';
 import { type ContrastiveRecipe, resolvePath } from './recipe.ts';
-import type { Task, TaskContext } from './task.ts';
+import { stepsOf, type Task, type TaskContext } from './task.ts';
 
 const EVALUATION_SCENES = 400;
 
@@ -45,14 +45,12 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: Tas
   const processor = imageProcessorFor(config.vision_config.image_size);
   const glyphs = await loadEmojiGlyphs();
   const { seen } = splitConcepts(glyphs);
-  const { augmentation } = data;
-  const options: ContrastiveOptions = {
+  const options = {
     concepts: seen,
     artists: trainingArtists(glyphs, data.held_out_artist),
     counts: data.drawings,
     imageSize: config.vision_config.image_size,
     patchSize: config.vision_config.patch_size,
-    augmentation: { ...augmentation, flipChance: augmentation.flip_chance, greyChance: augmentation.grey_chance },
     captionWeight: data.caption_weight,
     mean: processor.image_mean,
     std: processor.image_std,
@@ -60,7 +58,6 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: Tas
   const objective = contrastiveObjective(config, regionSlots);
   const parameters = objective.parameters.list();
   const values = new Map(parameters.map((parameter) => [parameter.name, initialise(parameter, createRandom(seed, parameter.name))]));
-  const [stage] = recipe.stages;
   const patches = (options.imageSize / options.patchSize) ** 2 + 1;
   return {
     engine,
@@ -73,18 +70,32 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: Tas
         ...tokenizerFilesOf(files),
       },
     },
-    stageNames: [stage.name],
+    stageNames: recipe.stages.map(({ name }) => name),
     moduleOf: (name) => (/^(vision_model|visual_projection)/.test(name) ? 'vision_model' : 'text_model'),
-    async prepareStage() {
+    async prepareStage(index) {
+      const stage = recipe.stages[index];
+      const { augmentation } = stage;
+      const drawn: ContrastiveOptions = {
+        ...options,
+        augmentation: { ...augmentation, flipChance: augmentation.flip_chance, greyChance: augmentation.grey_chance },
+      };
       return {
         settings: stage,
         objective,
-        totalSteps: stage.steps ?? 1000,
+        totalSteps: stepsOf(stage),
         data: {
-          stepsPerEpoch: stage.steps ?? 1000,
+          // scenes are drawn afresh at each step: the whole stage is one pass
+          stepsPerEpoch: stepsOf(stage),
           batches: (step) =>
             Array.from({ length: stage.accumulation }, (_, i) => {
-              const inputs = contrastiveBatch(seed, step * stage.accumulation + i, stage.batch_size, glyphs, tokenizer, options);
+              const inputs = contrastiveBatch(
+                seed,
+                `${stage.name} ${step * stage.accumulation + i}`,
+                stage.batch_size,
+                glyphs,
+                tokenizer,
+                drawn,
+              );
               for (const name of ['region_scale', 'caption_scale'])
                 inputs[name].data[0] = (inputs[name].data[0] as number) / stage.accumulation;
               return { inputs, tokens: stage.batch_size * patches };
@@ -109,7 +120,7 @@ async function zeroShotNames(
   values: ReadonlyMap<string, Float32Array>,
   glyphs: EmojiGlyphs,
   tokenizer: Tokenizer,
-  options: ContrastiveOptions,
+  options: Omit<ContrastiveOptions, 'augmentation'>,
   seed: number,
   split: string,
 ): Promise<TaskScore> {

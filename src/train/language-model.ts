@@ -14,7 +14,7 @@ import { readTokenizerFiles } from '../weights/tokenizer-files.ts';
 import { languageModelObjective } from './objectives.ts';
 import { tokenizerFilesOf } from './pretrained.ts';
 import { type LanguageModelRecipe, resolvePath } from './recipe.ts';
-import type { Task, TaskContext } from './task.ts';
+import { stepsOf, type Task, type TaskContext } from './task.ts';
 
 export async function languageModelTask(recipe: LanguageModelRecipe, { engine }: TaskContext): Promise<Task> {
   const { seed, model, data } = recipe;
@@ -36,24 +36,24 @@ export async function languageModelTask(recipe: LanguageModelRecipe, { engine }:
     glosses: await loadGlosses(),
     concepts: splitConcepts(glyphs).seen,
     artists: trainingArtists(glyphs, data.held_out_artist),
-    mixture: data.mixture,
   };
   const objective = languageModelObjective(config);
   const parameters = objective.parameters.list();
   const values = new Map(parameters.map((parameter) => [parameter.name, initialise(parameter, createRandom(seed, parameter.name))]));
-  const [stage] = recipe.stages;
   const positions = config.max_position_embeddings;
-  if (stage.max_length > positions)
-    throw new UserError(`stage ${stage.name}: max_length is ${stage.max_length}, but the model has ${positions} positions`);
-  const totalSteps = stage.steps ?? 1000;
+  for (const { name, max_length } of recipe.stages)
+    if (max_length > positions) throw new UserError(`stage ${name}: max_length is ${max_length}, but the model has ${positions} positions`);
   return {
     engine,
     parameters,
     values,
     saved: { config, files: tokenizerFilesOf(files) },
-    stageNames: [stage.name],
+    stageNames: recipe.stages.map(({ name }) => name),
     moduleOf: () => 'language_model',
-    async prepareStage() {
+    async prepareStage(index) {
+      const stage = recipe.stages[index];
+      const totalSteps = stepsOf(stage);
+      const text = { ...options, mixture: stage.mixture };
       return {
         settings: stage,
         objective,
@@ -64,7 +64,7 @@ export async function languageModelTask(recipe: LanguageModelRecipe, { engine }:
           batches: (step) => {
             const batches = Array.from({ length: stage.accumulation }, (_, i) =>
               packSamples(
-                textBatch(seed, step * stage.accumulation + i, stage.batch_size * stage.max_length, options),
+                textBatch(seed, `${stage.name} ${step * stage.accumulation + i}`, stage.batch_size * stage.max_length, text),
                 stage.max_length,
                 positions,
               ),

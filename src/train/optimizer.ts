@@ -3,6 +3,7 @@
 // (docs/decisions.md).
 
 import { UserError } from '../errors.ts';
+import { adamWUpdate } from './adamw-kernel.ts';
 
 export interface AdamWOptions {
   betas: readonly [number, number];
@@ -69,33 +70,22 @@ export function adamWStep(
   const clip = maxGradNorm > 0 ? Math.min(1, maxGradNorm / (norm + 1e-6)) : 1;
   const correction1 = 1 - beta1 ** step;
   const correction2 = Math.sqrt(1 - beta2 ** step);
-  slots.forEach((slot, i) => {
-    const rate = learningRate(slot.name);
-    const keep = slot.dims.length > 1 ? 1 - rate * weightDecay : 1;
-    updateSlot(slot, gradients[i], clip, beta1, beta2, keep, rate / correction1, 1 / correction2, eps);
+  slots.forEach(({ name, dims, values, mean, square }, i) => {
+    const rate = learningRate(name);
+    adamWUpdate(
+      { values, mean, square, gradient: gradients[i] },
+      {
+        clip,
+        beta1,
+        share1: 1 - beta1,
+        beta2,
+        share2: 1 - beta2,
+        keep: dims.length > 1 ? 1 - rate * weightDecay : 1,
+        rate: rate / correction1,
+        rootScale: 1 / correction2,
+        eps,
+      },
+    );
   });
   return norm;
-}
-
-function updateSlot(
-  { values, mean, square }: OptimizerSlot,
-  gradient: Float32Array,
-  clip: number,
-  beta1: number,
-  beta2: number,
-  keep: number,
-  rate: number,
-  rootScale: number,
-  eps: number,
-): void {
-  const share1 = 1 - beta1;
-  const share2 = 1 - beta2;
-  for (let i = 0; i < values.length; i++) {
-    const g = gradient[i] * clip;
-    const m = beta1 * mean[i] + share1 * g;
-    const v = beta2 * square[i] + share2 * g * g;
-    mean[i] = m;
-    square[i] = v;
-    values[i] = values[i] * keep - (rate * m) / (Math.sqrt(v) * rootScale + eps);
-  }
 }

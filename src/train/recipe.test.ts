@@ -35,7 +35,6 @@ describe('defaults', () => {
       weight_decay: 0,
       max_length: 2048,
       template: 'gemma',
-      data: { image_aspect_ratio: 'pad' },
     });
   });
 
@@ -91,7 +90,7 @@ describe('a wrong recipe is one sentence that names the field', () => {
     ['stages.0.lr=fast', 'stages.0.lr: expected number, received string (it is "fast")'],
     ['stages.0.lr=-1', 'stages.0.lr:'],
     ['stages.0.train=[lora]', 'stages.0.train.0:'],
-    ['stages.0.steps=5', 'stages.0.steps: gives both epochs and steps'],
+    ['stages.1.steps=5', 'stages.1.steps: gives both epochs and steps'],
     ['stages.0.data=captoins', 'stages.0.data: must be captions or questions'],
     ['stages.1.name=pretrain', 'stages.1.name: pretrain is already the name of an earlier stage'],
     ['model.connector=mlp0x_gelu', 'model.connector: must be "linear" or "mlpNx_gelu"'],

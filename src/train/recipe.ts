@@ -8,6 +8,7 @@ import { z } from 'zod';
 import { evaluationSplits } from '../data/emoji/build.ts';
 import { canvasSize, defaultAugmentation } from '../data/emoji/scene.ts';
 import { defaultHeldOutArtist } from '../data/emoji/split.ts';
+import { textSources } from '../data/emoji/texts.ts';
 import { UserError } from '../errors.ts';
 import { clipTextConfigSchema, clipVisionConfigSchema } from '../models/clip.ts';
 import { connectorTypeSchema } from '../models/connector.ts';
@@ -57,7 +58,6 @@ const contrastiveData = z.strictObject({
     .min(1)
     .default([1, 2, 3, 4])
     .describe('Numbers of drawings in a scene, drawn from uniformly; a repeated number weighs more'),
-  augmentation: augmentation.prefault({}),
   caption_weight: z
     .number()
     .nonnegative()
@@ -67,15 +67,14 @@ const contrastiveData = z.strictObject({
 
 const textSource = z.strictObject({
   source: z
-    .enum(['glosses', 'captions', 'questions-in-words'])
-    .describe('WordNet glosses, captions of scenes, or questions whose scene is written out in words before them'),
+    .enum(textSources)
+    .describe(
+      'WordNet glosses; of scenes written out in words: captions, what is at each place (in another order), or the questions of the pictures',
+    ),
   weight: positive().describe('Share of the rows drawn from this source, relative to the other weights'),
 });
 
-const languageModelData = z.strictObject({
-  ...emojiFields,
-  mixture: z.array(textSource).min(1).describe('Named sources of text with their weights'),
-});
+const languageModelData = z.strictObject(emojiFields);
 
 const generatedData = z.strictObject({
   ...emojiFields,
@@ -85,14 +84,10 @@ const generatedData = z.strictObject({
   scene_size: count().default(canvasSize).describe('Side of a scene in pixels'),
 });
 
-const imageAspectRatio = () =>
-  z.enum(['square', 'pad']).default('pad').describe('square: centre crop; pad: to a square with the mean colour');
-
 const jsonData = z
   .strictObject({
     data_path: z.string().describe('A file in LLaVA JSON format'),
     image_folder: z.string().describe('The folder that its image paths are relative to'),
-    image_aspect_ratio: imageAspectRatio(),
   })
   .describe('Pictures and conversations on disk');
 
@@ -171,6 +166,7 @@ const contrastiveStage = z
       .min(1)
       .default(['vision_model', 'text_model'])
       .describe('Modules that are trained'),
+    augmentation: augmentation.prefault({}),
   })
   .superRefine(checkLength);
 
@@ -183,6 +179,7 @@ const languageModelStage = z
       .default(['language_model'])
       .describe('Modules that are trained'),
     max_length: count().default(256).describe('Tokens in a row'),
+    mixture: z.array(textSource).min(1).describe('Named sources of text with their weights'),
   })
   .superRefine(checkLength);
 
@@ -204,7 +201,7 @@ const contrastiveRecipe = z.strictObject({
     tokenizer: z.string().describe('Folder of a tokenizer.json'),
   }),
   data: contrastiveData,
-  stages: z.array(contrastiveStage).length(1),
+  stages: z.array(contrastiveStage).min(1),
 });
 
 const languageModelRecipe = z.strictObject({
@@ -215,7 +212,7 @@ const languageModelRecipe = z.strictObject({
     tokenizer: z.string().describe('Folder of a tokenizer.json'),
   }),
   data: languageModelData,
-  stages: z.array(languageModelStage).length(1),
+  stages: z.array(languageModelStage).min(1),
 });
 
 const llavaRecipe = z.strictObject({

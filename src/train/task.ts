@@ -1,6 +1,7 @@
 // What a recipe's task must provide: the stages, each ready for the trainer, and what a checkpoint of it holds.
 
 import type { Engine } from '../engine/engine.ts';
+import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
 import type { Parameter } from '../nn/parameters.ts';
 import type { Objective } from './objectives.ts';
@@ -44,4 +45,10 @@ export interface Task {
   evaluate?(): Promise<Scores>;
   /** Pictures with questions and answers for the report, once evaluated. */
   gallery?(): Promise<GallerySample[]>;
+}
+
+/** Steps of a stage whose data has no end; such a stage must say them. */
+export function stepsOf({ name, steps }: Stage): number {
+  if (steps === undefined) throw new UserError(`stage ${name}: its data is made afresh at each step and has no epochs; give steps`);
+  return steps;
 }

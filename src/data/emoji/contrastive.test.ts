@@ -110,7 +110,7 @@ test('regionInputs: a slot a drawing, labelled with its name', () => {
 });
 
 describe('contrastiveBatch', () => {
-  const make = (seed: number, step: number) => contrastiveBatch(seed, step, 6, glyphs, tokenizer, options);
+  const make = (seed: number, step: number) => contrastiveBatch(seed, `plain ${step}`, 6, glyphs, tokenizer, options);
 
   test('is a pure function of seed and step', () => {
     expect(make(1, 3)).toEqual(make(1, 3));

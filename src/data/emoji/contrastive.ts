@@ -105,10 +105,10 @@ export function regionInputs(
   };
 }
 
-/** The inputs of train/objectives.ts contrastiveObjective for step `step`: a pure function of seed and step. */
+/** The inputs of train/objectives.ts contrastiveObjective for one batch: a pure function of seed and `key`, which names it. */
 export function contrastiveBatch(
   seed: number,
-  step: number,
+  key: string,
   batchSize: number,
   glyphs: EmojiGlyphs,
   tokenizer: Tokenizer,
@@ -116,7 +116,7 @@ export function contrastiveBatch(
 ): Record<string, Value> {
   const { imageSize, patchSize, concepts, artists, counts } = options;
   const scenes = Array.from({ length: batchSize }, (_, i) => {
-    const random = createRandom(seed, 'contrastive', step, i);
+    const random = createRandom(seed, 'contrastive', key, i);
     return augmentScene(random, sampleScene(random, glyphs, { concepts, artists, counts, size: imageSize }), options.augmentation);
   });
   const shown = [...new Set(scenes.flatMap((scene) => scene.glyphs.map(({ concept }) => concept)))];

@@ -12,7 +12,8 @@ import type { EmojiGlyphs } from './glyphs.ts';
 import { describeQuestion, sceneInWords } from './questions.ts';
 import { sampleScene } from './scene.ts';
 
-export type TextSource = 'glosses' | 'captions' | 'questions-in-words';
+export const textSources = ['glosses', 'captions', 'places', 'questions-in-words'] as const;
+export type TextSource = (typeof textSources)[number];
 
 const glossFile = new URL('../../../assets/text/glosses.txt.gz', import.meta.url);
 
@@ -45,13 +46,19 @@ function sceneSamples(random: Random, seed: number, source: TextSource, options:
   const scene = sampleScene(random, glyphs, { concepts, artists });
   const words = sceneInWords(scene, glyphs);
   const names = { all: concepts, popular: [], kinds: ['random', 'adversarial'] as const };
+  const asked = (question: string, answer: string) => [
+    [
+      { from: 'human' as const, value: `${imageToken}\n${question}` },
+      { from: 'gpt' as const, value: answer },
+    ],
+  ];
+  const description = describeQuestion(scene, glyphs, 'any', random);
   const conversations =
     source === 'captions'
-      ? [describeQuestion(scene, glyphs, 'any', random)].map(({ question, answer }) => [
-          { from: 'human' as const, value: `${imageToken}\n${question}` },
-          { from: 'gpt' as const, value: answer },
-        ])
-      : questionsAbout(seed, id, [scene], glyphs, names, true, 'any').map((entry) => entry.conversations);
+      ? asked(description.question, description.answer)
+      : source === 'places'
+        ? asked('Say what is where.', random.shuffle(words.split(/(?<=\.) /)).join(' '))
+        : questionsAbout(seed, id, [scene], glyphs, names, true, 'any').map((entry) => entry.conversations);
   const encoded = conversations.map(([human, gpt]) =>
     encodeConversation(tokenizer, [{ ...human, value: human.value.replace(imageToken, words) }, gpt], { imageTokens: 0, sampleId: id }),
   );
@@ -74,13 +81,13 @@ function pickSource(random: Random, mixture: TextOptions['mixture']): TextSource
   return mixture[mixture.length - 1].source;
 }
 
-/** Samples of about `tokens` tokens in all for step `step`: a pure function of seed and step. */
-export function textBatch(seed: number, step: number, tokens: number, options: TextOptions): EncodedSample[] {
-  const random = createRandom(seed, 'texts', step);
+/** Samples of about `tokens` tokens in all for one batch: a pure function of seed and `key`, which names it. */
+export function textBatch(seed: number, key: string, tokens: number, options: TextOptions): EncodedSample[] {
+  const random = createRandom(seed, 'texts', key);
   const samples: EncodedSample[] = [];
   for (let length = 0, item = 0; length < tokens; item++) {
     const source = pickSource(random, options.mixture);
-    const id = `${step}-${item}`;
+    const id = `${key} ${item}`;
     const group = source === 'glosses' ? [glossSample(random, options, id)] : sceneSamples(random, seed, source, options, id);
     const [{ prefixLength }] = group;
     length += prefixLength + group.reduce((sum, { inputIds }) => sum + inputIds.length - prefixLength, 0);
