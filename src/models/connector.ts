@@ -14,11 +14,24 @@ export function connectorDepth(type: string): number {
   return type === 'linear' ? 1 : Number(/^mlp(\d+)x_gelu$/.exec(type)![1]);
 }
 
-/** [rows, visionHidden] -> [rows, textHidden]: linear_1, then (activation, linear_n) for each further layer. */
-export function connector(p: Parameters, type: string, activation: ActivationName, features: Tensor, textHidden: number): Tensor {
-  const fanInStd = (x: Tensor) => (x.dims.at(-1) as number) ** -0.5;
-  let x = linear(p, 'linear_1', features, textHidden, { bias: true, std: fanInStd(features) });
-  for (let layer = 2; layer <= connectorDepth(type); layer++)
-    x = linear(p, `linear_${layer}`, ACTIVATIONS[activation](x), textHidden, { bias: true, std: fanInStd(x) });
+/**
+ * [rows, visionHidden] -> [rows, textHidden]: linear_1, then (activation, linear_n) for each further layer. `outputScale` is what the
+ * rows will be multiplied by: a fresh last layer is as much smaller, so that image rows begin about as large as text rows. Rows forty
+ * times larger drown everything that the language model's layers add, and the connector learns nothing (docs/results.md).
+ */
+export function connector(
+  p: Parameters,
+  type: string,
+  activation: ActivationName,
+  features: Tensor,
+  textHidden: number,
+  outputScale = 1,
+): Tensor {
+  const depth = connectorDepth(type);
+  let x = features;
+  for (let layer = 1; layer <= depth; layer++) {
+    const std = (x.dims.at(-1) as number) ** -0.5 / (layer === depth ? outputScale : 1);
+    x = linear(p, `linear_${layer}`, layer === 1 ? x : ACTIVATIONS[activation](x), textHidden, { bias: true, std });
+  }
   return x;
 }

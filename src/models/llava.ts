@@ -81,10 +81,11 @@ export function visionFeatures(p: Parameters, config: LlavaConfig, pixelValues: 
 /** Encoder features [images, imageTokens, width] -> rows for the language model [images * imageTokens, hidden], scaled if the config says so. */
 export function projectFeatures(p: Parameters, config: LlavaConfig, features: Tensor): Tensor {
   const hidden = config.text_config.hidden_size;
+  const scale = config.scale_image_features ? Math.sqrt(hidden) : 1;
   const rows = p.module('multi_modal_projector', (p) =>
-    connector(p, config.mm_projector_type, config.projector_hidden_act, flattenImages(features), hidden),
+    connector(p, config.mm_projector_type, config.projector_hidden_act, flattenImages(features), hidden, scale),
   );
-  return config.scale_image_features ? mul(rows, Math.sqrt(hidden)) : rows;
+  return scale === 1 ? rows : mul(rows, scale);
 }
 
 export interface LlavaTextInputs {

@@ -77,6 +77,7 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: Tas
       const { augmentation } = stage;
       const drawn: ContrastiveOptions = {
         ...options,
+        singlePatchChance: stage.single_patch_chance,
         augmentation: { ...augmentation, flipChance: augmentation.flip_chance, greyChance: augmentation.grey_chance },
       };
       return {
@@ -120,7 +121,7 @@ async function zeroShotNames(
   values: ReadonlyMap<string, Float32Array>,
   glyphs: EmojiGlyphs,
   tokenizer: Tokenizer,
-  options: Omit<ContrastiveOptions, 'augmentation'>,
+  options: Omit<ContrastiveOptions, 'augmentation' | 'singlePatchChance'>,
   seed: number,
   split: string,
 ): Promise<TaskScore> {

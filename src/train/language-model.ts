@@ -36,6 +36,7 @@ export async function languageModelTask(recipe: LanguageModelRecipe, { engine }:
     glosses: await loadGlosses(),
     concepts: splitConcepts(glyphs).seen,
     artists: trainingArtists(glyphs, data.held_out_artist),
+    gridSide: data.grid_side,
   };
   const objective = languageModelObjective(config);
   const parameters = objective.parameters.list();

@@ -69,12 +69,15 @@ const textSource = z.strictObject({
   source: z
     .enum(textSources)
     .describe(
-      'WordNet glosses; of scenes written out in words: captions, what is at each place (in another order), or the questions of the pictures',
+      'WordNet glosses; of scenes written out in words: captions, what is at each place (in another order), or the questions of the pictures; the same questions of scenes written as a grid, one word a patch',
     ),
   weight: positive().describe('Share of the rows drawn from this source, relative to the other weights'),
 });
 
-const languageModelData = z.strictObject(emojiFields);
+const languageModelData = z.strictObject({
+  ...emojiFields,
+  grid_side: count().default(6).describe('Patches along a side of the pictures that questions-in-grids stand for'),
+});
 
 const generatedData = z.strictObject({
   ...emojiFields,
@@ -167,6 +170,9 @@ const contrastiveStage = z
       .default(['vision_model', 'text_model'])
       .describe('Modules that are trained'),
     augmentation: augmentation.prefault({}),
+    single_patch_chance: share()
+      .default(0)
+      .describe('Chance that a drawing is matched with its name from one of its patches instead of the mean of all'),
   })
   .superRefine(checkLength);
 

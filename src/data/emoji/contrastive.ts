@@ -2,7 +2,7 @@
 // weights say which patches each drawing covers.
 
 import { float32, int32, type Value } from '../../engine/engine.ts';
-import { createRandom } from '../../random.ts';
+import { createRandom, type Random } from '../../random.ts';
 import type { Tokenizer } from '../../text/tokenizer.ts';
 import type { EmojiGlyphs } from './glyphs.ts';
 import { captionOf } from './questions.ts';
@@ -18,6 +18,8 @@ export interface ContrastiveOptions {
   imageSize: number;
   patchSize: number;
   augmentation: Augmentation;
+  /** Chance that a drawing is read from one patch instead of the mean of all that it covers. */
+  singlePatchChance: number;
   /** Weight of the caption loss beside the region loss. */
   captionWeight: number;
   /** Normalisation of pixels in [0, 1], a channel each. */
@@ -39,6 +41,16 @@ export function regionWeights({ x, y, size }: PlacedGlyph, imageSize: number, pa
       total += area;
     }
   return weights.map((area) => area / total);
+}
+
+/** One patch that the drawing covers at least by half, as weights: whoever reads it must find all of the drawing's identity there. */
+export function singlePatchWeights(random: Random, glyph: PlacedGlyph, imageSize: number, patchSize: number): Float32Array {
+  const weights = regionWeights(glyph, imageSize, patchSize);
+  const largest = weights.reduce((a, b) => Math.max(a, b));
+  const covered = [...weights.keys()].filter((patch) => weights[patch] >= largest / 2);
+  const single = new Float32Array(weights.length);
+  single[random.pick(covered)] = 1;
+  return single;
 }
 
 /** `<bos> text <eos>` rows, padded, with the inputs of the text tower under `prefix`. */
@@ -80,12 +92,13 @@ export function pixelInputs(images: readonly { data: Uint8Array }[], size: numbe
   return float32(pixels, [images.length, 3, size, size]);
 }
 
-/** Inputs that say which patches each scene's drawings cover and which of `names` each shows. */
+/** Inputs that say which patches each scene's drawings are read from (by default all that they cover) and which of `names` each shows. */
 export function regionInputs(
   scenes: readonly Scene[],
   nameOf: (concept: number) => number,
   imageSize: number,
   patchSize: number,
+  weightsOf: (glyph: PlacedGlyph) => Float32Array = (glyph) => regionWeights(glyph, imageSize, patchSize),
 ): Record<string, Value> {
   const patches = Math.floor(imageSize / patchSize) ** 2;
   const weights = new Float32Array(scenes.length * regionSlots * patches);
@@ -93,7 +106,7 @@ export function regionInputs(
   const labels: number[] = [];
   scenes.forEach(({ glyphs }, i) => {
     glyphs.forEach((glyph, slot) => {
-      weights.set(regionWeights(glyph, imageSize, patchSize), (i * regionSlots + slot) * patches);
+      weights.set(weightsOf(glyph), (i * regionSlots + slot) * patches);
       rows.push(i * regionSlots + slot);
       labels.push(nameOf(glyph.concept));
     });
@@ -121,7 +134,12 @@ export function contrastiveBatch(
   });
   const shown = [...new Set(scenes.flatMap((scene) => scene.glyphs.map(({ concept }) => concept)))];
   const index = new Map(shown.map((concept, i) => [concept, i]));
-  const regions = regionInputs(scenes, (concept) => index.get(concept)!, imageSize, patchSize);
+  const pooling = createRandom(seed, 'pooling', key);
+  const weightsOf = (glyph: PlacedGlyph) =>
+    pooling.uniform() < options.singlePatchChance
+      ? singlePatchWeights(pooling, glyph, imageSize, patchSize)
+      : regionWeights(glyph, imageSize, patchSize);
+  const regions = regionInputs(scenes, (concept) => index.get(concept)!, imageSize, patchSize, weightsOf);
   return {
     pixel_values: pixelInputs(
       scenes.map((scene) => renderScene(scene, glyphs)),

@@ -10,9 +10,9 @@ import type { EncodedSample } from '../packing.ts';
 import { questionsAbout } from './build.ts';
 import type { EmojiGlyphs } from './glyphs.ts';
 import { describeQuestion, sceneInWords } from './questions.ts';
-import { sampleScene } from './scene.ts';
+import { places, type Scene, sampleScene } from './scene.ts';
 
-export const textSources = ['glosses', 'captions', 'places', 'questions-in-words'] as const;
+export const textSources = ['glosses', 'captions', 'places', 'questions-in-words', 'questions-in-grids'] as const;
 export type TextSource = (typeof textSources)[number];
 
 const glossFile = new URL('../../../assets/text/glosses.txt.gz', import.meta.url);
@@ -32,12 +32,31 @@ export interface TextOptions {
   /** Concepts that scenes show and questions name. */
   concepts: readonly number[];
   artists: readonly string[];
+  /** Patches along a side of a picture that is written as a grid of words. */
+  gridSide: number;
   mixture: readonly { source: TextSource; weight: number }[];
 }
 
 function glossSample(random: Random, { glosses, tokenizer }: TextOptions, id: string): EncodedSample {
   const inputIds = [tokenizer.bosTokenId, ...tokenizer.encode(random.pick(glosses)), tokenizer.eosTokenId];
   return { id, inputIds, labels: [ignoreIndex, ...inputIds.slice(1)], prefixLength: 0, images: [] };
+}
+
+/**
+ * The scene as a grid of words, one token a patch, where the image will stand: each patch of a drawing says some token of its name, the
+ * others say "nothing". What a connector must learn of a patch is then one vector that does not depend on its neighbours.
+ */
+function sceneInGrid(random: Random, { glyphs: placed }: Scene, { glyphs, tokenizer, gridSide }: TextOptions): number[] {
+  const nothing = tokenizer.encode('nothing');
+  const cells = places.map((_, cell) => {
+    const glyph = placed.find((candidate) => candidate.cell === cell);
+    return glyph ? tokenizer.encode(glyphs.concepts[glyph.concept].name) : nothing;
+  });
+  return Array.from({ length: gridSide * gridSide }, (_, patch) => {
+    const down = Math.floor(patch / gridSide) >= gridSide / 2;
+    const right = patch % gridSide >= gridSide / 2;
+    return random.pick(cells[(down ? 2 : 0) + (right ? 1 : 0)]);
+  });
 }
 
 /** The samples about one scene. They share the tokens up to the first that differs, so that packing reads the scene once. */
@@ -59,9 +78,15 @@ function sceneSamples(random: Random, seed: number, source: TextSource, options:
       : source === 'places'
         ? asked('Say what is where.', random.shuffle(words.split(/(?<=\.) /)).join(' '))
         : questionsAbout(seed, id, [scene], glyphs, names, true, 'any').map((entry) => entry.conversations);
-  const encoded = conversations.map(([human, gpt]) =>
-    encodeConversation(tokenizer, [{ ...human, value: human.value.replace(imageToken, words) }, gpt], { imageTokens: 0, sampleId: id }),
-  );
+  const inGrid = source === 'questions-in-grids';
+  const grid = inGrid ? sceneInGrid(random, scene, options) : [];
+  const all = inGrid ? [...conversations, ...asked(description.question, description.answer)] : conversations;
+  const encoded = all.map(([human, gpt]) => {
+    const value = inGrid ? human.value : human.value.replace(imageToken, words);
+    const { inputIds, labels } = encodeConversation(tokenizer, [{ ...human, value }, gpt], { imageTokens: grid.length, sampleId: id });
+    const imageStart = inputIds.indexOf(tokenizer.imageTokenId);
+    return { inputIds: inputIds.map((token, i) => (token === tokenizer.imageTokenId ? grid[i - imageStart] : token)), labels };
+  });
   const firstAnswer = Math.min(...encoded.map(({ labels }) => labels.findIndex((label) => label !== ignoreIndex)));
   let prefixLength = 0;
   if (encoded.length > 1) {
