@@ -50,10 +50,13 @@ Everything is written to ${out}, replacing an earlier demo.`,
       const recipe = loadRecipe(join('recipes', 'emoji-tiny.yaml'));
       const summary = await startTraining({ recipe, title: 'LLaVA-Gemma demo', out, mode: 'overwrite' });
       const folder = findRunFolder(out);
-      const split = Object.keys(summary.scores)[0];
-      if (split !== undefined) console.log(`${formatSamples(chooseSamples(readSamples(folder.samples(split)), 3))}\n`);
+      // the demo's recipe scores generated scenes: there are samples, and their pictures lie in its data folder
+      const [split] = Object.keys(summary.scores);
+      const chosen = chooseSamples(readSamples(folder.samples(split)), 3);
+      console.log(`${formatSamples(chosen)}\n`);
       printSummary(out, summary);
-      const last = recipe.stages.at(-1)!.name;
-      console.log(`\nTalk to it:  npx llava-gemma chat --model ${folder.checkpoint(last)} --image <a picture>`);
+      const imageFolder = recipe.task === 'llava' && recipe.data ? join(recipe.data.folder, 'images') : '';
+      const model = folder.checkpoint(recipe.stages.at(-1)!.name);
+      console.log(`\nTalk to it:  npx llava-gemma chat --model ${model} --image ${join(imageFolder, chosen[0].image)}`);
     });
 }

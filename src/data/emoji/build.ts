@@ -105,9 +105,10 @@ export async function buildEmojiDataset(options: EmojiDatasetOptions): Promise<E
   };
 }
 
-/** `length` values that take each of `values` equally often (but for the remainder), in random order. */
+/** `length` values that take each of `values` equally often (but for a random remainder), in random order. */
 function balanced<T>(random: Random, values: readonly T[], length: number): T[] {
-  return random.shuffle(Array.from({ length }, (_, index) => values[index % values.length]));
+  const order = random.shuffle(values);
+  return random.shuffle(Array.from({ length }, (_, index) => order[index % order.length]));
 }
 
 function sampleScenes(
