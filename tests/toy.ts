@@ -76,8 +76,8 @@ export const recipes = {
   gemma: {
     task: 'language-model',
     model: { text_config: gemma, tokenizer: 'assets/tokenizer' },
-    data: { generate: 'emoji', mixture: [{ source: 'captions', weight: 1 }] },
-    stages: [{ name: 'gemma', steps: 2, batch_size: 2, max_length: 64, log_every: 1 }],
+    data: { generate: 'emoji' },
+    stages: [{ name: 'gemma', steps: 2, batch_size: 2, max_length: 64, log_every: 1, mixture: [{ source: 'captions', weight: 1 }] }],
   },
   llava: {
     task: 'llava',

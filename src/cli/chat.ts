@@ -17,6 +17,7 @@ interface ChatFlags {
   temperature: number;
   topP: number;
   seed: number;
+  short?: boolean;
 }
 
 /** A conversation about at most one picture. */
@@ -31,17 +32,21 @@ export interface ConversationOptions {
   maxNewTokens: number;
   /** Greedy when absent. */
   sampling?: Sampling;
+  /** Ask each question on its own, for a single word or phrase, in the words of LLaVA's training data. */
+  short?: boolean;
 }
 
 /** Starts a conversation with a loaded model. */
 export async function startConversation(model: LoadedModel, options: ConversationOptions): Promise<Conversation> {
-  const [{ encodePrompt }, { imageToken }, { createTextStream }, { imageTokenCount }, { imageRowsOf }] = await Promise.all([
-    import('../text/chat.ts'),
-    import('../text/tokenizer.ts'),
-    import('../text/stream.ts'),
-    import('../models/llava.ts'),
-    import('../train/pretrained.ts'),
-  ]);
+  const [{ encodePrompt }, { imageToken }, { createTextStream }, { imageTokenCount }, { imageRowsOf }, { shortAnswerPrompt }] =
+    await Promise.all([
+      import('../text/chat.ts'),
+      import('../text/tokenizer.ts'),
+      import('../text/stream.ts'),
+      import('../models/llava.ts'),
+      import('../train/pretrained.ts'),
+      import('../data/emoji/questions.ts'),
+    ]);
   const { config, generator, tokenizer } = model;
   const imageTokens = imageTokenCount(config);
   const longest = config.text_config.max_position_embeddings - options.maxNewTokens;
@@ -69,8 +74,8 @@ export async function startConversation(model: LoadedModel, options: Conversatio
     },
     async ask(question, onText) {
       if (question.includes(imageToken)) throw new UserError(`leave ${imageToken} out of the question: the picture is put before it`);
-      const before = turns;
-      turns = [...before, { from: 'human', value: question.trim() }];
+      const before = options.short ? [] : turns;
+      turns = [...before, { from: 'human', value: question.trim() + (options.short ? shortAnswerPrompt : '') }];
       let inputIds: number[];
       try {
         inputIds = promptIds();
@@ -138,9 +143,9 @@ export async function converse(
 async function chat(flags: ChatFlags): Promise<void> {
   const [{ loadModel }, { resolvePath }] = await Promise.all([import('../train/pretrained.ts'), import('../train/recipe.ts')]);
   const model = await loadModel(resolvePath(flags.model, '--model'));
-  const { maxNewTokens, temperature, topP, seed } = flags;
+  const { maxNewTokens, temperature, topP, seed, short } = flags;
   const sampling = temperature > 0 ? { seed, temperature, topP } : undefined;
-  const conversation = await startConversation(model, { maxNewTokens, sampling });
+  const conversation = await startConversation(model, { maxNewTokens, sampling, short });
   if (flags.image !== undefined) await conversation.show(flags.image);
   if (flags.prompt === undefined) return converse(conversation, process.stdin, process.stdout);
   await conversation.ask(flags.prompt, (text) => process.stdout.write(text));
@@ -157,6 +162,7 @@ export function register(program: Command): void {
     .option('-m, --model <folder>', 'Hugging Face folder of the model', shippedModel)
     .option('-i, --image <file>', 'the picture')
     .option('-p, --prompt <text>', 'ask this and end')
+    .option('-s, --short', 'ask each question on its own, for a single word or phrase, as the questions of the training data are put')
     .option('--max-new-tokens <n>', 'longest answer', parseCount, 64)
     .option('--temperature <t>', '0 takes the likeliest word; higher is more varied', parseNonNegative, 0)
     .option('--top-p <p>', 'sample among the likeliest words that make up this probability', parseNonNegative, 1)
@@ -165,7 +171,7 @@ export function register(program: Command): void {
       'after',
       `
 Examples:
-  $ llava-gemma chat --image cat.png
+  $ llava-gemma chat --image cat.png --short
   $ llava-gemma chat --image cat.png --prompt "How many things are in the picture?"
   $ llava-gemma chat --model runs/demo/checkpoints/finetune --image cat.png`,
     )

@@ -57,6 +57,6 @@ Everything is written to ${out}, replacing an earlier demo.`,
       printSummary(out, summary);
       const imageFolder = recipe.task === 'llava' && recipe.data ? join(recipe.data.folder, 'images') : '';
       const model = folder.checkpoint(recipe.stages.at(-1)!.name);
-      console.log(`\nTalk to it:  npx llava-gemma chat --model ${model} --image ${join(imageFolder, chosen[0].image)}`);
+      console.log(`\nTalk to it:  npx llava-gemma chat --short --model ${model} --image ${join(imageFolder, chosen[0].image)}`);
     });
 }

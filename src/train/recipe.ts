@@ -69,7 +69,7 @@ const textSource = z.strictObject({
   source: z
     .enum(textSources)
     .describe(
-      'WordNet glosses; of scenes written out in words: captions, what is at each place (in another order), or the questions of the pictures; the same questions of scenes written as a grid, one word a patch',
+      'WordNet glosses; kinds of things and the letters that stand for them; of scenes written out in words: captions, what is at each place (in another order), or the questions of the pictures; the same questions of scenes written as a grid, one word a patch',
     ),
   weight: positive().describe('Share of the rows drawn from this source, relative to the other weights'),
 });

@@ -36,7 +36,7 @@ beforeAll(async () => {
     patchSize: 8,
     augmentation: defaultAugmentation,
     captionWeight: 0.5,
-  singlePatchChance: 0,
+    singlePatchChance: 0,
     mean: [0.5, 0.4, 0.3],
     std: [0.2, 0.25, 0.3],
   };

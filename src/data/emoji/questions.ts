@@ -25,7 +25,7 @@ export const categories = ['animal', 'clothing', 'food', 'game', 'paper', 'place
 
 export const shortAnswerPrompt = '\nAnswer the question using a single word or phrase.';
 export const letterPrompt = "\nAnswer with the option's letter from the given choices directly.";
-const letters = ['A', 'B', 'C', 'D'] as const;
+export const letters = ['A', 'B', 'C', 'D'] as const;
 
 /** How the questions of a task may be put; the first phrasing is the one that evaluation uses. */
 const phrasings = {
@@ -128,6 +128,13 @@ export function colourQuestion(placed: PlacedGlyph, glyphs: EmojiGlyphs, phrasin
   return { task: 'colour', question: choosePhrasing(phrasings.colour, phrasing, random)(places[placed.cell]) + shortAnswerPrompt, answer };
 }
 
+/** Four kinds in random order as lettered lines, the right one under `letter` (0 to 3). */
+export function letteredChoices(right: string, letter: number, random: Random): string {
+  const options: string[] = random.shuffle(categories.filter((category) => category !== right)).slice(0, 3);
+  options.splice(letter, 0, right);
+  return options.map((option, i) => `\n${letters[i]}. ${option}`).join('');
+}
+
 /** Four kinds in random order, the right one under `letter` (0 to 3). Throws for a concept without a category: ask `categorised` first. */
 export function categoryQuestion(
   placed: PlacedGlyph,
@@ -138,9 +145,7 @@ export function categoryQuestion(
 ): EmojiQuestion {
   const right = glyphs.concepts[placed.concept].category;
   if (right === null) throw new Error(`${glyphs.concepts[placed.concept].name} has no category`);
-  const options = random.shuffle(categories.filter((category) => category !== right)).slice(0, 3);
-  options.splice(letter, 0, right as (typeof categories)[number]);
-  const choices = options.map((option, i) => `\n${letters[i]}. ${option}`).join('');
+  const choices = letteredChoices(right, letter, random);
   const question = choosePhrasing(phrasings.category, phrasing, random)(places[placed.cell]) + choices + letterPrompt;
   return { task: 'category', question, answer: letters[letter] };
 }

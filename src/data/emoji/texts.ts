@@ -9,10 +9,10 @@ import { imageToken, type Tokenizer } from '../../text/tokenizer.ts';
 import type { EncodedSample } from '../packing.ts';
 import { questionsAbout } from './build.ts';
 import type { EmojiGlyphs } from './glyphs.ts';
-import { describeQuestion, sceneInWords } from './questions.ts';
+import { describeQuestion, letteredChoices, letterPrompt, letters, sceneInWords, shortAnswerPrompt } from './questions.ts';
 import { places, type Scene, sampleScene } from './scene.ts';
 
-export const textSources = ['glosses', 'captions', 'places', 'questions-in-words', 'questions-in-grids'] as const;
+export const textSources = ['glosses', 'kinds', 'captions', 'places', 'questions-in-words', 'questions-in-grids'] as const;
 export type TextSource = (typeof textSources)[number];
 
 const glossFile = new URL('../../../assets/text/glosses.txt.gz', import.meta.url);
@@ -56,6 +56,28 @@ function sceneInGrid(random: Random, { glyphs: placed }: Scene, { glyphs, tokeni
     const down = Math.floor(patch / gridSide) >= gridSide / 2;
     const right = patch % gridSide >= gridSide / 2;
     return random.pick(cells[(down ? 2 : 0) + (right ? 1 : 0)]);
+  });
+}
+
+/** What kind of thing something is, said openly; which letter stands for a kind; and the two put together, as category questions do. */
+function kindSamples(random: Random, { glyphs, tokenizer, concepts }: TextOptions, id: string): EncodedSample[] {
+  const { phrase, plural, category } =
+    glyphs.concepts[random.pick(concepts.filter((concept) => glyphs.concepts[concept].category !== null))];
+  const letter = random.integer(4);
+  const choices = letteredChoices(category!, letter, random);
+  const be = plural ? 'are' : 'is';
+  const conversations = [
+    [`What kind of thing ${be} ${phrase}?${shortAnswerPrompt}`, category!],
+    [`Which of these says ${category}?${choices}${letterPrompt}`, letters[letter]],
+    [`Which kind of thing ${be} ${phrase}?${choices}${letterPrompt}`, letters[letter]],
+  ];
+  return conversations.map(([question, answer]) => {
+    const turns = [
+      { from: 'human' as const, value: question },
+      { from: 'gpt' as const, value: answer },
+    ];
+    const { inputIds, labels } = encodeConversation(tokenizer, turns, { imageTokens: 0, sampleId: id });
+    return { id, inputIds, labels, prefixLength: 0, images: [] };
   });
 }
 
@@ -106,6 +128,12 @@ function pickSource(random: Random, mixture: TextOptions['mixture']): TextSource
   return mixture[mixture.length - 1].source;
 }
 
+function samplesOf(random: Random, seed: number, source: TextSource, options: TextOptions, id: string): EncodedSample[] {
+  if (source === 'glosses') return [glossSample(random, options, id)];
+  if (source === 'kinds') return kindSamples(random, options, id);
+  return sceneSamples(random, seed, source, options, id);
+}
+
 /** Samples of about `tokens` tokens in all for one batch: a pure function of seed and `key`, which names it. */
 export function textBatch(seed: number, key: string, tokens: number, options: TextOptions): EncodedSample[] {
   const random = createRandom(seed, 'texts', key);
@@ -113,7 +141,7 @@ export function textBatch(seed: number, key: string, tokens: number, options: Te
   for (let length = 0, item = 0; length < tokens; item++) {
     const source = pickSource(random, options.mixture);
     const id = `${key} ${item}`;
-    const group = source === 'glosses' ? [glossSample(random, options, id)] : sceneSamples(random, seed, source, options, id);
+    const group = samplesOf(random, seed, source, options, id);
     const [{ prefixLength }] = group;
     length += prefixLength + group.reduce((sum, { inputIds }) => sum + inputIds.length - prefixLength, 0);
     samples.push(...group);
