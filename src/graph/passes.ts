@@ -66,7 +66,7 @@ export function mergeCommon(outputs: Outputs): Outputs {
   });
 }
 
-/** Small algebra that gradient rules leave behind: x * 1, x + 0, -(-x), (x * a) * b with constants. */
+/** Small algebra that gradient rules leave behind: x * 1, x + 0, -(-x), a + (-b). */
 export function simplify(outputs: Outputs): Outputs {
   const scalar = (x: Tensor): number | undefined =>
     x.op === 'constant' && x.dims.length === 0 ? Number((x.attributes.data as TypedData)[0]) : undefined;
