@@ -11,6 +11,10 @@ import { LineChart } from 'echarts/charts';
 import { GridComponent, LegendComponent, TitleComponent } from 'echarts/components';
 import { init, use } from 'echarts/core';
 import { SVGRenderer } from 'echarts/renderers';
+import { build } from './setup.mjs';
+
+build();
+const { smooth } = await import('../dist/train/report.js');
 
 use([LineChart, GridComponent, LegendComponent, TitleComponent, SVGRenderer]);
 
@@ -36,24 +40,12 @@ function readSteps(folder) {
   return whole.flatMap((line) => (line === '' ? [] : [JSON.parse(line)])).filter(({ type }) => type === 'step');
 }
 
-/** Exponential moving average over so many points, corrected for its start as in Adam. */
-function smooth(values, points) {
-  const decay = 1 - 1 / points;
-  let sum = 0;
-  let weight = 0;
-  return values.map((value) => {
-    sum = decay * sum + (1 - decay) * value;
-    weight = decay * weight + (1 - decay);
-    return sum / weight;
-  });
-}
-
 /** Pale as measured, full as smoothed. */
 function linesOf(name, events, index, colour) {
   const line = { type: 'line', xAxisIndex: index, yAxisIndex: index, showSymbol: false, silent: true };
   const smoothed = smooth(
     events.map(({ loss }) => loss),
-    Math.max(1, events.length / 40),
+    1 - 1 / Math.max(1, events.length / 40),
   );
   return [
     { ...line, data: events.map(({ step, loss }) => [step, loss]), lineStyle: { color: colour, width: 1, opacity: 0.3 } },

@@ -4,20 +4,9 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, test, vi } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
-import '../src/train/recipe.ts';
-
-/** The recipes of each task, caught as src/train/recipe.ts hands them to zod: the schema itself is private to that file. */
-const { recipes } = vi.hoisted(() => ({ recipes: [] as z.ZodObject[] }));
-vi.mock('zod', async (importOriginal) => {
-  const original = await importOriginal<typeof import('zod')>();
-  const discriminatedUnion = ((key: string, options: z.ZodObject[]) => {
-    if (key === 'task') recipes.push(...options);
-    return original.z.discriminatedUnion(key, options as [z.ZodObject]);
-  }) as typeof z.discriminatedUnion;
-  return { ...original, z: { ...original.z, discriminatedUnion } };
-});
+import { recipeSchemas } from '../src/train/recipe.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -101,7 +90,7 @@ function rowsOf({ properties = {}, required = [] }: Schema, prefix: string): str
 }
 
 function recipeTables(): string {
-  return recipes
+  return recipeSchemas
     .map((recipe) => {
       const schema = z.toJSONSchema(recipe, { io: 'input' }) as Schema;
       const { task } = schema.properties!;
@@ -112,7 +101,6 @@ function recipeTables(): string {
 }
 
 test('docs/recipes.md lists every field of every recipe', async () => {
-  expect(recipes).toHaveLength(3);
   const path = join(root, 'docs', 'recipes.md');
   const [begin, end] = ['<!-- fields: begin -->', '<!-- fields: end -->'];
   const [before, rest] = readFileSync(path, 'utf8').split(begin);

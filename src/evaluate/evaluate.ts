@@ -131,12 +131,7 @@ async function imageRowsByPath(
   const rows = new Map<string, Float32Array>();
   for (let start = 0; start < paths.length; start += 32) {
     const batch = paths.slice(start, start + 32);
-    const pixels = await Promise.all(batch.map((path) => pixelValuesOf(path, processor)));
-    const joined = new Float32Array(pixels.reduce((sum, { length }) => sum + length, 0));
-    pixels.forEach((values, i) => {
-      joined.set(values, i * values.length);
-    });
-    const all = await generator.imageRows(await generator.imageFeatures(joined));
+    const all = await generator.imageRows(await generator.imageFeatures(await pixelValuesOf(batch, processor)));
     const size = all.length / batch.length;
     batch.forEach((path, i) => {
       rows.set(path, all.slice(i * size, (i + 1) * size));

@@ -22,7 +22,7 @@ import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import { readTokenizerFiles } from '../weights/tokenizer-files.ts';
 import { contrastiveObjective, regionEmbeds, textEmbeds, visionHidden } from './objectives.ts';
 import { imageProcessorFor, tokenizerFilesOf } from './pretrained.ts';
-import { type ContrastiveRecipe, resolvePath } from './recipe.ts';
+import { augmentationOf, type ContrastiveRecipe, resolvePath } from './recipe.ts';
 import { stepsOf, type Task, type TaskContext } from './task.ts';
 
 const EVALUATION_SCENES = 400;
@@ -74,11 +74,10 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: Tas
     moduleOf: (name) => (/^(vision_model|visual_projection)/.test(name) ? 'vision_model' : 'text_model'),
     async prepareStage(index) {
       const stage = recipe.stages[index];
-      const { augmentation } = stage;
       const drawn: ContrastiveOptions = {
         ...options,
         singlePatchChance: stage.single_patch_chance,
-        augmentation: { ...augmentation, flipChance: augmentation.flip_chance, greyChance: augmentation.grey_chance },
+        augmentation: augmentationOf(stage.augmentation),
       };
       return {
         settings: stage,

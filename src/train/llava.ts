@@ -31,7 +31,7 @@ import { readJsonFile } from '../weights/checkpoint.ts';
 import { readTokenizerFiles } from '../weights/tokenizer-files.ts';
 import { llavaObjective } from './objectives.ts';
 import { checkConfig, checkVocabulary, pixelValuesOf, readParameters, tokenizerFilesOf, withCheckpoint } from './pretrained.ts';
-import { type LlavaRecipe, type LlavaStage, resolvePath } from './recipe.ts';
+import { augmentationOf, type LlavaRecipe, type LlavaStage, resolvePath } from './recipe.ts';
 import { findRunFolder } from './run-folder.ts';
 import type { PreparedStage, SavedModel, Task, TaskContext } from './task.ts';
 
@@ -109,15 +109,6 @@ async function assemble({ model, seed }: LlavaRecipe): Promise<Model> {
   );
 }
 
-async function pixelsOf(paths: readonly string[], processor: ImageProcessorConfig, size: number): Promise<Value> {
-  const images = await Promise.all(paths.map((path) => pixelValuesOf(path, processor)));
-  const pixels = new Float32Array(paths.length * 3 * size * size);
-  images.forEach((image, i) => {
-    pixels.set(image, i * 3 * size * size);
-  });
-  return float32(pixels, [paths.length, 3, size, size]);
-}
-
 /** The task of a `llava` recipe. */
 export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Promise<Task> {
   const { engine, status, out, signal } = context;
@@ -130,7 +121,7 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
 
   let dataset: EmojiDataset | undefined;
   if (recipe.data) {
-    const { folder, train_scenes, evaluation_scenes, scene_size, held_out_artist } = recipe.data;
+    const { folder, train_scenes, evaluation_scenes, scene_size, held_out_artist, augmentation } = recipe.data;
     status.note(`drawing ${train_scenes} training scenes and ${evaluation_scenes} of each held-out split into ${folder}`);
     dataset = await buildEmojiDataset({
       seed: recipe.seed,
@@ -139,6 +130,7 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
       evaluationScenes: evaluation_scenes,
       size: scene_size,
       heldOutArtist: held_out_artist,
+      ...(augmentation ? { augmentation: augmentationOf(augmentation) } : {}),
     });
   }
   const stageSamples = (stage: LlavaStage) => {
@@ -148,6 +140,9 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
   };
   // of all stages before the first begins: what is wrong with the last one's data shows now, not after hours
   const samplesOfStages = await Promise.all(recipe.stages.map(stageSamples));
+
+  const pixelsOf = async (paths: readonly string[]): Promise<Value> =>
+    float32(await pixelValuesOf(paths, processor), [paths.length, 3, size, size]);
 
   /** Features of every image that the samples show, from the cache or through the encoder. */
   const cacheFeatures = async (paths: readonly string[]) => {
@@ -165,7 +160,7 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
         const constants = new Map(parameters.list().map(({ name, dims }) => [name, float32(values.get(name)!, dims)]));
         program = await engine.compile({ features }, { constants });
       }
-      return (await program.run({ pixel_values: await pixelsOf(batch, processor, size) })).features.data as Float32Array;
+      return (await program.run({ pixel_values: await pixelsOf(batch) })).features.data as Float32Array;
     };
     await cache.add(paths, encode);
     await program?.dispose();
@@ -192,7 +187,7 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
     const imageInputs = async (images: readonly string[]): Promise<Record<string, Value>> =>
       cache
         ? { image_features: float32(cache.read(images), [images.length, imageTokens, visionFeatureSize(config)]) }
-        : { pixel_values: await pixelsOf(images, processor, size) };
+        : { pixel_values: await pixelsOf(images) };
     return {
       settings,
       objective: llavaObjective(config, { trainsEncoder }),

@@ -72,9 +72,16 @@ export function checkVocabulary(tokenizer: Tokenizer, vocabSize: number, dir: st
   if (rows > vocabSize) throw new UserError(`${dir}: the language model has ${vocabSize} tokens, but the tokenizer has ${rows}`);
 }
 
-/** A picture file as the encoder takes it: float32 [3 * size * size]. */
-export async function pixelValuesOf(path: string, processor: ImageProcessorConfig): Promise<Float32Array> {
-  return processImage(await decodeImage(path), processor);
+/** Picture files as one batch for the encoder: float32 [pictures * 3 * size * size]. All are of one size once processed. */
+export async function pixelValuesOf(paths: readonly string[], processor: ImageProcessorConfig): Promise<Float32Array> {
+  const pictures = await Promise.all(paths.map(async (path) => processImage(await decodeImage(path), processor)));
+  const joined = new Float32Array(pictures.reduce((sum, { length }) => sum + length, 0));
+  let offset = 0;
+  for (const values of pictures) {
+    joined.set(values, offset);
+    offset += values.length;
+  }
+  return joined;
 }
 
 /** A picture file as rows for the language model, [imageTokens * hidden]. */
@@ -82,7 +89,7 @@ export async function imageRowsOf(
   { generator, processor }: Pick<LoadedModel, 'generator' | 'processor'>,
   path: string,
 ): Promise<Float32Array> {
-  return generator.imageRows(await generator.imageFeatures(await pixelValuesOf(path, processor)));
+  return generator.imageRows(await generator.imageFeatures(await pixelValuesOf([path], processor)));
 }
 
 /** A value checked by a schema; the first problem as one sentence that names `file` and field. */

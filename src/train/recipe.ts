@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { parseDocument, stringify } from 'yaml';
 import { z } from 'zod';
 import { evaluationSplits } from '../data/emoji/build.ts';
-import { canvasSize, defaultAugmentation } from '../data/emoji/scene.ts';
+import { canvasSize, defaultAugmentation, type Augmentation as SceneAugmentation } from '../data/emoji/scene.ts';
 import { defaultHeldOutArtist } from '../data/emoji/split.ts';
 import { textSources } from '../data/emoji/texts.ts';
 import { UserError } from '../errors.ts';
@@ -42,6 +42,9 @@ const augmentation = z
       .default([...defaultAugmentation.scale])
       .describe('Range of the factor on the size of a drawing'),
     rotation: z.number().min(0).max(180).default(defaultAugmentation.rotation).describe('Largest rotation to either side in degrees'),
+    shear: z.number().min(0).max(60).default(defaultAugmentation.shear).describe('Largest lean of verticals to either side in degrees'),
+    stretch: z.number().min(1).max(4).default(defaultAugmentation.stretch).describe('Largest factor between width and height, either way'),
+    erase_chance: share().default(defaultAugmentation.eraseChance).describe('Chance that a part of a drawing is left out'),
     flip_chance: share().default(defaultAugmentation.flipChance).describe('Chance of a mirror image'),
     grey_chance: share().default(defaultAugmentation.greyChance).describe('Chance of losing all colour'),
     brightness: share().default(defaultAugmentation.brightness).describe('Largest departure of the factor from 1'),
@@ -50,6 +53,11 @@ const augmentation = z
     hue: z.number().min(0).max(180).default(defaultAugmentation.hue).describe('Largest turn of the hue to either side in degrees'),
   })
   .describe('How drawings are varied, so that the encoder learns the thing and not the artist');
+
+/** A recipe's augmentation as the scenes' module takes it. */
+export function augmentationOf({ flip_chance, grey_chance, erase_chance, ...rest }: z.output<typeof augmentation>): SceneAugmentation {
+  return { ...rest, flipChance: flip_chance, greyChance: grey_chance, eraseChance: erase_chance };
+}
 
 const contrastiveData = z.strictObject({
   ...emojiFields,
@@ -82,8 +90,9 @@ const languageModelData = z.strictObject({
 const generatedData = z.strictObject({
   ...emojiFields,
   folder: z.string().default('.cache/emoji').describe('Where pictures and JSON are written'),
-  train_scenes: count().default(4000).describe('Scenes to train on; each gives a caption and about seven questions'),
+  train_scenes: count().default(4000).describe('Scenes to train on; each gives a caption and about eight questions'),
   evaluation_scenes: count().default(200).describe('Scenes in each held-out split; each gives up to six questions'),
+  augmentation: augmentation.optional().describe('How drawings of the training scenes are varied; not at all if not given'),
   scene_size: count().default(canvasSize).describe('Side of a scene in pixels'),
 });
 
@@ -255,7 +264,10 @@ const llavaRecipe = z.strictObject({
     .describe('How the trained model is scored; no scoring when left out'),
 });
 
-const recipeSchema = z.discriminatedUnion('task', [contrastiveRecipe, languageModelRecipe, llavaRecipe]).superRefine((recipe, context) => {
+/** Schemas of the recipes of each task. */
+export const recipeSchemas = [contrastiveRecipe, languageModelRecipe, llavaRecipe] as const;
+
+const recipeSchema = z.discriminatedUnion('task', recipeSchemas).superRefine((recipe, context) => {
   const names = recipe.stages.map(({ name }) => name);
   names.forEach((name, index) => {
     if (names.indexOf(name) === index) return;

@@ -48,7 +48,7 @@ const lineColour = '#3b82f6';
 const rawColour = '#93b4e8';
 
 /** Exponential moving average, corrected for its start as in Adam. */
-function smooth(values: readonly number[], decay: number): number[] {
+export function smooth(values: readonly number[], decay: number): number[] {
   let sum = 0;
   let weight = 0;
   return values.map((value) => {

@@ -7,6 +7,7 @@ import { buildEmojiDataset, type EmojiDataset } from './build.ts';
 import { type EmojiGlyphs, loadEmojiGlyphs } from './glyphs.ts';
 import { captionOf, sceneInWords } from './questions.ts';
 import type { Scene } from './scene.ts';
+import { defaultAugmentation } from './scene.ts';
 import { splitConcepts } from './split.ts';
 
 const options = { seed: 5, trainScenes: 200, evaluationScenes: 120 };
@@ -75,6 +76,38 @@ describe('buildEmojiDataset', () => {
     expect(firstLines(train).size).toBeGreaterThan(2);
   });
 
+  it('asks with and without the line about the form of the answer, and in several turns, in training only', () => {
+    const formed = (samples: readonly Sample[]) =>
+      samples
+        .filter(({ fields }) => fields.task === 'name')
+        .map(({ conversations: [{ value }] }) => value.includes('single word or phrase'));
+    const asked = formed(train);
+    expect(asked.filter(Boolean).length / asked.length).toBeGreaterThan(0.5);
+    expect(asked.filter(Boolean).length / asked.length).toBeLessThan(0.8);
+    expect(formed(evaluation['unseen-artist']).every(Boolean)).toBe(true);
+    const talks = train.filter(({ conversations }) => conversations.length > 2);
+    expect(talks.length).toBeGreaterThan(30);
+    for (const { conversations, fields, images } of talks) {
+      expect(fields.task).toBe('conversation');
+      expect(conversations.map(({ value }) => value.includes('<image>'))).toEqual([true, false, false, false, false, false]);
+      // each turn is a question that the scene is also asked alone
+      const alone = train.filter((sample) => sample.images[0] === images[0] && sample.conversations.length === 2);
+      const bare = (text: string) => text.replace('<image>\n', '');
+      for (let turn = 0; turn < 6; turn += 2)
+        expect(alone.some((sample) => bare(sample.conversations[0].value) === bare(conversations[turn].value))).toBe(true);
+    }
+    for (const samples of Object.values(evaluation)) expect(samples.every(({ conversations }) => conversations.length === 2)).toBe(true);
+  });
+
+  it('varies training pictures alone when told to, and not what is said of them', async () => {
+    const other = folder();
+    await buildEmojiDataset({ ...options, out: other, augmentation: { ...defaultAugmentation, hue: 0 } });
+    const differs = (name: string) => !readFileSync(join(out, name)).equals(readFileSync(join(other, name)));
+    expect(differs('images/train/000000.png')).toBe(true);
+    expect(differs('images/unseen-artist/000000.png')).toBe(false);
+    expect(differs('train_questions.json')).toBe(false);
+  }, 60_000);
+
   it('answers in agreement with the caption of the same scene', async () => {
     const captions = new Map(
       (await readLlavaJson(dataset.captions, dataset.imageFolder)).map((sample) => [sample.images[0], sample.conversations[1].value]),
@@ -83,7 +116,9 @@ describe('buildEmojiDataset', () => {
       const caption = captions.get(images[0])!;
       const [question, answer] = conversations.map(({ value }) => value);
       if (fields.task === 'count') expect(caption.split(' at the ').length - 1).toBe(Number(answer));
-      if (fields.task === 'name') expect(caption).toContain(`${answer} at the ${/(top|bottom) (left|right)/.exec(question)![0]}`);
+      const place = /(top|bottom) (left|right)/.exec(question)?.[0] ?? '';
+      if (place === '' && fields.task === 'name') expect(caption.split(' at the ')).toHaveLength(2);
+      if (fields.task === 'name') expect(caption).toContain(`${answer} at the ${place}`);
     }
   });
 });

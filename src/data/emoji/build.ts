@@ -5,6 +5,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { createRandom, type Random } from '../../random.ts';
+import type { Turn } from '../llava-json.ts';
 import { type EmojiGlyphs, loadEmojiGlyphs } from './glyphs.ts';
 import {
   categorised,
@@ -16,11 +17,12 @@ import {
   describeQuestion,
   type EmojiQuestion,
   existenceQuestion,
+  kindQuestion,
   type NegativeKind,
   nameQuestion,
   type Phrasing,
 } from './questions.ts';
-import { canvasSize, type PlacedGlyph, renderScene, type Scene, sampleScene } from './scene.ts';
+import { type Augmentation, augmentScene, canvasSize, type PlacedGlyph, renderScene, type Scene, sampleScene } from './scene.ts';
 import { defaultHeldOutArtist, splitConcepts, trainingArtists } from './split.ts';
 
 export const evaluationSplits = ['unseen-scenes', 'unseen-artist', 'unseen-concepts'] as const;
@@ -36,6 +38,8 @@ export interface EmojiDatasetOptions {
   /** Side of a scene in pixels. */
   size?: number;
   heldOutArtist?: string;
+  /** How the drawings of training scenes are varied; not at all if not given. Evaluation scenes never are. */
+  augmentation?: Augmentation;
 }
 
 export interface EmojiDataset {
@@ -53,7 +57,7 @@ export interface Entry {
   image: string;
   task: string;
   kind?: NegativeKind;
-  conversations: [{ from: 'human'; value: string }, { from: 'gpt'; value: string }];
+  conversations: Turn[];
 }
 
 /** Builds the data set; 4,000 training scenes take about ten seconds. */
@@ -65,11 +69,13 @@ export async function buildEmojiDataset(options: EmojiDatasetOptions): Promise<E
   const imageFolder = join(out, 'images');
   const file = (name: string) => join(out, `${name}.json`);
 
-  const train = sampleScenes(seed, 'train', trainScenes, { glyphs, concepts: seen, artists: trainArtists, size });
+  const plain = sampleScenes(seed, 'train', trainScenes, { glyphs, concepts: seen, artists: trainArtists, size });
+  const { augmentation } = options;
+  const train = augmentation ? plain.map((scene, i) => augmentScene(createRandom(seed, 'augmentation', i), scene, augmentation)) : plain;
   await writeImages(imageFolder, 'train', train, glyphs);
   const captions = train.map((scene, index) => {
     const random = createRandom(seed, 'captions', index);
-    return entry('train', index, describeQuestion(scene, glyphs, 'any', random), 'describe');
+    return entry('train', index, [describeQuestion(scene, glyphs, 'any', random)], 'describe');
   });
   await writeEntries(file('train_captions'), captions);
   // Wrong names that are drawn as the right ones are keep the wording of a question from giving the answer away: no popular ones here.
@@ -148,7 +154,13 @@ function leastAsked(
   return chosen;
 }
 
-/** Training or evaluation questions about scenes: existence twice, count, names, category and colour where they can be asked. */
+/** Share of training scenes that are also talked about in several turns. */
+const talkShare = 0.3;
+
+/**
+ * Training or evaluation questions about scenes: existence twice, count, names, category and colour where they can be asked. Training
+ * adds the kind in a word, and for some scenes a conversation of three of the questions.
+ */
 export function questionsAbout(
   seed: number,
   split: string,
@@ -172,12 +184,14 @@ export function questionsAbout(
     if (askNames) {
       // Two names a scene to learn from, one to be tested on: tested names should be independent pictures.
       const asked = random.shuffle(scene.glyphs).slice(0, phrasing === 'any' ? 2 : 1);
-      questions.push(...asked.map((placed) => nameQuestion(placed, glyphs, phrasing, random)));
+      const alone = scene.glyphs.length === 1;
+      questions.push(...asked.map((placed) => nameQuestion(placed, glyphs, phrasing, random, alone)));
     }
     const withCategory = categorised(scene, glyphs);
     if (withCategory.length > 0) {
       const placed = leastAsked(random, withCategory, ({ concept }) => glyphs.concepts[concept].category!, askedCategories);
       questions.push(categoryQuestion(placed, glyphs, letters[index], phrasing, random));
+      if (phrasing === 'any') questions.push(kindQuestion(random.pick(withCategory), glyphs, phrasing, random));
     }
     const withColour = coloured(scene, glyphs);
     if (withColour.length > 0) {
@@ -185,26 +199,29 @@ export function questionsAbout(
       questions.push(colourQuestion(placed, glyphs, phrasing, random));
     }
     const seenTasks = new Map<string, number>();
-    return questions.map((question) => {
+    const entries = questions.map((question) => {
       const nth = seenTasks.get(question.task) ?? 0;
       seenTasks.set(question.task, nth + 1);
-      return entry(split, index, question, `${question.task}-${nth + 1}`);
+      return entry(split, index, [question], `${question.task}-${nth + 1}`);
     });
+    if (phrasing === 'any' && random.uniform() < talkShare)
+      entries.push(entry(split, index, random.shuffle(questions).slice(0, 3), 'conversation'));
+    return entries;
   });
 }
 
 const imageName = (split: string, index: number) => `${split}/${String(index).padStart(6, '0')}.png`;
 
-function entry(split: string, index: number, question: EmojiQuestion, suffix: string): Entry {
+function entry(split: string, index: number, questions: readonly EmojiQuestion[], suffix: string): Entry {
+  const [{ task, kind }] = questions;
   return {
     id: `${split}-${String(index).padStart(6, '0')}-${suffix}`,
     image: imageName(split, index),
-    task: question.task,
-    ...(question.kind ? { kind: question.kind } : {}),
-    conversations: [
-      { from: 'human', value: `<image>\n${question.question}` },
-      { from: 'gpt', value: question.answer },
-    ],
+    ...(questions.length === 1 ? { task, ...(kind ? { kind } : {}) } : { task: 'conversation' }),
+    conversations: questions.flatMap(({ question, answer }, turn): Turn[] => [
+      { from: 'human', value: turn === 0 ? `<image>\n${question}` : question },
+      { from: 'gpt', value: answer },
+    ]),
   };
 }
 

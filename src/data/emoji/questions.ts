@@ -6,7 +6,8 @@ import type { Random } from '../../random.ts';
 import type { Concept, EmojiGlyphs } from './glyphs.ts';
 import { type PlacedGlyph, places, type Scene } from './scene.ts';
 
-export const tasks = ['existence', 'count', 'name', 'category', 'colour', 'describe'] as const;
+/** `kind` is asked in training only: what `category` asks, without choices. */
+export const tasks = ['existence', 'count', 'name', 'category', 'kind', 'colour', 'describe'] as const;
 export type EmojiTask = (typeof tasks)[number];
 
 export type NegativeKind = 'random' | 'popular' | 'adversarial';
@@ -34,23 +35,34 @@ const phrasings = {
     (concept: Concept) => `Does the picture show ${concept.phrase}?`,
     (concept: Concept) => `Can you see ${concept.phrase} in the picture?`,
     (concept: Concept) => `Do you see ${concept.phrase}?`,
+    (concept: Concept) => `${concept.plural ? 'Are' : 'Is'} there ${concept.phrase}?`,
   ],
   count: [
     'How many things are in the picture?',
     'How many things do you see?',
     'How many things does the picture show?',
     'Count the things.',
+    'How many things are there?',
+    'How many are there?',
   ],
   name: [
     (place: string) => `What is at the ${place}?`,
     (place: string) => `What do you see at the ${place}?`,
     (place: string) => `What is shown at the ${place} of the picture?`,
     (place: string) => `Name the thing at the ${place}.`,
+    (place: string) => `What is in the ${place} corner?`,
   ],
+  /** Where there is but one drawing, its place may go without saying. */
+  nameOfOne: ['What is this?', 'What do you see?', 'What is shown here?', 'Name the thing in the picture.'],
   category: [
     (place: string) => `Which kind of thing is at the ${place}?`,
     (place: string) => `What kind of thing is at the ${place}?`,
     (place: string) => `Which of these is at the ${place}?`,
+  ],
+  kind: [
+    (place: string) => `What kind of thing is at the ${place}?`,
+    (place: string) => `Which kind of thing is at the ${place}?`,
+    (place: string) => `What kind of thing do you see at the ${place}?`,
   ],
   colour: [
     (place: string) => `What colour is the thing at the ${place}?`,
@@ -71,6 +83,14 @@ export type Phrasing = 'canonical' | 'any';
 
 function choosePhrasing<T>(list: readonly T[], phrasing: Phrasing, random: Random): T {
   return phrasing === 'canonical' ? list[0] : random.pick(list);
+}
+
+/** Share of training questions that ask without LLaVA's line about the form of the answer, as people do who chat. */
+const plainShare = 0.35;
+
+/** The line about the form of the answer: always there in evaluation, mostly in training. */
+function formPrompt(prompt: string, phrasing: Phrasing, random: Random): string {
+  return phrasing === 'any' && random.uniform() < plainShare ? '' : prompt;
 }
 
 function joinAnd(parts: readonly string[]): string {
@@ -112,20 +132,40 @@ export function describeQuestion(scene: Scene, glyphs: EmojiGlyphs, phrasing: Ph
 }
 
 export function countQuestion(scene: Scene, phrasing: Phrasing, random: Random): EmojiQuestion {
-  const question = choosePhrasing(phrasings.count, phrasing, random) + shortAnswerPrompt;
+  const question = choosePhrasing(phrasings.count, phrasing, random) + formPrompt(shortAnswerPrompt, phrasing, random);
   return { task: 'count', question, answer: String(scene.glyphs.length) };
 }
 
-export function nameQuestion(placed: PlacedGlyph, glyphs: EmojiGlyphs, phrasing: Phrasing, random: Random): EmojiQuestion {
-  const question = choosePhrasing(phrasings.name, phrasing, random)(places[placed.cell]) + shortAnswerPrompt;
-  return { task: 'name', question, answer: glyphs.concepts[placed.concept].name };
+/** What is at a place; in training, about a `placed` that is `alone` in its scene, also without naming the place. */
+export function nameQuestion(placed: PlacedGlyph, glyphs: EmojiGlyphs, phrasing: Phrasing, random: Random, alone = false): EmojiQuestion {
+  const withoutPlace = alone && phrasing === 'any' && random.uniform() < 0.5;
+  const question = withoutPlace ? random.pick(phrasings.nameOfOne) : choosePhrasing(phrasings.name, phrasing, random)(places[placed.cell]);
+  return {
+    task: 'name',
+    question: question + formPrompt(shortAnswerPrompt, phrasing, random),
+    answer: glyphs.concepts[placed.concept].name,
+  };
+}
+
+/** The kind of what is at a place, in a word. Throws for a concept without a category: ask `categorised` first. */
+export function kindQuestion(placed: PlacedGlyph, glyphs: EmojiGlyphs, phrasing: Phrasing, random: Random): EmojiQuestion {
+  const question = choosePhrasing(phrasings.kind, phrasing, random)(places[placed.cell]) + formPrompt(shortAnswerPrompt, phrasing, random);
+  return { task: 'kind', question, answer: categoryOf(placed, glyphs) };
+}
+
+function categoryOf(placed: PlacedGlyph, glyphs: EmojiGlyphs): string {
+  const { category, name } = glyphs.concepts[placed.concept];
+  if (category === null) throw new Error(`${name} has no category`);
+  return category;
 }
 
 /** Throws for a drawing without one clear colour: ask `coloured` first. */
 export function colourQuestion(placed: PlacedGlyph, glyphs: EmojiGlyphs, phrasing: Phrasing, random: Random): EmojiQuestion {
   const answer = colourOf(placed, glyphs);
   if (answer === null) throw new Error(`${glyphs.concepts[placed.concept].name} by ${placed.artist} has no one colour`);
-  return { task: 'colour', question: choosePhrasing(phrasings.colour, phrasing, random)(places[placed.cell]) + shortAnswerPrompt, answer };
+  const question =
+    choosePhrasing(phrasings.colour, phrasing, random)(places[placed.cell]) + formPrompt(shortAnswerPrompt, phrasing, random);
+  return { task: 'colour', question, answer };
 }
 
 /** Four kinds in random order as lettered lines, the right one under `letter` (0 to 3). */
@@ -143,10 +183,9 @@ export function categoryQuestion(
   phrasing: Phrasing,
   random: Random,
 ): EmojiQuestion {
-  const right = glyphs.concepts[placed.concept].category;
-  if (right === null) throw new Error(`${glyphs.concepts[placed.concept].name} has no category`);
-  const choices = letteredChoices(right, letter, random);
-  const question = choosePhrasing(phrasings.category, phrasing, random)(places[placed.cell]) + choices + letterPrompt;
+  const choices = letteredChoices(categoryOf(placed, glyphs), letter, random);
+  const asked = choosePhrasing(phrasings.category, phrasing, random)(places[placed.cell]);
+  const question = asked + choices + formPrompt(letterPrompt, phrasing, random);
   return { task: 'category', question, answer: letters[letter] };
 }
 
@@ -165,7 +204,8 @@ export function existenceQuestion(
   random: Random,
 ): EmojiQuestion {
   const concept = present ? random.pick(scene.glyphs).concept : absentConcept(scene, glyphs, kind, names, random);
-  const question = choosePhrasing(phrasings.existence, phrasing, random)(glyphs.concepts[concept]) + shortAnswerPrompt;
+  const asked = choosePhrasing(phrasings.existence, phrasing, random)(glyphs.concepts[concept]);
+  const question = asked + formPrompt(shortAnswerPrompt, phrasing, random);
   return { task: 'existence', question, answer: present ? 'yes' : 'no', kind };
 }
 

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { createRandom } from '../../random.ts';
 import { type EmojiGlyphs, loadEmojiGlyphs, sharedConcepts } from './glyphs.ts';
-import { augmentScene, canvasSize, type PlacedGlyph, renderScene, type Scene, sampleScene } from './scene.ts';
+import { augmentScene, canvasSize, defaultAugmentation, type PlacedGlyph, renderScene, type Scene, sampleScene } from './scene.ts';
 
 let glyphs: EmojiGlyphs;
 let concepts: number[];
@@ -110,6 +110,44 @@ describe('renderScene', () => {
     expect(mirrored.data).not.toEqual(plain.data);
   });
 
+  it('stretches and leans about the centre, with the area kept', () => {
+    const covered = (scene: Scene) => {
+      const { data, width, height } = renderScene(scene, glyphs);
+      const found = { pixels: 0, xs: [] as number[], ys: [] as number[], topX: 0, bottomX: 0 };
+      for (let y = 0; y < height; y++)
+        for (let x = 0; x < width; x++) {
+          if (pixel({ data, width }, x, y).every((value) => value > 250)) continue;
+          found.pixels++;
+          found.xs.push(x);
+          found.ys.push(y);
+        }
+      const mean = (list: number[]) => list.reduce((a, b) => a + b, 0) / list.length;
+      const of = (test: (y: number) => boolean) => mean(found.xs.filter((_, i) => test(found.ys[i])));
+      const spread = (list: number[]) => Math.max(...list) - Math.min(...list) + 1;
+      return { pixels: found.pixels, wide: spread(found.xs), tall: spread(found.ys), lean: of((y) => y > 40) - of((y) => y < 24) };
+    };
+    const plain = covered(guitar());
+    const wide = covered(guitar({ stretch: 1.5 }));
+    const leaning = covered(guitar({ shear: 30 }));
+    for (const { pixels } of [wide, leaning]) expect(Math.abs(pixels / plain.pixels - 1)).toBeLessThan(0.1);
+    expect(wide.wide / plain.wide).toBeCloseTo(Math.sqrt(1.5), 1);
+    expect(plain.tall / wide.tall).toBeCloseTo(Math.sqrt(1.5), 1);
+    // verticals lean by 30 degrees: what is below moves to the right, what is above to the left
+    expect((leaning.lean - plain.lean) / 28).toBeGreaterThan(0.3);
+  });
+
+  it('leaves out the part that is erased, and nothing else', () => {
+    const plain = renderScene(guitar(), glyphs);
+    const erased = renderScene(guitar({ erased: [0.25, 0.5, 0.75, 1] }), glyphs);
+    // the box spans 12 to 52 on both axes: erased are columns 22 to 42 of rows 32 to 52
+    for (let y = 0; y < 64; y++)
+      for (let x = 0; x < 64; x++) {
+        if (x >= 23 && x < 41 && y >= 33 && y < 52) expect(pixel(erased, x, y)).toEqual([255, 255, 255]);
+        else if (x < 21 || x > 43 || y < 31 || y > 53) expect(pixel(erased, x, y)).toEqual(pixel(plain, x, y));
+      }
+    expect(erased.data).not.toEqual(plain.data);
+  });
+
   it('leaves colours alone under a full turn of the hue, and keeps any jitter within range', () => {
     const plain = renderScene(guitar(), glyphs);
     const turned = renderScene(guitar({ hue: 360 }), glyphs);
@@ -122,17 +160,29 @@ describe('renderScene', () => {
 
 describe('augmentScene', () => {
   it('keeps what is where, and stays within its ranges', () => {
+    let erasures = 0;
     for (let seed = 0; seed < 100; seed++) {
       const scene = sample(seed);
-      const augmented = augmentScene(createRandom(seed), scene);
+      const augmented = augmentScene(createRandom(seed), scene, { ...defaultAugmentation, shear: 12, stretch: 1.25, eraseChance: 0.3 });
       expect(augmented.glyphs.map(({ concept, artist, cell }) => [concept, artist, cell])).toEqual(
         scene.glyphs.map(({ concept, artist, cell }) => [concept, artist, cell]),
       );
-      for (const [i, { rotation, size }] of augmented.glyphs.entries()) {
+      for (const [i, { rotation, size, shear, stretch, erased }] of augmented.glyphs.entries()) {
+        expect(Math.abs(shear!)).toBeLessThanOrEqual(12);
+        expect(Math.abs(Math.log(stretch!))).toBeLessThanOrEqual(Math.log(1.25));
+        if (erased) {
+          erasures++;
+          const [left, top, right, bottom] = erased;
+          expect(Math.min(left, top, right - left - 0.2, bottom - top - 0.2)).toBeGreaterThanOrEqual(-1e-9);
+          expect(Math.max(right, bottom, right - left + 0.4, bottom - top + 0.4)).toBeLessThanOrEqual(1 + 1e-9);
+        }
         expect(Math.abs(rotation!)).toBeLessThanOrEqual(20);
         expect(size / scene.glyphs[i].size).toBeGreaterThanOrEqual(0.8);
         expect(size / scene.glyphs[i].size).toBeLessThanOrEqual(1.15);
       }
     }
+    // 250 drawings, three in ten
+    expect(erasures).toBeGreaterThan(45);
+    expect(erasures).toBeLessThan(110);
   });
 });

@@ -42,6 +42,12 @@ export interface PlacedGlyph {
   rotation?: number;
   /** Mirrored left to right. */
   flip?: boolean;
+  /** Width over height, the area kept; default 1. */
+  stretch?: number;
+  /** Degrees by which its verticals lean, before it is turned. */
+  shear?: number;
+  /** Left, top, right and bottom of a part that is left out, as shares of the drawing's box. */
+  erased?: readonly [number, number, number, number];
   /** Factors about 1; `hue` in degrees; `grey` drops all colour. */
   brightness?: number;
   contrast?: number;
@@ -125,9 +131,14 @@ export interface Augmentation {
   scale: readonly [number, number];
   /** Largest rotation to either side, in degrees. */
   rotation: number;
-  /** Chances, 0 to 1. */
+  /** Largest lean of the verticals to either side, in degrees. */
+  shear: number;
+  /** Largest factor between width and height, either way; 1 keeps the shape. */
+  stretch: number;
+  /** Chances, 0 to 1; what is erased is a box of a fifth to three fifths of each side. */
   flipChance: number;
   greyChance: number;
+  eraseChance: number;
   /** Largest departure of the factor from 1. */
   brightness: number;
   contrast: number;
@@ -139,8 +150,11 @@ export interface Augmentation {
 export const defaultAugmentation: Augmentation = {
   scale: [0.8, 1.15],
   rotation: 20,
+  shear: 0,
+  stretch: 1,
   flipChance: 0.5,
   greyChance: 0.1,
+  eraseChance: 0,
   brightness: 0.25,
   contrast: 0.25,
   saturation: 0.4,
@@ -157,6 +171,9 @@ export function augmentScene(random: Random, scene: Scene, augmentation: Augment
       ...glyph,
       size: glyph.size * (scale[0] + random.uniform() * (scale[1] - scale[0])),
       rotation: spread(augmentation.rotation),
+      shear: spread(augmentation.shear),
+      stretch: Math.exp(spread(Math.log(augmentation.stretch))),
+      erased: random.uniform() < augmentation.eraseChance ? randomBox(random) : undefined,
       flip: random.uniform() < augmentation.flipChance,
       brightness: 1 + spread(augmentation.brightness),
       contrast: 1 + spread(augmentation.contrast),
@@ -165,6 +182,15 @@ export function augmentScene(random: Random, scene: Scene, augmentation: Augment
       grey: random.uniform() < augmentation.greyChance,
     })),
   };
+}
+
+/** Left, top, right and bottom of a box within the unit square, each side a fifth to three fifths long. */
+function randomBox(random: Random): [number, number, number, number] {
+  const width = 0.2 + 0.4 * random.uniform();
+  const height = 0.2 + 0.4 * random.uniform();
+  const left = random.uniform() * (1 - width);
+  const top = random.uniform() * (1 - height);
+  return [left, top, left + width, top + height];
 }
 
 // --- rendering ----------------------------------------------------------------------------------------------------------------------
@@ -210,28 +236,38 @@ function drawGlyph(data: Uint8Array, canvas: number, placed: PlacedGlyph, drawin
   const angle = ((placed.rotation ?? 0) * Math.PI) / 180;
   const cos = Math.cos(angle);
   const sin = Math.sin(angle);
-  const reach = (placed.size / 2) * (Math.abs(cos) + Math.abs(sin)) + 1;
+  // Drawing's box, about its centre -> canvas: stretch, lean, then turn.
+  const wide = Math.sqrt(placed.stretch ?? 1);
+  const lean = Math.tan(((placed.shear ?? 0) * Math.PI) / 180) / wide;
+  const a = wide * cos;
+  const b = lean * cos - sin / wide;
+  const c = wide * sin;
+  const d = lean * sin + cos / wide;
+  const reach = (placed.size / 2) * Math.max(Math.abs(a) + Math.abs(b), Math.abs(c) + Math.abs(d)) + 1;
   const x0 = Math.max(0, Math.floor(placed.x - reach));
   const x1 = Math.min(canvas, Math.ceil(placed.x + reach));
   const y0 = Math.max(0, Math.floor(placed.y - reach));
   const y1 = Math.min(canvas, Math.ceil(placed.y + reach));
-  // Canvas offset from the centre -> source pixel: (u, v) = inverse rotation, mirror, scale. Sample positions are pixel centres.
+  // Canvas offset from the centre -> source pixel: (u, v) = inverse of the above (its determinant is 1), mirror, scale. Sample positions
+  // are pixel centres.
   const scale = drawingSize / placed.size;
   const mirror = placed.flip ? -1 : 1;
-  const ux = cos * scale * mirror;
-  const uy = sin * scale * mirror;
-  const vx = -sin * scale;
-  const vy = cos * scale;
+  const ux = d * scale * mirror;
+  const uy = -b * scale * mirror;
+  const vx = -c * scale;
+  const vy = a * scale;
   const centre = (side - 1) / 2;
   const limit = side - 1;
   const colours = colourMatrix(placed);
   // No sample of a pixel lies further from its centre than this, in source pixels.
-  const margin = scale / 2;
+  const margin = scale * Math.max(wide, 1 / wide) * (0.5 + Math.abs(lean));
+  const [left, top, right, bottom] = (placed.erased ?? [0, 0, 0, 0]).map((share) => share * side);
   for (let y = y0; y < y1; y++) {
     for (let x = x0; x < x1; x++) {
       const u0 = centre + (x + 0.5 - placed.x) * ux + (y + 0.5 - placed.y) * uy;
       const v0 = centre + (x + 0.5 - placed.x) * vx + (y + 0.5 - placed.y) * vy;
       if (u0 < -margin || v0 < -margin || u0 > limit + margin || v0 > limit + margin) continue;
+      if (u0 >= left && u0 < right && v0 >= top && v0 < bottom) continue;
       let red = 0;
       let green = 0;
       let blue = 0;
@@ -246,12 +282,12 @@ function drawGlyph(data: Uint8Array, canvas: number, placed: PlacedGlyph, drawin
         const row = v | 0;
         const i = row * stride + column * 4;
         const j = i + stride;
-        const right = u - column;
-        const below = v - row;
-        const w11 = right * below;
-        const w01 = right - w11;
-        const w10 = below - w11;
-        const w00 = 1 - right - w10;
+        const across = u - column;
+        const down = v - row;
+        const w11 = across * down;
+        const w01 = across - w11;
+        const w10 = down - w11;
+        const w00 = 1 - across - w10;
         const cover = w00 * source[i + 3] + w01 * source[i + 7] + w10 * source[j + 3] + w11 * source[j + 7];
         if (cover === 0) continue;
         alpha += cover;

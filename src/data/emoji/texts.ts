@@ -6,6 +6,7 @@ import { gunzipSync } from 'node:zlib';
 import { createRandom, type Random } from '../../random.ts';
 import { encodeConversation, ignoreIndex } from '../../text/labels.ts';
 import { imageToken, type Tokenizer } from '../../text/tokenizer.ts';
+import type { Turn } from '../llava-json.ts';
 import type { EncodedSample } from '../packing.ts';
 import { questionsAbout } from './build.ts';
 import type { EmojiGlyphs } from './glyphs.ts';
@@ -42,11 +43,16 @@ function glossSample(random: Random, { glosses, tokenizer }: TextOptions, id: st
   return { id, inputIds, labels: [ignoreIndex, ...inputIds.slice(1)], prefixLength: 0, images: [] };
 }
 
+/** Largest share of a grid's patches of drawings that say a wrong name. */
+const gridNoise = 0.4;
+
 /**
  * The scene as a grid of words, one token a patch, where the image will stand: each patch of a drawing says some token of its name, the
- * others say "nothing". What a connector must learn of a patch is then one vector that does not depend on its neighbours.
+ * others say "nothing". What a connector must learn of a patch is then one vector that does not depend on its neighbours. Some patches
+ * are wrong, a share that differs from scene to scene: an encoder's are too, and all patches of a drawing must be weighed together.
  */
-function sceneInGrid(random: Random, { glyphs: placed }: Scene, { glyphs, tokenizer, gridSide }: TextOptions): number[] {
+function sceneInGrid(random: Random, { glyphs: placed }: Scene, { glyphs, tokenizer, gridSide, concepts }: TextOptions): number[] {
+  const noise = random.uniform() * gridNoise;
   const nothing = tokenizer.encode('nothing');
   const cells = places.map((_, cell) => {
     const glyph = placed.find((candidate) => candidate.cell === cell);
@@ -55,7 +61,9 @@ function sceneInGrid(random: Random, { glyphs: placed }: Scene, { glyphs, tokeni
   return Array.from({ length: gridSide * gridSide }, (_, patch) => {
     const down = Math.floor(patch / gridSide) >= gridSide / 2;
     const right = patch % gridSide >= gridSide / 2;
-    return random.pick(cells[(down ? 2 : 0) + (right ? 1 : 0)]);
+    const cell = cells[(down ? 2 : 0) + (right ? 1 : 0)];
+    const wrong = cell !== nothing && random.uniform() < noise;
+    return random.pick(wrong ? tokenizer.encode(glyphs.concepts[random.pick(concepts)].name) : cell);
   });
 }
 
@@ -87,10 +95,10 @@ function sceneSamples(random: Random, seed: number, source: TextSource, options:
   const scene = sampleScene(random, glyphs, { concepts, artists });
   const words = sceneInWords(scene, glyphs);
   const names = { all: concepts, popular: [], kinds: ['random', 'adversarial'] as const };
-  const asked = (question: string, answer: string) => [
+  const asked = (question: string, answer: string): Turn[][] => [
     [
-      { from: 'human' as const, value: `${imageToken}\n${question}` },
-      { from: 'gpt' as const, value: answer },
+      { from: 'human', value: `${imageToken}\n${question}` },
+      { from: 'gpt', value: answer },
     ],
   ];
   const description = describeQuestion(scene, glyphs, 'any', random);
@@ -103,9 +111,9 @@ function sceneSamples(random: Random, seed: number, source: TextSource, options:
   const inGrid = source === 'questions-in-grids';
   const grid = inGrid ? sceneInGrid(random, scene, options) : [];
   const all = inGrid ? [...conversations, ...asked(description.question, description.answer)] : conversations;
-  const encoded = all.map(([human, gpt]) => {
-    const value = inGrid ? human.value : human.value.replace(imageToken, words);
-    const { inputIds, labels } = encodeConversation(tokenizer, [{ ...human, value }, gpt], { imageTokens: grid.length, sampleId: id });
+  const encoded = all.map((conversation) => {
+    const turns = inGrid ? conversation : conversation.map((turn) => ({ ...turn, value: turn.value.replace(imageToken, words) }));
+    const { inputIds, labels } = encodeConversation(tokenizer, turns, { imageTokens: grid.length, sampleId: id });
     const imageStart = inputIds.indexOf(tokenizer.imageTokenId);
     return { inputIds: inputIds.map((token, i) => (token === tokenizer.imageTokenId ? grid[i - imageStart] : token)), labels };
   });
