@@ -25,6 +25,13 @@ const examples: Tensor[] = [
   }),
   attention(f('q', 1, 2, 3, 4), f('k', 1, 2, 3, 4), f('v', 1, 2, 3, 4), { scale: 1, bias: f('mask', 3, 3) }),
   linearCrossEntropy(f('hidden', 6, 5), f('weight', 9, 5), input('labels', 'int32', [6]), { scale: 0.5 }),
+  // caps below the largest products, so that they bend; constants are float32, and these are exact in it
+  attention(f('q', 2, 4, 3, 6), f('k', 2, 2, 3, 6), f('v', 2, 2, 3, 4), {
+    scale: 0.4,
+    softcap: 0.75,
+    bias: maskBias(input('keep', 'bool', [2, 1, 3, 3])),
+  }),
+  linearCrossEntropy(f('hidden', 6, 5), f('weight', 9, 5), input('labels', 'int32', [6]), { scale: 0.5, softcap: 0.875 }),
 ];
 
 function valuesFor(tensors: readonly Tensor[]): Record<string, Value> {
@@ -55,6 +62,35 @@ const widen = (values: Record<string, Value>) =>
   );
 
 const dyLike = (dims: Dims) => input('dy', 'float32', dims);
+
+describe('soft caps', () => {
+  const value = (dims: number[], ...data: number[]): ReferenceValue => ({ dims, data: Float64Array.from(data) });
+
+  test('of attention bend the scores, not the mask', () => {
+    // one query and three keys of products 1, 2 and, hidden, 100; the values pick the probabilities out
+    const attended = attention(f('q', 1, 1, 1, 1), f('k', 1, 1, 3, 1), f('v', 1, 1, 3, 3), { scale: 0.5, softcap: 3, bias: f('bias', 3) });
+    const { y } = evaluateReference(
+      { y: attended },
+      {
+        q: value([1, 1, 1, 1], 2),
+        k: value([1, 1, 3, 1], 1, 2, 100),
+        v: value([1, 1, 3, 3], 1, 0, 0, 0, 1, 0, 0, 0, 1),
+        bias: value([3], 0, 0, -1e9),
+      },
+    );
+    const [a, b] = [1, 2].map((score) => Math.exp(3 * Math.tanh(score / 3)));
+    [a / (a + b), b / (a + b), 0].forEach((probability, i) => {
+      expect(y.data[i]).toBeCloseTo(probability, 12);
+    });
+  });
+
+  test('of a loss bend the logits', () => {
+    const losses = linearCrossEntropy(f('hidden', 1, 1), f('weight', 2, 1), input('labels', 'int32', [1]), { softcap: 3 });
+    const { y } = evaluateReference({ y: losses }, { hidden: value([1, 1], 1), weight: value([2, 1], 1, 5), labels: value([1], 0) });
+    const [a, b] = [1, 5].map((logit) => Math.exp(3 * Math.tanh(logit / 3)));
+    expect(y.data[0]).toBeCloseTo(-Math.log(a / (a + b)), 12);
+  });
+});
 
 describe('composites', () => {
   test('every composite has an example', () => {

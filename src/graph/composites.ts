@@ -21,6 +21,7 @@ import {
   sqrt,
   sub,
   takeAlong,
+  tanh,
   transpose,
   where,
 } from './primitives.ts';
@@ -124,6 +125,29 @@ defineOp('quickGelu', {
 /** x * sigmoid(1.702 x): the GELU of OpenAI's CLIP. */
 export const quickGelu = (x: Tensor): Tensor => makeNode('quickGelu', [x]);
 
+// === Soft caps ===
+
+export interface CappedOptions {
+  scale?: number;
+  /** The cap; none when left out. */
+  softcap?: number;
+}
+
+/**
+ * scale a b^T under a soft cap, cap tanh(x / cap): x where x is small, never beyond the cap (Bello et al. 2016; Gemma 2). `slope` is the
+ * derivative of the cap, absent without one.
+ */
+export function cappedProduct(a: Tensor, b: Tensor, { scale = 1, softcap }: CappedOptions): { product: Tensor; slope?: Tensor } {
+  if (softcap === undefined) return { product: matmul(a, b, { transB: true, alpha: scale }) };
+  // the division is the product's own factor: a pass less over the scores
+  const t = tanh(matmul(a, b, { transB: true, alpha: scale / softcap }));
+  return { product: mul(t, softcap), slope: sub(1, mul(t, t)) };
+}
+
+/** What an op keeps of the options. */
+const cappedAttributes = ({ scale = 1, softcap }: CappedOptions): Record<string, number> =>
+  softcap === undefined ? { scale } : { scale, softcap };
+
 // === Attention ===
 
 interface AttentionShapes {
@@ -152,9 +176,10 @@ const groupHeads = (x: Tensor, s: AttentionShapes, width: Dim) =>
   reshape(x, [s.batch, s.kvHeads, dimProduct([s.heads / s.kvHeads, s.tokens]), width]);
 const ungroupHeads = (x: Tensor, s: AttentionShapes) => reshape(x, [s.batch, s.heads, s.tokens, x.dims[3]]);
 
-function attentionProbabilities(q: Tensor, k: Tensor, bias: Tensor | undefined, s: AttentionShapes, scale: number): Tensor {
-  const scores = ungroupHeads(matmul(groupHeads(q, s, s.headDim), k, { transB: true, alpha: scale }), s);
-  return softmax(bias ? add(scores, bias) : scores);
+function attentionProbabilities([q, k, , bias]: readonly Tensor[], s: AttentionShapes, options: CappedOptions) {
+  const { product, slope } = cappedProduct(groupHeads(q, s, s.headDim), k, options);
+  const scores = ungroupHeads(product, s);
+  return { probabilities: softmax(bias ? add(scores, bias) : scores), slope: slope && ungroupHeads(slope, s) };
 }
 
 defineOp('attention', {
@@ -165,23 +190,25 @@ defineOp('attention', {
       throw new ShapeError('attention', 'the bias does not broadcast to the scores', [scores, bias.dims]);
     return { dtype: q.dtype, dims: [...q.dims.slice(0, 3), v.dims[3]] };
   },
-  definition([q, k, v, bias], a) {
+  definition(inputs, a) {
+    const [q, k, v] = inputs;
     const s = attentionShapes(q, k, v);
-    const probabilities = attentionProbabilities(q, k, bias, s, a.scale as number);
+    const { probabilities } = attentionProbabilities(inputs, s, a);
     return ungroupHeads(matmul(groupHeads(probabilities, s, k.dims[2]), v), s);
   },
   gradient(y, dy) {
-    const [q, k, v, bias] = y.inputs;
+    const [q, k, v] = y.inputs;
     const scale = y.attributes.scale as number;
     const s = attentionShapes(q, k, v);
     // the same nodes as in the definition: common-subexpression elimination makes this the forward's own softmax
-    const p = attentionProbabilities(q, k, bias, s, scale);
+    const { probabilities: p, slope } = attentionProbabilities(y.inputs, s, y.attributes);
     const dyGrouped = groupHeads(dy, s, v.dims[3]);
     const pGrouped = groupHeads(p, s, k.dims[2]);
     const dv = matmul(pGrouped, dyGrouped, { transA: true });
     const dp = ungroupHeads(matmul(dyGrouped, v, { transB: true }), s);
     // rowsum(dP * P) = rowsum(dO * O) (Dao et al. 2022): a pass over head size instead of over keys
-    const ds = mul(p, sub(dp, reduceSum(mul(dy, y), [-1], true)));
+    const dscores = mul(p, sub(dp, reduceSum(mul(dy, y), [-1], true)));
+    const ds = slope ? mul(dscores, slope) : dscores;
     const dsGrouped = groupHeads(ds, s, k.dims[2]);
     const dq = ungroupHeads(matmul(dsGrouped, k, { alpha: scale }), s);
     const dk = matmul(dsGrouped, groupHeads(q, s, s.headDim), { transA: true, alpha: scale });
@@ -189,18 +216,17 @@ defineOp('attention', {
   },
 });
 /**
- * softmax(scale q k^T + bias) v. q [batch, heads, tokens, headDim]; k, v [batch, kvHeads, keys, headDim] with heads a multiple of
- * kvHeads (multi-query and grouped-query attention); bias broadcasts to [batch, heads, tokens, keys], is a mask, and gets no gradient.
+ * softmax(scale q k^T + bias) v, the scaled product under a soft cap if there is one. q [batch, heads, tokens, headDim]; k, v
+ * [batch, kvHeads, keys, headDim] with heads a multiple of kvHeads (multi-query and grouped-query attention); bias broadcasts to
+ * [batch, heads, tokens, keys], is a mask, and gets no gradient.
  */
-export function attention(q: Tensor, k: Tensor, v: Tensor, options: { scale: number; bias?: Tensor }): Tensor {
-  return makeNode('attention', options.bias ? [q, k, v, options.bias] : [q, k, v], { scale: options.scale });
+export function attention(q: Tensor, k: Tensor, v: Tensor, { bias, ...options }: CappedOptions & { scale: number; bias?: Tensor }): Tensor {
+  return makeNode('attention', bias ? [q, k, v, bias] : [q, k, v], cappedAttributes(options));
 }
 
 // === Loss ===
 
 const SMALLEST_PROBABILITY = 1e-37;
-const classProbabilities = (hidden: Tensor, weight: Tensor, scale: number) =>
-  softmax(matmul(hidden, weight, { transB: true, alpha: scale }));
 
 defineOp('linearCrossEntropy', {
   infer([hidden, weight, labels]) {
@@ -219,14 +245,16 @@ defineOp('linearCrossEntropy', {
     return { dtype: hidden.dtype, dims: labels.dims };
   },
   definition: ([hidden, weight, labels], a) =>
-    neg(log(maximum(takeAlong(classProbabilities(hidden, weight, a.scale as number), labels), SMALLEST_PROBABILITY))),
+    neg(log(maximum(takeAlong(softmax(cappedProduct(hidden, weight, a).product), labels), SMALLEST_PROBABILITY))),
   gradient(y, dy) {
     const [hidden, weight, labels] = y.inputs;
     const scale = y.attributes.scale as number;
     // dlogits = (softmax - onehot) dy. The rows' factors go to the thin side of each product, not over the logits.
     const rowFactors = mul(reshape(dy, [dy.dims[0], 1]), scale);
     const minusOnehot = putAlong(labels, expand(constant(-1), labels.dims), weight.dims[0]);
-    const difference = add(classProbabilities(hidden, weight, scale), minusOnehot);
+    const { product, slope } = cappedProduct(hidden, weight, y.attributes);
+    const dlogits = add(softmax(product), minusOnehot);
+    const difference = slope ? mul(dlogits, slope) : dlogits;
     const dhidden = mul(matmul(difference, weight), rowFactors);
     // there are many more classes than hidden units: the thin matrix is the one to read transposed
     const dweight = transpose(matmul(mul(hidden, rowFactors), difference, { transA: true }), [1, 0]);
@@ -235,10 +263,11 @@ defineOp('linearCrossEntropy', {
 });
 /**
  * Cross entropy of the classes weight [classes, n] for hidden [rows, n] against labels int32 [rows]: loss of each row, [rows].
- * logits = scale * hidden weight^T. Only rows that carry a label should be handed in: no logits are made for the others.
+ * logits = scale * hidden weight^T, under a soft cap if there is one. Only rows that carry a label should be handed in: no logits are
+ * made for the others.
  */
-export function linearCrossEntropy(hidden: Tensor, weight: Tensor, labels: Tensor, { scale = 1 }: { scale?: number } = {}): Tensor {
-  return makeNode('linearCrossEntropy', [hidden, weight, labels], { scale });
+export function linearCrossEntropy(hidden: Tensor, weight: Tensor, labels: Tensor, options: CappedOptions = {}): Tensor {
+  return makeNode('linearCrossEntropy', [hidden, weight, labels], cappedAttributes(options));
 }
 
 /** -1e9 where `keep` (bool) is false, 0 elsewhere: an additive attention mask. */
