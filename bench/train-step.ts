@@ -10,7 +10,7 @@ import { parseCount } from '../src/cli/options.ts';
 import { type Engine, float32, int32, type Value } from '../src/engine/engine.ts';
 import { createOrtEngine } from '../src/engine/ort.ts';
 import { UserError } from '../src/errors.ts';
-import { gemmaConfigSchema } from '../src/models/gemma.ts';
+import { languageConfigSchema } from '../src/models/language.ts';
 import { languageModelObjective, type Objective } from '../src/train/objectives.ts';
 import { trainStage } from '../src/train/trainer.ts';
 import { startTorch, type TorchServer, torchPython } from './peers/torch.ts';
@@ -109,7 +109,7 @@ const LOSS_TOLERANCE = 1e-5;
 async function measure(name: string, setup: Setup, server: TorchServer, rounds: number, engine: Engine): Promise<SizeResult> {
   const size = setup.sizes[name];
   const steps = 1 + (STEPS_PER_TURN[name] ?? 2);
-  const objective = languageModelObjective(gemmaConfigSchema.parse(size.config));
+  const objective = languageModelObjective(languageConfigSchema.parse(size.config));
   const parameters = objective.parameters.list().reduce((sum, { dims }) => sum + dims.reduce((a, b) => a * b, 1), 0);
   const torch = (precision: string): Side => {
     return async (steps) => {

@@ -17,7 +17,7 @@ export { grad } from './graph/grad.ts';
 export * as ops from './graph/primitives.ts';
 export { constant, input, type Tensor } from './graph/tensor.ts';
 export { clipConfigSchema, clipVision } from './models/clip.ts';
-export { gemma, gemmaConfigSchema } from './models/gemma.ts';
+export { languageConfigSchema, languageModel } from './models/language.ts';
 export { llavaConfigSchema, llavaParameters, llavaText, projectFeatures, visionFeatures } from './models/llava.ts';
 export { Parameters } from './nn/parameters.ts';
 export { createTokenizer } from './text/tokenizer.ts';

@@ -20,6 +20,7 @@ interface Schema {
   const?: unknown;
   enum?: unknown[];
   anyOf?: Schema[];
+  oneOf?: Schema[];
   properties?: Record<string, Schema>;
   required?: string[];
   additionalProperties?: Schema | boolean;
@@ -45,12 +46,9 @@ function rangeText({ minimum, exclusiveMinimum, maximum }: Schema): string {
 function typeText(schema: Schema): string {
   if (schema.const !== undefined) return code(schema.const);
   if (schema.enum) return schema.enum.map(code).join(', ');
+  const alternatives = schema.anyOf ?? schema.oneOf;
   // null is the same as left out
-  if (schema.anyOf)
-    return schema.anyOf
-      .filter(({ type }) => type !== 'null')
-      .map(typeText)
-      .join(' or ');
+  if (alternatives) return [...new Set(alternatives.filter(({ type }) => type !== 'null').map(typeText))].join(' or ');
   if (schema.prefixItems) return `[${schema.prefixItems.map(typeText).join(', ')}]`;
   switch (schema.type) {
     case 'array':
@@ -76,7 +74,7 @@ function typeText(schema: Schema): string {
 function rowsOf({ properties = {}, required = [] }: Schema, prefix: string): string[] {
   return Object.entries(properties).flatMap(([name, field]) => {
     const path = prefix + name;
-    const inner = [field, ...(field.anyOf ?? [])].flatMap((schema) => [
+    const inner = [field, ...(field.anyOf ?? field.oneOf ?? [])].flatMap((schema) => [
       ...(schema.properties ? rowsOf(schema, `${path}.`) : []),
       ...(schema.items?.properties ? rowsOf(schema.items, `${path}.N.`) : []),
     ]);
@@ -85,7 +83,8 @@ function rowsOf({ properties = {}, required = [] }: Schema, prefix: string): str
     const fallback = hasDefault ? code(field.default) : required.includes(name) ? 'required' : '';
     // fields of models are described where they come from
     const meaning = field.description ?? (inner.length > 0 || !prefix.endsWith('_config.') ? '' : 'as in `config.json`');
-    return [`| \`${path}\` | ${typeText(field)} | ${fallback} | ${meaning} |`, ...inner];
+    // what alternatives have in common is said once
+    return [`| \`${path}\` | ${typeText(field)} | ${fallback} | ${meaning} |`, ...new Set(inner)];
   });
 }
 

@@ -9,11 +9,12 @@ import { createOrtEngine } from '../src/engine/ort.ts';
 import { evaluateReference, type ReferenceValue } from '../src/engine/reference.ts';
 import { linearCrossEntropy } from '../src/graph/composites.ts';
 import { grad } from '../src/graph/grad.ts';
-import { exp, gather, matmul, mul, reduceSum } from '../src/graph/primitives.ts';
+import { exp, gather, mul, reduceSum } from '../src/graph/primitives.ts';
 import { input, type Tensor } from '../src/graph/tensor.ts';
 import { clipConfigSchema, clipImageEmbeds, clipLogitScale, clipTextEmbeds, clipVision } from '../src/models/clip.ts';
-import { embeddingWeight, embedTokens, gemma, gemmaConfigSchema } from '../src/models/gemma.ts';
-import { causalBias, llavaConfigSchema, llavaText, projectFeatures, visionFeatures } from '../src/models/llava.ts';
+import { embedTokens, languageConfigSchema, languageModel, logits } from '../src/models/language.ts';
+import { llavaConfigSchema, llavaText, projectFeatures, visionFeatures } from '../src/models/llava.ts';
+import { causalBias } from '../src/models/masks.ts';
 import { type Parameter, Parameters } from '../src/nn/parameters.ts';
 import { createRandom } from '../src/random.ts';
 import { contrastiveObjective, languageModelObjective, llavaObjective, type Objective } from '../src/train/objectives.ts';
@@ -177,18 +178,18 @@ const cacheBias = (positionIds: Tensor) => causalBias(positionIds, ids('key_posi
 
 // === Families ===
 
-describe.each(['gemma', 'gemma-mqa'])('%s', (name) => {
+describe.each(['gemma', 'gemma-mqa', 'gemma2', 'gemma3'])('%s', (name) => {
   test('hidden states and logits, padded rows included', async () => {
     const inputs = await readGolden(name, 'inputs');
     const actual = await runGolden(
       name,
-      gemmaConfigSchema,
+      languageConfigSchema,
       (config, p) => {
         const positionIds = ids('position_ids');
         const inputsEmbeds = embedTokens(p, config, ids('input_ids'));
-        const { lastHidden, hiddenStates } = gemma(p, config, { inputsEmbeds, positionIds, attentionBias: cacheBias(positionIds) });
+        const { lastHidden, hiddenStates } = languageModel(p, config, { inputsEmbeds, positionIds, attentionBias: cacheBias(positionIds) });
         const states = Object.fromEntries(hiddenStates.map((state, i) => [`hidden_states.${i}`, state]));
-        return { logits: matmul(lastHidden, embeddingWeight(p, config), { transB: true }), ...states };
+        return { logits: logits(p, config, lastHidden), ...states };
       },
       { input_ids: inputs.input_ids, ...positionsOf(inputs.attention_mask) },
     );
@@ -199,7 +200,7 @@ describe.each(['gemma', 'gemma-mqa'])('%s', (name) => {
 
   test('loss and the gradient of every parameter', async () => {
     const packed = packedInputs(await readGolden(name, 'inputs'));
-    const { actual, names } = await withCheckpoint(folderOf(name), gemmaConfigSchema, async (config, checkpoint) => {
+    const { actual, names } = await withCheckpoint(folderOf(name), languageConfigSchema, async (config, checkpoint) => {
       const objective = languageModelObjective(config);
       const list = objective.parameters.list();
       const values = await readParameters(checkpoint, list);
@@ -338,12 +339,11 @@ describe.each([
           attentionBias: cacheBias(positionIds),
           imageRows,
         });
-        const weight = p.module('language_model', (p) => embeddingWeight(p, config.text_config));
         return {
           vision_features: features,
           // the stored features are those of the projector itself
           image_features: mul(imageRows, scaled ? 1 / Math.sqrt(config.text_config.hidden_size) : 1),
-          logits: matmul(text.lastHidden, weight, { transB: true }),
+          logits: p.module('language_model', (p) => logits(p, config.text_config, text.lastHidden)),
           ...Object.fromEntries(text.hiddenStates.map((state, i) => [`hidden_states.${i}`, state])),
         };
       },

@@ -1,5 +1,5 @@
 // Packing: encoded samples become rows of nearly equal length. Samples of one image share its prefix (image rows are computed once)
-// and branch off after it; models/llava.ts packedBias keeps branches apart, so the loss is that of separate rows at a fraction of
+// and branch off after it; models/masks.ts packedBias keeps branches apart, so the loss is that of separate rows at a fraction of
 // the work. Row lengths are balanced, which keeps padding to a few percent.
 
 import { int32, type Value } from '../engine/engine.ts';

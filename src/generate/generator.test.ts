@@ -2,10 +2,11 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { float32, int32, type Program } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
-import { flattenLeading, matmul } from '../graph/primitives.ts';
+import { flattenLeading } from '../graph/primitives.ts';
 import { input } from '../graph/tensor.ts';
-import { embeddingWeight } from '../models/gemma.ts';
-import { causalBias, type LlavaConfig, llavaConfigSchema, llavaText, projectFeatures, visionFeatures } from '../models/llava.ts';
+import { languageConfigSchema, logits } from '../models/language.ts';
+import { type LlavaConfig, llavaConfigSchema, llavaParameters, llavaText } from '../models/llava.ts';
+import { causalBias } from '../models/masks.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
 import { readParameters, withCheckpoint } from '../train/pretrained.ts';
@@ -13,53 +14,64 @@ import { createGenerator, type GenerateOptions, type Generator, type Prompt } fr
 import { type Sampling, sampleToken } from './sampling.ts';
 
 // A tiny LLaVA with wide random weights: its answers wander over the vocabulary, so a wrong logit soon gives another token.
-const folder = fileURLToPath(new URL('../../tests/reference/goldens/llava', import.meta.url));
+const folderOf = (golden: string) => fileURLToPath(new URL(`../../tests/reference/goldens/${golden}`, import.meta.url));
 const IMAGE = 63;
 const PATCHES = 16;
 const engine = createOrtEngine({ threads: 1 });
 
-let config: LlavaConfig;
-let generator: Generator;
-/** The whole model without a cache: logits of every position, for one prompt. */
-let whole: Program;
-let prompts: Prompt[];
+/** A LLaVA with prompts for it. */
+interface Toy {
+  config: LlavaConfig;
+  generator: Generator;
+  /** The whole model without a cache: logits of every position, for one prompt. */
+  whole: Program;
+  prompts: Prompt[];
+}
 
-beforeAll(async () => {
-  await withCheckpoint(folder, llavaConfigSchema, async (checked, checkpoint) => {
-    config = checked;
-    const parameters = new Parameters();
-    const features = visionFeatures(parameters, config, input('pixel_values', 'float32', ['images', 3, 24, 24]));
-    projectFeatures(parameters, config, features);
-    const positionIds = input('position_ids', 'int32', [1, 'tokens']);
-    const { lastHidden } = llavaText(parameters, config, {
-      inputIds: input('input_ids', 'int32', [1, 'tokens']),
-      positionIds,
-      attentionBias: causalBias(positionIds, positionIds),
-      imageRows: input('image_rows', 'float32', ['rows', config.text_config.hidden_size]),
-    });
-    const weight = parameters.module('language_model', (p) => embeddingWeight(p, config.text_config));
-    const values = await readParameters(checkpoint, parameters.list());
-    generator = await createGenerator(engine, config, values);
-    const constants = new Map(parameters.list().map(({ name, dims }) => [name, float32(values.get(name)!, dims)]));
-    whole = await engine.compile({ logits: matmul(flattenLeading(lastHidden), weight, { transB: true }) }, { constants });
+async function toy(config: LlavaConfig, values: ReadonlyMap<string, Float32Array>): Promise<Toy> {
+  const parameters = new Parameters();
+  const positionIds = input('position_ids', 'int32', [1, 'tokens']);
+  const { lastHidden } = llavaText(parameters, config, {
+    inputIds: input('input_ids', 'int32', [1, 'tokens']),
+    positionIds,
+    attentionBias: causalBias(positionIds, positionIds),
+    imageRows: input('image_rows', 'float32', ['rows', config.text_config.hidden_size]),
   });
+  const outputs = { logits: parameters.module('language_model', (p) => logits(p, config.text_config, flattenLeading(lastHidden))) };
+  const constants = new Map(parameters.list().map(({ name, dims }) => [name, float32(values.get(name)!, dims)]));
+  const whole = await engine.compile(outputs, { constants });
+  const generator = await createGenerator(engine, config, values);
+
   const random = createRandom(3);
   const pixels = () => Float32Array.from({ length: 3 * 24 * 24 }, () => random.normal());
   const image = Array<number>(PATCHES).fill(IMAGE);
   const rowsOf = async (...images: Float32Array[]) =>
     generator.imageRows(await generator.imageFeatures(Float32Array.from(images.flatMap((i) => [...i]))));
-  prompts = [
+  const prompts = [
     { inputIds: [2, 9, ...image, 10, 25, 40], imageRows: await rowsOf(pixels()) },
     { inputIds: [2, 17] },
     { inputIds: [2, ...image, 33, ...image, 5, 6], imageRows: await rowsOf(pixels(), pixels()) },
     { inputIds: [2, 12, 44, 8, 30, 21, 50] },
     { inputIds: [2, ...image, 33], imageRows: await rowsOf(pixels()) },
   ];
-});
-afterAll(async () => {
+  return { config, generator, whole, prompts };
+}
+
+async function dispose({ generator, whole }: Toy): Promise<void> {
   await generator.dispose();
   await whole.dispose();
+}
+
+let llava: Toy;
+let { config, generator, prompts } = {} as Toy;
+
+beforeAll(async () => {
+  llava = await withCheckpoint(folderOf('llava'), llavaConfigSchema, async (config, checkpoint) =>
+    toy(config, await readParameters(checkpoint, llavaParameters(config))),
+  );
+  ({ config, generator, prompts } = llava);
 });
+afterAll(() => dispose(llava));
 
 const NEW_TOKENS = 20;
 const greedy: GenerateOptions = { maxNewTokens: NEW_TOKENS, stopTokenIds: [] };
@@ -67,7 +79,7 @@ const greedy: GenerateOptions = { maxNewTokens: NEW_TOKENS, stopTokenIds: [] };
 const wandering: GenerateOptions = { ...greedy, sampling: { seed: 0, temperature: 1e-6, repetitionPenalty: 5 } };
 
 /** Generation as it is defined: the whole sequence from the start for every token. */
-async function recompute({ inputIds, imageRows }: Prompt, sampling?: Sampling): Promise<number[]> {
+async function recompute({ config, whole }: Toy, { inputIds, imageRows }: Prompt, sampling?: Sampling): Promise<number[]> {
   const random = createRandom(sampling?.seed ?? 0);
   const generated: number[] = [];
   const hidden = config.text_config.hidden_size;
@@ -86,25 +98,32 @@ async function recompute({ inputIds, imageRows }: Prompt, sampling?: Sampling): 
   return generated;
 }
 
+async function expectRecomputed(model: Toy): Promise<void> {
+  const { generator, prompts } = model;
+  for (const prompt of prompts) {
+    expect(await generator.generate([prompt], greedy)).toEqual([await recompute(model, prompt)]);
+    const expected = await recompute(model, prompt, wandering.sampling);
+    expect(new Set(expected).size).toBeGreaterThan(10);
+    expect(await generator.generate([prompt], wandering)).toEqual([expected]);
+  }
+}
+
+async function expectBatchOfSingles({ generator, prompts }: Toy): Promise<void> {
+  const single: number[][] = [];
+  for (const prompt of prompts) single.push(...(await generator.generate([prompt], wandering)));
+  expect(await generator.generate(prompts, wandering)).toEqual(single);
+  expect(await generator.generate([...prompts].reverse(), wandering)).toEqual([...single].reverse());
+  expect(await generator.generate([prompts[3], prompts[1]], wandering)).toEqual([single[3], single[1]]);
+}
+
 describe('generate', () => {
   test('with the cache gives what recomputing everything gives', async () => {
-    for (const prompt of prompts) {
-      expect(await generator.generate([prompt], greedy)).toEqual([await recompute(prompt)]);
-      const expected = await recompute(prompt, wandering.sampling);
-      expect(new Set(expected).size).toBeGreaterThan(10);
-      expect(await generator.generate([prompt], wandering)).toEqual([expected]);
-    }
+    await expectRecomputed(llava);
     const sampling = { seed: 4, temperature: 1.5, topK: 30, topP: 0.95, repetitionPenalty: 1.2 };
-    expect(await generator.generate([prompts[0]], { ...greedy, sampling })).toEqual([await recompute(prompts[0], sampling)]);
+    expect(await generator.generate([prompts[0]], { ...greedy, sampling })).toEqual([await recompute(llava, prompts[0], sampling)]);
   });
 
-  test('a batch of ragged prompts with and without images gives what single prompts give', async () => {
-    const single: number[][] = [];
-    for (const prompt of prompts) single.push(...(await generator.generate([prompt], wandering)));
-    expect(await generator.generate(prompts, wandering)).toEqual(single);
-    expect(await generator.generate([...prompts].reverse(), wandering)).toEqual([...single].reverse());
-    expect(await generator.generate([prompts[3], prompts[1]], wandering)).toEqual([single[3], single[1]]);
-  });
+  test('a batch of ragged prompts with and without images gives what single prompts give', () => expectBatchOfSingles(llava));
 
   test('ends each row before its first stop token, without touching the others', async () => {
     const free = await generator.generate(prompts, wandering);
@@ -175,4 +194,28 @@ describe('generate', () => {
     expect(new Set(results.flat()).size).toBeGreaterThan(40);
     expect(results.flat()).not.toContain(IMAGE);
   });
+});
+
+// prompts of 2 to 36 tokens and a window of 4: a key's place in the cache is not its position, and most keys are out of local layers' sight
+describe.each(['gemma2', 'gemma3'])('generate with %s as the language model', (family) => {
+  let model: Toy;
+  beforeAll(async () => {
+    model = await withCheckpoint(folderOf('llava'), llavaConfigSchema, (llava, visual) =>
+      withCheckpoint(folderOf(family), languageConfigSchema, async (text_config, language) => {
+        const config = { ...llava, text_config };
+        const [own, rest] = [true, false].map((own) =>
+          llavaParameters(config).filter(({ name }) => name.startsWith('language_model.') === own),
+        );
+        const values = [
+          ...(await readParameters(visual, rest)),
+          ...(await readParameters(language, own, (name) => name.replace('language_model.', ''))),
+        ];
+        return toy(config, new Map(values));
+      }),
+    );
+  });
+  afterAll(() => dispose(model));
+
+  test('with the cache gives what recomputing everything gives', () => expectRecomputed(model));
+  test('a batch of ragged prompts gives what single prompts give', () => expectBatchOfSingles(model));
 });

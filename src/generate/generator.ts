@@ -3,18 +3,12 @@
 
 import { type Engine, float32, int32, type Program, type Value } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
-import { flattenLeading, gather, matmul } from '../graph/primitives.ts';
+import { flattenLeading, gather } from '../graph/primitives.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
-import { embeddingWeight, type LayerCache } from '../models/gemma.ts';
-import {
-  causalBias,
-  imageTokenCount,
-  type LlavaConfig,
-  llavaText,
-  projectFeatures,
-  visionFeatureSize,
-  visionFeatures,
-} from '../models/llava.ts';
+import type { LayerCache } from '../models/decoder.ts';
+import { logits } from '../models/language.ts';
+import { imageTokenCount, type LlavaConfig, llavaText, projectFeatures, visionFeatureSize, visionFeatures } from '../models/llava.ts';
+import { causalBias } from '../models/masks.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
 import { type Sampling, sampleToken } from './sampling.ts';
@@ -106,12 +100,11 @@ function decoderGraph(p: Parameters, config: LlavaConfig): Record<string, Tensor
     past,
   });
   const last = gather(flattenLeading(outputs.lastHidden), input('logit_rows', 'int32', ['logit_rows']));
-  const weight = p.module('language_model', (p) => embeddingWeight(p, config.text_config));
   const present = outputs.present.flatMap(({ key, value }, layer) => [
     [`present.${layer}.key`, key],
     [`present.${layer}.value`, value],
   ]);
-  return { logits: matmul(last, weight, { transB: true }), ...Object.fromEntries(present) };
+  return { logits: p.module('language_model', (p) => logits(p, config.text_config, last)), ...Object.fromEntries(present) };
 }
 
 function checkPrompt({ inputIds, imageRows }: Prompt, { text_config: text, image_token_index: imageToken }: LlavaConfig): void {

@@ -3,8 +3,9 @@
 import { describe, expect, test } from 'vitest';
 import { input } from '../graph/tensor.ts';
 import { Parameters } from '../nn/parameters.ts';
-import { embedTokens, type GemmaConfig, gemma, gemmaConfigSchema } from './gemma.ts';
-import { causalBias } from './llava.ts';
+import { type GemmaConfig, gemmaConfigSchema } from './gemma.ts';
+import { embedTokens, languageModel } from './language.ts';
+import { causalBias } from './masks.ts';
 
 /** config.json of google/gemma-2b-it and gemma-7b-it. */
 const hub = {
@@ -44,7 +45,7 @@ function build(config: GemmaConfig) {
   const ids = (name: string) => input(name, 'int32', ['batch', 'tokens']);
   const positionIds = ids('position_ids');
   const inputsEmbeds = embedTokens(parameters, config, ids('input_ids'));
-  const outputs = gemma(parameters, config, { inputsEmbeds, positionIds, attentionBias: causalBias(positionIds, positionIds) });
+  const outputs = languageModel(parameters, config, { inputsEmbeds, positionIds, attentionBias: causalBias(positionIds, positionIds) });
   return { parameters: parameters.list(), outputs };
 }
 
@@ -73,6 +74,9 @@ describe('gemma', () => {
     expect(gemmaConfigSchema.safeParse({ ...gemma2b, model_type: 'gemma2' }).success).toBe(false);
     expect(gemmaConfigSchema.safeParse({ ...gemma2b, tie_word_embeddings: false }).success).toBe(false);
     expect(gemmaConfigSchema.safeParse({ ...gemma2b, hidden_act: 'silu' }).success).toBe(false);
+    expect(gemmaConfigSchema.safeParse({ ...gemma2b, attention_bias: true }).success).toBe(false);
+    expect(gemmaConfigSchema.safeParse({ ...gemma2b, rope_scaling: { rope_type: 'yarn', factor: 4 } }).success).toBe(false);
+    expect(gemmaConfigSchema.safeParse({ ...gemma2b, rope_scaling: { type: 'linear' } }).success).toBe(false);
     const { head_dim: _, ...headless } = gemma2b;
     expect(gemmaConfigSchema.safeParse(headless).success).toBe(false);
   });

@@ -1,18 +1,15 @@
-// Numerics are compared with transformers in tests/goldens.test.ts, packing in data/packing.test.ts; here are configs, names and sizes.
+// Numerics are compared with transformers in tests/goldens.test.ts, packing in data/packing.test.ts, masks in masks.test.ts; here are configs, names and sizes.
 
 import { describe, expect, test } from 'vitest';
-import { evaluateReference } from '../engine/reference.ts';
 import { UserError } from '../errors.ts';
-import { input, type Tensor } from '../graph/tensor.ts';
+import { input } from '../graph/tensor.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { connectorTypeSchema } from './connector.ts';
 import {
-  causalBias,
   imageTokenCount,
   type LlavaConfig,
   llavaConfigSchema,
   llavaParameters,
-  packedBias,
   projectFeatures,
   visionFeatureSize,
   visionFeatures,
@@ -121,36 +118,5 @@ describe('llava', () => {
     const config = configured();
     const small = input('pixel_values', 'float32', ['images', 3, 224, 224]);
     expect(() => visionFeatures(new Parameters(), config, small)).toThrow('pixels must be 336 x 336');
-  });
-});
-
-describe('attention masks', () => {
-  const row = (values: number[]) => ({ dims: [1, values.length], data: Float64Array.from(values) });
-  const ids = (name: string) => input(name, 'int32', [1, name]);
-
-  /** What each query sees: a string of 1 and 0 a query. */
-  function seen(bias: Tensor, inputs: Record<string, ReturnType<typeof row>>): string[] {
-    const { dims, data } = evaluateReference({ bias }, inputs).bias;
-    const keys = dims[3];
-    return Array.from({ length: dims[2] }, (_, query) =>
-      [...data.slice(query * keys, (query + 1) * keys)].map((v) => Number(v === 0)).join(''),
-    );
-  }
-
-  test('causal: keys up to the own position, wherever they stand', () => {
-    const inputs = { tokens: row([2, 3]), keys: row([0, 1, 1 << 30, 2, 3]) };
-    expect(seen(causalBias(ids('tokens'), ids('keys')), inputs)).toEqual(['11010', '11011']);
-  });
-
-  test('packed: prefix and own branch, never another branch or sample', () => {
-    const tokens = (name: string) => input(name, 'int32', [1, 'tokens']);
-    const bias = packedBias({ positionIds: tokens('positions'), sampleIds: tokens('samples'), branchIds: tokens('branches') });
-    // a prefix of two with branches of two and one, then another sample of two, then padding
-    const inputs = {
-      positions: row([0, 1, 2, 3, 2, 0, 1, 0]),
-      samples: row([1, 1, 1, 1, 1, 2, 2, 0]),
-      branches: row([0, 0, 1, 1, 2, 1, 1, 0]),
-    };
-    expect(seen(bias, inputs)).toEqual(['10000000', '11000000', '11100000', '11110000', '11001000', '00000100', '00000110', '00000001']);
   });
 });

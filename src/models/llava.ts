@@ -1,21 +1,22 @@
-// LLaVA over a vision tower and a Gemma (Liu et al. 2023; transformers 5.18 models/llava/modeling_llava.py): projected patch rows take
-// the places of the image tokens. Parameter names are those of hub files: vision_tower., multi_modal_projector., language_model.
+// LLaVA over a vision tower and a language model (Liu et al. 2023; transformers 5.18 models/llava/modeling_llava.py): projected patch rows
+// take the places of the image tokens. Parameter names are those of hub files: vision_tower., multi_modal_projector., language_model.
 
 import { z } from 'zod';
 import { UserError } from '../errors.ts';
-import { maskBias } from '../graph/composites.ts';
-import { concat, equal, lessOrEqual, logicalAnd, logicalOr, maskedScatter, mul, reshape, where } from '../graph/primitives.ts';
+import { concat, equal, maskedScatter, mul, where } from '../graph/primitives.ts';
 import { constant, input, type Tensor } from '../graph/tensor.ts';
 import { ACTIVATION_NAMES } from '../nn/activations.ts';
 import { type Parameter, Parameters } from '../nn/parameters.ts';
 import { clipPostNorm, clipVision, clipVisionConfigSchema, flattenImages, patchesPerSide, patchRows } from './clip.ts';
 import { connector, connectorTypeSchema } from './connector.ts';
-import { embedTokens, type GemmaOutputs, gemma, gemmaConfigSchema, type LayerCache } from './gemma.ts';
+import type { LanguageInputs, LanguageOutputs } from './decoder.ts';
+import { embedTokens, languageConfigSchema, languageModel } from './language.ts';
+import { causalBias } from './masks.ts';
 
 export const llavaConfigSchema = z.looseObject({
   model_type: z.literal('llava').default('llava'),
   vision_config: clipVisionConfigSchema,
-  text_config: gemmaConfigSchema,
+  text_config: languageConfigSchema,
   image_token_index: z.int().nonnegative(),
   projector_hidden_act: z.enum(ACTIVATION_NAMES).default('gelu'),
   /** Ours: connector shape. Hugging Face files without it are mlp2x_gelu. */
@@ -88,45 +89,21 @@ export function projectFeatures(p: Parameters, config: LlavaConfig, features: Te
   return scale === 1 ? rows : mul(rows, scale);
 }
 
-export interface LlavaTextInputs {
+export interface LlavaTextInputs extends Omit<LanguageInputs, 'inputsEmbeds'> {
   /** int32 [batch, tokens]; image_token_index marks the places of image rows. */
   inputIds: Tensor;
-  positionIds: Tensor;
-  attentionBias: Tensor;
   /** [rows, hidden] from `projectFeatures`; absent for prompts without an image. Rows must be as many as image tokens. */
   imageRows?: Tensor;
-  past?: readonly LayerCache[];
 }
 
 /** The language model over text and image rows. */
-export function llavaText(p: Parameters, config: LlavaConfig, { inputIds, imageRows, ...rest }: LlavaTextInputs): GemmaOutputs {
+export function llavaText(p: Parameters, config: LlavaConfig, { inputIds, imageRows, ...rest }: LlavaTextInputs): LanguageOutputs {
   return p.module('language_model', (p) => {
     const isImage = equal(inputIds, constant(config.image_token_index, [], 'int32'));
     // the image token may lie beyond the embedding table: look up row 0 in its place
     const textIds = where(isImage, constant(0, [], 'int32'), inputIds);
     const embedded = embedTokens(p, config.text_config, textIds);
     const inputsEmbeds = imageRows ? maskedScatter(embedded, isImage, imageRows) : embedded;
-    return gemma(p, config.text_config, { inputsEmbeds, ...rest });
+    return languageModel(p, config.text_config, { inputsEmbeds, ...rest });
   });
-}
-
-/** Bias that lets a query at position i see keys at positions <= i: int32 [batch, tokens], [batch, keys] -> [batch, 1, tokens, keys]. */
-export function causalBias(queryPositions: Tensor, keyPositions: Tensor): Tensor {
-  const [batch, tokens] = queryPositions.dims;
-  const keys = keyPositions.dims[1];
-  return maskBias(lessOrEqual(reshape(keyPositions, [batch, 1, 1, keys]), reshape(queryPositions, [batch, 1, tokens, 1])));
-}
-
-/**
- * Bias for packed rows. Tokens of one sample see earlier ones of it; samples that share a prefix (branch 0: the image) are branches
- * that see the prefix and themselves, never each other: the loss equals that of separate rows. All int32 [batch, tokens].
- */
-export function packedBias({ positionIds, sampleIds, branchIds }: { positionIds: Tensor; sampleIds: Tensor; branchIds: Tensor }): Tensor {
-  const [batch, tokens] = positionIds.dims;
-  const rows = (x: Tensor) => reshape(x, [batch, 1, tokens, 1]);
-  const columns = (x: Tensor) => reshape(x, [batch, 1, 1, tokens]);
-  const sameSample = equal(rows(sampleIds), columns(sampleIds));
-  const visibleBranch = logicalOr(equal(columns(branchIds), constant(0, [], 'int32')), equal(rows(branchIds), columns(branchIds)));
-  const earlier = lessOrEqual(columns(positionIds), rows(positionIds));
-  return maskBias(logicalAnd(logicalAnd(sameSample, visibleBranch), earlier));
 }

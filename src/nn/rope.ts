@@ -8,12 +8,12 @@ export interface RopeTables {
   sin: Tensor;
 }
 
-/** cos and sin of position * theta^(-2i/headDim): [maxPositions, headDim / 2] each. */
-export function ropeTables(maxPositions: number, headDim: number, theta: number): RopeTables {
+/** cos and sin of position / factor * theta^(-2i/headDim): [maxPositions, headDim / 2] each. A factor is linear scaling (Chen et al. 2023). */
+export function ropeTables(maxPositions: number, headDim: number, theta: number, factor = 1): RopeTables {
   const half = headDim / 2;
   const cos = new Float32Array(maxPositions * half);
   const sin = new Float32Array(maxPositions * half);
-  const frequencies = Array.from({ length: half }, (_, i) => theta ** ((-2 * i) / headDim));
+  const frequencies = Array.from({ length: half }, (_, i) => theta ** ((-2 * i) / headDim) / factor);
   for (let position = 0; position < maxPositions; position++)
     for (let i = 0; i < half; i++) {
       const angle = position * frequencies[i];

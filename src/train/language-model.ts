@@ -1,4 +1,4 @@
-// Pretraining of a Gemma on text (recipe task `language-model`).
+// Pretraining of a language model on text (recipe task `language-model`).
 
 import { loadEmojiGlyphs } from '../data/emoji/glyphs.ts';
 import { splitConcepts, trainingArtists } from '../data/emoji/split.ts';
@@ -6,7 +6,7 @@ import { loadGlosses, textBatch } from '../data/emoji/texts.ts';
 import { packSamples } from '../data/packing.ts';
 import { float32 } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
-import { gemmaConfigSchema } from '../models/gemma.ts';
+import { LANGUAGE_ARCHITECTURES, languageConfigSchema } from '../models/language.ts';
 import { initialise } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
@@ -20,8 +20,8 @@ export async function languageModelTask(recipe: LanguageModelRecipe, { engine }:
   const { seed, model, data } = recipe;
   const files = await readTokenizerFiles(resolvePath(model.tokenizer, 'model.tokenizer'));
   const tokenizer = createTokenizer(files.tokenizerJson, files.tokenizerConfig);
-  const config = gemmaConfigSchema.parse({
-    architectures: ['GemmaForCausalLM'],
+  const config = languageConfigSchema.parse({
+    architectures: [LANGUAGE_ARCHITECTURES[model.text_config.model_type]],
     ...model.text_config,
     // <image> lies behind the last row and is never looked up
     vocab_size: tokenizer.imageTokenId,

@@ -15,7 +15,7 @@ import { createGenerator } from '../generate/generator.ts';
 import { input } from '../graph/tensor.ts';
 import { type ImageProcessorConfig, imageProcessorConfig } from '../images/processor.ts';
 import { type ClipVisionConfig, clipConfigSchema, clipVisionConfigSchema } from '../models/clip.ts';
-import { gemmaConfigSchema } from '../models/gemma.ts';
+import { languageConfigSchema } from '../models/language.ts';
 import {
   imageTokenCount,
   type LlavaConfig,
@@ -62,7 +62,7 @@ async function assemble({ model, seed }: LlavaRecipe): Promise<Model> {
   const processorJson = await readJsonFile(processorPath);
   const processor = checkConfig(imageProcessorConfig, processorJson, processorPath);
   return withCheckpoint(visionFolder, visionFolderSchema, (vision_config, vision) =>
-    withCheckpoint(languageFolder, gemmaConfigSchema, async (text_config, language) => {
+    withCheckpoint(languageFolder, languageConfigSchema, async (text_config, language) => {
       const config = checkConfig(
         llavaConfigSchema,
         {

@@ -4,16 +4,9 @@ import { linearCrossEntropy } from '../graph/composites.ts';
 import { add, div, exp, flattenLeading, gather, matmul, mul, reduceSum, reshape, sqrt } from '../graph/primitives.ts';
 import { dimProduct, input, type Tensor } from '../graph/tensor.ts';
 import { type ClipConfig, clipImageEmbeds, clipLogitScale, clipPostNorm, clipTextEmbeds, clipVision, patchRows } from '../models/clip.ts';
-import { embeddingWeight, embedTokens, type GemmaConfig, gemma } from '../models/gemma.ts';
-import {
-  imageTokenCount,
-  type LlavaConfig,
-  llavaText,
-  packedBias,
-  projectFeatures,
-  visionFeatureSize,
-  visionFeatures,
-} from '../models/llava.ts';
+import { embedTokens, type LanguageConfig, labelLosses, languageModel } from '../models/language.ts';
+import { imageTokenCount, type LlavaConfig, llavaText, projectFeatures, visionFeatureSize, visionFeatures } from '../models/llava.ts';
+import { packedBias } from '../models/masks.ts';
 import { linear } from '../nn/layers.ts';
 import { Parameters } from '../nn/parameters.ts';
 
@@ -35,23 +28,23 @@ function packedInputs() {
  * Sum over labelled positions of their cross entropy, times `loss_scale` (1 / labels in the whole optimiser step, so that accumulation
  * equals a big batch). `label_rows` int32 [labels] are flat positions (row * tokens + column) whose hidden state predicts `labels`.
  */
-function nextTokenLoss(lastHidden: Tensor, weight: Tensor): Tensor {
+function nextTokenLoss(p: Parameters, config: LanguageConfig, lastHidden: Tensor): Tensor {
   const rows = gather(flattenLeading(lastHidden), input('label_rows', 'int32', ['labels']));
-  const losses = linearCrossEntropy(rows, weight, input('labels', 'int32', ['labels']));
+  const losses = labelLosses(p, config, rows, input('labels', 'int32', ['labels']));
   return mul(reduceSum(losses, [0]), input('loss_scale', 'float32', []));
 }
 
 /** Causal language modelling on packed rows. */
-export function languageModelObjective(config: GemmaConfig): Objective {
+export function languageModelObjective(config: LanguageConfig): Objective {
   const parameters = new Parameters();
   const { inputIds, positionIds, sampleIds, branchIds } = packedInputs();
   const inputsEmbeds = embedTokens(parameters, config, inputIds);
-  const { lastHidden } = gemma(parameters, config, {
+  const { lastHidden } = languageModel(parameters, config, {
     inputsEmbeds,
     positionIds,
     attentionBias: packedBias({ positionIds, sampleIds, branchIds }),
   });
-  return { parameters, loss: nextTokenLoss(lastHidden, embeddingWeight(parameters, config)), metrics: {} };
+  return { parameters, loss: nextTokenLoss(parameters, config, lastHidden), metrics: {} };
 }
 
 /**
@@ -68,8 +61,8 @@ export function llavaObjective(config: LlavaConfig, { trainsEncoder = false } = 
   const imageRows = projectFeatures(parameters, config, features);
   const attentionBias = packedBias({ positionIds, sampleIds, branchIds });
   const { lastHidden } = llavaText(parameters, config, { inputIds, positionIds, attentionBias, imageRows });
-  const weight = parameters.module('language_model', (p) => embeddingWeight(p, config.text_config));
-  return { parameters, loss: nextTokenLoss(lastHidden, weight), metrics: {} };
+  const loss = parameters.module('language_model', (p) => nextTokenLoss(p, config.text_config, lastHidden));
+  return { parameters, loss, metrics: {} };
 }
 
 const normalise = (x: Tensor) => div(x, sqrt(add(reduceSum(mul(x, x), [-1], true), 1e-12)));

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
 import { UserError } from '../errors.ts';
-import { gemmaConfigSchema } from '../models/gemma.ts';
+import { languageConfigSchema } from '../models/language.ts';
 import { llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { initialise } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
@@ -15,7 +15,7 @@ import { checkConfig, imageProcessorFor, readParameters, withCheckpoint } from '
 const folders = mkdtempSync(join(tmpdir(), 'pretrained-'));
 afterAll(() => rmSync(folders, { recursive: true, force: true }));
 
-const config = gemmaConfigSchema.parse({
+const config = languageConfigSchema.parse({
   vocab_size: 11,
   hidden_size: 4,
   intermediate_size: 6,
@@ -37,7 +37,7 @@ async function folder(name: string, change: (tensors: Map<string, { shape: numbe
 }
 
 const read = (dir: string, rename?: (name: string) => string) =>
-  withCheckpoint(dir, gemmaConfigSchema, (_, checkpoint) => readParameters(checkpoint, parameters, rename));
+  withCheckpoint(dir, languageConfigSchema, (_, checkpoint) => readParameters(checkpoint, parameters, rename));
 
 describe('readParameters', () => {
   test('gives every parameter its values, under the names in the file if they differ', async () => {
@@ -100,7 +100,7 @@ describe('withCheckpoint', () => {
   test('closes the files even when the body fails', async () => {
     const dir = await folder('closing');
     let leaked: Parameters<Parameters<typeof withCheckpoint>[2]>[1] | undefined;
-    const failing = withCheckpoint(dir, gemmaConfigSchema, async (_, checkpoint) => {
+    const failing = withCheckpoint(dir, languageConfigSchema, async (_, checkpoint) => {
       leaked = checkpoint;
       throw new Error('stop');
     });

@@ -12,7 +12,7 @@ import { textSources } from '../data/emoji/texts.ts';
 import { UserError } from '../errors.ts';
 import { clipTextConfigSchema, clipVisionConfigSchema } from '../models/clip.ts';
 import { connectorTypeSchema } from '../models/connector.ts';
-import { gemmaConfigSchema } from '../models/gemma.ts';
+import { languageConfigSchema, modelTypeError } from '../models/language.ts';
 
 const share = () => z.number().min(0).max(1);
 const positive = () => z.number().positive();
@@ -21,7 +21,14 @@ const count = () => z.int().positive();
 // ---- Models, as in their Hugging Face config.json ----
 
 // The vocabulary is the tokenizer's, and not said twice.
-const gemmaConfig = gemmaConfigSchema.omit({ vocab_size: true }).strict().describe('A Gemma config without vocab_size');
+const [gemma, gemma2, gemma3] = languageConfigSchema.options;
+const languageConfig = z
+  .discriminatedUnion(
+    'model_type',
+    [gemma.omit({ vocab_size: true }).strict(), gemma2.omit({ vocab_size: true }).strict(), gemma3.omit({ vocab_size: true }).strict()],
+    { error: modelTypeError },
+  )
+  .describe('Config of a Gemma, Gemma 2 or Gemma 3 without vocab_size; a field that is the same in several is listed once');
 const clipVisionConfig = clipVisionConfigSchema.strict().describe('A CLIP vision config');
 const clipTextConfig = clipTextConfigSchema
   .omit({ vocab_size: true, eos_token_id: true })
@@ -223,7 +230,7 @@ const languageModelRecipe = z.strictObject({
   task: z.literal('language-model').describe('Pretrain a Gemma on text'),
   ...runFields,
   model: z.strictObject({
-    text_config: gemmaConfig,
+    text_config: languageConfig,
     tokenizer: z.string().describe('Folder of a tokenizer.json'),
   }),
   data: languageModelData,
@@ -323,10 +330,11 @@ function knownFields(schema: z.core.$ZodType, path: Path, value: unknown): strin
     return knownFields(schema.unwrap(), path, value);
   }
   if (schema instanceof z.ZodUnion) {
-    // Of the tasks, the one that the recipe names; of other unions, every alternative.
-    const task = (value as { task?: unknown })?.task;
+    // Of unions by task or model_type, the alternative that the recipe names; of others, every one.
+    const key = schema instanceof z.ZodDiscriminatedUnion ? schema.def.discriminator : '';
+    const named = (value as Record<string, unknown>)?.[key];
     const isChosen = (option: z.core.$ZodType) =>
-      !(option instanceof z.ZodObject) || !option.shape.task || option.shape.task.safeParse(task).success;
+      !(option instanceof z.ZodObject) || !option.shape[key] || option.shape[key].safeParse(named).success;
     return schema.options.filter(isChosen).flatMap((option) => knownFields(option, path, value));
   }
   const [key, ...rest] = path;

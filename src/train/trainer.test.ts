@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { type Engine, float32, int32 } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
-import { gemmaConfigSchema } from '../models/gemma.ts';
+import { languageConfigSchema } from '../models/language.ts';
 import { initialise } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
 import { languageModelObjective } from './objectives.ts';
@@ -10,7 +10,7 @@ import { type MicroBatch, type StageOptions, type StepReport, trainStage } from 
 
 // several threads, as real runs have: they must not cost the bits
 const engine = createOrtEngine({ threads: 2 });
-const config = gemmaConfigSchema.parse({
+const config = languageConfigSchema.parse({
   vocab_size: 23,
   hidden_size: 16,
   intermediate_size: 32,

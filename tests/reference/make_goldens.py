@@ -4,6 +4,7 @@ Run by hand when a family is added (see README.md beside this file); the tests a
 Weights are redrawn wide and without the usual zeros and ones, so that a forgotten bias, norm weight or scale changes the outputs visibly.
 """
 
+import copy
 import json
 import math
 import shutil
@@ -15,6 +16,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, GemmaConfig, GemmaForCausalLM, LlavaConfig, LlavaForConditionalGeneration
+from transformers import Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig
 
 ROOT = Path(__file__).parent / "goldens"
 IGNORE = -100
@@ -94,8 +96,39 @@ def padded(rows, length, pad):
     return ids, mask
 
 
-def gemma(name, seed, hidden_act, **config):
+def language_model(name, seed, model_class, config, lengths, changes, file_config):
+    """`lengths`: tokens of each row behind <bos>. `changes`: values of config fields that must each show in the logits. `file_config`: fields
+    of config.json that transformers rewrites and that are put back."""
     folder = start(name)
+    model = redraw(model_class(config), seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    rows = [[2] + torch.randint(3, 101, (n,), generator=generator).tolist() for n in lengths]
+    input_ids, attention_mask = padded(rows, 1 + max(lengths), config.pad_token_id)
+    labels = input_ids.masked_fill(attention_mask == 0, IGNORE)
+    labels[:, 0] = IGNORE
+    labels[0, 3:5] = IGNORE
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+    output = model(**inputs, output_hidden_states=True)
+    for field, value in changes:
+        changed = copy.deepcopy(config)
+        setattr(changed, field, value)
+        other = model_class(changed).eval()
+        other.load_state_dict(model.state_dict())
+        difference = (other(**inputs).logits - output.logits).abs().max()
+        assert difference > 0.02, f"{name}: {field} = {value} shows too little in the logits ({difference})"
+    save_model(model, folder)
+    if file_config:
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **file_config}, indent=2, sort_keys=True) + "\n")
+    reloads(model_class, folder, inputs, output.loss)
+    save_file(contiguous(inputs), folder / "inputs.safetensors")
+    outputs = {"logits": output.logits, "loss": output.loss, **hidden_states("hidden_states", output.hidden_states)}
+    save_file(contiguous(outputs), folder / "outputs.safetensors")
+    save_file(backward(model, output.loss), folder / "gradients.safetensors")
+
+
+def gemma(name, seed, hidden_act, **config):
     config = GemmaConfig(
         vocab_size=101,
         hidden_size=32,
@@ -106,26 +139,50 @@ def gemma(name, seed, hidden_act, **config):
         attn_implementation="eager",
         **config,
     )
-    model = redraw(GemmaForCausalLM(config), seed)
-    generator = torch.Generator().manual_seed(seed + 1)
-    rows = [[2] + torch.randint(3, 101, (n,), generator=generator).tolist() for n in (8, 5)]
-    input_ids, attention_mask = padded(rows, 9, config.pad_token_id)
-    labels = input_ids.masked_fill(attention_mask == 0, IGNORE)
-    labels[:, 0] = IGNORE
-    labels[0, 3:5] = IGNORE
-    inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+    # transformers rewrites the legacy value when it reads a config; released folders still have it, and so shall this one
+    file_config = {"hidden_act": "gelu"} if hidden_act == "gelu" else {}
+    language_model(name, seed, GemmaForCausalLM, config, (8, 5), [], file_config)
 
-    output = model(**inputs, output_hidden_states=True)
-    save_model(model, folder)
-    if hidden_act == "gelu":
-        # transformers rewrites the legacy value when it reads a config; released folders still have it, and so shall this one
-        path = folder / "config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "hidden_act": "gelu"}, indent=2, sort_keys=True) + "\n")
-    reloads(GemmaForCausalLM, folder, inputs, output.loss)
-    save_file(contiguous(inputs), folder / "inputs.safetensors")
-    outputs = {"logits": output.logits, "loss": output.loss, **hidden_states("hidden_states", output.hidden_states)}
-    save_file(contiguous(outputs), folder / "outputs.safetensors")
-    save_file(backward(model, output.loss), folder / "gradients.safetensors")
+
+# Sizes of the families with windows: rows are longer than the window, query_pre_attn_scalar is not head_dim.
+WINDOWED = dict(
+    vocab_size=101,
+    hidden_size=24,
+    intermediate_size=32,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=8,
+    max_position_embeddings=64,
+    sliding_window=4,
+    query_pre_attn_scalar=12,
+    attn_implementation="eager",
+)
+WINDOWED_CHANGES = [("sliding_window", 3), ("sliding_window", 5), ("query_pre_attn_scalar", 8)]
+
+
+def gemma2(seed):
+    config = Gemma2Config(num_hidden_layers=4, attn_logit_softcapping=2.0, final_logit_softcapping=3.0, **WINDOWED)
+    local, everywhere = "sliding_attention", "full_attention"
+    assert config.layer_types == [local, everywhere] * 2
+    changes = [("attn_logit_softcapping", None), ("final_logit_softcapping", None), ("layer_types", [everywhere, local] * 2)]
+    language_model("gemma2", seed, Gemma2ForCausalLM, config, (10, 6), WINDOWED_CHANGES + changes, {})
+
+
+def gemma3(seed):
+    # fields as older folders have them; config.json gets the form of transformers 5
+    scaling = {"rope_type": "linear", "factor": 2.5}
+    config = Gemma3TextConfig(num_hidden_layers=7, rope_theta=10.0, rope_local_base_freq=200.0, rope_scaling=scaling, **WINDOWED)
+    ropes = config.rope_parameters
+    local, everywhere = "sliding_attention", "full_attention"
+    assert ropes == {local: {"rope_type": "default", "rope_theta": 200.0}, everywhere: {**scaling, "rope_theta": 10.0}}
+    assert config.layer_types == [local] * 5 + [everywhere, local]
+    changes = [
+        ("rope_parameters", {**ropes, everywhere: {**ropes[everywhere], "factor": 1.0}}),
+        ("rope_parameters", {**ropes, everywhere: {**ropes[everywhere], "rope_theta": 200.0}}),
+        ("rope_parameters", {**ropes, local: {**ropes[local], "rope_theta": 10.0}}),
+        ("layer_types", [local] * 4 + [everywhere, local, local]),
+    ]
+    language_model("gemma3", seed, Gemma3ForCausalLM, config, (10, 6), WINDOWED_CHANGES + changes, {})
 
 
 def clip(seed):
@@ -315,6 +372,8 @@ def main():
     llava(4)
     adamw(5)
     cross_entropy(6)
+    gemma2(7)
+    gemma3(8)
     for path in sorted(ROOT.rglob("*.safetensors")):
         tensors = load_file(path)
         assert all(t.isfinite().all() for t in tensors.values()), path

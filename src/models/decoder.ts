@@ -1,0 +1,164 @@
+// What the Gemma families share: the fields of their configs, and a stack of blocks with RoPE, grouped-query attention over a cache, and a
+// gated MLP. Numerics as in transformers 5.18 models/gemma/modeling_gemma.py; gemma.ts, gemma2.ts and gemma3.ts say what a block is.
+
+import { z } from 'zod';
+import { attention } from '../graph/composites.ts';
+import { concat, mul } from '../graph/primitives.ts';
+import type { Tensor } from '../graph/tensor.ts';
+import { ACTIVATIONS, type ActivationName } from '../nn/activations.ts';
+import { gemmaRmsNorm, linear, mergeHeads, splitHeads } from '../nn/layers.ts';
+import type { Parameters } from '../nn/parameters.ts';
+import { applyRope, type RopeTables, ropeTables } from '../nn/rope.ts';
+import type { AttentionBias } from './masks.ts';
+
+// === Configs ===
+
+const ropeTypeSchema = z.enum(['default', 'linear']).optional();
+
+/** `rope_parameters` of transformers 5, or the older `rope_scaling`. */
+export const ropeParametersSchema = z
+  .looseObject({
+    rope_type: ropeTypeSchema,
+    // an older name of rope_type
+    type: ropeTypeSchema,
+    rope_theta: z.number().positive().optional(),
+    factor: z.number().positive().optional(),
+  })
+  .refine((rope) => !isLinear(rope) || rope.factor !== undefined, { error: 'linear scaling needs a factor', path: ['factor'] });
+
+type RopeParameters = z.infer<typeof ropeParametersSchema>;
+
+function isLinear({ rope_type, type }: { rope_type?: string; type?: string }): boolean {
+  return (rope_type ?? type) === 'linear';
+}
+
+/** Fields of every family. */
+export const decoderFields = {
+  vocab_size: z.int().positive(),
+  hidden_size: z.int().positive(),
+  intermediate_size: z.int().positive(),
+  num_hidden_layers: z.int().positive(),
+  num_attention_heads: z.int().positive(),
+  num_key_value_heads: z.int().positive(),
+  head_dim: z.int().positive(),
+  max_position_embeddings: z.int().positive().default(8192),
+  rms_norm_eps: z.number().positive().default(1e-6),
+  rope_theta: z.number().positive().optional(),
+  rope_scaling: ropeParametersSchema.nullish(),
+  attention_bias: z.literal(false).optional(),
+  tie_word_embeddings: z.literal(true).default(true),
+  initializer_range: z.number().positive().default(0.02),
+};
+const decoderConfigSchema = z.looseObject(decoderFields);
+export type DecoderConfig = z.infer<typeof decoderConfigSchema>;
+
+/** Tables for all positions of a model; `theta` where the parameters have none. */
+export function modelRope(config: DecoderConfig, theta: number, parameters?: Partial<RopeParameters> | null): RopeTables {
+  const { rope_theta = theta, factor } = parameters ?? {};
+  return ropeTables(config.max_position_embeddings, config.head_dim, rope_theta, parameters && isLinear(parameters) ? factor : 1);
+}
+
+// === Inputs and outputs ===
+
+/** Keys and values of the tokens so far, a layer: each [batch, kvHeads, past, headDim], rotated. */
+export interface LayerCache {
+  key: Tensor;
+  value: Tensor;
+}
+
+export interface LanguageInputs {
+  /** [batch, tokens, hidden]: embedded tokens, scaled (`embedTokens`), image rows merged in. */
+  inputsEmbeds: Tensor;
+  /** int32 [batch, tokens]. */
+  positionIds: Tensor;
+  attentionBias: AttentionBias;
+  /** One entry a layer when decoding with a cache. */
+  past?: readonly LayerCache[];
+}
+
+export interface LanguageOutputs {
+  /** After the final norm: [batch, tokens, hidden]. */
+  lastHidden: Tensor;
+  /** Input of the first layer, then the output of each layer, the last one normed as in Hugging Face: layers + 1 entries. */
+  hiddenStates: Tensor[];
+  present: LayerCache[];
+}
+
+// === The stack ===
+
+export interface AttentionOptions {
+  rope: RopeTables;
+  /** Factor on the products of queries and keys. */
+  scale: number;
+  /** Soft cap on the scaled products. */
+  softcap?: number;
+  /** Positions that a query sees, its own included; all earlier ones when left out. */
+  window?: number;
+  /** RMSNorm of each head's queries and keys before they are rotated. */
+  queryKeyNorm?: boolean;
+}
+
+/** Self-attention of the block that is being built: x [batch, tokens, hidden] -> the same. */
+export type Attend = (x: Tensor, options: AttentionOptions) => Tensor;
+
+/** A block of the stack: hidden [batch, tokens, hidden] -> the same. */
+export type Block = (p: Parameters, hidden: Tensor, attend: Attend, layer: number) => Tensor;
+
+/** Blocks and the final norm. Parameters are named `model.layers.N...`, `model.norm.weight`. */
+export function decoder(p: Parameters, config: DecoderConfig, inputs: LanguageInputs, block: Block): LanguageOutputs {
+  const hiddenStates = [inputs.inputsEmbeds];
+  const present: LayerCache[] = [];
+  let hidden = inputs.inputsEmbeds;
+  p.module('model', (p) => {
+    for (let layer = 0; layer < config.num_hidden_layers; layer++) {
+      hidden = p.module(`layers.${layer}`, (p) => {
+        const attend: Attend = (x, options) => {
+          const { output, cache } = selfAttention(p, config, x, inputs, inputs.past?.[layer], options);
+          present.push(cache);
+          return output;
+        };
+        return block(p, hidden, attend, layer);
+      });
+      hiddenStates.push(hidden);
+    }
+    hidden = gemmaRmsNorm(p, 'norm', hidden, config.rms_norm_eps);
+    hiddenStates[hiddenStates.length - 1] = hidden;
+  });
+  return { lastHidden: hidden, hiddenStates, present };
+}
+
+function selfAttention(
+  p: Parameters,
+  config: DecoderConfig,
+  x: Tensor,
+  { positionIds, attentionBias }: LanguageInputs,
+  past: LayerCache | undefined,
+  { rope, scale, softcap, window, queryKeyNorm }: AttentionOptions,
+): { output: Tensor; cache: LayerCache } {
+  const { num_attention_heads: heads, num_key_value_heads: kvHeads, head_dim: headDim, initializer_range: std } = config;
+  return p.module('self_attn', (p) => {
+    const projected = (name: string, count: number) => splitHeads(linear(p, `${name}_proj`, x, count * headDim, { std }), count);
+    const rotated = (name: string, count: number) => {
+      const states = projected(name, count);
+      return applyRope(queryKeyNorm ? gemmaRmsNorm(p, `${name}_norm`, states, config.rms_norm_eps) : states, positionIds, rope);
+    };
+    const queryStates = rotated('q', heads);
+    let key = rotated('k', kvHeads);
+    let value = projected('v', kvHeads);
+    if (past) {
+      key = concat([past.key, key], 2);
+      value = concat([past.value, value], 2);
+    }
+    const attended = attention(queryStates, key, value, { scale, softcap, bias: attentionBias(window) });
+    return { output: linear(p, 'o_proj', mergeHeads(attended), config.hidden_size, { std }), cache: { key, value } };
+  });
+}
+
+/** GeGLU (Shazeer 2020): down(activation(gate x) * up x). */
+export function gatedMlp(p: Parameters, config: DecoderConfig, activation: ActivationName, x: Tensor): Tensor {
+  const { intermediate_size: size, initializer_range: std } = config;
+  return p.module('mlp', (p) => {
+    const gated = mul(ACTIVATIONS[activation](linear(p, 'gate_proj', x, size, { std })), linear(p, 'up_proj', x, size, { std }));
+    return linear(p, 'down_proj', gated, config.hidden_size, { std });
+  });
+}
