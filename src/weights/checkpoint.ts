@@ -1,21 +1,46 @@
 // Hugging Face model folders: config.json beside model.safetensors, or beside shards named by model.safetensors.index.json.
-// Shards are found through the index only, never by pattern: Intel/llava-gemma-2b holds two shard sets in one folder.
+// Shards are found through the index only, never by pattern: Intel/llava-gemma-2b holds two shard sets in one folder. Tensors go by our
+// names whatever the files call them (layouts.ts).
 import { existsSync } from 'node:fs';
 import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { UserError } from '../errors.ts';
-import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from './dtype.ts';
-import { openSafetensors, type SafetensorsFile, type StoredTensor, writeFileAtomically, writeSafetensors } from './safetensors.ts';
+import { bfloat16ToFloat32, bytesPerElement, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from './dtype.ts';
+import { type Layout, mapNames } from './layouts.ts';
+import {
+  elementCount,
+  openSafetensors,
+  pieceBytes,
+  type SafetensorsFile,
+  type StoredTensor,
+  type TensorInfo,
+  type TensorSource,
+  writeFileAtomically,
+  writeSafetensors,
+} from './safetensors.ts';
 
 export interface Checkpoint {
   dir: string;
   /** config.json, parsed but not validated: that is the model family's part. */
   config: unknown;
+  /** How the files name their tensors. All names below are ours. */
+  layout: Layout;
   names: string[];
   has(name: string): boolean;
   shape(name: string): number[];
+  info(name: string): TensorInfo;
+  /** What the files call a tensor. */
+  storedName(name: string): string;
   /** One tensor's values as float32, whatever float type it is stored in; row-major. */
   float32(name: string): Promise<Float32Array>;
+  /** The same values in order, some million at a time: for tensors that need not lie in memory as a whole. */
+  float32Pieces(name: string): AsyncGenerator<Float32Array>;
+  /** The output head, where the files hold one beside the embedding. It is not among `names`: Gemma ties both. */
+  head?: { stored: string; embedding: string };
+  /** Throws UserError when the output head differs from the embedding, whose place it cannot take here. Reads both, piece by piece. */
+  checkHead(): Promise<void>;
+  /** The safetensors files that hold the tensors, and their sizes in bytes. */
+  files: { path: string; bytes: number }[];
   close(): Promise<void>;
 }
 
@@ -36,7 +61,7 @@ export async function readJsonFile(path: string): Promise<unknown> {
 }
 
 /** The values of a stored float tensor. A float32 tensor is not copied. */
-export function storedToFloat32(tensor: StoredTensor, where: string): Float32Array {
+export function storedToFloat32(tensor: Pick<StoredTensor, 'dtype' | 'data'>, where: string): Float32Array {
   const { buffer, byteOffset, byteLength } = tensor.data;
   switch (tensor.dtype) {
     case 'F32':
@@ -67,68 +92,183 @@ async function readShardIndex(path: string): Promise<Map<string, string>> {
   return files;
 }
 
+async function openShards(dir: string): Promise<{ shards: SafetensorsFile[]; home: Map<string, SafetensorsFile> }> {
+  const single = join(dir, 'model.safetensors');
+  if (existsSync(single)) {
+    const file = await openSafetensors(single);
+    return { shards: [file], home: new Map(file.names.map((name) => [name, file])) };
+  }
+  const index = join(dir, 'model.safetensors.index.json');
+  if (!existsSync(index)) {
+    const pickled = existsSync(join(dir, 'pytorch_model.bin')) ? ' (pytorch_model.bin is not read; save it as safetensors)' : '';
+    throw new UserError(`${dir}: neither model.safetensors nor model.safetensors.index.json is there${pickled}`);
+  }
+  const shards = new Map<string, SafetensorsFile>();
+  const home = new Map<string, SafetensorsFile>();
+  try {
+    for (const [name, fileName] of await readShardIndex(index)) {
+      const path = join(dir, fileName);
+      if (!shards.has(fileName) && !existsSync(path))
+        throw new UserError(`${path}: no such file, but ${index} names it; copy or download it again`);
+      const shard = shards.get(fileName) ?? (await openSafetensors(path));
+      shards.set(fileName, shard);
+      shard.info(name);
+      home.set(name, shard);
+    }
+  } catch (error) {
+    for (const shard of shards.values()) await shard.close();
+    throw error;
+  }
+  return { shards: [...shards.values()], home };
+}
+
+function mapNamesOf(dir: string, names: readonly string[]) {
+  try {
+    return mapNames(names);
+  } catch (error) {
+    throw error instanceof UserError ? new UserError(`${dir}: ${error.message}`) : error;
+  }
+}
+
 /** Opens a Hugging Face folder and reads its headers; tensors are read by name. Throws UserError naming the file at fault. */
 export async function openCheckpoint(dir: string): Promise<Checkpoint> {
   if (!existsSync(dir)) throw new UserError(`${dir}: no such folder`);
   const config = await readJsonFile(join(dir, 'config.json'));
-  const shards = new Map<string, SafetensorsFile>();
-  const home = new Map<string, SafetensorsFile>();
+  const { shards, home } = await openShards(dir);
   const close = async () => {
-    for (const shard of shards.values()) await shard.close();
+    for (const shard of shards) await shard.close();
   };
+  let map: ReturnType<typeof mapNames>;
   try {
-    const single = join(dir, 'model.safetensors');
-    const index = join(dir, 'model.safetensors.index.json');
-    if (existsSync(single)) {
-      const file = await openSafetensors(single);
-      shards.set(single, file);
-      for (const name of file.names) home.set(name, file);
-    } else if (existsSync(index)) {
-      for (const [name, fileName] of await readShardIndex(index)) {
-        const shard = shards.get(fileName) ?? (await openSafetensors(join(dir, fileName)));
-        shards.set(fileName, shard);
-        shard.info(name);
-        home.set(name, shard);
-      }
-    } else {
-      const pickled = existsSync(join(dir, 'pytorch_model.bin')) ? ' (pytorch_model.bin is not read; save it as safetensors)' : '';
-      throw new UserError(`${dir}: neither model.safetensors nor model.safetensors.index.json is there${pickled}`);
-    }
+    map = mapNamesOf(dir, [...home.keys()]);
   } catch (error) {
     await close();
     throw error;
   }
-  const find = (name: string) => {
-    const shard = home.get(name);
-    if (!shard) throw new UserError(`${dir}: the checkpoint has no tensor ${JSON.stringify(name)}`);
-    return shard;
+  const { layout, stored, head } = map;
+  const storedName = (name: string) => {
+    const inFile = stored.get(name);
+    if (inFile === undefined) throw new UserError(`${dir}: the checkpoint has no tensor ${JSON.stringify(name)}`);
+    return inFile;
   };
+  const whereIs = (inFile: string) => `${home.get(inFile)!.path}: tensor ${JSON.stringify(inFile)}`;
+  const info = (name: string) => home.get(storedName(name))!.info(storedName(name));
+  async function* storedPieces(inFile: string) {
+    const shard = home.get(inFile)!;
+    const { dtype } = shard.info(inFile);
+    for await (const data of shard.pieces(inFile)) yield storedToFloat32({ dtype, data }, whereIs(inFile));
+  }
   return {
     dir,
     config,
-    names: [...home.keys()],
-    has: (name) => home.has(name),
-    shape: (name) => find(name).info(name).shape,
-    float32: async (name) => storedToFloat32(await find(name).read(name), `${find(name).path}: tensor ${JSON.stringify(name)}`),
+    layout,
+    names: [...stored.keys()],
+    has: (name) => stored.has(name),
+    shape: (name) => info(name).shape,
+    info,
+    storedName,
+    float32: async (name) => {
+      const inFile = storedName(name);
+      return storedToFloat32(await home.get(inFile)!.read(inFile), whereIs(inFile));
+    },
+    float32Pieces: (name) => storedPieces(storedName(name)),
+    head,
+    async checkHead() {
+      if (!head) return;
+      const shape = home.get(head.stored)!.info(head.stored).shape;
+      const isTied = shape.join() === info(head.embedding).shape.join();
+      if (!isTied || !(await equalPieces(storedPieces(head.stored), storedPieces(storedName(head.embedding)))))
+        throw new UserError(
+          `${dir}: ${head.stored} differs from ${storedName(head.embedding)}: a language model whose output head is not its embedding is not supported`,
+        );
+    },
+    files: shards.map(({ path, bytes }) => ({ path, bytes })),
     close,
   };
+}
+
+/** Whether two tensors hold the same values; their pieces may be of different lengths. */
+async function equalPieces(a: AsyncGenerator<Float32Array>, b: AsyncGenerator<Float32Array>): Promise<boolean> {
+  let rest = new Float32Array(0);
+  for await (let left of a) {
+    while (left.length > 0) {
+      if (rest.length === 0) {
+        const next = await b.next();
+        if (next.done) return false;
+        rest = next.value as Float32Array<ArrayBuffer>;
+      }
+      const length = Math.min(left.length, rest.length);
+      for (let i = 0; i < length; i++) if (!Object.is(left[i], rest[i])) return false;
+      left = left.subarray(length);
+      rest = rest.subarray(length);
+    }
+  }
+  return rest.length === 0;
 }
 
 export interface CheckpointContents {
   /** Written to config.json. */
   config: unknown;
-  /** By Hugging Face name; row-major. */
-  tensors: ReadonlyMap<string, { shape: number[]; data: Float32Array }>;
+  /** By Hugging Face name; row-major. Values that need not lie in memory as a whole are asked for piece by piece when their turn comes. */
+  tensors: ReadonlyMap<string, { shape: number[]; data: Float32Array | (() => Iterable<Float32Array> | AsyncIterable<Float32Array>) }>;
   dtype: 'F32' | 'F16' | 'BF16';
+  /** Bytes of tensors in a file of weights; what is more goes into shards. One tensor is never divided. By default there is one file. */
+  maxShardSize?: number;
   /** Further files of the folder (tokenizer.json, optimiser state ...) by plain file name. */
   files?: Record<string, string | Uint8Array>;
   /** Further safetensors files by plain file name, such as the moments of the optimiser. */
   tensorFiles?: Record<string, ReadonlyMap<string, StoredTensor>>;
 }
 
+/** Files that `saveCheckpoint` writes itself, and what an older folder may have in their place. */
+const weightFile = /^model(-\d+-of-\d+)?\.safetensors(\.index\.json)?$/;
+
 function bytesOf(data: Float32Array, dtype: CheckpointContents['dtype']): Uint8Array {
   const stored = dtype === 'F32' ? data : dtype === 'F16' ? float32ToFloat16(data) : float32ToBfloat16(data);
   return new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength);
+}
+
+/** Converts as it goes, so that a 16-bit copy of a tensor never exists as a whole. */
+async function* bytePieces(data: Iterable<Float32Array> | AsyncIterable<Float32Array>, dtype: CheckpointContents['dtype']) {
+  for await (const piece of data)
+    for (let at = 0; at < piece.length; at += pieceBytes / 4) yield bytesOf(piece.subarray(at, at + pieceBytes / 4), dtype);
+}
+
+/** Tensors in their order, as many to a shard as fit. */
+function planShards(sources: ReadonlyMap<string, TensorSource>, maxShardSize: number): Map<string, TensorSource>[] {
+  const shards = [new Map<string, TensorSource>()];
+  let filled = 0;
+  for (const [name, source] of sources) {
+    const bytes = elementCount(source.shape) * bytesPerElement[source.dtype];
+    if (filled > 0 && filled + bytes > maxShardSize) {
+      shards.push(new Map());
+      filled = 0;
+    }
+    shards.at(-1)!.set(name, source);
+    filled += bytes;
+  }
+  return shards;
+}
+
+/** model.safetensors, or shards with the index that transformers reads. */
+async function writeWeights(dir: string, sources: ReadonlyMap<string, TensorSource>, maxShardSize: number): Promise<void> {
+  // `format` is what transformers insists on finding
+  const metadata = { format: 'pt' };
+  const shards = planShards(sources, maxShardSize);
+  if (shards.length === 1) return writeSafetensors(join(dir, 'model.safetensors'), sources, metadata);
+  const five = (value: number) => String(value).padStart(5, '0');
+  const weightMap = new Map<string, string>();
+  let total = 0;
+  for (const [i, shard] of shards.entries()) {
+    const fileName = `model-${five(i + 1)}-of-${five(shards.length)}.safetensors`;
+    await writeSafetensors(join(dir, fileName), shard, metadata);
+    for (const [name, { shape, dtype }] of shard) {
+      weightMap.set(name, fileName);
+      total += elementCount(shape) * bytesPerElement[dtype];
+    }
+  }
+  const index = { metadata: { total_size: total }, weight_map: Object.fromEntries(weightMap) };
+  await writeFileAtomically(join(dir, 'model.safetensors.index.json'), [Buffer.from(`${JSON.stringify(index, null, 2)}\n`, 'utf8')]);
 }
 
 /** Makes a rename durable. Windows cannot open folders, and needs no such call. */
@@ -157,31 +297,22 @@ export async function recoverCheckpoint(dir: string): Promise<void> {
  */
 export async function saveCheckpoint(
   dir: string,
-  { config, tensors, dtype, files = {}, tensorFiles = {} }: CheckpointContents,
+  { config, tensors, dtype, maxShardSize = Number.POSITIVE_INFINITY, files = {}, tensorFiles = {} }: CheckpointContents,
 ): Promise<void> {
   for (const name of [...Object.keys(files), ...Object.keys(tensorFiles)]) {
-    if (name !== basename(name) || name === '..' || name === 'config.json' || name === 'model.safetensors') {
+    if (name !== basename(name) || name === '..' || name === 'config.json' || weightFile.test(name)) {
       throw new UserError(`${dir}: ${JSON.stringify(name)} cannot be saved as a further file of a checkpoint`);
     }
   }
-  const stored = new Map<string, StoredTensor>();
-  for (const [name, { shape, data }] of tensors) {
-    // Converted when its turn to be written comes, so that a 16-bit copy of the whole model never exists.
-    stored.set(name, {
-      dtype,
-      shape,
-      get data() {
-        return bytesOf(data, dtype);
-      },
-    });
-  }
+  const sources = new Map<string, TensorSource>();
+  for (const [name, { shape, data }] of tensors)
+    sources.set(name, { dtype, shape, data: () => bytePieces(data instanceof Float32Array ? [data] : data(), dtype) });
   const incomplete = `${dir}.incomplete`;
   const replaced = `${dir}.replaced`;
   await rm(incomplete, { recursive: true, force: true });
   try {
     await mkdir(incomplete, { recursive: true });
-    // `format` is what transformers insists on finding.
-    await writeSafetensors(join(incomplete, 'model.safetensors'), stored, { format: 'pt' });
+    await writeWeights(incomplete, sources, maxShardSize);
     for (const [name, contents] of Object.entries(tensorFiles)) await writeSafetensors(join(incomplete, name), contents);
     const all = { ...files, 'config.json': `${JSON.stringify(config, null, 2)}\n` };
     for (const [name, content] of Object.entries(all)) {

@@ -21,8 +21,15 @@ export interface TensorInfo {
   shape: number[];
 }
 
+/** A tensor to be written: its bytes whole, or asked for piece by piece when its turn comes, so that large ones never lie in memory. */
+export interface TensorSource extends TensorInfo {
+  data: Uint8Array | (() => Iterable<Uint8Array> | AsyncIterable<Uint8Array>);
+}
+
 export interface SafetensorsFile {
   path: string;
+  /** Size on disk. */
+  bytes: number;
   /** Tensor names in the order of their data. */
   names: string[];
   metadata: Record<string, string>;
@@ -30,6 +37,8 @@ export interface SafetensorsFile {
   info(name: string): TensorInfo;
   /** Reads one tensor's bytes into a buffer of its own. */
   read(name: string): Promise<StoredTensor>;
+  /** One tensor's bytes in order, piece by piece; a piece holds whole elements and at most `pieceBytes`. */
+  pieces(name: string): AsyncGenerator<Uint8Array>;
   close(): Promise<void>;
 }
 
@@ -42,6 +51,8 @@ interface Entry extends TensorInfo {
 const maxHeaderBytes = 100_000_000;
 /** Node reads and writes at most 2^31 - 1 bytes a call. */
 const chunkBytes = 2 ** 30;
+/** Bytes of a tensor that pass through memory at a time where it is streamed: a multiple of every element's size. */
+export const pieceBytes = 2 ** 24;
 
 function reason(error: unknown): string {
   const code = (error as NodeJS.ErrnoException).code;
@@ -72,7 +83,7 @@ function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
-function elementCount(shape: readonly number[]): number {
+export function elementCount(shape: readonly number[]): number {
   return shape.reduce((product, size) => product * size, 1);
 }
 
@@ -164,6 +175,7 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
     };
     return {
       path,
+      bytes: stat.size,
       names: entries.map((entry) => entry.name),
       metadata,
       info: (name) => ({ dtype: find(name).dtype, shape: [...find(name).shape] }),
@@ -171,6 +183,11 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
         const { dtype, shape, begin, end } = find(name);
         const data = await readRange(handle, path, `tensor ${JSON.stringify(name)}`, dataStart + begin, end - begin);
         return { dtype, shape: [...shape], data };
+      },
+      async *pieces(name) {
+        const { begin, end } = find(name);
+        for (let at = begin; at < end; at += pieceBytes)
+          yield await readRange(handle, path, `tensor ${JSON.stringify(name)}`, dataStart + at, Math.min(pieceBytes, end - at));
       },
       close: () => handle.close(),
     };
@@ -189,12 +206,12 @@ async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
  * Writes `path` so that it is there whole or not at all, even when the machine stops half-way: a temporary file beside it, flushed to
  * the disk, then renamed. `chunks` are asked for one after the other. Throws UserError when the disk is full or not writable.
  */
-export async function writeFileAtomically(path: string, chunks: Iterable<Uint8Array>): Promise<void> {
+export async function writeFileAtomically(path: string, chunks: Iterable<Uint8Array> | AsyncIterable<Uint8Array>): Promise<void> {
   const temporary = `${path}.incomplete-${process.pid}`;
   let handle: FileHandle | undefined;
   try {
     handle = await open(temporary, 'w');
-    for (const chunk of chunks) await writeAll(handle, chunk);
+    for await (const chunk of chunks) await writeAll(handle, chunk);
     await handle.sync();
     await handle.close();
     handle = undefined;
@@ -213,12 +230,11 @@ export async function writeFileAtomically(path: string, chunks: Iterable<Uint8Ar
 
 /**
  * Writes a safetensors file, atomically. Data lie by element size, largest first, then by name, as the reference writer has it: every
- * tensor starts aligned, and the same tensors give the same bytes. A tensor's `data` is asked for once, when it is written, so a
- * getter may convert lazily.
+ * tensor starts aligned, and the same tensors give the same bytes. A tensor's `data` is asked for once, when it is written.
  */
 export async function writeSafetensors(
   path: string,
-  tensors: ReadonlyMap<string, StoredTensor>,
+  tensors: ReadonlyMap<string, TensorSource>,
   metadata: Record<string, string> = {},
 ): Promise<void> {
   const order = [...tensors].sort(
@@ -239,16 +255,18 @@ export async function writeSafetensors(
   start.writeBigUInt64LE(BigInt(start.length - 8));
   json.copy(start, 8);
 
-  function* chunks() {
+  async function* chunks() {
     yield start;
     for (const [name, { dtype, shape, data }] of order) {
       const bytes = elementCount(shape) * bytesPerElement[dtype];
-      if (data.byteLength !== bytes) {
-        throw new UserError(
-          `${path}: tensor ${JSON.stringify(name)}: ${dtype} of shape [${shape}] needs ${bytes} bytes, given ${data.byteLength}`,
-        );
+      let given = 0;
+      for await (const piece of data instanceof Uint8Array ? [data] : data()) {
+        given += piece.byteLength;
+        if (given > bytes) break;
+        yield piece;
       }
-      yield data;
+      if (given !== bytes)
+        throw new UserError(`${path}: tensor ${JSON.stringify(name)}: ${dtype} of shape [${shape}] needs ${bytes} bytes, given ${given}`);
     }
   }
   await writeFileAtomically(path, chunks());

@@ -1,0 +1,50 @@
+import { describe, expect, test } from 'vitest';
+import { UserError } from '../errors.ts';
+import { modelParameters } from './model-parameters.ts';
+import { shapeNamed, shapes } from './shapes.ts';
+
+const totalOf = (name: string) =>
+  modelParameters(shapeNamed(name).config).reduce((sum, { dims }) => sum + dims.reduce((product, size) => product * size, 1), 0);
+
+describe('named shapes', () => {
+  test.each([
+    // what the released folders hold, a second copy of the embedding left out
+    ['llava-gemma-2b', 2_815_975_424],
+    ['llava-gemma-7b', 8_853_777_408],
+    ['gemma-2b', 2_506_172_416],
+    ['gemma-7b', 8_537_680_896],
+    ['clip-vit-large-patch14-336', 303_507_456],
+  ])('%s has %i parameters', (name, total) => {
+    expect(totalOf(name)).toBe(total);
+  });
+
+  test('are all known models', () => {
+    for (const name of Object.keys(shapes)) expect(totalOf(name), name).toBeGreaterThan(0);
+    expect(() => shapeNamed('llava-gemma')).toThrow(/there is no shape "llava-gemma"; the shapes are llava-gemma-2b, /);
+    expect(() => shapeNamed('constructor')).toThrow(UserError);
+  });
+});
+
+describe('modelParameters', () => {
+  const namesOf = (name: string) => modelParameters(shapeNamed(name).config).map((parameter) => parameter.name);
+
+  test('names the parts of a LLaVA, and a single model as its own folder does', () => {
+    const tiny = namesOf('llava-gemma-tiny');
+    expect(new Set(tiny.map((name) => name.split('.')[0]))).toEqual(new Set(['vision_tower', 'multi_modal_projector', 'language_model']));
+    expect(namesOf('gemma-2b')).toContain('model.layers.17.mlp.down_proj.weight');
+    const tower = namesOf('clip-vit-large-patch14-336');
+    expect(tower).toContain('vision_model.embeddings.class_embedding');
+    // the last layer is there although a LLaVA of -2 does not run it
+    expect(tower).toContain('vision_model.encoder.layers.23.mlp.fc2.bias');
+    expect(tower).toContain('vision_model.post_layernorm.weight');
+  });
+
+  test('says what it does not know', () => {
+    expect(() => modelParameters({ model_type: 'qwen2', hidden_size: 8 })).toThrow('models of model_type "qwen2" are not known here');
+    expect(() => modelParameters(null)).toThrow(UserError);
+    const { config } = shapeNamed('llava-gemma-tiny');
+    expect(() => modelParameters({ ...config, text_config: { ...(config.text_config as object), head_dim: 0 } })).toThrow(
+      /^text_config\.head_dim: /,
+    );
+  });
+});
