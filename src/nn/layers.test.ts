@@ -51,6 +51,19 @@ test("Gemma's norm stores an offset from one, LayerNorm the factor itself", () =
   ]);
 });
 
+test('rope with a factor turns as much slower', () => {
+  const [plain, scaled] = [ropeTables(3, 8, 100), ropeTables(9, 8, 100, 4)].map(({ cos, sin }) =>
+    [cos, sin].map((table) => [...(table.attributes.data as Float32Array)]),
+  );
+  const half = 4;
+  for (const position of [0, 1, 2])
+    plain.forEach((table, i) => {
+      expect(scaled[i].slice(4 * position * half, (4 * position + 1) * half)).toEqual(
+        table.slice(position * half, (position + 1) * half).map((v) => expect.closeTo(v, 6)),
+      );
+    });
+});
+
 test('rope turns pairs half a head apart by position times frequency', () => {
   const tables = ropeTables(5, 4, 100);
   const y = applyRope(input('x', 'float32', [1, 1, 'tokens', 4]), input('positions', 'int32', [1, 'tokens']), tables);

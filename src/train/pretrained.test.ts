@@ -93,7 +93,7 @@ describe('withCheckpoint', () => {
     write({ head_dim: -2 });
     await expect(read(dir)).rejects.toThrow(`${join(dir, 'config.json')}: head_dim: `);
     write({ model_type: 'llama' });
-    await expect(read(dir)).rejects.toThrow(`${join(dir, 'config.json')}: model_type: `);
+    await expect(read(dir)).rejects.toThrow(`${join(dir, 'config.json')}: model_type: must be one of gemma, gemma2, gemma3_text`);
     await expect(read(dir)).rejects.toThrow(UserError);
   });
 

@@ -102,6 +102,20 @@ describe('a wrong recipe is one sentence that names the field', () => {
     expect(() => read(override)).toThrow(/^emoji-tiny\.yaml: [^\n]*$/);
   });
 
+  it('of a language model, by its family', () => {
+    const text = readFileSync(join(recipes, 'tiny-gemma.yaml'), 'utf8');
+    const model = (...overrides: string[]) =>
+      (readRecipe(text, 'x.yaml', overrides) as Extract<Recipe, { task: 'language-model' }>).model.text_config;
+    const gemma2 = 'model.text_config.model_type=gemma2';
+    expect(model().model_type).toBe('gemma');
+    expect(model(gemma2, 'model.text_config.sliding_window=64')).toMatchObject({ sliding_window: 64, attn_logit_softcapping: 50 });
+    expect(() => model(gemma2, 'model.text_config.sliding_windo=64')).toThrow('did you mean sliding_window?');
+    expect(() => model('model.text_config.sliding_window=64')).toThrow('unknown field model.text_config.sliding_window; known fields are');
+    expect(() => model('model.text_config.model_type=llama')).toThrow(
+      'x.yaml: model.text_config.model_type: must be one of gemma, gemma2, gemma3_text (it is "llama")',
+    );
+  });
+
   it('missing fields', () => {
     expect(() => readRecipe('task: llava', 'x.yaml')).toThrow('x.yaml: model is missing');
     expect(() => readRecipe('seed: 1', 'x.yaml')).toThrow('and is missing');
