@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import fc from 'fast-check';
 import { afterAll, expect, test } from 'vitest';
 import { UserError } from '../errors.ts';
 import { openCheckpoint, saveCheckpoint } from './checkpoint.ts';
@@ -90,6 +91,114 @@ test('shards are found by the index, other files in the folder are not looked at
   await expect(openCheckpoint(dir)).rejects.toThrow(/which is not a file name/);
   weightMap(3);
   await expect(openCheckpoint(dir)).rejects.toThrow(/no "weight_map" object/);
+});
+
+test('weights go into shards by size, one tensor never divided, and read back the same', async () => {
+  const dir = join(root, 'written-in-shards');
+  const data = (length: number) => Float32Array.from({ length }, (_, i) => i / 7);
+  const four = new Map([
+    ['a', { shape: [10], data: data(10) }],
+    ['b', { shape: [10], data: () => [data(10).subarray(0, 3), data(10).subarray(3)] }],
+    ['large', { shape: [5, 20], data: data(100) }],
+    ['c', { shape: [], data: data(1) }],
+  ]);
+  for (const [dtype, bytes] of [
+    ['F32', 4],
+    ['F16', 2],
+    ['BF16', 2],
+  ] as const) {
+    await saveCheckpoint(dir, { config, tensors: four, dtype, maxShardSize: 20 * bytes });
+    const index = JSON.parse(readFileSync(join(dir, 'model.safetensors.index.json'), 'utf8'));
+    const shard = (n: number) => `model-0000${n}-of-00003.safetensors`;
+    expect(index).toEqual({
+      metadata: { total_size: 121 * bytes },
+      weight_map: { a: shard(1), b: shard(1), large: shard(2), c: shard(3) },
+    });
+    expect(readdirSync(dir).sort()).toEqual(['config.json', shard(1), shard(2), shard(3), 'model.safetensors.index.json']);
+    const whole = join(root, 'written-whole');
+    await saveCheckpoint(whole, { config, tensors: four, dtype, maxShardSize: 121 * bytes });
+    expect(readdirSync(whole).sort()).toEqual(['config.json', 'model.safetensors']);
+    const [inShards, inOne] = [await openCheckpoint(dir), await openCheckpoint(whole)];
+    expect(inShards.files.length).toBe(3);
+    for (const name of four.keys()) {
+      const values = await inShards.float32(name);
+      expect(values).toEqual(await inOne.float32(name));
+      const pieces: number[] = [];
+      for await (const piece of inShards.float32Pieces(name)) pieces.push(...piece);
+      expect(Float32Array.from(pieces)).toEqual(values);
+      if (dtype === 'F32') expect(values).toEqual(data(values.length));
+    }
+    await inShards.close();
+    await inOne.close();
+  }
+});
+
+test('a checkpoint that is being written does not look like one', async () => {
+  const dir = join(root, 'half-way');
+  const seen: string[][] = [];
+  const look = () => {
+    expect(existsSync(dir)).toBe(false);
+    seen.push(readdirSync(`${dir}.incomplete`).filter((name) => !name.includes('incomplete')));
+    return [Float32Array.of(1)];
+  };
+  const looking = new Map(['a', 'b', 'c'].map((name) => [name, { shape: [1], data: look }]));
+  await saveCheckpoint(dir, { config, tensors: looking, dtype: 'F32', maxShardSize: 4, files: { 'tokenizer.json': '{}' } });
+  const shards = ['model-00001-of-00003.safetensors', 'model-00002-of-00003.safetensors'];
+  expect(seen).toEqual([[], shards.slice(0, 1), shards]);
+});
+
+test('an output head that equals the embedding is known but not a tensor of its own', async () => {
+  const dir = join(root, 'tied');
+  const embedding = { shape: [2, 2], data: Float32Array.of(1, -0, 3, 4) };
+  const save = (head: { shape: number[]; data: Float32Array }) =>
+    saveCheckpoint(dir, {
+      config,
+      tensors: new Map([
+        ['model.embed_tokens.weight', embedding],
+        ['lm_head.weight', head],
+      ]),
+      dtype: 'BF16',
+    });
+  await save(embedding);
+  const tied = await openCheckpoint(dir);
+  expect(tied.names).toEqual(['model.embed_tokens.weight']);
+  expect(tied.head).toEqual({ stored: 'lm_head.weight', embedding: 'model.embed_tokens.weight' });
+  await tied.checkHead();
+  await tied.close();
+  for (const head of [
+    { shape: [2, 2], data: Float32Array.of(1, -0, 3, 5) },
+    { shape: [1, 2], data: Float32Array.of(1, -0) },
+    { shape: [4], data: embedding.data },
+  ]) {
+    await save(head);
+    const untied = await openCheckpoint(dir);
+    await expect(untied.checkHead()).rejects.toThrow(`${dir}: lm_head.weight differs from model.embed_tokens.weight`);
+    await untied.close();
+  }
+});
+
+test('an index of any JSON is refused in a sentence, or names what is there', async () => {
+  const dir = join(root, 'fuzzed');
+  await saveCheckpoint(dir, { config, tensors: tensors(), dtype: 'F32', maxShardSize: 8 });
+  const [shard] = readdirSync(dir).filter((name) => name.startsWith('model-00001'));
+  const index = join(dir, 'model.safetensors.index.json');
+  const fileName = fc.oneof(fc.constantFrom(shard, `./${shard}`, '..', '', 'config.json', '/etc/passwd', '..\\x'), fc.jsonValue());
+  const name = fc.constantFrom('model.norm.weight', 'lm_head.weight', '__proto__', 'x');
+  const map = fc.array(fc.tuple(name, fileName)).map((pairs) => ({ weight_map: Object.fromEntries(pairs) }));
+  await fc.assert(
+    fc.asyncProperty(fc.oneof(map, fc.jsonValue()), fc.nat(400), async (json, length) => {
+      writeFileSync(index, JSON.stringify(json).slice(0, length));
+      try {
+        const checkpoint = await openCheckpoint(dir);
+        for (const name of checkpoint.names) await checkpoint.float32(name);
+        await checkpoint.close();
+      } catch (error) {
+        expect(error).toBeInstanceOf(UserError);
+        expect((error as Error).message).not.toContain('\n');
+      }
+    }),
+    { numRuns: 200 },
+  );
 });
 
 test('missing and broken parts are named', async () => {

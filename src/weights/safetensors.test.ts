@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { afterAll, expect, test, vi } from 'vitest';
 import { UserError } from '../errors.ts';
 import { bytesPerElement, type StoredDType } from './dtype.ts';
-import { openSafetensors, type StoredTensor, writeSafetensors } from './safetensors.ts';
+import { openSafetensors, pieceBytes, type StoredTensor, writeSafetensors } from './safetensors.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'safetensors-'));
 afterAll(() => rmSync(dir, { recursive: true }));
@@ -148,6 +148,90 @@ test('a damaged file is a UserError or reads to tensors of the promised size, an
     { numRuns: 400 },
   );
   alloc.mockRestore();
+});
+
+test('a header whose fields are changed is a UserError or fits its file, and never takes more memory than the file', async () => {
+  const count = fc.oneof(fc.nat(40), fc.constantFrom(-1, 0.5, 2 ** 31, 2 ** 53, Number.MAX_VALUE));
+  const field = fc.oneof(count, fc.array(count, { maxLength: 3 }), fc.constantFrom('F32', 'F64', 'I8', 'F8_E5M2', '', null, 'toString'));
+  const change = fc.record({
+    tensor: fc.constantFrom('a', 'b', 'c', '__metadata__', '__proto__'),
+    field: fc.constantFrom('dtype', 'shape', 'data_offsets'),
+    value: field,
+  });
+  const alloc = vi.spyOn(Buffer, 'allocUnsafeSlow');
+  await fc.assert(
+    fc.asyncProperty(fc.array(change, { minLength: 1, maxLength: 3 }), fc.nat(48), async (changes, dataBytes) => {
+      const header: Record<string, Record<string, unknown>> = { a: f32(0, 8), b: f32(8, 32), c: f32(32, 36) };
+      for (const { tensor, field, value } of changes) {
+        if (!Object.hasOwn(header, tensor)) Object.defineProperty(header, tensor, { value: {}, enumerable: true, writable: true });
+        header[tensor][field] = value;
+      }
+      fileOf(header, dataBytes);
+      const { length } = readFileSync(path);
+      alloc.mockClear();
+      try {
+        const file = await openSafetensors(path);
+        for (const name of file.names) for await (const piece of file.pieces(name)) expect(piece.length).toBeLessThanOrEqual(dataBytes);
+        await file.close();
+      } catch (error) {
+        expect(error).toBeInstanceOf(UserError);
+      }
+      for (const [size] of alloc.mock.calls) expect(size).toBeLessThanOrEqual(Math.max(8, length));
+    }),
+    { numRuns: 400 },
+  );
+  alloc.mockRestore();
+});
+
+test('a large file whose header would be gigabytes is refused before anything is read', async () => {
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(2n ** 31n);
+  writeFileSync(path, length);
+  // a file with a hole takes no space
+  truncateSync(path, 2 ** 32);
+  const alloc = vi.spyOn(Buffer, 'allocUnsafeSlow');
+  expect(await openError()).toMatch(/a header of 2147483648 bytes is over the limit of 100 MB/);
+  expect(alloc.mock.calls.map(([size]) => size)).toEqual([8]);
+  alloc.mockRestore();
+});
+
+test('a tensor is read and written piece by piece, each of whole elements', async () => {
+  const elements = pieceBytes / 4 + 3;
+  const values = Float32Array.from({ length: elements }, (_, i) => i);
+  const bytes = new Uint8Array(values.buffer);
+  const given: number[] = [];
+  await writeSafetensors(
+    path,
+    new Map([
+      ['a', { dtype: 'U8', shape: [3], data: Uint8Array.of(1, 2, 3) }],
+      [
+        'w',
+        {
+          dtype: 'F32',
+          shape: [elements],
+          async *data() {
+            for (let at = 0; at < bytes.length; at += 2 ** 22) {
+              given.push(at);
+              yield bytes.subarray(at, at + 2 ** 22);
+            }
+          },
+        },
+      ],
+    ]),
+  );
+  expect(given.length).toBe(5);
+  const file = await openSafetensors(path);
+  const pieces: Uint8Array[] = [];
+  for await (const piece of file.pieces('w')) pieces.push(piece);
+  expect(pieces.map(({ length }) => length)).toEqual([pieceBytes, 12]);
+  expect(Buffer.compare(Buffer.concat(pieces), bytes)).toBe(0);
+  expect((await file.read('a')).data).toEqual(Buffer.from([1, 2, 3]));
+  await file.close();
+
+  const short = { dtype: 'F32' as const, shape: [4], data: () => [new Uint8Array(8), new Uint8Array(4)] };
+  await expect(writeSafetensors(path, new Map([['w', short]]))).rejects.toThrow(/needs 16 bytes, given 12/);
+  const long = { ...short, shape: [2] };
+  await expect(writeSafetensors(path, new Map([['w', long]]))).rejects.toThrow(/needs 8 bytes, given 12/);
 });
 
 test('a header of random JSON is refused or valid', async () => {
