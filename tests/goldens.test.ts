@@ -9,12 +9,15 @@ import { createOrtEngine } from '../src/engine/ort.ts';
 import { evaluateReference, type ReferenceValue } from '../src/engine/reference.ts';
 import { linearCrossEntropy } from '../src/graph/composites.ts';
 import { grad } from '../src/graph/grad.ts';
-import { exp, gather, mul, reduceSum } from '../src/graph/primitives.ts';
+import { add, exp, gather, mul, reduceSum, reshape, slice } from '../src/graph/primitives.ts';
 import { input, type Tensor } from '../src/graph/tensor.ts';
 import { clipConfigSchema, clipImageEmbeds, clipLogitScale, clipTextEmbeds, clipVision } from '../src/models/clip.ts';
+import { dinov2Norm } from '../src/models/dinov2.ts';
 import { embedTokens, languageConfigSchema, languageModel, logits } from '../src/models/language.ts';
 import { llavaConfigSchema, llavaText, projectFeatures, visionFeatures } from '../src/models/llava.ts';
 import { causalBias } from '../src/models/masks.ts';
+import { siglipPool } from '../src/models/siglip.ts';
+import { type VisionConfig, visionConfigSchema, visionHiddenStates } from '../src/models/vision.ts';
 import { type Parameter, Parameters } from '../src/nn/parameters.ts';
 import { createRandom } from '../src/random.ts';
 import { contrastiveObjective, languageModelObjective, llavaObjective, type Objective } from '../src/train/objectives.ts';
@@ -119,7 +122,7 @@ function expectOutputs(label: string, actual: Tensors, expected: Tensors, names:
 }
 
 /** In exact arithmetic a key's bias shifts all scores of a query alike and has no gradient: what is stored is rounding. */
-const hasNoGradient = (name: string) => name.endsWith('k_proj.bias');
+const hasNoGradient = (name: string) => /(k_proj|attention\.key)\.bias$/.test(name);
 
 /** Every golden gradient against ours (or those that `covered` picks); returns and prints the worst relative error. */
 function expectGradients(label: string, actual: Tensors, expected: Tensors, covered: (name: string) => boolean = () => true): number {
@@ -315,22 +318,77 @@ describe('clip', () => {
 
 /** transformers 5 leaves `vision_model.` out of the names. */
 const shortNames = (tensors: Tensors): Tensors =>
-  Object.fromEntries(Object.entries(tensors).map(([name, value]) => [name.replace('vision_tower.vision_model.', 'vision_tower.'), value]));
+  Object.fromEntries(Object.entries(tensors).map(([name, value]) => [name.replace(/(^|\.)vision_model\./, '$1'), value]));
 
 describe.each([
-  { suffix: '', scaled: false },
-  { suffix: '-scaled', scaled: true },
-])('llava, scale_image_features $scaled', ({ suffix, scaled }) => {
+  { name: 'siglip', suffix: '' },
+  { name: 'dinov2', suffix: '' },
+  { name: 'dinov2', suffix: '-larger' },
+  { name: 'dinov2', suffix: '-smaller' },
+  { name: 'dinov2-swiglu', suffix: '' },
+])('$name$suffix', ({ name, suffix }) => {
+  /** Every hidden state, and what transformers makes of the last one. */
+  function encode(config: VisionConfig, p: Parameters, size: number): Record<string, Tensor> {
+    const states = visionHiddenStates(p, config, input('pixel_values', 'float32', ['images', 3, size, size]));
+    const { lastHidden, pooled } = outputsOf(config, p, states.at(-1)!);
+    const named = Object.fromEntries(states.map((state, i) => [`hidden_states.${i}`, state]));
+    return { ...named, last_hidden_state: lastHidden, pooler_output: pooled };
+  }
+  function outputsOf(config: VisionConfig, p: Parameters, last: Tensor): { lastHidden: Tensor; pooled: Tensor } {
+    if (config.model_type === 'siglip_vision_model') {
+      const { lastHidden, pooled } = siglipPool(p, config, last);
+      return { lastHidden, pooled: pooled! };
+    }
+    if (config.model_type !== 'dinov2') throw new Error(`${config.model_type} is compared elsewhere`);
+    const lastHidden = dinov2Norm(p, config, last);
+    return { lastHidden, pooled: reshape(slice(lastHidden, 1, 0, 1), ['images', config.hidden_size]) };
+  }
+
+  test('hidden states and pooled feature', async () => {
+    const { pixel_values } = await readGolden(name, `inputs${suffix}`);
+    const actual = await runGolden(name, visionConfigSchema, (config, p) => encode(config, p, pixel_values.dims[2]), { pixel_values });
+    const { loss: _, ...expected } = await readGolden(name, `outputs${suffix}`);
+    expect(Object.keys(actual).sort()).toEqual(Object.keys(expected).sort());
+    expectOutputs(name + suffix, actual, expected, Object.keys(expected));
+  });
+
+  test('the gradient of every parameter', async () => {
+    const inputs = await readGolden(name, `inputs${suffix}`);
+    const { actual, names } = await withCheckpoint(folderOf(name), visionConfigSchema, async (config, checkpoint) => {
+      const parameters = new Parameters();
+      const outputs = encode(config, parameters, inputs.pixel_values.dims[2]);
+      const [rows, pooled] = ['last_hidden_state', 'pooler_output'].map((key) => {
+        const weights = inputs[`${key}_weights`];
+        const product = mul(outputs[key], input(`${key}_weights`, 'float32', outputs[key].dims));
+        return mul(reduceSum(product, [...product.dims.keys()]), 1 / weights.data.length);
+      });
+      const list = parameters.list();
+      const graph = lossAndGradients({ loss: add(rows, pooled), parameters });
+      const results = await runGraph(graph, list, await readParameters(checkpoint, list), inputs);
+      return { actual: shortNames(results), names: Object.keys(shortNames(results)) };
+    });
+    const expected = await readGolden(name, `gradients${suffix}`);
+    expect(names.sort()).toEqual(['loss', ...Object.keys(expected)].sort());
+    expectOutputs(`${name}${suffix} loss`, actual, await readGolden(name, `outputs${suffix}`), ['loss']);
+    expectGradients(name + suffix, actual, expected);
+  });
+});
+
+describe.each([
+  { name: 'llava', suffix: '', scaled: false, size: 24 },
+  { name: 'llava', suffix: '-scaled', scaled: true, size: 24 },
+  { name: 'llava-siglip', suffix: '', scaled: false, size: 26 },
+])('$name, scale_image_features $scaled', ({ name, suffix, scaled, size }) => {
   const schema = llavaConfigSchema.transform((config) => ({ ...config, scale_image_features: scaled }));
-  const label = `llava${suffix}`;
+  const label = name + suffix;
 
   test('features, hidden states and logits', async () => {
-    const inputs = await readGolden('llava', 'inputs');
+    const inputs = await readGolden(name, 'inputs');
     const actual = await runGolden(
-      'llava',
+      name,
       schema,
       (config, p) => {
-        const features = visionFeatures(p, config, input('pixel_values', 'float32', ['images', 3, 24, 24]));
+        const features = visionFeatures(p, config, input('pixel_values', 'float32', ['images', 3, size, size]));
         const imageRows = projectFeatures(p, config, features);
         const positionIds = ids('position_ids');
         const text = llavaText(p, config, {
@@ -349,42 +407,37 @@ describe.each([
       },
       { input_ids: inputs.input_ids, pixel_values: inputs.pixel_values, ...positionsOf(inputs.attention_mask) },
     );
-    const expected = await readGolden('llava', `outputs${suffix}`);
+    const expected = await readGolden(name, `outputs${suffix}`);
     const { loss: _, ...outputs } = expected;
     expectOutputs(label, actual, expected, Object.keys(outputs));
   });
 
   test('loss and the gradient of every parameter from pixels on', async () => {
-    const golden = await readGolden('llava', 'inputs');
+    const golden = await readGolden(name, 'inputs');
     const inputs = { ...packedInputs(golden), pixel_values: golden.pixel_values };
-    const { actual, names } = await withCheckpoint(folderOf('llava'), schema, async (config, checkpoint) => {
+    const { actual, names } = await withCheckpoint(folderOf(name), schema, async (config, checkpoint) => {
       const whole = llavaObjective(config, { trainsEncoder: true });
       const list = whole.parameters.list();
       const results = await runGraph(lossAndGradients(whole), list, await readParameters(checkpoint, list), inputs);
       return { actual: results, names: list.map((parameter) => parameter.name) };
     });
-    const expected = await readGolden('llava', `gradients${suffix}`);
+    const expected = await readGolden(name, `gradients${suffix}`);
     expect(names.length).toBe(Object.keys(expected).length);
-    expectOutputs(`${label} loss`, actual, await readGolden('llava', `outputs${suffix}`), ['loss']);
+    expectOutputs(`${label} loss`, actual, await readGolden(name, `outputs${suffix}`), ['loss']);
     expectGradients(label, shortNames(actual), expected);
   });
 
   test('and with a frozen encoder, from its features on', async () => {
-    const { vision_features: features, ...outputs } = await readGolden('llava', `outputs${suffix}`);
-    const packed = packedInputs(await readGolden('llava', 'inputs'));
-    const actual = await withCheckpoint(folderOf('llava'), schema, async (config, checkpoint) => {
+    const { vision_features: features, ...outputs } = await readGolden(name, `outputs${suffix}`);
+    const packed = packedInputs(await readGolden(name, 'inputs'));
+    const actual = await withCheckpoint(folderOf(name), schema, async (config, checkpoint) => {
       const objective = llavaObjective(config);
       const list = objective.parameters.list();
       const values = await readParameters(checkpoint, list);
       return runGraph(lossAndGradients(objective), list, values, { ...packed, image_features: features });
     });
     expectOutputs(`${label} objective`, actual, outputs, ['loss']);
-    expectGradients(
-      `${label} objective`,
-      actual,
-      await readGolden('llava', `gradients${suffix}`),
-      (name) => !name.startsWith('vision_tower'),
-    );
+    expectGradients(`${label} objective`, actual, await readGolden(name, `gradients${suffix}`), (name) => !name.startsWith('vision_tower'));
   });
 });
 

@@ -5,7 +5,7 @@ import { readLlavaJson } from '../data/llava-json.ts';
 import { UserError } from '../errors.ts';
 import type { Generator } from '../generate/generator.ts';
 import type { ImageProcessorConfig } from '../images/processor.ts';
-import { imageTokenCount } from '../models/llava.ts';
+import { imageSize, imageTokenCount } from '../models/llava.ts';
 import { encodePrompt, type Turn } from '../text/chat.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { pixelValuesOf } from '../train/pretrained.ts';
@@ -62,7 +62,7 @@ export interface AnsweringModel {
 export async function answerQuestions(model: AnsweringModel, questions: readonly Question[], options: AnswerOptions): Promise<Sample[]> {
   const { generator, tokenizer } = model;
   const imageTokens = imageTokenCount(generator.config);
-  const { image_size: size } = generator.config.vision_config;
+  const size = imageSize(generator.config);
   const encoded = questions.map(({ prompt }) => encodePrompt(tokenizer, prompt, { imageTokens }));
   const answers = new Array<string>(questions.length);
   const stopTokenIds = [tokenizer.endOfTurnTokenId, tokenizer.eosTokenId];

@@ -7,7 +7,15 @@ import { flattenLeading, gather } from '../graph/primitives.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
 import type { LayerCache } from '../models/decoder.ts';
 import { logits } from '../models/language.ts';
-import { imageTokenCount, type LlavaConfig, llavaText, projectFeatures, visionFeatureSize, visionFeatures } from '../models/llava.ts';
+import {
+  imageSize,
+  imageTokenCount,
+  type LlavaConfig,
+  llavaText,
+  projectFeatures,
+  visionFeatureSize,
+  visionFeatures,
+} from '../models/llava.ts';
 import { causalBias } from '../models/masks.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
@@ -45,7 +53,7 @@ export interface Generator {
 
 /** Compiles encoder, connector and decoder of a model whose parameters are `values`, by Hugging Face name. */
 export async function createGenerator(engine: Engine, config: LlavaConfig, values: ReadonlyMap<string, Float32Array>): Promise<Generator> {
-  const size = config.vision_config.image_size;
+  const size = imageSize(config);
   const tokensPerImage = imageTokenCount(config);
   const width = visionFeatureSize(config);
 

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import type { PixelImage } from './pixels.ts';
-import { imageProcessorConfig, processImage } from './processor.ts';
+import { imageProcessorConfig, processedSize, processImage } from './processor.ts';
 
 const goldens = readFileSync(new URL('goldens/processor.jsonl', import.meta.url), 'utf8')
   .trim()
@@ -23,6 +23,26 @@ describe('processImage', () => {
     expect(actual.length).toBe(shape[0] * shape[1] * shape[2]);
     // One level of 255 would be 0.014 after normalisation.
     for (const [i, value] of expected.entries()) expect(actual[i]).toBeCloseTo(value, 5);
+  });
+
+  it('has the class that the file names fill in what it does not say, or says as null', () => {
+    const siglip = imageProcessorConfig.parse({ image_processor_type: 'SiglipImageProcessorFast', do_center_crop: null, crop_size: null });
+    expect(siglip).toMatchObject({ size: { height: 224, width: 224 }, do_center_crop: false, image_mean: [0.5, 0.5, 0.5] });
+    const bit = imageProcessorConfig.parse({ image_processor_type: 'BitImageProcessor', size: { shortest_edge: 256 } });
+    expect(bit).toMatchObject({
+      do_center_crop: true,
+      crop_size: { height: 224, width: 224 },
+      image_mean: [0.48145466, 0.4578275, 0.40821073],
+    });
+  });
+
+  it('says beforehand how large the result is, where pictures do not decide it', () => {
+    const size = (config: object) => processedSize(imageProcessorConfig.parse(config));
+    expect(size({ size: 6, crop_size: { height: 4, width: 5 } })).toEqual({ height: 4, width: 5 });
+    expect(size({ size: { height: 7, width: 8 } })).toEqual({ height: 7, width: 8 });
+    expect(size({ size: 6, do_center_crop: false, do_pad: true })).toEqual({ height: 6, width: 6 });
+    expect(size({ size: 6, do_center_crop: false })).toBeUndefined();
+    expect(size({ do_resize: false, do_center_crop: false })).toBeUndefined();
   });
 
   it('reads numbers for sizes, as older files have them', () => {

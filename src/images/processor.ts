@@ -21,7 +21,7 @@ const fields = z.looseObject({
     .default({ shortest_edge: 224 }),
   /** Pillow's number of the filter: 2 bilinear, 3 bicubic. */
   resample: z.union([z.literal(2), z.literal(3)]).default(3),
-  /** By default, CLIP crops; processors with a fixed height and width (SigLIP) do not know the word. */
+  /** By default, CLIP and BiT crop; processors with a fixed height and width (SigLIP) do not know the word. */
   do_center_crop: z.boolean().optional(),
   crop_size: z.union([side.transform((edge) => ({ height: edge, width: edge })), rectangle]).default({ height: 224, width: 224 }),
   do_rescale: z.boolean().default(true),
@@ -33,13 +33,32 @@ const fields = z.looseObject({
   do_pad: z.boolean().default(false),
 });
 
-/** `preprocessor_config.json`; keys that mean nothing to us are kept. Defaults are CLIPImageProcessor's. */
-export const imageProcessorConfig = fields.transform((config) => ({
+/** What SiglipImageProcessor has where a file does not say it; the others have CLIP's values. */
+const siglipDefaults = { size: { height: 224, width: 224 }, image_mean: [0.5, 0.5, 0.5], image_std: [0.5, 0.5, 0.5] };
+
+/** Files written by fast processors of transformers 4 have null for "as the class has it". */
+function withClassDefaults(config: unknown): unknown {
+  if (typeof config !== 'object' || config === null) return config;
+  const given = Object.fromEntries(Object.entries(config).filter(([, value]) => value !== null));
+  return String(given.image_processor_type).startsWith('SiglipImageProcessor') ? { ...siglipDefaults, ...given } : given;
+}
+
+/** `preprocessor_config.json`; keys that mean nothing to us are kept. Defaults are those of the class that it names, or CLIPImageProcessor's. */
+export const imageProcessorConfig = z.preprocess(withClassDefaults, fields).transform((config) => ({
   ...config,
   do_center_crop: config.do_center_crop ?? 'shortest_edge' in config.size,
 }));
 
 export type ImageProcessorConfig = z.infer<typeof imageProcessorConfig>;
+
+/** Size of what `processImage` gives, where it is one for all pictures. */
+export function processedSize(config: ImageProcessorConfig): { height: number; width: number } | undefined {
+  if (config.do_center_crop) return config.crop_size;
+  if (!config.do_resize) return undefined;
+  if (!('shortest_edge' in config.size)) return config.size;
+  const { shortest_edge: edge } = config.size;
+  return config.do_pad ? { height: edge, width: edge } : undefined;
+}
 
 /** An RGB picture to pixel values `[3, height, width]`: pad, resize, crop, rescale and normalise, in this order, each if asked for. */
 export function processImage(image: PixelImage, config: ImageProcessorConfig): Float32Array<ArrayBuffer> {

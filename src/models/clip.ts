@@ -2,28 +2,16 @@
 // models/clip/modeling_clip.py (`pre_layrnorm` is spelled so there).
 
 import { z } from 'zod';
-import { attention, maskBias } from '../graph/composites.ts';
-import {
-  add,
-  concat,
-  equal,
-  expand,
-  gather,
-  lessOrEqual,
-  logicalAnd,
-  maskedGather,
-  matmul,
-  reshape,
-  slice,
-  transpose,
-} from '../graph/primitives.ts';
-import { constant, type Dim, dimProduct, ShapeError, type Tensor } from '../graph/tensor.ts';
-import { ACTIVATION_NAMES, ACTIVATIONS, type ActivationName } from '../nn/activations.ts';
-import { layerNorm, linear, mergeHeads, splitHeads } from '../nn/layers.ts';
+import { maskBias } from '../graph/composites.ts';
+import { add, concat, equal, expand, gather, lessOrEqual, logicalAnd, maskedGather, reshape, slice } from '../graph/primitives.ts';
+import { constant, type Tensor } from '../graph/tensor.ts';
+import { ACTIVATION_NAMES, type ActivationName } from '../nn/activations.ts';
+import { layerNorm, linear } from '../nn/layers.ts';
 import { normal, type Parameters } from '../nn/parameters.ts';
+import { CLIP_BLOCKS, checkSquare, encoder, mlp, patchEmbedding } from './encoder.ts';
 
 export const clipVisionConfigSchema = z.looseObject({
-  model_type: z.literal('clip_vision_model').default('clip_vision_model'),
+  model_type: z.literal('clip_vision_model').optional().default('clip_vision_model'),
   hidden_size: z.int().positive(),
   intermediate_size: z.int().positive(),
   num_hidden_layers: z.int().positive(),
@@ -60,7 +48,7 @@ export const clipConfigSchema = z.looseObject({
 });
 export type ClipConfig = z.infer<typeof clipConfigSchema>;
 
-interface EncoderConfig {
+interface TowerConfig {
   hidden_size: number;
   intermediate_size: number;
   num_hidden_layers: number;
@@ -69,51 +57,19 @@ interface EncoderConfig {
   layer_norm_eps: number;
 }
 
-/** Pre-LN transformer blocks under `encoder.layers.N`. Returns the input and each block's output: layers + 1 entries. */
-function encoder(p: Parameters, config: EncoderConfig, x: Tensor, layers: number, bias?: Tensor): Tensor[] {
-  const heads = config.num_attention_heads;
-  const scale = (config.hidden_size / heads) ** -0.5;
-  // fresh weights as in Hugging Face's CLIPPreTrainedModel._init_weights
-  const inStd = (2 * config.num_hidden_layers * config.hidden_size) ** -0.5;
-  const outStd = config.hidden_size ** -0.5;
-  const hiddenStates = [x];
-  for (let layer = 0; layer < layers; layer++) {
-    p.module(`encoder.layers.${layer}`, (p) => {
-      const normed = layerNorm(p, 'layer_norm1', x, config.layer_norm_eps);
-      const attended = p.module('self_attn', (p) => {
-        const project = (name: string) => splitHeads(linear(p, name, normed, config.hidden_size, { bias: true, std: inStd }), heads);
-        const output = attention(project('q_proj'), project('k_proj'), project('v_proj'), { scale, bias });
-        return linear(p, 'out_proj', mergeHeads(output), config.hidden_size, { bias: true, std: outStd });
-      });
-      x = add(x, attended);
-      const inner = layerNorm(p, 'layer_norm2', x, config.layer_norm_eps);
-      const fed = p.module('mlp', (p) => {
-        const active = ACTIVATIONS[config.hidden_act](
-          linear(p, 'fc1', inner, config.intermediate_size, { bias: true, std: (2 * config.hidden_size) ** -0.5 }),
-        );
-        return linear(p, 'fc2', active, config.hidden_size, { bias: true, std: inStd });
-      });
-      x = add(x, fed);
-    });
-    hiddenStates.push(x);
-  }
-  return hiddenStates;
-}
-
-/** Patches along one side. */
-export const patchesPerSide = (config: ClipVisionConfig) => Math.floor(config.image_size / config.patch_size);
-
-/** Patch embedding as a product: pixels [images, 3, H, W] -> [images, patches, hidden], weight in Conv2d layout. */
-function patchEmbedding(p: Parameters, config: ClipVisionConfig, pixelValues: Tensor): Tensor {
-  const { patch_size: patch, hidden_size: hidden, num_channels: channels } = config;
-  const side = patchesPerSide(config);
-  const [images, , height, width] = pixelValues.dims;
-  if (height !== side * patch || width !== side * patch)
-    throw new ShapeError('patchEmbedding', `pixels must be ${side * patch} x ${side * patch}`, [pixelValues.dims]);
-  const grid = reshape(pixelValues, [images, channels, side, patch, side, patch]);
-  const rows = reshape(transpose(grid, [0, 2, 4, 1, 3, 5]), [images, side * side, channels * patch * patch]);
-  const weight = p.get('embeddings.patch_embedding.weight', [hidden, channels, patch, patch], normal(0.02));
-  return matmul(rows, reshape(weight, [hidden, channels * patch * patch]), { transB: true });
+/** Blocks of either tower, fresh weights as in Hugging Face's CLIPPreTrainedModel._init_weights. */
+function clipEncoder(p: Parameters, config: TowerConfig, x: Tensor, layers: number, bias?: Tensor): Tensor[] {
+  const { hidden_size: hidden, intermediate_size: size, hidden_act: activation } = config;
+  const inStd = (2 * config.num_hidden_layers * hidden) ** -0.5;
+  return encoder(p, x, {
+    names: CLIP_BLOCKS,
+    layers,
+    heads: config.num_attention_heads,
+    epsilon: config.layer_norm_eps,
+    bias,
+    std: { qkv: inStd, output: hidden ** -0.5 },
+    feedForward: (p, x) => mlp(p, x, { size, activation, std: { fc1: (2 * hidden) ** -0.5, fc2: inStd } }),
+  });
 }
 
 /**
@@ -122,14 +78,15 @@ function patchEmbedding(p: Parameters, config: ClipVisionConfig, pixelValues: Te
  */
 export function clipVision(p: Parameters, config: ClipVisionConfig, pixelValues: Tensor, layers = config.num_hidden_layers): Tensor[] {
   return p.module('vision_model', (p) => {
-    const hidden = config.hidden_size;
+    const { hidden_size: hidden, patch_size: patch } = config;
     const images = pixelValues.dims[0];
-    const tokens = patchesPerSide(config) ** 2 + 1;
-    const patches = patchEmbedding(p, config, pixelValues);
+    checkSquare(pixelValues, config.image_size);
+    const patches = patchEmbedding(p, 'embeddings.patch_embedding', pixelValues, { hidden, patch });
+    const tokens = (patches.dims[1] as number) + 1;
     const classToken = expand(reshape(p.get('embeddings.class_embedding', [hidden], normal(0.02)), [1, 1, hidden]), [images, 1, hidden]);
     const positions = p.get('embeddings.position_embedding.weight', [tokens, hidden], normal(0.02));
     const embedded = layerNorm(p, 'pre_layrnorm', add(concat([classToken, patches], 1), positions), config.layer_norm_eps);
-    return encoder(p, config, embedded, layers);
+    return clipEncoder(p, config, embedded, layers);
   });
 }
 
@@ -172,7 +129,8 @@ export function clipTextEmbeds(
     );
     const causal = lessOrEqual(reshape(positionIds, [1, 1, 1, tokens]), reshape(positionIds, [1, 1, tokens, 1]));
     const present = equal(reshape(attentionMask, [texts, 1, 1, tokens]), constant(1, [], 'int32'));
-    const hidden = encoder(p, text, add(tokenRows, positionRows), text.num_hidden_layers, maskBias(logicalAnd(causal, present))).at(-1)!;
+    const bias = maskBias(logicalAnd(causal, present));
+    const hidden = clipEncoder(p, text, add(tokenRows, positionRows), text.num_hidden_layers, bias).at(-1)!;
     return layerNorm(p, 'final_layer_norm', hidden, text.layer_norm_eps);
   });
   const pooled = maskedGather(last, endMask, texts);
@@ -187,10 +145,4 @@ export function clipLogitScale(p: Parameters, config: ClipConfig): Tensor {
 /** Patch rows of a hidden state without the class token: [images, 1 + patches, hidden] -> [images, patches, hidden]. */
 export function patchRows(hidden: Tensor): Tensor {
   return slice(hidden, 1, 1, hidden.dims[1] as number);
-}
-
-/** Rows of all images in one list: [images, patches, hidden] -> [images * patches, hidden]. */
-export function flattenImages(features: Tensor): Tensor {
-  const [images, patches, hidden] = features.dims as [Dim, Dim, Dim];
-  return reshape(features, [dimProduct([images, patches]), hidden]);
 }

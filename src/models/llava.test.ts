@@ -6,6 +6,7 @@ import { input } from '../graph/tensor.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { connectorTypeSchema } from './connector.ts';
 import {
+  imageSize,
   imageTokenCount,
   type LlavaConfig,
   llavaConfigSchema,
@@ -50,13 +51,16 @@ const hub = {
 };
 const configured = (changes: Partial<LlavaConfig> = {}) => llavaConfigSchema.parse({ ...hub, ...changes });
 
+const siglip = { model_type: 'siglip_vision_model', image_size: 384, patch_size: 14 };
+const dinov2 = { model_type: 'dinov2', image_size: 518, patch_size: 14 };
+const over = (vision_config: object, changes: object = {}) => llavaConfigSchema.parse({ ...hub, vision_config, ...changes });
+
 const sizeOf = (config: LlavaConfig, module: string) =>
   llavaParameters(config)
     .filter(({ name }) => name.startsWith(`${module}.`))
     .reduce((sum, { dims }) => sum + dims.reduce((a, b) => a * b, 1), 0);
 
-const pixels = (config: LlavaConfig) =>
-  input('pixel_values', 'float32', ['images', 3, config.vision_config.image_size, config.vision_config.image_size]);
+const pixels = (config: LlavaConfig) => input('pixel_values', 'float32', ['images', 3, imageSize(config), imageSize(config)]);
 
 describe('llava', () => {
   test('has the parameters of LLaVA-Gemma 2B', () => {
@@ -76,6 +80,31 @@ describe('llava', () => {
     expect(visionFeatures(new Parameters(), several, pixels(several)).dims).toEqual(['images', 577, 2048]);
   });
 
+  test('counts what each encoder gives', () => {
+    const features = (config: LlavaConfig) => visionFeatures(new Parameters(), config, pixels(config)).dims[1];
+    const cases: [LlavaConfig, number][] = [
+      [over(siglip, { vision_feature_select_strategy: 'full' }), 27 ** 2],
+      // as transformers, which takes SigLIP's first patch for a class token
+      [over(siglip, { vision_feature_select_strategy: 'default' }), 27 ** 2 - 1],
+      [over(dinov2), 37 ** 2],
+      [over(dinov2, { image_size: 336 }), 24 ** 2],
+      [over(dinov2, { image_size: 224, vision_feature_select_strategy: 'full' }), 16 ** 2 + 1],
+    ];
+    for (const [config, tokens] of cases) {
+      expect(imageTokenCount(config)).toBe(tokens);
+      expect(features(config)).toBe(tokens);
+    }
+  });
+
+  test('shows no encoder a picture that it cannot take', () => {
+    expect(imageSize(over(dinov2, { image_size: 336 }))).toBe(336);
+    expect(imageSize(over(siglip, { image_size: 384 }))).toBe(384);
+    expect(() => imageSize(over(siglip, { image_size: 224 }))).toThrow(UserError);
+    expect(() => imageTokenCount(configured({ image_size: 224 }))).toThrow(
+      'pictures of 224 x 224 pixels do not fit the encoder, which takes 336 x 336',
+    );
+  });
+
   test('builds no encoder layer behind the last one that it reads', () => {
     const last = (layer: number | [number, ...number[]]) => {
       const config = configured({ vision_feature_layer: layer });
@@ -93,6 +122,19 @@ describe('llava', () => {
     expect(names).toContain('vision_tower.vision_model.encoder.layers.23.mlp.fc2.bias');
     expect(names).toContain('vision_tower.vision_model.post_layernorm.weight');
     expect(new Set(names).size).toBe(names.length);
+  });
+
+  test('a folder may lack what is never run, and nothing else', () => {
+    const optional = (config: LlavaConfig) => llavaParameters(config).flatMap(({ name, optional }) => (optional ? name : []));
+    expect(
+      optional(over(siglip)).every((name) => /^vision_tower\.vision_model\.(encoder\.layers\.11|post_layernorm|head)\./.test(name)),
+    ).toBe(true);
+    expect(optional(over(siglip)).length).toBe(16 + 2 + 11);
+    expect(optional(over(dinov2, { vision_feature_layer: -1 })).sort()).toEqual([
+      'vision_tower.embeddings.mask_token',
+      'vision_tower.layernorm.bias',
+      'vision_tower.layernorm.weight',
+    ]);
   });
 
   test('has connectors of any depth', () => {

@@ -3,26 +3,29 @@
 
 import { z } from 'zod';
 import { UserError } from '../errors.ts';
-import { concat, equal, maskedScatter, mul, where } from '../graph/primitives.ts';
+import { concat, equal, flattenLeading, maskedScatter, mul, slice, where } from '../graph/primitives.ts';
 import { constant, input, type Tensor } from '../graph/tensor.ts';
 import { ACTIVATION_NAMES } from '../nn/activations.ts';
 import { type Parameter, Parameters } from '../nn/parameters.ts';
-import { clipPostNorm, clipVision, clipVisionConfigSchema, flattenImages, patchesPerSide, patchRows } from './clip.ts';
 import { connector, connectorTypeSchema } from './connector.ts';
 import type { LanguageInputs, LanguageOutputs } from './decoder.ts';
 import { embedTokens, languageConfigSchema, languageModel } from './language.ts';
 import { causalBias } from './masks.ts';
+import { patchesPerSide, prefixTokens, takesAnySize, visionConfigSchema, visionHiddenStates, visionParameters } from './vision.ts';
 
 export const llavaConfigSchema = z.looseObject({
   model_type: z.literal('llava').default('llava'),
-  vision_config: clipVisionConfigSchema,
+  vision_config: visionConfigSchema,
   text_config: languageConfigSchema,
   image_token_index: z.int().nonnegative(),
   projector_hidden_act: z.enum(ACTIVATION_NAMES).default('gelu'),
   /** Ours: connector shape. Hugging Face files without it are mlp2x_gelu. */
   mm_projector_type: connectorTypeSchema.default('mlp2x_gelu'),
   vision_feature_layer: z.union([z.int(), z.array(z.int()).nonempty()]).default(-2),
+  /** `default` leaves out the first row, as transformers does whatever the encoder: SigLIP's is a patch. See docs/decisions.md. */
   vision_feature_select_strategy: z.enum(['default', 'full']).default('default'),
+  /** Ours: side of the pictures in pixels, where it is not the encoder's own `image_size`. See `imageSize`. */
+  image_size: z.int().positive().optional(),
   /**
    * Ours: multiply image rows by sqrt(hidden), as transformers <= 4.57 did and the released LLaVA-Gemma weights were trained with;
    * transformers >= 5 does not. See docs/decisions.md.
@@ -31,16 +34,18 @@ export const llavaConfigSchema = z.looseObject({
 });
 export type LlavaConfig = z.infer<typeof llavaConfigSchema>;
 
-/** Every parameter of a LLaVA folder: the whole encoder (its last layers may go unused), connector and language model. */
+/**
+ * Every parameter of a LLaVA folder: the whole encoder, connector and language model. Of the encoder, what the connector does not read
+ * (its last blocks, a pooling head) is optional: never run, and kept where a folder has it.
+ */
 export function llavaParameters(config: LlavaConfig): Parameter[] {
   const parameters = new Parameters();
-  const size = config.vision_config.image_size;
+  const size = imageSize(config);
   const row = (name: string) => input(name, 'int32', ['batch', 'tokens']);
   const features = visionFeatures(parameters, config, input('pixel_values', 'float32', ['images', 3, size, size]));
-  parameters.module('vision_tower', (p) => {
-    const hidden = clipVision(p, config.vision_config, input('pixel_values', 'float32', ['images', 3, size, size])).at(-1)!;
-    clipPostNorm(p, config.vision_config, hidden);
-  });
+  const firstUnread = parameters.list().length;
+  parameters.module('vision_tower', (p) => visionParameters(p, config.vision_config));
+  const unread = parameters.list().slice(firstUnread);
   const positionIds = row('position_ids');
   llavaText(parameters, config, {
     inputIds: row('input_ids'),
@@ -48,13 +53,24 @@ export function llavaParameters(config: LlavaConfig): Parameter[] {
     attentionBias: causalBias(positionIds, positionIds),
     imageRows: projectFeatures(parameters, config, features),
   });
-  return parameters.list();
+  return parameters.list().map((parameter) => (unread.includes(parameter) ? { ...parameter, optional: true } : parameter));
+}
+
+/** Side in pixels of the pictures that the encoder is shown. UserError where the config wants another one than the encoder can take. */
+export function imageSize({ image_size, vision_config: vision }: LlavaConfig): number {
+  const size = image_size ?? vision.image_size;
+  if (size !== vision.image_size && !takesAnySize(vision))
+    throw new UserError(
+      `pictures of ${size} x ${size} pixels do not fit the encoder, which takes ${vision.image_size} x ${vision.image_size}`,
+    );
+  return size;
 }
 
 /** Image tokens that one image takes in the prompt. */
 export function imageTokenCount(config: LlavaConfig): number {
-  const patches = patchesPerSide(config.vision_config) ** 2;
-  return config.vision_feature_select_strategy === 'full' ? patches + 1 : patches;
+  const vision = config.vision_config;
+  const rows = prefixTokens(vision) + patchesPerSide(vision, imageSize(config)) ** 2;
+  return config.vision_feature_select_strategy === 'full' ? rows : rows - 1;
 }
 
 /** Width of the features that the connector receives. */
@@ -72,10 +88,11 @@ export function visionFeatures(p: Parameters, config: LlavaConfig, pixelValues: 
     return index;
   });
   // blocks after the last selected one are never built
-  const hiddenStates = p.module('vision_tower', (p) => clipVision(p, config.vision_config, pixelValues, Math.max(...selected)));
-  const rows = selected.map((index) =>
-    config.vision_feature_select_strategy === 'full' ? hiddenStates[index] : patchRows(hiddenStates[index]),
-  );
+  const hiddenStates = p.module('vision_tower', (p) => visionHiddenStates(p, config.vision_config, pixelValues, Math.max(...selected)));
+  const rows = selected.map((index) => {
+    const hidden = hiddenStates[index];
+    return config.vision_feature_select_strategy === 'full' ? hidden : slice(hidden, 1, 1, hidden.dims[1] as number);
+  });
   return rows.length === 1 ? rows[0] : concat(rows, 2);
 }
 
@@ -84,7 +101,7 @@ export function projectFeatures(p: Parameters, config: LlavaConfig, features: Te
   const hidden = config.text_config.hidden_size;
   const scale = config.scale_image_features ? Math.sqrt(hidden) : 1;
   const rows = p.module('multi_modal_projector', (p) =>
-    connector(p, config.mm_projector_type, config.projector_hidden_act, flattenImages(features), hidden, scale),
+    connector(p, config.mm_projector_type, config.projector_hidden_act, flattenLeading(features), hidden, scale),
   );
   return scale === 1 ? rows : mul(rows, scale);
 }

@@ -16,6 +16,8 @@ export interface Parameter {
   dims: readonly number[];
   tensor: Tensor;
   initialiser: Initialiser;
+  /** Nothing that is computed needs it: a checkpoint may lack it. */
+  optional?: boolean;
 }
 
 export class Parameters {
@@ -52,7 +54,7 @@ export class Parameters {
 }
 
 /** Fresh values for a parameter. */
-export function initialise({ dims, initialiser }: Parameter, random: Random): Float32Array {
+export function initialise({ dims, initialiser }: Pick<Parameter, 'dims' | 'initialiser'>, random: Random): Float32Array {
   const values = new Float32Array(dims.reduce((a, b) => a * b, 1));
   if (initialiser.kind === 'normal') for (let i = 0; i < values.length; i++) values[i] = initialiser.std * random.normal();
   else if (initialiser.kind === 'ones') values.fill(1);

@@ -5,7 +5,15 @@ import { add, div, exp, flattenLeading, gather, matmul, mul, reduceSum, reshape,
 import { dimProduct, input, type Tensor } from '../graph/tensor.ts';
 import { type ClipConfig, clipImageEmbeds, clipLogitScale, clipPostNorm, clipTextEmbeds, clipVision, patchRows } from '../models/clip.ts';
 import { embedTokens, type LanguageConfig, labelLosses, languageModel } from '../models/language.ts';
-import { imageTokenCount, type LlavaConfig, llavaText, projectFeatures, visionFeatureSize, visionFeatures } from '../models/llava.ts';
+import {
+  imageSize,
+  imageTokenCount,
+  type LlavaConfig,
+  llavaText,
+  projectFeatures,
+  visionFeatureSize,
+  visionFeatures,
+} from '../models/llava.ts';
 import { packedBias } from '../models/masks.ts';
 import { linear } from '../nn/layers.ts';
 import { Parameters } from '../nn/parameters.ts';
@@ -54,7 +62,7 @@ export function languageModelObjective(config: LanguageConfig): Objective {
 export function llavaObjective(config: LlavaConfig, { trainsEncoder = false } = {}): Objective {
   const parameters = new Parameters();
   const { inputIds, positionIds, sampleIds, branchIds } = packedInputs();
-  const { image_size: size } = config.vision_config;
+  const size = imageSize(config);
   const features = trainsEncoder
     ? visionFeatures(parameters, config, input('pixel_values', 'float32', ['images', 3, size, size]))
     : input('image_features', 'float32', ['images', imageTokenCount(config), visionFeatureSize(config)]);

@@ -16,6 +16,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, GemmaConfig, GemmaForCausalLM, LlavaConfig, LlavaForConditionalGeneration
+from transformers import Dinov2Config, Dinov2Model, SiglipVisionConfig, SiglipVisionModel
 from transformers import Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig
 
 ROOT = Path(__file__).parent / "goldens"
@@ -23,7 +24,8 @@ IGNORE = -100
 
 
 def redraw(model, seed):
-    """Every parameter from a seeded normal, in order of name. LayerNorm weights sit around 1; Gemma's RMSNorm stores w of (1 + w), around 0."""
+    """Every parameter from a seeded normal, in order of name. Weights of LayerNorm and LayerScale sit around 1; Gemma's RMSNorm stores w of
+    (1 + w), around 0."""
     generator = torch.Generator().manual_seed(seed)
     layer_norm_weights = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, torch.nn.LayerNorm)}
     with torch.no_grad():
@@ -31,7 +33,7 @@ def redraw(model, seed):
             if name == "logit_scale":
                 continue
             noise = torch.randn(parameter.shape, generator=generator)
-            if name in layer_norm_weights:
+            if name in layer_norm_weights or name.endswith(".lambda1"):
                 parameter.copy_(1 + 0.2 * noise)
             else:
                 parameter.copy_((0.1 if name.endswith("bias") else 0.2) * noise)
@@ -239,20 +241,64 @@ def clip(seed):
     save_file(backward(model, output.loss), folder / "gradients.safetensors")
 
 
-def llava(seed):
-    folder = start("llava")
-    image_token, patches = 63, 16
+def encoder(name, seed, model, sizes):
+    """A bare vision encoder on pictures of `sizes`, by the suffix of the files. The loss weighs the normed rows and the pooled feature with
+    numbers that are inputs too, so that it reaches every parameter."""
+    folder = start(name)
+    redraw(model, seed)
+    save_model(model, folder)
+    generator = torch.Generator().manual_seed(seed + 1)
+    for suffix, size in sizes.items():
+        pixel_values = torch.randn((2, 3, size, size), generator=generator)
+        output = model(pixel_values, output_hidden_states=True)
+        again = type(model).from_pretrained(folder, attn_implementation="eager")(pixel_values)
+        assert torch.equal(again.pooler_output, output.pooler_output), name
+        outputs = {"last_hidden_state": output.last_hidden_state, "pooler_output": output.pooler_output}
+        weights = {f"{key}_weights": torch.randn(value.shape, generator=generator) for key, value in outputs.items()}
+        loss = sum((value * weights[f"{key}_weights"]).mean() for key, value in outputs.items())
+        save_file(contiguous({"pixel_values": pixel_values, **weights}), folder / f"inputs{suffix}.safetensors")
+        outputs = {**outputs, "loss": loss, **hidden_states("hidden_states", output.hidden_states)}
+        save_file(contiguous(outputs), folder / f"outputs{suffix}.safetensors")
+        save_file(backward(model, loss), folder / f"gradients{suffix}.safetensors")
+
+
+def siglip(seed):
+    # the last two pixels of each side fill no patch
+    config = SiglipVisionConfig(
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        image_size=26,
+        patch_size=6,
+        attn_implementation="eager",
+    )
+    encoder("siglip", seed, SiglipVisionModel(config), {"": 26})
+
+
+def dinov2(name, seed, sizes, **config):
+    config = Dinov2Config(
+        hidden_size=20,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        mlp_ratio=4,
+        image_size=12,
+        patch_size=4,
+        attn_implementation="eager",
+        **config,
+    )
+    encoder(name, seed, Dinov2Model(config), sizes)
+
+
+CLIP_24 = dict(model_type="clip_vision_model", image_size=24, projection_dim=16)
+SIGLIP_26 = dict(model_type="siglip_vision_model", image_size=26)
+
+
+def llava(name, seed, vision_config, image_tokens, scales=(("", 1.0),), **config):
+    folder = start(name)
+    image_token = 63
     config = LlavaConfig(
-        vision_config=dict(
-            model_type="clip_vision_model",
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            image_size=24,
-            patch_size=6,
-            projection_dim=16,
-        ),
+        vision_config=dict(hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, patch_size=6, **vision_config),
         text_config=dict(
             model_type="gemma",
             vocab_size=64,
@@ -266,34 +312,38 @@ def llava(seed):
             hidden_act="gelu_pytorch_tanh",
         ),
         image_token_index=image_token,
-        image_seq_length=patches,
+        image_seq_length=image_tokens,
         attn_implementation="eager",
+        **config,
     )
     model = redraw(LlavaForConditionalGeneration(config), seed)
     generator = torch.Generator().manual_seed(seed + 1)
-    image = [image_token] * patches
+    image = [image_token] * image_tokens
     rows = [[2, 4, 11, *image, 10, 25, 40, 31, 7, 52, 5], [2, *image, 33, 18, 4, 47, 5]]
     answers = [4, 2]
-    input_ids, attention_mask = padded(rows, 26, config.text_config.pad_token_id)
+    input_ids, attention_mask = padded(rows, len(rows[0]), config.text_config.pad_token_id)
     labels = torch.full_like(input_ids, IGNORE)
     for i, (row, answer) in enumerate(zip(rows, answers)):
         labels[i, len(row) - answer : len(row)] = torch.tensor(row[-answer:])
     inputs = {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
-        "pixel_values": torch.randn((2, 3, 24, 24), generator=generator),
+        "pixel_values": torch.randn((2, 3, vision_config["image_size"], vision_config["image_size"]), generator=generator),
         "labels": labels,
     }
     save_model(model, folder)
     save_file(contiguous(inputs), folder / "inputs.safetensors")
 
     losses = []
-    for suffix, factor in (("", 1.0), ("-scaled", math.sqrt(config.text_config.hidden_size))):
+    for suffix, factor in scales:
         hook = model.model.multi_modal_projector.register_forward_hook(lambda _module, _inputs, rows, f=factor: rows * f)
         output = model(**inputs, output_hidden_states=True)
         hook.remove()
         losses.append(output.loss)
-        vision = model.model.vision_tower(inputs["pixel_values"], output_hidden_states=True).hidden_states[-2][:, 1:]
+        states = model.model.vision_tower(inputs["pixel_values"], output_hidden_states=True).hidden_states
+        layers = config.vision_feature_layer
+        vision = torch.cat([states[layer] for layer in ([layers] if isinstance(layers, int) else layers)], dim=-1)
+        vision = vision[:, 1:] if config.vision_feature_select_strategy == "default" else vision
         projected = model.model.multi_modal_projector(vision)
         assert torch.allclose(output.image_hidden_states, (projected * factor).flatten(0, 1))
         outputs = {
@@ -306,7 +356,7 @@ def llava(seed):
         save_file(contiguous(outputs), folder / f"outputs{suffix}.safetensors")
         save_file(backward(model, output.loss), folder / f"gradients{suffix}.safetensors")
     reloads(LlavaForConditionalGeneration, folder, inputs, losses[0])
-    assert abs(losses[0] - losses[1]) > 0.05, "the scale of the image rows must show in the loss"
+    assert abs(losses[0] - losses[-1]) > 0.05 or len(scales) == 1, "the scale of the image rows must show in the loss"
 
 
 def adamw(seed):
@@ -369,11 +419,15 @@ def main():
     gemma("gemma", 1, "gelu", num_key_value_heads=2, head_dim=8, intermediate_size=64)
     gemma("gemma-mqa", 2, "gelu_pytorch_tanh", num_key_value_heads=1, head_dim=16, intermediate_size=48)
     clip(3)
-    llava(4)
+    llava("llava", 4, CLIP_24, 16, (("", 1.0), ("-scaled", math.sqrt(24))))
     adamw(5)
     cross_entropy(6)
     gemma2(7)
     gemma3(8)
+    siglip(9)
+    dinov2("dinov2", 10, {"": 12, "-larger": 22, "-smaller": 8})
+    dinov2("dinov2-swiglu", 11, {"": 12}, use_swiglu_ffn=True, qkv_bias=False, use_mask_token=False)
+    llava("llava-siglip", 12, SIGLIP_26, 16, vision_feature_layer=[-2, 1], vision_feature_select_strategy="full")
     for path in sorted(ROOT.rglob("*.safetensors")):
         tensors = load_file(path)
         assert all(t.isfinite().all() for t in tensors.values()), path

@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 from PIL import Image
-from transformers import CLIPImageProcessorPil, LlavaImageProcessorPil, SiglipImageProcessorPil
+from transformers import BitImageProcessorPil, CLIPImageProcessorPil, LlavaImageProcessorPil, SiglipImageProcessorPil
 
 here = os.path.dirname(os.path.abspath(__file__))
 
@@ -20,6 +20,26 @@ def picture(width, height, channels, seed):
     pixels = np.clip(np.stack(planes, -1), 0, 255).astype(np.uint8)
     pixels[height // 3 : height // 2, width // 4 : width // 2] = 255
     pixels[height // 2 :, : width // 5] = 0
+    return pixels
+
+
+def photograph(width, height, seed):
+    """Soft light with grain, each channel its own: no two neighbours alike."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    light = np.hypot(x / width - 0.3, y / height - 0.4)
+    planes = [220 - 150 * light + 40 * np.sin(5 * x / width + c) * np.cos(4 * y / height) + rng.normal(0, 12, (height, width)) for c in range(3)]
+    return np.clip(np.stack(planes, -1), 0, 255).astype(np.uint8)
+
+
+def drawing(width, height):
+    """Flat colours on white: a disc in an outline, and a bar."""
+    y, x = np.mgrid[0:height, 0:width]
+    distance = np.hypot(x - 0.45 * width, y - 0.5 * height) / min(width, height)
+    pixels = np.full((height, width, 3), 255, dtype=np.uint8)
+    pixels[distance < 0.4] = (30, 20, 20)
+    pixels[distance < 0.33] = (250, 200, 40)
+    pixels[2 * height // 3 : 2 * height // 3 + 3, width // 8 :] = (20, 110, 230)
     return pixels
 
 
@@ -43,6 +63,12 @@ for seed, (width, height, channels, new_width, new_height) in enumerate(
         cases.append({"source": image_json(pixels), "filter": name, "result": image_json(np.asarray(image.resize((new_width, new_height), number)))})
 write("pillow.jsonl", cases)
 
+def processor_case(pixels, processor):
+    values = np.asarray(processor(Image.fromarray(pixels, "RGB"), return_tensors="np")["pixel_values"][0], dtype=np.float32)
+    config = {key: value for key, value in json.loads(processor.to_json_string()).items() if value is not None}
+    return {"source": image_json(pixels), "config": config, "shape": values.shape, "values": base64.b64encode(values.tobytes()).decode()}
+
+
 cases = []
 for seed, (width, height, processor) in enumerate(
     [
@@ -53,8 +79,25 @@ for seed, (width, height, processor) in enumerate(
         (14, 9, SiglipImageProcessorPil(size={"height": 8, "width": 8})),
     ]
 ):
-    pixels = picture(width, height, 3, 100 + seed)
-    values = np.asarray(processor(Image.fromarray(pixels, "RGB"), return_tensors="np")["pixel_values"][0], dtype=np.float32)
-    config = {key: value for key, value in json.loads(processor.to_json_string()).items() if value is not None}
-    cases.append({"source": image_json(pixels), "config": config, "shape": values.shape, "values": base64.b64encode(values.tobytes()).decode()})
+    cases.append(processor_case(picture(width, height, 3, 100 + seed), processor))
+
+
+def dinov2(edge, crop):
+    """The processor of DINOv2's folders, at another size."""
+    crop_size = {"height": crop, "width": crop}
+    return BitImageProcessorPil(size={"shortest_edge": edge}, crop_size=crop_size, image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225])
+
+
+def siglip(side):
+    return SiglipImageProcessorPil(size={"height": side, "width": side})
+
+
+# down and up, of each kind of picture
+for pixels, processors in (
+    (photograph(31, 22, 7), (siglip(10), dinov2(13, 11))),
+    (photograph(11, 13, 8), (siglip(17), dinov2(16, 14))),
+    (drawing(24, 33), (siglip(10), dinov2(13, 11))),
+    (drawing(15, 11), (siglip(17), dinov2(16, 14))),
+):
+    cases.extend(processor_case(pixels, processor) for processor in processors)
 write("processor.jsonl", cases)
