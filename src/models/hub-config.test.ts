@@ -82,6 +82,8 @@ describe('the config of an original LLaVA folder', () => {
     const siglip = { model_type: 'siglip_vision_model', hidden_size: 32 };
     expect(fromHubConfig(unknown, { visionConfig: siglip })).toMatchObject({ vision_feature_select_strategy: 'full' });
     expect(() => fromHubConfig(unknown)).toThrow('mm_vision_tower: the shape of "/home/me/towers/mine" is not known here');
+    for (const mm_vision_tower of ['google/gemma-2b', 'constructor', null])
+      expect(() => fromHubConfig({ ...native, mm_vision_tower })).toThrow('is not known here');
     expect(() => fromHubConfig({ ...unknown, mm_hidden_size: 1024 }, { visionConfig: tiny })).toThrow(
       'mm_hidden_size is 1024: but the vision tower has hidden_size 32',
     );

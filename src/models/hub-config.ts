@@ -45,8 +45,9 @@ function textModelType({ architectures, model_type }: Json): string {
 
 /** config.json of the vision tower that a native config names. */
 function namedTower(name: unknown): unknown {
-  const shape = shapes[String(name).split('/').at(-1)!];
-  if (!shape)
+  const folder = String(name).split('/').at(-1)!;
+  const shape = Object.hasOwn(shapes, folder) ? shapes[folder] : undefined;
+  if (shape?.config.image_size === undefined)
     throw new UserError(
       `mm_vision_tower: the shape of ${JSON.stringify(name)} is not known here; give its folder to llava-gemma convert --vision-tower`,
     );

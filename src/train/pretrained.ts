@@ -1,5 +1,7 @@
-// Loading and saving models as Hugging Face folders: config checked by its schema, tensors by name and shape.
+// Loading and saving models as Hugging Face folders: config checked by its schema, tensors by name and shape. Original LLaVA folders come
+// in here too, with the vision tower from a folder of its own where they only name it.
 
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { z } from 'zod';
 import type { Engine } from '../engine/engine.ts';
@@ -7,12 +9,16 @@ import { createOrtEngine } from '../engine/ort.ts';
 import { UserError } from '../errors.ts';
 import { createGenerator, type Generator } from '../generate/generator.ts';
 import { decodeImage } from '../images/decode.ts';
-import { type ImageProcessorConfig, imageProcessorConfig, processImage } from '../images/processor.ts';
-import { type LlavaConfig, llavaConfigSchema, llavaParameters } from '../models/llava.ts';
+import { type ImageProcessorConfig, imageProcessorConfig, processedSize, processImage } from '../images/processor.ts';
+import { fromHubConfig, isNativeConfig } from '../models/hub-config.ts';
+import { imageSize, type LlavaConfig, llavaConfigSchema, llavaParameters } from '../models/llava.ts';
+import { prefixTokens, visionPart } from '../models/vision.ts';
 import type { Parameter } from '../nn/parameters.ts';
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import { type Checkpoint, openCheckpoint, readJsonFile } from '../weights/checkpoint.ts';
 import { readTokenizerFiles, type TokenizerFiles } from '../weights/tokenizer-files.ts';
+
+const PROCESSOR_FILE = 'preprocessor_config.json';
 
 /** preprocessor_config.json of LLaVA-1.5 at another size: pad to a square in the mean colour, resize, CLIP's mean and deviation. */
 export function imageProcessorFor(size: number) {
@@ -32,6 +38,22 @@ export function imageProcessorFor(size: number) {
     image_std: [0.26862954, 0.26130258, 0.27577711],
     do_convert_rgb: true,
   } satisfies Partial<ImageProcessorConfig> & Record<string, unknown>;
+}
+
+/** What a LLaVA's folder says of the way from a picture to image rows, as further files of a saved folder. */
+export function processorFilesOf(config: LlavaConfig, imageProcessor: unknown): Record<string, string> {
+  const { vision_config: vision, vision_feature_select_strategy } = config;
+  const files = {
+    [PROCESSOR_FILE]: imageProcessor,
+    'processor_config.json': {
+      processor_class: 'LlavaProcessor',
+      image_token: '<image>',
+      patch_size: vision.patch_size,
+      num_additional_image_tokens: prefixTokens(vision),
+      vision_feature_select_strategy,
+    },
+  };
+  return Object.fromEntries(Object.entries(files).map(([name, value]) => [name, `${JSON.stringify(value, null, 2)}\n`]));
 }
 
 /** Tokenizer files as further files of a saved folder. */
@@ -58,11 +80,32 @@ export function loadModel(dir: string, engine: Engine = createOrtEngine()): Prom
     if (tokenizer.imageTokenId !== config.image_token_index)
       throw new UserError(`${dir}: <image> is ${config.image_token_index} in config.json and ${tokenizer.imageTokenId} in the tokenizer`);
     checkVocabulary(tokenizer, config.text_config.vocab_size, dir);
-    const processorFile = join(dir, 'preprocessor_config.json');
-    const processor = checkConfig(imageProcessorConfig, await readJsonFile(processorFile), processorFile);
-    const generator = await createGenerator(engine, config, await readParameters(checkpoint, llavaParameters(config)));
-    return { config, generator, tokenizer, processor };
+    const processorFile = join(dir, PROCESSOR_FILE);
+    const processor = checkConfig(imageProcessorConfig, await checkpoint.imageProcessor(), processorFile);
+    const sized = withImageSize(config, processor, processorFile);
+    const values = await readParameters(checkpoint, llavaParameters(sized), undefined, 'warn');
+    const generator = await createGenerator(engine, sized, values);
+    return { config: sized, generator, tokenizer, processor };
   });
+}
+
+/**
+ * The config with the side of the pictures that `processor` makes: it alone decides which size an encoder that takes any is shown.
+ * UserError, naming the processor's `file`, where the pictures are not squares of one size that the encoder takes.
+ */
+export function withImageSize(config: LlavaConfig, processor: ImageProcessorConfig, file: string): LlavaConfig {
+  const made = processedSize(processor);
+  if (!made) throw new UserError(`${file}: pictures come out in different sizes: set do_center_crop, or a size of height and width`);
+  if (made.width !== made.height)
+    throw new UserError(`${file}: pictures come out ${made.width} x ${made.height} pixels, but the encoder takes squares`);
+  const { image_size: _, ...rest } = config;
+  const sized: LlavaConfig = made.width === config.vision_config.image_size ? rest : { ...rest, image_size: made.width };
+  try {
+    imageSize(sized);
+  } catch (error) {
+    throw error instanceof UserError ? new UserError(`${file}: ${error.message}`) : error;
+  }
+  return sized;
 }
 
 /** Every token but <image>, which is never looked up, needs a row of the language model's embedding. */
@@ -97,51 +140,150 @@ export function checkConfig<T extends z.ZodType>(schema: T, value: unknown, file
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const [{ path, message }] = parsed.error.issues;
-  throw new UserError(`${file}: ${path.join('.') || 'the file'}: ${message}`);
+  const found = path.reduce<unknown>((inner, key) => (inner as Record<PropertyKey, unknown> | null | undefined)?.[key], value);
+  const it = found === undefined || typeof found === 'object' ? '' : ` (it is ${JSON.stringify(found)})`;
+  throw new UserError(`${file}: ${path.join('.') || 'the file'}: ${message}${it}`);
 }
 
 /**
- * Values of `parameters` from a checkpoint. `rename` gives the name in the file, where it differs. A missing tensor or another shape
- * is a UserError that names folder and tensor.
+ * Values of `parameters` from a checkpoint, optional ones where it has them. `rename` gives the name in the checkpoint, where it differs.
+ * A missing tensor or another shape is a UserError that names folder and tensor, and so is NaN or infinity; with `warn` these are told on
+ * stderr instead, because a model that is only run may not need the value.
  */
 export async function readParameters(
   checkpoint: Checkpoint,
   parameters: readonly Parameter[],
   rename: (name: string) => string = (name) => name,
+  notFinite: 'error' | 'warn' = 'error',
 ): Promise<Map<string, Float32Array>> {
+  if (parameters.some(({ name }) => rename(name) === checkpoint.head?.embedding)) await checkpoint.checkHead();
   const values = new Map<string, Float32Array>();
-  for (const { name, dims } of parameters) {
-    const stored = storedName(checkpoint, rename(name));
-    const shape = checkpoint.shape(stored);
+  const damaged: string[] = [];
+  for (const { name, dims, optional } of parameters) {
+    if (optional && !checkpoint.has(rename(name))) continue;
+    const shape = checkpoint.shape(rename(name));
+    const stored = checkpoint.storedName(rename(name));
     if (shape.join() !== dims.join())
       throw new UserError(`${checkpoint.dir}: ${stored} has shape [${shape.join(', ')}], but config.json asks for [${dims.join(', ')}]`);
-    const data = await checkpoint.float32(stored);
-    if (!allFinite(data))
-      throw new UserError(`${checkpoint.dir}: ${stored} holds NaN or infinity: the file is damaged, or its training went wrong`);
+    const data = await checkpoint.float32(rename(name));
+    if (!allFinite(data)) {
+      if (notFinite === 'error') throw new UserError(`${checkpoint.dir}: ${notFiniteText([stored])}`);
+      damaged.push(stored);
+    }
     values.set(name, data);
   }
+  if (damaged.length > 0) console.error(`warning: ${checkpoint.dir}: ${notFiniteText(damaged)}`);
   return values;
 }
 
-function allFinite(values: Float32Array): boolean {
+/** What is said of tensors that hold NaN or infinity, by their names in the file. */
+export function notFiniteText([first, ...others]: readonly string[]): string {
+  const subject = others.length === 0 ? `${first} holds` : `${first} and ${others.length} more hold`;
+  return `${subject} NaN or infinity: the file is damaged, or its training went wrong`;
+}
+
+export function allFinite(values: Float32Array): boolean {
   let sum = 0;
   for (let i = 0; i < values.length; i++) sum += values[i] * 0;
   return sum === 0;
 }
 
-/** transformers 5 leaves `vision_model.` out of the names it saves for CLIP inside LLaVA; hub files have it. Both are read. */
-function storedName(checkpoint: Checkpoint, name: string): string {
-  const short = name.replace('vision_tower.vision_model.', 'vision_tower.');
-  return !checkpoint.has(name) && checkpoint.has(short) ? short : name;
+/** The folder of a model, its config in Hugging Face form. */
+export interface ModelFolder extends Checkpoint {
+  /** preprocessor_config.json: the folder's own or, in an original LLaVA folder without one, that of the vision tower. */
+  imageProcessor(): Promise<unknown>;
+}
+
+export interface ModelFolderOptions {
+  /** Folder of the vision tower, for an original LLaVA folder that does not hold it or names one that is not known here. */
+  visionTower?: string;
+}
+
+/** Opens a folder of any layout. Throws UserError, naming the file, for what is damaged, contradictory or not supported. */
+export async function openModel(dir: string, { visionTower }: ModelFolderOptions = {}): Promise<ModelFolder> {
+  const checkpoint = await openCheckpoint(dir);
+  let tower: Checkpoint | undefined;
+  try {
+    if (visionTower !== undefined) tower = await openCheckpoint(visionTower);
+    return await modelFolder(checkpoint, tower);
+  } catch (error) {
+    await checkpoint.close();
+    await tower?.close();
+    throw error;
+  }
+}
+
+async function modelFolder(checkpoint: Checkpoint, tower: Checkpoint | undefined): Promise<ModelFolder> {
+  const { dir, config: stored } = checkpoint;
+  const processorFile = join(dir, PROCESSOR_FILE);
+  if (!isNativeConfig(stored)) {
+    if (tower) throw new UserError(`${dir} is no original LLaVA folder: its vision tower cannot be taken from ${tower.dir}`);
+    return { ...checkpoint, config: fromHubConfig(stored), imageProcessor: () => readJsonFile(processorFile) };
+  }
+  const holdsTower = checkpoint.names.some((name) => name.startsWith('vision_tower.'));
+  if (!holdsTower && !tower) {
+    const name = String(stored.mm_vision_tower);
+    const source = /^[\w.-]+\/[\w.-]+$/.test(name) ? `download it from https://huggingface.co/${name}` : 'find its folder';
+    throw new UserError(
+      `${dir}: the vision tower ${name} is not in this folder: ${source}, then join both with: llava-gemma convert ${dir} NEW --vision-tower FOLDER`,
+    );
+  }
+  const tokenizer = existsSync(join(dir, 'tokenizer.json')) ? await readTokenizerFiles(dir) : undefined;
+  let config: unknown;
+  try {
+    config = fromHubConfig(stored, {
+      visionConfig: tower && visionPart(tower.config),
+      imageTokenId: tokenizer && createTokenizer(tokenizer.tokenizerJson, tokenizer.tokenizerConfig).imageTokenId,
+    });
+  } catch (error) {
+    throw error instanceof UserError ? new UserError(`${join(dir, 'config.json')}: ${error.message}`) : error;
+  }
+  const imageProcessor = async () => {
+    if (existsSync(processorFile)) return readJsonFile(processorFile);
+    const ofTower = tower && join(tower.dir, PROCESSOR_FILE);
+    const { model_type, image_size } = (config as { vision_config: { model_type?: string; image_size: number } }).vision_config;
+    let processor: unknown;
+    if (ofTower !== undefined && existsSync(ofTower)) processor = await readJsonFile(ofTower);
+    else if (model_type === 'clip_vision_model') processor = imageProcessorFor(image_size);
+    else throw new UserError(`${processorFile}: no such file; copy that of ${stored.mm_vision_tower} here`);
+    return { ...(processor as object), processor_class: 'LlavaProcessor', do_pad: stored.image_aspect_ratio === 'pad' };
+  };
+  const close = async () => {
+    await checkpoint.close();
+    await tower?.close();
+  };
+  return { ...(holdsTower || !tower ? checkpoint : withTower(checkpoint, tower)), config, imageProcessor, close };
+}
+
+/** A checkpoint without a vision tower and the tower's as one. */
+function withTower(checkpoint: Checkpoint, tower: Checkpoint): Checkpoint {
+  const prefix = 'vision_tower.';
+  const isWhole = tower.names.some((name) => name.startsWith('text_model.'));
+  const towerNames = tower.names.filter((name) => !isWhole || name.startsWith('vision_model.'));
+  const from =
+    <R>(use: (checkpoint: Checkpoint, name: string) => R) =>
+    (name: string) =>
+      name.startsWith(prefix) ? use(tower, name.slice(prefix.length)) : use(checkpoint, name);
+  return {
+    ...checkpoint,
+    names: [...checkpoint.names, ...towerNames.map((name) => prefix + name)],
+    has: from((owner, name) => owner.has(name)),
+    shape: from((owner, name) => owner.shape(name)),
+    info: from((owner, name) => owner.info(name)),
+    storedName: from((owner, name) => owner.storedName(name)),
+    float32: from((owner, name) => owner.float32(name)),
+    float32Pieces: from((owner, name) => owner.float32Pieces(name)),
+    files: [...checkpoint.files, ...tower.files],
+  };
 }
 
 /** Opens `dir`, checks its config, and hands both to `body`; the files are closed afterwards. */
 export async function withCheckpoint<T extends z.ZodType, R>(
   dir: string,
   schema: T,
-  body: (config: z.output<T>, checkpoint: Checkpoint) => Promise<R>,
+  body: (config: z.output<T>, checkpoint: ModelFolder) => Promise<R>,
 ): Promise<R> {
-  const checkpoint = await openCheckpoint(dir);
+  const checkpoint = await openModel(dir);
   try {
     return await body(checkConfig(schema, checkpoint.config, join(dir, 'config.json')), checkpoint);
   } finally {
