@@ -1,5 +1,6 @@
 // Readers of option values: what commander hands over is text.
-import { InvalidArgumentError } from 'commander';
+import { InvalidArgumentError, Option } from 'commander';
+import { UserError } from '../errors.ts';
 
 /** A whole number above 0. */
 export function parseCount(text: string): number {
@@ -26,4 +27,28 @@ export function parseNonNegative(text: string): number {
 /** For options that may be given several times. */
 export function collect(value: string, previous: string[]): string[] {
   return [...previous, value];
+}
+
+const SIZE_UNITS: Record<string, number> = { '': 1, k: 1e3, m: 1e6, g: 1e9, t: 1e12, ki: 2 ** 10, mi: 2 ** 20, gi: 2 ** 30, ti: 2 ** 40 };
+
+/** Bytes, as Hugging Face writes them: 5GB is 5,000,000,000, 5GiB is 5 x 2^30. */
+export function parseSize(text: string): number {
+  const [, number, unit] = /^\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*$/i.exec(text) ?? [];
+  const bytes = Math.floor(Number(number) * SIZE_UNITS[unit?.toLowerCase()]);
+  if (!Number.isSafeInteger(bytes) || bytes < 1) throw new InvalidArgumentError('It must be a size such as 5GB or 500MB.');
+  return bytes;
+}
+
+/** Of every command that writes weights. */
+export const maxShardSizeOption = () =>
+  new Option('--max-shard-size <size>', 'weights beyond this size go into several files: 5GB, 500MB, ...')
+    .argParser(parseSize)
+    .default(parseSize('5GB'), '5GB');
+
+const DTYPES = { float32: 'F32', float16: 'F16', bfloat16: 'BF16' } as const;
+
+/** The float type that `--dtype` names, as safetensors files call it. */
+export function storedDtypeOf(dtype: string): 'F32' | 'F16' | 'BF16' {
+  if (!Object.hasOwn(DTYPES, dtype)) throw new UserError(`--dtype ${dtype}: must be float32, float16 or bfloat16`);
+  return DTYPES[dtype as keyof typeof DTYPES];
 }
