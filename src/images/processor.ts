@@ -43,7 +43,7 @@ function withClassDefaults(config: unknown): unknown {
   return String(given.image_processor_type).startsWith('SiglipImageProcessor') ? { ...siglipDefaults, ...given } : given;
 }
 
-/** `preprocessor_config.json`; keys that mean nothing to us are kept. Defaults are those of the class that it names, or CLIPImageProcessor's. */
+/** `preprocessor_config.json`; keys that mean nothing to us are kept. Defaults are SigLIP's where it names that class, else CLIP's. */
 export const imageProcessorConfig = z.preprocess(withClassDefaults, fields).transform((config) => ({
   ...config,
   do_center_crop: config.do_center_crop ?? 'shortest_edge' in config.size,

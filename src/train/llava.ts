@@ -2,7 +2,6 @@
 // captions, stage 2 connector and language model to questions. A frozen encoder runs once an image; its features are cached.
 
 import { join } from 'node:path';
-import { z } from 'zod';
 import { conversationBatches } from '../data/conversations.ts';
 import { buildEmojiDataset, type EmojiDataset } from '../data/emoji/build.ts';
 import { encoderFingerprint, openFeatureCache } from '../data/feature-cache.ts';
@@ -14,9 +13,9 @@ import { type Sample, type Scores, scoreSamples, writeSamples } from '../evaluat
 import { createGenerator } from '../generate/generator.ts';
 import { input } from '../graph/tensor.ts';
 import { type ImageProcessorConfig, imageProcessorConfig } from '../images/processor.ts';
-import { type ClipVisionConfig, clipConfigSchema, clipVisionConfigSchema } from '../models/clip.ts';
 import { languageConfigSchema } from '../models/language.ts';
 import {
+  imageSize,
   imageTokenCount,
   type LlavaConfig,
   llavaConfigSchema,
@@ -24,13 +23,23 @@ import {
   visionFeatureSize,
   visionFeatures,
 } from '../models/llava.ts';
+import { prefixTokens, visionFolderSchema } from '../models/vision.ts';
 import { initialise, Parameters } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import { readJsonFile } from '../weights/checkpoint.ts';
 import { readTokenizerFiles } from '../weights/tokenizer-files.ts';
 import { llavaObjective } from './objectives.ts';
-import { checkConfig, checkVocabulary, pixelValuesOf, readParameters, tokenizerFilesOf, withCheckpoint } from './pretrained.ts';
+import {
+  checkConfig,
+  checkVocabulary,
+  pixelValuesOf,
+  processorFilesOf,
+  readParameters,
+  tokenizerFilesOf,
+  withCheckpoint,
+  withImageSize,
+} from './pretrained.ts';
 import { augmentationOf, type LlavaRecipe, type LlavaStage, resolvePath } from './recipe.ts';
 import { findRunFolder } from './run-folder.ts';
 import type { PreparedStage, SavedModel, Task, TaskContext } from './task.ts';
@@ -38,17 +47,11 @@ import type { PreparedStage, SavedModel, Task, TaskContext } from './task.ts';
 /** Tokens in a packed row: long enough to balance rows well, short enough that attention stays cheap. */
 const PACKED_ROW = 384;
 
-/** A folder of a vision encoder: a bare vision tower, or a whole CLIP whose vision part is taken. */
-const visionFolderSchema = z.union([
-  clipConfigSchema.transform((config): ClipVisionConfig => config.vision_config),
-  clipVisionConfigSchema,
-]);
-
 interface Model extends SavedModel {
   config: LlavaConfig;
   tokenizer: Tokenizer;
   processor: ImageProcessorConfig;
-  /** Every parameter, by Hugging Face name. */
+  /** Every parameter that the folders have, by Hugging Face name. */
   values: Map<string, Float32Array>;
 }
 
@@ -63,7 +66,7 @@ async function assemble({ model, seed }: LlavaRecipe): Promise<Model> {
   const processor = checkConfig(imageProcessorConfig, processorJson, processorPath);
   return withCheckpoint(visionFolder, visionFolderSchema, (vision_config, vision) =>
     withCheckpoint(languageFolder, languageConfigSchema, async (text_config, language) => {
-      const config = checkConfig(
+      const joined = checkConfig(
         llavaConfigSchema,
         {
           architectures: ['LlavaForConditionalGeneration'],
@@ -72,13 +75,15 @@ async function assemble({ model, seed }: LlavaRecipe): Promise<Model> {
           image_token_index: tokenizer.imageTokenId,
           mm_projector_type: model.connector,
           vision_feature_layer: model.vision_feature_layer,
-          vision_feature_select_strategy: model.vision_feature_select_strategy,
+          // without a class token there is nothing to leave out: Hugging Face's `default` would drop a patch
+          vision_feature_select_strategy: prefixTokens(vision_config) === 0 ? 'full' : model.vision_feature_select_strategy,
           scale_image_features: model.scale_image_features,
           multimodal_projector_bias: true,
           tie_word_embeddings: true,
         },
         'the recipe',
       );
+      const config = withImageSize(joined, processor, processorPath);
       checkVocabulary(tokenizer, config.text_config.vocab_size, languageFolder);
       const parameters = llavaParameters(config);
       const part = (module: string) => parameters.filter(({ name }) => name.startsWith(`${module}.`));
@@ -90,21 +95,8 @@ async function assemble({ model, seed }: LlavaRecipe): Promise<Model> {
         ),
         ...(await readParameters(language, part('language_model'), inFolder)),
       ]);
-      const patch_size = config.vision_config.patch_size;
-      const processorFiles = {
-        'preprocessor_config.json': processorJson,
-        'processor_config.json': {
-          processor_class: 'LlavaProcessor',
-          image_token: '<image>',
-          patch_size,
-          num_additional_image_tokens: 1,
-          vision_feature_select_strategy: config.vision_feature_select_strategy,
-        },
-      };
-      const files = Object.fromEntries(
-        Object.entries(processorFiles).map(([name, value]) => [name, `${JSON.stringify(value, null, 2)}\n`]),
-      );
-      return { config, tokenizer, processor, values, files: { ...tokenizerFilesOf(tokenizerFiles), ...files } };
+      const files = { ...tokenizerFilesOf(tokenizerFiles), ...processorFilesOf(config, processorJson) };
+      return { config, tokenizer, processor, values, files };
     }),
   );
 }
@@ -116,7 +108,7 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
   const { config, tokenizer, processor, values } = model;
   const imageTokens = imageTokenCount(config);
   const featureSize = imageTokens * visionFeatureSize(config);
-  const size = config.vision_config.image_size;
+  const size = imageSize(config);
   const positions = config.text_config.max_position_embeddings;
 
   let dataset: EmojiDataset | undefined;
@@ -215,7 +207,7 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
   const evaluation = recipe.evaluate;
   return {
     engine,
-    parameters: llavaParameters(config),
+    parameters: llavaParameters(config).filter(({ name }) => values.has(name)),
     values,
     saved: { config, files: model.files },
     stageNames: recipe.stages.map(({ name }) => name),

@@ -249,7 +249,10 @@ const llavaRecipe = z.strictObject({
       .union([z.int(), z.array(z.int()).min(1)])
       .default(-2)
       .describe('Hidden state of the encoder that is used, counted from the end when negative; several are joined'),
-    vision_feature_select_strategy: z.enum(['default', 'full']).default('default').describe('default drops the class token, full keeps it'),
+    vision_feature_select_strategy: z
+      .enum(['default', 'full'])
+      .default('default')
+      .describe('default drops the class token where the encoder has one, full keeps it'),
     scale_image_features: z
       .boolean()
       .default(true)

@@ -1,0 +1,156 @@
+// Joining any encoder with a language model, and the folder that comes of it; training itself is tested in trainer.test.ts and tests/.
+
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { createOrtEngine } from '../engine/ort.ts';
+import { UserError } from '../errors.ts';
+import { languageConfigSchema } from '../models/language.ts';
+import { imageSize, imageTokenCount, type LlavaConfig } from '../models/llava.ts';
+import { visionFolderSchema, visionParameters } from '../models/vision.ts';
+import { initialise, type Parameter, Parameters } from '../nn/parameters.ts';
+import { createRandom } from '../random.ts';
+import { openCheckpoint, saveCheckpoint } from '../weights/checkpoint.ts';
+import { llavaTask } from './llava.ts';
+import { languageModelObjective } from './objectives.ts';
+import { imageRowsOf, loadModel } from './pretrained.ts';
+import { type LlavaRecipe, parseRecipe } from './recipe.ts';
+import type { Task } from './task.ts';
+
+const folders = mkdtempSync(join(tmpdir(), 'llava-'));
+afterAll(() => rmSync(folders, { recursive: true, force: true }));
+const engine = createOrtEngine({ threads: 1 });
+const languageModel = join(folders, 'gemma');
+const picture = join(folders, 'picture.png');
+const data = join(folders, 'data.json');
+
+const save = (dir: string, config: object, parameters: readonly Parameter[], files = {}) => {
+  const tensors = new Map(
+    parameters.map((p) => [p.name, { shape: [...p.dims], data: initialise(p, createRandom(1, p.name)) as Float32Array }]),
+  );
+  return saveCheckpoint(dir, { config, tensors, dtype: 'F32', files });
+};
+
+beforeAll(async () => {
+  const sizes = { hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: 1, num_key_value_heads: 1, head_dim: 8 };
+  const config = languageConfigSchema.parse({ ...sizes, vocab_size: 4160 });
+  await save(languageModel, config, languageModelObjective(config).parameters.list());
+  await sharp({ create: { width: 30, height: 20, channels: 3, background: '#8040c0' } }).toFile(picture);
+  const conversations = [
+    { from: 'human', value: 'Say hello.' },
+    { from: 'gpt', value: 'hello' },
+  ];
+  writeFileSync(data, JSON.stringify([{ conversations }]));
+});
+
+const tower = { hidden_size: 8, num_hidden_layers: 3, num_attention_heads: 2, patch_size: 4 };
+const clip = { ...tower, intermediate_size: 12, model_type: 'clip_vision_model', image_size: 12 };
+const siglip = { ...clip, model_type: 'siglip_vision_model', image_size: 14 };
+const dinov2 = { ...tower, model_type: 'dinov2', image_size: 12, mlp_ratio: 2 };
+const square = (side: number) => ({ size: { height: side, width: side } });
+
+function taskOver(visionTower: string, model: object = {}): Promise<Task> {
+  const recipe = parseRecipe(
+    {
+      task: 'llava',
+      model: { vision_tower: visionTower, language_model: languageModel, tokenizer: 'assets/tokenizer', ...model },
+      stages: [{ name: 'only', train: ['multi_modal_projector'], data: { data_path: data, image_folder: folders } }],
+    },
+    'recipe',
+  ) as LlavaRecipe;
+  const status = { note: () => {}, update: () => {}, close: () => {} };
+  return llavaTask(recipe, { engine, status, out: join(folders, 'run'), signal: new AbortController().signal });
+}
+
+/** Joins an encoder of fresh weights, whose processor is `processor`, with the tiny Gemma. */
+async function joined(name: string, config: object, processor: object, model: object = {}, lacks = /^$/): Promise<Task> {
+  const dir = join(folders, name);
+  const p = new Parameters();
+  visionParameters(p, visionFolderSchema.parse(config));
+  const kept = p.list().filter(({ name }) => !lacks.test(name));
+  await save(dir, config, kept, { 'preprocessor_config.json': JSON.stringify(processor) });
+  return taskOver(dir, model);
+}
+
+const configOf = (task: Task) => task.saved.config as LlavaConfig;
+const processorOf = (task: Task) => JSON.parse(String(task.saved.files['processor_config.json']));
+
+/** Saves what a task would save and loads it as any folder: the model, and what it makes of a picture. */
+async function reloaded(task: Task, name: string) {
+  const dir = join(folders, name);
+  const tensors = new Map(task.parameters.map(({ name, dims }) => [name, { shape: [...dims], data: task.values.get(name)! }]));
+  await saveCheckpoint(dir, { ...task.saved, tensors, dtype: 'F32' });
+  const model = await loadModel(dir, engine);
+  const rows = await imageRowsOf(model, picture);
+  await model.generator.dispose();
+  const checkpoint = await openCheckpoint(dir);
+  await checkpoint.close();
+  return { config: model.config, rows: rows.length / model.config.text_config.hidden_size, names: checkpoint.names };
+}
+
+describe('an encoder joined with a language model', () => {
+  test('SigLIP keeps all its rows, for it has no class token to leave out', async () => {
+    const task = await joined('siglip', siglip, { image_processor_type: 'SiglipImageProcessor', ...square(14) });
+    expect(configOf(task)).toMatchObject({ vision_feature_select_strategy: 'full', vision_config: { model_type: 'siglip_vision_model' } });
+    expect(processorOf(task)).toMatchObject({ patch_size: 4, num_additional_image_tokens: 0, vision_feature_select_strategy: 'full' });
+    const { rows, names } = await reloaded(task, 'llava-siglip');
+    expect(rows).toBe(9);
+    expect(imageTokenCount(configOf(task))).toBe(9);
+    expect(names).toContain('vision_tower.vision_model.head.probe');
+  });
+
+  test('DINOv2 sees pictures of the size that its processor makes', async () => {
+    const task = await joined('dinov2', dinov2, { image_processor_type: 'BitImageProcessor', size: { shortest_edge: 24 }, crop_size: 20 });
+    expect(configOf(task)).toMatchObject({ vision_feature_select_strategy: 'default', image_size: 20, vision_config: { image_size: 12 } });
+    expect(processorOf(task)).toMatchObject({ num_additional_image_tokens: 1 });
+    const { rows, config } = await reloaded(task, 'llava-dinov2');
+    expect(rows).toBe(25);
+    expect(imageSize(config)).toBe(20);
+    const own = await joined('dinov2-own', dinov2, square(12));
+    expect(configOf(own)).not.toHaveProperty('image_size');
+    expect((await reloaded(own, 'llava-dinov2-own')).rows).toBe(9);
+  });
+
+  test('several hidden states of a whole CLIP are joined', async () => {
+    const task = await joined('clip', { model_type: 'clip', vision_config: clip }, square(12), { vision_feature_layer: [-2, 1] });
+    expect(task.parameters.find(({ name }) => name === 'multi_modal_projector.linear_1.weight')?.dims).toEqual([8, 16]);
+    expect((await reloaded(task, 'llava-clip')).rows).toBe(9);
+  });
+
+  test('what is never run may be missing, and then is missing in what is saved', async () => {
+    const lacks = /head\.|post_layernorm|layers\.2\./;
+    const task = await joined('bare-siglip', siglip, square(14), {}, lacks);
+    const { rows, names } = await reloaded(task, 'llava-bare-siglip');
+    expect(rows).toBe(9);
+    expect(names.filter((name) => lacks.test(name))).toEqual([]);
+    expect(names.filter((name) => name.includes('layers.1.')).length).toBeGreaterThan(0);
+    const used = joined('short-siglip', siglip, square(14), { vision_feature_layer: -1 }, lacks);
+    await expect(used).rejects.toThrow('short-siglip: the checkpoint has no tensor "vision_model.encoder.layers.2.layer_norm1.weight"');
+  });
+
+  test('pictures that do not fit the encoder are refused before anything is computed', async () => {
+    const cases: [string, object, object, string][] = [
+      ['wrong-clip', clip, square(16), 'pictures of 16 x 16 pixels do not fit the encoder, which takes 12 x 12'],
+      ['wrong-siglip', siglip, square(12), 'pictures of 12 x 12 pixels do not fit the encoder, which takes 14 x 14'],
+      ['oblong', dinov2, { size: { height: 8, width: 12 } }, 'pictures come out 12 x 8 pixels, but the encoder takes squares'],
+      ['uncropped', dinov2, { size: 12, do_center_crop: false }, 'pictures come out in different sizes'],
+    ];
+    for (const [name, config, processor, message] of cases) {
+      const joining = joined(name, config, processor);
+      await expect(joining).rejects.toThrow(UserError);
+      await expect(joining).rejects.toThrow(`${join(folders, name, 'preprocessor_config.json')}: ${message}`);
+    }
+  });
+
+  test('an encoder of another family is named with those that are supported', async () => {
+    const dir = join(folders, 'vit');
+    await save(dir, { model_type: 'vit' }, [], { 'preprocessor_config.json': '{}' });
+    const joining = taskOver(dir);
+    await expect(joining).rejects.toThrow(UserError);
+    await expect(joining).rejects.toThrow(
+      `${join(dir, 'config.json')}: model_type: must be one of clip_vision_model, siglip_vision_model, dinov2 (it is "vit")`,
+    );
+  });
+});
