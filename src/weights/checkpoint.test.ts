@@ -37,6 +37,21 @@ test.each(['F32', 'F16', 'BF16'] as const)('a folder saved as %s is read back as
   await file.close();
 });
 
+test('config fields that transformers takes as floats alone stay floats', async () => {
+  const dir = join(root, 'floats');
+  const vision_config = { layerscale_value: 1, initializer_factor: 1, num_hidden_layers: 1 };
+  const text_config = { final_logit_softcapping: 30, attn_logit_softcapping: null, rms_norm_eps: 1e-6, note: '"layerscale_value": 1,' };
+  await saveCheckpoint(dir, { config: { vision_config, text_config }, tensors: tensors(), dtype: 'F32' });
+  const text = readFileSync(join(dir, 'config.json'), 'utf8');
+  expect(text.match(/"(layerscale_value|initializer_factor|num_hidden_layers|final_logit_softcapping)": .+/g)).toEqual([
+    '"layerscale_value": 1.0,',
+    '"initializer_factor": 1.0,',
+    '"num_hidden_layers": 1',
+    '"final_logit_softcapping": 30.0,',
+  ]);
+  expect(JSON.parse(text)).toEqual({ vision_config, text_config });
+});
+
 test('saving again replaces the folder; the same weights give the same bytes', async () => {
   const dir = join(root, 'again');
   await saveCheckpoint(dir, { config, tensors: tensors(), dtype: 'BF16', files: { old: 'x' } });

@@ -271,6 +271,14 @@ async function writeWeights(dir: string, sources: ReadonlyMap<string, TensorSour
   await writeFileAtomically(join(dir, 'model.safetensors.index.json'), [Buffer.from(`${JSON.stringify(index, null, 2)}\n`, 'utf8')]);
 }
 
+/** Fields of configs that transformers 5 reads as floats alone: a whole number, as JavaScript writes 1.0, would be refused. */
+const floatFields =
+  /"(attn_logit_softcapping|final_logit_softcapping|initializer_factor|initializer_range|layer_norm_eps|layerscale_value|rms_norm_eps)": -?\d+(?=[,\n])/g;
+
+function configText(config: unknown): string {
+  return `${JSON.stringify(config, null, 2).replace(floatFields, '$&.0')}\n`;
+}
+
 /** Makes a rename durable. Windows cannot open folders, and needs no such call. */
 async function syncFolder(dir: string): Promise<void> {
   try {
@@ -314,7 +322,7 @@ export async function saveCheckpoint(
     await mkdir(incomplete, { recursive: true });
     await writeWeights(incomplete, sources, maxShardSize);
     for (const [name, contents] of Object.entries(tensorFiles)) await writeSafetensors(join(incomplete, name), contents);
-    const all = { ...files, 'config.json': `${JSON.stringify(config, null, 2)}\n` };
+    const all = { ...files, 'config.json': configText(config) };
     for (const [name, content] of Object.entries(all)) {
       await writeFileAtomically(join(incomplete, name), [typeof content === 'string' ? Buffer.from(content, 'utf8') : content]);
     }
