@@ -78,6 +78,18 @@ test('the header is 8-byte aligned, every tensor starts aligned, and the order o
   );
 });
 
+test('spaces, line breaks, escapes and braces in texts are part of JSON', async () => {
+  const name = 'a"}{\\\u00e9\n';
+  const header = { __metadata__: { note: '{"}\\' }, [name]: { dtype: 'U8', shape: [2], data_offsets: [0, 2] } };
+  fileOf(`${JSON.stringify(header, null, 2)}\n\t `, 2);
+  const file = await openSafetensors(path);
+  expect(file.names).toEqual([name]);
+  expect(file.metadata).toEqual(header.__metadata__);
+  await file.close();
+  fileOf({});
+  await (await openSafetensors(path)).close();
+});
+
 const f32 = (begin: number, end: number, shape = [(end - begin) / 4]) => ({ dtype: 'F32', shape, data_offsets: [begin, end] });
 
 test.each([
@@ -97,6 +109,16 @@ test.each([
   ['two tensors that overlap', () => fileOf({ v: f32(0, 8), w: f32(4, 12) }, 12), /tensor "w" overlaps/],
   ['a gap between tensors', () => fileOf({ v: f32(0, 4), w: f32(8, 12) }, 12), /tensor "w" leaves a gap of 4 bytes/],
   ['bytes after the last tensor', () => fileOf({ v: f32(0, 4) }, 5), /1 bytes at the end belong to no tensor/],
+  [
+    'a name that is there twice',
+    () => fileOf('{"v":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"v":{}}'),
+    /"v" is in the header twice/,
+  ],
+  ['an entry without an end', () => fileOf(`{"v":{"dtype":"${'x'.repeat(20_000)}`), /not valid JSON/],
+  ['an entry that is pages long', () => fileOf({ v: { ...f32(0, 4), note: ['x'.repeat(9000), 'x'.repeat(9000)] } }, 4), /not valid JSON/],
+  ['something behind the header', () => fileOf('{} {}'), /not valid JSON/],
+  ['a header of brackets', () => fileOf('['.repeat(100_000)), /not a JSON object/],
+  ['entries of brackets', () => fileOf(`{"v":${'['.repeat(100_000)}`), /tensor "v": its header entry is not an object/],
   ['metadata that is not text', () => fileOf({ __metadata__: { a: 1 } }), /__metadata__/],
 ])('%s is refused in one sentence', async (_, make, pattern) => {
   make();

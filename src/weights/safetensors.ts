@@ -104,26 +104,79 @@ function parseEntry(path: string, name: string, value: unknown): Entry {
   return { name, dtype: dtype as StoredDType, shape, begin, end };
 }
 
+/** Characters of one tensor's entry in the header, and of `__metadata__`: far more than any file needs. */
+const maxEntryLength = 10_000;
+const maxMetadataLength = 10_000_000;
+
+/**
+ * Name and value of each entry of the header, one after the other. The values are found first and parsed singly: JSON.parse of a
+ * whole hostile header, which may be 100 MB of brackets, would take gigabytes before it could be looked at. Throws SyntaxError.
+ */
+function* headerEntries(text: string): Generator<[name: string, value: unknown]> {
+  let at = 0;
+  const skipSpace = () => {
+    while (' \t\n\r'.includes(text[at] ?? '-')) at++;
+  };
+  const expect = (token: string) => {
+    skipSpace();
+    if (text[at] !== token) throw new SyntaxError(`expected ${token} at ${at}`);
+    at++;
+  };
+  const skipString = () => {
+    expect('"');
+    while (at < text.length && text[at] !== '"') at += text[at] === '\\' ? 2 : 1;
+    at++;
+  };
+  expect('{');
+  skipSpace();
+  if (text[at] === '}') at++;
+  else {
+    do {
+      skipSpace();
+      const nameAt = at;
+      skipString();
+      const name = JSON.parse(text.slice(nameAt, at)) as string;
+      expect(':');
+      skipSpace();
+      const valueAt = at;
+      const longest = name === '__metadata__' ? maxMetadataLength : maxEntryLength;
+      if (at < text.length && text[at] !== '{') yield [name, undefined];
+      while (text[at] !== '}') {
+        if (at >= text.length || at - valueAt > longest) throw new SyntaxError(`no end of the entry at ${valueAt}`);
+        if (text[at] === '"') skipString();
+        else at++;
+      }
+      at++;
+      yield [name, JSON.parse(text.slice(valueAt, at))];
+      skipSpace();
+    } while (text[at++] === ',');
+    if (text[at - 1] !== '}') throw new SyntaxError(`expected } at ${at - 1}`);
+  }
+  skipSpace();
+  if (at < text.length) throw new SyntaxError(`something follows at ${at}`);
+}
+
 function parseHeader(path: string, bytes: Uint8Array, dataBytes: number): { entries: Entry[]; metadata: Record<string, string> } {
-  let header: unknown;
-  try {
-    header = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
-  } catch {
-    throw new UserError(`${path}: the header is not valid JSON; this is not a safetensors file, or it is damaged`);
-  }
-  if (typeof header !== 'object' || header === null || Array.isArray(header)) {
-    throw new UserError(`${path}: the header is not a JSON object; this is not a safetensors file, or it is damaged`);
-  }
+  const damaged = (what: string) => new UserError(`${path}: the header is ${what}; this is not a safetensors file, or it is damaged`);
   let metadata: Record<string, string> = {};
   const entries: Entry[] = [];
-  for (const [name, value] of Object.entries(header)) {
-    if (name !== '__metadata__') {
-      entries.push(parseEntry(path, name, value));
-      continue;
+  const names = new Set<string>();
+  try {
+    const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    if (text[0] !== '{') throw damaged('not a JSON object');
+    for (const [name, value] of headerEntries(text)) {
+      if (names.has(name)) throw new UserError(`${path}: tensor ${JSON.stringify(name)} is in the header twice`);
+      names.add(name);
+      if (name !== '__metadata__') {
+        entries.push(parseEntry(path, name, value));
+        continue;
+      }
+      const isText = typeof value === 'object' && value !== null && Object.values(value).every((text) => typeof text === 'string');
+      if (!isText) throw new UserError(`${path}: __metadata__ in the header is not an object of strings`);
+      metadata = value as Record<string, string>;
     }
-    const isText = typeof value === 'object' && value !== null && Object.values(value).every((text) => typeof text === 'string');
-    if (!isText) throw new UserError(`${path}: __metadata__ in the header is not an object of strings`);
-    metadata = value as Record<string, string>;
+  } catch (error) {
+    throw error instanceof UserError ? error : damaged('not valid JSON');
   }
   entries.sort((a, b) => a.begin - b.begin || a.end - b.end);
   let position = 0;
