@@ -51,6 +51,8 @@ async function furtherFiles(config: ModelConfig, tokenizer: string | undefined):
   const parsed = llavaConfigSchema.safeParse(config);
   if (config.model_type === 'llava' && parsed.success)
     Object.assign(files, processorFilesOf(parsed.data, imageProcessorFor(parsed.data.vision_config.image_size)));
+  if (config.model_type === 'clip_vision_model')
+    files['preprocessor_config.json'] = `${JSON.stringify(imageProcessorFor(config.image_size as number), null, 2)}\n`;
   if (tokenizer !== undefined) Object.assign(files, tokenizerFilesOf(await readTokenizerFiles(resolvePath(tokenizer, 'the tokenizer'))));
   return files;
 }

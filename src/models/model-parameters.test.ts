@@ -8,12 +8,19 @@ const totalOf = (name: string) =>
 
 describe('named shapes', () => {
   test.each([
-    // what the released folders hold, a second copy of the embedding left out
+    // of the LLaVAs, what the released folders hold, a second copy of the embedding left out; of the others, what transformers counts
     ['llava-gemma-2b', 2_815_975_424],
     ['llava-gemma-7b', 8_853_777_408],
     ['gemma-2b', 2_506_172_416],
     ['gemma-7b', 8_537_680_896],
+    ['gemma-2-2b', 2_614_341_888],
+    ['gemma-2-9b', 9_241_705_984],
+    ['clip-vit-base-patch16', 85_799_424],
+    ['clip-vit-large-patch14', 303_179_776],
     ['clip-vit-large-patch14-336', 303_507_456],
+    ['siglip-so400m-patch14-384', 428_225_600],
+    ['dinov2-base', 86_580_480],
+    ['dinov2-large', 304_368_640],
   ])('%s has %i parameters', (name, total) => {
     expect(totalOf(name)).toBe(total);
   });

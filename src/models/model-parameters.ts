@@ -7,9 +7,6 @@ import { shapes } from './shapes.ts';
 
 const { vision_config: anyVision, text_config: anyText } = shapes['llava-gemma-tiny'].config;
 
-/** Parts of a LLaVA, and the modules that their names begin with. */
-export const llavaParts = { visionTower: 'vision_tower', connector: 'multi_modal_projector', languageModel: 'language_model' } as const;
-
 /** The parameters of one part, under the names that it has in a folder of its own. */
 function partParameters(config: unknown, module: string): Omit<Parameter, 'tensor'>[] {
   const prefix = `${module}.`;
@@ -32,8 +29,9 @@ export function modelParameters(config: unknown): Omit<Parameter, 'tensor'>[] {
     return llavaParameters(parsed.data);
   }
   const parts = {
-    [llavaParts.languageModel]: { vision_config: anyVision, text_config: config, image_token_index: 0 },
-    [llavaParts.visionTower]: { vision_config: config, text_config: anyText, image_token_index: 0 },
+    language_model: { vision_config: anyVision, text_config: config, image_token_index: 0 },
+    // all of its blocks are read
+    vision_tower: { vision_config: config, text_config: anyText, image_token_index: 0, vision_feature_layer: -1 },
   };
   for (const [module, llava] of Object.entries(parts)) if (llavaConfigSchema.safeParse(llava).success) return partParameters(llava, module);
   const type = (config as { model_type?: unknown } | null)?.model_type;

@@ -48,6 +48,45 @@ const gemma7b = {
   num_key_value_heads: 16,
 };
 
+const gemma2 = {
+  architectures: ['Gemma2ForCausalLM'],
+  model_type: 'gemma2',
+  attention_bias: false,
+  attn_logit_softcapping: 50,
+  final_logit_softcapping: 30,
+  head_dim: 256,
+  hidden_activation: 'gelu_pytorch_tanh',
+  initializer_range: 0.02,
+  max_position_embeddings: 8192,
+  query_pre_attn_scalar: 256,
+  rms_norm_eps: 1e-6,
+  rope_theta: 10000,
+  sliding_window: 4096,
+  tie_word_embeddings: true,
+  vocab_size: 256000,
+  pad_token_id: 0,
+  eos_token_id: 1,
+  bos_token_id: 2,
+};
+
+const gemma2Of2b = {
+  ...gemma2,
+  hidden_size: 2304,
+  intermediate_size: 9216,
+  num_hidden_layers: 26,
+  num_attention_heads: 8,
+  num_key_value_heads: 4,
+};
+
+const gemma2Of9b = {
+  ...gemma2,
+  hidden_size: 3584,
+  intermediate_size: 14336,
+  num_hidden_layers: 42,
+  num_attention_heads: 16,
+  num_key_value_heads: 8,
+};
+
 const tinyGemma = {
   ...gemma,
   hidden_size: 32,
@@ -79,6 +118,52 @@ const clipLarge336 = {
   patch_size: 14,
   projection_dim: 768,
 };
+
+const clipLarge = { ...clipLarge336, image_size: 224 };
+
+const clipBase = {
+  ...clipVision,
+  hidden_size: 768,
+  intermediate_size: 3072,
+  num_hidden_layers: 12,
+  num_attention_heads: 12,
+  image_size: 224,
+  patch_size: 16,
+  projection_dim: 512,
+};
+
+const siglipSo400m = {
+  architectures: ['SiglipVisionModel'],
+  model_type: 'siglip_vision_model',
+  hidden_act: 'gelu_pytorch_tanh',
+  layer_norm_eps: 1e-6,
+  num_channels: 3,
+  hidden_size: 1152,
+  intermediate_size: 4304,
+  num_hidden_layers: 27,
+  num_attention_heads: 16,
+  image_size: 384,
+  patch_size: 14,
+};
+
+const dinov2 = {
+  architectures: ['Dinov2Model'],
+  model_type: 'dinov2',
+  hidden_act: 'gelu',
+  layer_norm_eps: 1e-6,
+  layerscale_value: 1,
+  mlp_ratio: 4,
+  num_channels: 3,
+  qkv_bias: true,
+  use_swiglu_ffn: false,
+  // that of the table of positions
+  image_size: 518,
+  patch_size: 14,
+};
+
+const dinov2Base = { ...dinov2, hidden_size: 768, num_hidden_layers: 12, num_attention_heads: 12 };
+
+const dinov2Large = { ...dinov2, hidden_size: 1024, num_hidden_layers: 24, num_attention_heads: 16 };
 
 const tinyClip = {
   ...clipVision,
@@ -120,7 +205,14 @@ export const shapes: Readonly<Record<string, Shape>> = {
   },
   'gemma-2b': { summary: 'Gemma 2B', config: gemma2b },
   'gemma-7b': { summary: 'Gemma 7B', config: gemma7b },
+  'gemma-2-2b': { summary: 'Gemma 2 2B', config: gemma2Of2b },
+  'gemma-2-9b': { summary: 'Gemma 2 9B', config: gemma2Of9b },
+  'clip-vit-base-patch16': { summary: 'CLIP ViT-B/16, vision tower', config: clipBase },
+  'clip-vit-large-patch14': { summary: 'CLIP ViT-L/14, vision tower', config: clipLarge },
   'clip-vit-large-patch14-336': { summary: 'CLIP ViT-L/14-336, vision tower', config: clipLarge336 },
+  'siglip-so400m-patch14-384': { summary: 'SigLIP So400m/14-384, vision tower', config: siglipSo400m },
+  'dinov2-base': { summary: 'DINOv2 ViT-B/14', config: dinov2Base },
+  'dinov2-large': { summary: 'DINOv2 ViT-L/14', config: dinov2Large },
 };
 
 /** UserError when there is no shape of that name. */
