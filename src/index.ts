@@ -19,6 +19,7 @@ export { constant, input, type Tensor } from './graph/tensor.ts';
 export { clipConfigSchema, clipVision } from './models/clip.ts';
 export { languageConfigSchema, languageModel } from './models/language.ts';
 export { llavaConfigSchema, llavaParameters, llavaText, projectFeatures, visionFeatures } from './models/llava.ts';
+export { visionConfigSchema, visionHiddenStates } from './models/vision.ts';
 export { Parameters } from './nn/parameters.ts';
 export { createTokenizer } from './text/tokenizer.ts';
 export { imageRowsOf, loadModel } from './train/pretrained.ts';

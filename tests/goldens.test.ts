@@ -326,7 +326,7 @@ describe.each([
   { name: 'dinov2', suffix: '-larger' },
   { name: 'dinov2', suffix: '-smaller' },
   { name: 'dinov2-swiglu', suffix: '' },
-])('$name$suffix', ({ name, suffix }) => {
+])('$name $suffix', ({ name, suffix }) => {
   /** Every hidden state, and what transformers makes of the last one. */
   function encode(config: VisionConfig, p: Parameters, size: number): Record<string, Tensor> {
     const states = visionHiddenStates(p, config, input('pixel_values', 'float32', ['images', 3, size, size]));
