@@ -71,7 +71,7 @@ async function writeLogits(dir) {
     await program.dispose();
     const bytes = ({ buffer, byteOffset, byteLength }) => new Uint8Array(buffer, byteOffset, byteLength);
     await writeSafetensors(
-      join(dir, 'expected.safetensors.reference'),
+      join(dir, 'expected.safetensors'),
       new Map([
         ['input_ids', { dtype: 'I32', shape, data: bytes(ids) }],
         ['pixel_values', { dtype: 'F32', shape: pixelShape, data: bytes(pixels) }],
