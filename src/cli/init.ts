@@ -17,9 +17,6 @@ interface InitFlags {
 
 /** Values drawn at a time. */
 const PIECE = 2 ** 20;
-const BYTES = { F32: 4, F16: 2, BF16: 2 } as const;
-
-const sizeOf = (dims: readonly number[]) => dims.reduce((product, size) => product * size, 1);
 
 /** The folder must be new, and the disk large enough: a model of full size takes minutes to draw. */
 async function checkPlace(out: string, bytes: number): Promise<void> {
@@ -60,17 +57,20 @@ async function furtherFiles(config: ModelConfig, tokenizer: string | undefined):
 async function init(name: string, { out, dtype, seed, maxShardSize }: InitFlags): Promise<void> {
   const { config, tokenizer } = shapeNamed(name);
   const stored = storedDtypeOf(dtype);
-  const [{ modelParameters }, { initialise }, { createRandom }, { saveCheckpoint }] = await Promise.all([
-    import('../models/model-parameters.ts'),
-    import('../nn/parameters.ts'),
-    import('../random.ts'),
-    import('../weights/checkpoint.ts'),
-  ]);
+  const [{ modelParameters }, { initialise }, { createRandom }, { saveCheckpoint }, { elementCount }, { bytesPerElement }] =
+    await Promise.all([
+      import('../models/model-parameters.ts'),
+      import('../nn/parameters.ts'),
+      import('../random.ts'),
+      import('../weights/checkpoint.ts'),
+      import('../weights/safetensors.ts'),
+      import('../weights/dtype.ts'),
+    ]);
   const parameters = modelParameters(config);
-  const count = parameters.reduce((sum, { dims }) => sum + sizeOf(dims), 0);
-  await checkPlace(out, count * BYTES[stored]);
+  const count = parameters.reduce((sum, { dims }) => sum + elementCount(dims), 0);
+  await checkPlace(out, count * bytesPerElement[stored]);
   const files = await furtherFiles(config, tokenizer);
-  console.error(`drawing ${formatCount(count)} parameters (${formatBytes(count * BYTES[stored])})`);
+  console.error(`drawing ${formatCount(count)} parameters (${formatBytes(count * bytesPerElement[stored])})`);
   let drawn = 0;
   const progress = (values: number) => {
     const before = Math.floor((100 * drawn) / count);
@@ -82,7 +82,7 @@ async function init(name: string, { out, dtype, seed, maxShardSize }: InitFlags)
     function* pieces({ name, dims, initialiser }: Omit<Parameter, 'tensor'>) {
       // one stream of numbers a tensor, so that its values do not depend on the others
       const random = createRandom(seed, name);
-      for (let left = sizeOf(dims); left > 0; left -= PIECE) {
+      for (let left = elementCount(dims); left > 0; left -= PIECE) {
         signal.throwIfAborted();
         const values = Math.min(left, PIECE);
         yield initialise({ dims: [values], initialiser }, random);
