@@ -249,6 +249,39 @@ const CASES: Record<string, fc.Arbitrary<Case>> = {
     const operands = [floats(random, data), integers(random, axes.slice(0, split), data[0].size)];
     return { label: 'gather', operands, build: ([x, indices]) => p.gather(x, indices) };
   }),
+  dequantize: fc.nat().map((seed) => {
+    const random = createRandom(seed);
+    const bits = random.pick([4, 8] as const);
+    const blockSize = random.pick([16, 32, 64]);
+    const [rows, blocks, others] = [1 + random.integer(6), 1 + random.integer(3), 1 + random.integer(4)];
+    const columns = blocks * blockSize;
+    const bytes = [rows, (columns * bits) / 8];
+    const data = Uint8Array.from({ length: bytes[0] * bytes[1] }, () => random.integer(256));
+    const packed = { axes: bytes.map((size) => ({ size })), value: { dtype: 'uint8', dims: bytes, data }, gradient: false } as const;
+    const scale = fixed(floats(random, [{ size: rows }, { size: blocks }], -0.1, 0.1));
+    const matrix = (inputs: Tensor[]) => p.dequantize(inputs[0], inputs[1], { bits, blockSize });
+    const rest = random.integer(4);
+    if (rest === 0) return { label: 'alone', operands: [packed, scale], build: matrix };
+    if (rest === 1) {
+      const indices = integers(random, [{ size: others, name: 'tokens' }], rows);
+      return { label: 'gather', operands: [packed, scale, indices], build: (inputs) => p.gather(matrix(inputs), inputs[2]) };
+    }
+    // whole numbers, the largest of a block 127: rounding x to 8 bits changes nothing, so that the kernels can be held to float64
+    const x = integers(random, [{ size: others, name: 'batch' }, { size: rest }, { size: columns }], 255);
+    const left = {
+      ...x,
+      value: float32(
+        Float32Array.from(x.value.data as Int32Array, (v, i) => (i % blockSize === 0 ? 127 : v - 127)),
+        x.value.dims,
+      ),
+    };
+    const alpha = random.pick([1, 0.5]);
+    return {
+      label: 'matmul',
+      operands: [packed, scale, left],
+      build: (inputs) => p.matmul(inputs[2], matrix(inputs), { transB: true, alpha }),
+    };
+  }),
   scatterAdd: withShape(1, 4, (axes, random) => {
     const split = 1 + random.integer(axes.length);
     const rows = 1 + random.integer(4);

@@ -3,7 +3,7 @@
 
 import { expandComposites, type Outputs } from '../graph/passes.ts';
 import { type Dims, inputName, type Tensor, type TypedData, topologicalOrder } from '../graph/tensor.ts';
-import type { Engine, Value } from './engine.ts';
+import type { Constant, Engine, Value } from './engine.ts';
 
 /** A value in float64, whatever its dtype. */
 export interface ReferenceValue {
@@ -227,6 +227,16 @@ function evaluate(tensor: Tensor, inputs: ReferenceValue[], bind: (dims: Dims) =
       }
       return result;
     }
+    case 'dequantize': {
+      const [packed, scale] = inputs;
+      const { bits, blockSize } = tensor.attributes as unknown as { bits: 4 | 8; blockSize: number };
+      const result = zeros(bind(tensor.dims));
+      for (let i = 0; i < result.data.length; i++) {
+        const whole = bits === 8 ? packed.data[i] : (packed.data[i >> 1] >> (4 * (i % 2))) & 15;
+        result.data[i] = (whole - 2 ** (bits - 1)) * scale.data[Math.floor(i / blockSize)];
+      }
+      return result;
+    }
     case 'gather': {
       const row = sizeOf(x.dims.slice(1));
       const result = zeros([...y.dims, ...x.dims.slice(1)]);
@@ -338,12 +348,15 @@ export function createReferenceEngine(): Engine {
       const inputNames = topologicalOrder(Object.values(outputs))
         .filter((t) => t.op === 'input')
         .map(inputName);
-      const widen = ({ dims, data }: Value): ReferenceValue => ({ dims: [...dims], data: Float64Array.from(data as Float32Array, Number) });
+      const widen = (value: Constant): ReferenceValue => {
+        if (!('data' in value)) throw new Error('the reference engine takes values in memory only');
+        return { dims: [...value.dims], data: Float64Array.from(value.data as Float32Array, Number) };
+      };
       return {
         inputNames: inputNames.filter((name) => !constants?.has(name)),
         async run(values) {
           const all: Record<string, ReferenceValue> = {};
-          for (const name of inputNames) all[name] = widen(values[name] ?? constants?.get(name));
+          for (const name of inputNames) all[name] = widen(values[name] ?? constants!.get(name)!);
           const results = evaluateReference(outputs, all);
           return Object.fromEntries(
             Object.entries(results).map(([name, { dims, data }]) => [name, narrow(outputs[name].dtype, dims, data)]),

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { float32 } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { createGenerator } from '../generate/generator.ts';
 import { imageProcessorConfig } from '../images/processor.ts';
@@ -60,7 +61,7 @@ beforeAll(async () => {
   const values = new Map(
     llavaParameters(config).map((parameter) => [
       parameter.name,
-      initialise({ ...parameter, initialiser: { kind: 'normal', std: 0.3 } }, createRandom(3, parameter.name)),
+      float32(initialise({ ...parameter, initialiser: { kind: 'normal', std: 0.3 } }, createRandom(3, parameter.name)), parameter.dims),
     ]),
   );
   model = {

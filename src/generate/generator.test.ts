@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { float32, int32, type Program } from '../engine/engine.ts';
+import { float32, float32Values, int32, type Program } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { flattenLeading } from '../graph/primitives.ts';
 import { input } from '../graph/tensor.ts';
@@ -38,9 +38,9 @@ async function toy(config: LlavaConfig, values: ReadonlyMap<string, Float32Array
     imageRows: input('image_rows', 'float32', ['rows', config.text_config.hidden_size]),
   });
   const outputs = { logits: parameters.module('language_model', (p) => logits(p, config.text_config, flattenLeading(lastHidden))) };
-  const constants = new Map(parameters.list().map(({ name, dims }) => [name, float32(values.get(name)!, dims)]));
+  const constants = float32Values(parameters.list(), values);
   const whole = await engine.compile(outputs, { constants });
-  const generator = await createGenerator(engine, config, values);
+  const generator = await createGenerator(engine, config, float32Values(llavaParameters(config), values));
 
   const random = createRandom(3);
   const pixels = () => Float32Array.from({ length: 3 * 24 * 24 }, () => random.normal());

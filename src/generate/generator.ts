@@ -1,7 +1,7 @@
 // Generation with a KV cache. One program serves prefill (empty past) and decoding; rows of a batch may have prompts of different
 // lengths, with or without images: attention is decided by positions alone, so a batch gives what single prompts give.
 
-import { type Engine, float32, int32, type Program, type Value } from '../engine/engine.ts';
+import { type Constant, type Engine, float32, int32, type Program, type Value } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import { flattenLeading, gather } from '../graph/primitives.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
@@ -17,7 +17,7 @@ import {
   visionFeatures,
 } from '../models/llava.ts';
 import { causalBias } from '../models/masks.ts';
-import { Parameters } from '../nn/parameters.ts';
+import { inputNames, Parameters, packedFormats } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
 import { type Sampling, sampleToken } from './sampling.ts';
 
@@ -51,20 +51,23 @@ export interface Generator {
   dispose(): Promise<void>;
 }
 
-/** Compiles encoder, connector and decoder of a model whose parameters are `values`, by Hugging Face name. */
-export async function createGenerator(engine: Engine, config: LlavaConfig, values: ReadonlyMap<string, Float32Array>): Promise<Generator> {
+/**
+ * Compiles encoder, connector and decoder of a model whose parameters are `values`, by Hugging Face name. A packed weight is two values,
+ * named by `packedName` and `scaleName` (nn/parameters.ts).
+ */
+export async function createGenerator(engine: Engine, config: LlavaConfig, values: ReadonlyMap<string, Constant>): Promise<Generator> {
   const size = imageSize(config);
   const tokensPerImage = imageTokenCount(config);
   const width = visionFeatureSize(config);
 
   const compile = (build: (p: Parameters) => Record<string, Tensor>) => {
-    const parameters = new Parameters();
+    const parameters = new Parameters(packedFormats((name) => values.get(name)?.dims));
     const outputs = build(parameters);
-    const constants = new Map<string, Value>();
-    for (const { name, dims } of parameters.list()) {
-      const data = values.get(name);
-      if (!data) throw new Error(`no value for parameter ${name}`);
-      constants.set(name, float32(data, dims));
+    const constants = new Map<string, Constant>();
+    for (const name of parameters.list().flatMap(inputNames)) {
+      const value = values.get(name);
+      if (!value) throw new Error(`no value for parameter ${name}`);
+      constants.set(name, value);
     }
     return engine.compile(outputs, { constants });
   };

@@ -451,3 +451,33 @@ defineOp('rotary', {
  * positions int32 [batch, tokens], tables cos and sin [positions, headDim / 2]. The tables get no gradient.
  */
 export const rotary = (x: Tensor, positions: Tensor, cos: Tensor, sin: Tensor): Tensor => makeNode('rotary', [x, positions, cos, sin]);
+
+// === Packed weights ===
+
+/** How a matrix is stored in whole numbers of few bits: blocks along a row, each with one scale. */
+export interface BlockFormat {
+  bits: 4 | 8;
+  blockSize: number;
+}
+
+defineOp('dequantize', {
+  infer([packed, scale], a) {
+    const { bits, blockSize } = a as unknown as BlockFormat;
+    const [rows, bytes] = packed.dims;
+    const columns = typeof bytes === 'number' ? (bytes * 8) / bits : Number.NaN;
+    if (packed.dtype !== 'uint8' || packed.dims.length !== 2 || !sameDims(scale.dims, [rows, columns / blockSize]))
+      throw new ShapeError('dequantize', `needs uint8 [rows, bytes] and a scale for every ${blockSize} numbers of ${bits} bits`, [
+        packed.dims,
+        scale.dims,
+      ]);
+    return { dtype: scale.dtype, dims: [rows, columns] };
+  },
+  // such weights are run, not trained
+  gradient: () => [undefined, undefined],
+});
+/**
+ * The matrix [rows, columns] whose blocks of `blockSize` columns are scale * (q - 2^(bits - 1)): packed uint8 [rows, columns * bits / 8],
+ * the first of two 4-bit numbers in the low half of its byte; scale [rows, columns / blockSize].
+ */
+export const dequantize = (packed: Tensor, scale: Tensor, { bits, blockSize }: BlockFormat): Tensor =>
+  makeNode('dequantize', [packed, scale], { bits, blockSize });

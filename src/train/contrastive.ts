@@ -11,7 +11,7 @@ import {
 import { type EmojiGlyphs, loadEmojiGlyphs } from '../data/emoji/glyphs.ts';
 import { renderScene, sampleScene } from '../data/emoji/scene.ts';
 import { splitConcepts, trainingArtists } from '../data/emoji/split.ts';
-import { type Engine, float32 } from '../engine/engine.ts';
+import { type Engine, float32Values } from '../engine/engine.ts';
 import type { Scores, TaskScore } from '../evaluate/samples.ts';
 import { wilsonInterval } from '../evaluate/statistics.ts';
 import { matmul } from '../graph/primitives.ts';
@@ -127,7 +127,7 @@ async function zeroShotNames(
   const parameters = new Parameters();
   const regions = regionEmbeds(parameters, config, visionHidden(parameters, config), regionSlots);
   const similarity = matmul(regions, textEmbeds(parameters, config, 'name', 'names'), { transB: true });
-  const constants = new Map(parameters.list().map(({ name, dims }) => [name, float32(values.get(name)!, dims)]));
+  const constants = float32Values(parameters.list(), values);
   const program = await engine.compile({ similarity }, { constants });
   const { concepts, imageSize, patchSize } = options;
   const names = textInputs(

@@ -82,7 +82,7 @@ async function reloaded(task: Task, name: string) {
   const dir = join(folders, name);
   const tensors = new Map(task.parameters.map(({ name, dims }) => [name, { shape: [...dims], data: task.values.get(name)! }]));
   await saveCheckpoint(dir, { ...task.saved, tensors, dtype: 'F32' });
-  const model = await loadModel(dir, engine);
+  const model = await loadModel(dir, { engine });
   const rows = await imageRowsOf(model, picture);
   await model.generator.dispose();
   const checkpoint = await openCheckpoint(dir);

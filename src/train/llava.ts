@@ -7,7 +7,7 @@ import { buildEmojiDataset, type EmojiDataset } from '../data/emoji/build.ts';
 import { encoderFingerprint, openFeatureCache } from '../data/feature-cache.ts';
 import { readLlavaJson } from '../data/llava-json.ts';
 import { packSamples } from '../data/packing.ts';
-import { float32, type Program, type Value } from '../engine/engine.ts';
+import { float32, float32Values, type Program, type Value } from '../engine/engine.ts';
 import { answerQuestions, readQuestions } from '../evaluate/evaluate.ts';
 import { type Sample, type Scores, scoreSamples, writeSamples } from '../evaluate/samples.ts';
 import { createGenerator } from '../generate/generator.ts';
@@ -149,7 +149,7 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
         status.note('encoding pictures with the frozen encoder');
         const parameters = new Parameters();
         const features = visionFeatures(parameters, config, input('pixel_values', 'float32', ['images', 3, size, size]));
-        const constants = new Map(parameters.list().map(({ name, dims }) => [name, float32(values.get(name)!, dims)]));
+        const constants = float32Values(parameters.list(), values);
         program = await engine.compile({ features }, { constants });
       }
       return (await program.run({ pixel_values: await pixelsOf(batch) })).features.data as Float32Array;
@@ -205,9 +205,10 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
 
   let samples: Sample[] = [];
   const evaluation = recipe.evaluate;
+  const parameters = llavaParameters(config).filter(({ name }) => values.has(name));
   return {
     engine,
-    parameters: llavaParameters(config).filter(({ name }) => values.has(name)),
+    parameters,
     values,
     saved: { config, files: model.files },
     stageNames: recipe.stages.map(({ name }) => name),
@@ -215,7 +216,7 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
     prepareStage,
     async evaluate() {
       if (!evaluation || !dataset) return {};
-      const generator = await createGenerator(engine, config, values);
+      const generator = await createGenerator(engine, config, float32Values(parameters, values));
       const folder = findRunFolder(out);
       const trainingAnswers: Record<string, string[]> = {};
       for (const { task, expected } of await readQuestions(dataset.questions, dataset.imageFolder)) {

@@ -13,10 +13,12 @@ import { type ImageProcessorConfig, imageProcessorConfig, processedSize, process
 import { fromHubConfig, isNativeConfig } from '../models/hub-config.ts';
 import { imageSize, type LlavaConfig, llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { prefixTokens, visionPart } from '../models/vision.ts';
-import type { Parameter } from '../nn/parameters.ts';
+import { type Parameter, packedName } from '../nn/parameters.ts';
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import { type Checkpoint, openCheckpoint, readJsonFile } from '../weights/checkpoint.ts';
+import type { Quantisation } from '../weights/quantise.ts';
 import { readTokenizerFiles, type TokenizerFiles } from '../weights/tokenizer-files.ts';
+import { readRunWeights } from './run-weights.ts';
 
 const PROCESSOR_FILE = 'preprocessor_config.json';
 
@@ -72,21 +74,36 @@ export interface LoadedModel {
   processor: ImageProcessorConfig;
 }
 
+export interface LoadOptions {
+  engine?: Engine;
+  /** Runs the model on weights of few bits; `int4` keeps 8 bits for vision tower and connector. */
+  quantise?: Quantisation;
+}
+
 /** Loads the LLaVA in Hugging Face folder `dir`. What is missing, misshapen or contradictory is a UserError that names file and tensor. */
-export function loadModel(dir: string, engine: Engine = createOrtEngine()): Promise<LoadedModel> {
+export function loadModel(dir: string, options: LoadOptions = {}): Promise<LoadedModel> {
   return withCheckpoint(dir, llavaConfigSchema, async (config, checkpoint) => {
     const { tokenizerJson, tokenizerConfig } = await readTokenizerFiles(dir);
     const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig);
     if (tokenizer.imageTokenId !== config.image_token_index)
       throw new UserError(`${dir}: <image> is ${config.image_token_index} in config.json and ${tokenizer.imageTokenId} in the tokenizer`);
     checkVocabulary(tokenizer, config.text_config.vocab_size, dir);
-    const processorFile = join(dir, PROCESSOR_FILE);
-    const processor = checkConfig(imageProcessorConfig, await checkpoint.imageProcessor(), processorFile);
-    const sized = withImageSize(config, processor, processorFile);
-    const values = await readParameters(checkpoint, llavaParameters(sized), undefined, 'warn');
-    const generator = await createGenerator(engine, sized, values);
-    return { config: sized, generator, tokenizer, processor };
+    return { ...(await openGenerator(config, checkpoint, options)), tokenizer };
   });
+}
+
+/** Loads as `loadModel` does, but for the tokenizer: prompts are ids. */
+export function loadGenerator(dir: string, options: LoadOptions = {}): Promise<Omit<LoadedModel, 'tokenizer'>> {
+  return withCheckpoint(dir, llavaConfigSchema, (config, checkpoint) => openGenerator(config, checkpoint, options));
+}
+
+async function openGenerator(config: LlavaConfig, checkpoint: ModelFolder, { engine = createOrtEngine(), quantise }: LoadOptions) {
+  const processorFile = join(checkpoint.dir, PROCESSOR_FILE);
+  const processor = checkConfig(imageProcessorConfig, await checkpoint.imageProcessor(), processorFile);
+  const sized = withImageSize(config, processor, processorFile);
+  const weights = await readRunWeights(checkpoint, llavaParameters(sized), { quantise });
+  const generator = await createGenerator(engine, sized, weights.values).finally(weights.release);
+  return { config: sized, generator, processor };
 }
 
 /**
@@ -147,33 +164,36 @@ export function checkConfig<T extends z.ZodType>(schema: T, value: unknown, file
 
 /**
  * Values of `parameters` from a checkpoint, optional ones where it has them. `rename` gives the name in the checkpoint, where it differs.
- * A missing tensor or another shape is a UserError that names folder and tensor, and so is NaN or infinity; with `warn` these are told on
- * stderr instead, because a model that is only run may not need the value.
+ * A missing tensor or another shape is a UserError that names folder and tensor, and so is NaN or infinity.
  */
 export async function readParameters(
   checkpoint: Checkpoint,
   parameters: readonly Parameter[],
   rename: (name: string) => string = (name) => name,
-  notFinite: 'error' | 'warn' = 'error',
 ): Promise<Map<string, Float32Array>> {
   if (parameters.some(({ name }) => rename(name) === checkpoint.head?.embedding)) await checkpoint.checkHead();
   const values = new Map<string, Float32Array>();
-  const damaged: string[] = [];
   for (const { name, dims, optional } of parameters) {
     if (optional && !checkpoint.has(rename(name))) continue;
-    const shape = checkpoint.shape(rename(name));
-    const stored = checkpoint.storedName(rename(name));
-    if (shape.join() !== dims.join())
-      throw new UserError(`${checkpoint.dir}: ${stored} has shape [${shape.join(', ')}], but config.json asks for [${dims.join(', ')}]`);
+    checkShape(checkpoint, rename(name), dims);
     const data = await checkpoint.float32(rename(name));
-    if (!allFinite(data)) {
-      if (notFinite === 'error') throw new UserError(`${checkpoint.dir}: ${notFiniteText([stored])}`);
-      damaged.push(stored);
-    }
+    if (!allFinite(data)) throw new UserError(`${checkpoint.dir}: ${notFiniteText([checkpoint.storedName(rename(name))])}`);
     values.set(name, data);
   }
-  if (damaged.length > 0) console.error(`warning: ${checkpoint.dir}: ${notFiniteText(damaged)}`);
   return values;
+}
+
+/** UserError, naming folder and tensor, where a tensor is missing or has another shape than `dims`. */
+export function checkShape(checkpoint: Checkpoint, name: string, dims: readonly number[]): void {
+  if (!checkpoint.has(name) && checkpoint.has(packedName(name)))
+    throw new UserError(
+      `${checkpoint.dir}: ${name} is quantised: such a model answers and is scored, but it cannot be trained or converted`,
+    );
+  const shape = checkpoint.shape(name);
+  if (shape.join() !== dims.join())
+    throw new UserError(
+      `${checkpoint.dir}: ${checkpoint.storedName(name)} has shape [${shape.join(', ')}], but config.json asks for [${dims.join(', ')}]`,
+    );
 }
 
 /** What is said of tensors that hold NaN or infinity, by their names in the file. */
@@ -270,6 +290,8 @@ function withTower(checkpoint: Checkpoint, tower: Checkpoint): Checkpoint {
     has: from((owner, name) => owner.has(name)),
     shape: from((owner, name) => owner.shape(name)),
     info: from((owner, name) => owner.info(name)),
+    place: from((owner, name) => owner.place(name)),
+    bytes: from((owner, name) => owner.bytes(name)),
     storedName: from((owner, name) => owner.storedName(name)),
     float32: from((owner, name) => owner.float32(name)),
     float32Pieces: from((owner, name) => owner.float32Pieces(name)),

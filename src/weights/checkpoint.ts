@@ -29,6 +29,10 @@ export interface Checkpoint {
   has(name: string): boolean;
   shape(name: string): number[];
   info(name: string): TensorInfo;
+  /** The file that holds a tensor, and where in it its bytes begin. */
+  place(name: string): { path: string; offset: number };
+  /** One tensor's bytes as they are stored. */
+  bytes(name: string): Promise<Uint8Array>;
   /** What the files call a tensor. */
   storedName(name: string): string;
   /** One tensor's values as float32, whatever float type it is stored in; row-major. */
@@ -166,6 +170,11 @@ export async function openCheckpoint(dir: string): Promise<Checkpoint> {
     has: (name) => stored.has(name),
     shape: (name) => info(name).shape,
     info,
+    place: (name) => {
+      const file = home.get(storedName(name))!;
+      return { path: file.path, offset: file.offset(storedName(name)) };
+    },
+    bytes: async (name) => (await home.get(storedName(name))!.read(storedName(name))).data,
     storedName,
     float32: async (name) => {
       const inFile = storedName(name);
@@ -212,6 +221,8 @@ export interface CheckpointContents {
   /** By Hugging Face name; row-major. Values that need not lie in memory as a whole are asked for piece by piece when their turn comes. */
   tensors: ReadonlyMap<string, { shape: number[]; data: Float32Array | (() => Iterable<Float32Array> | AsyncIterable<Float32Array>) }>;
   dtype: 'F32' | 'F16' | 'BF16';
+  /** Further tensors, written as they are: those of packed weights. */
+  packed?: ReadonlyMap<string, TensorSource>;
   /** Bytes of tensors in a file of weights; what is more goes into shards. One tensor is never divided. By default there is one file. */
   maxShardSize?: number;
   /** Further files of the folder (tokenizer.json, optimiser state ...) by plain file name. */
@@ -305,7 +316,7 @@ export async function recoverCheckpoint(dir: string): Promise<void> {
  */
 export async function saveCheckpoint(
   dir: string,
-  { config, tensors, dtype, maxShardSize = Number.POSITIVE_INFINITY, files = {}, tensorFiles = {} }: CheckpointContents,
+  { config, tensors, dtype, packed = new Map(), maxShardSize = Number.POSITIVE_INFINITY, files = {}, tensorFiles = {} }: CheckpointContents,
 ): Promise<void> {
   for (const name of [...Object.keys(files), ...Object.keys(tensorFiles)]) {
     if (name !== basename(name) || name === '..' || name === 'config.json' || weightFile.test(name)) {
@@ -315,6 +326,7 @@ export async function saveCheckpoint(
   const sources = new Map<string, TensorSource>();
   for (const [name, { shape, data }] of tensors)
     sources.set(name, { dtype, shape, data: () => bytePieces(data instanceof Float32Array ? [data] : data(), dtype) });
+  for (const [name, source] of packed) sources.set(name, source);
   const incomplete = `${dir}.incomplete`;
   const replaced = `${dir}.replaced`;
   await rm(incomplete, { recursive: true, force: true });

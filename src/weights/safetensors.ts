@@ -35,6 +35,8 @@ export interface SafetensorsFile {
   metadata: Record<string, string>;
   /** Dtype and shape of a tensor; UserError if the file has none of that name. */
   info(name: string): TensorInfo;
+  /** Where a tensor's bytes begin in the file. */
+  offset(name: string): number;
   /** Reads one tensor's bytes into a buffer of its own. */
   read(name: string): Promise<StoredTensor>;
   /** One tensor's bytes in order, piece by piece; a piece holds whole elements and at most `pieceBytes`. */
@@ -232,6 +234,7 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
       names: entries.map((entry) => entry.name),
       metadata,
       info: (name) => ({ dtype: find(name).dtype, shape: [...find(name).shape] }),
+      offset: (name) => dataStart + find(name).begin,
       read: async (name) => {
         const { dtype, shape, begin, end } = find(name);
         const data = await readRange(handle, path, `tensor ${JSON.stringify(name)}`, dataStart + begin, end - begin);

@@ -44,16 +44,19 @@ function glossSample(random: Random, { glosses, tokenizer }: TextOptions, id: st
 }
 
 /** Largest share of a grid's patches of drawings that say a wrong name. */
-const gridNoise = 0.4;
+const gridNoise = 0.5;
 
 /**
  * The scene as a grid of words, one token a patch, where the image will stand: each patch of a drawing says some token of its name, the
  * others say "nothing". What a connector must learn of a patch is then one vector that does not depend on its neighbours. Some patches
- * are wrong, a share that differs from scene to scene: an encoder's are too, and all patches of a drawing must be weighed together.
+ * are wrong, a share that differs from scene to scene: an encoder's are too, and all patches of a drawing must be weighed together. Every
+ * other wrong patch of a drawing says a part of the same wrong name, as an encoder's errors agree where a drawing looks like something else.
  */
 function sceneInGrid(random: Random, { glyphs: placed }: Scene, { glyphs, tokenizer, gridSide, concepts }: TextOptions): number[] {
   const noise = random.uniform() * gridNoise;
   const nothing = tokenizer.encode('nothing');
+  const anyName = () => tokenizer.encode(glyphs.concepts[random.pick(concepts)].name);
+  const mistaken = places.map(anyName);
   const cells = places.map((_, cell) => {
     const glyph = placed.find((candidate) => candidate.cell === cell);
     return glyph ? tokenizer.encode(glyphs.concepts[glyph.concept].name) : nothing;
@@ -61,9 +64,9 @@ function sceneInGrid(random: Random, { glyphs: placed }: Scene, { glyphs, tokeni
   return Array.from({ length: gridSide * gridSide }, (_, patch) => {
     const down = Math.floor(patch / gridSide) >= gridSide / 2;
     const right = patch % gridSide >= gridSide / 2;
-    const cell = cells[(down ? 2 : 0) + (right ? 1 : 0)];
-    const wrong = cell !== nothing && random.uniform() < noise;
-    return random.pick(wrong ? tokenizer.encode(glyphs.concepts[random.pick(concepts)].name) : cell);
+    const cell = (down ? 2 : 0) + (right ? 1 : 0);
+    if (cells[cell] === nothing || random.uniform() >= noise) return random.pick(cells[cell]);
+    return random.pick(random.uniform() < 0.5 ? mistaken[cell] : anyName());
   });
 }
 

@@ -1,0 +1,208 @@
+// The weights of a model that is only run, as constants of a program: as stored or in float32, or packed to few bits, in memory where they
+// are small and in files where they are large. A large file of float32 is used where it lies; what must be converted goes through a
+// scratch file, a few million values at a time, so that no second copy of the model is ever in memory.
+
+import { type FileHandle, mkdtemp, open, rm, statfs } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Constant, float32, type StoredValue } from '../engine/engine.ts';
+import { UserError } from '../errors.ts';
+import { type Parameter, packedFormats, packedName, scaleName } from '../nn/parameters.ts';
+import type { Checkpoint } from '../weights/checkpoint.ts';
+import { storedToFloat32 } from '../weights/checkpoint.ts';
+import { type BlockFormat, plannedFormat, type Quantisation, quantiseRows } from '../weights/quantise.ts';
+import { elementCount } from '../weights/safetensors.ts';
+import { allFinite, checkShape, notFiniteText } from './pretrained.ts';
+
+export interface RunWeights {
+  /** By the name of the input; a packed parameter has two (nn/parameters.ts). */
+  values: Map<string, Constant>;
+  /** Removes the scratch file. Call it when every program that uses the values is compiled. */
+  release(): Promise<void>;
+}
+
+export interface RunWeightsOptions {
+  /** Packs matrices that are not packed yet. */
+  quantise?: Quantisation;
+  /** Weights of more bytes than this, as they are run, stay in files. */
+  memoryLimit?: number;
+}
+
+const DEFAULT_MEMORY_LIMIT = 2 ** 28;
+/** Of each tensor in the scratch file. */
+const ALIGNMENT = 64;
+
+interface Planned extends Pick<Parameter, 'name' | 'dims'> {
+  /** Packed already in the checkpoint. */
+  stored?: BlockFormat;
+  /** To be packed now. */
+  quantised?: BlockFormat;
+}
+
+function packedBytes(count: number, { bits, blockSize }: BlockFormat): number {
+  return (count * bits) / 8 + (4 * count) / blockSize;
+}
+
+function runBytes({ dims, stored, quantised }: Planned): number {
+  const format = stored ?? quantised;
+  return format ? packedBytes(elementCount(dims), format) : 4 * elementCount(dims);
+}
+
+/**
+ * The weights of `parameters` from a checkpoint, optional ones where it has them. A missing tensor or another shape is a UserError that
+ * names folder and tensor; NaN and infinity are told on stderr. Throws UserError when the disk has no room for the scratch file.
+ */
+export async function readRunWeights(
+  checkpoint: Checkpoint,
+  parameters: readonly Parameter[],
+  { quantise, memoryLimit = DEFAULT_MEMORY_LIMIT }: RunWeightsOptions = {},
+): Promise<RunWeights> {
+  const storedFormat = packedFormats((name) => (checkpoint.has(name) ? checkpoint.shape(name) : undefined));
+  const plan = parameters.flatMap(({ name, dims, optional }): Planned[] => {
+    const stored = storedFormat(name, dims);
+    if (stored) return [{ name, dims, stored }];
+    if (optional && !checkpoint.has(name)) return [];
+    checkShape(checkpoint, name, dims);
+    return [{ name, dims, quantised: quantise && plannedFormat(name, dims, quantise) }];
+  });
+  if (plan.some(({ name }) => name === checkpoint.head?.embedding)) await checkpoint.checkHead();
+
+  const inFiles = plan.reduce((sum, planned) => sum + runBytes(planned), 0) > memoryLimit;
+  const isUsable = (name: string) => inFiles && checkpoint.info(name).dtype === 'F32' && checkpoint.place(name).offset % 4 === 0;
+  const scratchBytes = plan
+    .filter(({ name, stored }) => inFiles && !stored && !isUsable(name))
+    .reduce((sum, planned) => sum + runBytes(planned) + 3 * ALIGNMENT, 0);
+  const scratch = scratchBytes > 0 ? await createScratch(scratchBytes) : undefined;
+  const values = new Map<string, Constant>();
+  const damaged: string[] = [];
+  try {
+    for (const { name, dims, stored, quantised } of plan) {
+      let finite = true;
+      const checked = async function* () {
+        for await (const piece of checkpoint.float32Pieces(name)) {
+          finite &&= allFinite(piece);
+          yield piece;
+        }
+      };
+      if (stored) {
+        for (const [part, dtype] of [
+          [packedName(name), 'uint8'],
+          [scaleName(name), 'float32'],
+        ] as const)
+          values.set(part, await storedConstant(checkpoint, part, dtype, inFiles));
+        finite = allFinite(await checkpoint.float32(scaleName(name)));
+      } else if (quantised) {
+        const [rows, columns] = dims;
+        const packed = await joinPieces(scratch, [rows, (columns * quantised.bits) / 8], 'uint8');
+        const scale = await joinPieces(undefined, [rows, columns / quantised.blockSize], 'float32');
+        for await (const piece of checked()) {
+          const pieces = quantiseRows(piece, quantised);
+          await packed.add(pieces.packed);
+          await scale.add(pieces.scale);
+        }
+        values.set(packedName(name), packed.value);
+        values.set(scaleName(name), await moveTo(scratch, scale.value));
+      } else if (isUsable(name)) {
+        for await (const _ of checked());
+        values.set(name, { dtype: 'float32', dims, ...checkpoint.place(name) });
+      } else {
+        const joined = await joinPieces(scratch, dims, 'float32');
+        for await (const piece of checked()) await joined.add(piece);
+        values.set(name, joined.value);
+      }
+      if (!finite) damaged.push(checkpoint.has(name) ? checkpoint.storedName(name) : checkpoint.storedName(scaleName(name)));
+    }
+    await scratch?.close();
+  } catch (error) {
+    await scratch?.remove();
+    throw error;
+  }
+  if (damaged.length > 0) console.error(`warning: ${checkpoint.dir}: ${notFiniteText(damaged)}`);
+  return { values, release: async () => scratch?.remove() };
+}
+
+async function storedConstant(checkpoint: Checkpoint, name: string, dtype: 'uint8' | 'float32', inFiles: boolean): Promise<Constant> {
+  const { shape, dtype: storedAs } = checkpoint.info(name);
+  const wanted = dtype === 'uint8' ? 'U8' : 'F32';
+  if (storedAs !== wanted)
+    throw new UserError(`${checkpoint.dir}: ${checkpoint.storedName(name)} is stored as ${storedAs}, not as ${wanted}`);
+  const place = checkpoint.place(name);
+  if (inFiles && (dtype === 'uint8' || place.offset % 4 === 0)) return { dtype, dims: shape, ...place };
+  const data = await checkpoint.bytes(name);
+  return { dtype, dims: shape, data: dtype === 'uint8' ? data : storedToFloat32({ dtype: 'F32', data }, name) };
+}
+
+type Numbers = Uint8Array | Float32Array;
+
+/** Pieces of one tensor, joined in memory or in the scratch file. */
+async function joinPieces(scratch: Scratch | undefined, dims: readonly number[], dtype: 'uint8' | 'float32') {
+  if (scratch) {
+    const offset = await scratch.align();
+    return { value: { dtype, dims, path: scratch.path, offset } satisfies StoredValue, add: (piece: Numbers) => scratch.append(piece) };
+  }
+  const data = dtype === 'uint8' ? new Uint8Array(elementCount(dims)) : new Float32Array(elementCount(dims));
+  let filled = 0;
+  return {
+    value: dtype === 'uint8' ? ({ dtype, dims, data } as const) : float32(data as Float32Array, dims),
+    add: async (piece: Numbers) => {
+      data.set(piece, filled);
+      filled += piece.length;
+    },
+  };
+}
+
+async function moveTo(scratch: Scratch | undefined, value: Constant): Promise<Constant> {
+  if (!scratch || !('data' in value)) return value;
+  const offset = await scratch.align();
+  await scratch.append(value.data as Numbers);
+  return { dtype: value.dtype, dims: value.dims, path: scratch.path, offset };
+}
+
+interface Scratch {
+  path: string;
+  /** Fills up to the next aligned place, and says where it is. */
+  align(): Promise<number>;
+  append(piece: Numbers): Promise<void>;
+  close(): Promise<void>;
+  remove(): Promise<void>;
+}
+
+/** A file for weights that are converted on loading, in the system's folder for such (TMPDIR). */
+async function createScratch(bytes: number): Promise<Scratch> {
+  const { bavail, bsize, blocks } = await statfs(tmpdir());
+  const where = `${tmpdir()}: the weights are converted through a file there, of ${(bytes / 1e9).toFixed(1)} GB`;
+  const advice = 'set TMPDIR to a folder on a larger disk, or write the converted weights once with llava-gemma convert';
+  if (blocks > 0 && bavail * bsize < bytes)
+    throw new UserError(`${where}, and ${((bavail * bsize) / 1e9).toFixed(1)} GB are free: ${advice}`);
+  const folder = await mkdtemp(join(tmpdir(), 'llava-gemma-'));
+  const path = join(folder, 'weights.bin');
+  const handle: FileHandle = await open(path, 'w');
+  let position = 0;
+  let isOpen = true;
+  const removeNow = () => rm(folder, { recursive: true, force: true }).catch(() => {});
+  const write = async (data: Uint8Array) => {
+    try {
+      for (let done = 0; done < data.length; ) done += (await handle.write(data, done, data.length - done)).bytesWritten;
+    } catch (error) {
+      throw new UserError(`${where}, and it cannot be written (${(error as Error).message}): ${advice}`);
+    }
+    position += data.length;
+  };
+  const close = async () => {
+    if (isOpen) await handle.close();
+    isOpen = false;
+  };
+  return {
+    path,
+    async align() {
+      await write(new Uint8Array((ALIGNMENT - (position % ALIGNMENT)) % ALIGNMENT));
+      return position;
+    },
+    append: (piece) => write(new Uint8Array(piece.buffer, piece.byteOffset, piece.byteLength)),
+    close,
+    async remove() {
+      await close();
+      await removeNow();
+    },
+  };
+}

@@ -1,0 +1,86 @@
+// Weight-only quantisation to whole numbers of 4 or 8 bits with one scale a block, symmetric about zero. At 4 bits it is llama.cpp's Q4_0
+// (ggml-quants.c, quantize_row_q4_0_ref) but for the order of the halves and the scale, which stays float32; at 8 bits, the same rule.
+
+/** Bits of a number, and how many of a row share a scale. */
+export interface BlockFormat {
+  bits: 4 | 8;
+  blockSize: number;
+}
+
+/** The numbers of whole rows, and a scale for each block. */
+export interface PackedRows {
+  /** [values * bits / 8]; the first of two 4-bit numbers in the low half of its byte. */
+  packed: Uint8Array;
+  /** [values / blockSize]. */
+  scale: Float32Array;
+}
+
+/**
+ * Quantises rows whose length is a multiple of `blockSize`. In each block, the value that is largest without its sign becomes
+ * -2^(bits - 1), so that all numbers are used; the others are rounded to the nearest. A block with NaN or infinity becomes NaN: its scale is.
+ */
+export function quantiseRows(values: Float32Array, { bits, blockSize }: BlockFormat): PackedRows {
+  if (values.length % blockSize !== 0) throw new Error(`${values.length} values are no whole blocks of ${blockSize}`);
+  const blocks = values.length / blockSize;
+  const packed = new Uint8Array((values.length * bits) / 8);
+  const scale = new Float32Array(blocks);
+  const zero = 2 ** (bits - 1);
+  const top = 2 * zero - 1;
+  const whole = new Uint8Array(blockSize);
+  for (let block = 0; block < blocks; block++) {
+    const start = block * blockSize;
+    let extreme = 0;
+    let size = 0;
+    let sum = 0;
+    for (let i = start; i < start + blockSize; i++) {
+      const value = values[i];
+      sum += value * 0;
+      const absolute = Math.abs(value);
+      if (absolute > size) {
+        size = absolute;
+        extreme = value;
+      }
+    }
+    const step = Math.fround(extreme / -zero);
+    scale[block] = sum === 0 ? step : Number.NaN;
+    const inverse = step === 0 ? 0 : 1 / step;
+    for (let i = 0; i < blockSize; i++) {
+      const rounded = (values[start + i] * inverse + zero + 0.5) | 0;
+      whole[i] = Math.max(0, Math.min(top, rounded));
+    }
+    if (bits === 8) packed.set(whole, start);
+    else for (let i = 0, at = start / 2; i < blockSize; i += 2, at++) packed[at] = whole[i] | (whole[i + 1] << 4);
+  }
+  return { packed, scale };
+}
+
+/** The values that packed rows stand for. */
+export function dequantiseRows({ packed, scale }: PackedRows, { bits, blockSize }: BlockFormat): Float32Array {
+  const values = new Float32Array((packed.length * 8) / bits);
+  const zero = 2 ** (bits - 1);
+  for (let i = 0; i < values.length; i++) {
+    const whole = bits === 8 ? packed[i] : (packed[i >> 1] >> (4 * (i & 1))) & 15;
+    values[i] = (whole - zero) * scale[(i / blockSize) | 0];
+  }
+  return values;
+}
+
+/** `--quantize`: bits of the language model's weights. */
+export const quantisations = ['int4', 'int8'] as const;
+export type Quantisation = (typeof quantisations)[number];
+
+/** Tables of positions are added to whole rows, not multiplied: they are small, and stay as they are. */
+const kept = /position_embedding/;
+
+/**
+ * How `quantisation` stores a parameter, or undefined where it leaves it alone: matrices are packed - the embedding, once for both of its
+ * uses, among them -, norms, biases, positions and convolutions are not. Of `int4`, vision tower and connector get 8 bits: they are a tenth
+ * of the weights, and what they lose is lost to every answer.
+ */
+export function plannedFormat(name: string, dims: readonly number[], quantisation: Quantisation): BlockFormat | undefined {
+  if (dims.length !== 2 || !name.endsWith('.weight') || kept.test(name)) return undefined;
+  const blockSize = [64, 32, 16].find((size) => dims[1] % size === 0);
+  if (blockSize === undefined) return undefined;
+  const sees = /^(vision_tower|vision_model|multi_modal_projector)\./.test(name);
+  return { bits: quantisation === 'int8' || sees ? 8 : 4, blockSize };
+}
