@@ -16,13 +16,11 @@ import {
   visionFeatureSize,
   visionFeatures,
 } from '../models/llava.ts';
-import { causalBias } from '../models/masks.ts';
-import { Parameters } from '../nn/parameters.ts';
+import { causalBias, HIDDEN_POSITION } from '../models/masks.ts';
+import type { Parameters } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
+import { compileGraph, modelGraph } from './model-graph.ts';
 import { type Sampling, sampleToken } from './sampling.ts';
-
-/** A position no query reaches: hides padding. */
-const HIDDEN_POSITION = 1 << 30;
 
 export interface Prompt {
   inputIds: readonly number[];
@@ -57,17 +55,7 @@ export async function createGenerator(engine: Engine, config: LlavaConfig, value
   const tokensPerImage = imageTokenCount(config);
   const width = visionFeatureSize(config);
 
-  const compile = (build: (p: Parameters) => Record<string, Tensor>) => {
-    const parameters = new Parameters();
-    const outputs = build(parameters);
-    const constants = new Map<string, Value>();
-    for (const { name, dims } of parameters.list()) {
-      const data = values.get(name);
-      if (!data) throw new Error(`no value for parameter ${name}`);
-      constants.set(name, float32(data, dims));
-    }
-    return engine.compile(outputs, { constants });
-  };
+  const compile = (build: (p: Parameters) => Record<string, Tensor>) => compileGraph(engine, modelGraph(build), values);
   const encoder = await compile((p) => ({
     features: visionFeatures(p, config, input('pixel_values', 'float32', ['images', 3, size, size])),
   }));
