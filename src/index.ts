@@ -11,6 +11,7 @@ export { createReferenceEngine } from './engine/reference.ts';
 export { UserError } from './errors.ts';
 export { answerQuestions, readQuestions } from './evaluate/evaluate.ts';
 export { scoreSamples } from './evaluate/samples.ts';
+export { type ForwardInputs, type ForwardModel, type ForwardOptions, type ForwardOutput, forward } from './generate/forward.ts';
 export { createGenerator, type Generator } from './generate/generator.ts';
 export * as composites from './graph/composites.ts';
 export { grad } from './graph/grad.ts';
@@ -22,7 +23,7 @@ export { llavaConfigSchema, llavaParameters, llavaText, projectFeatures, visionF
 export { visionConfigSchema, visionHiddenStates } from './models/vision.ts';
 export { Parameters } from './nn/parameters.ts';
 export { createTokenizer } from './text/tokenizer.ts';
-export { imageRowsOf, loadModel } from './train/pretrained.ts';
+export { forwardModelOf, imageRowsOf, loadModel, openModel, readParameters } from './train/pretrained.ts';
 export { loadRecipe, parseRecipe } from './train/recipe.ts';
 export { train } from './train/train.ts';
 export { openCheckpoint, saveCheckpoint } from './weights/checkpoint.ts';
