@@ -4,13 +4,14 @@
 export { buildEmojiDataset } from './data/emoji/build.ts';
 export { loadEmojiGlyphs } from './data/emoji/glyphs.ts';
 export { readLlavaJson } from './data/llava-json.ts';
-export type { Engine, Program, Value } from './engine/engine.ts';
-export { float32, int32 } from './engine/engine.ts';
+export type { Constant, Engine, Program, StoredValue, Value } from './engine/engine.ts';
+export { float32, float32Values, int32 } from './engine/engine.ts';
 export { createOrtEngine } from './engine/ort.ts';
 export { createReferenceEngine } from './engine/reference.ts';
 export { UserError } from './errors.ts';
 export { answerQuestions, readQuestions } from './evaluate/evaluate.ts';
 export { scoreSamples } from './evaluate/samples.ts';
+export { type ForwardInputs, type ForwardModel, type ForwardOptions, type ForwardOutput, forward } from './generate/forward.ts';
 export { createGenerator, type Generator } from './generate/generator.ts';
 export * as composites from './graph/composites.ts';
 export { grad } from './graph/grad.ts';
@@ -22,8 +23,9 @@ export { llavaConfigSchema, llavaParameters, llavaText, projectFeatures, visionF
 export { visionConfigSchema, visionHiddenStates } from './models/vision.ts';
 export { Parameters } from './nn/parameters.ts';
 export { createTokenizer } from './text/tokenizer.ts';
-export { imageRowsOf, loadModel } from './train/pretrained.ts';
+export { forwardModelOf, imageRowsOf, loadGenerator, loadModel, openModel, readParameters } from './train/pretrained.ts';
 export { loadRecipe, parseRecipe } from './train/recipe.ts';
+export { packedFormatsOf, readRunWeights } from './train/run-weights.ts';
 export { train } from './train/train.ts';
 export { openCheckpoint, saveCheckpoint } from './weights/checkpoint.ts';
 export { openSafetensors, writeSafetensors } from './weights/safetensors.ts';

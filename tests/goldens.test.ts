@@ -15,7 +15,7 @@ import { clipConfigSchema, clipImageEmbeds, clipLogitScale, clipTextEmbeds, clip
 import { dinov2Norm } from '../src/models/dinov2.ts';
 import { embedTokens, languageConfigSchema, languageModel, logits } from '../src/models/language.ts';
 import { llavaConfigSchema, llavaText, projectFeatures, visionFeatures } from '../src/models/llava.ts';
-import { causalBias } from '../src/models/masks.ts';
+import { causalBias, HIDDEN_POSITION } from '../src/models/masks.ts';
 import { siglipPool } from '../src/models/siglip.ts';
 import { type VisionConfig, visionConfigSchema, visionHiddenStates } from '../src/models/vision.ts';
 import { type Parameter, Parameters } from '../src/nn/parameters.ts';
@@ -144,8 +144,6 @@ function expectGradients(label: string, actual: Tensors, expected: Tensors, cove
 }
 
 // === Inputs ===
-
-const HIDDEN_POSITION = 1 << 30;
 
 /** Positions that count from 0 in every row, and keys that padding hides, as transformers treats right-padded rows. */
 function positionsOf(mask: Value): Tensors {

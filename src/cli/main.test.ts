@@ -40,11 +40,11 @@ const scratch = () => mkdtempSync(join(tmpdir(), 'cli-'));
 describe('help', () => {
   it('is what one gets without a command', async () => {
     expect(await cli()).toBe(0);
-    for (const command of ['demo', 'train', 'eval', 'chat', 'data', 'convert', 'info', 'init'])
+    for (const command of ['demo', 'train', 'eval', 'chat', 'data', 'convert', 'info', 'init', 'forward'])
       expect(stdout).toMatch(new RegExp(`^ {2}${command} `, 'm'));
   });
 
-  it.each(['demo', 'train', 'eval', 'chat', 'data', 'convert', 'info', 'init'])('of %s', async (command) => {
+  it.each(['demo', 'train', 'eval', 'chat', 'data', 'convert', 'info', 'init', 'forward'])('of %s', async (command) => {
     expect(await cli(command, '--help')).toBe(0);
     expect(stdout).toContain(`Usage: llava-gemma ${command}`);
   });
@@ -79,6 +79,7 @@ describe('wrong command lines', () => {
     [['data', '--out', 'x', '--held-out-artist', 'rembrandt'], 'error: --held-out-artist rembrandt: the artists are'],
     [['init', 'llava-gemma-tiny'], "required option '-o, --out <folder>' not specified"],
     [['info', 'recipes'], 'config.json: no such file'],
+    [['forward', '--model', 'recipes', '--inputs', 'x'], "required option '-o, --output <file>' not specified"],
     [['convert', 'recipes', 'x', '--max-shard-size', 'much'], 'It must be a size such as 5GB or 500MB'],
   ])('%j', async (words, message) => {
     expect(await cli(...words)).toBe(1);

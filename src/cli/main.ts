@@ -7,6 +7,7 @@ import * as convert from './convert.ts';
 import * as data from './data.ts';
 import * as demo from './demo.ts';
 import * as evaluate from './eval.ts';
+import * as forward from './forward.ts';
 import * as info from './info.ts';
 import * as init from './init.ts';
 import { InterruptedError } from './interrupt.ts';
@@ -31,7 +32,7 @@ export function createProgram(): Command {
     .helpCommand(false)
     .addHelpText('after', examples)
     .showHelpAfterError('(--help lists commands and options)');
-  for (const command of [demo, train, evaluate, chat, data, convert, info, init]) command.register(program);
+  for (const command of [demo, train, evaluate, chat, data, convert, info, init, forward]) command.register(program);
   // Commander ends the process by itself; what it would have said comes out as an error with an exit code instead.
   for (const command of [program, ...program.commands]) command.exitOverride();
   return program;

@@ -45,6 +45,10 @@ export const maxShardSizeOption = () =>
     .argParser(parseSize)
     .default(parseSize('5GB'), '5GB');
 
+/** Of every command that runs a model. */
+export const quantizeOption = () =>
+  new Option('-q, --quantize <type>', 'run the model on weights of 4 or 8 bits').choices(['int4', 'int8']);
+
 const DTYPES = { float32: 'F32', float16: 'F16', bfloat16: 'BF16' } as const;
 
 /** The float type that `--dtype` names, as safetensors files call it. */

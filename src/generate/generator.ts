@@ -16,13 +16,11 @@ import {
   visionFeatureSize,
   visionFeatures,
 } from '../models/llava.ts';
-import { causalBias } from '../models/masks.ts';
-import { inputNames, Parameters, packedFormats } from '../nn/parameters.ts';
+import { causalBias, HIDDEN_POSITION } from '../models/masks.ts';
+import { type Parameters, packedFormats } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
+import { compileGraph, modelGraph } from './model-graph.ts';
 import { type Sampling, sampleToken } from './sampling.ts';
-
-/** A position no query reaches: hides padding. */
-const HIDDEN_POSITION = 1 << 30;
 
 export interface Prompt {
   inputIds: readonly number[];
@@ -60,17 +58,8 @@ export async function createGenerator(engine: Engine, config: LlavaConfig, value
   const tokensPerImage = imageTokenCount(config);
   const width = visionFeatureSize(config);
 
-  const compile = (build: (p: Parameters) => Record<string, Tensor>) => {
-    const parameters = new Parameters(packedFormats((name) => values.get(name)?.dims));
-    const outputs = build(parameters);
-    const constants = new Map<string, Constant>();
-    for (const name of parameters.list().flatMap(inputNames)) {
-      const value = values.get(name);
-      if (!value) throw new Error(`no value for parameter ${name}`);
-      constants.set(name, value);
-    }
-    return engine.compile(outputs, { constants });
-  };
+  const packed = packedFormats((name) => values.get(name)?.dims);
+  const compile = (build: (p: Parameters) => Record<string, Tensor>) => compileGraph(engine, modelGraph(build, packed), values);
   const encoder = await compile((p) => ({
     features: visionFeatures(p, config, input('pixel_values', 'float32', ['images', 3, size, size])),
   }));

@@ -57,7 +57,7 @@ export function llavaParameters(config: LlavaConfig): Parameter[] {
 }
 
 /** Side in pixels of the pictures that the encoder is shown. UserError where the config wants another one than the encoder can take. */
-export function imageSize({ image_size, vision_config: vision }: LlavaConfig): number {
+export function imageSize({ image_size, vision_config: vision }: Pick<LlavaConfig, 'image_size' | 'vision_config'>): number {
   const size = image_size ?? vision.image_size;
   if (size !== vision.image_size && !takesAnySize(vision))
     throw new UserError(
@@ -96,14 +96,31 @@ export function visionFeatures(p: Parameters, config: LlavaConfig, pixelValues: 
   return rows.length === 1 ? rows[0] : concat(rows, 2);
 }
 
-/** Encoder features [images, imageTokens, width] -> rows for the language model [images * imageTokens, hidden], scaled if the config says so. */
+/** What image features are multiplied by on their way into the language model. */
+function imageScale({ scale_image_features, text_config }: LlavaConfig): number {
+  return scale_image_features ? Math.sqrt(text_config.hidden_size) : 1;
+}
+
+/**
+ * Encoder features [images, imageTokens, width] -> what the connector makes of them, [images * imageTokens, hidden], not scaled whatever the
+ * config says: `get_image_features` of transformers.
+ */
+export function imageFeatures(p: Parameters, config: LlavaConfig, features: Tensor): Tensor {
+  return p.module('multi_modal_projector', (p) => {
+    const { mm_projector_type: type, projector_hidden_act: activation, text_config: text } = config;
+    return connector(p, type, activation, flattenLeading(features), text.hidden_size, imageScale(config));
+  });
+}
+
+/** Image features [rows, hidden] as rows for the language model: scaled if the config says so. */
+export function scaleImageFeatures(config: LlavaConfig, features: Tensor): Tensor {
+  const scale = imageScale(config);
+  return scale === 1 ? features : mul(features, scale);
+}
+
+/** Encoder features [images, imageTokens, width] -> rows for the language model [images * imageTokens, hidden]. */
 export function projectFeatures(p: Parameters, config: LlavaConfig, features: Tensor): Tensor {
-  const hidden = config.text_config.hidden_size;
-  const scale = config.scale_image_features ? Math.sqrt(hidden) : 1;
-  const rows = p.module('multi_modal_projector', (p) =>
-    connector(p, config.mm_projector_type, config.projector_hidden_act, flattenLeading(features), hidden, scale),
-  );
-  return scale === 1 ? rows : mul(rows, scale);
+  return scaleImageFeatures(config, imageFeatures(p, config, features));
 }
 
 export interface LlavaTextInputs extends Omit<LanguageInputs, 'inputsEmbeds'> {

@@ -5,6 +5,9 @@ import { maskBias } from '../graph/composites.ts';
 import { add, equal, greater, lessOrEqual, logicalAnd, logicalOr, reshape } from '../graph/primitives.ts';
 import { constant, type Tensor } from '../graph/tensor.ts';
 
+/** The position of a key that no query may see: padding stands where none reaches. */
+export const HIDDEN_POSITION = 1 << 30;
+
 /**
  * Bias of a layer's scores, which broadcasts to [batch, heads, tokens, past + tokens]: 0 keeps, -1e9 hides. With a window, a query sees
  * that many positions, its own included; without, all earlier ones. Layers that ask for the same window get the same tensor.

@@ -10,9 +10,12 @@ import { siglipPool, siglipVision, siglipVisionConfigSchema } from './siglip.ts'
 
 const families = [clipVisionConfigSchema, siglipVisionConfigSchema, dinov2ConfigSchema] as const;
 
+/** `model_type` of each family. */
+export const VISION_MODEL_TYPES = ['clip_vision_model', 'siglip_vision_model', 'dinov2'] as const;
+
 /** Hugging Face config.json of a vision encoder; without a model_type, of a CLIP. */
 export const visionConfigSchema = z.discriminatedUnion('model_type', families, {
-  error: ({ code }) => (code === 'invalid_union' ? 'must be one of clip_vision_model, siglip_vision_model, dinov2' : undefined),
+  error: ({ code }) => (code === 'invalid_union' ? `must be one of ${VISION_MODEL_TYPES.join(', ')}` : undefined),
 });
 export type VisionConfig = z.infer<typeof visionConfigSchema>;
 

@@ -7,12 +7,14 @@ import type { z } from 'zod';
 import type { Engine } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { UserError } from '../errors.ts';
+import type { ForwardModel } from '../generate/forward.ts';
 import { createGenerator, type Generator } from '../generate/generator.ts';
 import { decodeImage } from '../images/decode.ts';
 import { type ImageProcessorConfig, imageProcessorConfig, processedSize, processImage } from '../images/processor.ts';
 import { fromHubConfig, isNativeConfig } from '../models/hub-config.ts';
+import { LANGUAGE_ARCHITECTURES, languageConfigSchema } from '../models/language.ts';
 import { imageSize, type LlavaConfig, llavaConfigSchema, llavaParameters } from '../models/llava.ts';
-import { prefixTokens, visionPart } from '../models/vision.ts';
+import { prefixTokens, VISION_MODEL_TYPES, visionFolderSchema, visionPart } from '../models/vision.ts';
 import { type Parameter, packedName } from '../nn/parameters.ts';
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import { type Checkpoint, openCheckpoint, readJsonFile } from '../weights/checkpoint.ts';
@@ -160,6 +162,19 @@ export function checkConfig<T extends z.ZodType>(schema: T, value: unknown, file
   const found = path.reduce<unknown>((inner, key) => (inner as Record<PropertyKey, unknown> | null | undefined)?.[key], value);
   const it = found === undefined || typeof found === 'object' ? '' : ` (it is ${JSON.stringify(found)})`;
   throw new UserError(`${file}: ${path.join('.') || 'the file'}: ${message}${it}`);
+}
+
+/** The model that a folder's config.json is of: a LLaVA, or one of its parts in a folder of its own. UserError, naming `file`, for another. */
+export function forwardModelOf(config: unknown, file: string): ForwardModel {
+  const type = (config as { model_type?: unknown } | null)?.model_type;
+  const languageTypes = Object.keys(LANGUAGE_ARCHITECTURES);
+  // the encoder of a whole CLIP or SigLIP is taken
+  const visionTypes = [...VISION_MODEL_TYPES, 'clip', 'siglip'];
+  if (type === 'llava') return { kind: 'llava', config: checkConfig(llavaConfigSchema, config, file) };
+  if (languageTypes.includes(String(type))) return { kind: 'language', config: checkConfig(languageConfigSchema, config, file) };
+  if (visionTypes.includes(String(type))) return { kind: 'vision', config: checkConfig(visionFolderSchema, config, file) };
+  const known = ['llava', ...languageTypes, ...visionTypes].join(', ');
+  throw new UserError(`${file}: model_type: must be one of ${known} (it is ${type === undefined ? 'missing' : JSON.stringify(type)})`);
 }
 
 /**

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Constant, float32, type StoredValue } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
-import { type Parameter, packedFormats, packedName, scaleName } from '../nn/parameters.ts';
+import { type PackedFormat, type Parameter, packedFormats, packedName, scaleName } from '../nn/parameters.ts';
 import type { Checkpoint } from '../weights/checkpoint.ts';
 import { storedToFloat32 } from '../weights/checkpoint.ts';
 import { type BlockFormat, plannedFormat, type Quantisation, quantiseRows } from '../weights/quantise.ts';
@@ -46,6 +46,12 @@ function packedBytes(count: number, { bits, blockSize }: BlockFormat): number {
 function runBytes({ dims, stored, quantised }: Planned): number {
   const format = stored ?? quantised;
   return format ? packedBytes(elementCount(dims), format) : 4 * elementCount(dims);
+}
+
+/** How parameters will come out of `readRunWeights`. */
+export function packedFormatsOf(checkpoint: Checkpoint, quantise?: Quantisation): PackedFormat {
+  const stored = packedFormats((name) => (checkpoint.has(name) ? checkpoint.shape(name) : undefined));
+  return (name, dims) => stored(name, dims) ?? (quantise && plannedFormat(name, dims, quantise));
 }
 
 /**
