@@ -10,6 +10,7 @@ import * as evaluate from './eval.ts';
 import * as info from './info.ts';
 import * as init from './init.ts';
 import { InterruptedError } from './interrupt.ts';
+import * as pull from './pull.ts';
 import * as train from './train.ts';
 
 function version(): string {
@@ -31,7 +32,7 @@ export function createProgram(): Command {
     .helpCommand(false)
     .addHelpText('after', examples)
     .showHelpAfterError('(--help lists commands and options)');
-  for (const command of [demo, train, evaluate, chat, data, convert, info, init]) command.register(program);
+  for (const command of [demo, train, evaluate, chat, data, pull, convert, info, init]) command.register(program);
   // Commander ends the process by itself; what it would have said comes out as an error with an exit code instead.
   for (const command of [program, ...program.commands]) command.exitOverride();
   return program;
