@@ -254,7 +254,7 @@ describe('what cannot be loaded is said in a sentence', () => {
     await failing(nativeWithoutTower, `${nativeWithoutTower}: the vision tower someone/llava-gemma-tiny-tower is not in this folder`);
     await failing(
       nativeWithoutTower,
-      'download it from https://huggingface.co/someone/llava-gemma-tiny-tower, then join both with: llava-gemma convert',
+      'get it with: llava-gemma pull someone/llava-gemma-tiny-tower, then join both with: llava-gemma convert',
     );
     await failing(
       native,

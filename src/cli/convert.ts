@@ -4,8 +4,8 @@ import type { Command } from 'commander';
 import { UserError } from '../errors.ts';
 import { maxShardSizeOption, storedDtypeOf } from './options.ts';
 
-/** Files of a checkpoint that only the trainer needs. */
-const TRAINER_FILES = ['trainer_state.json', 'optimizer.safetensors'];
+/** Files that only the trainer needs, and the one in which `pull` keeps where a folder came from. */
+const LEFT_ASIDE = ['trainer_state.json', 'optimizer.safetensors', 'hub.json'];
 
 interface ConvertFlags {
   dtype: string;
@@ -34,7 +34,7 @@ async function convert(from: string, to: string, { dtype, maxShardSize, visionTo
     const { torch_dtype: _, ...config } = model.config as Record<string, unknown>;
     const kept = (await readdir(from)).filter(
       (name) =>
-        name !== 'config.json' && /\.(json|jinja)$/.test(name) && !name.startsWith('model.safetensors') && !TRAINER_FILES.includes(name),
+        name !== 'config.json' && /\.(json|jinja)$/.test(name) && !name.startsWith('model.safetensors') && !LEFT_ASIDE.includes(name),
     );
     const files = Object.fromEntries(await Promise.all(kept.map(async (name) => [name, await readFile(join(from, name))] as const)));
     // original LLaVA folders have none

@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import { UserError } from '../errors.ts';
 import { type ModelConfig, shapeNamed, shapes } from '../models/shapes.ts';
 import type { Parameter } from '../nn/parameters.ts';
+import { checkRoom } from './disk.ts';
 import { formatBytes, formatCount } from './format.ts';
 import { withInterrupt } from './interrupt.ts';
 import { maxShardSizeOption, parseSeed, storedDtypeOf } from './options.ts';
@@ -20,19 +21,10 @@ const PIECE = 2 ** 20;
 
 /** The folder must be new, and the disk large enough: a model of full size takes minutes to draw. */
 async function checkPlace(out: string, bytes: number): Promise<void> {
-  const [{ existsSync, readdirSync, statSync }, { statfs }, { dirname, resolve }] = await Promise.all([
-    import('node:fs'),
-    import('node:fs/promises'),
-    import('node:path'),
-  ]);
+  const { existsSync, readdirSync, statSync } = await import('node:fs');
   if (existsSync(out) && !statSync(out).isDirectory()) throw new UserError(`${out} is a file; give another --out`);
   if (existsSync(out) && readdirSync(out).length > 0) throw new UserError(`${out} is not empty; give another --out`);
-  let folder = resolve(out);
-  while (!existsSync(folder)) folder = dirname(folder);
-  const { bavail, bsize, blocks } = await statfs(folder);
-  // some network file systems do not tell
-  if (blocks > 0 && bavail * bsize < bytes)
-    throw new UserError(`${out}: the weights take ${formatBytes(bytes)}, but the disk has ${formatBytes(bavail * bsize)} free`);
+  await checkRoom(out, bytes, 'the weights take');
 }
 
 /** The folder's files beside config.json and the weights. */

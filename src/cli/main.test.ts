@@ -40,11 +40,11 @@ const scratch = () => mkdtempSync(join(tmpdir(), 'cli-'));
 describe('help', () => {
   it('is what one gets without a command', async () => {
     expect(await cli()).toBe(0);
-    for (const command of ['demo', 'train', 'eval', 'chat', 'data', 'convert', 'info', 'init', 'forward'])
+    for (const command of ['demo', 'train', 'eval', 'chat', 'data', 'pull', 'convert', 'info', 'init', 'forward'])
       expect(stdout).toMatch(new RegExp(`^ {2}${command} `, 'm'));
   });
 
-  it.each(['demo', 'train', 'eval', 'chat', 'data', 'convert', 'info', 'init', 'forward'])('of %s', async (command) => {
+  it.each(['demo', 'train', 'eval', 'chat', 'data', 'pull', 'convert', 'info', 'init', 'forward'])('of %s', async (command) => {
     expect(await cli(command, '--help')).toBe(0);
     expect(stdout).toContain(`Usage: llava-gemma ${command}`);
   });

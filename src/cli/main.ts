@@ -11,6 +11,7 @@ import * as forward from './forward.ts';
 import * as info from './info.ts';
 import * as init from './init.ts';
 import { InterruptedError } from './interrupt.ts';
+import * as pull from './pull.ts';
 import * as train from './train.ts';
 
 function version(): string {
@@ -32,7 +33,7 @@ export function createProgram(): Command {
     .helpCommand(false)
     .addHelpText('after', examples)
     .showHelpAfterError('(--help lists commands and options)');
-  for (const command of [demo, train, evaluate, chat, data, convert, info, init, forward]) command.register(program);
+  for (const command of [demo, train, evaluate, chat, data, pull, convert, info, init, forward]) command.register(program);
   // Commander ends the process by itself; what it would have said comes out as an error with an exit code instead.
   for (const command of [program, ...program.commands]) command.exitOverride();
   return program;

@@ -258,7 +258,7 @@ async function modelFolder(checkpoint: Checkpoint, tower: Checkpoint | undefined
   const holdsTower = checkpoint.names.some((name) => name.startsWith('vision_tower.'));
   if (!holdsTower && !tower) {
     const name = String(stored.mm_vision_tower);
-    const source = /^[\w.-]+\/[\w.-]+$/.test(name) ? `download it from https://huggingface.co/${name}` : 'find its folder';
+    const source = /^[\w.-]+\/[\w.-]+$/.test(name) ? `get it with: llava-gemma pull ${name}` : 'find its folder';
     throw new UserError(
       `${dir}: the vision tower ${name} is not in this folder: ${source}, then join both with: llava-gemma convert ${dir} NEW --vision-tower FOLDER`,
     );

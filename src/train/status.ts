@@ -60,17 +60,28 @@ export interface StatusStream {
 
 const REDRAW_SECONDS = 0.1;
 
-/** A status on `stream`; `now` gives seconds. In CI, lines are plain even where a terminal is pretended. */
-export function createStatus(
+/** One line that is drawn anew in its place. */
+export interface StatusLine {
+  /** Whether there is a terminal to draw it on; elsewhere, what is worth it is printed with `note`. */
+  isInPlace: boolean;
+  /** Draws the line, but not oftener than ten times a second unless it is the last one. */
+  draw(line: string, isLast?: boolean): void;
+  /** A line that stays. */
+  note(text: string): void;
+  /** Takes the line away. */
+  clear(): void;
+  /** Leaves the line standing. */
+  close(): void;
+}
+
+/** A line on `stream`; `now` gives seconds. In CI, lines are plain even where a terminal is pretended. */
+export function createStatusLine(
   stream: StatusStream = process.stderr,
   now: () => number = () => performance.now() / 1000,
   isCI: boolean = Boolean(process.env.CI),
-): Status {
-  const inPlace = stream.isTTY === true && !isCI;
-  const colors = createColors(inPlace && !process.env.NO_COLOR);
-  let stage: string | undefined;
-  let firstStep = 0;
-  let firstTime = 0;
+): StatusLine {
+  const isInPlace = stream.isTTY === true && !isCI;
+  const colors = createColors(isInPlace && !process.env.NO_COLOR);
   let drawnAt = Number.NEGATIVE_INFINITY;
   let isDrawn = false;
   const clear = () => {
@@ -78,21 +89,9 @@ export function createStatus(
     isDrawn = false;
   };
   return {
-    update(progress, logged) {
-      if (progress.stage !== stage) {
-        stage = progress.stage;
-        firstStep = progress.step;
-        firstTime = now();
-      }
-      const done = progress.step - firstStep;
-      const eta = done > 0 ? ((now() - firstTime) / done) * (progress.totalSteps - progress.step) : undefined;
-      const line = formatProgress(progress, eta);
-      if (!inPlace) {
-        if (logged) stream.write(`${line}\n`);
-        return;
-      }
-      const isLast = progress.step === progress.totalSteps;
-      if (!isLast && now() - drawnAt < REDRAW_SECONDS) return;
+    isInPlace,
+    draw(line, isLast = false) {
+      if (!isInPlace || (!isLast && now() - drawnAt < REDRAW_SECONDS)) return;
       clear();
       // A line longer than the terminal would wrap, and could not be taken back.
       stream.write(colors.dim(line.slice(0, (stream.columns ?? 80) - 1)));
@@ -103,9 +102,38 @@ export function createStatus(
       clear();
       stream.write(`${text}\n`);
     },
+    clear,
     close() {
       if (isDrawn) stream.write('\n');
       isDrawn = false;
     },
+  };
+}
+
+/** The status of a run, on a line as above. */
+export function createStatus(
+  stream: StatusStream = process.stderr,
+  now: () => number = () => performance.now() / 1000,
+  isCI: boolean = Boolean(process.env.CI),
+): Status {
+  const status = createStatusLine(stream, now, isCI);
+  let stage: string | undefined;
+  let firstStep = 0;
+  let firstTime = 0;
+  return {
+    update(progress, logged) {
+      if (progress.stage !== stage) {
+        stage = progress.stage;
+        firstStep = progress.step;
+        firstTime = now();
+      }
+      const done = progress.step - firstStep;
+      const eta = done > 0 ? ((now() - firstTime) / done) * (progress.totalSteps - progress.step) : undefined;
+      const line = formatProgress(progress, eta);
+      if (status.isInPlace) status.draw(line, progress.step === progress.totalSteps);
+      else if (logged) status.note(line);
+    },
+    note: status.note,
+    close: status.close,
   };
 }

@@ -81,7 +81,8 @@ export function storedToFloat32(tensor: Pick<StoredTensor, 'dtype' | 'data'>, wh
   }
 }
 
-async function readShardIndex(path: string): Promise<Map<string, string>> {
+/** File names by tensor name, as model.safetensors.index.json has them. */
+export async function readShardIndex(path: string): Promise<Map<string, string>> {
   const index = await readJsonFile(path);
   const weightMap = (index as { weight_map?: unknown } | null)?.weight_map;
   if (typeof weightMap !== 'object' || weightMap === null) throw new UserError(`${path}: it has no "weight_map" object`);

@@ -1,0 +1,251 @@
+// A model's files from the hub into a folder. Each is written under a name that holds the digest of its content, so that a download goes on
+// where an earlier one stopped and never joins two versions. Only when all are there do they get their names: a folder holds no model, the
+// old one, or the new one.
+import { createHash } from 'node:crypto';
+import { createReadStream, existsSync, statSync } from 'node:fs';
+import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { UserError } from '../errors.ts';
+import { readJsonFile, readShardIndex } from './checkpoint.ts';
+import type { HubFile, HubRepo, Snapshot } from './hub.ts';
+import { writeFileAtomically } from './safetensors.ts';
+
+/** Says in a folder which model it holds. */
+export const PULL_RECORD = 'hub.json';
+
+const CONFIG = 'config.json';
+const SINGLE = 'model.safetensors';
+const INDEX = 'model.safetensors.index.json';
+
+const FURTHER_FILES = [
+  'generation_config.json',
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+  'added_tokens.json',
+  'chat_template.jinja',
+  'chat_template.json',
+  'preprocessor_config.json',
+  'processor_config.json',
+];
+
+/** What has to stay with the weights by law, and what tells about them. */
+const PAPERS = /^(LICEN[CS]E|COPYING|NOTICE|README)[\w.-]*$/i;
+
+/** Written at the begin without revision and commit, which tell that everything is there. */
+interface PullRecord {
+  repo: string;
+  revision?: string;
+  commit?: string;
+  files: string[];
+}
+
+/** What a caller may show. */
+export interface PullWatch {
+  /** A piece of `file` came; `done` bytes of it are there now, some perhaps from an earlier pull. */
+  received(file: HubFile, done: number, piece: number): void;
+  /** `wasThere` where nothing had to be downloaded. */
+  finished(file: HubFile, wasThere: boolean): void;
+  /** Before a file that lies on disk is read to see whether it is the right one. */
+  checking(file: HubFile): void;
+}
+
+export interface PullOptions {
+  repo: HubRepo;
+  revision: string;
+  dir: string;
+  signal: AbortSignal;
+  watch: PullWatch;
+  /** Called with the bytes still to come, when they are known; throws where there is no room. */
+  plan(bytes: number): Promise<void>;
+}
+
+export interface Pulled {
+  commit: string;
+  files: HubFile[];
+  /** Whether the folder held all of it before. */
+  wasThere: boolean;
+}
+
+/** Throws UserError where `dir` holds something else than this model: nothing of it may be replaced. */
+export async function checkPullFolder(dir: string, repo: string): Promise<PullRecord> {
+  const fresh: PullRecord = { repo, files: [] };
+  if (!existsSync(dir)) return fresh;
+  if (!statSync(dir).isDirectory()) throw new UserError(`${dir} is a file; give another folder`);
+  const names = await readdir(dir);
+  if (names.length === 0) return fresh;
+  if (!names.includes(PULL_RECORD)) throw new UserError(`${dir} holds ${names[0]} and was not pulled from the hub; give another folder`);
+  const path = join(dir, PULL_RECORD);
+  const record = (await readJsonFile(path)) as Partial<PullRecord> | null;
+  if (typeof record?.repo !== 'string' || !Array.isArray(record.files))
+    throw new UserError(`${path} was not written by pull; give another folder`);
+  if (record.repo !== repo) throw new UserError(`${dir} holds ${record.repo}; give another folder for ${repo}`);
+  return record as PullRecord;
+}
+
+/** The files to download, without shards: these are in the index, if there is one. */
+export function chooseFiles(repo: string, { files }: Snapshot): { plain: HubFile[]; index?: HubFile } {
+  const named = (name: string) => files.find((file) => file.name === name);
+  const config = named(CONFIG);
+  if (!config) throw new UserError(`${repo} has no ${CONFIG}: it is no model in the format of Hugging Face transformers`);
+  const further = files.filter(({ name }) => FURTHER_FILES.includes(name) || PAPERS.test(name));
+  // as a folder is read: where both are, the single file counts
+  const single = named(SINGLE);
+  if (single) return { plain: [config, ...further, single] };
+  const index = named(INDEX);
+  if (index) return { plain: [config, ...further], index };
+  const other = files.find(({ name }) => /\.(safetensors|bin|pt|pth|gguf|onnx|msgpack|h5|ckpt)$/.test(name));
+  throw new UserError(
+    `${repo} has neither ${SINGLE} nor ${INDEX}${other ? `, only ${other.name}, which is not read` : ''}; ` +
+      `if its page offers a safetensors version as a pull request, take that with --revision refs/pr/NUMBER`,
+  );
+}
+
+/** The shards that the index names, and no others that the model may hold beside them. */
+async function chooseShards(repo: string, { files }: Snapshot, indexPath: string): Promise<HubFile[]> {
+  const names = new Set((await readShardIndex(indexPath)).values());
+  return [...names].map((name) => {
+    const shard = files.find((file) => file.name === name);
+    if (!shard || !name.endsWith('.safetensors')) throw new UserError(`${repo}: ${INDEX} names ${name}, which is not among its weights`);
+    return shard;
+  });
+}
+
+/** The digest of content so far. */
+function createDigest({ bytes, digest }: HubFile): { update(piece: Uint8Array): void; isRight(): boolean } {
+  if (!digest) return { update: () => {}, isRight: () => true };
+  const hash = createHash(digest.algorithm === 'sha256' ? 'sha256' : 'sha1');
+  if (digest.algorithm === 'git-sha1') hash.update(`blob ${bytes}\0`);
+  return { update: (piece) => hash.update(piece), isRight: () => hash.digest('hex') === digest.hex };
+}
+
+const sizeOf = async (path: string) => (await stat(path).catch(() => undefined))?.size;
+
+/**
+ * Downloads into a folder what this project reads of a model, or what of it is not there yet. Files of an older version are replaced, and
+ * those that the model no longer has are removed. Throws UserError, and what `signal` aborts with; the same call then goes on from there.
+ */
+export async function pullModel({ repo, revision, dir, signal, watch, plan }: PullOptions): Promise<Pulled> {
+  const record = await checkPullFolder(dir, repo.repo);
+  const snapshot = await repo.snapshot();
+  const { plain, index } = chooseFiles(repo.repo, snapshot);
+  const { commit } = snapshot;
+  try {
+    return await pullFiles();
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (signal.aborted || error instanceof UserError || code === undefined) throw error;
+    const full = code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG';
+    throw new UserError(
+      full ? `${dir}: the disk is full; free some space, and the same command goes on from there` : `${dir}: cannot write it: ${message}`,
+    );
+  }
+
+  async function pullFiles(): Promise<Pulled> {
+    await mkdir(dir, { recursive: true });
+    const saveRecord = (contents: PullRecord) =>
+      writeFileAtomically(join(dir, PULL_RECORD), [Buffer.from(`${JSON.stringify(contents, null, 2)}\n`)]);
+    // an index is needed before the shards that it names
+    const indexJob = index && (await jobOf(index));
+    if (indexJob) {
+      await saveRecord({ repo: repo.repo, files: record.files });
+      await fetchFile(indexJob);
+    }
+    const shards = indexJob ? await chooseShards(repo.repo, snapshot, indexJob.isThere ? indexJob.path : indexJob.partial) : [];
+    const jobs = [];
+    for (const file of [...plain.filter(({ name }) => name !== CONFIG), ...shards]) jobs.push(await jobOf(file));
+    // last, so that a folder without them is no model yet
+    if (indexJob) jobs.push(indexJob);
+    jobs.push(await jobOf(plain.find(({ name }) => name === CONFIG)!));
+
+    const names = jobs.map(({ file }) => file.name);
+    const outdated = record.files.filter((name) => !names.includes(name) && !/[/\\]/.test(name) && existsSync(join(dir, name)));
+    const wasThere = jobs.every(({ isThere }) => isThere) && outdated.length === 0;
+    await saveRecord({ repo: repo.repo, files: [...new Set([...record.files, ...names])] });
+    const partials = jobs.map(({ partial }) => partial);
+    for (const name of await readdir(dir))
+      if (/\.[0-9a-f]{12}\.incomplete$/.test(name) && !partials.includes(join(dir, name))) await rm(join(dir, name));
+    await plan(jobs.reduce((sum, { file, isThere, done }) => sum + (isThere ? 0 : file.bytes - done), 0));
+    for (const job of jobs) if (job !== indexJob) await fetchFile(job);
+
+    for (const { isThere, partial, path } of jobs.filter((job) => ![CONFIG, INDEX].includes(job.file.name)))
+      if (!isThere) await rename(partial, path);
+    for (const name of outdated) await rm(join(dir, name));
+    for (const { isThere, partial, path } of jobs.filter((job) => [CONFIG, INDEX].includes(job.file.name)))
+      if (!isThere) await rename(partial, path);
+    await saveRecord({ repo: repo.repo, revision, commit, files: names });
+    return { commit, files: jobs.map(({ file }) => file), wasThere };
+  }
+
+  interface Job {
+    file: HubFile;
+    path: string;
+    partial: string;
+    /** Whether the file is in its place already. */
+    isThere: boolean;
+    /** Bytes in `partial`. */
+    done: number;
+  }
+
+  async function jobOf(file: HubFile): Promise<Job> {
+    const path = join(dir, file.name);
+    // without a digest, only what comes from this very commit is the same
+    const partial = `${path}.${(file.digest?.hex ?? commit).slice(0, 12)}.incomplete`;
+    const isThere = await isSame(path, file);
+    if (((await sizeOf(partial)) ?? 0) > file.bytes) await rm(partial);
+    return { file, path, partial, isThere, done: (await sizeOf(partial)) ?? 0 };
+  }
+
+  async function isSame(path: string, file: HubFile): Promise<boolean> {
+    if ((await sizeOf(path)) !== file.bytes || (file.digest === undefined && record.commit !== commit)) return false;
+    const digest = createDigest(file);
+    await readInto(path, file, digest.update);
+    return digest.isRight();
+  }
+
+  async function readInto(path: string, file: HubFile, update: (piece: Uint8Array) => void): Promise<void> {
+    watch.checking(file);
+    for await (const piece of createReadStream(path, { highWaterMark: 2 ** 20 })) {
+      signal.throwIfAborted();
+      update(piece);
+    }
+  }
+
+  async function fetchFile(job: Job): Promise<void> {
+    const { file, path, partial, isThere, done: begun } = job;
+    if (isThere) return watch.finished(file, true);
+    let digest = createDigest(file);
+    if (begun > 0) await readInto(partial, file, digest.update);
+    const handle = await open(partial, 'a');
+    try {
+      await repo.persist(
+        async () => {
+          if (job.done >= file.bytes) return;
+          const { from, pieces } = await repo.read(commit, file.name, job.done);
+          if (from !== job.done) {
+            await handle.truncate(0);
+            digest = createDigest(file);
+            job.done = 0;
+          }
+          for await (const piece of pieces) {
+            await handle.appendFile(piece);
+            digest.update(piece);
+            job.done += piece.length;
+            if (job.done > file.bytes) break;
+            watch.received(file, job.done, piece.length);
+          }
+        },
+        () => job.done,
+      );
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    if (job.done !== file.bytes || !digest.isRight()) {
+      await rm(partial, { force: true });
+      const what = job.done === file.bytes ? `another ${file.digest?.algorithm} than` : `another length than the ${file.bytes} bytes that`;
+      throw new UserError(`${path}: what came has ${what} the hub says; it was removed, and the same command fetches it again`);
+    }
+    watch.finished(file, begun === file.bytes);
+  }
+}
