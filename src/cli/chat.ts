@@ -1,29 +1,35 @@
 // llava-gemma chat: questions about a picture, answered in the terminal word by word. Heavy rooms load when the command runs.
 import { createInterface } from 'node:readline';
 import type { Command } from 'commander';
+import { concatFloat32 } from '../arrays.ts';
 import { UserError } from '../errors.ts';
+import type { PrefixCache } from '../generate/generator.ts';
 import type { Sampling } from '../generate/sampling.ts';
 import type { Turn } from '../text/chat.ts';
 import type { LoadedModel } from '../train/pretrained.ts';
+import type { Quantisation } from '../weights/quantise.ts';
 import { InterruptedError } from './interrupt.ts';
-import { parseCount, parseNonNegative, parseSeed } from './options.ts';
+import { collect, parseCount, parseNonNegative, parsePositive, parseSeed, quantizeOption } from './options.ts';
 import { shippedModel } from './shipped.ts';
 
 interface ChatFlags {
   model: string;
-  image?: string;
+  image: string[];
   prompt?: string;
   maxNewTokens: number;
   temperature: number;
+  topK?: number;
   topP: number;
+  repetitionPenalty: number;
   seed: number;
   short?: boolean;
+  quantize?: Quantisation;
 }
 
-/** A conversation about at most one picture. */
+/** A conversation about some pictures, or none. */
 export interface Conversation {
-  /** Looks at another picture and forgets what was said. */
-  show(imagePath: string): Promise<void>;
+  /** Looks at other pictures and forgets what was said. */
+  show(...imagePaths: string[]): Promise<void>;
   /** Answers in the light of what was said before; `onText` gets the answer piece by piece. */
   ask(question: string, onText: (text: string) => void): Promise<string>;
 }
@@ -50,26 +56,31 @@ export async function startConversation(model: LoadedModel, options: Conversatio
   const { config, generator, tokenizer } = model;
   const imageTokens = imageTokenCount(config);
   const longest = config.text_config.max_position_embeddings - options.maxNewTokens;
-  let imageRows: Float32Array | undefined;
+  let images: Float32Array[] = [];
   let turns: Turn[] = [];
+  // what was read of the pictures and of earlier turns is not read again
+  const prefix: PrefixCache = {};
 
   /** Ids of the conversation; the oldest questions are forgotten when it grows too long. */
   const promptIds = (): number[] => {
     for (;;) {
       const [first, ...rest] = turns;
-      const withImage = imageRows ? [{ ...first, value: `${imageToken}\n${first.value}` }, ...rest] : turns;
-      const ids = encodePrompt(tokenizer, withImage, { imageTokens });
+      const withImages = [{ ...first, value: `${imageToken}\n`.repeat(images.length) + first.value }, ...rest];
+      const ids = encodePrompt(tokenizer, withImages, { imageTokens });
       if (ids.length <= longest) return ids;
       if (turns.length === 1) {
-        throw new UserError(`the question has ${ids.length} tokens with its picture, and the model takes ${longest} beside the answer`);
+        const pictures = images.length > 1 ? 'its pictures' : 'its picture';
+        throw new UserError(`the question has ${ids.length} tokens with ${pictures}, and the model takes ${longest} beside the answer`);
       }
       turns = turns.slice(2);
     }
   };
 
   return {
-    async show(imagePath) {
-      imageRows = await imageRowsOf(model, imagePath);
+    async show(...imagePaths) {
+      const rows: Float32Array[] = [];
+      for (const path of imagePaths) rows.push(await imageRowsOf(model, path));
+      images = rows;
       turns = [];
     },
     async ask(question, onText) {
@@ -90,7 +101,8 @@ export async function startConversation(model: LoadedModel, options: Conversatio
         answer += text;
         if (text !== '') onText(text);
       };
-      await generator.generate([{ inputIds, imageRows }], {
+      await generator.generate([{ inputIds, imageRows: images.length > 0 ? concatFloat32(images) : undefined }], {
+        prefix,
         maxNewTokens: options.maxNewTokens,
         stopTokenIds: [tokenizer.endOfTurnTokenId, tokenizer.eosTokenId],
         sampling: options.sampling,
@@ -103,7 +115,13 @@ export async function startConversation(model: LoadedModel, options: Conversatio
   };
 }
 
-const interactiveHelp = 'Ask about the picture. /image <file> shows another one, Ctrl-D ends.';
+/** What follows /image: one file, whose name may have spaces, or several. */
+async function imagePathsOf(text: string): Promise<string[]> {
+  const { existsSync } = await import('node:fs');
+  return existsSync(text) ? [text] : text.split(/\s+/);
+}
+
+const interactiveHelp = 'Ask about the picture. /image <file> shows another one (or several), Ctrl-D ends.';
 
 /** Questions from `input`, line by line, until it ends. A wrong picture or question is said, and the next one is asked for. */
 export async function converse(
@@ -125,7 +143,7 @@ export async function converse(
     const text = line.trim();
     try {
       const image = /^\/image\s+(.+)$/.exec(text);
-      if (image) await conversation.show(image[1]);
+      if (image) await conversation.show(...(await imagePathsOf(image[1])));
       else if (text.startsWith('/')) output.write(`${interactiveHelp}\n`);
       else if (text !== '') {
         await conversation.ask(text, (piece) => output.write(piece));
@@ -142,11 +160,14 @@ export async function converse(
 
 async function chat(flags: ChatFlags): Promise<void> {
   const [{ loadModel }, { resolvePath }] = await Promise.all([import('../train/pretrained.ts'), import('../train/recipe.ts')]);
-  const model = await loadModel(resolvePath(flags.model, '--model'));
-  const { maxNewTokens, temperature, topP, seed, short } = flags;
-  const sampling = temperature > 0 ? { seed, temperature, topP } : undefined;
+  const model = await loadModel(resolvePath(flags.model, '--model'), { quantise: flags.quantize });
+  const { maxNewTokens, temperature, topK, topP, repetitionPenalty, seed, short } = flags;
+  const sampled = { seed, temperature, topK, topP, repetitionPenalty };
+  // a penalty without chance: the likeliest word after it
+  const penalised = repetitionPenalty === 1 ? undefined : { seed, temperature: 1, topK: 1, repetitionPenalty };
+  const sampling = temperature > 0 ? sampled : penalised;
   const conversation = await startConversation(model, { maxNewTokens, sampling, short });
-  if (flags.image !== undefined) await conversation.show(flags.image);
+  if (flags.image.length > 0) await conversation.show(...flags.image);
   if (flags.prompt === undefined) return converse(conversation, process.stdin, process.stdout);
   await conversation.ask(flags.prompt, (text) => process.stdout.write(text));
   process.stdout.write('\n');
@@ -160,13 +181,16 @@ export function register(program: Command): void {
       'Ask about a picture (PNG, JPEG, WebP or SVG). Answers appear word by word; without --prompt, questions are read line by line.',
     )
     .option('-m, --model <folder>', 'Hugging Face folder of the model', shippedModel)
-    .option('-i, --image <file>', 'the picture')
+    .option('-i, --image <file>', 'the picture; may be given several times', collect, [])
     .option('-p, --prompt <text>', 'ask this and end')
     .option('-s, --short', 'ask each question on its own, for a single word or phrase, as the questions of the training data are put')
     .option('--max-new-tokens <n>', 'longest answer', parseCount, 64)
     .option('--temperature <t>', '0 takes the likeliest word; higher is more varied', parseNonNegative, 0)
     .option('--top-p <p>', 'sample among the likeliest words that make up this probability', parseNonNegative, 1)
+    .option('--top-k <n>', 'sample among so many of the likeliest words', parseCount)
+    .option('--repetition-penalty <p>', 'above 1, words that were said before become less likely', parsePositive, 1)
     .option('--seed <n>', 'seed of the sampling', parseSeed, 42)
+    .addOption(quantizeOption())
     .addHelpText(
       'after',
       `

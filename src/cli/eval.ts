@@ -4,9 +4,9 @@ import type { EvaluationSplit } from '../data/emoji/build.ts';
 import { UserError } from '../errors.ts';
 import type { Question } from '../evaluate/evaluate.ts';
 import type { Sample } from '../evaluate/samples.ts';
+import type { Quantisation } from '../weights/quantise.ts';
 import { withInterrupt } from './interrupt.ts';
-
-import { collect, parseCount, parseSeed } from './options.ts';
+import { collect, parseCount, parseSeed, quantizeOption } from './options.ts';
 import { shippedModel } from './shipped.ts';
 import { formatScores } from './table.ts';
 
@@ -23,6 +23,8 @@ export interface EvaluateOptions {
   maxNewTokens: number;
   /** Also answer each question before a blank picture. */
   blind: boolean;
+  /** Packs the matrices while loading. */
+  quantize?: Quantisation;
   signal: AbortSignal;
 }
 
@@ -38,6 +40,7 @@ interface EvaluateFlags {
   batchSize: number;
   maxNewTokens: number;
   blind: boolean;
+  quantize?: Quantisation;
   out?: string;
   json?: boolean;
 }
@@ -46,9 +49,9 @@ interface EvaluateFlags {
 export async function evaluateOptionsOf(flags: EvaluateFlags): Promise<Omit<EvaluateOptions, 'signal'>> {
   const { evaluationSplits } = await import('../data/emoji/build.ts');
   const { resolvePath } = await import('../train/recipe.ts');
-  const { limit, batchSize, maxNewTokens, blind } = flags;
+  const { limit, batchSize, maxNewTokens, blind, quantize } = flags;
   const model = resolvePath(flags.model, '--model');
-  const common = { model, limit, batchSize, maxNewTokens, blind };
+  const common = { model, limit, batchSize, maxNewTokens, blind, quantize };
   if (flags.data !== undefined) {
     if (flags.imageFolder === undefined) throw new UserError('--data needs --image-folder, which its image paths are relative to');
     if (flags.split.length > 0)
@@ -69,8 +72,8 @@ export async function evaluateModel(options: EvaluateOptions): Promise<Sample[]>
     import('../evaluate/evaluate.ts'),
     import('../data/emoji/build.ts'),
   ]);
-  const { data, limit, batchSize, maxNewTokens, blind, signal } = options;
-  const model = await loadModel(options.model);
+  const { data, limit, batchSize, maxNewTokens, blind, quantize, signal } = options;
+  const model = await loadModel(options.model, { quantise: quantize });
   let questions: Question[];
   if ('generate' in data) {
     const { scenes, seed, heldOutArtist } = data;
@@ -107,6 +110,7 @@ export function register(program: Command): void {
     .option('-b, --batch-size <n>', 'questions answered at a time', parseCount, 64)
     .option('--max-new-tokens <n>', 'longest answer', parseCount, 24)
     .option('--no-blind', 'do not ask again before a blank picture (halves the time)')
+    .addOption(quantizeOption())
     .option('-o, --out <file>', 'keep the samples as JSON Lines')
     .option('--json', 'print the scores as JSON')
     .addHelpText(

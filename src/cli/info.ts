@@ -58,7 +58,8 @@ export interface CheckpointInfo {
 }
 
 export interface Memory {
-  /** Bytes of the weights in float32, as the engine runs them, and in the types that they are stored in. */
+  /** Bytes of the weights as the engine runs them: float32, or packed; in float32 all; and in the types that they are stored in. */
+  run: number;
   float32: number;
   stored: number;
   /** Of a LLaVA's two stages. */
@@ -75,9 +76,15 @@ export interface Memory {
  *
  * Activations and the engine's buffers come on top; they depend on batch and length.
  */
-export function memoryOf({ total, connector, languageModel }: CheckpointInfo['parameters'], storedBytes: number): Memory {
-  const memory = { float32: 4 * total, stored: storedBytes };
-  if (connector === undefined || languageModel === undefined) return memory;
+export function memoryOf(
+  { total, connector, languageModel }: CheckpointInfo['parameters'],
+  storedBytes: number,
+  packed?: { parameters: number; bytes: number },
+): Memory {
+  const run = packed ? packed.bytes + 4 * (total - packed.parameters) : 4 * total;
+  const memory = { run, float32: 4 * total, stored: storedBytes };
+  // packed weights are not trained
+  if (packed || connector === undefined || languageModel === undefined) return memory;
   return { ...memory, trainStage1: 4 * total + 12 * connector, trainStage2: 4 * total + 12 * (connector + languageModel) };
 }
 
@@ -121,6 +128,7 @@ export async function describeCheckpoint(dir: string, { check = false }: { check
     { bytesPerElement },
     { fromHubConfig, isNativeConfig },
     { UserError },
+    { packedFormatsOf },
     fs,
     { join },
   ] = await Promise.all([
@@ -129,6 +137,7 @@ export async function describeCheckpoint(dir: string, { check = false }: { check
     import('../weights/dtype.ts'),
     import('../models/hub-config.ts'),
     import('../errors.ts'),
+    import('../train/run-weights.ts'),
     import('node:fs'),
     import('node:path'),
   ]);
@@ -155,17 +164,33 @@ export async function describeCheckpoint(dir: string, { check = false }: { check
 
     const parameters: CheckpointInfo['parameters'] = { total: 0 };
     const dtypes: Record<string, number> = {};
+    const wanted = await wantedOf(config);
+    const formatOf = packedFormatsOf(checkpoint);
+    const packed = new Map(
+      (Array.isArray(wanted) ? wanted : []).flatMap(({ name, dims }) => {
+        const format = formatOf(name, dims);
+        return format ? [[name, { ...format, count: elementCount(dims) }] as const] : [];
+      }),
+    );
+    const packedBytes = { parameters: 0, bytes: 0 };
     let storedBytes = 0;
     for (const name of checkpoint.names) {
       const { dtype, shape } = checkpoint.info(name);
-      const count = elementCount(shape);
+      const bytes = elementCount(shape) * bytesPerElement[dtype];
+      storedBytes += bytes;
+      const weight = packed.get(name.replace(/_(packed|scale)$/, ''));
+      if (weight) packedBytes.bytes += bytes;
+      // the scales are no parameters of their own
+      if (weight && name.endsWith('_scale')) continue;
+      const count = weight?.count ?? elementCount(shape);
+      const type = weight ? `int${weight.bits}` : dtype;
+      if (weight) packedBytes.parameters += count;
       const part = partOf(name, familyOf(config));
       parameters[part] = (parameters[part] ?? 0) + count;
       parameters.total += count;
-      dtypes[dtype] = (dtypes[dtype] ?? 0) + count;
-      storedBytes += count * bytesPerElement[dtype];
+      dtypes[type] = (dtypes[type] ?? 0) + count;
     }
-    problems.push(...(await tensorProblems(checkpoint, config, missingVisionTower !== undefined)));
+    problems.push(...tensorProblems(checkpoint, config, wanted, packed, missingVisionTower !== undefined));
     if (check) problems.push(...(await valueProblems(checkpoint)));
 
     const files = fs.readdirSync(dir);
@@ -179,7 +204,7 @@ export async function describeCheckpoint(dir: string, { check = false }: { check
       parameters,
       dtypes,
       bytes: { weights: checkpoint.files.reduce((sum, { bytes }) => sum + bytes, 0), folder: await folderBytes(dir) },
-      memory: memoryOf(parameters, storedBytes),
+      memory: memoryOf(parameters, storedBytes, packed.size > 0 ? packedBytes : undefined),
       tokenizer: files.includes('tokenizer.json'),
       chatTemplate: files.includes('chat_template.jinja') || Boolean(tokenizerConfig.chat_template),
       imageProcessor: files.includes('preprocessor_config.json'),
@@ -193,26 +218,37 @@ export async function describeCheckpoint(dir: string, { check = false }: { check
 
 type Opened = Awaited<ReturnType<typeof import('../weights/checkpoint.ts').openCheckpoint>>;
 
-/** Tensors that the config asks for and that are not there, or of another shape. */
-async function tensorProblems(checkpoint: Opened, config: ConfigLike, towerIsElsewhere: boolean): Promise<string[]> {
+/** What the model of this config holds; a UserError for a config of another kind. */
+async function wantedOf(config: ConfigLike) {
   const [{ modelParameters }, { UserError }] = await Promise.all([import('../models/model-parameters.ts'), import('../errors.ts')]);
-  let wanted: ReturnType<typeof modelParameters>;
   try {
-    wanted = modelParameters(config);
+    return modelParameters(config);
   } catch (error) {
-    if (!(error instanceof UserError)) throw error;
-    // with a text tower it is no part of a LLaVA
-    return ['clip', 'siglip'].includes(String(config.model_type)) ? [] : [`config.json: ${error.message}`];
+    if (error instanceof UserError) return error;
+    throw error;
   }
-  if (towerIsElsewhere) wanted = wanted.filter(({ name }) => !name.startsWith('vision_tower.'));
-  const missing = wanted.filter(({ name, optional }) => !optional && !checkpoint.has(name)).map(({ name }) => name);
-  const problems = wanted
+}
+type Wanted = Awaited<ReturnType<typeof wantedOf>>;
+
+/** Tensors that the config asks for and that are not there, or of another shape. */
+function tensorProblems(
+  checkpoint: Opened,
+  config: ConfigLike,
+  wanted: Wanted,
+  packed: ReadonlyMap<string, unknown>,
+  towerIsElsewhere: boolean,
+): string[] {
+  // with a text tower it is no part of a LLaVA
+  if (!Array.isArray(wanted)) return ['clip', 'siglip'].includes(String(config.model_type)) ? [] : [`config.json: ${wanted.message}`];
+  const here = towerIsElsewhere ? wanted.filter(({ name }) => !name.startsWith('vision_tower.')) : wanted;
+  const missing = here.filter(({ name, optional }) => !optional && !checkpoint.has(name) && !packed.has(name)).map(({ name }) => name);
+  const problems = here
     .filter(({ name, dims }) => checkpoint.has(name) && checkpoint.shape(name).join() !== dims.join())
     .map(
       ({ name, dims }) =>
         `${checkpoint.storedName(name)} has shape [${checkpoint.shape(name).join(', ')}], but config.json asks for [${dims.join(', ')}]`,
     );
-  if (missing.length > 0) problems.unshift(`${missing.length} of ${wanted.length} tensors are missing, such as ${missing[0]}`);
+  if (missing.length > 0) problems.unshift(`${missing.length} of ${here.length} tensors are missing, such as ${missing[0]}`);
   return problems;
 }
 
@@ -221,6 +257,8 @@ async function valueProblems(checkpoint: Opened): Promise<string[]> {
   const [{ allFinite, notFiniteText }, { UserError }] = await Promise.all([import('../train/pretrained.ts'), import('../errors.ts')]);
   const problems: string[] = [];
   for (const name of checkpoint.names) {
+    // the whole numbers of packed weights are all finite
+    if (checkpoint.info(name).dtype === 'U8') continue;
     for await (const values of checkpoint.float32Pieces(name)) {
       if (allFinite(values)) continue;
       problems.push(notFiniteText([checkpoint.storedName(name)]));
@@ -259,7 +297,12 @@ export function formatInfo(info: CheckpointInfo): string {
         .join(', '),
     ],
     ['on disk', `${formatBytes(info.bytes.weights)} of weights, ${formatBytes(info.bytes.folder)} in all`],
-    ['weights in memory', `${formatBytes(memory.float32)} in float32, ${formatBytes(memory.stored)} as stored`],
+    [
+      'weights in memory',
+      memory.run === memory.float32
+        ? `${formatBytes(memory.float32)} in float32, ${formatBytes(memory.stored)} as stored`
+        : `${formatBytes(memory.run)} as they are run, ${formatBytes(memory.float32)} were they float32`,
+    ],
   ];
   if (memory.trainStage1 !== undefined && memory.trainStage2 !== undefined)
     rows.push(['to train', `stage 1 ${formatBytes(memory.trainStage1)}, stage 2 ${formatBytes(memory.trainStage2)}, without activations`]);

@@ -24,6 +24,13 @@ export function parseNonNegative(text: string): number {
   return value;
 }
 
+/** A number above 0. */
+export function parsePositive(text: string): number {
+  const value = parseNonNegative(text);
+  if (value === 0) throw new InvalidArgumentError('It must be a number above 0.');
+  return value;
+}
+
 /** For options that may be given several times. */
 export function collect(value: string, previous: string[]): string[] {
   return [...previous, value];
@@ -45,9 +52,9 @@ export const maxShardSizeOption = () =>
     .argParser(parseSize)
     .default(parseSize('5GB'), '5GB');
 
-/** Of every command that runs a model. */
-export const quantizeOption = () =>
-  new Option('-q, --quantize <type>', 'run the model on weights of 4 or 8 bits').choices(['int4', 'int8']);
+/** Of every command that runs a model, or writes one to be run. */
+export const quantizeOption = (description = 'pack the matrices to 4 or 8 bits while loading: less memory, faster answers') =>
+  new Option('-q, --quantize <type>', description).choices(['int4', 'int8']);
 
 const DTYPES = { float32: 'F32', float16: 'F16', bfloat16: 'BF16' } as const;
 

@@ -81,7 +81,7 @@ const byteSizes: Readonly<Record<Value['dtype'], number>> = {
 /**
  * Lays the fixed inputs that are in memory one after the other, aligned, as one external-data buffer. What lies in a file stays there: the
  * runtime maps it, and unmaps what it pre-packs. All files must be below one folder, which is given to the runtime, and their paths must
- * have no links: it follows none that lead out of the folder.
+ * have no links: it follows none that lead out of the folder. It takes the one or the other: not both for one program.
  */
 function layOutConstants(constants: ReadonlyMap<string, Constant>) {
   const externalInputs = new Map<string, ExternalData>();
@@ -100,6 +100,10 @@ function layOutConstants(constants: ReadonlyMap<string, Constant>) {
     const { data } = constants.get(name) as Value;
     bytes!.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), offset);
   }
+  if (total > 0 && stored.size > 0)
+    throw new Error(
+      `fixed inputs must all be in memory, as ${[...externalInputs.keys()][0]} is, or all in files, as ${[...stored.keys()][0]} is`,
+    );
   const paths = new Map([...stored.values()].map(({ path }) => [path, realpathSync(path)]));
   const folder = commonFolder([...paths.values()]);
   for (const [name, { path, offset, dtype, dims }] of stored)

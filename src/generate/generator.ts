@@ -1,11 +1,11 @@
 // Generation with a KV cache. One program serves prefill (empty past) and decoding; rows of a batch may have prompts of different
 // lengths, with or without images: attention is decided by positions alone, so a batch gives what single prompts give.
 
+import { concatFloat32 } from '../arrays.ts';
 import { type Constant, type Engine, float32, int32, type Program, type Value } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import { flattenLeading, gather } from '../graph/primitives.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
-import type { LayerCache } from '../models/decoder.ts';
 import { logits } from '../models/language.ts';
 import {
   imageSize,
@@ -19,6 +19,7 @@ import {
 import { causalBias, HIDDEN_POSITION } from '../models/masks.ts';
 import { type Parameters, packedFormats } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
+import { KvCache, newOutputs, pastInputs } from './kv-cache.ts';
 import { compileGraph, modelGraph } from './model-graph.ts';
 import { type Sampling, sampleToken } from './sampling.ts';
 
@@ -28,12 +29,24 @@ export interface Prompt {
   imageRows?: Float32Array;
 }
 
+/** A prompt that was read, with what the model keeps of it. A new one is `{}`; it belongs to one model. */
+export interface PrefixCache {
+  inputIds?: number[];
+  imageRows?: Float32Array;
+  cache?: KvCache;
+}
+
 export interface GenerateOptions {
   maxNewTokens: number;
   /** Generation of a row ends at any of these, which are not part of the result, or where the model's context ends. */
   stopTokenIds: readonly number[];
   /** Greedy when absent. */
   sampling?: Sampling;
+  /**
+   * What was read for an earlier prompt: the part of this one that begins alike is not read again, such as the same image with another
+   * question. Afterwards it holds this prompt and its answer. For one prompt at a time.
+   */
+  prefix?: PrefixCache;
   /** Called with each new token of a row as it comes. */
   onToken?: (row: number, token: number) => void | Promise<void>;
 }
@@ -86,25 +99,17 @@ export async function createGenerator(engine: Engine, config: LlavaConfig, value
 }
 
 function decoderGraph(p: Parameters, config: LlavaConfig): Record<string, Tensor> {
-  const { num_hidden_layers: layers, num_key_value_heads: kvHeads, head_dim: headDim, hidden_size: hidden } = config.text_config;
-  const past: LayerCache[] = Array.from({ length: layers }, (_, layer) => ({
-    key: input(`past.${layer}.key`, 'float32', ['batch', kvHeads, 'past', headDim]),
-    value: input(`past.${layer}.value`, 'float32', ['batch', kvHeads, 'past', headDim]),
-  }));
+  const { hidden_size: hidden } = config.text_config;
   const positionIds = input('position_ids', 'int32', ['batch', 'tokens']);
   const outputs = llavaText(p, config, {
     inputIds: input('input_ids', 'int32', ['batch', 'tokens']),
     positionIds,
     attentionBias: causalBias(positionIds, input('key_positions', 'int32', ['batch', 'past+tokens'])),
     imageRows: input('image_rows', 'float32', ['image_rows', hidden]),
-    past,
+    past: pastInputs(config.text_config),
   });
   const last = gather(flattenLeading(outputs.lastHidden), input('logit_rows', 'int32', ['logit_rows']));
-  const present = outputs.present.flatMap(({ key, value }, layer) => [
-    [`present.${layer}.key`, key],
-    [`present.${layer}.value`, value],
-  ]);
-  return { logits: p.module('language_model', (p) => logits(p, config.text_config, last)), ...Object.fromEntries(present) };
+  return { logits: p.module('language_model', (p) => logits(p, config.text_config, last)), ...newOutputs(outputs.present) };
 }
 
 function checkPrompt({ inputIds, imageRows }: Prompt, { text_config: text, image_token_index: imageToken }: LlavaConfig): void {
@@ -117,51 +122,80 @@ function checkPrompt({ inputIds, imageRows }: Prompt, { text_config: text, image
   if (places !== rows) throw new UserError(`the prompt has places for ${places} image rows, but its images give ${rows}`);
 }
 
+/** How many of a prompt's first tokens a cache has read, with the same image rows. The last token is always read anew: it gives the logits. */
+function knownTokens(
+  { inputIds, imageRows }: Prompt,
+  prefix: PrefixCache,
+  { image_token_index: imageToken, text_config }: LlavaConfig,
+): number {
+  const { inputIds: read = [], imageRows: readRows } = prefix;
+  const hidden = text_config.hidden_size;
+  const limit = Math.min(inputIds.length - 1, read.length, prefix.cache?.length ?? 0);
+  let rows = 0;
+  for (let t = 0; t < limit; t++) {
+    if (inputIds[t] !== read[t]) return t;
+    if (inputIds[t] !== imageToken) continue;
+    if (imageRows !== readRows) for (let i = rows * hidden; i < (rows + 1) * hidden; i++) if (imageRows![i] !== readRows![i]) return t;
+    rows++;
+  }
+  return limit;
+}
+
 async function decode(program: Program, config: LlavaConfig, prompts: readonly Prompt[], options: GenerateOptions): Promise<number[][]> {
   const batch = prompts.length;
   if (batch === 0) return [];
+  if (options.prefix && batch > 1) throw new Error('a prefix cache serves one prompt at a time');
   for (const prompt of prompts) checkPrompt(prompt, config);
-  const { num_hidden_layers: layers, num_key_value_heads: kvHeads, head_dim: headDim, hidden_size: hidden } = config.text_config;
-  const contextLength = config.text_config.max_position_embeddings;
+  const { image_token_index: imageToken, text_config: text } = config;
+  const { hidden_size: hidden, max_position_embeddings: contextLength } = text;
   const longest = Math.max(...prompts.map(({ inputIds }) => inputIds.length));
+  const capacity = Math.min(contextLength, longest + options.maxNewTokens);
+  const known = options.prefix ? knownTokens(prompts[0], options.prefix, config) : 0;
+  const cache = (known > 0 && options.prefix?.cache) || new KvCache(text, batch, capacity);
+  cache.length = known;
+  cache.reserve(capacity);
   const random = createRandom(options.sampling?.seed ?? 0);
-  const inputIds = new Int32Array(batch * longest);
-  const positions = new Int32Array(batch * longest);
+  const unread = longest - known;
+  const inputIds = new Int32Array(batch * unread);
+  const positions = new Int32Array(batch * unread);
   // where each key of a row stands; padding stands where no query looks
   const keyPositions: number[][] = prompts.map(({ inputIds: ids }) =>
     Array.from({ length: longest }, (_, t) => (t < ids.length ? t : HIDDEN_POSITION)),
   );
   prompts.forEach((prompt, row) => {
-    inputIds.set(prompt.inputIds, row * longest);
-    for (let t = 0; t < longest; t++) positions[row * longest + t] = Math.min(t, prompt.inputIds.length - 1);
+    inputIds.set(prompt.inputIds.slice(known), row * unread);
+    for (let t = 0; t < unread; t++) positions[row * unread + t] = Math.min(known + t, prompt.inputIds.length - 1);
   });
-  const imageRows = concatRows(prompts.map((prompt) => prompt.imageRows ?? new Float32Array(0)));
+  const rowsRead = prompts[0].inputIds.slice(0, known).filter((id) => id === imageToken).length;
+  const imageRows = concatFloat32(prompts.map((prompt) => prompt.imageRows ?? new Float32Array(0))).subarray(rowsRead * hidden);
   const noRows = float32(new Float32Array(0), [0, hidden]);
 
+  let tokens = unread;
   let feeds: Record<string, Value> = {
-    input_ids: int32(inputIds, [batch, longest]),
-    position_ids: int32(positions, [batch, longest]),
+    input_ids: int32(inputIds, [batch, unread]),
+    position_ids: int32(positions, [batch, unread]),
     key_positions: int32(keyPositions.flat(), [batch, longest]),
     image_rows: float32(imageRows, [imageRows.length / hidden, hidden]),
     logit_rows: int32(
-      prompts.map(({ inputIds: ids }, row) => row * longest + ids.length - 1),
+      prompts.map(({ inputIds: ids }, row) => row * unread + ids.length - known - 1),
       [batch],
     ),
   };
-  for (let layer = 0; layer < layers; layer++)
-    for (const kind of ['key', 'value']) feeds[`past.${layer}.${kind}`] = float32(new Float32Array(0), [batch, kvHeads, 0, headDim]);
+  // nobody can go on from a cache whose contents are not said, should this be broken off
+  if (options.prefix) Object.assign(options.prefix, { inputIds: undefined, imageRows: undefined, cache: undefined });
 
   const generated: number[][] = prompts.map(() => []);
   const active = new Set(prompts.keys());
   for (let step = 0; step < options.maxNewTokens; step++) {
-    const results = await program.run(feeds);
+    const results = await program.run({ ...feeds, ...cache.feeds() });
+    cache.append(results, tokens);
     const logits = results.logits.data as Float32Array;
     const vocabulary = logits.length / batch;
     const next = new Int32Array(batch);
     for (const row of [...active]) {
       const rowLogits = logits.subarray(row * vocabulary, (row + 1) * vocabulary);
       // a place for an image is never an answer; padded embedding tables have a row for it
-      if (config.image_token_index < vocabulary) rowLogits[config.image_token_index] = Number.NEGATIVE_INFINITY;
+      if (imageToken < vocabulary) rowLogits[imageToken] = Number.NEGATIVE_INFINITY;
       const token = sampleToken(rowLogits, options.sampling, random, generated[row]);
       if (options.stopTokenIds.includes(token)) {
         active.delete(row);
@@ -178,6 +212,7 @@ async function decode(program: Program, config: LlavaConfig, prompts: readonly P
     keyPositions.forEach((row, i) => {
       row.push(position[i]);
     });
+    tokens = 1;
     feeds = {
       input_ids: int32(next, [batch, 1]),
       position_ids: int32(position, [batch, 1]),
@@ -185,17 +220,10 @@ async function decode(program: Program, config: LlavaConfig, prompts: readonly P
       image_rows: noRows,
       logit_rows: int32([...prompts.keys()], [batch]),
     };
-    for (const [name, value] of Object.entries(results)) if (name.startsWith('present.')) feeds[name.replace('present', 'past')] = value;
+  }
+  if (options.prefix) {
+    const [{ inputIds: ids, imageRows: rows }] = prompts;
+    Object.assign(options.prefix, { inputIds: [...ids, ...generated[0]].slice(0, cache.length), imageRows: rows, cache });
   }
   return generated;
-}
-
-function concatRows(parts: readonly Float32Array[]): Float32Array {
-  const result = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let offset = 0;
-  for (const part of parts) {
-    result.set(part, offset);
-    offset += part.length;
-  }
-  return result;
 }

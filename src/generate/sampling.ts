@@ -22,6 +22,20 @@ export function argmax(logits: Float32Array): number {
   return best;
 }
 
+/** Smallest score of the k largest. */
+function kthLargest(scores: Float64Array, k: number): number {
+  // a short sorted list: of a large vocabulary, few scores ever enter it
+  const largest = new Float64Array(k).fill(Number.NEGATIVE_INFINITY);
+  for (const score of scores) {
+    if (score <= largest[0]) continue;
+    let at = 1;
+    while (at < k && largest[at] < score) at++;
+    largest.copyWithin(0, 1, at);
+    largest[at - 1] = score;
+  }
+  return largest[0];
+}
+
 /** The next token for `logits` [vocabulary]; greedy without `sampling`. `previous` are the tokens generated so far. */
 export function sampleToken(logits: Float32Array, sampling: Sampling | undefined, random: Random, previous: readonly number[]): number {
   if (!sampling) return argmax(logits);
@@ -30,12 +44,22 @@ export function sampleToken(logits: Float32Array, sampling: Sampling | undefined
   if (repetitionPenalty !== 1)
     for (const token of new Set(previous))
       scores[token] = scores[token] > 0 ? scores[token] / repetitionPenalty : scores[token] * repetitionPenalty;
-  const order = Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a] || a - b);
-  const kept = topK > 0 ? order.slice(0, topK) : order;
-  const largest = scores[kept[0]];
-  let weights = kept.map((token) => Math.exp((scores[token] - largest) / temperature));
-  const total = weights.reduce((a, b) => a + b, 0);
+  const largest = scores.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
+  const weightOf = (token: number) => Math.exp((scores[token] - largest) / temperature);
+  let kept = Array.from(scores.keys());
+  const likeliestFirst = () => kept.sort((a, b) => scores[b] - scores[a] || a - b);
+  if (topK > 0 && topK < kept.length) {
+    const least = kthLargest(scores, topK);
+    kept = kept.filter((token) => scores[token] >= least);
+    likeliestFirst().length = topK;
+  }
+  let weights = kept.map(weightOf);
   if (topP < 1) {
+    const total = weights.reduce((a, b) => a + b, 0);
+    // all tokens that are less likely than this together fall short of 1 - top-p: the set never needs them
+    const least = (total * (1 - topP)) / kept.length;
+    kept = kept.filter((_, i) => weights[i] >= least);
+    weights = likeliestFirst().map(weightOf);
     let sum = 0;
     const count = weights.findIndex((weight) => {
       sum += weight / total;

@@ -81,6 +81,7 @@ export interface LanguageOutputs {
   lastHidden: Tensor;
   /** Input of the first layer, then the output of each layer, the last one normed as in Hugging Face: layers + 1 entries. */
   hiddenStates: Tensor[];
+  /** Keys and values of these tokens, a layer: each [batch, kvHeads, tokens, headDim], rotated. */
   present: LayerCache[];
 }
 
@@ -143,13 +144,11 @@ function selfAttention(
       return applyRope(queryKeyNorm ? gemmaRmsNorm(p, `${name}_norm`, states, config.rms_norm_eps) : states, positionIds, rope);
     };
     const queryStates = rotated('q', heads);
-    let key = rotated('k', kvHeads);
-    let value = projected('v', kvHeads);
-    if (past) {
-      key = concat([past.key, key], 2);
-      value = concat([past.value, value], 2);
-    }
-    const attended = attention(queryStates, key, value, { scale, softcap, bias: attentionBias(window) });
+    const key = rotated('k', kvHeads);
+    const value = projected('v', kvHeads);
+    const keys = past ? concat([past.key, key], 2) : key;
+    const values = past ? concat([past.value, value], 2) : value;
+    const attended = attention(queryStates, keys, values, { scale, softcap, bias: attentionBias(window) });
     return { output: linear(p, 'o_proj', mergeHeads(attended), config.hidden_size, { std }), cache: { key, value } };
   });
 }

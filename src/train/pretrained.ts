@@ -4,6 +4,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { z } from 'zod';
+import { concatFloat32 } from '../arrays.ts';
 import type { Engine } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { UserError } from '../errors.ts';
@@ -136,14 +137,7 @@ export function checkVocabulary(tokenizer: Tokenizer, vocabSize: number, dir: st
 
 /** Picture files as one batch for the encoder: float32 [pictures * 3 * size * size]. All are of one size once processed. */
 export async function pixelValuesOf(paths: readonly string[], processor: ImageProcessorConfig): Promise<Float32Array> {
-  const pictures = await Promise.all(paths.map(async (path) => processImage(await decodeImage(path), processor)));
-  const joined = new Float32Array(pictures.reduce((sum, { length }) => sum + length, 0));
-  let offset = 0;
-  for (const values of pictures) {
-    joined.set(values, offset);
-    offset += values.length;
-  }
-  return joined;
+  return concatFloat32(await Promise.all(paths.map(async (path) => processImage(await decodeImage(path), processor))));
 }
 
 /** A picture file as rows for the language model, [imageTokens * hidden]. */

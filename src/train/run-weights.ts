@@ -10,7 +10,7 @@ import { UserError } from '../errors.ts';
 import { type PackedFormat, type Parameter, packedFormats, packedName, scaleName } from '../nn/parameters.ts';
 import type { Checkpoint } from '../weights/checkpoint.ts';
 import { storedToFloat32 } from '../weights/checkpoint.ts';
-import { type BlockFormat, plannedFormat, type Quantisation, quantiseRows } from '../weights/quantise.ts';
+import { type BlockFormat, type PackedRows, plannedFormat, type Quantisation, quantiseRows } from '../weights/quantise.ts';
 import { elementCount } from '../weights/safetensors.ts';
 import { allFinite, checkShape, notFiniteText } from './pretrained.ts';
 
@@ -74,15 +74,18 @@ export async function readRunWeights(
   if (plan.some(({ name }) => name === checkpoint.head?.embedding)) await checkpoint.checkHead();
 
   const inFiles = plan.reduce((sum, planned) => sum + runBytes(planned), 0) > memoryLimit;
-  const isUsable = (name: string) => inFiles && checkpoint.info(name).dtype === 'F32' && checkpoint.place(name).offset % 4 === 0;
+  /** Whether a parameter is run from where it lies. */
+  const isInPlace = ({ name, stored, quantised }: Planned) =>
+    inFiles && !quantised && (stored !== undefined || (checkpoint.info(name).dtype === 'F32' && checkpoint.place(name).offset % 4 === 0));
   const scratchBytes = plan
-    .filter(({ name, stored }) => inFiles && !stored && !isUsable(name))
+    .filter((planned) => inFiles && !isInPlace(planned))
     .reduce((sum, planned) => sum + runBytes(planned) + 3 * ALIGNMENT, 0);
   const scratch = scratchBytes > 0 ? await createScratch(scratchBytes) : undefined;
   const values = new Map<string, Constant>();
   const damaged: string[] = [];
   try {
-    for (const { name, dims, stored, quantised } of plan) {
+    for (const planned of plan) {
+      const { name, dims, stored, quantised } = planned;
       let finite = true;
       const checked = async function* () {
         for await (const piece of checkpoint.float32Pieces(name)) {
@@ -101,14 +104,17 @@ export async function readRunWeights(
         const [rows, columns] = dims;
         const packed = await joinPieces(scratch, [rows, (columns * quantised.bits) / 8], 'uint8');
         const scale = await joinPieces(undefined, [rows, columns / quantised.blockSize], 'float32');
+        let buffers: PackedRows | undefined;
         for await (const piece of checked()) {
-          const pieces = quantiseRows(piece, quantised);
+          const pieces: PackedRows = quantiseRows(piece, quantised, buffers);
+          // the first piece is the longest
+          buffers ??= pieces;
           await packed.add(pieces.packed);
           await scale.add(pieces.scale);
         }
         values.set(packedName(name), packed.value);
         values.set(scaleName(name), await moveTo(scratch, scale.value));
-      } else if (isUsable(name)) {
+      } else if (isInPlace(planned)) {
         for await (const _ of checked());
         values.set(name, { dtype: 'float32', dims, ...checkpoint.place(name) });
       } else {
@@ -127,13 +133,13 @@ export async function readRunWeights(
   return { values, release: async () => scratch?.remove() };
 }
 
+/** One of the two tensors of a packed weight, as it lies. */
 async function storedConstant(checkpoint: Checkpoint, name: string, dtype: 'uint8' | 'float32', inFiles: boolean): Promise<Constant> {
   const { shape, dtype: storedAs } = checkpoint.info(name);
   const wanted = dtype === 'uint8' ? 'U8' : 'F32';
   if (storedAs !== wanted)
     throw new UserError(`${checkpoint.dir}: ${checkpoint.storedName(name)} is stored as ${storedAs}, not as ${wanted}`);
-  const place = checkpoint.place(name);
-  if (inFiles && (dtype === 'uint8' || place.offset % 4 === 0)) return { dtype, dims: shape, ...place };
+  if (inFiles) return { dtype, dims: shape, ...checkpoint.place(name) };
   const data = await checkpoint.bytes(name);
   return { dtype, dims: shape, data: dtype === 'uint8' ? data : storedToFloat32({ dtype: 'F32', data }, name) };
 }
@@ -175,9 +181,13 @@ interface Scratch {
 
 /** A file for weights that are converted on loading, in the system's folder for such (TMPDIR). */
 async function createScratch(bytes: number): Promise<Scratch> {
-  const { bavail, bsize, blocks } = await statfs(tmpdir());
   const where = `${tmpdir()}: the weights are converted through a file there, of ${(bytes / 1e9).toFixed(1)} GB`;
   const advice = 'set TMPDIR to a folder on a larger disk, or write the converted weights once with llava-gemma convert';
+  const fail = (error: unknown) => new UserError(`${where}, and it cannot be written (${(error as Error).message}): ${advice}`);
+  const { bavail, bsize, blocks } = await statfs(tmpdir()).catch((error: unknown) => {
+    throw fail(error);
+  });
+  // some network file systems do not tell
   if (blocks > 0 && bavail * bsize < bytes)
     throw new UserError(`${where}, and ${((bavail * bsize) / 1e9).toFixed(1)} GB are free: ${advice}`);
   const folder = await mkdtemp(join(tmpdir(), 'llava-gemma-'));
@@ -190,7 +200,7 @@ async function createScratch(bytes: number): Promise<Scratch> {
     try {
       for (let done = 0; done < data.length; ) done += (await handle.write(data, done, data.length - done)).bytesWritten;
     } catch (error) {
-      throw new UserError(`${where}, and it cannot be written (${(error as Error).message}): ${advice}`);
+      throw fail(error);
     }
     position += data.length;
   };

@@ -37,7 +37,7 @@ export interface Checkpoint {
   storedName(name: string): string;
   /** One tensor's values as float32, whatever float type it is stored in; row-major. */
   float32(name: string): Promise<Float32Array>;
-  /** The same values in order, some million at a time: for tensors that need not lie in memory as a whole. */
+  /** The same values in order, some million at a time, each piece overwritten by the next: for tensors that need not lie in memory whole. */
   float32Pieces(name: string): AsyncGenerator<Float32Array>;
   /** The output head, where the files hold one beside the embedding. It is not among `names`: Gemma ties both. */
   head?: { stored: string; embedding: string };
@@ -64,16 +64,16 @@ export async function readJsonFile(path: string): Promise<unknown> {
   }
 }
 
-/** The values of a stored float tensor. A float32 tensor is not copied. */
-export function storedToFloat32(tensor: Pick<StoredTensor, 'dtype' | 'data'>, where: string): Float32Array {
+/** The values of a stored float tensor. A float32 tensor is not copied; 16-bit values are written into `values` if it is given. */
+export function storedToFloat32(tensor: Pick<StoredTensor, 'dtype' | 'data'>, where: string, values?: Float32Array): Float32Array {
   const { buffer, byteOffset, byteLength } = tensor.data;
   switch (tensor.dtype) {
     case 'F32':
       return new Float32Array(buffer, byteOffset, byteLength / 4);
     case 'F16':
-      return float16ToFloat32(new Uint16Array(buffer, byteOffset, byteLength / 2));
+      return float16ToFloat32(new Uint16Array(buffer, byteOffset, byteLength / 2), values);
     case 'BF16':
-      return bfloat16ToFloat32(new Uint16Array(buffer, byteOffset, byteLength / 2));
+      return bfloat16ToFloat32(new Uint16Array(buffer, byteOffset, byteLength / 2), values);
     case 'F64':
       return Float32Array.from(new Float64Array(buffer, byteOffset, byteLength / 8));
     default:
@@ -161,7 +161,13 @@ export async function openCheckpoint(dir: string): Promise<Checkpoint> {
   async function* storedPieces(inFile: string) {
     const shard = home.get(inFile)!;
     const { dtype } = shard.info(inFile);
-    for await (const data of shard.pieces(inFile)) yield storedToFloat32({ dtype, data }, whereIs(inFile));
+    let converted: Float32Array | undefined;
+    for await (const data of shard.pieces(inFile)) {
+      const count = data.length / bytesPerElement[dtype];
+      // the first piece is the longest
+      converted ??= new Float32Array(count);
+      yield storedToFloat32({ dtype, data }, whereIs(inFile), converted.subarray(0, count));
+    }
   }
   return {
     dir,

@@ -59,10 +59,9 @@ function float16Table(): Float32Array {
   return table;
 }
 
-/** The values of float16 bit patterns; exact. */
-export function float16ToFloat32(halves: Uint16Array): Float32Array {
+/** The values of float16 bit patterns; exact. They are written into `values` if it is given. */
+export function float16ToFloat32(halves: Uint16Array, values: Float32Array = new Float32Array(halves.length)): Float32Array {
   const table = float16Table();
-  const values = new Float32Array(halves.length);
   for (let i = 0; i < halves.length; i++) values[i] = table[halves[i]];
   return values;
 }
@@ -79,9 +78,9 @@ export function float32ToBfloat16(values: Float32Array): Uint16Array {
   return halves;
 }
 
-/** The values of bfloat16 bit patterns; exact. */
-export function bfloat16ToFloat32(halves: Uint16Array): Float32Array {
-  const bits = new Uint32Array(halves.length);
+/** The values of bfloat16 bit patterns; exact. They are written into `values` if it is given. */
+export function bfloat16ToFloat32(halves: Uint16Array, values: Float32Array = new Float32Array(halves.length)): Float32Array {
+  const bits = new Int32Array(values.buffer, values.byteOffset, halves.length);
   for (let i = 0; i < halves.length; i++) bits[i] = halves[i] << 16;
-  return new Float32Array(bits.buffer);
+  return values;
 }

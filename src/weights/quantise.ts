@@ -18,38 +18,43 @@ export interface PackedRows {
 /**
  * Quantises rows whose length is a multiple of `blockSize`. In each block, the value that is largest without its sign becomes
  * -2^(bits - 1), so that all numbers are used; the others are rounded to the nearest. A block with NaN or infinity becomes NaN: its scale is.
+ * The result lies at the beginning of `into` if it is given.
  */
-export function quantiseRows(values: Float32Array, { bits, blockSize }: BlockFormat): PackedRows {
+export function quantiseRows(values: Float32Array, { bits, blockSize }: BlockFormat, into?: PackedRows): PackedRows {
   if (values.length % blockSize !== 0) throw new Error(`${values.length} values are no whole blocks of ${blockSize}`);
   const blocks = values.length / blockSize;
-  const packed = new Uint8Array((values.length * bits) / 8);
-  const scale = new Float32Array(blocks);
+  const bytes = (values.length * bits) / 8;
+  const packed = into ? into.packed.subarray(0, bytes) : new Uint8Array(bytes);
+  const scale = into ? into.scale.subarray(0, blocks) : new Float32Array(blocks);
   const zero = 2 ** (bits - 1);
   const top = 2 * zero - 1;
-  const whole = new Uint8Array(blockSize);
+  const half = zero + 0.5;
+  // without its sign, a float's bits are ordered as its size is, and those of NaN are the largest
+  const sizes = new Int32Array(values.buffer, values.byteOffset, values.length);
   for (let block = 0; block < blocks; block++) {
     const start = block * blockSize;
-    let extreme = 0;
-    let size = 0;
-    let sum = 0;
-    for (let i = start; i < start + blockSize; i++) {
-      const value = values[i];
-      sum += value * 0;
-      const absolute = Math.abs(value);
-      if (absolute > size) {
-        size = absolute;
-        extreme = value;
+    const end = start + blockSize;
+    let largest = 0;
+    for (let i = start; i < end; i++) {
+      largest = Math.max(largest, sizes[i] & 0x7fffffff);
+    }
+    let at = start;
+    while ((sizes[at] & 0x7fffffff) !== largest) at++;
+    const step = Math.fround(values[at] / -zero);
+    scale[block] = largest < 0x7f800000 ? step : Number.NaN;
+    const inverse = step === 0 ? 0 : 1 / step;
+    // no number is below 0: the extreme value becomes 0, and the others are at most as far on the other side
+    if (bits === 8) {
+      for (let i = start; i < end; i++) {
+        packed[i] = Math.min(top, (values[i] * inverse + half) | 0);
+      }
+    } else {
+      for (let i = start; i < end; i += 2) {
+        const low = Math.min(top, (values[i] * inverse + half) | 0);
+        const high = Math.min(top, (values[i + 1] * inverse + half) | 0);
+        packed[i >> 1] = low | (high << 4);
       }
     }
-    const step = Math.fround(extreme / -zero);
-    scale[block] = sum === 0 ? step : Number.NaN;
-    const inverse = step === 0 ? 0 : 1 / step;
-    for (let i = 0; i < blockSize; i++) {
-      const rounded = (values[start + i] * inverse + zero + 0.5) | 0;
-      whole[i] = Math.max(0, Math.min(top, rounded));
-    }
-    if (bits === 8) packed.set(whole, start);
-    else for (let i = 0, at = start / 2; i < blockSize; i += 2, at++) packed[at] = whole[i] | (whole[i + 1] << 4);
   }
   return { packed, scale };
 }

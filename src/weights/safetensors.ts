@@ -39,7 +39,10 @@ export interface SafetensorsFile {
   offset(name: string): number;
   /** Reads one tensor's bytes into a buffer of its own. */
   read(name: string): Promise<StoredTensor>;
-  /** One tensor's bytes in order, piece by piece; a piece holds whole elements and at most `pieceBytes`. */
+  /**
+   * One tensor's bytes in order, piece by piece; a piece holds whole elements and at most `pieceBytes`. It is overwritten by the next: on
+   * some machines fresh memory costs more than all that is done with the numbers.
+   */
   pieces(name: string): AsyncGenerator<Uint8Array>;
   close(): Promise<void>;
 }
@@ -54,7 +57,7 @@ const maxHeaderBytes = 100_000_000;
 /** Node reads and writes at most 2^31 - 1 bytes a call. */
 const chunkBytes = 2 ** 30;
 /** Bytes of a tensor that pass through memory at a time where it is streamed: a multiple of every element's size. */
-export const pieceBytes = 2 ** 24;
+export const pieceBytes = 2 ** 22;
 
 function reason(error: unknown): string {
   const code = (error as NodeJS.ErrnoException).code;
@@ -64,9 +67,17 @@ function reason(error: unknown): string {
   return code ?? String(error);
 }
 
-async function readRange(handle: FileHandle, path: string, what: string, position: number, length: number): Promise<Uint8Array> {
-  // Not from Node's buffer pool: the bytes must start aligned, so that a Float32Array can look at them.
-  const bytes = Buffer.allocUnsafeSlow(length);
+// Not from Node's buffer pool: the bytes must start aligned, so that a Float32Array can look at them.
+const alignedBytes = (length: number): Uint8Array => Buffer.allocUnsafeSlow(length);
+
+async function readRange(
+  handle: FileHandle,
+  path: string,
+  what: string,
+  position: number,
+  length: number,
+  bytes = alignedBytes(length),
+): Promise<Uint8Array> {
   let done = 0;
   while (done < length) {
     let bytesRead: number;
@@ -242,8 +253,11 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
       },
       async *pieces(name) {
         const { begin, end } = find(name);
-        for (let at = begin; at < end; at += pieceBytes)
-          yield await readRange(handle, path, `tensor ${JSON.stringify(name)}`, dataStart + at, Math.min(pieceBytes, end - at));
+        const buffer = alignedBytes(Math.min(pieceBytes, end - begin));
+        for (let at = begin; at < end; at += pieceBytes) {
+          const bytes = buffer.subarray(0, Math.min(pieceBytes, end - at));
+          yield await readRange(handle, path, `tensor ${JSON.stringify(name)}`, dataStart + at, bytes.length, bytes);
+        }
       },
       close: () => handle.close(),
     };

@@ -3,7 +3,20 @@ import { describe, expect, test } from 'vitest';
 import { attention, rmsNorm } from '../../graph/composites.ts';
 import { grad } from '../../graph/grad.ts';
 import type { Outputs } from '../../graph/passes.ts';
-import { add, matmul, mul, pad, putAlong, reduceSum, reshape, scatterAdd, slice, transpose } from '../../graph/primitives.ts';
+import {
+  add,
+  dequantize,
+  gather,
+  matmul,
+  mul,
+  pad,
+  putAlong,
+  reduceSum,
+  reshape,
+  scatterAdd,
+  slice,
+  transpose,
+} from '../../graph/primitives.ts';
 import { constant, input } from '../../graph/tensor.ts';
 import { EXTERNAL_DATA_PATH, type LowerOptions, lower, OPSET } from './lower.ts';
 import { TensorProto_DataLocation as DataLocation, ModelProtoSchema } from './proto/onnx_pb.ts';
@@ -93,10 +106,56 @@ describe('constants', () => {
   });
 });
 
+describe('outputs', () => {
+  test('are the nodes themselves, which others may read on; inputs and outputs of two names are copied', () => {
+    const doubled = mul(x, 2);
+    const { graph, ops } = parse({ y: doubled, again: doubled, z: add(doubled, 1), same: x });
+    expect(ops.filter((op) => op === 'Identity')).toHaveLength(2);
+    expect(graph.output.map(({ name }) => name)).toEqual(['y', 'again', 'z', 'same']);
+    const madeBy = new Map(graph.node.flatMap((node) => node.output.map((name) => [name, node] as const)));
+    expect(madeBy.get('y')!.opType).toBe('Mul');
+    expect(madeBy.get('z')!.input).toContain('y');
+    expect(madeBy.get('again')!.input).toEqual(['y']);
+  });
+});
+
+describe('packed weights', () => {
+  const format = { bits: 4, blockSize: 16 } as const;
+  const packed = input('w_packed', 'uint8', [6, 16]);
+  const scale = input('w_scale', 'float32', [6, 2]);
+  const matrix = dequantize(packed, scale, format);
+  const wide = input('wide', 'float32', ['batch', 32]);
+  const ids = input('ids', 'int32', ['batch']);
+
+  test('are multiplied and looked up as they lie, and the two views of a fixed one share its bytes', () => {
+    const externalInputs = new Map([
+      ['w_packed', { location: 'model.safetensors', offset: 4096, length: 96 }],
+      ['w_scale', { offset: 0, length: 48 }],
+    ]);
+    const { graph, ops } = parse({ y: matmul(wide, matrix, { transB: true }), rows: gather(matrix, ids) }, { externalInputs });
+    expect(ops.sort()).toEqual(['GatherBlockQuantized', 'MatMulNBits']);
+    const views = graph.initializer.filter(({ name }) => name.startsWith('w_packed'));
+    expect(views.map(({ dims }) => dims)).toEqual([
+      [6n, 16n],
+      [6n, 2n, 8n],
+    ]);
+    for (const { externalData } of views)
+      expect(Object.fromEntries(externalData.map(({ key, value }) => [key, value]))).toEqual({
+        location: 'model.safetensors',
+        offset: '4096',
+        length: '96',
+      });
+  });
+
+  test('are unpacked where no kernel reads them', () => {
+    expect(parse({ y: matmul(wide, matrix, { transB: true }), z: mul(matrix, 2) }).ops).toContain('BitShift');
+  });
+});
+
 describe('kernels', () => {
   test('fused ones are used unless told otherwise', () => {
     const y = rmsNorm(x, input('weight', 'float32', [4]), 1e-6);
-    expect(parse({ y }).ops).toEqual(['SimplifiedLayerNormalization', 'Identity']);
+    expect(parse({ y }).ops).toEqual(['SimplifiedLayerNormalization']);
     const plain = parse({ y }, { fuse: [] }).ops;
     expect(plain).not.toContain('SimplifiedLayerNormalization');
     expect(plain).toContain('ReduceMean');
@@ -104,7 +163,7 @@ describe('kernels', () => {
 
   test('transposes and factors of a product cost no node', () => {
     const w = input('w', 'float32', [3, 4]);
-    expect(parse({ y: matmul(x, w, { transB: true, alpha: 0.5 }) }).ops).toEqual(['FusedMatMul', 'Identity']);
+    expect(parse({ y: matmul(x, w, { transB: true, alpha: 0.5 }) }).ops).toEqual(['FusedMatMul']);
     expect(parse({ y: matmul(w, x, { transB: true }), z: matmul(input('v', 'float32', [2, 3]), w) }).ops).toContain('MatMul');
   });
 
@@ -130,7 +189,6 @@ describe('scatters', () => {
       'Unsqueeze',
       'Unsqueeze',
       'ScatterElements',
-      'Identity',
     ]);
   });
 

@@ -205,13 +205,20 @@ class Emitter {
   }
 
   model(outputs: Outputs): Uint8Array {
-    // an output may be an input or share a node with another output: Identity gives it its own name
+    // a node's result takes the name of the output; an input, or a node that is an output already, is copied by Identity
     const inputNames = new Set([...this.inputs, ...this.initializers].map(({ name }) => name));
+    const renamed = new Map<string, string>();
     const graphOutputs = Object.entries(outputs).map(([name, tensor]) => {
       if (inputNames.has(name)) throw new Error(`output ${name} has the name of an input`);
-      this.node('Identity', [this.names.get(tensor)!], {}, '', name);
+      const inner = this.names.get(tensor)!;
+      if (inputNames.has(inner) || renamed.has(inner)) this.node('Identity', [inner], {}, '', name);
+      else renamed.set(inner, name);
       return valueInfo(name, tensor);
     });
+    for (const node of this.nodes) {
+      node.input = node.input.map((name) => renamed.get(name) ?? name);
+      node.output = node.output.map((name) => renamed.get(name) ?? name);
+    }
     const opset = (domain: string, version: number) => create(OperatorSetIdProtoSchema, { domain, version: BigInt(version) });
     const model = create(ModelProtoSchema, {
       irVersion: 10n,

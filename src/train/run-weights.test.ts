@@ -1,0 +1,168 @@
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import { int32 } from '../engine/engine.ts';
+import { createOrtEngine } from '../engine/ort.ts';
+import { type ForwardOutput, forward } from '../generate/forward.ts';
+import { type LlavaConfig, llavaConfigSchema, llavaParameters } from '../models/llava.ts';
+import { shapeNamed } from '../models/shapes.ts';
+import { initialise, packedName, scaleName } from '../nn/parameters.ts';
+import { createRandom } from '../random.ts';
+import { openCheckpoint, saveCheckpoint } from '../weights/checkpoint.ts';
+import { dequantiseRows, plannedFormat, quantiseRows } from '../weights/quantise.ts';
+import { packedFormatsOf, type RunWeightsOptions, readRunWeights } from './run-weights.ts';
+
+const root = mkdtempSync(join(tmpdir(), 'run-weights-'));
+const scratch = mkdtempSync(join(tmpdir(), 'run-weights-scratch-'));
+const config: LlavaConfig = llavaConfigSchema.parse(shapeNamed('llava-gemma-tiny').config);
+const parameters = llavaParameters(config);
+const tensors = new Map(
+  parameters.map((parameter) => {
+    const drawn = { ...parameter, initialiser: { kind: 'normal', std: 0.2 } as const };
+    return [parameter.name, { shape: [...parameter.dims], data: initialise(drawn, createRandom(5, parameter.name)) }];
+  }),
+);
+const folderOf = (dtype: 'F32' | 'BF16') => join(root, dtype);
+
+beforeAll(async () => {
+  for (const dtype of ['F32', 'BF16'] as const) await saveCheckpoint(folderOf(dtype), { config, tensors, dtype });
+  vi.stubEnv('TMPDIR', scratch);
+});
+// ONNX Runtime has files of its own there
+const scratchFolders = () => readdirSync(scratch).filter((name) => name.startsWith('llava-gemma-'));
+afterEach(() => expect(scratchFolders()).toEqual([]));
+afterAll(() => {
+  vi.unstubAllEnvs();
+  for (const dir of [root, scratch]) rmSync(dir, { recursive: true, force: true });
+});
+
+async function logitsOf(dir: string, options: RunWeightsOptions): Promise<{ logits: Float32Array; inFiles: string[] }> {
+  const checkpoint = await openCheckpoint(dir);
+  const inFiles: string[] = [];
+  const releases: (() => Promise<void>)[] = [];
+  try {
+    const source = {
+      packed: packedFormatsOf(checkpoint, options.quantise),
+      async read(wanted: typeof parameters) {
+        const { values, release } = await readRunWeights(checkpoint, wanted, options);
+        releases.push(release);
+        for (const value of values.values()) if ('path' in value) inFiles.push(value.path);
+        return values;
+      },
+    };
+    const inputs = { input_ids: int32([2, 5, 77, 4000, 9, 12], [1, 6]) };
+    const outputs = await forward(createOrtEngine(), { kind: 'llava', config }, { ...source, read: source.read as never }, inputs);
+    const pieces: number[] = [];
+    for await (const piece of (outputs.get('logits') as ForwardOutput).pieces()) pieces.push(...piece);
+    return { logits: Float32Array.from(pieces), inFiles };
+  } finally {
+    for (const release of releases) await release();
+    await checkpoint.close();
+  }
+}
+
+const largest = (values: Float32Array) => values.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
+const difference = (a: Float32Array, b: Float32Array) => largest(a.map((value, i) => value - b[i])) / largest(b);
+
+describe('readRunWeights', () => {
+  test.each([undefined, 'int4', 'int8'] as const)('gives the same from memory and from files (%s)', async (quantise) => {
+    for (const dtype of ['F32', 'BF16'] as const) {
+      const inMemory = await logitsOf(folderOf(dtype), { quantise });
+      expect(inMemory.inFiles).toEqual([]);
+      const fromFiles = await logitsOf(folderOf(dtype), { quantise, memoryLimit: 0 });
+      expect(fromFiles.logits).toEqual(inMemory.logits);
+      expect(fromFiles.inFiles.length).toBeGreaterThan(10);
+      const own = fromFiles.inFiles.filter((path) => path.startsWith(root));
+      // float32 is used where it lies; everything else goes through the scratch file
+      if (dtype === 'BF16') expect(own).toEqual([]);
+      else expect(own.length).toBeGreaterThan(quantise ? 3 : 10);
+      if (dtype === 'F32' && !quantise) expect(own).toEqual(fromFiles.inFiles);
+    }
+  });
+
+  test.each(['int4', 'int8'] as const)('%s computes what the rounded weights do in float32', async (quantise) => {
+    const rounded = new Map(
+      [...tensors].map(([name, { shape, data }]) => {
+        const format = plannedFormat(name, shape, quantise);
+        return [name, { shape, data: format ? dequantiseRows(quantiseRows(data, format), format) : data }];
+      }),
+    );
+    const dir = join(root, `rounded-${quantise}`);
+    await saveCheckpoint(dir, { config, tensors: rounded, dtype: 'F32' });
+    const { logits } = await logitsOf(folderOf('F32'), { quantise });
+    const expected = await logitsOf(dir, {});
+    const float = await logitsOf(folderOf('F32'), {});
+    // what is left is the rounding of activations to 8 bits, in each of some twenty products
+    const activations = difference(logits, expected.logits);
+    const all = difference(logits, float.logits);
+    console.log(
+      `${quantise}: off by ${activations.toPrecision(2)} from its weights in float32, ${all.toPrecision(2)} from the model's own`,
+    );
+    expect(activations).toBeLessThan(0.04);
+    if (quantise === 'int4') expect(all).toBeGreaterThan(2 * activations);
+  });
+
+  test('reads packed weights back as they were packed, from memory and from files', async () => {
+    const packed = new Map();
+    const floats = new Map<string, { shape: number[]; data: Float32Array }>();
+    for (const [name, { shape, data }] of tensors) {
+      const format = plannedFormat(name, shape, 'int4');
+      if (!format) {
+        floats.set(name, { shape, data });
+        continue;
+      }
+      const rows = quantiseRows(data, format);
+      packed.set(packedName(name), { dtype: 'U8', shape: [shape[0], (shape[1] * format.bits) / 8], data: rows.packed });
+      const bytes = new Uint8Array(rows.scale.buffer, rows.scale.byteOffset, rows.scale.byteLength);
+      packed.set(scaleName(name), { dtype: 'F32', shape: [shape[0], shape[1] / format.blockSize], data: bytes });
+    }
+    const dir = join(root, 'packed');
+    await saveCheckpoint(dir, { config, tensors: floats, dtype: 'F32', packed });
+    const { logits } = await logitsOf(folderOf('F32'), { quantise: 'int4' });
+    expect((await logitsOf(dir, {})).logits).toEqual(logits);
+    const fromFiles = await logitsOf(dir, { memoryLimit: 0 });
+    expect(fromFiles.logits).toEqual(logits);
+    expect(fromFiles.inFiles.every((path) => path.startsWith(dir))).toBe(true);
+  });
+
+  test.each([0, undefined])('tells which weights are not finite, and goes on (memory limit %s)', async (memoryLimit) => {
+    const name = 'language_model.model.layers.1.mlp.up_proj.weight';
+    const { shape, data } = tensors.get(name)!;
+    const dir = join(root, 'damaged');
+    await saveCheckpoint(dir, { config, tensors: new Map([...tensors, [name, { shape, data: data.with(3, Number.NaN) }]]), dtype: 'F32' });
+    const said = vi.spyOn(console, 'error').mockImplementation(() => {});
+    try {
+      for (const quantise of [undefined, 'int4'] as const) {
+        said.mockClear();
+        const checkpoint = await openCheckpoint(dir);
+        await (await readRunWeights(checkpoint, parameters, { quantise, memoryLimit })).release();
+        await checkpoint.close();
+        expect(said.mock.calls).toEqual([[expect.stringContaining(`${name} holds NaN or infinity`)]]);
+      }
+    } finally {
+      said.mockRestore();
+    }
+  });
+
+  test('says what is missing or of another shape, and leaves no scratch file behind', async () => {
+    const name = 'language_model.model.layers.0.mlp.gate_proj.weight';
+    const checkpoint = await openCheckpoint(folderOf('BF16'));
+    const wrong = parameters.map((parameter) => (parameter.name === name ? { ...parameter, dims: [3, 4] } : parameter));
+    await expect(readRunWeights(checkpoint, wrong, { memoryLimit: 0 })).rejects.toThrow(
+      `${name} has shape [64, 32], but config.json asks for [3, 4]`,
+    );
+    const more = [...parameters, { ...parameters[0], name: 'no.such.weight' }];
+    await expect(readRunWeights(checkpoint, more, { memoryLimit: 0 })).rejects.toThrow('has no tensor "no.such.weight"');
+    await checkpoint.close();
+  });
+
+  test('needs a folder for scratch files, and says so', async () => {
+    vi.stubEnv('TMPDIR', join(scratch, 'nowhere'));
+    const checkpoint = await openCheckpoint(folderOf('BF16'));
+    await expect(readRunWeights(checkpoint, parameters, { memoryLimit: 0 })).rejects.toThrow(/nowhere.*set TMPDIR/);
+    await checkpoint.close();
+    vi.stubEnv('TMPDIR', scratch);
+    expect(existsSync(join(scratch, 'nowhere'))).toBe(false);
+  });
+});
