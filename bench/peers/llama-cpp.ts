@@ -46,7 +46,7 @@ async function load(request: LoadRequest): Promise<LoadAnswer> {
   const context = await model.createContext({ contextSize: request.context, threads: { ideal: request.threads, min: request.threads } });
   sequence = context.getSequence();
   vocabulary = benchShapes[request.shape].config.text_config.vocab_size;
-  vision = startServer('llama.cpp vision', process.execPath, [fileURLToPath(new URL('llama-cpp-vision.js', import.meta.url))], {
+  vision = startServer('its vision', process.execPath, [fileURLToPath(new URL('llama-cpp-vision.js', import.meta.url))], {
     apart: true,
     onPrint: (text) => {
       printed += text;

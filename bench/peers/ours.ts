@@ -31,7 +31,8 @@ await serve({
     const count = parameters.reduce((sum, { dims }) => sum + elementCount(dims), 0);
     // the weights, and the engine's own copy of them
     const bytes = 2 * 4 * count;
-    if (bytes > 0.8 * totalmem()) throw new Error(`float32 weights of shape ${shape} take ${Math.round(bytes / 1e9)} GB while loading`);
+    if (bytes > 0.8 * totalmem())
+      throw new Error(`float32 weights of shape ${shape} take ${Math.round(bytes / 1e9)} GB while loading; --no-ours leaves them out`);
     const values = new Map<string, Float32Array>();
     for (const { name, dims, initialiser } of parameters) {
       const size = elementCount(dims);

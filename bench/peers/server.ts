@@ -50,9 +50,9 @@ export function startServer(
   const lines = createInterface({ input: child.stdio[apart ? 3 : 1] as Readable })[Symbol.asyncIterator]();
   const answer = async () => {
     const { value, done } = await lines.next();
-    if (done) throw new UserError(`the ${side} side (${[command, ...args].join(' ')}) ended: ${tail.trim()}`);
+    if (done) throw new UserError(`${side} (${[command, ...args].join(' ')}) ended: ${tail.trim()}`);
     const parsed = JSON.parse(value);
-    if (parsed.error !== undefined) throw new UserError(`the ${side} side: ${parsed.error}`);
+    if (parsed.error !== undefined) throw new UserError(`${side}: ${parsed.error}`);
     return parsed;
   };
   return {
