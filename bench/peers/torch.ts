@@ -1,10 +1,9 @@
-// Runs a PyTorch peer as a server beside us: one JSON request a line in, one JSON answer a line out. It sleeps while it waits.
+// Runs a PyTorch peer as a server beside us.
 
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { createInterface } from 'node:readline';
-import type { Readable, Writable } from 'node:stream';
 import { UserError } from '../../src/errors.ts';
+import { startServer } from './server.ts';
 
 const VENV_PYTHON = process.platform === 'win32' ? '.venv/Scripts/python.exe' : '.venv/bin/python';
 
@@ -26,20 +25,7 @@ export interface TorchServer {
 }
 
 export async function startTorch(python: string, script: string, threads: number): Promise<TorchServer> {
-  const child: ChildProcess = spawn(python, [script, '--threads', String(threads)], { stdio: ['pipe', 'pipe', 'inherit'] });
-  const lines = createInterface({ input: child.stdout as Readable })[Symbol.asyncIterator]();
-  const answer = async () => {
-    const { value, done } = await lines.next();
-    if (done) throw new UserError(`the PyTorch side (${python} ${script}) ended; its message is above`);
-    return JSON.parse(value);
-  };
-  const { torch } = await answer();
-  return {
-    version: torch,
-    async request(message) {
-      (child.stdin as Writable).write(`${JSON.stringify(message)}\n`);
-      return answer();
-    },
-    stop: () => void child.kill(),
-  };
+  const server = startServer('PyTorch', python, [script, '--threads', String(threads)]);
+  const { torch } = await server.greeting<{ torch: string }>();
+  return { version: torch, request: (message) => server.request(message), stop: () => server.stop() };
 }
