@@ -1,6 +1,6 @@
 // One set of weights in every layout that LLaVA folders come in - older hub files, transformers 5, original LLaVA, in shards, with the vision
 // tower elsewhere - loads as the same model, bit for bit.
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
@@ -199,6 +199,60 @@ describe('the same weights', () => {
     const model = await openModel(nativeWithoutTower, { visionTower: folder });
     expectSameBits(await readParameters(model, llavaParameters(llavaConfigSchema.parse(model.config))));
     await model.close();
+  });
+});
+
+describe('convert --quantize', () => {
+  const float = at('to-be-packed');
+  const packedFolder = at('packed');
+
+  beforeAll(async () => {
+    const files = { ...tokenizerFiles(), 'preprocessor_config.json': JSON.stringify(imageProcessorFor(config.vision_config.image_size)) };
+    await saveCheckpoint(float, { config, tensors, dtype: 'F32', files });
+    expect((await cli('convert', float, packedFolder, '--quantize', 'int4', '--dtype', 'float32')).code).toBe(0);
+  });
+
+  test('writes a folder that answers as one that is packed while loading', async () => {
+    const { tensorNames } = await withCheckpoint(packedFolder, llavaConfigSchema, async (_, { names }) => ({ tensorNames: names }));
+    expect(tensorNames).toContain('language_model.model.embed_tokens.weight_packed');
+    expect(tensorNames).not.toContain('language_model.model.embed_tokens.weight');
+    const answer = async (dir: string, quantise?: 'int4') => {
+      const { generator } = await loadModel(dir, { quantise });
+      const prompts = [{ inputIds: [2, 5, 9, 300] }, { inputIds: [2, 40] }];
+      return generator.generate(prompts, { maxNewTokens: 12, stopTokenIds: [] });
+    };
+    expect(await answer(packedFolder)).toEqual(await answer(float, 'int4'));
+    expect(statSync(join(packedFolder, 'model.safetensors')).size).toBeLessThan(0.3 * statSync(join(float, 'model.safetensors')).size);
+  });
+
+  test('info counts its parameters as those of the model', async () => {
+    const infoOf = async (dir: string) => JSON.parse((await cli('info', dir, '--json', '--check')).stdout);
+    const whole = await infoOf(float);
+    const packed = await infoOf(packedFolder);
+    expect(packed.parameters).toEqual(whole.parameters);
+    expect(packed.problems).toEqual([]);
+    expect(Object.keys(packed.dtypes).sort()).toEqual(['F32', 'int4', 'int8']);
+    expect(packed.memory.run).toBeLessThan(0.3 * packed.memory.float32);
+    expect(packed.memory.trainStage1).toBeUndefined();
+  });
+
+  test('another float type or shards keep what is packed', async () => {
+    expect((await cli('convert', packedFolder, at('packed-bf16'), '--dtype', 'bfloat16', '--max-shard-size', '100KB')).code).toBe(0);
+    const [before, after] = await Promise.all([packedFolder, at('packed-bf16')].map((dir) => openCheckpoint(dir)));
+    expect([...after.names].sort()).toEqual([...before.names].sort());
+    for (const name of before.names.filter((name) => /_(packed|scale)$/.test(name)))
+      expect(Buffer.compare(await after.bytes(name), await before.bytes(name))).toBe(0);
+    await Promise.all([before.close(), after.close()]);
+  });
+
+  test('is refused twice over, and what is packed cannot be trained', async () => {
+    const again = await cli('convert', packedFolder, at('never'), '--quantize', 'int8');
+    expect(again.code).toBe(1);
+    expect(again.stderr).toContain('quantised already');
+    await expect(
+      withCheckpoint(packedFolder, llavaConfigSchema, (config, checkpoint) => readParameters(checkpoint, llavaParameters(config))),
+    ).rejects.toThrow(/weight is quantised: such a model answers and is scored, but it cannot be trained/);
+    expect((await cli('convert', float, at('never'), '--quantize', 'int3')).stderr).toContain('Allowed choices are int4, int8');
   });
 });
 

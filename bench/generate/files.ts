@@ -6,6 +6,7 @@ import { UserError } from '../../src/errors.ts';
 import type { GgufTensorType } from '../../src/export/gguf.ts';
 import { writeMmprojGguf, writeTextGguf } from './gguf.ts';
 import { writeTransformersJsFolder } from './onnx.ts';
+import { writeOurFolder } from './ours.ts';
 import { type BenchConfig, benchShapes, textParameterCount } from './shapes.ts';
 
 /** To be counted up when a writer changes, so that no files of before are read. */
@@ -43,6 +44,7 @@ export async function makeFiles(
     log(`making ${files[key]}`);
     await write(files[key]);
   };
+  if (sides.includes('ours')) await make('ours', 'ours', (path) => writeOurFolder(path, config));
   if (sides.includes('llama.cpp')) {
     await make('text', `text-${embedding}.gguf`, (path) => writeTextGguf(path, config, embedding));
     await make('carrier', 'carrier.gguf', (path) => writeTextGguf(path, carrierOf(config)));

@@ -1,12 +1,10 @@
-// Our own side of `npm run bench -- generate`: the library's generator on its ONNX Runtime engine, weights in float32.
+// Our own side of `npm run bench -- generate`: the library's generator on its ONNX Runtime engine, weights in 4 bits.
 
-import { totalmem } from 'node:os';
 import { createOrtEngine } from '../../src/engine/ort.ts';
-import { createGenerator, type Generator } from '../../src/generate/generator.ts';
+import type { Generator } from '../../src/generate/generator.ts';
 import { modelParameters } from '../../src/models/model-parameters.ts';
+import { loadGenerator } from '../../src/train/pretrained.ts';
 import { elementCount } from '../../src/weights/safetensors.ts';
-import { benchShapes } from '../generate/shapes.ts';
-import { floatsOf } from '../generate/weights.ts';
 import { picture, promptIds, seconds, serve, speeds } from './generate-peer.ts';
 
 let generator: Generator;
@@ -25,27 +23,17 @@ async function generate(prompt: number, tokens: number): Promise<ReturnType<type
 }
 
 await serve({
-  async load({ shape, threads, spin }) {
-    const { config } = benchShapes[shape];
-    const parameters = modelParameters(config);
-    const count = parameters.reduce((sum, { dims }) => sum + elementCount(dims), 0);
-    // the weights, and the engine's own copy of them
-    const bytes = 2 * 4 * count;
-    if (bytes > 0.8 * totalmem())
-      throw new Error(`float32 weights of shape ${shape} take ${Math.round(bytes / 1e9)} GB while loading; --no-ours leaves them out`);
-    const values = new Map<string, Float32Array>();
-    for (const { name, dims, initialiser } of parameters) {
-      const size = elementCount(dims);
-      values.set(
-        name,
-        initialiser.kind === 'normal' ? floatsOf(size, name) : new Float32Array(size).fill(initialiser.kind === 'ones' ? 1 : 0),
-      );
-    }
-    generator = await createGenerator(createOrtEngine({ threads, spin }), config, values);
+  async load({ files, threads, spin }) {
+    const start = performance.now();
+    const loaded = await loadGenerator(files.ours, { engine: createOrtEngine({ threads, spin }) });
+    generator = loaded.generator;
     return {
       version: 'llava-gemma',
-      notes: ['weights in float32'],
-      parameters: parameters
+      notes: [
+        'language model in 4 bits, vision tower and connector in 8, blocks of 64',
+        `loaded in ${((performance.now() - start) / 1000).toFixed(1)} s`,
+      ],
+      parameters: modelParameters(loaded.config)
         .filter(({ name }) => name.startsWith('language_model.'))
         .reduce((sum, { dims }) => sum + elementCount(dims), 0),
     };

@@ -87,6 +87,21 @@ describe('a conversation', () => {
     expect(await conversation.ask(long, ignore)).toBe(late);
   });
 
+  it('is about several pictures, in their order', async () => {
+    const conversation = await open(20);
+    const answers: string[] = [];
+    for (const pictures of [[red, green], [green, red], [red], []]) {
+      await conversation.show(...pictures);
+      answers.push(await conversation.ask('how many things?', ignore));
+    }
+    expect(new Set(answers).size).toBe(4);
+    await conversation.show(red, green);
+    expect(await conversation.ask('how many things?', ignore)).toBe(answers[0]);
+    await expect(conversation.show(...new Array(20).fill(red)).then(() => conversation.ask('a cat', ignore))).rejects.toThrow(
+      'tokens with its pictures',
+    );
+  });
+
   it('refuses what cannot be asked, and goes on', async () => {
     const conversation = await open();
     await expect(conversation.ask('<image> what?', ignore)).rejects.toThrow('leave <image> out');
@@ -101,23 +116,40 @@ it('reads questions line by line, and says what is wrong with one without ending
   const input = new PassThrough();
   const output = new PassThrough();
   const conversation = await open();
+  const shown: string[][] = [];
   const spied = {
     ...conversation,
+    show: (...paths: string[]) => {
+      shown.push(paths);
+      return conversation.show(...paths);
+    },
     ask: (question: string, onText: (piece: string) => void) => {
       asked.push(question);
       return conversation.ask(question, onText);
     },
   };
-  input.end(`/image ${red}\nhow many?\n\n/image nowhere.png\n<image>\na cat\n`);
+  input.end(`/image ${red}\nhow many?\n\n/image ${red} ${green}\n/image nowhere.png\n<image>\na cat\n`);
   const said = text(output);
   await converse(spied, input, output);
   output.end();
   expect(asked).toEqual(['how many?', '<image>', 'a cat']);
+  expect(shown).toEqual([[red], [red, green], ['nowhere.png']]);
   expect(await said).toContain('nowhere.png');
   expect(await said).toContain('leave <image> out');
 });
 
 describe('loadModel', () => {
+  it('packs the weights on request', async () => {
+    const answersOf = async (quantise?: 'int4' | 'int8') => {
+      const conversation = await startConversation(await loadModel(folder, { quantise }), { maxNewTokens: 12 });
+      await conversation.show(red);
+      return conversation.ask('how many things?', ignore);
+    };
+    const answer = await answersOf('int4');
+    expect(answer).not.toBe('');
+    expect(await answersOf('int4')).toBe(answer);
+  });
+
   function broken(file: string, change: (json: Record<string, unknown>) => void): string {
     const copy = join(mkdtempSync(join(tmpdir(), 'broken-')), 'model');
     cpSync(folder, copy, { recursive: true });

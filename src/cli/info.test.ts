@@ -217,6 +217,7 @@ it('memory follows its formula at full size', () => {
     total: 2_815_975_424,
   };
   expect(memoryOf(parameters, 2 * 2_815_975_424)).toEqual({
+    run: 11_263_901_696,
     float32: 11_263_901_696,
     stored: 5_631_950_848,
     trainStage1: 11_339_448_320,

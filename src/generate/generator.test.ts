@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { float32, float32Values, int32, type Program } from '../engine/engine.ts';
+import { type Engine, float32, float32Values, int32, type Program } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { flattenLeading } from '../graph/primitives.ts';
 import { input } from '../graph/tensor.ts';
@@ -10,7 +10,7 @@ import { causalBias } from '../models/masks.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
 import { readParameters, withCheckpoint } from '../train/pretrained.ts';
-import { createGenerator, type GenerateOptions, type Generator, type Prompt } from './generator.ts';
+import { createGenerator, type GenerateOptions, type Generator, type PrefixCache, type Prompt } from './generator.ts';
 import { type Sampling, sampleToken } from './sampling.ts';
 
 // A tiny LLaVA with wide random weights: its answers wander over the vocabulary, so a wrong logit soon gives another token.
@@ -193,6 +193,85 @@ describe('generate', () => {
     const results = await generator.generate(prompts, { ...greedy, maxNewTokens: 25, sampling: { seed: 1, temperature: 1e6 } });
     expect(new Set(results.flat()).size).toBeGreaterThan(40);
     expect(results.flat()).not.toContain(IMAGE);
+  });
+});
+
+describe('a prefix cache', () => {
+  /** Counts the positions that are given to the decoder. */
+  function counting(): { engine: Engine; read: number[] } {
+    const read: number[] = [];
+    const counted: Engine = {
+      ...engine,
+      async compile(outputs, options) {
+        const program = await engine.compile(outputs, options);
+        return {
+          ...program,
+          run(inputs) {
+            if (inputs.input_ids) read.push(inputs.input_ids.dims[1]);
+            return program.run(inputs);
+          },
+        };
+      },
+    };
+    return { engine: counted, read };
+  }
+
+  test('answers as without one, and reads only what is new', async () => {
+    const { engine: counted, read } = counting();
+    const values = await withCheckpoint(folderOf('llava'), llavaConfigSchema, (_, checkpoint) =>
+      readParameters(checkpoint, llavaParameters(config)),
+    );
+    const own = await createGenerator(counted, config, float32Values(llavaParameters(config), values));
+    const [one, , two] = prompts;
+    const asked = (...ids: number[]) => ({ ...one, inputIds: [...one.inputIds, ...ids] });
+    const prefix: PrefixCache = {};
+    const answers: number[][] = [];
+    for (const prompt of [one, asked(7, 8), asked(7, 9), asked(7, 9), two, prompts[1], one]) {
+      read.length = 0;
+      const [answer] = await own.generate([prompt], { ...wandering, prefix });
+      answers.push([read[0], ...answer]);
+      expect([answer]).toEqual(await generator.generate([prompt], wandering));
+    }
+    const wholes = [one, two, prompts[1]].map(({ inputIds }) => inputIds.length);
+    // the image and what stands around it are known to the second question and the third; of a prompt that was read, the last token is new;
+    // the others begin alike in their first token
+    expect(answers.map(([tokens]) => tokens)).toEqual([wholes[0], 2, 1, 1, wholes[1] - 1, wholes[2] - 1, wholes[0] - 1]);
+    await own.dispose();
+  });
+
+  test('goes on from what was answered', async () => {
+    const [one] = prompts;
+    const prefix: PrefixCache = {};
+    const [answer] = await generator.generate([one], { ...wandering, maxNewTokens: 6, prefix });
+    // the last token of an answer is never read
+    expect(prefix.inputIds).toEqual([...one.inputIds, ...answer.slice(0, 5)]);
+    const next = { ...one, inputIds: [...one.inputIds, ...answer, 3, 4] };
+    expect(await generator.generate([next], { ...wandering, prefix })).toEqual(await generator.generate([next], wandering));
+  });
+
+  test('reads another image at the same place anew', async () => {
+    const [one, , , , last] = prompts;
+    const prefix: PrefixCache = {};
+    const other = { inputIds: one.inputIds, imageRows: last.imageRows };
+    await generator.generate([one], { ...wandering, prefix });
+    const expected = await generator.generate([other], wandering);
+    expect(expected).not.toEqual(await generator.generate([one], wandering));
+    expect(await generator.generate([other], { ...wandering, prefix })).toEqual(expected);
+    // the same image in other memory
+    const copy = { ...other, imageRows: other.imageRows!.slice() };
+    expect(await generator.generate([copy], { ...wandering, prefix })).toEqual(expected);
+  });
+
+  test('holds nothing after an answer was broken off', async () => {
+    const prefix: PrefixCache = {};
+    const broken = { ...wandering, prefix, onToken: () => Promise.reject(new Error('enough')) };
+    await expect(generator.generate([prompts[0]], broken)).rejects.toThrow('enough');
+    expect(prefix.cache).toBeUndefined();
+    expect(await generator.generate([prompts[0]], { ...wandering, prefix })).toEqual(await generator.generate([prompts[0]], wandering));
+  });
+
+  test('is for one prompt at a time', async () => {
+    await expect(generator.generate(prompts, { ...greedy, prefix: {} })).rejects.toThrow('one prompt at a time');
   });
 });
 
