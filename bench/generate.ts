@@ -20,6 +20,8 @@ const SCRIPTS: Record<string, string> = { ours: 'ours.js', 'llama.cpp': 'llama-c
 const PEERS = Object.keys(SCRIPTS).filter((side) => side !== 'ours');
 /** Pause before a turn, in ms: threads of the side before may spin for a moment before they sleep. */
 const PAUSE = 200;
+/** Cores that other processes may keep busy without a word about it. */
+const QUIET = 0.2;
 
 interface Options {
   json?: boolean;
@@ -121,12 +123,20 @@ async function benchGenerate(options: Options): Promise<void> {
       if (parameters !== undefined && parameters !== textParameterCount(config))
         throw new Error(`${name} has a language model of ${parameters} parameters, the shape has ${textParameterCount(config)}`);
     }
+    // all sides are loaded and asleep by now, so that what is busy is somebody else's
+    const before = await busyCores();
     const turns = await takeTurns(servers, loaded, workload, rounds);
+    const busy = round(Math.max(before, await busyCores()), 2);
+    if (busy > QUIET)
+      log(`other processes keep ${busy} cores busy: no ratio to a side whose threads spin, as llama.cpp's do, is to be trusted\n`);
     const sides: Record<string, SideResult> = {};
     for (const [name, server] of servers) sides[name] = await resultOf(server, loaded[name], turns[name]);
     const ratios = ratiosOf(sides, loaded);
     log(describe(sides, ratios));
-    if (json) console.log(JSON.stringify({ benchmark: 'generate', machine, shape, workload, rounds, sides, ...ratios }));
+    if (json)
+      console.log(
+        JSON.stringify({ benchmark: 'generate', machine: { ...machine, busy_cores: busy }, shape, workload, rounds, sides, ...ratios }),
+      );
   } finally {
     for (const server of servers.values()) server.stop();
   }
@@ -212,6 +222,15 @@ function describe(sides: Record<string, SideResult>, ratios: Record<string, numb
 }
 
 // === Small things ===
+
+/** Cores' worth of work that the machine does in a second in which we do none. */
+async function busyCores(): Promise<number> {
+  const spent = () => cpus().reduce((sum, { times }) => sum + times.user + times.nice + times.sys + times.irq, 0);
+  await sleep(PAUSE);
+  const [start, work] = [performance.now(), spent()];
+  await sleep(1000);
+  return (spent() - work) / (performance.now() - start);
+}
 
 function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
