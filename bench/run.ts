@@ -1,11 +1,17 @@
 // Measurements against peers: `npm run bench -- <name> [options]`. One file a benchmark; docs/benchmarks.md says how to read them.
+import { existsSync, symlinkSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { UserError } from '../src/errors.ts';
 import * as generate from './generate.ts';
+import * as quantise from './quantise.ts';
 import * as trainStep from './train-step.ts';
 
+// the sources look for the assets beside their folder, and here that is .cache/bench
+if (!existsSync('.cache/bench/assets')) symlinkSync(resolve('assets'), '.cache/bench/assets', 'junction');
+
 const program = new Command('npm run bench --').description('Measure llava-gemma against its peers.').helpCommand(false);
-for (const benchmark of [trainStep, generate]) benchmark.register(program);
+for (const benchmark of [trainStep, generate, quantise]) benchmark.register(program);
 try {
   await program.parseAsync();
 } catch (error) {

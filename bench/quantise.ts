@@ -1,0 +1,134 @@
+// What weights of few bits cost in quality: perplexity of the expected answers and how many greedy answers stay the same, against the same
+// model in float32, on held-out scenes.
+
+import type { Command } from 'commander';
+import { parseCount } from '../src/cli/options.ts';
+import { shippedModel } from '../src/cli/shipped.ts';
+import { buildEmojiDataset } from '../src/data/emoji/build.ts';
+import { float32, int32 } from '../src/engine/engine.ts';
+import { createOrtEngine } from '../src/engine/ort.ts';
+import { answerQuestions, type Question, readQuestions } from '../src/evaluate/evaluate.ts';
+import { forward } from '../src/generate/forward.ts';
+import { imageSize, imageTokenCount } from '../src/models/llava.ts';
+import { encodeConversation, ignoreIndex } from '../src/text/labels.ts';
+import { forwardModelOf, type LoadedModel, loadModel, openModel, pixelValuesOf } from '../src/train/pretrained.ts';
+import { packedFormatsOf, readRunWeights } from '../src/train/run-weights.ts';
+import { type Quantisation, quantisations } from '../src/weights/quantise.ts';
+
+interface Options {
+  model: string;
+  scenes: number;
+  json?: boolean;
+}
+
+export function register(program: Command): void {
+  program
+    .command('quantise')
+    .description('perplexity and answers of a model on weights of 4 and 8 bits, against float32')
+    .option('--model <folder>', 'a LLaVA trained on the emoji scenes, not quantised', shippedModel)
+    .option('--scenes <n>', 'scenes of each held-out split', parseCount, 200)
+    .option('--json', 'print one JSON object on stdout, and nothing else there')
+    .action(benchQuantise);
+}
+
+interface Quality {
+  perplexity: number;
+  /** Share of answers that are those of float32, word for word. */
+  agreement: number;
+  accuracy: number;
+}
+
+async function benchQuantise({ model: dir, scenes, json }: Options): Promise<void> {
+  const dataset = await buildEmojiDataset({ seed: 42, out: '.cache/emoji-quantise', trainScenes: 0, evaluationScenes: scenes });
+  const questions: Question[] = [];
+  for (const split of ['unseen-scenes', 'unseen-artist'] as const)
+    questions.push(...(await readQuestions(dataset.evaluation[split], dataset.imageFolder, split)));
+  const results: Record<string, Quality> = {};
+  let reference: string[] = [];
+  for (const quantise of [undefined, ...[...quantisations].reverse()]) {
+    const name = quantise ?? 'float32';
+    if (!json) console.log(`${name}: ${questions.length} questions`);
+    const model = await loadModel(dir, { quantise });
+    const samples = await answerQuestions(model, questions, { batchSize: 64, maxNewTokens: 24, blind: false });
+    const answers = samples.map(({ answer }) => answer);
+    if (!quantise) reference = answers;
+    results[name] = {
+      perplexity: await perplexity(dir, model, questions, quantise),
+      agreement: answers.filter((answer, i) => answer === reference[i]).length / answers.length,
+      accuracy: samples.filter(({ correct }) => correct).length / samples.length,
+    };
+    await model.generator.dispose();
+  }
+  if (json) console.log(JSON.stringify({ benchmark: 'quantise', model: dir, questions: questions.length, results }));
+  else
+    for (const [name, { perplexity, agreement, accuracy }] of Object.entries(results))
+      console.log(
+        `  ${name.padEnd(9)}perplexity ${perplexity.toFixed(4)}   the same answer ${(100 * agreement).toFixed(1)} %   right ${(100 * accuracy).toFixed(1)} %`,
+      );
+}
+
+/** exp of the mean loss of the expected answers' tokens, each given those before it. */
+async function perplexity(
+  dir: string,
+  { config, tokenizer, processor }: LoadedModel,
+  questions: readonly Question[],
+  quantise: Quantisation | undefined,
+): Promise<number> {
+  const imageTokens = imageTokenCount(config);
+  const size = imageSize(config);
+  const encoded = questions.map(({ id, prompt, expected }) =>
+    encodeConversation(tokenizer, [...prompt, { from: 'gpt', value: expected }], { imageTokens, sampleId: id }),
+  );
+  const tokens = Math.max(...encoded.map(({ inputIds }) => inputIds.length));
+  const ids = new Int32Array(encoded.length * tokens);
+  const mask = new Int32Array(encoded.length * tokens);
+  for (const [row, { inputIds }] of encoded.entries()) {
+    ids.set(inputIds, row * tokens);
+    mask.fill(1, row * tokens, row * tokens + inputIds.length);
+  }
+  const dims = [encoded.length, tokens];
+  const pixels = await pixelValuesOf(
+    questions.map(({ imagePath }) => imagePath!),
+    processor,
+  );
+  const checkpoint = await openModel(dir);
+  const opened: { release(): Promise<void> }[] = [];
+  try {
+    const source = {
+      packed: packedFormatsOf(checkpoint, quantise),
+      read: async (parameters: Parameters<typeof readRunWeights>[1]) => {
+        const weights = await readRunWeights(checkpoint, parameters, { quantise });
+        opened.push(weights);
+        return weights.values;
+      },
+    };
+    const outputs = await forward(createOrtEngine(), forwardModelOf(checkpoint.config, dir), source, {
+      input_ids: int32(ids, dims),
+      attention_mask: int32(mask, dims),
+      pixel_values: float32(pixels, [questions.length, 3, size, size]),
+    });
+    const { dims: logitDims, pieces } = outputs.get('logits')!;
+    const vocabulary = logitDims[2];
+    const labels = encoded.flatMap(({ labels }) => [...labels, ...new Array<number>(tokens - labels.length).fill(ignoreIndex)]);
+    let position = 0;
+    let loss = 0;
+    let count = 0;
+    for await (const piece of pieces())
+      for (let at = 0; at < piece.length; at += vocabulary, position++) {
+        // the logits of a token are about the next one
+        const label = (position + 1) % tokens === 0 ? ignoreIndex : labels[position + 1];
+        if (label === ignoreIndex) continue;
+        loss += logSumExp(piece.subarray(at, at + vocabulary)) - piece[at + label];
+        count++;
+      }
+    return Math.exp(loss / count);
+  } finally {
+    for (const weights of opened) await weights.release();
+    await checkpoint.close();
+  }
+}
+
+function logSumExp(values: Float32Array): number {
+  const largest = values.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
+  return largest + Math.log(values.reduce((sum, value) => sum + Math.exp(value - largest), 0));
+}
