@@ -243,6 +243,12 @@ const CASES: Record<string, fc.Arbitrary<Case>> = {
   reduceMean: reduction(p.reduceMean, (axes) => axes.every((axis) => axis.name === undefined)),
   reduceMax: reduction(p.reduceMax, () => false),
   softmax: withShape(1, 4, (axes, random) => ({ label: 'softmax', operands: [floats(random, axes, -5, 5)], build: ([x]) => p.softmax(x) })),
+  argmax: withShape(1, 4, (axes, random) => {
+    // whole numbers, so that some are equal
+    const whole = integers(random, axes, 3);
+    const value = float32(Float32Array.from(whole.value.data as Int32Array), whole.value.dims);
+    return { label: 'argmax', operands: [{ ...whole, value }], build: ([x]) => p.argmax(x) };
+  }),
   gather: withShape(1, 4, (axes, random) => {
     const split = random.integer(Math.min(axes.length, 3));
     const data = [{ size: 1 + random.integer(5) }, ...axes.slice(split).map(({ size }) => ({ size }))];

@@ -26,10 +26,14 @@ export interface CompileOptions {
 }
 
 export interface Program {
-  /** Runs once. `inputs` by input name; throws an Error naming the input that is missing or has the wrong shape. */
-  run(inputs: Readonly<Record<string, Value>>): Promise<Record<string, Value>>;
+  /**
+   * Runs once. `inputs` by input name; throws an Error naming the input that is missing or has the wrong shape. Of `outputs`, if given, only
+   * those are returned: reading one back costs memory.
+   */
+  run(inputs: Readonly<Record<string, Value>>, outputs?: readonly string[]): Promise<Record<string, Value>>;
   /** Names of the inputs that `run` needs. */
   readonly inputNames: readonly string[];
+  readonly outputNames: readonly string[];
   dispose(): Promise<void>;
 }
 

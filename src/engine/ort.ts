@@ -52,11 +52,12 @@ export function createOrtEngine(options: OrtOptions = {}): Engine {
       });
       return {
         inputNames: [...inputs.keys()],
-        async run(values) {
+        outputNames: Object.keys(outputs),
+        async run(values, wanted) {
           checkInputs(inputs, values);
           const feeds: Record<string, OrtTensor> = {};
           for (const name of session.inputNames) feeds[name] = toOrt(values[name]);
-          const results = await session.run(feeds);
+          const results = wanted ? await session.run(feeds, wanted) : await session.run(feeds);
           return Object.fromEntries(Object.entries(results).map(([name, tensor]) => [name, fromOrt(tensor)]));
         },
         dispose: () => session.release(),

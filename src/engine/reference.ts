@@ -237,6 +237,15 @@ function evaluate(tensor: Tensor, inputs: ReferenceValue[], bind: (dims: Dims) =
       }
       return result;
     }
+    case 'argmax': {
+      const n = x.dims.at(-1)!;
+      const result = zeros(x.dims.slice(0, -1));
+      for (let row = 0; row < result.data.length; row++) {
+        const values = x.data.subarray(row * n, (row + 1) * n);
+        result.data[row] = values.indexOf(values.reduce((p, q) => Math.max(p, q), -Infinity));
+      }
+      return result;
+    }
     case 'gather': {
       const row = sizeOf(x.dims.slice(1));
       const result = zeros([...y.dims, ...x.dims.slice(1)]);
@@ -354,12 +363,15 @@ export function createReferenceEngine(): Engine {
       };
       return {
         inputNames: inputNames.filter((name) => !constants?.has(name)),
-        async run(values) {
+        outputNames: Object.keys(outputs),
+        async run(values, wanted) {
           const all: Record<string, ReferenceValue> = {};
           for (const name of inputNames) all[name] = widen(values[name] ?? constants!.get(name)!);
           const results = evaluateReference(outputs, all);
           return Object.fromEntries(
-            Object.entries(results).map(([name, { dims, data }]) => [name, narrow(outputs[name].dtype, dims, data)]),
+            Object.entries(results)
+              .filter(([name]) => !wanted || wanted.includes(name))
+              .map(([name, { dims, data }]) => [name, narrow(outputs[name].dtype, dims, data)]),
           );
         },
         dispose: async () => {},

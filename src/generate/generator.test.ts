@@ -206,9 +206,9 @@ describe('a prefix cache', () => {
         const program = await engine.compile(outputs, options);
         return {
           ...program,
-          run(inputs) {
+          run(inputs, wanted) {
             if (inputs.input_ids) read.push(inputs.input_ids.dims[1]);
-            return program.run(inputs);
+            return program.run(inputs, wanted);
           },
         };
       },

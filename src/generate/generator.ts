@@ -4,8 +4,8 @@
 import { concatFloat32 } from '../arrays.ts';
 import { type Constant, type Engine, float32, int32, type Program, type Value } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
-import { flattenLeading, gather } from '../graph/primitives.ts';
-import { input, type Tensor } from '../graph/tensor.ts';
+import { add, argmax, flattenLeading, gather } from '../graph/primitives.ts';
+import { constant, input, type Tensor } from '../graph/tensor.ts';
 import { logits } from '../models/language.ts';
 import {
   imageSize,
@@ -109,7 +109,13 @@ function decoderGraph(p: Parameters, config: LlavaConfig): Record<string, Tensor
     past: pastInputs(config.text_config),
   });
   const last = gather(flattenLeading(outputs.lastHidden), input('logit_rows', 'int32', ['logit_rows']));
-  return { logits: p.module('language_model', (p) => logits(p, config.text_config, last)), ...newOutputs(outputs.present) };
+  const all = p.module('language_model', (p) => logits(p, config.text_config, last));
+  // a place for an image is never an answer; padded embedding tables have a row for it
+  const { vocab_size: vocabulary } = config.text_config;
+  const isPlace = config.image_token_index < vocabulary;
+  const ruledOut = Float32Array.from({ length: vocabulary }, (_, id) => (id === config.image_token_index ? -Infinity : 0));
+  const allowed = isPlace ? add(all, constant(ruledOut, [vocabulary])) : all;
+  return { logits: allowed, likeliest: argmax(allowed), ...newOutputs(outputs.present) };
 }
 
 function checkPrompt({ inputIds, imageRows }: Prompt, { text_config: text, image_token_index: imageToken }: LlavaConfig): void {
@@ -170,6 +176,8 @@ async function decode(program: Program, config: LlavaConfig, prompts: readonly P
   const imageRows = concatFloat32(prompts.map((prompt) => prompt.imageRows ?? new Float32Array(0))).subarray(rowsRead * hidden);
   const noRows = float32(new Float32Array(0), [0, hidden]);
 
+  // of 256,000 logits, one number is read back where that is all that is asked
+  const wanted = program.outputNames.filter((name) => name !== (options.sampling ? 'likeliest' : 'logits'));
   let tokens = unread;
   let feeds: Record<string, Value> = {
     input_ids: int32(inputIds, [batch, unread]),
@@ -187,16 +195,14 @@ async function decode(program: Program, config: LlavaConfig, prompts: readonly P
   const generated: number[][] = prompts.map(() => []);
   const active = new Set(prompts.keys());
   for (let step = 0; step < options.maxNewTokens; step++) {
-    const results = await program.run({ ...feeds, ...cache.feeds() });
+    const results = await program.run({ ...feeds, ...cache.feeds() }, wanted);
     cache.append(results, tokens);
-    const logits = results.logits.data as Float32Array;
-    const vocabulary = logits.length / batch;
     const next = new Int32Array(batch);
     for (const row of [...active]) {
-      const rowLogits = logits.subarray(row * vocabulary, (row + 1) * vocabulary);
-      // a place for an image is never an answer; padded embedding tables have a row for it
-      if (imageToken < vocabulary) rowLogits[imageToken] = Number.NEGATIVE_INFINITY;
-      const token = sampleToken(rowLogits, options.sampling, random, generated[row]);
+      const logits = results.logits?.data.subarray(row * text.vocab_size, (row + 1) * text.vocab_size) as Float32Array;
+      const token = options.sampling
+        ? sampleToken(logits, options.sampling, random, generated[row])
+        : (results.likeliest.data[row] as number);
       if (options.stopTokenIds.includes(token)) {
         active.delete(row);
         continue;

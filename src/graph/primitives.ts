@@ -352,6 +352,16 @@ export const softmax = (x: Tensor): Tensor => makeNode('softmax', [x]);
 
 // === Indexing ===
 
+defineOp('argmax', {
+  infer([x]) {
+    if (x.dims.length === 0) throw new ShapeError('argmax', 'needs an axis', [x.dims]);
+    return { dtype: 'int32', dims: x.dims.slice(0, -1) };
+  },
+  gradient: () => [undefined],
+});
+/** Index of the largest value along the last axis, the first of equals: x [.., n] -> int32 [..]. */
+export const argmax = (x: Tensor): Tensor => makeNode('argmax', [x]);
+
 defineOp('gather', {
   infer([data, indices]) {
     if (!indices.dtype.startsWith('int'))

@@ -415,6 +415,8 @@ class Emitter {
       }
       case 'expand':
         return this.node('Expand', [inputs[0], this.shape(tensor.dims)]);
+      case 'argmax':
+        return this.node('Cast', [this.node('ArgMax', inputs, { axis: -1, keepdims: 0 })], { to: DataType.INT32 });
       case 'gather':
         return this.node('Gather', inputs, { axis: 0 });
       case 'scatterAdd': {
