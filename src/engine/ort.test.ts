@@ -1,10 +1,13 @@
-import { describe, expect, test } from 'vitest';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { afterAll, describe, expect, test } from 'vitest';
 import { attention, maskBias } from '../graph/composites.ts';
 import { grad } from '../graph/grad.ts';
 import { add, cast, concat, lessOrEqual, matmul, mul, reduceSum, reshape, scatterAdd, tanh, transpose } from '../graph/primitives.ts';
 import { type Dim, dimProduct, input, type Tensor } from '../graph/tensor.ts';
 import { createRandom } from '../random.ts';
-import { float32, int32, type Value } from './engine.ts';
+import { type Constant, float32, int32, type Value } from './engine.ts';
 import { createOrtEngine } from './ort.ts';
 import { createReferenceEngine } from './reference.ts';
 
@@ -104,6 +107,60 @@ describe('fixed inputs', () => {
   test('are checked and named', async () => {
     const compile = (constants: Record<string, Value>) => ort.compile(outputs, { constants: new Map(Object.entries(constants)) });
     await expect(compile({ ...weights, w1: noise(5, 7) })).rejects.toThrow('input w1 is float32 [5,7], expected float32 [7, 5]');
+  });
+});
+
+test('only the outputs that are asked for are returned', async () => {
+  const x = input('x', 'float32', ['batch', 3]);
+  const program = await ort.compile({ sum: add(x, 1), product: mul(x, 2) });
+  expect(program.outputNames).toEqual(['sum', 'product']);
+  const values = { x: noise(2, 3) };
+  expect(Object.keys(await program.run(values, ['product']))).toEqual(['product']);
+  expectClose(await program.run(values, ['sum']), { sum: (await program.run(values)).sum });
+  await program.dispose();
+});
+
+describe('fixed inputs in files', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'ort-files-'));
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  const x = input('x', 'float32', ['batch', 4]);
+  const [w, v] = ['w', 'v'].map((name) => input(name, 'float32', [3, 4]));
+  const outputs = { y: matmul(x, w, { transB: true }), z: matmul(x, v, { transB: true }) };
+  const values = { x: noise(2, 4) };
+  const weights = { w: noise(3, 4), v: noise(3, 4) };
+  const stored = (name: 'w' | 'v', path: string, offset: number) => {
+    const { data } = weights[name];
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, Buffer.concat([Buffer.alloc(offset), Buffer.from(data.buffer, data.byteOffset, data.byteLength)]));
+    return { dtype: 'float32' as const, dims: [3, 4], path, offset };
+  };
+
+  test('give the same as in memory, from several folders and through a link', async () => {
+    const linked = join(folder, 'link.bin');
+    const real = stored('v', join(folder, 'b', 'c', 'v.bin'), 20);
+    symlinkSync(real.path, linked);
+    const constants = new Map([
+      ['w', stored('w', join(folder, 'a', 'w.bin'), 8)],
+      ['v', { ...real, path: linked }],
+    ]);
+    const program = await ort.compile(outputs, { constants });
+    const inMemory = await ort.compile(outputs, { constants: new Map(Object.entries(weights)) });
+    expectClose(await program.run(values), await inMemory.run(values));
+    await program.dispose();
+    await inMemory.dispose();
+  });
+
+  test('are not mixed with those in memory, and a file that is too short is refused', async () => {
+    const constants = new Map<string, Constant>([
+      ['w', stored('w', join(folder, 'w.bin'), 0)],
+      ['v', weights.v],
+    ]);
+    await expect(ort.compile(outputs, { constants })).rejects.toThrow('must all be in memory, as v is, or all in files, as w is');
+    const short = new Map([
+      ['w', stored('w', join(folder, 'w.bin'), 0)],
+      ['v', { ...stored('v', join(folder, 'short.bin'), 0), offset: 4 }],
+    ]);
+    await expect(ort.compile(outputs, { constants: short })).rejects.toThrow();
   });
 });
 

@@ -147,6 +147,37 @@ describe('packed weights', () => {
       });
   });
 
+  test('that multiply one x and lie one behind the other are multiplied as one', () => {
+    const weight = (name: string, rows = 6) =>
+      dequantize(input(`${name}_packed`, 'uint8', [rows, 16]), input(`${name}_scale`, 'float32', [rows, 2]), format);
+    const product = (name: string, rows?: number, left = wide) => matmul(left, weight(name, rows), { transB: true });
+    const places = (gap = 0, rows = 6) =>
+      new Map([
+        ['q_packed', { location: 'a', offset: 0, length: 96 }],
+        ['v_packed', { location: 'a', offset: 96 + gap, length: 16 * rows }],
+        ['q_scale', { location: 'a', offset: 5000, length: 48 }],
+        ['v_scale', { location: 'a', offset: 5048, length: 8 * rows }],
+      ]);
+    const { graph, ops } = parse({ q: product('q'), v: product('v') }, { externalInputs: places() });
+    expect(ops.sort()).toEqual(['MatMulNBits', 'Slice', 'Slice']);
+    const blocks = graph.initializer.find(({ name }) => name.includes('%blocks'))!;
+    expect(blocks.dims).toEqual([12n, 2n, 8n]);
+    expect(Object.fromEntries(blocks.externalData.map(({ key, value }) => [key, value]))).toEqual({
+      location: 'a',
+      offset: '0',
+      length: '192',
+    });
+
+    const apart = (outputs: Outputs, externalInputs: ReturnType<typeof places>) =>
+      parse(outputs, { externalInputs }).ops.filter((op) => op === 'MatMulNBits').length;
+    const other = input('other', 'float32', ['batch', 32]);
+    expect(apart({ q: product('q'), v: product('v') }, places(16))).toBe(2);
+    expect(apart({ q: product('q'), v: product('v', 6, other) }, places())).toBe(2);
+    expect(apart({ q: product('q'), v: product('v', 9000) }, places(0, 9000))).toBe(2);
+    // one that is also multiplied by something else stays as it is
+    expect(apart({ q: product('q'), v: product('v'), again: product('v', 6, other) }, places())).toBe(3);
+  });
+
   test('are unpacked where no kernel reads them', () => {
     expect(parse({ y: matmul(wide, matrix, { transB: true }), z: mul(matrix, 2) }).ops).toContain('BitShift');
   });
