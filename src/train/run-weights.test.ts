@@ -1,4 +1,5 @@
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
@@ -155,6 +156,20 @@ describe('readRunWeights', () => {
     const more = [...parameters, { ...parameters[0], name: 'no.such.weight' }];
     await expect(readRunWeights(checkpoint, more, { memoryLimit: 0 })).rejects.toThrow('has no tensor "no.such.weight"');
     await checkpoint.close();
+  });
+
+  test('takes away what a killed process left, and nothing else', async () => {
+    const { pid } = spawnSync(process.execPath, ['--version']);
+    const folders = [`llava-gemma-weights-${pid}-abc`, `llava-gemma-weights-${process.ppid}-abc`, 'llava-gemma-weights-mine'];
+    for (const folder of folders) {
+      mkdirSync(join(scratch, folder));
+      writeFileSync(join(scratch, folder, 'weights.bin'), 'half');
+    }
+    const checkpoint = await openCheckpoint(folderOf('BF16'));
+    await (await readRunWeights(checkpoint, parameters, { memoryLimit: 0 })).release();
+    await checkpoint.close();
+    expect(scratchFolders().sort()).toEqual(folders.slice(1).sort());
+    for (const folder of folders.slice(1)) rmSync(join(scratch, folder), { recursive: true });
   });
 
   test('needs a folder for scratch files, and says so', async () => {

@@ -2,7 +2,7 @@
 // are small and in files where they are large. A large file of float32 is used where it lies; what must be converted goes through a
 // scratch file, a few million values at a time, so that no second copy of the model is ever in memory.
 
-import { type FileHandle, mkdtemp, open, rm, statfs } from 'node:fs/promises';
+import { type FileHandle, mkdtemp, open, readdir, rm, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Constant, float32, type StoredValue } from '../engine/engine.ts';
@@ -179,18 +179,38 @@ interface Scratch {
   remove(): Promise<void>;
 }
 
+const SCRATCH_PREFIX = 'llava-gemma-weights-';
+
+/** Removes what processes that were killed while loading have left. */
+async function removeLeftovers(): Promise<void> {
+  for (const name of await readdir(tmpdir())) {
+    const pid = name.startsWith(SCRATCH_PREFIX) ? Number.parseInt(name.slice(SCRATCH_PREFIX.length), 10) : Number.NaN;
+    if (Number.isNaN(pid)) continue;
+    try {
+      process.kill(pid, 0);
+    } catch (error) {
+      // EPERM: it is alive, and somebody else's
+      if ((error as NodeJS.ErrnoException).code === 'ESRCH')
+        await rm(join(tmpdir(), name), { recursive: true, force: true }).catch(() => {});
+    }
+  }
+}
+
 /** A file for weights that are converted on loading, in the system's folder for such (TMPDIR). */
 async function createScratch(bytes: number): Promise<Scratch> {
   const where = `${tmpdir()}: the weights are converted through a file there, of ${(bytes / 1e9).toFixed(1)} GB`;
   const advice = 'set TMPDIR to a folder on a larger disk, or write the converted weights once with llava-gemma convert';
   const fail = (error: unknown) => new UserError(`${where}, and it cannot be written (${(error as Error).message}): ${advice}`);
+  await removeLeftovers().catch((error: unknown) => {
+    throw fail(error);
+  });
   const { bavail, bsize, blocks } = await statfs(tmpdir()).catch((error: unknown) => {
     throw fail(error);
   });
   // some network file systems do not tell
   if (blocks > 0 && bavail * bsize < bytes)
     throw new UserError(`${where}, and ${((bavail * bsize) / 1e9).toFixed(1)} GB are free: ${advice}`);
-  const folder = await mkdtemp(join(tmpdir(), 'llava-gemma-'));
+  const folder = await mkdtemp(join(tmpdir(), `${SCRATCH_PREFIX}${process.pid}-`));
   const path = join(folder, 'weights.bin');
   const handle: FileHandle = await open(path, 'w');
   let position = 0;
