@@ -1,8 +1,8 @@
 // The files of a shape, made when they are asked for and kept under .cache/bench/generate: gigabytes at full size, minutes to write.
 
-import { existsSync, mkdirSync, statfsSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { UserError } from '../../src/errors.ts';
+import { checkRoom } from '../../src/cli/disk.ts';
 import type { GgufTensorType } from '../../src/export/gguf.ts';
 import { writeMmprojGguf, writeTextGguf } from './gguf.ts';
 import { writeTransformersJsFolder } from './onnx.ts';
@@ -40,7 +40,8 @@ export async function makeFiles(
     files[key] = join(folder, name);
     // each is there whole or not at all
     if (existsSync(join(files[key], mark))) return;
-    checkDisk(folder, 2 * textParameterCount(config));
+    // all files together take about two bytes a weight of the language model
+    await checkRoom(folder, 2 * textParameterCount(config), 'the files take up to');
     log(`making ${files[key]}`);
     await write(files[key]);
   };
@@ -58,13 +59,4 @@ export async function makeFiles(
       'generation_config.json',
     );
   return files;
-}
-
-/** All files together take about two bytes a weight of the language model. */
-function checkDisk(folder: string, bytes: number): void {
-  const { bavail, bsize, blocks } = statfsSync(folder);
-  if (blocks > 0 && bavail * bsize < bytes)
-    throw new UserError(
-      `${folder}: the files take up to ${Math.ceil(bytes / 1e9)} GB, and the disk has ${Math.floor((bavail * bsize) / 1e9)} free`,
-    );
 }

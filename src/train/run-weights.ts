@@ -63,7 +63,7 @@ export async function readRunWeights(
   parameters: readonly Parameter[],
   { quantise, memoryLimit = DEFAULT_MEMORY_LIMIT }: RunWeightsOptions = {},
 ): Promise<RunWeights> {
-  const storedFormat = packedFormats((name) => (checkpoint.has(name) ? checkpoint.shape(name) : undefined));
+  const storedFormat = packedFormatsOf(checkpoint);
   const plan = parameters.flatMap(({ name, dims, optional }): Planned[] => {
     const stored = storedFormat(name, dims);
     if (stored) return [{ name, dims, stored }];
