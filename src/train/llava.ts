@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { conversationBatches } from '../data/conversations.ts';
 import { buildEmojiDataset, type EmojiDataset } from '../data/emoji/build.ts';
 import { encoderFingerprint, openFeatureCache } from '../data/feature-cache.ts';
+import { mixFeatures } from '../data/feature-mixing.ts';
 import { readLlavaJson } from '../data/llava-json.ts';
 import { packSamples } from '../data/packing.ts';
 import { float32, float32Values, type Program, type Value } from '../engine/engine.ts';
@@ -176,10 +177,13 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
     const stepsPerEpoch = Math.ceil(batches.batchesPerEpoch / accumulation);
     const trainsEncoder = settings.train.includes('vision_tower');
     const cache = trainsEncoder ? undefined : await cacheFeatures(samples.flatMap(({ images }) => images));
-    const imageInputs = async (images: readonly string[]): Promise<Record<string, Value>> =>
-      cache
-        ? { image_features: float32(cache.read(images), [images.length, imageTokens, visionFeatureSize(config)]) }
-        : { pixel_values: await pixelsOf(images) };
+    /** Of batch number `index` of the stage. */
+    const imageInputs = async (images: readonly string[], index: number): Promise<Record<string, Value>> => {
+      if (!cache) return { pixel_values: await pixelsOf(images) };
+      const random = createRandom(recipe.seed, 'feature mixup', name, index);
+      const features = mixFeatures(cache.read(images), images.length, settings.feature_mixup, random);
+      return { image_features: float32(features, [images.length, imageTokens, visionFeatureSize(config)]) };
+    };
     return {
       settings,
       objective: llavaObjective(config, { trainsEncoder }),
@@ -192,8 +196,8 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
           );
           const labels = packed.reduce((sum, { inputs }) => sum + inputs.labels.data.length, 0);
           return Promise.all(
-            packed.map(async ({ inputs, images, tokens, rows, length }) => ({
-              inputs: { ...inputs, ...(await imageInputs(images)), loss_scale: float32([1 / labels], []) },
+            packed.map(async ({ inputs, images, tokens, rows, length }, i) => ({
+              inputs: { ...inputs, ...(await imageInputs(images, step * accumulation + i)), loss_scale: float32([1 / labels], []) },
               tokens,
               padding: rows * length - tokens,
             })),

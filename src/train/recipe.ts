@@ -168,9 +168,15 @@ const llavaStage = z
       .enum(['gemma', 'plain'])
       .default('gemma')
       .describe('gemma: the chat template; plain: picture and caption only, as in LLaVA stage 1'),
+    feature_mixup: share()
+      .default(0)
+      .describe('Largest share of another picture of the batch in the features of each, while the answers stay: for a frozen encoder'),
   })
   .superRefine((stage, context) => {
     checkLength(stage, context);
+    if (stage.feature_mixup > 0 && stage.train.includes('vision_tower')) {
+      context.addIssue({ code: 'custom', message: 'needs a frozen encoder, but vision_tower is trained', path: ['feature_mixup'] });
+    }
     for (const name of Object.keys(stage.lr_by_module)) {
       if ((stage.train as string[]).includes(name)) continue;
       context.addIssue({ code: 'custom', message: `${name} is not trained in this stage`, path: ['lr_by_module', name] });
