@@ -101,7 +101,7 @@ export function register(program: Command): void {
     )
     .option('-m, --model <folder>', 'Hugging Face folder of the model', shippedModel)
     .option('--split <name>', 'a held-out split of the emoji scenes; may be given several times (default: all)', collect, [])
-    .option('--scenes <n>', 'scenes in each split', parseCount, 200)
+    .option('--scenes <n>', 'scenes in each split', parseCount, 1000)
     .option('--seed <n>', 'seed of the scenes', parseSeed, 42)
     .option('--held-out-artist <name>', 'the artist of the unseen-artist split')
     .option('-d, --data <file>', 'questions in LLaVA JSON, each with a task, instead of emoji scenes')

@@ -51,12 +51,12 @@ const siglip = { ...clip, model_type: 'siglip_vision_model', image_size: 14 };
 const dinov2 = { ...tower, model_type: 'dinov2', image_size: 12, mlp_ratio: 2 };
 const square = (side: number) => ({ size: { height: side, width: side } });
 
-function taskOver(visionTower: string, model: object = {}): Promise<Task> {
+function taskOver(visionTower: string, model: object = {}, stage: object = {}): Promise<Task> {
   const recipe = parseRecipe(
     {
       task: 'llava',
       model: { vision_tower: visionTower, language_model: languageModel, tokenizer: 'assets/tokenizer', ...model },
-      stages: [{ name: 'only', train: ['multi_modal_projector'], data: { data_path: data, image_folder: folders } }],
+      stages: [{ name: 'only', train: ['multi_modal_projector'], data: { data_path: data, image_folder: folders }, ...stage }],
     },
     'recipe',
   ) as LlavaRecipe;
@@ -153,4 +153,52 @@ describe('an encoder joined with a language model', () => {
       `${join(dir, 'config.json')}: model_type: must be one of clip_vision_model, siglip_vision_model, dinov2 (it is "vit")`,
     );
   });
+});
+
+test('feature mixup puts other pictures into the features of each, the same at the same step', async () => {
+  const dir = join(folders, 'mixed-clip');
+  const p = new Parameters();
+  visionParameters(p, visionFolderSchema.parse(clip));
+  await save(dir, clip, p.list(), { 'preprocessor_config.json': JSON.stringify(square(12)) });
+  const colours = ['#ff0000', '#00ff00', '#0000ff'];
+  for (const background of colours)
+    await sharp({ create: { width: 12, height: 12, channels: 3, background } }).toFile(join(folders, `${background.slice(1)}.png`));
+  const samples = colours.map((colour) => ({
+    image: `${colour.slice(1)}.png`,
+    conversations: [
+      { from: 'human', value: '<image>' },
+      { from: 'gpt', value: 'a colour' },
+    ],
+  }));
+  writeFileSync(join(folders, 'colours.json'), JSON.stringify(samples));
+  const featuresAt = async (step: number, mixup: object) => {
+    const pictures = { data_path: join(folders, 'colours.json'), image_folder: folders };
+    const task = await taskOver(dir, {}, { data: pictures, batch_size: 3, ...mixup });
+    const { data } = await task.prepareStage(0);
+    const [{ inputs }] = await data.batches(step);
+    return inputs.image_features.data as Float32Array;
+  };
+  const plain = await featuresAt(4, {});
+  const mixed = await featuresAt(4, { feature_mixup: 0.5 });
+  expect(mixed).toHaveLength(plain.length);
+  expect(mixed).not.toEqual(plain);
+  // what is added to one picture is taken from another: closer to its own features than to those of the others
+  const size = plain.length / 3;
+  const distance = (i: number, j: number) => {
+    let sum = 0;
+    for (let k = 0; k < size; k++) sum += (mixed[i * size + k] - plain[j * size + k]) ** 2;
+    return sum;
+  };
+  for (let i = 0; i < 3; i++) {
+    for (let j = 0; j < 3; j++) if (j !== i) expect(distance(i, i)).toBeLessThanOrEqual(distance(i, j));
+    expect(distance(i, i)).toBeGreaterThan(0);
+  }
+  expect(await featuresAt(4, { feature_mixup: 0.5 })).toEqual(mixed);
+  expect(await featuresAt(5, { feature_mixup: 0.5 })).not.toEqual(mixed);
+});
+
+test('feature mixup is refused where the encoder is trained', () => {
+  const joining = () => taskOver('any', {}, { train: ['vision_tower'], feature_mixup: 0.5 });
+  expect(joining).toThrow(UserError);
+  expect(joining).toThrow('stages.0.feature_mixup: needs a frozen encoder, but vision_tower is trained');
 });
