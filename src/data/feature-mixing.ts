@@ -5,8 +5,8 @@
 import type { Random } from '../random.ts';
 
 /**
- * Features of `images` pictures one after the other, each mixed with those of another picture among them, whose share is uniform between 0
- * and `largestShare` (0 to 1). A single picture stays as it is. The same `random` gives the same numbers.
+ * Features of `images` pictures one after the other, each mixed with those of another entry, whose share is uniform between 0 and
+ * `largestShare` (0 to 1). A single picture stays as it is; one that is there twice may meet itself. The same `random` gives the same numbers.
  */
 export function mixFeatures(features: Float32Array, images: number, largestShare: number, random: Random): Float32Array {
   if (images < 2 || largestShare === 0) return features;

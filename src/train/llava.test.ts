@@ -178,23 +178,36 @@ test('feature mixup puts other pictures into the features of each, the same at t
     const [{ inputs }] = await data.batches(step);
     return inputs.image_features.data as Float32Array;
   };
-  const plain = await featuresAt(4, {});
-  const mixed = await featuresAt(4, { feature_mixup: 0.5 });
-  expect(mixed).toHaveLength(plain.length);
-  expect(mixed).not.toEqual(plain);
-  // what is added to one picture is taken from another: closer to its own features than to those of the others
-  const size = plain.length / 3;
-  const distance = (i: number, j: number) => {
-    let sum = 0;
-    for (let k = 0; k < size; k++) sum += (mixed[i * size + k] - plain[j * size + k]) ** 2;
-    return sum;
+  /** Plain features of the batch's pictures, and what mixing adds to each. */
+  const changesAt = async (step: number) => {
+    const plain = await featuresAt(step, {});
+    const mixed = await featuresAt(step, { feature_mixup: 0.5 });
+    const size = plain.length / 3;
+    return Array.from({ length: 3 }, (_, i) => {
+      const row = plain.subarray(i * size, (i + 1) * size);
+      return { row, change: mixed.subarray(i * size, (i + 1) * size).map((value, k) => value - row[k]) };
+    });
   };
-  for (let i = 0; i < 3; i++) {
-    for (let j = 0; j < 3; j++) if (j !== i) expect(distance(i, i)).toBeLessThanOrEqual(distance(i, j));
-    expect(distance(i, i)).toBeGreaterThan(0);
+  const dot = (a: Float32Array, b: Float32Array) => a.reduce((sum, value, i) => sum + value * b[i], 0);
+  const batch = await changesAt(4);
+  for (const { row, change } of batch) {
+    // change = share * (other - row) for one of the others
+    const shares = batch.flatMap(({ row: other }) => {
+      const way = other.map((value, k) => value - row[k]);
+      const share = dot(change, way) / dot(way, way);
+      const rest = change.map((value, k) => value - share * way[k]);
+      return dot(rest, rest) < 1e-6 * dot(change, change) ? [share] : [];
+    });
+    expect(shares).toHaveLength(1);
+    expect(shares[0]).toBeGreaterThan(0);
+    expect(shares[0]).toBeLessThanOrEqual(0.5 + 1e-6);
   }
-  expect(await featuresAt(4, { feature_mixup: 0.5 })).toEqual(mixed);
-  expect(await featuresAt(5, { feature_mixup: 0.5 })).not.toEqual(mixed);
+  expect(await changesAt(4)).toEqual(batch);
+  // drawn anew: no picture changes twice in the same way
+  for (const { row, change } of await changesAt(5)) {
+    const before = batch.find(({ row: same }) => same.every((value, k) => value === row[k]))!;
+    expect(change).not.toEqual(before.change);
+  }
 });
 
 test('feature mixup is refused where the encoder is trained', () => {

@@ -177,10 +177,10 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
     const stepsPerEpoch = Math.ceil(batches.batchesPerEpoch / accumulation);
     const trainsEncoder = settings.train.includes('vision_tower');
     const cache = trainsEncoder ? undefined : await cacheFeatures(samples.flatMap(({ images }) => images));
-    /** Of batch number `index` of the stage. */
-    const imageInputs = async (images: readonly string[], index: number): Promise<Record<string, Value>> => {
+    /** Of batch number `batch` of the stage. */
+    const imageInputs = async (images: readonly string[], batch: number): Promise<Record<string, Value>> => {
       if (!cache) return { pixel_values: await pixelsOf(images) };
-      const random = createRandom(recipe.seed, 'feature mixup', name, index);
+      const random = createRandom(recipe.seed, 'feature mixup', name, batch);
       const features = mixFeatures(cache.read(images), images.length, settings.feature_mixup, random);
       return { image_features: float32(features, [images.length, imageTokens, visionFeatureSize(config)]) };
     };

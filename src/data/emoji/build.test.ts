@@ -59,6 +59,18 @@ describe('buildEmojiDataset', () => {
     }
   });
 
+  it('takes popular wrong names from a short list, also where no training scenes are made', async () => {
+    const bare = await buildEmojiDataset({ seed: 5, trainScenes: 0, evaluationScenes: 240, out: folder() });
+    const asked = await readLlavaJson(bare.evaluation['unseen-artist'], bare.imageFolder);
+    const wrong = (kind: string) =>
+      asked
+        .filter(({ fields, conversations }) => fields.kind === kind && conversations[1].value === 'no')
+        .map(({ conversations }) => conversations[0].value);
+    expect(wrong('popular')).toHaveLength(80);
+    expect(new Set(wrong('popular')).size).toBeLessThanOrEqual(30);
+    expect(new Set(wrong('random')).size).toBeGreaterThan(30);
+  }, 60_000);
+
   it('never tells an unseen name in training, nor asks for one as an answer', () => {
     const { unseen } = splitConcepts(glyphs);
     const unseenNames = new Set(unseen.map((index) => glyphs.concepts[index].name));

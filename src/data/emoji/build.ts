@@ -32,6 +32,7 @@ export interface EmojiDatasetOptions {
   seed: number;
   /** Folder to write into; made if need be. */
   out: string;
+  /** Default 4,000. With 0, only the evaluation splits are made; their popular wrong names are those of the default's scenes. */
   trainScenes?: number;
   /** Scenes in each evaluation split; each gives up to six questions. */
   evaluationScenes?: number;
@@ -60,16 +61,26 @@ export interface Entry {
   conversations: Turn[];
 }
 
+const defaultTrainScenes = 4000;
+
 /** Builds the data set; 4,000 training scenes take about ten seconds. */
 export async function buildEmojiDataset(options: EmojiDatasetOptions): Promise<EmojiDataset> {
-  const { seed, out, trainScenes = 4000, evaluationScenes = 200, size = canvasSize, heldOutArtist = defaultHeldOutArtist } = options;
+  const {
+    seed,
+    out,
+    trainScenes = defaultTrainScenes,
+    evaluationScenes = 200,
+    size = canvasSize,
+    heldOutArtist = defaultHeldOutArtist,
+  } = options;
   const glyphs = await loadEmojiGlyphs();
   const { seen, unseen } = splitConcepts(glyphs);
   const trainArtists = trainingArtists(glyphs, heldOutArtist);
   const imageFolder = join(out, 'images');
   const file = (name: string) => join(out, `${name}.json`);
 
-  const plain = sampleScenes(seed, 'train', trainScenes, { glyphs, concepts: seen, artists: trainArtists, size });
+  const sampleTraining = (length: number) => sampleScenes(seed, 'train', length, { glyphs, concepts: seen, artists: trainArtists, size });
+  const plain = sampleTraining(trainScenes);
   const { augmentation } = options;
   const train = augmentation ? plain.map((scene, i) => augmentScene(createRandom(seed, 'augmentation', i), scene, augmentation)) : plain;
   await writeImages(imageFolder, 'train', train, glyphs);
@@ -82,7 +93,7 @@ export async function buildEmojiDataset(options: EmojiDatasetOptions): Promise<E
   const trainNames = { all: seen, popular: [], kinds: ['random', 'adversarial'] as const };
   await writeEntries(file('train_questions'), questionsAbout(seed, 'train', train, glyphs, trainNames, true, 'any'));
 
-  const popular = mostFrequent(train, 30);
+  const popular = mostFrequent(trainScenes > 0 ? plain : sampleTraining(defaultTrainScenes), 30);
   const splits = {
     'unseen-scenes': { concepts: seen, artists: trainArtists },
     'unseen-artist': { concepts: seen, artists: [heldOutArtist] },
