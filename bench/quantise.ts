@@ -39,10 +39,10 @@ interface Quality {
 }
 
 async function benchQuantise({ model: dir, scenes, json }: Options): Promise<void> {
-  const dataset = await buildEmojiDataset({ seed: 42, out: '.cache/emoji-quantise', trainScenes: 0, evaluationScenes: scenes });
+  const splits = ['unseen-scenes', 'unseen-artist'] as const;
+  const dataset = await buildEmojiDataset({ seed: 42, out: '.cache/emoji-quantise', trainScenes: 0, splits, evaluationScenes: scenes });
   const questions: Question[] = [];
-  for (const split of ['unseen-scenes', 'unseen-artist'] as const)
-    questions.push(...(await readQuestions(dataset.evaluation[split], dataset.imageFolder, split)));
+  for (const split of splits) questions.push(...(await readQuestions(dataset.evaluation[split], dataset.imageFolder, split)));
   const results: Record<string, Quality> = {};
   let reference: string[] = [];
   for (const quantise of [undefined, ...[...quantisations].reverse()]) {

@@ -4,15 +4,13 @@ import { formatBytes } from './format.ts';
 
 /** Throws UserError where the disk of `folder`, which need not be there yet, has no room for `bytes`; `what` begins the sentence. */
 export async function checkRoom(folder: string, bytes: number, what: string): Promise<void> {
-  const [{ existsSync }, { statfs }, { dirname, resolve }] = await Promise.all([
+  const [{ existsSync }, { dirname, resolve }, { freeBytes }] = await Promise.all([
     import('node:fs'),
-    import('node:fs/promises'),
     import('node:path'),
+    import('../weights/disk.ts'),
   ]);
   let existing = resolve(folder);
   while (!existsSync(existing)) existing = dirname(existing);
-  const { bavail, bsize, blocks } = await statfs(existing);
-  // some network file systems do not tell
-  if (blocks > 0 && bavail * bsize < bytes)
-    throw new UserError(`${folder}: ${what} ${formatBytes(bytes)}, but the disk has ${formatBytes(bavail * bsize)} free`);
+  const free = await freeBytes(existing);
+  if (free < bytes) throw new UserError(`${folder}: ${what} ${formatBytes(bytes)}, but the disk has ${formatBytes(free)} free`);
 }

@@ -77,8 +77,9 @@ export async function evaluateModel(options: EvaluateOptions): Promise<Sample[]>
   let questions: Question[];
   if ('generate' in data) {
     const { scenes, seed, heldOutArtist } = data;
-    const dataset = await buildEmojiDataset({ seed, out: '.cache/emoji-eval', trainScenes: 0, evaluationScenes: scenes, heldOutArtist });
     const splits = data.splits as EvaluationSplit[];
+    const out = '.cache/emoji-eval';
+    const dataset = await buildEmojiDataset({ seed, out, trainScenes: 0, splits, evaluationScenes: scenes, heldOutArtist });
     questions = (await Promise.all(splits.map((split) => readQuestions(dataset.evaluation[split], dataset.imageFolder, split)))).flat();
   } else {
     questions = await readQuestions(data.dataPath, data.imageFolder);

@@ -64,14 +64,19 @@ function taskOver(visionTower: string, model: object = {}, stage: object = {}): 
   return llavaTask(recipe, { engine, status, out: join(folders, 'run'), signal: new AbortController().signal });
 }
 
-/** Joins an encoder of fresh weights, whose processor is `processor`, with the tiny Gemma. */
-async function joined(name: string, config: object, processor: object, model: object = {}, lacks = /^$/): Promise<Task> {
+/** Saves an encoder of fresh weights, whose processor is `processor`. */
+async function saveEncoder(name: string, config: object, processor: object, lacks = /^$/): Promise<string> {
   const dir = join(folders, name);
   const p = new Parameters();
   visionParameters(p, visionFolderSchema.parse(config));
   const kept = p.list().filter(({ name }) => !lacks.test(name));
   await save(dir, config, kept, { 'preprocessor_config.json': JSON.stringify(processor) });
-  return taskOver(dir, model);
+  return dir;
+}
+
+/** Joins such an encoder with the tiny Gemma. */
+async function joined(name: string, config: object, processor: object, model: object = {}, lacks?: RegExp): Promise<Task> {
+  return taskOver(await saveEncoder(name, config, processor, lacks), model);
 }
 
 const configOf = (task: Task) => task.saved.config as LlavaConfig;
@@ -156,10 +161,7 @@ describe('an encoder joined with a language model', () => {
 });
 
 test('feature mixup puts other pictures into the features of each, the same at the same step', async () => {
-  const dir = join(folders, 'mixed-clip');
-  const p = new Parameters();
-  visionParameters(p, visionFolderSchema.parse(clip));
-  await save(dir, clip, p.list(), { 'preprocessor_config.json': JSON.stringify(square(12)) });
+  const dir = await saveEncoder('mixed-clip', clip, square(12));
   const colours = ['#ff0000', '#00ff00', '#0000ff'];
   for (const background of colours)
     await sharp({ create: { width: 12, height: 12, channels: 3, background } }).toFile(join(folders, `${background.slice(1)}.png`));

@@ -2,7 +2,7 @@
 // are small and in files where they are large. A large file of float32 is used where it lies; what must be converted goes through a
 // scratch file, a few million values at a time, so that no second copy of the model is ever in memory.
 
-import { type FileHandle, mkdtemp, open, readdir, rm, statfs } from 'node:fs/promises';
+import { type FileHandle, mkdtemp, open, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Constant, float32, type StoredValue } from '../engine/engine.ts';
@@ -10,6 +10,7 @@ import { UserError } from '../errors.ts';
 import { type PackedFormat, type Parameter, packedFormats, packedName, scaleName } from '../nn/parameters.ts';
 import type { Checkpoint } from '../weights/checkpoint.ts';
 import { storedToFloat32 } from '../weights/checkpoint.ts';
+import { freeBytes } from '../weights/disk.ts';
 import { type BlockFormat, type PackedRows, plannedFormat, type Quantisation, quantiseRows } from '../weights/quantise.ts';
 import { elementCount } from '../weights/safetensors.ts';
 import { allFinite, checkShape, notFiniteText } from './pretrained.ts';
@@ -204,12 +205,10 @@ async function createScratch(bytes: number): Promise<Scratch> {
   await removeLeftovers().catch((error: unknown) => {
     throw fail(error);
   });
-  const { bavail, bsize, blocks } = await statfs(tmpdir()).catch((error: unknown) => {
+  const free = await freeBytes(tmpdir()).catch((error: unknown) => {
     throw fail(error);
   });
-  // some network file systems do not tell
-  if (blocks > 0 && bavail * bsize < bytes)
-    throw new UserError(`${where}, and ${((bavail * bsize) / 1e9).toFixed(1)} GB are free: ${advice}`);
+  if (free < bytes) throw new UserError(`${where}, and ${(free / 1e9).toFixed(1)} GB are free: ${advice}`);
   const folder = await mkdtemp(join(tmpdir(), `${SCRATCH_PREFIX}${process.pid}-`));
   const path = join(folder, 'weights.bin');
   const handle: FileHandle = await open(path, 'w');

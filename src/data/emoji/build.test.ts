@@ -60,7 +60,8 @@ describe('buildEmojiDataset', () => {
   });
 
   it('takes popular wrong names from a short list, also where no training scenes are made', async () => {
-    const bare = await buildEmojiDataset({ seed: 5, trainScenes: 0, evaluationScenes: 240, out: folder() });
+    const bare = await buildEmojiDataset({ seed: 5, trainScenes: 0, splits: ['unseen-artist'], evaluationScenes: 240, out: folder() });
+    expect(readdirSync(bare.imageFolder).sort()).toEqual(['train', 'unseen-artist']);
     const asked = await readLlavaJson(bare.evaluation['unseen-artist'], bare.imageFolder);
     const wrong = (kind: string) =>
       asked

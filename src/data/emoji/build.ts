@@ -34,6 +34,8 @@ export interface EmojiDatasetOptions {
   out: string;
   /** Default 4,000. With 0, only the evaluation splits are made; their popular wrong names are those of the default's scenes. */
   trainScenes?: number;
+  /** Evaluation splits to make; all unless given. */
+  splits?: readonly EvaluationSplit[];
   /** Scenes in each evaluation split; each gives up to six questions. */
   evaluationScenes?: number;
   /** Side of a scene in pixels. */
@@ -46,7 +48,7 @@ export interface EmojiDatasetOptions {
 export interface EmojiDataset {
   /** Root of the paths in the JSON files' `image` fields. */
   imageFolder: string;
-  /** Paths of the JSON files. */
+  /** Paths of the JSON files; those of splits that were not asked for are not there. */
   captions: string;
   questions: string;
   evaluation: Record<EvaluationSplit, string>;
@@ -69,6 +71,7 @@ export async function buildEmojiDataset(options: EmojiDatasetOptions): Promise<E
     seed,
     out,
     trainScenes = defaultTrainScenes,
+    splits = evaluationSplits,
     evaluationScenes = 200,
     size = canvasSize,
     heldOutArtist = defaultHeldOutArtist,
@@ -94,13 +97,13 @@ export async function buildEmojiDataset(options: EmojiDatasetOptions): Promise<E
   await writeEntries(file('train_questions'), questionsAbout(seed, 'train', train, glyphs, trainNames, true, 'any'));
 
   const popular = mostFrequent(trainScenes > 0 ? plain : sampleTraining(defaultTrainScenes), 30);
-  const splits = {
+  const sources = {
     'unseen-scenes': { concepts: seen, artists: trainArtists },
     'unseen-artist': { concepts: seen, artists: [heldOutArtist] },
     'unseen-concepts': { concepts: unseen, artists: trainArtists },
   };
-  for (const split of evaluationSplits) {
-    const { concepts, artists } = splits[split];
+  for (const split of splits) {
+    const { concepts, artists } = sources[split];
     const scenes = sampleScenes(seed, split, evaluationScenes, { glyphs, concepts, artists, size });
     await writeImages(imageFolder, split, scenes, glyphs);
     // Where the names were never seen, none is popular, and none can be the answer.
