@@ -4,7 +4,7 @@ import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { UserError } from '../src/errors.ts';
 import * as generate from './generate.ts';
-import * as quantise from './quantise.ts';
+import * as quantise from './quantize.ts';
 import * as trainStep from './train-step.ts';
 
 // the sources look for the assets beside their folder, and here that is .cache/bench

@@ -11,8 +11,8 @@ import { type Engine, float32, int32, type Value } from '../src/engine/engine.ts
 import { createOrtEngine } from '../src/engine/ort.ts';
 import { UserError } from '../src/errors.ts';
 import { languageConfigSchema } from '../src/models/language.ts';
-import { languageModelObjective, type Objective } from '../src/train/objectives.ts';
-import { trainStage } from '../src/train/trainer.ts';
+import { languageModelObjective, type Objective } from '../src/models/objectives.ts';
+import { trainStage } from '../src/train/stage.ts';
 import { startTorch, type TorchServer, torchPython } from './peers/torch.ts';
 
 interface Size {

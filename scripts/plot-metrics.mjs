@@ -14,7 +14,7 @@ import { SVGRenderer } from 'echarts/renderers';
 import { build } from './setup.mjs';
 
 build();
-const { smooth } = await import('../dist/train/report.js');
+const { smooth } = await import('../dist/runs/report.js');
 
 use([LineChart, GridComponent, LegendComponent, TitleComponent, SVGRenderer]);
 

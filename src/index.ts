@@ -1,6 +1,7 @@
 // The public API: what a program needs to load, run, train and score models. Everything else is importable by path in this repository
 // but may change between versions.
 
+export { openCheckpoint, saveCheckpoint } from './checkpoint/checkpoint.ts';
 export { buildEmojiDataset } from './data/emoji/build.ts';
 export { loadEmojiGlyphs } from './data/emoji/glyphs.ts';
 export { readLlavaJson } from './data/llava-json.ts';
@@ -22,10 +23,11 @@ export { languageConfigSchema, languageModel } from './models/language.ts';
 export { llavaConfigSchema, llavaParameters, llavaText, projectFeatures, visionFeatures } from './models/llava.ts';
 export { visionConfigSchema, visionHiddenStates } from './models/vision.ts';
 export { Parameters } from './nn/parameters.ts';
+export { forwardModelOf, openModel } from './pretrained/folder.ts';
+export { imageRowsOf, loadGenerator, loadModel } from './pretrained/load.ts';
+export { packedFormatsOf, readRunWeights } from './pretrained/run-weights.ts';
+export { readParameters } from './pretrained/values.ts';
 export { createTokenizer } from './text/tokenizer.ts';
-export { forwardModelOf, imageRowsOf, loadGenerator, loadModel, openModel, readParameters } from './train/pretrained.ts';
 export { loadRecipe, parseRecipe } from './train/recipe.ts';
-export { packedFormatsOf, readRunWeights } from './train/run-weights.ts';
-export { train } from './train/train.ts';
-export { openCheckpoint, saveCheckpoint } from './weights/checkpoint.ts';
+export { train } from './train/run.ts';
 export { openSafetensors, writeSafetensors } from './weights/safetensors.ts';

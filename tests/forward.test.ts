@@ -6,10 +6,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
+import { saveCheckpoint, storedToFloat32 } from '../src/checkpoint/checkpoint.ts';
+import { float32ToBfloat16, float32ToFloat16 } from '../src/floats.ts';
 import { imageTokenCount, type LlavaConfig } from '../src/models/llava.ts';
 import { shapeNamed } from '../src/models/shapes.ts';
-import { saveCheckpoint, storedToFloat32 } from '../src/weights/checkpoint.ts';
-import { float32ToBfloat16, float32ToFloat16 } from '../src/weights/dtype.ts';
 import { openSafetensors, type StoredTensor, writeSafetensors } from '../src/weights/safetensors.ts';
 import { cli, withChangedJson } from './toy.ts';
 

@@ -4,14 +4,17 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFi
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { openCheckpoint, saveCheckpoint } from '../src/checkpoint/checkpoint.ts';
 import { UserError } from '../src/errors.ts';
 import { type LlavaConfig, llavaConfigSchema, llavaParameters } from '../src/models/llava.ts';
 import { modelParameters } from '../src/models/model-parameters.ts';
 import { shapeNamed } from '../src/models/shapes.ts';
 import { initialise } from '../src/nn/parameters.ts';
+import { openModel, withCheckpoint } from '../src/pretrained/folder.ts';
+import { loadModel } from '../src/pretrained/load.ts';
+import { imageProcessorFor } from '../src/pretrained/processor.ts';
+import { readParameters } from '../src/pretrained/values.ts';
 import { createRandom } from '../src/random.ts';
-import { imageProcessorFor, loadModel, openModel, readParameters, withCheckpoint } from '../src/train/pretrained.ts';
-import { openCheckpoint, saveCheckpoint } from '../src/weights/checkpoint.ts';
 import { openSafetensors } from '../src/weights/safetensors.ts';
 import { cli } from './toy.ts';
 

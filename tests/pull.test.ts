@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { saveCheckpoint } from '../src/weights/checkpoint.ts';
+import { saveCheckpoint } from '../src/checkpoint/checkpoint.ts';
 import { type HubServer, startHub } from './hub-server.ts';
 import { bin, cli, type Outcome, spawnCli } from './toy.ts';
 

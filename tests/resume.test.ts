@@ -3,8 +3,8 @@ import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'nod
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
-import type { MetricEvent } from '../src/train/metrics.ts';
-import { readMetrics } from '../src/train/metrics.ts';
+import type { MetricEvent } from '../src/runs/metrics.ts';
+import { readMetrics } from '../src/runs/metrics.ts';
 import { cli, enterToyFolder, recipes, spawnCli } from './toy.ts';
 
 const stages = ['pretrain', 'finetune'];

@@ -1,11 +1,11 @@
 // Our files of a shape: a Hugging Face folder with packed weights, as `llava-gemma convert --quantize int4` writes it.
 
+import { saveCheckpoint } from '../../src/checkpoint/checkpoint.ts';
 import { llavaConfigSchema } from '../../src/models/llava.ts';
 import { modelParameters } from '../../src/models/model-parameters.ts';
 import { packedName, scaleName } from '../../src/nn/parameters.ts';
-import { imageProcessorFor } from '../../src/train/pretrained.ts';
-import { saveCheckpoint } from '../../src/weights/checkpoint.ts';
-import { plannedFormat } from '../../src/weights/quantise.ts';
+import { imageProcessorFor } from '../../src/pretrained/processor.ts';
+import { plannedFormat } from '../../src/weights/quantize.ts';
 import { elementCount, type TensorSource } from '../../src/weights/safetensors.ts';
 import type { BenchConfig } from './shapes.ts';
 import { floatsOf, nibblePool, piecesOf, WEIGHT_STD } from './weights.ts';

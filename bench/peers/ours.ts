@@ -3,7 +3,7 @@
 import { createOrtEngine } from '../../src/engine/ort.ts';
 import type { Generator } from '../../src/generate/generator.ts';
 import { modelParameters } from '../../src/models/model-parameters.ts';
-import { loadGenerator } from '../../src/train/pretrained.ts';
+import { loadGenerator } from '../../src/pretrained/load.ts';
 import { elementCount } from '../../src/weights/safetensors.ts';
 import { picture, promptIds, seconds, serve, speeds } from './generate-peer.ts';
 

@@ -5,12 +5,12 @@ import { PassThrough } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import sharp from 'sharp';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { saveCheckpoint } from '../checkpoint/checkpoint.ts';
 import { llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { initialise } from '../nn/parameters.ts';
+import { loadModel } from '../pretrained/load.ts';
 import { createRandom } from '../random.ts';
 import { trainTokenizer } from '../text/bpe-trainer.ts';
-import { loadModel } from '../train/pretrained.ts';
-import { saveCheckpoint } from '../weights/checkpoint.ts';
 import { converse, startConversation } from './chat.ts';
 
 const vocabSize = 380;

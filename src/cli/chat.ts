@@ -5,9 +5,9 @@ import { concatFloat32 } from '../arrays.ts';
 import { UserError } from '../errors.ts';
 import type { PrefixCache } from '../generate/generator.ts';
 import type { Sampling } from '../generate/sampling.ts';
+import type { LoadedModel } from '../pretrained/load.ts';
 import type { Turn } from '../text/chat.ts';
-import type { LoadedModel } from '../train/pretrained.ts';
-import type { Quantisation } from '../weights/quantise.ts';
+import type { Quantisation } from '../weights/quantize.ts';
 import { InterruptedError } from './interrupt.ts';
 import { collect, parseCount, parseNonNegative, parsePositive, parseSeed, quantizeOption } from './options.ts';
 import { shippedModel } from './shipped.ts';
@@ -50,7 +50,7 @@ export async function startConversation(model: LoadedModel, options: Conversatio
       import('../text/tokenizer.ts'),
       import('../text/stream.ts'),
       import('../models/llava.ts'),
-      import('../train/pretrained.ts'),
+      import('../pretrained/load.ts'),
       import('../data/emoji/questions.ts'),
     ]);
   const { config, generator, tokenizer } = model;
@@ -159,7 +159,7 @@ export async function converse(
 }
 
 async function chat(flags: ChatFlags): Promise<void> {
-  const [{ loadModel }, { resolvePath }] = await Promise.all([import('../train/pretrained.ts'), import('../train/recipe.ts')]);
+  const [{ loadModel }, { resolvePath }] = await Promise.all([import('../pretrained/load.ts'), import('../paths.ts')]);
   const model = await loadModel(resolvePath(flags.model, '--model'), { quantise: flags.quantize });
   const { maxNewTokens, temperature, topK, topP, repetitionPenalty, seed, short } = flags;
   const sampled = { seed, temperature, topK, topP, repetitionPenalty };

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
-import { openCheckpoint, saveCheckpoint } from '../weights/checkpoint.ts';
+import { openCheckpoint, saveCheckpoint } from '../checkpoint/checkpoint.ts';
 import { openSafetensors } from '../weights/safetensors.ts';
 import { register } from './convert.ts';
 

@@ -2,7 +2,7 @@
 // software wrote it, and no optimiser state.
 import type { Command } from 'commander';
 import { UserError } from '../errors.ts';
-import type { Quantisation } from '../weights/quantise.ts';
+import type { Quantisation } from '../weights/quantize.ts';
 import type { TensorSource } from '../weights/safetensors.ts';
 import { maxShardSizeOption, quantizeOption, storedDtypeOf } from './options.ts';
 
@@ -16,7 +16,7 @@ interface ConvertFlags {
   quantize?: Quantisation;
 }
 
-type Opened = Awaited<ReturnType<typeof import('../train/pretrained.ts').openModel>>;
+type Opened = Awaited<ReturnType<typeof import('../pretrained/folder.ts').openModel>>;
 
 /** What becomes of packed weights: those of the folder as they are, and those that are packed now, read once for each of their tensors. */
 async function packedTensors(
@@ -25,7 +25,7 @@ async function packedTensors(
 ): Promise<{ packed: Map<string, TensorSource>; replaced: Set<string> }> {
   const [{ packedName, scaleName }, { plannedFormat, quantiseRows }] = await Promise.all([
     import('../nn/parameters.ts'),
-    import('../weights/quantise.ts'),
+    import('../weights/quantize.ts'),
   ]);
   const packed = new Map<string, TensorSource>();
   const replaced = new Set<string>();
@@ -62,11 +62,12 @@ async function packedTensors(
 
 async function convert(from: string, to: string, { dtype, maxShardSize, visionTower, quantize }: ConvertFlags): Promise<void> {
   const storedDtype = storedDtypeOf(dtype);
-  const [{ llavaConfigSchema }, { saveCheckpoint }, { checkConfig, openModel, processorFilesOf }, fs, { readdir, readFile }, { join }] =
+  const [{ llavaConfigSchema }, { saveCheckpoint }, { checkConfig, openModel }, { processorFilesOf }, fs, { readdir, readFile }, { join }] =
     await Promise.all([
       import('../models/llava.ts'),
-      import('../weights/checkpoint.ts'),
-      import('../train/pretrained.ts'),
+      import('../checkpoint/checkpoint.ts'),
+      import('../pretrained/folder.ts'),
+      import('../pretrained/processor.ts'),
       import('node:fs'),
       import('node:fs/promises'),
       import('node:path'),

@@ -44,7 +44,7 @@ Everything is written to ${out}, replacing an earlier demo.`,
     .action(async () => {
       const [{ loadRecipe }, { findRunFolder }, { readSamples }] = await Promise.all([
         import('../train/recipe.ts'),
-        import('../train/run-folder.ts'),
+        import('../runs/folder.ts'),
         import('../evaluate/samples.ts'),
       ]);
       const recipe = loadRecipe(join('recipes', 'emoji-tiny.yaml'));

@@ -7,7 +7,7 @@ export async function checkRoom(folder: string, bytes: number, what: string): Pr
   const [{ existsSync }, { dirname, resolve }, { freeBytes }] = await Promise.all([
     import('node:fs'),
     import('node:path'),
-    import('../weights/disk.ts'),
+    import('../disk.ts'),
   ]);
   let existing = resolve(folder);
   while (!existsSync(existing)) existing = dirname(existing);

@@ -4,7 +4,7 @@ import type { EvaluationSplit } from '../data/emoji/build.ts';
 import { UserError } from '../errors.ts';
 import type { Question } from '../evaluate/evaluate.ts';
 import type { Sample } from '../evaluate/samples.ts';
-import type { Quantisation } from '../weights/quantise.ts';
+import type { Quantisation } from '../weights/quantize.ts';
 import { withInterrupt } from './interrupt.ts';
 import { collect, parseCount, parseSeed, quantizeOption } from './options.ts';
 import { shippedModel } from './shipped.ts';
@@ -48,7 +48,7 @@ interface EvaluateFlags {
 /** The options that a command line asks for. */
 export async function evaluateOptionsOf(flags: EvaluateFlags): Promise<Omit<EvaluateOptions, 'signal'>> {
   const { evaluationSplits } = await import('../data/emoji/build.ts');
-  const { resolvePath } = await import('../train/recipe.ts');
+  const { resolvePath } = await import('../paths.ts');
   const { limit, batchSize, maxNewTokens, blind, quantize } = flags;
   const model = resolvePath(flags.model, '--model');
   const common = { model, limit, batchSize, maxNewTokens, blind, quantize };
@@ -68,7 +68,7 @@ export async function evaluateOptionsOf(flags: EvaluateFlags): Promise<Omit<Eval
 /** Answers the questions that the options name; samples in order. */
 export async function evaluateModel(options: EvaluateOptions): Promise<Sample[]> {
   const [{ loadModel }, { answerQuestions, readQuestions }, { buildEmojiDataset }] = await Promise.all([
-    import('../train/pretrained.ts'),
+    import('../pretrained/load.ts'),
     import('../evaluate/evaluate.ts'),
     import('../data/emoji/build.ts'),
   ]);

@@ -4,8 +4,8 @@ import { type Command, Option } from 'commander';
 import type { Value } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import type { ForwardInput, ForwardInputs, ForwardOutput, ParameterSource } from '../generate/forward.ts';
-import type { RunWeights } from '../train/run-weights.ts';
-import type { Quantisation } from '../weights/quantise.ts';
+import type { RunWeights } from '../pretrained/run-weights.ts';
+import type { Quantisation } from '../weights/quantize.ts';
 import type { SafetensorsFile, StoredTensor, TensorSource } from '../weights/safetensors.ts';
 import { withInterrupt } from './interrupt.ts';
 import { quantizeOption } from './options.ts';
@@ -39,7 +39,7 @@ async function integers(path: string, name: string, { dtype, shape, data }: Stor
 async function readInputs(path: string): Promise<ForwardInputs> {
   const [{ openSafetensors }, { storedToFloat32 }, { float32 }, { FORWARD_INPUTS }] = await Promise.all([
     import('../weights/safetensors.ts'),
-    import('../weights/checkpoint.ts'),
+    import('../checkpoint/checkpoint.ts'),
     import('../engine/engine.ts'),
     import('../generate/forward.ts'),
   ]);
@@ -101,9 +101,9 @@ async function runForward(flags: ForwardFlags): Promise<void> {
     fs,
     { join },
   ] = await Promise.all([
-    import('../train/pretrained.ts'),
-    import('../train/run-weights.ts'),
-    import('../train/recipe.ts'),
+    import('../pretrained/folder.ts'),
+    import('../pretrained/run-weights.ts'),
+    import('../paths.ts'),
     import('../generate/forward.ts'),
     import('../engine/ort.ts'),
     import('../weights/safetensors.ts'),

@@ -2,9 +2,9 @@ import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from '
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { saveCheckpoint } from '../checkpoint/checkpoint.ts';
 import { modelParameters } from '../models/model-parameters.ts';
 import { shapeNamed } from '../models/shapes.ts';
-import { saveCheckpoint } from '../weights/checkpoint.ts';
 import { type CheckpointInfo, describeCheckpoint, memoryOf } from './info.ts';
 import { run } from './main.ts';
 

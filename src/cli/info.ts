@@ -1,7 +1,7 @@
 // llava-gemma info: what a checkpoint is, how large it is, and what it takes to run and to train it. Read from the headers of its files; no
 // weight is read without --check.
 import type { Command } from 'commander';
-import type { Layout } from '../weights/layouts.ts';
+import type { Layout } from '../checkpoint/layouts.ts';
 import { formatBytes, formatCount } from './format.ts';
 import { alignColumns } from './table.ts';
 
@@ -132,12 +132,12 @@ export async function describeCheckpoint(dir: string, { check = false }: { check
     fs,
     { join },
   ] = await Promise.all([
-    import('../weights/checkpoint.ts'),
+    import('../checkpoint/checkpoint.ts'),
     import('../weights/safetensors.ts'),
     import('../weights/dtype.ts'),
     import('../models/hub-config.ts'),
     import('../errors.ts'),
-    import('../train/run-weights.ts'),
+    import('../pretrained/run-weights.ts'),
     import('node:fs'),
     import('node:path'),
   ]);
@@ -216,7 +216,7 @@ export async function describeCheckpoint(dir: string, { check = false }: { check
   }
 }
 
-type Opened = Awaited<ReturnType<typeof import('../weights/checkpoint.ts').openCheckpoint>>;
+type Opened = Awaited<ReturnType<typeof import('../checkpoint/checkpoint.ts').openCheckpoint>>;
 
 /** What the model of this config holds; a UserError for a config of another kind. */
 async function wantedOf(config: ConfigLike) {
@@ -254,7 +254,7 @@ function tensorProblems(
 
 /** What is wrong with the values: NaN, infinity, an output head that is not the embedding. Reads every weight, some million at a time. */
 async function valueProblems(checkpoint: Opened): Promise<string[]> {
-  const [{ allFinite, notFiniteText }, { UserError }] = await Promise.all([import('../train/pretrained.ts'), import('../errors.ts')]);
+  const [{ allFinite, notFiniteText }, { UserError }] = await Promise.all([import('../pretrained/values.ts'), import('../errors.ts')]);
   const problems: string[] = [];
   for (const name of checkpoint.names) {
     // the whole numbers of packed weights are all finite
@@ -330,7 +330,7 @@ the headers of its files are read. What is wrong with it is told on stderr.`,
     .option('--json', 'print one JSON object')
     .addHelpText('after', '\nExample:\n  $ llava-gemma info assets/models/tiny-llava')
     .action(async (folder: string, { check, json }: { check?: boolean; json?: boolean }) => {
-      const { resolvePath } = await import('../train/recipe.ts');
+      const { resolvePath } = await import('../paths.ts');
       const info = await describeCheckpoint(resolvePath(folder, 'info'), { check });
       console.log(json ? JSON.stringify(info, null, 2) : formatInfo(info));
       for (const problem of info.problems) console.error(`warning: ${problem}`);

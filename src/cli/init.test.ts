@@ -5,8 +5,10 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { initialise } from '../nn/parameters.ts';
+import { withCheckpoint } from '../pretrained/folder.ts';
+import { loadModel } from '../pretrained/load.ts';
+import { readParameters } from '../pretrained/values.ts';
 import { createRandom } from '../random.ts';
-import { loadModel, readParameters, withCheckpoint } from '../train/pretrained.ts';
 import { run } from './main.ts';
 
 vi.mock('node:fs/promises', async (original) => ({ ...(await original<typeof promises>()) }));

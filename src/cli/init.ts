@@ -29,12 +29,12 @@ async function checkPlace(out: string, bytes: number): Promise<void> {
 
 /** The folder's files beside config.json and the weights. */
 async function furtherFiles(config: ModelConfig, tokenizer: string | undefined): Promise<Record<string, string>> {
-  const [{ llavaConfigSchema }, { imageProcessorFor, processorFilesOf, tokenizerFilesOf }, { resolvePath }, { readTokenizerFiles }] =
+  const [{ llavaConfigSchema }, { imageProcessorFor, processorFilesOf }, { resolvePath }, { readTokenizerFiles, tokenizerFilesOf }] =
     await Promise.all([
       import('../models/llava.ts'),
-      import('../train/pretrained.ts'),
-      import('../train/recipe.ts'),
-      import('../weights/tokenizer-files.ts'),
+      import('../pretrained/processor.ts'),
+      import('../paths.ts'),
+      import('../checkpoint/tokenizer-files.ts'),
     ]);
   const files: Record<string, string> = {};
   const parsed = llavaConfigSchema.safeParse(config);
@@ -54,7 +54,7 @@ async function init(name: string, { out, dtype, seed, maxShardSize }: InitFlags)
       import('../models/model-parameters.ts'),
       import('../nn/parameters.ts'),
       import('../random.ts'),
-      import('../weights/checkpoint.ts'),
+      import('../checkpoint/checkpoint.ts'),
       import('../weights/safetensors.ts'),
       import('../weights/dtype.ts'),
     ]);

@@ -1,7 +1,7 @@
 // llava-gemma pull: a model from the Hugging Face hub as a folder. What is there is not downloaded again, and what broke off goes on.
 import type { Command } from 'commander';
-import { createStatusLine, formatDuration, type StatusLine } from '../train/status.ts';
-import type { PullOptions } from '../weights/download.ts';
+import type { PullOptions } from '../hub/download.ts';
+import { createStatusLine, formatDuration, type StatusLine } from '../runs/status.ts';
 import { checkRoom } from './disk.ts';
 import { formatBytes } from './format.ts';
 import { withInterrupt } from './interrupt.ts';
@@ -19,8 +19,8 @@ const defaultFolder = (repo: string) => `models/${repo}`;
 
 async function pull(name: string, { revision, out = defaultFolder(name), token }: PullFlags): Promise<void> {
   const [{ checkRepoName, findHubToken, hubEndpoint, openHubRepo }, { checkPullFolder, pullModel }] = await Promise.all([
-    import('../weights/hub.ts'),
-    import('../weights/download.ts'),
+    import('../hub/hub.ts'),
+    import('../hub/download.ts'),
   ]);
   checkRepoName(name);
   const access = { endpoint: hubEndpoint(), token: await findHubToken(token) };
@@ -54,9 +54,9 @@ async function pull(name: string, { revision, out = defaultFolder(name), token }
 /** How to get the vision tower of an original LLaVA folder that only names it. */
 async function towerAdvice(folder: string): Promise<string | undefined> {
   const [{ openCheckpoint }, { isNativeConfig }, { isRepoName }, { UserError }] = await Promise.all([
-    import('../weights/checkpoint.ts'),
+    import('../checkpoint/checkpoint.ts'),
     import('../models/hub-config.ts'),
-    import('../weights/hub.ts'),
+    import('../hub/hub.ts'),
     import('../errors.ts'),
   ]);
   let names: string[];

@@ -3,8 +3,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { basename, extname, join } from 'node:path';
 import type { Command } from 'commander';
 import { UserError } from '../errors.ts';
-import type { RunSummary } from '../train/run-folder.ts';
-import type { TrainOptions } from '../train/train.ts';
+import type { RunSummary } from '../runs/folder.ts';
+import type { TrainOptions } from '../train/run.ts';
 import { withInterrupt } from './interrupt.ts';
 import { collect } from './options.ts';
 import { formatScores } from './table.ts';
@@ -12,7 +12,7 @@ import { formatScores } from './table.ts';
 /** Trains, with Ctrl-C saving first. */
 export async function startTraining(options: Omit<TrainOptions, 'signal'>): Promise<RunSummary> {
   return withInterrupt(async (signal) => {
-    const { train } = await import('../train/train.ts');
+    const { train } = await import('../train/run.ts');
     return train({ ...options, signal });
   }, `go on with: llava-gemma train --resume --out ${options.out}`);
 }
@@ -33,7 +33,7 @@ interface TrainFlags {
 /** The options that a command line asks for. A resumed run keeps its recipe; naming another one is an error, not a surprise. */
 export async function trainOptionsOf(recipePath: string | undefined, flags: TrainFlags): Promise<Omit<TrainOptions, 'signal'>> {
   const { loadRecipe, readRecipe, recipeToYaml } = await import('../train/recipe.ts');
-  const { findRunFolder } = await import('../train/run-folder.ts');
+  const { findRunFolder } = await import('../runs/folder.ts');
   if (flags.resume && flags.overwrite) throw new UserError('--resume goes on with a run and --overwrite removes it; give one of them');
   const given = recipePath === undefined ? undefined : loadRecipe(recipePath, flags.set);
   const out = flags.out ?? (recipePath === undefined ? undefined : join('runs', basename(recipePath, extname(recipePath))));

@@ -4,9 +4,9 @@ import { float32, int32, type Program, type Value } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { grad } from '../graph/grad.ts';
 import { type LlavaConfig, llavaConfigSchema } from '../models/llava.ts';
+import { languageModelObjective, llavaObjective, type Objective } from '../models/objectives.ts';
 import { initialise } from '../nn/parameters.ts';
 import { createRandom, type Random } from '../random.ts';
-import { languageModelObjective, llavaObjective, type Objective } from '../train/objectives.ts';
 import { type EncodedSample, type PackedBatch, packSamples } from './packing.ts';
 
 // 4 image tokens an image; the image token lies behind the embedding table

@@ -20,7 +20,7 @@ import {
   transpose,
 } from '../graph/primitives.ts';
 import { constant, type Tensor } from '../graph/tensor.ts';
-import { evaluateReference } from './reference.ts';
+import { evaluateReference } from './reference-ops.ts';
 
 const f = (dims: number[], ...data: number[]) => constant(Float32Array.from(data), dims);
 const i = (dims: number[], ...data: number[]) => constant(Int32Array.from(data), dims, 'int32');

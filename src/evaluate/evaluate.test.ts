@@ -9,10 +9,10 @@ import { createGenerator } from '../generate/generator.ts';
 import { imageProcessorConfig } from '../images/processor.ts';
 import { llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { initialise } from '../nn/parameters.ts';
+import { imageProcessorFor } from '../pretrained/processor.ts';
 import { createRandom } from '../random.ts';
 import { trainTokenizer } from '../text/bpe-trainer.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
-import { imageProcessorFor } from '../train/pretrained.ts';
 import { type AnsweringModel, answerQuestions, readQuestions } from './evaluate.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'evaluate-'));

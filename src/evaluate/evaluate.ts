@@ -6,9 +6,9 @@ import { UserError } from '../errors.ts';
 import type { Generator } from '../generate/generator.ts';
 import type { ImageProcessorConfig } from '../images/processor.ts';
 import { imageSize, imageTokenCount } from '../models/llava.ts';
+import { pixelValuesOf } from '../pretrained/processor.ts';
 import { encodePrompt, type Turn } from '../text/chat.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
-import { pixelValuesOf } from '../train/pretrained.ts';
 import { judgeSample, type Sample } from './samples.ts';
 
 /** One question about one picture. */

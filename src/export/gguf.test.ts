@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { float16ToFloat32 } from '../floats.ts';
 import { createRandom } from '../random.ts';
-import { float16ToFloat32 } from '../weights/dtype.ts';
 import { encodeGguf, type GgufScalar, type GgufTensor, type GgufValue, ggufBytes, writeGguf } from './gguf.ts';
 
 let folder: string;

@@ -2,7 +2,7 @@
 // (quantize_row_q4_0_ref, quantize_row_q8_0_ref). Tensors are written piece by piece, so that memory does not grow with the model.
 
 import { UserError } from '../errors.ts';
-import { float32ToFloat16 } from '../weights/dtype.ts';
+import { float32ToFloat16 } from '../floats.ts';
 import { elementCount, writeFileAtomically } from '../weights/safetensors.ts';
 
 /** Types of metadata values, by their number in the file. */

@@ -6,8 +6,9 @@ import { createOrtEngine } from '../engine/ort.ts';
 import { languageConfigSchema } from '../models/language.ts';
 import { llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import type { Parameter } from '../nn/parameters.ts';
+import { withCheckpoint } from '../pretrained/folder.ts';
+import { readParameters } from '../pretrained/values.ts';
 import { createRandom } from '../random.ts';
-import { readParameters, withCheckpoint } from '../train/pretrained.ts';
 import { type ForwardInputs, type ForwardModel, type ForwardOptions, type ForwardOutput, forward, placeOf } from './forward.ts';
 
 const folderOf = (golden: string) => fileURLToPath(new URL(`../../tests/reference/goldens/${golden}`, import.meta.url));

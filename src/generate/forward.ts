@@ -16,9 +16,9 @@ import {
   visionFeatures,
 } from '../models/llava.ts';
 import { causalBias, HIDDEN_POSITION } from '../models/masks.ts';
+import { compileGraph, constantsOf, type ModelGraph, modelGraph } from '../models/programs.ts';
 import { patchesPerSide, type VisionConfig, visionHiddenStates } from '../models/vision.ts';
 import type { PackedFormat, Parameter, Parameters } from '../nn/parameters.ts';
-import { compileGraph, constantsOf, type ModelGraph, modelGraph } from './model-graph.ts';
 
 /** What can be run: a LLaVA, or one of the models that it is made of. */
 export type ForwardModel =

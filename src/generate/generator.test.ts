@@ -8,8 +8,9 @@ import { languageConfigSchema, logits } from '../models/language.ts';
 import { type LlavaConfig, llavaConfigSchema, llavaParameters, llavaText } from '../models/llava.ts';
 import { causalBias } from '../models/masks.ts';
 import { Parameters } from '../nn/parameters.ts';
+import { withCheckpoint } from '../pretrained/folder.ts';
+import { readParameters } from '../pretrained/values.ts';
 import { createRandom } from '../random.ts';
-import { readParameters, withCheckpoint } from '../train/pretrained.ts';
 import { createGenerator, type GenerateOptions, type Generator, type PrefixCache, type Prompt } from './generator.ts';
 import { type Sampling, sampleToken } from './sampling.ts';
 

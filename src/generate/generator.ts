@@ -17,10 +17,10 @@ import {
   visionFeatures,
 } from '../models/llava.ts';
 import { causalBias, HIDDEN_POSITION } from '../models/masks.ts';
+import { compileGraph, modelGraph } from '../models/programs.ts';
 import { type Parameters, packedFormats } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
 import { KvCache, newOutputs, pastInputs } from './kv-cache.ts';
-import { compileGraph, modelGraph } from './model-graph.ts';
 import { type Sampling, sampleToken } from './sampling.ts';
 
 export interface Prompt {

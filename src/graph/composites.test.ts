@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import type { Value } from '../engine/engine.ts';
 import { FUSED_KERNELS } from '../engine/onnx/lower.ts';
 import { createOrtEngine } from '../engine/ort.ts';
-import { evaluateReference, type ReferenceValue } from '../engine/reference.ts';
+import { evaluateReference, type ReferenceValue } from '../engine/reference-ops.ts';
 import { createRandom } from '../random.ts';
 import { attention, geluErf, geluTanh, layerNorm, linearCrossEntropy, maskBias, quickGelu, rmsNorm } from './composites.ts';
 import { definitionGradient } from './grad.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { evaluateReference, type ReferenceValue } from '../engine/reference.ts';
+import { evaluateReference, type ReferenceValue } from '../engine/reference-ops.ts';
 import { linearCrossEntropy } from './composites.ts';
 import { grad } from './grad.ts';
 import { expandComposites, mergeCommon, simplify } from './passes.ts';

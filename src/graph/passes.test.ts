@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { evaluateReference } from '../engine/reference.ts';
+import { evaluateReference } from '../engine/reference-ops.ts';
 import { createRandom } from '../random.ts';
 import { attention, geluTanh, layerNorm, quickGelu, rmsNorm } from './composites.ts';
 import { grad } from './grad.ts';

@@ -1,7 +1,7 @@
 // Numerics of whole encoders are compared with transformers in tests/goldens.test.ts.
 
 import { describe, expect, test } from 'vitest';
-import { evaluateReference } from '../engine/reference.ts';
+import { evaluateReference } from '../engine/reference-ops.ts';
 import { input } from '../graph/tensor.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { patchEmbedding, resizePositions } from './encoder.ts';

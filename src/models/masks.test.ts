@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { evaluateReference } from '../engine/reference.ts';
+import { evaluateReference } from '../engine/reference-ops.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
 import { causalBias, packedBias } from './masks.ts';
 

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { evaluateReference } from '../engine/reference.ts';
+import { evaluateReference } from '../engine/reference-ops.ts';
 import { input } from '../graph/tensor.ts';
 import { gemmaRmsNorm, layerNorm, linear, mergeHeads, splitHeads } from './layers.ts';
 import { Parameters } from './parameters.ts';

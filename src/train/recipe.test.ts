@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { UserError } from '../errors.ts';
-import { type LlavaRecipe, loadRecipe, type Recipe, readRecipe, recipeToYaml, resolvePath } from './recipe.ts';
+import { resolvePath } from '../paths.ts';
+import { type LlavaRecipe, loadRecipe, type Recipe, readRecipe, recipeToYaml } from './recipe.ts';
 
 const recipes = new URL('../../recipes/', import.meta.url).pathname;
 const tiny = readFileSync(join(recipes, 'emoji-tiny.yaml'), 'utf8');

@@ -1,8 +1,6 @@
 // Recipes: a run as a YAML file, checked before anything starts. Field names and defaults are those of Hugging Face configs and of LLaVA's
 // scripts (haotian-liu/LLaVA scripts/v1_5/{pretrain,finetune}.sh); each field says what it is in `.describe()`.
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { readFileSync } from 'node:fs';
 import { parseDocument, stringify } from 'yaml';
 import { z } from 'zod';
 import { evaluationSplits } from '../data/emoji/build.ts';
@@ -13,6 +11,7 @@ import { UserError } from '../errors.ts';
 import { clipTextConfigSchema, clipVisionConfigSchema } from '../models/clip.ts';
 import { connectorTypeSchema } from '../models/connector.ts';
 import { languageConfigSchema, modelTypeError } from '../models/language.ts';
+import { resolvePath } from '../paths.ts';
 
 const share = () => z.number().min(0).max(1);
 const positive = () => z.number().positive();
@@ -470,17 +469,4 @@ export function loadRecipe(path: string, overrides: readonly string[] = []): Rec
 /** The resolved recipe as YAML: every field, defaults included. Reading it back gives the same recipe. */
 export function recipeToYaml(recipe: Recipe): string {
   return stringify(recipe);
-}
-
-const packageRoot = fileURLToPath(new URL('../..', import.meta.url));
-
-/**
- * A path that a recipe or an option names: from the working directory, or else from this package, so that `assets/...` and `recipes/...`
- * are found wherever a command is run. `field` says in the error whose path it is.
- */
-export function resolvePath(path: string, field: string): string {
-  if (existsSync(path)) return path;
-  const packaged = join(packageRoot, path);
-  if (existsSync(packaged)) return packaged;
-  throw new UserError(`${field}: there is nothing at ${path}`);
 }

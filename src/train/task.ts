@@ -3,12 +3,12 @@
 import type { Engine } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
+import type { Objective } from '../models/objectives.ts';
 import type { Parameter } from '../nn/parameters.ts';
-import type { Objective } from './objectives.ts';
+import type { GallerySample } from '../runs/report.ts';
+import type { Status } from '../runs/status.ts';
 import type { Stage } from './recipe.ts';
-import type { GallerySample } from './report.ts';
-import type { Status } from './status.ts';
-import type { StageData } from './trainer.ts';
+import type { StageData } from './stage.ts';
 
 export interface TaskContext {
   engine: Engine;

@@ -1,14 +1,14 @@
 import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
 import type { Value } from '../../engine/engine.ts';
 import { createOrtEngine } from '../../engine/ort.ts';
 import { clipConfigSchema } from '../../models/clip.ts';
+import { contrastiveObjective } from '../../models/objectives.ts';
 import { initialise } from '../../nn/parameters.ts';
 import { createRandom } from '../../random.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
-import { contrastiveObjective } from '../../train/objectives.ts';
-import { readTokenizerFiles } from '../../weights/tokenizer-files.ts';
 import {
   type ContrastiveOptions,
   contrastiveBatch,

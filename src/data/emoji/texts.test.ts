@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
+import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
 import { ignoreIndex } from '../../text/labels.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
-import { readTokenizerFiles } from '../../weights/tokenizer-files.ts';
 import { loadEmojiGlyphs } from './glyphs.ts';
 import { splitConcepts, trainingArtists } from './split.ts';
 import { loadGlosses, type TextOptions, type TextSource, textBatch, textSources } from './texts.ts';

@@ -5,10 +5,10 @@ import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, statSync } from 'node:fs';
 import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { readJsonFile, readShardIndex } from '../checkpoint/checkpoint.ts';
 import { UserError } from '../errors.ts';
-import { readJsonFile, readShardIndex } from './checkpoint.ts';
+import { writeFileAtomically } from '../weights/safetensors.ts';
 import type { HubFile, HubRepo, Snapshot } from './hub.ts';
-import { writeFileAtomically } from './safetensors.ts';
 
 /** Says in a folder which model it holds. */
 export const PULL_RECORD = 'hub.json';

@@ -2,11 +2,11 @@ import { describe, expect, test } from 'vitest';
 import { type Engine, float32, int32 } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { languageConfigSchema } from '../models/language.ts';
+import { languageModelObjective } from '../models/objectives.ts';
 import { initialise } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
-import { languageModelObjective } from './objectives.ts';
 import type { OptimizerSlot } from './optimizer.ts';
-import { type MicroBatch, type StageOptions, type StepReport, trainStage } from './trainer.ts';
+import { type MicroBatch, type StageOptions, type StepReport, trainStage } from './stage.ts';
 
 // several threads, as real runs have: they must not cost the bits
 const engine = createOrtEngine({ threads: 2 });

@@ -2,15 +2,11 @@
 // a run that is killed goes on from its last checkpoint as if it had never stopped.
 
 import { existsSync, writeFileSync } from 'node:fs';
+import { openCheckpoint, readJsonFile, recoverCheckpoint, saveCheckpoint } from '../checkpoint/checkpoint.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
-import { openCheckpoint, readJsonFile, recoverCheckpoint, saveCheckpoint } from '../weights/checkpoint.ts';
-import { openSafetensors, type StoredTensor } from '../weights/safetensors.ts';
-import { type MetricEvent, type NewMetricEvent, openMetrics, truncateMetrics } from './metrics.ts';
-import type { OptimizerSlot } from './optimizer.ts';
-import { readParameters } from './pretrained.ts';
-import { type Recipe, recipeToYaml } from './recipe.ts';
+import { readParameters } from '../pretrained/values.ts';
 import {
   checkRunFolder,
   openRunFolder,
@@ -19,12 +15,16 @@ import {
   type RunSummary,
   type StageSummary,
   writeSummary,
-} from './run-folder.ts';
+} from '../runs/folder.ts';
+import { type MetricEvent, type NewMetricEvent, openMetrics, truncateMetrics } from '../runs/metrics.ts';
+import { createStatus, peakRssMb, type Status } from '../runs/status.ts';
+import { openTensorboard } from '../runs/tensorboard.ts';
+import { openSafetensors, type StoredTensor } from '../weights/safetensors.ts';
+import type { OptimizerSlot } from './optimizer.ts';
+import { type Recipe, recipeToYaml } from './recipe.ts';
 import { warmupStepsOf } from './schedule.ts';
-import { createStatus, peakRssMb, type Status } from './status.ts';
+import { type StepReport, trainStage } from './stage.ts';
 import type { Task, TaskContext } from './task.ts';
-import { openTensorboard } from './tensorboard.ts';
-import { type StepReport, trainStage } from './trainer.ts';
 
 export interface TrainOptions {
   recipe: Recipe;
@@ -55,9 +55,9 @@ const OPTIMIZER_FILE = 'optimizer.safetensors';
 
 /** A task's module is loaded only when a recipe asks for it. */
 async function createTask(recipe: Recipe, context: TaskContext): Promise<Task> {
-  if (recipe.task === 'contrastive') return (await import('./contrastive.ts')).contrastiveTask(recipe, context);
-  if (recipe.task === 'language-model') return (await import('./language-model.ts')).languageModelTask(recipe, context);
-  return (await import('./llava.ts')).llavaTask(recipe, context);
+  if (recipe.task === 'contrastive') return (await import('./tasks/contrastive.ts')).contrastiveTask(recipe, context);
+  if (recipe.task === 'language-model') return (await import('./tasks/language-model.ts')).languageModelTask(recipe, context);
+  return (await import('./tasks/llava.ts')).llavaTask(recipe, context);
 }
 
 /** Runs a recipe to its end and returns its summary; the run folder holds everything else. */
@@ -100,7 +100,7 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
     const earlier = past.length > 0 ? resumed.finished.reduce((sum, { seconds }) => sum + seconds, 0) + (resumed.state?.seconds ?? 0) : 0;
     const summary: RunSummary = { wallSeconds: (performance.now() - startedAt) / 1000 + earlier, peakRssMb: peakRssMb(), stages, scores };
     writeSummary(folder, summary);
-    const { writeReport } = await import('./report.ts');
+    const { writeReport } = await import('../runs/report.ts');
     writeReport(folder.report, {
       title: options.title,
       recipe: recipeToYaml(recipe),

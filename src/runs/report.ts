@@ -8,7 +8,7 @@ import { init, use } from 'echarts/core';
 import { SVGRenderer } from 'echarts/renderers';
 import { beatsBaselines, type Sample, type Scores, type TaskScore } from '../evaluate/samples.ts';
 import type { MetricEvent, StepEvent } from './metrics.ts';
-import type { RunSummary } from './run-folder.ts';
+import type { RunSummary } from './folder.ts';
 import { formatDuration } from './status.ts';
 
 use([LineChart, GridComponent, SVGRenderer]);

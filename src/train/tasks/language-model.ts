@@ -1,20 +1,20 @@
 // Pretraining of a language model on text (recipe task `language-model`).
 
-import { loadEmojiGlyphs } from '../data/emoji/glyphs.ts';
-import { splitConcepts, trainingArtists } from '../data/emoji/split.ts';
-import { loadGlosses, textBatch } from '../data/emoji/texts.ts';
-import { packSamples } from '../data/packing.ts';
-import { float32 } from '../engine/engine.ts';
-import { UserError } from '../errors.ts';
-import { LANGUAGE_ARCHITECTURES, languageConfigSchema } from '../models/language.ts';
-import { initialise } from '../nn/parameters.ts';
-import { createRandom } from '../random.ts';
-import { createTokenizer } from '../text/tokenizer.ts';
-import { readTokenizerFiles } from '../weights/tokenizer-files.ts';
-import { languageModelObjective } from './objectives.ts';
-import { tokenizerFilesOf } from './pretrained.ts';
-import { type LanguageModelRecipe, resolvePath } from './recipe.ts';
-import { stepsOf, type Task, type TaskContext } from './task.ts';
+import { readTokenizerFiles, tokenizerFilesOf } from '../../checkpoint/tokenizer-files.ts';
+import { loadEmojiGlyphs } from '../../data/emoji/glyphs.ts';
+import { splitConcepts, trainingArtists } from '../../data/emoji/split.ts';
+import { loadGlosses, textBatch } from '../../data/emoji/texts.ts';
+import { packSamples } from '../../data/packing.ts';
+import { float32 } from '../../engine/engine.ts';
+import { UserError } from '../../errors.ts';
+import { LANGUAGE_ARCHITECTURES, languageConfigSchema } from '../../models/language.ts';
+import { languageModelObjective } from '../../models/objectives.ts';
+import { initialise } from '../../nn/parameters.ts';
+import { resolvePath } from '../../paths.ts';
+import { createRandom } from '../../random.ts';
+import { createTokenizer } from '../../text/tokenizer.ts';
+import type { LanguageModelRecipe } from '../recipe.ts';
+import { stepsOf, type Task, type TaskContext } from '../task.ts';
 
 export async function languageModelTask(recipe: LanguageModelRecipe, { engine }: TaskContext): Promise<Task> {
   const { seed, model, data } = recipe;

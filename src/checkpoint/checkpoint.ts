@@ -5,8 +5,8 @@ import { existsSync } from 'node:fs';
 import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { UserError } from '../errors.ts';
-import { bfloat16ToFloat32, bytesPerElement, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from './dtype.ts';
-import { type Layout, mapNames } from './layouts.ts';
+import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from '../floats.ts';
+import { bytesPerElement } from '../weights/dtype.ts';
 import {
   elementCount,
   openSafetensors,
@@ -17,7 +17,8 @@ import {
   type TensorSource,
   writeFileAtomically,
   writeSafetensors,
-} from './safetensors.ts';
+} from '../weights/safetensors.ts';
+import { type Layout, mapNames } from './layouts.ts';
 
 export interface Checkpoint {
   dir: string;

@@ -3,20 +3,12 @@
 import { linearCrossEntropy } from '../graph/composites.ts';
 import { add, div, exp, flattenLeading, gather, matmul, mul, reduceSum, reshape, sqrt } from '../graph/primitives.ts';
 import { dimProduct, input, type Tensor } from '../graph/tensor.ts';
-import { type ClipConfig, clipImageEmbeds, clipLogitScale, clipPostNorm, clipTextEmbeds, clipVision, patchRows } from '../models/clip.ts';
-import { embedTokens, type LanguageConfig, labelLosses, languageModel } from '../models/language.ts';
-import {
-  imageSize,
-  imageTokenCount,
-  type LlavaConfig,
-  llavaText,
-  projectFeatures,
-  visionFeatureSize,
-  visionFeatures,
-} from '../models/llava.ts';
-import { packedBias } from '../models/masks.ts';
 import { linear } from '../nn/layers.ts';
 import { Parameters } from '../nn/parameters.ts';
+import { type ClipConfig, clipImageEmbeds, clipLogitScale, clipPostNorm, clipTextEmbeds, clipVision, patchRows } from './clip.ts';
+import { embedTokens, type LanguageConfig, labelLosses, languageModel } from './language.ts';
+import { imageSize, imageTokenCount, type LlavaConfig, llavaText, projectFeatures, visionFeatureSize, visionFeatures } from './llava.ts';
+import { packedBias } from './masks.ts';
 
 export interface Objective {
   parameters: Parameters;

@@ -2,19 +2,21 @@
 // captions, stage 2 connector and language model to questions. A frozen encoder runs once an image; its features are cached.
 
 import { join } from 'node:path';
-import { conversationBatches } from '../data/conversations.ts';
-import { buildEmojiDataset, type EmojiDataset } from '../data/emoji/build.ts';
-import { encoderFingerprint, openFeatureCache } from '../data/feature-cache.ts';
-import { mixFeatures } from '../data/feature-mixing.ts';
-import { readLlavaJson } from '../data/llava-json.ts';
-import { packSamples } from '../data/packing.ts';
-import { float32, float32Values, type Program, type Value } from '../engine/engine.ts';
-import { answerQuestions, readQuestions } from '../evaluate/evaluate.ts';
-import { type Sample, type Scores, scoreSamples, writeSamples } from '../evaluate/samples.ts';
-import { createGenerator } from '../generate/generator.ts';
-import { input } from '../graph/tensor.ts';
-import { type ImageProcessorConfig, imageProcessorConfig } from '../images/processor.ts';
-import { languageConfigSchema } from '../models/language.ts';
+import { readJsonFile } from '../../checkpoint/checkpoint.ts';
+import { readTokenizerFiles, tokenizerFilesOf } from '../../checkpoint/tokenizer-files.ts';
+import { conversationBatches } from '../../data/conversations.ts';
+import { buildEmojiDataset, type EmojiDataset } from '../../data/emoji/build.ts';
+import { encoderFingerprint, openFeatureCache } from '../../data/feature-cache.ts';
+import { mixFeatures } from '../../data/feature-mixing.ts';
+import { readLlavaJson } from '../../data/llava-json.ts';
+import { packSamples } from '../../data/packing.ts';
+import { float32, float32Values, type Program, type Value } from '../../engine/engine.ts';
+import { answerQuestions, readQuestions } from '../../evaluate/evaluate.ts';
+import { type Sample, type Scores, scoreSamples, writeSamples } from '../../evaluate/samples.ts';
+import { createGenerator } from '../../generate/generator.ts';
+import { input } from '../../graph/tensor.ts';
+import { type ImageProcessorConfig, imageProcessorConfig } from '../../images/processor.ts';
+import { languageConfigSchema } from '../../models/language.ts';
 import {
   imageSize,
   imageTokenCount,
@@ -23,27 +25,20 @@ import {
   llavaParameters,
   visionFeatureSize,
   visionFeatures,
-} from '../models/llava.ts';
-import { prefixTokens, visionFolderSchema } from '../models/vision.ts';
-import { initialise, Parameters } from '../nn/parameters.ts';
-import { createRandom } from '../random.ts';
-import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
-import { readJsonFile } from '../weights/checkpoint.ts';
-import { readTokenizerFiles } from '../weights/tokenizer-files.ts';
-import { llavaObjective } from './objectives.ts';
-import {
-  checkConfig,
-  checkVocabulary,
-  pixelValuesOf,
-  processorFilesOf,
-  readParameters,
-  tokenizerFilesOf,
-  withCheckpoint,
-  withImageSize,
-} from './pretrained.ts';
-import { augmentationOf, type LlavaRecipe, type LlavaStage, resolvePath } from './recipe.ts';
-import { findRunFolder } from './run-folder.ts';
-import type { PreparedStage, SavedModel, Task, TaskContext } from './task.ts';
+} from '../../models/llava.ts';
+import { llavaObjective } from '../../models/objectives.ts';
+import { prefixTokens, visionFolderSchema } from '../../models/vision.ts';
+import { initialise, Parameters } from '../../nn/parameters.ts';
+import { resolvePath } from '../../paths.ts';
+import { checkConfig, withCheckpoint } from '../../pretrained/folder.ts';
+import { checkVocabulary } from '../../pretrained/load.ts';
+import { pixelValuesOf, processorFilesOf, withImageSize } from '../../pretrained/processor.ts';
+import { readParameters } from '../../pretrained/values.ts';
+import { createRandom } from '../../random.ts';
+import { findRunFolder } from '../../runs/folder.ts';
+import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
+import { augmentationOf, type LlavaRecipe, type LlavaStage } from '../recipe.ts';
+import type { PreparedStage, SavedModel, Task, TaskContext } from '../task.ts';
 
 /** Tokens in a packed row: long enough to balance rows well, short enough that attention stays cheap. */
 const PACKED_ROW = 384;
@@ -246,7 +241,7 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
       return scores;
     },
     async gallery() {
-      const { chooseGallery } = await import('./report.ts');
+      const { chooseGallery } = await import('../../runs/report.ts');
       return dataset ? chooseGallery(samples, ({ image }) => join(dataset.imageFolder, image)) : [];
     },
   };

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { type BlockFormat, dequantiseRows, plannedFormat, quantiseRows } from './quantise.ts';
+import { type BlockFormat, dequantiseRows, plannedFormat, quantiseRows } from './quantize.ts';
 
 const formats = fc.record({ bits: fc.constantFrom(4 as const, 8 as const), blockSize: fc.constantFrom(16, 32, 64) });
 const values = (length: number) =>

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, expect, test } from 'vitest';
 import { UserError } from '../errors.ts';
+import { openSafetensors, type StoredTensor, writeSafetensors } from '../weights/safetensors.ts';
 import { openCheckpoint, saveCheckpoint } from './checkpoint.ts';
-import { openSafetensors, type StoredTensor, writeSafetensors } from './safetensors.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'checkpoint-'));
 afterAll(() => rmSync(root, { recursive: true }));

@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import { openCheckpoint, saveCheckpoint } from '../checkpoint/checkpoint.ts';
 import { int32 } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { type ForwardOutput, forward } from '../generate/forward.ts';
@@ -10,8 +11,7 @@ import { type LlavaConfig, llavaConfigSchema, llavaParameters } from '../models/
 import { shapeNamed } from '../models/shapes.ts';
 import { initialise, packedName, scaleName } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
-import { openCheckpoint, saveCheckpoint } from '../weights/checkpoint.ts';
-import { dequantiseRows, plannedFormat, quantiseRows } from '../weights/quantise.ts';
+import { dequantiseRows, plannedFormat, quantiseRows } from '../weights/quantize.ts';
 import { packedFormatsOf, type RunWeightsOptions, readRunWeights } from './run-weights.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'run-weights-'));

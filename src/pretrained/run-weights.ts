@@ -5,15 +5,15 @@
 import { type FileHandle, mkdtemp, open, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Checkpoint } from '../checkpoint/checkpoint.ts';
+import { storedToFloat32 } from '../checkpoint/checkpoint.ts';
+import { freeBytes } from '../disk.ts';
 import { type Constant, float32, type StoredValue } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import { type PackedFormat, type Parameter, packedFormats, packedName, scaleName } from '../nn/parameters.ts';
-import type { Checkpoint } from '../weights/checkpoint.ts';
-import { storedToFloat32 } from '../weights/checkpoint.ts';
-import { freeBytes } from '../weights/disk.ts';
-import { type BlockFormat, type PackedRows, plannedFormat, type Quantisation, quantiseRows } from '../weights/quantise.ts';
+import { type BlockFormat, type PackedRows, plannedFormat, type Quantisation, quantiseRows } from '../weights/quantize.ts';
 import { elementCount } from '../weights/safetensors.ts';
-import { allFinite, checkShape, notFiniteText } from './pretrained.ts';
+import { allFinite, checkShape, notFiniteText } from './values.ts';
 
 export interface RunWeights {
   /** By the name of the input; a packed parameter has two (nn/parameters.ts). */

@@ -20,3 +20,11 @@ export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
   if (existsSync(template)) tokenizerConfig.chat_template = await readFile(template, 'utf8');
   return { tokenizerJson, tokenizerConfig };
 }
+
+/** Tokenizer files as further files of a saved folder. */
+export function tokenizerFilesOf({ tokenizerJson, tokenizerConfig }: TokenizerFiles): Record<string, string> {
+  return {
+    'tokenizer.json': JSON.stringify(tokenizerJson),
+    'tokenizer_config.json': `${JSON.stringify(tokenizerConfig, null, 2)}\n`,
+  };
+}

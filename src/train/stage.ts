@@ -3,7 +3,7 @@
 
 import { type Engine, float32, type Value } from '../engine/engine.ts';
 import { grad } from '../graph/grad.ts';
-import type { Objective } from './objectives.ts';
+import type { Objective } from '../models/objectives.ts';
 import { type AdamWOptions, adamWStep, createSlot, type OptimizerSlot } from './optimizer.ts';
 import { learningRateFactor, type Schedule } from './schedule.ts';
 

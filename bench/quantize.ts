@@ -10,10 +10,12 @@ import { createOrtEngine } from '../src/engine/ort.ts';
 import { answerQuestions, type Question, readQuestions } from '../src/evaluate/evaluate.ts';
 import { forward } from '../src/generate/forward.ts';
 import { imageSize, imageTokenCount } from '../src/models/llava.ts';
+import { forwardModelOf, openModel } from '../src/pretrained/folder.ts';
+import { type LoadedModel, loadModel } from '../src/pretrained/load.ts';
+import { pixelValuesOf } from '../src/pretrained/processor.ts';
+import { packedFormatsOf, readRunWeights } from '../src/pretrained/run-weights.ts';
 import { encodeConversation, ignoreIndex } from '../src/text/labels.ts';
-import { forwardModelOf, type LoadedModel, loadModel, openModel, pixelValuesOf } from '../src/train/pretrained.ts';
-import { packedFormatsOf, readRunWeights } from '../src/train/run-weights.ts';
-import { type Quantisation, quantisations } from '../src/weights/quantise.ts';
+import { type Quantisation, quantisations } from '../src/weights/quantize.ts';
 
 interface Options {
   model: string;

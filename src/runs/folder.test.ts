@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, writeFileSync } from '
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { findRunFolder, openRunFolder, readSummary, writeSummary } from './run-folder.ts';
+import { findRunFolder, openRunFolder, readSummary, writeSummary } from './folder.ts';
 
 const fresh = () => join(mkdtempSync(join(tmpdir(), 'run-')), 'runs', 'demo');
 

@@ -1,5 +1,6 @@
 // Contrastive pretraining of a CLIP on emoji scenes (recipe task `contrastive`), with zero-shot naming of unseen scenes as its score.
 
+import { readTokenizerFiles, tokenizerFilesOf } from '../../checkpoint/tokenizer-files.ts';
 import {
   type ContrastiveOptions,
   contrastiveBatch,
@@ -7,23 +8,23 @@ import {
   regionInputs,
   regionSlots,
   textInputs,
-} from '../data/emoji/contrastive.ts';
-import { type EmojiGlyphs, loadEmojiGlyphs } from '../data/emoji/glyphs.ts';
-import { renderScene, sampleScene } from '../data/emoji/scene.ts';
-import { splitConcepts, trainingArtists } from '../data/emoji/split.ts';
-import { type Engine, float32Values } from '../engine/engine.ts';
-import type { Scores, TaskScore } from '../evaluate/samples.ts';
-import { wilsonInterval } from '../evaluate/statistics.ts';
-import { matmul } from '../graph/primitives.ts';
-import { type ClipConfig, clipConfigSchema } from '../models/clip.ts';
-import { initialise, Parameters } from '../nn/parameters.ts';
-import { createRandom } from '../random.ts';
-import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
-import { readTokenizerFiles } from '../weights/tokenizer-files.ts';
-import { contrastiveObjective, regionEmbeds, textEmbeds, visionHidden } from './objectives.ts';
-import { imageProcessorFor, tokenizerFilesOf } from './pretrained.ts';
-import { augmentationOf, type ContrastiveRecipe, resolvePath } from './recipe.ts';
-import { stepsOf, type Task, type TaskContext } from './task.ts';
+} from '../../data/emoji/contrastive.ts';
+import { type EmojiGlyphs, loadEmojiGlyphs } from '../../data/emoji/glyphs.ts';
+import { renderScene, sampleScene } from '../../data/emoji/scene.ts';
+import { splitConcepts, trainingArtists } from '../../data/emoji/split.ts';
+import { type Engine, float32Values } from '../../engine/engine.ts';
+import type { Scores, TaskScore } from '../../evaluate/samples.ts';
+import { wilsonInterval } from '../../evaluate/statistics.ts';
+import { matmul } from '../../graph/primitives.ts';
+import { type ClipConfig, clipConfigSchema } from '../../models/clip.ts';
+import { contrastiveObjective, regionEmbeds, textEmbeds, visionHidden } from '../../models/objectives.ts';
+import { initialise, Parameters } from '../../nn/parameters.ts';
+import { resolvePath } from '../../paths.ts';
+import { imageProcessorFor } from '../../pretrained/processor.ts';
+import { createRandom } from '../../random.ts';
+import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
+import { augmentationOf, type ContrastiveRecipe } from '../recipe.ts';
+import { stepsOf, type Task, type TaskContext } from '../task.ts';
 
 const EVALUATION_SCENES = 400;
 

@@ -1,0 +1,70 @@
+// Image processors of Hugging Face folders: what they say of the way from a picture to pixel values.
+
+import { concatFloat32 } from '../arrays.ts';
+import { UserError } from '../errors.ts';
+import { decodeImage } from '../images/decode.ts';
+import { type ImageProcessorConfig, processedSize, processImage } from '../images/processor.ts';
+import { imageSize, type LlavaConfig } from '../models/llava.ts';
+import { prefixTokens } from '../models/vision.ts';
+
+export const PROCESSOR_FILE = 'preprocessor_config.json';
+
+/** preprocessor_config.json of LLaVA-1.5 at another size: pad to a square in the mean colour, resize, CLIP's mean and deviation. */
+export function imageProcessorFor(size: number) {
+  return {
+    image_processor_type: 'CLIPImageProcessor',
+    processor_class: 'LlavaProcessor',
+    do_pad: true,
+    do_resize: true,
+    size: { shortest_edge: size },
+    resample: 3,
+    do_center_crop: true,
+    crop_size: { height: size, width: size },
+    do_rescale: true,
+    rescale_factor: 1 / 255,
+    do_normalize: true,
+    image_mean: [0.48145466, 0.4578275, 0.40821073],
+    image_std: [0.26862954, 0.26130258, 0.27577711],
+    do_convert_rgb: true,
+  } satisfies Partial<ImageProcessorConfig> & Record<string, unknown>;
+}
+
+/** What a LLaVA's folder says of the way from a picture to image rows, as further files of a saved folder. */
+export function processorFilesOf(config: LlavaConfig, imageProcessor: unknown): Record<string, string> {
+  const { vision_config: vision, vision_feature_select_strategy } = config;
+  const files = {
+    [PROCESSOR_FILE]: imageProcessor,
+    'processor_config.json': {
+      processor_class: 'LlavaProcessor',
+      image_token: '<image>',
+      patch_size: vision.patch_size,
+      num_additional_image_tokens: prefixTokens(vision),
+      vision_feature_select_strategy,
+    },
+  };
+  return Object.fromEntries(Object.entries(files).map(([name, value]) => [name, `${JSON.stringify(value, null, 2)}\n`]));
+}
+
+/**
+ * The config with the side of the pictures that `processor` makes: it alone decides which size an encoder that takes any is shown.
+ * UserError, naming the processor's `file`, where the pictures are not squares of one size that the encoder takes.
+ */
+export function withImageSize(config: LlavaConfig, processor: ImageProcessorConfig, file: string): LlavaConfig {
+  const made = processedSize(processor);
+  if (!made) throw new UserError(`${file}: pictures come out in different sizes: set do_center_crop, or a size of height and width`);
+  if (made.width !== made.height)
+    throw new UserError(`${file}: pictures come out ${made.width} x ${made.height} pixels, but the encoder takes squares`);
+  const { image_size: _, ...rest } = config;
+  const sized: LlavaConfig = made.width === config.vision_config.image_size ? rest : { ...rest, image_size: made.width };
+  try {
+    imageSize(sized);
+  } catch (error) {
+    throw error instanceof UserError ? new UserError(`${file}: ${error.message}`) : error;
+  }
+  return sized;
+}
+
+/** Picture files as one batch for the encoder: float32 [pictures * 3 * size * size]. All are of one size once processed. */
+export async function pixelValuesOf(paths: readonly string[], processor: ImageProcessorConfig): Promise<Float32Array> {
+  return concatFloat32(await Promise.all(paths.map(async (path) => processImage(await decodeImage(path), processor))));
+}

@@ -1,0 +1,51 @@
+// Values of parameters out of a checkpoint, checked: names, shapes, and that they are numbers.
+
+import type { Checkpoint } from '../checkpoint/checkpoint.ts';
+import { UserError } from '../errors.ts';
+import { type Parameter, packedName } from '../nn/parameters.ts';
+
+/**
+ * Values of `parameters` from a checkpoint, optional ones where it has them. `rename` gives the name in the checkpoint, where it differs.
+ * A missing tensor or another shape is a UserError that names folder and tensor, and so is NaN or infinity.
+ */
+export async function readParameters(
+  checkpoint: Checkpoint,
+  parameters: readonly Parameter[],
+  rename: (name: string) => string = (name) => name,
+): Promise<Map<string, Float32Array>> {
+  if (parameters.some(({ name }) => rename(name) === checkpoint.head?.embedding)) await checkpoint.checkHead();
+  const values = new Map<string, Float32Array>();
+  for (const { name, dims, optional } of parameters) {
+    if (optional && !checkpoint.has(rename(name))) continue;
+    checkShape(checkpoint, rename(name), dims);
+    const data = await checkpoint.float32(rename(name));
+    if (!allFinite(data)) throw new UserError(`${checkpoint.dir}: ${notFiniteText([checkpoint.storedName(rename(name))])}`);
+    values.set(name, data);
+  }
+  return values;
+}
+
+/** UserError, naming folder and tensor, where a tensor is missing or has another shape than `dims`. */
+export function checkShape(checkpoint: Checkpoint, name: string, dims: readonly number[]): void {
+  if (!checkpoint.has(name) && checkpoint.has(packedName(name)))
+    throw new UserError(
+      `${checkpoint.dir}: ${name} is quantised: such a model answers and is scored, but it cannot be trained or converted`,
+    );
+  const shape = checkpoint.shape(name);
+  if (shape.join() !== dims.join())
+    throw new UserError(
+      `${checkpoint.dir}: ${checkpoint.storedName(name)} has shape [${shape.join(', ')}], but config.json asks for [${dims.join(', ')}]`,
+    );
+}
+
+/** What is said of tensors that hold NaN or infinity, by their names in the file. */
+export function notFiniteText([first, ...others]: readonly string[]): string {
+  const subject = others.length === 0 ? `${first} holds` : `${first} and ${others.length} more hold`;
+  return `${subject} NaN or infinity: the file is damaged, or its training went wrong`;
+}
+
+export function allFinite(values: Float32Array): boolean {
+  let sum = 0;
+  for (let i = 0; i < values.length; i++) sum += values[i] * 0;
+  return sum === 0;
+}
