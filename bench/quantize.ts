@@ -13,7 +13,7 @@ import { imageSize, imageTokenCount } from '../src/models/llava.ts';
 import { forwardModelOf, openModel } from '../src/pretrained/folder.ts';
 import { type LoadedModel, loadModel } from '../src/pretrained/load.ts';
 import { pixelValuesOf } from '../src/pretrained/processor.ts';
-import { packedFormatsOf, readRunWeights } from '../src/pretrained/run-weights.ts';
+import { runStorageOf, readRunWeights } from '../src/pretrained/run-weights.ts';
 import { encodeConversation, ignoreIndex } from '../src/text/labels.ts';
 import { type Quantisation, quantisations } from '../src/weights/quantize.ts';
 
@@ -97,7 +97,7 @@ async function perplexity(
   const opened: { release(): Promise<void> }[] = [];
   try {
     const source = {
-      packed: packedFormatsOf(checkpoint, quantise),
+      storage: runStorageOf(checkpoint, quantise),
       read: async (parameters: Parameters<typeof readRunWeights>[1]) => {
         const weights = await readRunWeights(checkpoint, parameters, { quantise });
         opened.push(weights);

@@ -7,11 +7,11 @@ import { availableParallelism, cpus } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { parseCount } from '../src/cli/options.ts';
-import { type Engine, float32, int32, type Value } from '../src/engine/engine.ts';
+import { type Engine, float32, int32, type State, type Value } from '../src/engine/engine.ts';
 import { createOrtEngine } from '../src/engine/ort.ts';
 import { UserError } from '../src/errors.ts';
 import { languageConfigSchema } from '../src/models/language.ts';
-import { languageModelObjective, type Objective } from '../src/models/objectives.ts';
+import { type LossGraph, languageModelLoss } from '../src/models/programs.ts';
 import { trainStage } from '../src/train/stage.ts';
 import { startTorch, type TorchServer, torchPython } from './peers/torch.ts';
 
@@ -109,8 +109,8 @@ const LOSS_TOLERANCE = 1e-5;
 async function measure(name: string, setup: Setup, server: TorchServer, rounds: number, engine: Engine): Promise<SizeResult> {
   const size = setup.sizes[name];
   const steps = 1 + (STEPS_PER_TURN[name] ?? 2);
-  const objective = languageModelObjective(languageConfigSchema.parse(size.config));
-  const parameters = objective.parameters.list().reduce((sum, { dims }) => sum + dims.reduce((a, b) => a * b, 1), 0);
+  const loss = languageModelLoss(languageConfigSchema.parse(size.config));
+  const parameters = loss.parameters.reduce((sum, { dims }) => sum + dims.reduce((a, b) => a * b, 1), 0);
   const torch = (precision: string): Side => {
     return async (steps) => {
       const turn = await server.request<Turn & { parameters: number }>({ size: name, precision, steps });
@@ -119,7 +119,7 @@ async function measure(name: string, setup: Setup, server: TorchServer, rounds: 
     };
   };
   const sides: Record<string, Side> = {
-    ours: ourSide(engine, objective, size, setup.optimizer, 1 + rounds * steps),
+    ours: ourSide(engine, loss, size, setup.optimizer, 1 + rounds * steps),
     fp32: torch('fp32'),
     bf16: torch('bf16'),
   };
@@ -170,8 +170,9 @@ function describe(name: string, size: Size, result: SizeResult): string {
  * `trainStage` itself, held at the data of each step until a turn asks for it: a step's time runs from the batch being handed over to
  * the parameters being updated. Fails when the stage fails; `totalSteps` is what all turns together will ask for.
  */
-function ourSide(engine: Engine, objective: Objective, size: Size, optimizer: Setup['optimizer'], totalSteps: number): Side {
-  const batch = { inputs: batchInputs(size), tokens: size.batch * size.tokens };
+function ourSide(engine: Engine, loss: LossGraph, size: Size, optimizer: Setup['optimizer'], totalSteps: number): Side {
+  const inputs = batchInputs(size);
+  const batch = { inputs, weight: inputs.labels.data.length, tokens: size.batch * size.tokens };
   let start = () => {};
   let asked = Promise.resolve();
   let begin = 0;
@@ -184,9 +185,9 @@ function ourSide(engine: Engine, objective: Objective, size: Size, optimizer: Se
   let finish = (_step: { ms: number; loss: number }) => {};
   const training = trainStage({
     engine,
-    objective,
-    values: drawWeights(objective, size.config.initializer_range),
-    trainable: () => true,
+    loss,
+    trained: drawWeights(engine, loss, size.config.initializer_range),
+    constants: new Map(),
     learningRate: () => optimizer.lr,
     schedule: { kind: 'constant', totalSteps, warmupSteps: 0, floor: 0 },
     optimizer: { betas: optimizer.betas, eps: optimizer.eps, weightDecay: optimizer.weight_decay, maxGradNorm: 0 },
@@ -234,13 +235,13 @@ function draw(index: number): number {
 }
 
 /** One draw an element over the parameters sorted by name, uniform with the given standard deviation; norm weights are 0 and draw none. */
-function drawWeights(objective: Objective, std: number): Map<string, Float32Array> {
-  const values = new Map<string, Float32Array>();
+function drawWeights(engine: Engine, loss: LossGraph, std: number): Map<string, State> {
+  const values = new Map<string, State>();
   let index = 0;
-  for (const { name, dims } of objective.parameters.list().sort((a, b) => (a.name < b.name ? -1 : 1))) {
+  for (const { name, dims } of [...loss.parameters].sort((a, b) => (a.name < b.name ? -1 : 1))) {
     const array = new Float32Array(dims.reduce((a, b) => a * b, 1));
     if (dims.length > 1) for (let i = 0; i < array.length; i++) array[i] = (draw(index++) / 2 ** 32 - 0.5) * (std * Math.sqrt(12));
-    values.set(name, array);
+    values.set(name, engine.state(float32(array, dims)));
   }
   return values;
 }
@@ -263,7 +264,6 @@ function batchInputs({ batch, tokens, config }: Size): Record<string, Value> {
       labelRows.map((i) => inputIds[i + 1]),
       [labelRows.length],
     ),
-    loss_scale: float32([1 / labelRows.length], []),
   };
 }
 

@@ -38,5 +38,5 @@ export async function writeOurFolder(dir: string, config: BenchConfig): Promise<
   }
   const size = llavaConfigSchema.parse(config).vision_config.image_size;
   const files = { 'preprocessor_config.json': JSON.stringify(imageProcessorFor(size)) };
-  await saveCheckpoint(dir, { config, tensors, dtype: 'F32', packed, files });
+  await saveCheckpoint(dir, { config, tensors, dtype: 'F32', stored: packed, files });
 }

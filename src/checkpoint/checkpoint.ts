@@ -223,32 +223,35 @@ async function equalPieces(a: AsyncGenerator<Float32Array>, b: AsyncGenerator<Fl
   return rest.length === 0;
 }
 
+type FloatDType = 'F32' | 'F16' | 'BF16';
+
 export interface CheckpointContents {
   /** Written to config.json. */
   config: unknown;
   /** By Hugging Face name; row-major. Values that need not lie in memory as a whole are asked for piece by piece when their turn comes. */
-  tensors: ReadonlyMap<string, { shape: number[]; data: Float32Array | (() => Iterable<Float32Array> | AsyncIterable<Float32Array>) }>;
-  dtype: 'F32' | 'F16' | 'BF16';
-  /** Further tensors, written as they are: those of packed weights. */
-  packed?: ReadonlyMap<string, TensorSource>;
+  tensors?: ReadonlyMap<string, { shape: number[]; data: Float32Array | (() => Iterable<Float32Array> | AsyncIterable<Float32Array>) }>;
+  /** What `tensors` are written as. Default: F32. */
+  dtype?: FloatDType;
+  /** Tensors that are written in the type that they have: frozen weights, packed ones. */
+  stored?: ReadonlyMap<string, TensorSource>;
   /** Bytes of tensors in a file of weights; what is more goes into shards. One tensor is never divided. By default there is one file. */
   maxShardSize?: number;
   /** Further files of the folder (tokenizer.json, optimiser state ...) by plain file name. */
   files?: Record<string, string | Uint8Array>;
   /** Further safetensors files by plain file name, such as the moments of the optimiser. */
-  tensorFiles?: Record<string, ReadonlyMap<string, StoredTensor>>;
+  tensorFiles?: Record<string, ReadonlyMap<string, TensorSource>>;
 }
 
 /** Files that `saveCheckpoint` writes itself, and what an older folder may have in their place. */
 const weightFile = /^model(-\d+-of-\d+)?\.safetensors(\.index\.json)?$/;
 
-function bytesOf(data: Float32Array, dtype: CheckpointContents['dtype']): Uint8Array {
+function bytesOf(data: Float32Array, dtype: FloatDType): Uint8Array {
   const stored = dtype === 'F32' ? data : dtype === 'F16' ? float32ToFloat16(data) : float32ToBfloat16(data);
   return new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength);
 }
 
 /** Converts as it goes, so that a 16-bit copy of a tensor never exists as a whole. */
-async function* bytePieces(data: Iterable<Float32Array> | AsyncIterable<Float32Array>, dtype: CheckpointContents['dtype']) {
+async function* bytePieces(data: Iterable<Float32Array> | AsyncIterable<Float32Array>, dtype: FloatDType) {
   for await (const piece of data)
     for (let at = 0; at < piece.length; at += pieceBytes / 4) yield bytesOf(piece.subarray(at, at + pieceBytes / 4), dtype);
 }
@@ -324,7 +327,15 @@ export async function recoverCheckpoint(dir: string): Promise<void> {
  */
 export async function saveCheckpoint(
   dir: string,
-  { config, tensors, dtype, packed = new Map(), maxShardSize = Number.POSITIVE_INFINITY, files = {}, tensorFiles = {} }: CheckpointContents,
+  {
+    config,
+    tensors = new Map(),
+    dtype = 'F32',
+    stored = new Map(),
+    maxShardSize = Number.POSITIVE_INFINITY,
+    files = {},
+    tensorFiles = {},
+  }: CheckpointContents,
 ): Promise<void> {
   for (const name of [...Object.keys(files), ...Object.keys(tensorFiles)]) {
     if (name !== basename(name) || name === '..' || name === 'config.json' || weightFile.test(name)) {
@@ -334,7 +345,7 @@ export async function saveCheckpoint(
   const sources = new Map<string, TensorSource>();
   for (const [name, { shape, data }] of tensors)
     sources.set(name, { dtype, shape, data: () => bytePieces(data instanceof Float32Array ? [data] : data(), dtype) });
-  for (const [name, source] of packed) sources.set(name, source);
+  for (const [name, source] of stored) sources.set(name, source);
   const incomplete = `${dir}.incomplete`;
   const replaced = `${dir}.replaced`;
   await rm(incomplete, { recursive: true, force: true });

@@ -96,7 +96,7 @@ async function convert(from: string, to: string, { dtype, maxShardSize, visionTo
       config: { ...config, dtype, ...(quantize ? { quantization_config: { quant_method: 'llava-gemma', weights: quantize } } : {}) },
       tensors: new Map(floats.map((name) => [name, { shape: model.shape(name), data: () => model.float32Pieces(name) }])),
       dtype: storedDtype,
-      packed,
+      stored: packed,
       maxShardSize,
       files: { ...processorFiles, ...files },
     });

@@ -93,7 +93,7 @@ const sourceOf = ({ dims, pieces }: ForwardOutput, signal: AbortSignal): TensorS
 async function runForward(flags: ForwardFlags): Promise<void> {
   const [
     { forwardModelOf, openModel },
-    { packedFormatsOf, readRunWeights },
+    { runStorageOf, readRunWeights },
     { resolvePath },
     { forward },
     { createOrtEngine },
@@ -130,7 +130,7 @@ async function runForward(flags: ForwardFlags): Promise<void> {
       model.config = { ...model.config, scale_image_features: scaleImageFeatures === 'true' };
     const opened: RunWeights[] = [];
     const source: ParameterSource = {
-      packed: packedFormatsOf(checkpoint, quantise),
+      storage: runStorageOf(checkpoint, quantise),
       read: async (parameters) => {
         opened.push(await readRunWeights(checkpoint, parameters, { quantise }));
         return opened.at(-1)!.values;

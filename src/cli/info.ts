@@ -128,7 +128,7 @@ export async function describeCheckpoint(dir: string, { check = false }: { check
     { bytesPerElement },
     { fromHubConfig, isNativeConfig },
     { UserError },
-    { packedFormatsOf },
+    { storedFormat },
     fs,
     { join },
   ] = await Promise.all([
@@ -165,10 +165,9 @@ export async function describeCheckpoint(dir: string, { check = false }: { check
     const parameters: CheckpointInfo['parameters'] = { total: 0 };
     const dtypes: Record<string, number> = {};
     const wanted = await wantedOf(config);
-    const formatOf = packedFormatsOf(checkpoint);
     const packed = new Map(
       (Array.isArray(wanted) ? wanted : []).flatMap(({ name, dims }) => {
-        const format = formatOf(name, dims);
+        const format = storedFormat(checkpoint, name, dims);
         return format ? [[name, { ...format, count: elementCount(dims) }] as const] : [];
       }),
     );

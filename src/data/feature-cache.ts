@@ -30,10 +30,10 @@ export interface FeatureCacheOptions {
   batchSize?: number;
 }
 
-/** sha-256 over everything that features depend on beside the picture. */
-export function encoderFingerprint(description: unknown, weights: Iterable<Float32Array>): string {
+/** sha-256 over everything that features depend on beside the picture: `weights` are their bytes, in any pieces. */
+export async function encoderFingerprint(description: unknown, weights: Iterable<Uint8Array> | AsyncIterable<Uint8Array>): Promise<string> {
   const hash = createHash('sha256').update(JSON.stringify(description));
-  for (const array of weights) hash.update(new Uint8Array(array.buffer, array.byteOffset, array.byteLength));
+  for await (const bytes of weights) hash.update(bytes);
   return hash.digest('hex').slice(0, 32);
 }
 

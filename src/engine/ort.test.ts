@@ -115,8 +115,8 @@ test('only the outputs that are asked for are returned', async () => {
   const program = await ort.compile({ sum: add(x, 1), product: mul(x, 2) });
   expect(program.outputNames).toEqual(['sum', 'product']);
   const values = { x: noise(2, 3) };
-  expect(Object.keys(await program.run(values, ['product']))).toEqual(['product']);
-  expectClose(await program.run(values, ['sum']), { sum: (await program.run(values)).sum });
+  expect(Object.keys(await program.run(values, { outputs: ['product'] }))).toEqual(['product']);
+  expectClose(await program.run(values, { outputs: ['sum'] }), { sum: (await program.run(values)).sum });
   await program.dispose();
 });
 

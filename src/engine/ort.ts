@@ -1,120 +1,282 @@
-// The default engine: ONNX Runtime, whole from npm (CPU everywhere). `run` of the Node binding is synchronous inside: it blocks the
-// event loop, so anything interactive runs it in a worker thread.
+// The default engine: ONNX Runtime, whole from npm (CPU everywhere). `run` of the Node binding is synchronous inside: it
+// blocks the event loop. State is host memory, updated in place.
 
 import { realpathSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, relative, sep } from 'node:path';
 import { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-node';
-import { type Dims, inputName, type Tensor, type TypedData, topologicalOrder } from '../graph/tensor.ts';
-import type { CompileOptions, Constant, Engine, Program, StoredValue, Value } from './engine.ts';
-import { EXTERNAL_DATA_PATH, type LowerOptions, lower } from './onnx/lower.ts';
+import { rewrite } from '../graph/passes.ts';
+import { constant, inputName, type Tensor, type TypedData, topologicalOrder } from '../graph/tensor.ts';
+import {
+  type CompileOptions,
+  type Constant,
+  checkInputs,
+  type Engine,
+  elementBytes,
+  type Program,
+  type RunOptions,
+  type State,
+  type StoredValue,
+  sizeOf,
+  type Value,
+  type Write,
+} from './engine.ts';
+import { isHostNorm, runAdamW, sumOfSquares, takeAdamW } from './host-kernels.ts';
+import { applyWrite, type HostMemory, HostSequence, HostState, hostMemory, writtenStates } from './host-state.ts';
+import { type LowerOptions, lower } from './onnx/lower.ts';
 import type { ExternalData } from './onnx/packed.ts';
 
 export interface OrtOptions {
   /** Threads inside one op. Default: all cores. */
   threads?: number;
   /**
-   * Whether idle threads spin before they sleep; default false. A little faster where nothing else runs; beside any other process it
-   * halved the speed of a training step.
+   * Whether idle threads spin before they sleep; default false. A little faster where nothing else runs; beside any other
+   * process it halved the speed of a training step.
    */
   spin?: boolean;
   fuse?: LowerOptions['fuse'];
 }
 
-const PADDING = 64;
+type Outputs = Readonly<Record<string, Tensor>>;
 
+/** An engine on ONNX Runtime's CPU provider. */
 export function createOrtEngine(options: OrtOptions = {}): Engine {
-  const threads = options.threads ?? availableParallelism();
   return {
     name: 'ort-cpu',
-    async compile(outputs, { constants }: CompileOptions = {}): Promise<Program> {
-      const inputs = new Map<string, Tensor>();
-      const fixed = new Map<string, Tensor>();
-      for (const tensor of topologicalOrder(Object.values(outputs)))
-        if (tensor.op === 'input') (constants?.has(inputName(tensor)) ? fixed : inputs).set(inputName(tensor), tensor);
-      checkInputs(fixed, Object.fromEntries(constants ?? []));
-      const used = new Map([...fixed.keys()].map((name) => [name, constants!.get(name)!]));
-      const { externalInputs, bytes, folder } = layOutConstants(used);
-      const model = lower(outputs, { externalInputs, fuse: options.fuse });
-      const session = await InferenceSession.create(model, {
-        executionProviders: ['cpu'],
-        intraOpNumThreads: threads,
-        interOpNumThreads: 1,
-        graphOptimizationLevel: 'all',
-        logSeverityLevel: 3,
-        extra: {
-          session: {
-            intra_op: { allow_spinning: options.spin ? '1' : '0' },
-            force_spinning_stop: '1',
-            ...(folder === undefined ? {} : { model_external_initializers_file_folder_path: folder }),
-          },
-        },
-        ...(bytes ? { externalData: [{ path: EXTERNAL_DATA_PATH, data: bytes }] } : {}),
-      });
-      return {
-        inputNames: [...inputs.keys()],
-        outputNames: Object.keys(outputs),
-        async run(values, wanted) {
-          checkInputs(inputs, values);
-          const feeds: Record<string, OrtTensor> = {};
-          for (const name of session.inputNames) feeds[name] = toOrt(values[name]);
-          const results = wanted ? await session.run(feeds, wanted) : await session.run(feeds);
-          return Object.fromEntries(Object.entries(results).map(([name, tensor]) => [name, fromOrt(tensor)]));
-        },
-        dispose: () => session.release(),
-      };
-    },
+    compile: (outputs, compileOptions = {}) => compile(outputs, compileOptions, options),
+    state: ({ dtype, dims, data }) => new HostState(dtype, dims, data),
+    zeros: (dtype, dims) => new HostState(dtype, dims),
+    sequence: (dtype, dims, axis) => new HostSequence(dtype, dims, axis),
   };
 }
 
-const isStored = (value: Constant): value is StoredValue => 'path' in value;
+/** Name of the session's output that is written to a state. */
+const writeName = (state: string) => `write ${state}`;
 
-const byteSizes: Readonly<Record<Value['dtype'], number>> = {
-  float32: 4,
-  float16: 2,
-  bfloat16: 2,
-  int64: 8,
-  int32: 4,
-  bool: 1,
-  int8: 1,
-  uint8: 1,
-};
+async function compile(outputs: Outputs, compileOptions: CompileOptions, options: OrtOptions): Promise<Program> {
+  const { constants = new Map(), writes = {} } = compileOptions;
+  const { updates, rest } = takeAdamW(writes);
+  const hostNorms = Object.entries(outputs).filter(([, tensor]) => isHostNorm(tensor));
+  const graph: Record<string, Tensor> = Object.fromEntries(Object.entries(outputs).filter(([, tensor]) => !isHostNorm(tensor)));
+  for (const [name, { tensor }] of Object.entries(rest)) graph[writeName(name)] = tensor;
+
+  const inputs = new Map<string, Tensor>();
+  const fixed = new Map<string, Tensor>();
+  const everything = [...Object.values(outputs), ...Object.values(writes).map(({ tensor }) => tensor)];
+  for (const tensor of topologicalOrder(everything))
+    if (tensor.op === 'input') (constants.has(inputName(tensor)) ? fixed : inputs).set(inputName(tensor), tensor);
+  checkInputs(fixed, (name) => constants.get(name));
+
+  const used = new Map([...fixed.keys()].map((name) => [name, constants.get(name)!]));
+  const session = Object.keys(graph).length > 0 ? await openSession(graph, used, compileOptions, options) : undefined;
+
+  return {
+    inputNames: [...inputs.keys()],
+    outputNames: Object.keys(outputs),
+    async run(values, { state = {}, outputs: wanted = Object.keys(outputs) }: RunOptions = {}) {
+      const targets = writtenStates(writes, state);
+      const value = valueReader(values, state);
+      checkInputs(inputs, value);
+      const results = session ? await session.run(value, wanted, rest, targets) : {};
+      for (const [name, tensor] of hostNorms)
+        if (wanted.includes(name)) results[name] = scalar(sumOfSquares(value(inputName(tensor.inputs[0]))!.data as Float32Array));
+      for (const update of updates)
+        runAdamW(
+          update,
+          (name) => hostMemory(name, state[name]) as HostState,
+          (name) => value(name)!,
+        );
+      return results;
+    },
+    dispose: async () => session?.dispose(),
+  };
+}
+
+const scalar = (number: number): Value => ({ dtype: 'float32', dims: [], data: Float32Array.of(number) });
+
+/** The value of an input at a run: given as such, or what a state holds. */
+function valueReader(values: Readonly<Record<string, Value>>, state: Readonly<Record<string, State>>) {
+  const known = new Map<string, Value>();
+  return (name: string): Value | undefined => {
+    if (values[name] || !state[name]) return values[name];
+    const value = known.get(name) ?? hostMemory(name, state[name]).value();
+    known.set(name, value);
+    return value;
+  };
+}
+
+// === Sessions ===
+
+interface Session {
+  /** Values of `wanted`; what `writes` say is done to `targets`. */
+  run(
+    value: (name: string) => Value | undefined,
+    wanted: readonly string[],
+    writes: Readonly<Record<string, Write>>,
+    targets: ReadonlyMap<string, HostMemory>,
+  ): Promise<Record<string, Value>>;
+  dispose(): Promise<void>;
+}
+
+async function openSession(
+  graph: Outputs,
+  constants: ReadonlyMap<string, Constant>,
+  _compileOptions: CompileOptions,
+  options: OrtOptions,
+): Promise<Session> {
+  const { externalInputs, inlineInputs, fed, buffers, folder, casts } = layOutConstants(constants);
+  const model = lower(inline(graph, inlineInputs), { externalInputs, fuse: options.fuse });
+  const session = await InferenceSession.create(model, {
+    executionProviders: ['cpu'],
+    intraOpNumThreads: options.threads ?? availableParallelism(),
+    interOpNumThreads: 1,
+    graphOptimizationLevel: 'all',
+    logSeverityLevel: 3,
+    // 16-bit weights in files are cast where they are used; what is here keeps the runtime from casting them all at once
+    ...(casts ? { enableMemPattern: false } : {}),
+    extra: {
+      session: {
+        intra_op: { allow_spinning: options.spin ? '1' : '0' },
+        force_spinning_stop: '1',
+        ...(casts ? { disable_prepacking: '1' } : {}),
+        ...(folder === undefined ? {} : { model_external_initializers_file_folder_path: folder }),
+      },
+      ...(casts ? { optimization: { disable_specified_optimizers: 'ConstantFolding;CommonSubexpressionElimination' } } : {}),
+    },
+    ...(buffers.length > 0 ? { externalData: buffers } : {}),
+  });
+  const outputNames = session.outputNames;
+  return {
+    async run(value, wanted, writes, targets) {
+      const feeds: Record<string, OrtTensor> = {};
+      for (const name of session.inputNames) feeds[name] = toOrt(fed.get(name) ?? value(name)!);
+      const fetches: Record<string, OrtTensor | null> = {};
+      for (const name of outputNames) if (wanted.includes(name)) fetches[name] = null;
+      /** States whose memory the runtime fills itself. */
+      const direct = new Set<string>();
+      for (const [name, { mode }] of Object.entries(writes)) {
+        const target = targets.get(name)!;
+        const isRead = name in feeds;
+        const fills = target instanceof HostState && !isRead && (mode === 'replace' || target.isCleared);
+        fetches[writeName(name)] = fills ? toOrt({ dtype: target.dtype, dims: target.dims, data: target.memory() }) : null;
+        if (fills) direct.add(name);
+      }
+      const results = await session.run(feeds, fetches as Record<string, OrtTensor>);
+      const spent: ArrayBuffer[] = [];
+      for (const [name, { mode }] of Object.entries(writes)) {
+        const target = targets.get(name)!;
+        const result = fromOrt(results[writeName(name)]);
+        if (direct.has(name)) (target as HostState).markSet();
+        else applyWrite(target, mode, result);
+        const isKept = !direct.has(name) && target instanceof HostState && target.value().data === result.data;
+        if (!isKept) spent.push(result.data.buffer as ArrayBuffer);
+      }
+      release(spent);
+      return Object.fromEntries(Object.keys(fetches).flatMap((name) => (wanted.includes(name) ? [[name, fromOrt(results[name])]] : [])));
+    },
+    dispose: () => session.release(),
+  };
+}
+
+/** Buffers above this are let go of at once, in bytes. */
+const RELEASED_BYTES = 2 ** 20;
 
 /**
- * Lays the fixed inputs that are in memory one after the other, aligned, as one external-data buffer. What lies in a file stays there: the
- * runtime maps it, and unmaps what it pre-packs. All files must be below one folder, which is given to the runtime, and their paths must
- * have no links: it follows none that lead out of the folder. It takes the one or the other: not both for one program.
+ * Frees the memory of buffers that nobody needs. The binding copies every output into a fresh buffer, also those that the
+ * runtime has written where it was told to; until the garbage collector came by, a large model's gradients would be there
+ * three times. A message to a closed port takes its buffers along.
+ */
+function release(buffers: readonly ArrayBuffer[]): void {
+  const large = buffers.filter(({ byteLength }) => byteLength >= RELEASED_BYTES);
+  if (large.length === 0) return;
+  const { port1, port2 } = new MessageChannel();
+  port2.close();
+  port1.postMessage(null, large);
+  port1.close();
+}
+
+// === Constants ===
+
+const isStored = (value: Constant): value is StoredValue => 'path' in value;
+
+const PADDING = 64;
+/** Bytes of a constant in memory that is written into the model where others lie in files. */
+const INLINE_BYTES = 2 ** 20;
+
+/**
+ * Says where the runtime finds the constants. Those in files stay there: the runtime maps them. All files must be below one
+ * folder, which it is told, and their paths must have no links: it follows none that lead out of the folder. Those in memory
+ * are handed over beside the model, one buffer each (packed weights in one, so that neighbours can be multiplied as one). The
+ * runtime takes buffers or files, not both for one model: where there are files, small constants in memory are written into
+ * the model, and large ones are fed at each run.
  */
 function layOutConstants(constants: ReadonlyMap<string, Constant>) {
   const externalInputs = new Map<string, ExternalData>();
+  const inlineInputs = new Map<string, Value>();
+  const fed = new Map<string, Value>();
+  const buffers: { path: string; data: Uint8Array }[] = [];
   const stored = new Map<string, StoredValue>();
-  let total = 0;
-  for (const [name, value] of constants) {
-    if (isStored(value)) {
-      stored.set(name, value);
-      continue;
+  const inMemory = new Map<string, Value>();
+  for (const [name, value] of constants)
+    if (isStored(value)) stored.set(name, value);
+    else inMemory.set(name, value);
+
+  if (stored.size > 0)
+    for (const [name, value] of inMemory) {
+      const canBeFed = value.dtype !== 'bfloat16';
+      if (canBeFed && value.data.byteLength > INLINE_BYTES) fed.set(name, value);
+      else inlineInputs.set(name, value);
     }
-    externalInputs.set(name, { offset: total, length: value.data.byteLength });
-    total += Math.ceil(value.data.byteLength / PADDING) * PADDING;
+  else {
+    const packed = [...inMemory].filter(([name]) => isPacked(name, inMemory));
+    const joined = joinBuffers(packed, externalInputs);
+    if (joined) buffers.push(joined);
+    for (const [name, { data }] of inMemory) {
+      if (externalInputs.has(name)) continue;
+      const path = `memory/${buffers.length}`;
+      externalInputs.set(name, { location: path, offset: 0, length: data.byteLength });
+      buffers.push({ path, data: bytesOf(data) });
+    }
   }
-  const bytes = total > 0 ? new Uint8Array(total) : undefined;
-  for (const [name, { offset }] of externalInputs) {
-    const { data } = constants.get(name) as Value;
-    bytes!.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), offset);
-  }
-  if (total > 0 && stored.size > 0)
-    throw new Error(
-      `fixed inputs must all be in memory, as ${[...externalInputs.keys()][0]} is, or all in files, as ${[...stored.keys()][0]} is`,
-    );
   const paths = new Map([...stored.values()].map(({ path }) => [path, realpathSync(path)]));
   const folder = commonFolder([...paths.values()]);
   for (const [name, { path, offset, dtype, dims }] of stored)
     externalInputs.set(name, {
       location: relative(folder!, paths.get(path)!).split(sep).join('/'),
       offset,
-      length: dims.reduce((a, b) => a * b, byteSizes[dtype]),
+      length: sizeOf(dims) * elementBytes[dtype],
     });
-  return { externalInputs, bytes, folder };
+  const casts = [...stored.values()].some(({ dtype }) => dtype === 'bfloat16' || dtype === 'float16');
+  return { externalInputs, inlineInputs, fed, buffers, folder, casts };
+}
+
+/** The graph with these inputs as constants of its own. */
+function inline(graph: Outputs, values: ReadonlyMap<string, Value>): Outputs {
+  return rewrite(graph, (node) => {
+    const value = node.op === 'input' ? values.get(inputName(node)) : undefined;
+    return value ? constant(value.data, value.dims, value.dtype) : node;
+  });
+}
+
+const bytesOf = (data: TypedData) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+
+/** Whether a constant is a packed weight or the scale of one, as nn/parameters.ts names them. */
+function isPacked(name: string, constants: ReadonlyMap<string, Value>): boolean {
+  return constants.get(name)!.dtype === 'uint8' || constants.has(name.replace(/_scale$/, '_packed'));
+}
+
+/** Lays constants one behind the other, aligned, in one buffer. */
+function joinBuffers(constants: readonly (readonly [string, Value])[], externalInputs: Map<string, ExternalData>) {
+  const location = 'memory/packed';
+  let total = 0;
+  for (const [name, { data }] of constants) {
+    externalInputs.set(name, { location, offset: total, length: data.byteLength });
+    total += Math.ceil(data.byteLength / PADDING) * PADDING;
+  }
+  if (total === 0) return undefined;
+  const bytes = new Uint8Array(total);
+  for (const [name, { data }] of constants) bytes.set(bytesOf(data), externalInputs.get(name)!.offset);
+  return { path: location, data: bytes };
 }
 
 function commonFolder(paths: readonly string[]): string | undefined {
@@ -125,29 +287,6 @@ function commonFolder(paths: readonly string[]): string | undefined {
     folder = dirname(folder);
   }
   return folder;
-}
-
-/** Names and shapes against the graph's inputs, named dims bound on first sight: one clear line instead of ORT's. */
-export function checkInputs(inputs: ReadonlyMap<string, Tensor>, values: Readonly<Record<string, Constant>>): void {
-  const bound = new Map<string, { size: number; by: string }>();
-  for (const [name, tensor] of inputs) {
-    const value = values[name];
-    if (!value) throw new Error(`input ${name} is missing`);
-    const describe = () =>
-      `input ${name} is ${value.dtype} [${value.dims}], expected ${tensor.dtype} [${(tensor.dims as Dims).join(', ')}]`;
-    if (value.dtype !== tensor.dtype || value.dims.length !== tensor.dims.length) throw new Error(describe());
-    if (!isStored(value) && value.dims.reduce((a, b) => a * b, 1) !== value.data.length)
-      throw new Error(`input ${name}: ${value.data.length} elements do not fill [${value.dims}]`);
-    tensor.dims.forEach((dim, i) => {
-      if (typeof dim === 'number') {
-        if (dim !== value.dims[i]) throw new Error(describe());
-        return;
-      }
-      const known = bound.get(dim);
-      if (known && known.size !== value.dims[i]) throw new Error(`${describe()}, and ${dim} is ${known.size} in ${known.by}`);
-      bound.set(dim, { size: value.dims[i], by: name });
-    });
-  }
 }
 
 function toOrt({ dtype, data, dims }: Value): OrtTensor {

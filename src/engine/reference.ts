@@ -1,37 +1,52 @@
 // A second engine in plain float64 loops (reference-ops.ts): the oracle that every other engine is tested against.
 
-import { inputName, type TypedData, topologicalOrder } from '../graph/tensor.ts';
-import type { Constant, Engine, Value } from './engine.ts';
+import { inputName, type Tensor, type TypedData, topologicalOrder } from '../graph/tensor.ts';
+import { type Constant, checkInputs, type Engine, type Value } from './engine.ts';
+import { applyWrite, HostSequence, HostState, hostMemory, writtenStates } from './host-state.ts';
 import { evaluateReference, type ReferenceValue } from './reference-ops.ts';
 
+/** An engine that computes in float64 and rounds what it returns to the dtype of the output. Takes constants in memory only. */
 export function createReferenceEngine(): Engine {
   return {
     name: 'reference',
-    async compile(outputs, { constants } = {}) {
-      const inputNames = topologicalOrder(Object.values(outputs))
-        .filter((t) => t.op === 'input')
-        .map(inputName);
-      const widen = (value: Constant): ReferenceValue => {
-        if (!('data' in value)) throw new Error('the reference engine takes values in memory only');
-        return { dims: [...value.dims], data: Float64Array.from(value.data as Float32Array, Number) };
-      };
+    async compile(outputs, { constants, writes = {} } = {}) {
+      const all: Record<string, Tensor> = { ...outputs };
+      for (const [name, { tensor }] of Object.entries(writes)) all[writeName(name)] = tensor;
+      const inputs = new Map<string, Tensor>();
+      const fixed = new Map<string, Tensor>();
+      for (const tensor of topologicalOrder(Object.values(all)))
+        if (tensor.op === 'input') (constants?.has(inputName(tensor)) ? fixed : inputs).set(inputName(tensor), tensor);
+      checkInputs(fixed, (name) => constants!.get(name));
       return {
-        inputNames: inputNames.filter((name) => !constants?.has(name)),
+        inputNames: [...inputs.keys()],
         outputNames: Object.keys(outputs),
-        async run(values, wanted) {
-          const all: Record<string, ReferenceValue> = {};
-          for (const name of inputNames) all[name] = widen(values[name] ?? constants!.get(name)!);
-          const results = evaluateReference(outputs, all);
-          return Object.fromEntries(
-            Object.entries(results)
-              .filter(([name]) => !wanted || wanted.includes(name))
-              .map(([name, { dims, data }]) => [name, narrow(outputs[name].dtype, dims, data)]),
-          );
+        async run(given, { state = {}, outputs: wanted = Object.keys(outputs) } = {}) {
+          const targets = writtenStates(writes, state);
+          const read = (name: string): Value | undefined => given[name] ?? (state[name] && hostMemory(name, state[name]).value());
+          const values = new Map([...inputs.keys()].map((name) => [name, read(name)]));
+          checkInputs(inputs, (name) => values.get(name));
+          const feeds: Record<string, ReferenceValue> = {};
+          for (const name of fixed.keys()) feeds[name] = widen(constants!.get(name)!);
+          for (const name of inputs.keys()) feeds[name] = widen(values.get(name)!);
+          const results = evaluateReference(all, feeds);
+          const result = (name: string) => narrow(all[name].dtype, results[name].dims, results[name].data);
+          for (const [name, target] of targets) applyWrite(target, writes[name].mode, result(writeName(name)));
+          return Object.fromEntries(wanted.map((name) => [name, result(name)]));
         },
         dispose: async () => {},
       };
     },
+    state: ({ dtype, dims, data }) => new HostState(dtype, dims, data),
+    zeros: (dtype, dims) => new HostState(dtype, dims),
+    sequence: (dtype, dims, axis) => new HostSequence(dtype, dims, axis),
   };
+}
+
+const writeName = (state: string) => `write ${state}`;
+
+function widen(value: Constant): ReferenceValue {
+  if (!('data' in value)) throw new Error('the reference engine takes values in memory only');
+  return { dims: [...value.dims], data: Float64Array.from(value.data as Float32Array, Number) };
 }
 
 function narrow(dtype: Value['dtype'], dims: number[], data: Float64Array): Value {

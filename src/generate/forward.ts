@@ -3,22 +3,20 @@
 
 import { type Constant, type Engine, float32, int32, type Value } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
-import { input, type Tensor } from '../graph/tensor.ts';
-import type { LanguageInputs, LanguageOutputs } from '../models/decoder.ts';
-import { embedTokens, type LanguageConfig, languageModel, logits } from '../models/language.ts';
+import type { LanguageConfig } from '../models/language.ts';
+import { imageSize, imageTokenCount, type LlavaConfig } from '../models/llava.ts';
+import { HIDDEN_POSITION } from '../models/masks.ts';
 import {
-  imageFeatures,
-  imageSize,
-  imageTokenCount,
-  type LlavaConfig,
-  llavaText,
-  scaleImageFeatures,
-  visionFeatures,
-} from '../models/llava.ts';
-import { causalBias, HIDDEN_POSITION } from '../models/masks.ts';
-import { compileGraph, constantsOf, type ModelGraph, modelGraph } from '../models/programs.ts';
-import { patchesPerSide, type VisionConfig, visionHiddenStates } from '../models/vision.ts';
-import type { PackedFormat, Parameter, Parameters } from '../nn/parameters.ts';
+  compileGraph,
+  type Graph,
+  headGraph,
+  imageFeaturesGraph,
+  type PassModel,
+  passGraph,
+  visionStatesGraph,
+} from '../models/programs.ts';
+import { patchesPerSide, type VisionConfig } from '../models/vision.ts';
+import type { Parameter, StorageOf } from '../nn/parameters.ts';
 
 /** What can be run: a LLaVA, or one of the models that it is made of. */
 export type ForwardModel =
@@ -56,8 +54,8 @@ export interface ForwardOutput {
 
 /** Where the values of parameters come from. */
 export interface ParameterSource {
-  /** What comes as packed weights. */
-  packed?: PackedFormat;
+  /** How they are stored. */
+  storage?: StorageOf;
   /** By the names of the inputs that hold them. */
   read(parameters: readonly Parameter[]): Promise<ReadonlyMap<string, Constant>>;
 }
@@ -88,32 +86,17 @@ export async function forward(
 ): Promise<Map<string, ForwardOutput>> {
   checkInputs(model, inputs, options.source ?? 'the inputs');
   if (model.kind === 'vision') return visionPass(engine, model.config, source, inputs.pixel_values!);
-  if (model.kind === 'language') {
-    const { config } = model;
-    const stack: LanguageStack = {
-      config,
-      outputs: (p, { inputIds, ...rest }) => languageModel(p, config, { inputsEmbeds: embedTokens(p, config, inputIds), ...rest }),
-      logits: (p, hidden) => logits(p, config, hidden),
-    };
-    return languagePass(engine, stack, source, languageFeeds(inputs), options);
-  }
-  const { config } = model;
-  const features = inputs.pixel_values && (await llavaFeatures(engine, config, source, inputs.pixel_values));
-  const hidden = config.text_config.hidden_size;
-  const stack: LanguageStack = {
-    config: config.text_config,
-    outputs: (p, ids) => {
-      const rows = features && scaleImageFeatures(config, input('image_features', 'float32', ['rows', hidden]));
-      return llavaText(p, config, { ...ids, imageRows: rows });
-    },
-    logits: (p, states) => p.module('language_model', (p) => logits(p, config.text_config, states)),
-  };
   const feeds = languageFeeds(inputs);
+  if (model.kind === 'language') return languagePass(engine, model, source, feeds, options);
+  const { config } = model;
+  const hasImages = inputs.pixel_values !== undefined;
+  const features = hasImages ? await llavaFeatures(engine, config, source, inputs.pixel_values!) : undefined;
   if (features) feeds.image_features = features;
-  const outputs = await languagePass(engine, stack, source, feeds, options);
+  const outputs = await languagePass(engine, { ...model, hasImages }, source, feeds, options);
   if (features && options.imageFeatures) {
     const images = inputs.pixel_values!.dims[0];
-    outputs.set('image_features', whole({ ...features, dims: [images, features.dims[0] / images, hidden] }));
+    const dims = [images, features.dims[0] / images, config.text_config.hidden_size];
+    outputs.set('image_features', whole({ ...features, dims }));
   }
   return outputs;
 }
@@ -122,16 +105,17 @@ export async function forward(
 
 const whole = ({ dims, data }: Value): ForwardOutput => ({ dims, pieces: () => [data as Float32Array] });
 
-const named = (states: readonly Tensor[]) => Object.fromEntries(states.map((state, i) => [`hidden_states.${i}`, state]));
+// what is run here is what answers: packed weights as in generation
+const compiled = { packedAccuracy: 'int8' } as const;
 
 /** Compiles a graph, runs it once and lets it go. */
-async function runOnce(
+async function runOnce<I extends string, O extends string>(
   engine: Engine,
-  graph: ModelGraph,
+  graph: Graph<I, O>,
   values: ReadonlyMap<string, Constant>,
-  feeds: Record<string, Value>,
-): Promise<Record<string, Value>> {
-  const program = await compileGraph(engine, graph, values);
+  feeds: Record<I, Value>,
+): Promise<Record<O, Value>> {
+  const program = await compileGraph(engine, graph, values, compiled);
   try {
     return await program.run(feeds);
   } finally {
@@ -139,30 +123,19 @@ async function runOnce(
   }
 }
 
-/** Input of the encoders. The size is that of the pictures: an encoder that takes any makes its positions from it. */
-const pixels = ({ dims }: Value) => input('pixel_values', 'float32', ['images', ...dims.slice(1)]);
+/** The size of the pictures: an encoder that takes any makes its positions from it. */
+const sizeOfPictures = ({ dims }: Value) => [dims[2], dims[3]] as const;
 
 async function visionPass(engine: Engine, config: VisionConfig, source: ParameterSource, pixel_values: Value) {
-  const graph = modelGraph((p) => named(visionHiddenStates(p, config, pixels(pixel_values))), source.packed);
-  const states = await runOnce(engine, graph, await source.read(graph.parameters), { pixel_values });
+  const graph = visionStatesGraph(config, sizeOfPictures(pixel_values), source);
+  const states: Record<string, Value> = await runOnce(engine, graph, await source.read(graph.parameters), { pixel_values });
   return new Map(Object.entries(states).map(([name, value]) => [name, whole(value)]));
 }
 
 /** Image features of a LLaVA, [images * imageTokens, hidden]. */
 async function llavaFeatures(engine: Engine, config: LlavaConfig, source: ParameterSource, pixel_values: Value): Promise<Value> {
-  const graph = modelGraph((p) => ({ features: imageFeatures(p, config, visionFeatures(p, config, pixels(pixel_values))) }), source.packed);
-  const { features } = await runOnce(engine, graph, await source.read(graph.parameters), { pixel_values });
-  return features;
-}
-
-type LanguageIds = Omit<LanguageInputs, 'inputsEmbeds' | 'past'> & { inputIds: Tensor };
-
-/** A language model by itself or within a LLaVA. */
-interface LanguageStack {
-  config: LanguageConfig;
-  outputs(p: Parameters, ids: LanguageIds): LanguageOutputs;
-  /** Of final hidden states [rows, hidden]. */
-  logits(p: Parameters, hidden: Tensor): Tensor;
+  const graph = imageFeaturesGraph(config, sizeOfPictures(pixel_values), source);
+  return (await runOnce(engine, graph, await source.read(graph.parameters), { pixel_values })).image_features;
 }
 
 /** Ids and positions. A hidden key stands where no query reaches. */
@@ -175,42 +148,35 @@ function languageFeeds({ input_ids, attention_mask }: ForwardInputs): Record<str
 
 async function languagePass(
   engine: Engine,
-  stack: LanguageStack,
+  model: PassModel,
   source: ParameterSource,
   feeds: Record<string, Value>,
   { hiddenStates = false, logitsAtOnce = 2 ** 25 }: ForwardOptions,
 ): Promise<Map<string, ForwardOutput>> {
-  const { vocab_size: vocabulary, hidden_size: hidden } = stack.config;
-  const ids = (name: string) => input(name, 'int32', ['batch', 'tokens']);
-  const decoder = modelGraph((p) => {
-    const positionIds = ids('position_ids');
-    const attentionBias = causalBias(positionIds, ids('key_positions'));
-    const { lastHidden, hiddenStates: states } = stack.outputs(p, { inputIds: ids('input_ids'), positionIds, attentionBias });
-    return { lastHidden, ...(hiddenStates ? named(states) : {}) };
-  }, source.packed);
-  const head = modelGraph((p) => ({ logits: stack.logits(p, input('hidden', 'float32', ['rows', hidden])) }), source.packed);
-  // the head's only weight is the embedding, which the decoder has read
-  const values = await source.read(decoder.parameters);
-  const { lastHidden, ...states } = await runOnce(engine, decoder, values, feeds);
-  const headValues = constantsOf(head.parameters, values);
+  const text = model.kind === 'llava' ? model.config.text_config : model.config;
+  const pass = passGraph(model, { ...source, states: hiddenStates });
+  // the head's only weight is the embedding, which the pass has read
+  const values = await source.read(pass.parameters);
+  const { last_hidden: lastHidden, ...states }: Record<string, Value> = await runOnce(engine, pass, values, feeds);
   const outputs = new Map(Object.entries(states).map(([name, value]) => [name, whole(value)]));
-  const rowsAtOnce = Math.max(1, Math.floor(logitsAtOnce / vocabulary));
+  const rowsAtOnce = Math.max(1, Math.floor(logitsAtOnce / text.vocab_size));
   return outputs.set('logits', {
-    dims: [...lastHidden.dims.slice(0, 2), vocabulary],
-    pieces: () => logitPieces(engine, head, headValues, lastHidden.data as Float32Array, hidden, rowsAtOnce),
+    dims: [...lastHidden.dims.slice(0, 2), text.vocab_size],
+    pieces: () => logitPieces(engine, headGraph(model, source), values, lastHidden, rowsAtOnce),
   });
 }
 
-/** Logits of final hidden states [rows, hidden], some rows at a time: over a vocabulary of 256,000 they are the largest tensor by far. */
+/** Logits of final hidden states, some rows at a time: over a vocabulary of 256,000 they are the largest tensor by far. */
 async function* logitPieces(
   engine: Engine,
-  head: ModelGraph,
+  head: ReturnType<typeof headGraph>,
   values: ReadonlyMap<string, Constant>,
-  states: Float32Array,
-  hidden: number,
+  { data, dims }: Value,
   rowsAtOnce: number,
 ): AsyncGenerator<Float32Array> {
-  const program = await compileGraph(engine, head, values);
+  const states = data as Float32Array;
+  const hidden = dims.at(-1)!;
+  const program = await compileGraph(engine, head, values, compiled);
   try {
     for (let at = 0; at < states.length; at += rowsAtOnce * hidden) {
       const rows = states.subarray(at, at + rowsAtOnce * hidden);

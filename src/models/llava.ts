@@ -47,11 +47,11 @@ export function llavaParameters(config: LlavaConfig): Parameter[] {
   parameters.module('vision_tower', (p) => visionParameters(p, config.vision_config));
   const unread = parameters.list().slice(firstUnread);
   const positionIds = row('position_ids');
-  llavaText(parameters, config, {
+  llava(parameters, config, {
     inputIds: row('input_ids'),
     positionIds,
     attentionBias: causalBias(positionIds, positionIds),
-    imageRows: projectFeatures(parameters, config, features),
+    images: { features },
   });
   return parameters.list().map((parameter) => (unread.includes(parameter) ? { ...parameter, optional: true } : parameter));
 }
@@ -96,48 +96,62 @@ export function visionFeatures(p: Parameters, config: LlavaConfig, pixelValues: 
   return rows.length === 1 ? rows[0] : concat(rows, 2);
 }
 
-/** What image features are multiplied by on their way into the language model. */
-function imageScale({ scale_image_features, text_config }: LlavaConfig): number {
-  return scale_image_features ? Math.sqrt(text_config.hidden_size) : 1;
+/** The pictures of a batch, at any point of their way into the language model. All float32. */
+export type LlavaImages =
+  /** [images, 3, size, size], as the image processor gives them. */
+  | { pixelValues: Tensor }
+  /** [images, imageTokens, visionFeatureSize]: what the encoder gives. */
+  | { features: Tensor }
+  /** [images * imageTokens, hidden]: what the connector gives, not scaled. */
+  | { projected: Tensor }
+  /** [images * imageTokens, hidden]: as they enter the language model. */
+  | { rows: Tensor };
+
+export interface LlavaInputs extends Omit<LanguageInputs, 'inputsEmbeds'> {
+  /** int32 [batch, tokens]; image_token_index marks the places of image rows. */
+  inputIds: Tensor;
+  /** Absent where there is no picture. Their rows must be as many as there are image tokens. */
+  images?: LlavaImages;
+}
+
+/** The whole LLaVA forward: token ids and pictures -> hidden states. `lastHidden` is [batch, tokens, hidden]. */
+export function llava(p: Parameters, config: LlavaConfig, { inputIds, images, ...rest }: LlavaInputs): LanguageOutputs {
+  const rows = images && imageRows(p, config, images); //                        [images * imageTokens, hidden]
+  return p.module('language_model', (p) => {
+    const isImage = equal(inputIds, constant(config.image_token_index, [], 'int32')); // bool [batch, tokens]
+    // the image token may lie beyond the embedding table: row 0 is looked up in its place
+    const textIds = where(isImage, constant(0, [], 'int32'), inputIds); //       [batch, tokens]
+    const embedded = embedTokens(p, config.text_config, textIds); //             [batch, tokens, hidden]
+    const inputsEmbeds = rows ? maskedScatter(embedded, isImage, rows) : embedded; // image rows, in order, in their places
+    return languageModel(p, config.text_config, { inputsEmbeds, ...rest });
+  });
+}
+
+/** Rows for the language model, [images * imageTokens, hidden], from wherever the pictures come in. */
+export function imageRows(p: Parameters, config: LlavaConfig, images: LlavaImages): Tensor {
+  if ('rows' in images) return images.rows;
+  const projected = 'projected' in images ? images.projected : projectedFeatures(p, config, images);
+  const scale = imageScale(config);
+  return scale === 1 ? projected : mul(projected, scale);
 }
 
 /**
- * Encoder features [images, imageTokens, width] -> what the connector makes of them, [images * imageTokens, hidden], not scaled whatever the
- * config says: `get_image_features` of transformers.
+ * What the connector makes of pictures, [images * imageTokens, hidden], not scaled whatever the config says:
+ * `get_image_features` of transformers.
  */
-export function imageFeatures(p: Parameters, config: LlavaConfig, features: Tensor): Tensor {
+export function projectedFeatures(
+  p: Parameters,
+  config: LlavaConfig,
+  images: Extract<LlavaImages, { pixelValues: Tensor } | { features: Tensor }>,
+): Tensor {
+  const features = 'features' in images ? images.features : visionFeatures(p, config, images.pixelValues);
   return p.module('multi_modal_projector', (p) => {
     const { mm_projector_type: type, projector_hidden_act: activation, text_config: text } = config;
     return connector(p, type, activation, flattenLeading(features), text.hidden_size, imageScale(config));
   });
 }
 
-/** Image features [rows, hidden] as rows for the language model: scaled if the config says so. */
-export function scaleImageFeatures(config: LlavaConfig, features: Tensor): Tensor {
-  const scale = imageScale(config);
-  return scale === 1 ? features : mul(features, scale);
-}
-
-/** Encoder features [images, imageTokens, width] -> rows for the language model [images * imageTokens, hidden]. */
-export function projectFeatures(p: Parameters, config: LlavaConfig, features: Tensor): Tensor {
-  return scaleImageFeatures(config, imageFeatures(p, config, features));
-}
-
-export interface LlavaTextInputs extends Omit<LanguageInputs, 'inputsEmbeds'> {
-  /** int32 [batch, tokens]; image_token_index marks the places of image rows. */
-  inputIds: Tensor;
-  /** [rows, hidden] from `projectFeatures`; absent for prompts without an image. Rows must be as many as image tokens. */
-  imageRows?: Tensor;
-}
-
-/** The language model over text and image rows. */
-export function llavaText(p: Parameters, config: LlavaConfig, { inputIds, imageRows, ...rest }: LlavaTextInputs): LanguageOutputs {
-  return p.module('language_model', (p) => {
-    const isImage = equal(inputIds, constant(config.image_token_index, [], 'int32'));
-    // the image token may lie beyond the embedding table: look up row 0 in its place
-    const textIds = where(isImage, constant(0, [], 'int32'), inputIds);
-    const embedded = embedTokens(p, config.text_config, textIds);
-    const inputsEmbeds = imageRows ? maskedScatter(embedded, isImage, imageRows) : embedded;
-    return languageModel(p, config.text_config, { inputsEmbeds, ...rest });
-  });
+/** What image features are multiplied by on their way into the language model. */
+function imageScale({ scale_image_features, text_config }: LlavaConfig): number {
+  return scale_image_features ? Math.sqrt(text_config.hidden_size) : 1;
 }

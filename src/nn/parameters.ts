@@ -1,8 +1,8 @@
 // Parameters of a model: asked for by name and shape while the model function runs, which makes the list of what must be loaded,
 // trained or frozen. Names are those of Hugging Face checkpoints; layouts are PyTorch's ([out, in] for a linear layer).
 
-import { type BlockFormat, dequantize } from '../graph/primitives.ts';
-import { formatDims, input, type Tensor, withPath } from '../graph/tensor.ts';
+import { type BlockFormat, cast, dequantize } from '../graph/primitives.ts';
+import { type DType, formatDims, input, type Tensor, withPath } from '../graph/tensor.ts';
 import type { Random } from '../random.ts';
 
 /** How a fresh parameter begins. */
@@ -12,15 +12,21 @@ export const normal = (std = 0.02): Initialiser => ({ kind: 'normal', std });
 export const zeros: Initialiser = { kind: 'zeros' };
 export const ones: Initialiser = { kind: 'ones' };
 
+/** How the values of a parameter are stored: as floats, or as whole numbers of few bits with a scale a block. */
+export type Storage = 'float32' | 'float16' | 'bfloat16' | BlockFormat;
+
+/** How the parameter `name` of `dims` is stored. */
+export type StorageOf = (name: string, dims: readonly number[]) => Storage;
+
 export interface Parameter {
   name: string;
   dims: readonly number[];
+  /** Its values in float32, whatever they are stored as: what the model function computes with. */
   tensor: Tensor;
+  storage: Storage;
   initialiser: Initialiser;
   /** Nothing that is computed needs it: a checkpoint may lack it. */
   optional?: boolean;
-  /** Its values come as two inputs, `packedName` and `scaleName`. */
-  packed?: BlockFormat;
 }
 
 // === Packed weights ===
@@ -29,34 +35,54 @@ export interface Parameter {
 export const packedName = (name: string) => `${name}_packed`;
 export const scaleName = (name: string) => `${name}_scale`;
 
-/** How the parameter `name` of `dims` is packed; undefined where it is not. */
-export type PackedFormat = (name: string, dims: readonly number[]) => BlockFormat | undefined;
+/** Whether a parameter is stored as packed blocks. */
+export const isPacked = (storage: Storage): storage is BlockFormat => typeof storage === 'object';
 
-/** What is packed in `shapes`, tensors by name; bits and size of a block follow from the shapes, and those that fit nothing are no format. */
-export function packedFormats(shape: (name: string) => readonly number[] | undefined): PackedFormat {
-  return (name, [rows, columns, ...more]) => {
-    const packed = shape(packedName(name));
-    const scale = shape(scaleName(name));
-    if (packed?.length !== 2 || scale?.length !== 2 || more.length > 0 || packed[0] !== rows || scale[0] !== rows) return undefined;
-    const bits = (packed[1] * 8) / columns;
-    const blockSize = columns / scale[1];
-    return (bits === 4 || bits === 8) && [16, 32, 64, 128, 256].includes(blockSize) ? { bits, blockSize } : undefined;
+/**
+ * The block format of a parameter whose packed tensors are among `shape`, tensors by name; undefined where it is not packed.
+ * Bits and size of a block follow from the shapes, and those that fit nothing are no format.
+ */
+export function packedFormat(
+  shape: (name: string) => readonly number[] | undefined,
+  name: string,
+  [rows, columns, ...more]: readonly number[],
+): BlockFormat | undefined {
+  const packed = shape(packedName(name));
+  const scale = shape(scaleName(name));
+  if (packed?.length !== 2 || scale?.length !== 2 || more.length > 0 || packed[0] !== rows || scale[0] !== rows) return undefined;
+  const bits = (packed[1] * 8) / columns;
+  const blockSize = columns / scale[1];
+  return (bits === 4 || bits === 8) && [16, 32, 64, 128, 256].includes(blockSize) ? { bits, blockSize } : undefined;
+}
+
+/**
+ * How parameters are stored whose values are these, by the names of the inputs that hold them. One that is not there counts as
+ * float32: whoever needs it says that it is missing.
+ */
+export function storageOfValues(values: ReadonlyMap<string, { dtype: DType; dims: readonly number[] }>): StorageOf {
+  return (name, dims) => {
+    const dtype = values.get(name)?.dtype;
+    if (dtype === 'float16' || dtype === 'bfloat16') return dtype;
+    return packedFormat((tensor) => values.get(tensor)?.dims, name, dims) ?? 'float32';
   };
 }
 
+// === Asking ===
+
+/** What a model function asks for its parameters. */
 export class Parameters {
   private readonly all: Map<string, Parameter>;
   private readonly prefix: string;
-  private readonly packed: PackedFormat;
+  private readonly storageOf: StorageOf;
 
-  /** Parameters that `packed` knows are read from their packed tensors: the model function sees the matrix that they stand for. */
-  constructor(packed: PackedFormat = () => undefined, all = new Map<string, Parameter>(), prefix = '') {
-    this.packed = packed;
+  /** `storageOf` says how each parameter is stored: the model function sees float32 all the same. */
+  constructor(storageOf: StorageOf = () => 'float32', all = new Map<string, Parameter>(), prefix = '') {
+    this.storageOf = storageOf;
     this.all = all;
     this.prefix = prefix;
   }
 
-  /** The float32 parameter `<prefix>.<name>`. Asking twice gives the same tensor (tied weights); another shape is an error. */
+  /** The parameter `<prefix>.<name>` in float32. Asking twice gives the same tensor (tied weights); another shape is an error. */
   get(name: string, dims: readonly number[], initialiser: Initialiser = normal()): Tensor {
     const full = this.prefix + name;
     const known = this.all.get(full);
@@ -65,15 +91,15 @@ export class Parameters {
         throw new Error(`parameter ${full} is used as ${formatDims(known.dims)} and as ${formatDims(dims)}`);
       return known.tensor;
     }
-    const format = this.packed(full, dims);
-    const tensor = format ? packedWeight(full, dims, format) : input(full, 'float32', dims);
-    this.all.set(full, { name: full, dims, tensor, initialiser, ...(format ? { packed: format } : {}) });
+    const storage = this.storageOf(full, dims);
+    const tensor = isPacked(storage) ? packedWeight(full, dims, storage) : cast(input(full, storage, dims), 'float32');
+    this.all.set(full, { name: full, dims, tensor, storage, initialiser });
     return tensor;
   }
 
   /** Builds a sub-module: its parameters get `module.` in front, and so does the path of a shape error inside it. */
   module<T>(module: string, body: (p: Parameters) => T): T {
-    return withPath(module, () => body(new Parameters(this.packed, this.all, `${this.prefix}${module}.`)));
+    return withPath(module, () => body(new Parameters(this.storageOf, this.all, `${this.prefix}${module}.`)));
   }
 
   list(): Parameter[] {
@@ -88,8 +114,8 @@ function packedWeight(name: string, [rows, columns]: readonly number[], format: 
 }
 
 /** Names of the inputs that hold a parameter's values. */
-export function inputNames({ name, packed }: Pick<Parameter, 'name' | 'packed'>): string[] {
-  return packed ? [packedName(name), scaleName(name)] : [name];
+export function inputNames({ name, storage }: Pick<Parameter, 'name' | 'storage'>): string[] {
+  return isPacked(storage) ? [packedName(name), scaleName(name)] : [name];
 }
 
 /** Fresh values for a parameter. */

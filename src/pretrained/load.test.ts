@@ -7,7 +7,7 @@ import { saveCheckpoint } from '../checkpoint/checkpoint.ts';
 import { UserError } from '../errors.ts';
 import { languageConfigSchema } from '../models/language.ts';
 import { llavaConfigSchema, llavaParameters } from '../models/llava.ts';
-import { languageModelObjective } from '../models/objectives.ts';
+import { languageModelLoss } from '../models/programs.ts';
 import { initialise } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
 import { checkConfig, withCheckpoint } from './folder.ts';
@@ -26,7 +26,7 @@ const config = languageConfigSchema.parse({
   num_key_value_heads: 1,
   head_dim: 2,
 });
-const parameters = languageModelObjective(config).parameters.list();
+const parameters = languageModelLoss(config).parameters;
 const values = new Map(parameters.map((p) => [p.name, initialise(p, createRandom(1, p.name))]));
 
 /** A folder of the tiny Gemma, its tensors changed first. */

@@ -12,7 +12,7 @@ import { shapeNamed } from '../models/shapes.ts';
 import { initialise, packedName, scaleName } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
 import { dequantiseRows, plannedFormat, quantiseRows } from '../weights/quantize.ts';
-import { packedFormatsOf, type RunWeightsOptions, readRunWeights } from './run-weights.ts';
+import { type RunWeightsOptions, readRunWeights, runStorageOf } from './run-weights.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'run-weights-'));
 const scratch = mkdtempSync(join(tmpdir(), 'run-weights-scratch-'));
@@ -44,7 +44,7 @@ async function logitsOf(dir: string, options: RunWeightsOptions): Promise<{ logi
   const releases: (() => Promise<void>)[] = [];
   try {
     const source = {
-      packed: packedFormatsOf(checkpoint, options.quantise),
+      storage: runStorageOf(checkpoint, options.quantise),
       async read(wanted: typeof parameters) {
         const { values, release } = await readRunWeights(checkpoint, wanted, options);
         releases.push(release);

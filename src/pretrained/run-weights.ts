@@ -10,7 +10,7 @@ import { storedToFloat32 } from '../checkpoint/checkpoint.ts';
 import { freeBytes } from '../disk.ts';
 import { type Constant, float32, type StoredValue } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
-import { type PackedFormat, type Parameter, packedFormats, packedName, scaleName } from '../nn/parameters.ts';
+import { type Parameter, packedFormat, packedName, type StorageOf, scaleName } from '../nn/parameters.ts';
 import { type BlockFormat, type PackedRows, plannedFormat, type Quantisation, quantiseRows } from '../weights/quantize.ts';
 import { elementCount } from '../weights/safetensors.ts';
 import { allFinite, checkShape, notFiniteText } from './values.ts';
@@ -49,10 +49,14 @@ function runBytes({ dims, stored, quantised }: Planned): number {
   return format ? packedBytes(elementCount(dims), format) : 4 * elementCount(dims);
 }
 
-/** How parameters will come out of `readRunWeights`. */
-export function packedFormatsOf(checkpoint: Checkpoint, quantise?: Quantisation): PackedFormat {
-  const stored = packedFormats((name) => (checkpoint.has(name) ? checkpoint.shape(name) : undefined));
-  return (name, dims) => stored(name, dims) ?? (quantise && plannedFormat(name, dims, quantise));
+/** The block format of a parameter that a checkpoint holds packed. */
+export function storedFormat(checkpoint: Checkpoint, name: string, dims: readonly number[]): BlockFormat | undefined {
+  return packedFormat((tensor) => (checkpoint.has(tensor) ? checkpoint.shape(tensor) : undefined), name, dims);
+}
+
+/** How parameters will come out of `readRunWeights`: packed, or in float32. */
+export function runStorageOf(checkpoint: Checkpoint, quantise?: Quantisation): StorageOf {
+  return (name, dims) => storedFormat(checkpoint, name, dims) ?? (quantise && plannedFormat(name, dims, quantise)) ?? 'float32';
 }
 
 /**
@@ -64,9 +68,8 @@ export async function readRunWeights(
   parameters: readonly Parameter[],
   { quantise, memoryLimit = DEFAULT_MEMORY_LIMIT }: RunWeightsOptions = {},
 ): Promise<RunWeights> {
-  const storedFormat = packedFormatsOf(checkpoint);
   const plan = parameters.flatMap(({ name, dims, optional }): Planned[] => {
-    const stored = storedFormat(name, dims);
+    const stored = storedFormat(checkpoint, name, dims);
     if (stored) return [{ name, dims, stored }];
     if (optional && !checkpoint.has(name)) return [];
     checkShape(checkpoint, name, dims);

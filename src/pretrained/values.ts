@@ -10,7 +10,7 @@ import { type Parameter, packedName } from '../nn/parameters.ts';
  */
 export async function readParameters(
   checkpoint: Checkpoint,
-  parameters: readonly Parameter[],
+  parameters: readonly Pick<Parameter, 'name' | 'dims' | 'optional'>[],
   rename: (name: string) => string = (name) => name,
 ): Promise<Map<string, Float32Array>> {
   if (parameters.some(({ name }) => rename(name) === checkpoint.head?.embedding)) await checkpoint.checkHead();

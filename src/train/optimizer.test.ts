@@ -2,61 +2,128 @@
 
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { adamWStep, createSlot, gradientNorm } from './optimizer.ts';
+import { float32 } from '../engine/engine.ts';
+import { sumOfSquares } from '../engine/host-kernels.ts';
+import { createOrtEngine } from '../engine/ort.ts';
+import { createReferenceEngine } from '../engine/reference.ts';
+import { type AdamWOptions, createAdamW } from './optimizer.ts';
 
-const options = { betas: [0.9, 0.99] as const, eps: 1e-8, weightDecay: 0, maxGradNorm: 0 };
+const options: AdamWOptions = { betas: [0.9, 0.99], eps: 1e-8, weightDecay: 0, maxGradNorm: 0 };
+const ort = createOrtEngine();
 
-describe('gradientNorm', () => {
-  test('is the L2 norm of all gradients together, whatever their lengths', () => {
+/** A trained tensor of a test: its values and its gradient. */
+interface Slot {
+  name: string;
+  dims: number[];
+  values: number[];
+}
+
+/** An optimizer over tensors of these values; `step` gives it gradients, in order. */
+async function optimizerOf(slots: readonly Slot[], changes: Partial<AdamWOptions> = {}, engine = ort) {
+  const parameters = slots.map(({ name, dims, values }) => ({
+    name,
+    dims,
+    values: engine.state(float32(values, dims)),
+    gradient: engine.zeros('float32', dims),
+  }));
+  const optimizer = await createAdamW(engine, parameters, { ...options, ...changes });
+  const read = async (state: { read(): Promise<{ data: ArrayLike<unknown> }> }) => Array.from((await state.read()).data as Float32Array);
+  return {
+    async step(step: number, gradients: readonly number[][], learningRate: (name: string) => number, scale = 1) {
+      for (const [i, { gradient, dims }] of parameters.entries()) await gradient.write(float32(gradients[i], dims));
+      return optimizer.step({ step, scale, learningRate });
+    },
+    values: (): Promise<number[][]> => Promise.all(parameters.map(({ values }) => read(values))),
+    moments: (): Promise<number[][]> => Promise.all([...optimizer.moments.values()].map(read)),
+    names: [...optimizer.moments.keys()],
+  };
+}
+
+describe('sumOfSquares', () => {
+  test('is the square of the L2 norm, whatever the length', () => {
     const floats = fc.float({ min: -100, max: 100, noNaN: true, noDefaultInfinity: true });
     fc.assert(
-      fc.property(fc.array(fc.array(floats, { maxLength: 11 }), { maxLength: 4 }), (gradients) => {
-        const expected = Math.hypot(...gradients.flat());
-        expect(gradientNorm(gradients.map((gradient) => Float32Array.from(gradient)))).toBeCloseTo(expected, 3);
+      fc.property(fc.array(floats, { maxLength: 11 }), (values) => {
+        expect(Math.sqrt(sumOfSquares(Float32Array.from(values)))).toBeCloseTo(Math.hypot(...values), 3);
       }),
     );
   });
 });
 
-describe('adamWStep', () => {
-  test('moves each weight by its learning rate at the first step, whatever the size of its gradient', () => {
-    const slots = [createSlot('a', [2], Float32Array.of(1, 1)), createSlot('b', [1], Float32Array.of(1))];
-    adamWStep(slots, [Float32Array.of(100, -0.01), Float32Array.of(5)], 1, (name) => (name === 'a' ? 0.1 : 0.5), options);
-    expect(slots[0].values[0]).toBeCloseTo(0.9, 6);
-    expect(slots[0].values[1]).toBeCloseTo(1.1, 6);
-    expect(slots[1].values[0]).toBeCloseTo(0.5, 6);
+describe('AdamW', () => {
+  const a: Slot = { name: 'a', dims: [2], values: [1, 1] };
+  const b: Slot = { name: 'b', dims: [1], values: [1] };
+
+  test('moves each weight by its learning rate at the first step, whatever the size of its gradient', async () => {
+    const adam = await optimizerOf([a, b]);
+    await adam.step(1, [[100, -0.01], [5]], (name) => (name === 'a' ? 0.1 : 0.5));
+    const [first, second] = await adam.values();
+    expect(first[0]).toBeCloseTo(0.9, 6);
+    expect(first[1]).toBeCloseTo(1.1, 6);
+    expect(second[0]).toBeCloseTo(0.5, 6);
   });
 
-  test('decays matrices, and neither biases nor norms', () => {
-    const slots = [createSlot('weight', [1, 2], Float32Array.of(2, -4)), createSlot('bias', [2], Float32Array.of(2, -4))];
-    adamWStep(slots, [new Float32Array(2), new Float32Array(2)], 1, () => 0.1, { ...options, weightDecay: 0.5 });
-    expect([...slots[0].values]).toEqual([...Float32Array.of(1.9, -3.8)]);
-    expect([...slots[1].values]).toEqual([2, -4]);
+  test('decays matrices, and neither biases nor norms', async () => {
+    const slots = [
+      { name: 'weight', dims: [1, 2], values: [2, -4] },
+      { name: 'bias', dims: [2], values: [2, -4] },
+    ];
+    const adam = await optimizerOf(slots, { weightDecay: 0.5 });
+    await adam.step(1, [[0, 0], [0, 0]], () => 0.1);
+    expect(await adam.values()).toEqual([[...Float32Array.of(1.9, -3.8)], [2, -4]]);
   });
 
-  test('clips by the norm of all gradients, which it returns as it was before', () => {
-    const moments = (maxGradNorm: number, scale: number) => {
-      const slots = [createSlot('a', [1], Float32Array.of(0)), createSlot('b', [1], Float32Array.of(0))];
-      const norm = adamWStep(slots, [Float32Array.of(3 * scale), Float32Array.of(4 * scale)], 1, () => 0.1, { ...options, maxGradNorm });
-      return { norm, mean: slots.map(({ mean }) => mean[0]) };
+  test('clips by the norm of all gradients, which it returns as it was before', async () => {
+    const means = async (maxGradNorm: number, size: number, scale = 1) => {
+      const slots = [
+        { name: 'a', dims: [1], values: [0] },
+        { name: 'b', dims: [1], values: [0] },
+      ];
+      const adam = await optimizerOf(slots, { maxGradNorm });
+      const norm = await adam.step(1, [[3 * size], [4 * size]], () => 0.1, scale);
+      const moments = await adam.moments();
+      return { norm, mean: [moments[0][0], moments[2][0]] };
     };
-    const clipped = moments(1, 1);
+    const clipped = await means(1, 1);
     expect(clipped.norm).toBe(5);
     expect(clipped.mean[0]).toBeCloseTo(0.1 * 0.6, 6);
     expect(clipped.mean[1]).toBeCloseTo(0.1 * 0.8, 6);
     // below the threshold, or without one, nothing is scaled
-    expect(moments(1, 0.1).mean[0]).toBeCloseTo(0.1 * 0.3, 6);
-    expect(moments(0, 1).mean[0]).toBeCloseTo(0.1 * 3, 6);
+    expect((await means(1, 0.1)).mean[0]).toBeCloseTo(0.1 * 0.3, 6);
+    expect((await means(0, 1)).mean[0]).toBeCloseTo(0.1 * 3, 6);
+    // the norm is that of the scaled gradients
+    const scaled = await means(1, 8, 1 / 8);
+    expect(scaled.norm).toBe(5);
+    expect(scaled.mean[0]).toBeCloseTo(0.1 * 0.6, 6);
   });
 
-  test('refuses a gradient that is not finite before anything is changed', () => {
+  test('refuses a gradient that is not finite before anything is changed', async () => {
     for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
-      const slots = [createSlot('a', [2], Float32Array.of(1, 2)), createSlot('b', [5], Float32Array.of(1, 2, 3, 4, 5))];
-      adamWStep(slots, [Float32Array.of(1, 2), new Float32Array(5)], 1, () => 0.1, options);
-      const before = structuredClone(slots);
-      const gradients = [Float32Array.of(1, 2), Float32Array.of(0, 0, 0, 0, bad)];
-      expect(() => adamWStep(slots, gradients, 7, () => 0.1, { ...options, maxGradNorm: 1 })).toThrow(/gradient is not finite .* step 7/);
-      expect(slots).toEqual(before);
+      const slots = [
+        { name: 'a', dims: [2], values: [1, 2] },
+        { name: 'b', dims: [5], values: [1, 2, 3, 4, 5] },
+      ];
+      const adam = await optimizerOf(slots, { maxGradNorm: 1 });
+      await adam.step(1, [[1, 2], [0, 0, 0, 0, 0]], () => 0.1);
+      const before = [await adam.values(), await adam.moments()];
+      await expect(adam.step(7, [[1, 2], [0, 0, 0, 0, bad]], () => 0.1)).rejects.toThrow(/gradient is not finite .* step 7/);
+      expect([await adam.values(), await adam.moments()]).toEqual(before);
     }
+  });
+
+  test('gives the same as a graph as with the kernel of the engine', async () => {
+    const slots = [
+      { name: 'weight', dims: [2, 2], values: [1, -2, 0.5, 3] },
+      { name: 'bias', dims: [3], values: [0.1, 0, -1] },
+    ];
+    const both = [ort, createReferenceEngine()].map((engine) => optimizerOf(slots, { weightDecay: 0.1, maxGradNorm: 1 }, engine));
+    const [kernel, graph] = await Promise.all(both);
+    for (let step = 1; step <= 3; step++)
+      for (const adam of [kernel, graph]) await adam.step(step, [[0.3, -1, step, 0], [2, 1e-3, -0.5]], () => 0.05, 0.5);
+    const close = (x: number[][], y: number[][]) =>
+      x.forEach((row, i) => row.forEach((value, j) => expect(value).toBeCloseTo(y[i][j], 6)));
+    close(await kernel.values(), await graph.values());
+    close(await kernel.moments(), await graph.moments());
+    expect(kernel.names).toEqual(['weight.exp_avg', 'weight.exp_avg_sq', 'bias.exp_avg', 'bias.exp_avg_sq']);
   });
 });

@@ -1,9 +1,10 @@
-// AdamW (Loshchilov & Hutter 2019) with global-norm clipping, as torch.optim.AdamW and clip_grad_norm_ compute them, in place on the
-// host's arrays: one pass over memory. As a graph the update takes a dozen passes and copies every parameter and moment out
-// (docs/decisions.md).
+// Optimizers: what a step does to the trained parameters, as a program of the engine over its state. AdamW (Loshchilov &
+// Hutter 2019) with clipping by global norm, as torch.optim.AdamW and clip_grad_norm_ compute them.
 
+import { type Engine, float32, type State, type Value, type Write } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
-import { adamWUpdate } from './adamw-kernel.ts';
+import { input } from '../graph/tensor.ts';
+import { adamW, squaredNorm } from '../graph/updates.ts';
 
 export interface AdamWOptions {
   betas: readonly [number, number];
@@ -14,78 +15,92 @@ export interface AdamWOptions {
   maxGradNorm: number;
 }
 
-/** A trained parameter and its moments, all of one length and all changed in place. */
-export interface OptimizerSlot {
+/** A trained parameter: float32 state of `dims`, with the sum of its gradients beside it. */
+export interface TrainedParameter {
   name: string;
   dims: readonly number[];
-  values: Float32Array;
-  /** Exponential mean of the gradient. */
-  mean: Float32Array;
-  /** Exponential mean of the squared gradient. */
-  square: Float32Array;
+  values: State;
+  gradient: State;
 }
 
-export function createSlot(name: string, dims: readonly number[], values: Float32Array): OptimizerSlot {
-  return { name, dims, values, mean: new Float32Array(values.length), square: new Float32Array(values.length) };
+export interface OptimizerStep {
+  /** From 1. */
+  step: number;
+  /** Factor on every gradient before anything else: 1 / what the batches of the step weigh. */
+  scale: number;
+  /** Learning rate of a parameter, by its name. */
+  learningRate: (name: string) => number;
 }
 
-function sumOfSquares(gradient: Float32Array): number {
-  // four partial sums: the additions of one chain would wait for each other
-  let a = 0;
-  let b = 0;
-  let c = 0;
-  let d = 0;
-  const whole = gradient.length & ~3;
-  for (let i = 0; i < whole; i += 4) {
-    a += gradient[i] * gradient[i];
-    b += gradient[i + 1] * gradient[i + 1];
-    c += gradient[i + 2] * gradient[i + 2];
-    d += gradient[i + 3] * gradient[i + 3];
-  }
-  for (let i = whole; i < gradient.length; i++) a += gradient[i] * gradient[i];
-  return a + b + c + d;
+export interface Optimizer {
+  /** What the optimizer remembers of each parameter, by the name that it has in checkpoints: `<parameter>.exp_avg`. */
+  readonly moments: ReadonlyMap<string, State>;
+  /**
+   * One update of every parameter from its gradient. Returns the global norm of the scaled gradients, before clipping.
+   * UserError when it is not finite, before anything is changed.
+   */
+  step(step: OptimizerStep): Promise<number>;
+  dispose(): Promise<void>;
 }
 
-/** L2 norm of all gradients together. */
-export function gradientNorm(gradients: Iterable<Float32Array>): number {
-  let sum = 0;
-  for (const gradient of gradients) sum += sumOfSquares(gradient);
-  return Math.sqrt(sum);
-}
+const scalar = (value: number): Value => float32([value], []);
+const gradientName = (name: string) => `${name}.grad`;
 
-/**
- * One update of every slot. `gradients` in the order of `slots`; `step` counts from 1; `learningRate` by slot name. Returns the global
- * gradient norm before clipping; throws when it is not finite, before anything is changed.
- */
-export function adamWStep(
-  slots: readonly OptimizerSlot[],
-  gradients: readonly Float32Array[],
-  step: number,
-  learningRate: (name: string) => number,
+/** AdamW over `parameters`. Moments begin at zero; `moments` are written to when a run is resumed. */
+export async function createAdamW(
+  engine: Engine,
+  parameters: readonly TrainedParameter[],
   { betas: [beta1, beta2], eps, weightDecay, maxGradNorm }: AdamWOptions,
-): number {
-  const norm = gradientNorm(gradients);
-  if (!Number.isFinite(norm))
-    throw new UserError(`the gradient is not finite (norm ${norm}) at step ${step}: lower the learning rate or look at the data`);
-  const clip = maxGradNorm > 0 ? Math.min(1, maxGradNorm / (norm + 1e-6)) : 1;
-  const correction1 = 1 - beta1 ** step;
-  const correction2 = Math.sqrt(1 - beta2 ** step);
-  slots.forEach(({ name, dims, values, mean, square }, i) => {
-    const rate = learningRate(name);
-    adamWUpdate(
-      { values, mean, square, gradient: gradients[i] },
-      {
-        clip,
-        beta1,
-        share1: 1 - beta1,
-        beta2,
-        share2: 1 - beta2,
-        keep: dims.length > 1 ? 1 - rate * weightDecay : 1,
-        rate: rate / correction1,
-        rootScale: 1 / correction2,
-        eps,
-      },
+): Promise<Optimizer> {
+  const moments = new Map<string, State>();
+  const state: Record<string, State> = {};
+  const writes: Record<string, Write> = {};
+  const clip = input('clip', 'float32', []);
+  const rootScale = input('root_scale', 'float32', []);
+  for (const { name, dims, values, gradient } of parameters) {
+    const [expAvg, expAvgSq] = [`${name}.exp_avg`, `${name}.exp_avg_sq`];
+    for (const moment of [expAvg, expAvgSq]) moments.set(moment, engine.zeros('float32', dims));
+    Object.assign(state, { [name]: values, [gradientName(name)]: gradient });
+    const tensor = (of: string) => input(of, 'float32', dims);
+    const updated = adamW(
+      { parameter: tensor(name), gradient: tensor(gradientName(name)), expAvg: tensor(expAvg), expAvgSq: tensor(expAvgSq) },
+      { clip, keep: input(`${name}.keep`, 'float32', []), rate: input(`${name}.rate`, 'float32', []), rootScale },
+      { beta1, beta2, eps },
     );
-  });
-  return norm;
+    writes[name] = { mode: 'replace', tensor: updated.parameter };
+    writes[expAvg] = { mode: 'replace', tensor: updated.expAvg };
+    writes[expAvgSq] = { mode: 'replace', tensor: updated.expAvgSq };
+  }
+  for (const [name, moment] of moments) state[name] = moment;
+
+  const norms = await engine.compile(
+    Object.fromEntries(parameters.map(({ name, dims }) => [name, squaredNorm(input(gradientName(name), 'float32', dims))])),
+  );
+  const update = await engine.compile({}, { writes });
+  return {
+    moments,
+    async step({ step, scale, learningRate }) {
+      const squares = await norms.run({}, { state });
+      const sum = parameters.reduce((total, { name }) => total + (squares[name].data[0] as number), 0);
+      const norm = Math.sqrt(sum) * scale;
+      if (!Number.isFinite(norm))
+        throw new UserError(`the gradient is not finite (norm ${norm}) at step ${step}: lower the learning rate or look at the data`);
+      const factor = maxGradNorm > 0 ? Math.min(1, maxGradNorm / (norm + 1e-6)) : 1;
+      const scalars: Record<string, Value> = {
+        clip: scalar(factor * scale),
+        root_scale: scalar(1 / Math.sqrt(1 - beta2 ** step)),
+      };
+      for (const { name, dims } of parameters) {
+        const rate = learningRate(name);
+        scalars[`${name}.keep`] = scalar(dims.length > 1 ? 1 - rate * weightDecay : 1);
+        scalars[`${name}.rate`] = scalar(rate / (1 - beta1 ** step));
+      }
+      await update.run(scalars, { state });
+      return norm;
+    },
+    async dispose() {
+      await norms.dispose();
+      await update.dispose();
+    },
+  };
 }

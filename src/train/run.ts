@@ -3,9 +3,11 @@
 
 import { existsSync, writeFileSync } from 'node:fs';
 import { openCheckpoint, readJsonFile, recoverCheckpoint, saveCheckpoint } from '../checkpoint/checkpoint.ts';
+import { type Engine, float32, type State, type Value } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
+import { constantSource } from '../pretrained/stored.ts';
 import { readParameters } from '../pretrained/values.ts';
 import {
   checkRunFolder,
@@ -19,8 +21,7 @@ import {
 import { type MetricEvent, type NewMetricEvent, openMetrics, truncateMetrics } from '../runs/metrics.ts';
 import { createStatus, peakRssMb, type Status } from '../runs/status.ts';
 import { openTensorboard } from '../runs/tensorboard.ts';
-import { openSafetensors, type StoredTensor } from '../weights/safetensors.ts';
-import type { OptimizerSlot } from './optimizer.ts';
+import { openSafetensors, type TensorSource } from '../weights/safetensors.ts';
 import { type Recipe, recipeToYaml } from './recipe.ts';
 import { warmupStepsOf } from './schedule.ts';
 import { type StepReport, trainStage } from './stage.ts';
@@ -35,6 +36,10 @@ export interface TrainOptions {
   mode: RunMode;
   /** Aborted at Ctrl-C: the step is finished, a checkpoint saved and `signal.reason` thrown. */
   signal: AbortSignal;
+  /** Default: ONNX Runtime. */
+  engine?: Engine;
+  /** Who is told what goes on. Default: a line on stderr. */
+  status?: Status;
   /** When the command began, by performance.now(); counts into wallSeconds. */
   startedAt?: number;
 }
@@ -65,10 +70,10 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
   const { recipe, out, mode, signal } = options;
   const startedAt = options.startedAt ?? performance.now();
   checkRunFolder(out, mode);
-  const status = createStatus();
+  const { engine = createOrtEngine(), status = createStatus() } = options;
   try {
     // models and data are read first: what is wrong with them costs nobody an earlier run
-    const task = await createTask(recipe, { engine: createOrtEngine(), status, out, signal });
+    const task = await createTask(recipe, { engine, status, out, signal });
     const folder = openRunFolder(out, mode);
     if (mode !== 'resume') writeFileSync(folder.recipe, recipeToYaml(recipe));
     const resumed = await restore(task, folder);
@@ -79,9 +84,16 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
     });
     const log = openLog(folder, past);
     const stages = [...resumed.finished];
-    for (let index = stages.length; index < task.stageNames.length; index++)
+    for (let index = stages.length; index < task.stages.length; index++)
       stages.push(
-        await runStage(task, index, { folder, log, status, signal, resumed: index === resumed.finished.length ? resumed : undefined }),
+        await runStage(task, index, {
+          engine,
+          folder,
+          log,
+          status,
+          signal,
+          resumed: index === resumed.finished.length ? resumed : undefined,
+        }),
       );
     signal.throwIfAborted();
     let scores: Scores = {};
@@ -141,22 +153,18 @@ function openLog(folder: RunFolder, past: MetricEvent[]): Log {
 
 // === Checkpoints ===
 
-async function save(task: Task, dir: string, state: TrainerState, slots: readonly OptimizerSlot[] | undefined): Promise<void> {
-  const tensors = new Map(task.parameters.map(({ name, dims }) => [name, { shape: [...dims], data: task.values.get(name)! }]));
-  const moments = new Map<string, StoredTensor>();
-  for (const { name, dims, mean, square } of slots ?? [])
-    for (const [kind, data] of Object.entries({ mean, square }))
-      moments.set(`${name}.${kind}`, {
-        dtype: 'F32',
-        shape: [...dims],
-        data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
-      });
+async function save(task: Task, dir: string, state: TrainerState, moments: ReadonlyMap<string, State> | undefined): Promise<void> {
+  const tensorFiles: Record<string, Map<string, TensorSource>> = {};
+  if (moments) {
+    const sources = new Map<string, TensorSource>();
+    for (const [name, moment] of moments) sources.set(name, constantSource(await moment.read()));
+    tensorFiles[OPTIMIZER_FILE] = sources;
+  }
   await saveCheckpoint(dir, {
     ...task.saved,
-    tensors,
-    dtype: 'F32',
+    stored: await task.weights.sources(),
     files: { ...task.saved.files, [STATE_FILE]: `${JSON.stringify(state, null, 2)}\n` },
-    tensorFiles: slots ? { [OPTIMIZER_FILE]: moments } : {},
+    tensorFiles,
   });
 }
 
@@ -164,41 +172,45 @@ interface Resumed {
   finished: StageSummary[];
   /** The stage in progress. */
   state?: TrainerState;
-  slots?: OptimizerSlot[];
+  moments?: Map<string, Value>;
 }
 
-/** Finds where a run stands and loads its values into the task. */
+/** Finds where a run stands, and loads what it has trained so far into the task. */
 async function restore(task: Task, folder: RunFolder): Promise<Resumed> {
   const finished: StageSummary[] = [];
-  for (const name of task.stageNames) {
+  const trained = new Set<string>();
+  for (const { name, train } of task.stages) {
     const dir = folder.checkpoint(name);
     await recoverCheckpoint(dir);
     if (!existsSync(dir)) break;
     const state = (await readJsonFile(`${dir}/${STATE_FILE}`)) as TrainerState;
+    for (const module of train) trained.add(module);
     const checkpoint = await openCheckpoint(dir);
     try {
-      for (const [parameter, data] of await readParameters(checkpoint, task.parameters)) task.values.get(parameter)!.set(data);
+      for (const parameter of task.weights.parameters) {
+        if (!trained.has(task.moduleOf(parameter.name))) continue;
+        const [[, data]] = await readParameters(checkpoint, [parameter]);
+        await task.weights.restore(parameter.name, data);
+      }
     } finally {
       await checkpoint.close();
     }
-    if (state.step < state.totalSteps) return { finished, state, slots: await readMoments(`${dir}/${OPTIMIZER_FILE}`, task) };
+    if (state.step < state.totalSteps) return { finished, state, moments: await readMoments(`${dir}/${OPTIMIZER_FILE}`) };
     finished.push({ name, seconds: state.seconds, steps: state.step, firstLoss: state.firstLoss, lastLoss: state.lastLoss });
   }
   return { finished };
 }
 
-async function readMoments(path: string, task: Task): Promise<OptimizerSlot[]> {
+/** The optimizer's state by name, float32. */
+async function readMoments(path: string): Promise<Map<string, Value>> {
   const file = await openSafetensors(path);
   try {
-    const slots: OptimizerSlot[] = [];
-    const read = async (name: string) => {
-      const { data } = await file.read(name);
-      return new Float32Array(data.buffer, data.byteOffset, data.byteLength / 4);
-    };
-    for (const { name, dims } of task.parameters)
-      if (file.names.includes(`${name}.mean`))
-        slots.push({ name, dims, values: task.values.get(name)!, mean: await read(`${name}.mean`), square: await read(`${name}.square`) });
-    return slots;
+    const moments = new Map<string, Value>();
+    for (const name of file.names) {
+      const { data, shape } = await file.read(name);
+      moments.set(name, float32(new Float32Array(data.buffer, data.byteOffset, data.byteLength / 4), shape));
+    }
+    return moments;
   } finally {
     await file.close();
   }
@@ -207,6 +219,7 @@ async function readMoments(path: string, task: Task): Promise<OptimizerSlot[]> {
 // === One stage ===
 
 interface StageContext {
+  engine: Engine;
   folder: RunFolder;
   log: Log;
   status: Status;
@@ -214,13 +227,15 @@ interface StageContext {
   resumed?: Resumed;
 }
 
-async function runStage(task: Task, index: number, { folder, log, status, signal, resumed }: StageContext): Promise<StageSummary> {
+async function runStage(task: Task, index: number, { engine, folder, log, status, signal, resumed }: StageContext): Promise<StageSummary> {
   signal.throwIfAborted();
-  const name = task.stageNames[index];
+  const { name, train: modules } = task.stages[index];
   const began = performance.now();
-  const { settings, objective, data, totalSteps } = await task.prepareStage(index);
-  const modules: readonly string[] = settings.train;
-  const unknown = modules.find((module) => !objective.parameters.list().some((parameter) => task.moduleOf(parameter.name) === module));
+  const isTrained = (parameter: string) => (modules as readonly string[]).includes(task.moduleOf(parameter));
+  const prepared = await task.prepareStage(index);
+  const { settings, data, totalSteps } = prepared;
+  const loss = prepared.loss(task.weights.storageOf(isTrained));
+  const unknown = modules.find((module) => !loss.parameters.some((parameter) => task.moduleOf(parameter.name) === module));
   if (unknown) throw new UserError(`stage ${name}: nothing to train in ${unknown}`);
   const rates = settings.lr_by_module as Partial<Record<string, number>>;
   const dir = folder.checkpoint(name);
@@ -252,7 +267,7 @@ async function runStage(task: Task, index: number, { folder, log, status, signal
       {
         stage: name,
         stageNumber: index + 1,
-        stageCount: task.stageNames.length,
+        stageCount: task.stages.length,
         step: report.step,
         totalSteps,
         loss: window.loss / window.steps,
@@ -282,15 +297,18 @@ async function runStage(task: Task, index: number, { folder, log, status, signal
       Object.assign(window, { loss: 0, steps: 0, tokens: 0, padding: 0, since: performance.now(), metrics: {} });
     }
     if (!last && ((settings.save_every > 0 && report.step % settings.save_every === 0) || signal.aborted))
-      await save(task, dir, state, report.slots);
+      await save(task, dir, state, report.moments);
     if (!last) signal.throwIfAborted();
   };
 
+  const trained = new Map<string, State>();
+  for (const parameter of loss.parameters)
+    if (isTrained(parameter.name)) trained.set(parameter.name, await task.weights.trained(parameter.name));
   await trainStage({
-    engine: task.engine,
-    objective,
-    values: task.values,
-    trainable: (parameter) => modules.includes(task.moduleOf(parameter)),
+    engine,
+    loss,
+    trained,
+    constants: await task.weights.constants(loss, isTrained),
     learningRate: (parameter) => rates[task.moduleOf(parameter)] ?? settings.lr,
     schedule: {
       kind: settings.schedule,
@@ -300,7 +318,7 @@ async function runStage(task: Task, index: number, { folder, log, status, signal
     },
     optimizer: { betas: settings.betas, eps: settings.eps, weightDecay: settings.weight_decay, maxGradNorm: settings.max_grad_norm },
     data,
-    start: resumed?.state ? { step: resumed.state.step, slots: resumed.slots ?? [] } : undefined,
+    start: resumed?.state ? { step: resumed.state.step, moments: resumed.moments! } : undefined,
     onStep,
   });
   state.seconds = secondsBefore + (performance.now() - began) / 1000;

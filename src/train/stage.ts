@@ -1,15 +1,18 @@
-// The loop of one stage: forward and backward as one program, AdamW on the host, schedule, accumulation, logging, checkpoints. What a
-// stage trains is decided once, by `trainable`; everything else is a constant of the program and gets no gradient.
+// The loop of one stage. A step is three moves: gradients of the summed losses over the micro-batches; reduce, the seam for
+// several processes; apply, where the sums are divided by what the step weighs. What a stage trains is decided once;
+// everything else is a constant and gets no gradient.
 
-import { type Engine, float32, type Value } from '../engine/engine.ts';
+import type { Constant, Engine, State, Value, Write } from '../engine/engine.ts';
 import { grad } from '../graph/grad.ts';
-import type { Objective } from '../models/objectives.ts';
-import { type AdamWOptions, adamWStep, createSlot, type OptimizerSlot } from './optimizer.ts';
+import { constantsOf, type LossGraph } from '../models/programs.ts';
+import { type AdamWOptions, createAdamW, type Optimizer, type TrainedParameter } from './optimizer.ts';
 import { learningRateFactor, type Schedule } from './schedule.ts';
 
-/** Inputs of one pass of the objective, and how many tokens (or patches) it processes. */
+/** Inputs of one pass of the loss, and how many tokens (or patches) it processes. */
 export interface MicroBatch {
   inputs: Record<string, Value>;
+  /** What its summed loss is divided by, together with that of the step's other batches: its labels. */
+  weight: number;
   tokens: number;
   /** Tokens that are there only to fill rows. */
   padding?: number;
@@ -18,110 +21,137 @@ export interface MicroBatch {
 /** A stage's data: a pure function of the step, so that a resumed run sees what an uninterrupted one would have seen. */
 export interface StageData {
   stepsPerEpoch: number;
-  /** The batches whose gradients are summed for optimiser step `step` (from 0). Losses must already be scaled to the whole step. */
+  /** The batches whose gradients are summed for optimizer step `step`, from 0. */
   batches(step: number): readonly MicroBatch[] | Promise<readonly MicroBatch[]>;
 }
 
 export interface StageOptions {
   engine: Engine;
-  objective: Objective;
-  /** Values of every parameter of the objective, by name; those that are trained are changed in place. */
-  values: ReadonlyMap<string, Float32Array>;
-  trainable: (name: string) => boolean;
+  /** `loss`, summed over what a batch weighs, and further sums that are logged the same way. */
+  loss: LossGraph;
+  /** The parameters that are trained, changed in place: float32 state by name. */
+  trained: ReadonlyMap<string, State>;
+  /** The others, by the names of the inputs that hold them. */
+  constants: ReadonlyMap<string, Constant>;
   /** Peak learning rate of a parameter. */
   learningRate: (name: string) => number;
   schedule: Schedule;
   optimizer: AdamWOptions;
   data: StageData;
-  /** Finished steps, and the optimiser's state after them, when resuming. */
-  start?: { step: number; slots: readonly OptimizerSlot[] };
+  /** Finished steps, and the optimizer's moments after them by name, when resuming. */
+  start?: { step: number; moments: ReadonlyMap<string, Value> };
+  /** Adds up, over the processes of a run, gradients in place and the sums that come with them. One process has nothing to add. */
+  reduce?: (gradients: readonly State[], sums: StepSums) => Promise<StepSums>;
   onStep?: (report: StepReport) => void | Promise<void>;
+}
+
+/** What a step adds up over its micro-batches. */
+export interface StepSums {
+  /** `loss`, and what else the graph gives. */
+  outputs: Record<string, number>;
+  weight: number;
+  tokens: number;
+  padding: number;
 }
 
 export interface StepReport {
   /** Finished steps, from 1. */
   step: number;
+  /** Per unit of weight: nats per label. */
   loss: number;
+  /** What else the graph gives, per unit of weight. */
   metrics: Record<string, number>;
   /** Factor of the schedule at this step. */
   learningRateFactor: number;
+  /** Global norm of the gradients of `loss`, before clipping. */
   gradNorm: number;
   tokens: number;
   padding: number;
-  slots: readonly OptimizerSlot[];
+  /** What the optimizer remembers, by its names in checkpoints. */
+  moments: ReadonlyMap<string, State>;
 }
 
-const GRADIENT_PREFIX = 'gradient.';
-
-/** Trains to the end of the schedule. The values in `options.values` are the result. */
+/** Trains to the end of the schedule; the state in `trained` is the result. */
 export async function trainStage(options: StageOptions): Promise<void> {
-  const { engine, objective, values, data, schedule } = options;
-  const parameters = objective.parameters.list();
-  const trained = parameters.filter(({ name }) => options.trainable(name));
-  if (trained.length === 0) throw new Error('the stage trains nothing');
-  const arrayOf = (name: string) => {
-    const array = values.get(name);
-    if (!array) throw new Error(`no value for parameter ${name}`);
-    return array;
-  };
-  const frozen = new Map<string, Value>();
-  const feeds: Record<string, Value> = {};
-  for (const parameter of parameters) {
-    const value = float32(arrayOf(parameter.name), parameter.dims);
-    if (trained.includes(parameter)) feeds[parameter.name] = value;
-    else frozen.set(parameter.name, value);
-  }
-  const restored = new Map(options.start?.slots.map((slot) => [slot.name, slot]));
-  const slots = trained.map(({ name, dims }) => {
-    const slot = createSlot(name, dims, arrayOf(name));
-    const saved = restored.get(name);
-    if (saved) {
-      slot.mean.set(saved.mean);
-      slot.square.set(saved.square);
-    }
-    return slot;
-  });
-
-  const gradients = grad(
-    objective.loss,
-    trained.map(({ tensor }) => tensor),
-  );
-  const outputs = {
-    loss: objective.loss,
-    ...objective.metrics,
-    ...Object.fromEntries(trained.map(({ name }, i) => [GRADIENT_PREFIX + name, gradients[i]])),
-  };
-  const program = await engine.compile(outputs, { constants: frozen });
+  const { engine, data, schedule, reduce = async (_, sums) => sums } = options;
+  const parameters = trainedParameters(options);
+  const backward = await compileBackward(options, parameters);
+  const optimizer = await createAdamW(engine, parameters, options.optimizer);
   try {
+    await restoreMoments(optimizer, options.start?.moments);
     for (let step = options.start?.step ?? 0; step < schedule.totalSteps; step++) {
-      let loss = 0;
-      let tokens = 0;
-      let padding = 0;
-      const metrics: Record<string, number> = {};
-      let sums: Float32Array[] | undefined;
-      for (const batch of await data.batches(step)) {
-        const results = await program.run({ ...feeds, ...batch.inputs });
-        loss += results.loss.data[0] as number;
-        tokens += batch.tokens;
-        padding += batch.padding ?? 0;
-        for (const name of Object.keys(objective.metrics)) metrics[name] = (metrics[name] ?? 0) + (results[name].data[0] as number);
-        const batchGradients = trained.map(({ name }) => results[GRADIENT_PREFIX + name].data as Float32Array);
-        if (sums) addInto(sums, batchGradients);
-        else sums = batchGradients;
-      }
-      if (!sums) throw new Error(`the data gave no batch for step ${step}`);
+      const batches = await data.batches(step);
+      if (batches.length === 0) throw new Error(`the data gave no batch for step ${step}`);
+      const own = await backward.run(batches);
+      const sums = await reduce(
+        parameters.map(({ gradient }) => gradient),
+        own,
+      );
       const factor = learningRateFactor(schedule, step);
-      const gradNorm = adamWStep(slots, sums, step + 1, (name) => options.learningRate(name) * factor, options.optimizer);
-      await options.onStep?.({ step: step + 1, loss, metrics, learningRateFactor: factor, gradNorm, tokens, padding, slots });
+      const gradNorm = await optimizer.step({
+        step: step + 1,
+        scale: 1 / sums.weight,
+        learningRate: (name) => options.learningRate(name) * factor,
+      });
+      const { loss, ...metrics } = Object.fromEntries(Object.entries(sums.outputs).map(([name, sum]) => [name, sum / sums.weight]));
+      const { tokens, padding } = sums;
+      const { moments } = optimizer;
+      await options.onStep?.({ step: step + 1, loss, metrics, learningRateFactor: factor, gradNorm, tokens, padding, moments });
     }
   } finally {
-    await program.dispose();
+    await backward.dispose();
+    await optimizer.dispose();
   }
 }
 
-function addInto(sums: readonly Float32Array[], terms: readonly Float32Array[]): void {
-  sums.forEach((sum, i) => {
-    const term = terms[i];
-    for (let j = 0; j < sum.length; j++) sum[j] += term[j];
+function trainedParameters({ engine, loss, trained }: StageOptions): TrainedParameter[] {
+  const parameters = loss.parameters.flatMap(({ name, dims }) => {
+    const values = trained.get(name);
+    return values ? [{ name, dims, values, gradient: engine.zeros('float32', dims) }] : [];
   });
+  if (parameters.length === 0) throw new Error('the stage trains nothing');
+  return parameters;
+}
+
+async function restoreMoments({ moments }: Optimizer, saved: ReadonlyMap<string, Value> | undefined): Promise<void> {
+  if (!saved) return;
+  for (const [name, state] of moments) {
+    const value = saved.get(name);
+    if (!value) throw new Error(`the optimizer's state lacks ${name}`);
+    await state.write(value);
+  }
+}
+
+const gradientName = (parameter: string) => `gradient.${parameter}`;
+
+/** The first move: losses and gradients of micro-batches, the gradients added up in state. */
+async function compileBackward({ engine, loss: graph, constants }: StageOptions, parameters: readonly TrainedParameter[]) {
+  const tensors = new Map(graph.parameters.map(({ name, tensor }) => [name, tensor]));
+  const gradients = grad(
+    graph.outputs.loss,
+    parameters.map(({ name }) => tensors.get(name)!),
+  );
+  const writes: Record<string, Write> = {};
+  const state: Record<string, State> = {};
+  parameters.forEach(({ name, values, gradient }, i) => {
+    writes[gradientName(name)] = { mode: 'add', tensor: gradients[i] };
+    Object.assign(state, { [name]: values, [gradientName(name)]: gradient });
+  });
+  const frozen = graph.parameters.filter(({ name }) => !state[name]);
+  const program = await engine.compile(graph.outputs, { constants: constantsOf(frozen, constants), writes });
+  return {
+    async run(batches: readonly MicroBatch[]): Promise<StepSums> {
+      for (const { gradient } of parameters) gradient.clear();
+      const sums: StepSums = { outputs: {}, weight: 0, tokens: 0, padding: 0 };
+      for (const { inputs, weight, tokens, padding = 0 } of batches) {
+        const results = await program.run(inputs, { state });
+        for (const [name, { data }] of Object.entries(results)) sums.outputs[name] = (sums.outputs[name] ?? 0) + (data[0] as number);
+        sums.weight += weight;
+        sums.tokens += tokens;
+        sums.padding += padding;
+      }
+      return sums;
+    },
+    dispose: () => program.dispose(),
+  };
 }

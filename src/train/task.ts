@@ -1,14 +1,16 @@
 // What a recipe's task must provide: the stages, each ready for the trainer, and what a checkpoint of it holds.
 
+import type { PackedBatch } from '../data/packing.ts';
 import type { Engine } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
-import type { Objective } from '../models/objectives.ts';
-import type { Parameter } from '../nn/parameters.ts';
+import type { LossGraph } from '../models/programs.ts';
+import type { StorageOf } from '../nn/parameters.ts';
 import type { GallerySample } from '../runs/report.ts';
 import type { Status } from '../runs/status.ts';
 import type { Stage } from './recipe.ts';
-import type { StageData } from './stage.ts';
+import type { MicroBatch, StageData } from './stage.ts';
+import type { ModelWeights } from './weights.ts';
 
 export interface TaskContext {
   engine: Engine;
@@ -20,9 +22,12 @@ export interface TaskContext {
 
 export interface PreparedStage {
   settings: Stage;
-  objective: Objective;
+  /** The loss of the stage, its parameters stored as `storage` says. */
+  loss: (storage: StorageOf) => LossGraph;
   data: StageData;
   totalSteps: number;
+  /** Lets go of what was opened for the stage. */
+  dispose?(): void;
 }
 
 export interface SavedModel {
@@ -32,14 +37,13 @@ export interface SavedModel {
 }
 
 export interface Task {
-  engine: Engine;
-  /** Every parameter of a checkpoint, with its current value; trained in place. */
-  parameters: readonly Parameter[];
-  values: ReadonlyMap<string, Float32Array>;
+  /** Every parameter of a checkpoint, with its current value. */
+  weights: ModelWeights;
   saved: SavedModel;
-  stageNames: readonly string[];
+  stages: readonly Stage[];
   /** The module, as recipes name it, that a parameter belongs to. */
   moduleOf(parameter: string): string;
+  /** Gets ready what a stage needs, such as the features of a frozen encoder. */
   prepareStage(index: number): Promise<PreparedStage>;
   /** Scores of the finished model; undefined where the recipe asks for none. */
   evaluate?(): Promise<Scores>;
@@ -51,4 +55,9 @@ export interface Task {
 export function stepsOf({ name, steps }: Stage): number {
   if (steps === undefined) throw new UserError(`stage ${name}: its data is made afresh at each step and has no epochs; give steps`);
   return steps;
+}
+
+/** Packed rows as a batch of the trainer, which divides by their labels. */
+export function microBatch({ inputs, tokens, rows, length }: PackedBatch): MicroBatch {
+  return { inputs, weight: inputs.labels.data.length, tokens, padding: rows * length - tokens };
 }

@@ -267,6 +267,22 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
   }
 }
 
+/** Bytes of a file from `offset` on, piece by piece, each overwritten by the next. UserError, naming the file, if it is shorter. */
+export async function* filePieces(path: string, offset: number, length: number): AsyncGenerator<Uint8Array> {
+  const handle = await open(path, 'r').catch((error: unknown) => {
+    throw new UserError(`${path}: cannot open it: ${reason(error)}`);
+  });
+  try {
+    const buffer = alignedBytes(Math.min(pieceBytes, length));
+    for (let at = 0; at < length; at += pieceBytes) {
+      const bytes = buffer.subarray(0, Math.min(pieceBytes, length - at));
+      yield await readRange(handle, path, 'a tensor', offset + at, bytes.length, bytes);
+    }
+  } finally {
+    await handle.close();
+  }
+}
+
 async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
   let done = 0;
   while (done < bytes.length) done += (await handle.write(bytes, done, Math.min(chunkBytes, bytes.length - done))).bytesWritten;

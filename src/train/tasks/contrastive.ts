@@ -12,19 +12,19 @@ import {
 import { type EmojiGlyphs, loadEmojiGlyphs } from '../../data/emoji/glyphs.ts';
 import { renderScene, sampleScene } from '../../data/emoji/scene.ts';
 import { splitConcepts, trainingArtists } from '../../data/emoji/split.ts';
-import { type Engine, float32Values } from '../../engine/engine.ts';
+import type { Engine } from '../../engine/engine.ts';
 import type { Scores, TaskScore } from '../../evaluate/samples.ts';
 import { wilsonInterval } from '../../evaluate/statistics.ts';
-import { matmul } from '../../graph/primitives.ts';
 import { type ClipConfig, clipConfigSchema } from '../../models/clip.ts';
-import { contrastiveObjective, regionEmbeds, textEmbeds, visionHidden } from '../../models/objectives.ts';
-import { initialise, Parameters } from '../../nn/parameters.ts';
+import { contrastiveLoss, namingGraph } from '../../models/contrastive.ts';
+import { compileGraph } from '../../models/programs.ts';
 import { resolvePath } from '../../paths.ts';
 import { imageProcessorFor } from '../../pretrained/processor.ts';
 import { createRandom } from '../../random.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
 import { augmentationOf, type ContrastiveRecipe } from '../recipe.ts';
 import { stepsOf, type Task, type TaskContext } from '../task.ts';
+import { freshWeights, type ModelWeights } from '../weights.ts';
 
 const EVALUATION_SCENES = 400;
 
@@ -56,14 +56,10 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: Tas
     mean: processor.image_mean,
     std: processor.image_std,
   };
-  const objective = contrastiveObjective(config, regionSlots);
-  const parameters = objective.parameters.list();
-  const values = new Map(parameters.map((parameter) => [parameter.name, initialise(parameter, createRandom(seed, parameter.name))]));
+  const weights = freshWeights(engine, contrastiveLoss(config, regionSlots).parameters, seed);
   const patches = (options.imageSize / options.patchSize) ** 2 + 1;
   return {
-    engine,
-    parameters,
-    values,
+    weights,
     saved: {
       config,
       files: {
@@ -71,7 +67,7 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: Tas
         ...tokenizerFilesOf(files),
       },
     },
-    stageNames: recipe.stages.map(({ name }) => name),
+    stages: recipe.stages,
     moduleOf: (name) => (/^(vision_model|visual_projection)/.test(name) ? 'vision_model' : 'text_model'),
     async prepareStage(index) {
       const stage = recipe.stages[index];
@@ -82,24 +78,16 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: Tas
       };
       return {
         settings: stage,
-        objective,
+        loss: (storage) => contrastiveLoss(config, regionSlots, { storage }),
         totalSteps: stepsOf(stage),
         data: {
           // scenes are drawn afresh at each step: the whole stage is one pass
           stepsPerEpoch: stepsOf(stage),
           batches: (step) =>
             Array.from({ length: stage.accumulation }, (_, i) => {
-              const inputs = contrastiveBatch(
-                seed,
-                `${stage.name} ${step * stage.accumulation + i}`,
-                stage.batch_size,
-                glyphs,
-                tokenizer,
-                drawn,
-              );
-              for (const name of ['region_scale', 'caption_scale'])
-                inputs[name].data[0] = (inputs[name].data[0] as number) / stage.accumulation;
-              return { inputs, tokens: stage.batch_size * patches };
+              const key = `${stage.name} ${step * stage.accumulation + i}`;
+              const inputs = contrastiveBatch(seed, key, stage.batch_size, glyphs, tokenizer, drawn);
+              return { inputs, weight: 1, tokens: stage.batch_size * patches };
             }),
         },
       };
@@ -108,7 +96,7 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: Tas
       const splits = { 'unseen-scenes': options.artists, 'unseen-artist': [data.held_out_artist] };
       const scores: Scores = {};
       for (const [split, artists] of Object.entries(splits))
-        scores[split] = { name: await zeroShotNames(engine, config, values, glyphs, tokenizer, { ...options, artists }, seed, split) };
+        scores[split] = { name: await zeroShotNames(engine, config, weights, glyphs, tokenizer, { ...options, artists }, seed, split) };
       return scores;
     },
   };
@@ -118,18 +106,15 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: Tas
 async function zeroShotNames(
   engine: Engine,
   config: ClipConfig,
-  values: ReadonlyMap<string, Float32Array>,
+  weights: ModelWeights,
   glyphs: EmojiGlyphs,
   tokenizer: Tokenizer,
   options: Omit<ContrastiveOptions, 'augmentation' | 'singlePatchChance'>,
   seed: number,
   split: string,
 ): Promise<TaskScore> {
-  const parameters = new Parameters();
-  const regions = regionEmbeds(parameters, config, visionHidden(parameters, config), regionSlots);
-  const similarity = matmul(regions, textEmbeds(parameters, config, 'name', 'names'), { transB: true });
-  const constants = float32Values(parameters.list(), values);
-  const program = await engine.compile({ similarity }, { constants });
+  const graph = namingGraph(config, regionSlots, { storage: weights.storageOf() });
+  const program = await compileGraph(engine, graph, await weights.constants(graph));
   const { concepts, imageSize, patchSize } = options;
   const names = textInputs(
     tokenizer,

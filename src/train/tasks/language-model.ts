@@ -5,16 +5,14 @@ import { loadEmojiGlyphs } from '../../data/emoji/glyphs.ts';
 import { splitConcepts, trainingArtists } from '../../data/emoji/split.ts';
 import { loadGlosses, textBatch } from '../../data/emoji/texts.ts';
 import { packSamples } from '../../data/packing.ts';
-import { float32 } from '../../engine/engine.ts';
 import { UserError } from '../../errors.ts';
 import { LANGUAGE_ARCHITECTURES, languageConfigSchema } from '../../models/language.ts';
-import { languageModelObjective } from '../../models/objectives.ts';
-import { initialise } from '../../nn/parameters.ts';
+import { languageModelLoss } from '../../models/programs.ts';
 import { resolvePath } from '../../paths.ts';
-import { createRandom } from '../../random.ts';
 import { createTokenizer } from '../../text/tokenizer.ts';
 import type { LanguageModelRecipe } from '../recipe.ts';
-import { stepsOf, type Task, type TaskContext } from '../task.ts';
+import { microBatch, stepsOf, type Task, type TaskContext } from '../task.ts';
+import { freshWeights } from '../weights.ts';
 
 export async function languageModelTask(recipe: LanguageModelRecipe, { engine }: TaskContext): Promise<Task> {
   const { seed, model, data } = recipe;
@@ -38,18 +36,14 @@ export async function languageModelTask(recipe: LanguageModelRecipe, { engine }:
     artists: trainingArtists(glyphs, data.held_out_artist),
     gridSide: data.grid_side,
   };
-  const objective = languageModelObjective(config);
-  const parameters = objective.parameters.list();
-  const values = new Map(parameters.map((parameter) => [parameter.name, initialise(parameter, createRandom(seed, parameter.name))]));
+  const weights = freshWeights(engine, languageModelLoss(config).parameters, seed);
   const positions = config.max_position_embeddings;
   for (const { name, max_length } of recipe.stages)
     if (max_length > positions) throw new UserError(`stage ${name}: max_length is ${max_length}, but the model has ${positions} positions`);
   return {
-    engine,
-    parameters,
-    values,
+    weights,
     saved: { config, files: tokenizerFilesOf(files) },
-    stageNames: recipe.stages.map(({ name }) => name),
+    stages: recipe.stages,
     moduleOf: () => 'language_model',
     async prepareStage(index) {
       const stage = recipe.stages[index];
@@ -57,26 +51,17 @@ export async function languageModelTask(recipe: LanguageModelRecipe, { engine }:
       const text = { ...options, mixture: stage.mixture };
       return {
         settings: stage,
-        objective,
+        loss: (storage) => languageModelLoss(config, { storage }),
         totalSteps,
         data: {
           // text is made afresh at each step: the whole stage is one pass
           stepsPerEpoch: totalSteps,
-          batches: (step) => {
-            const batches = Array.from({ length: stage.accumulation }, (_, i) =>
-              packSamples(
-                textBatch(seed, `${stage.name} ${step * stage.accumulation + i}`, stage.batch_size * stage.max_length, text),
-                stage.max_length,
-                positions,
-              ),
-            );
-            const labels = batches.reduce((sum, { inputs }) => sum + inputs.labels.data.length, 0);
-            return batches.map(({ inputs, tokens, rows, length }) => ({
-              inputs: { ...inputs, loss_scale: float32([1 / labels], []) },
-              tokens,
-              padding: rows * length - tokens,
-            }));
-          },
+          batches: (step) =>
+            Array.from({ length: stage.accumulation }, (_, i) => {
+              const key = `${stage.name} ${step * stage.accumulation + i}`;
+              const rows = textBatch(seed, key, stage.batch_size * stage.max_length, text);
+              return microBatch(packSamples(rows, stage.max_length, positions));
+            }),
         },
       };
     },

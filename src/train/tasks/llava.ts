@@ -6,39 +6,30 @@ import { readJsonFile } from '../../checkpoint/checkpoint.ts';
 import { readTokenizerFiles, tokenizerFilesOf } from '../../checkpoint/tokenizer-files.ts';
 import { conversationBatches } from '../../data/conversations.ts';
 import { buildEmojiDataset, type EmojiDataset } from '../../data/emoji/build.ts';
-import { encoderFingerprint, openFeatureCache } from '../../data/feature-cache.ts';
+import { encoderFingerprint, type FeatureCache, openFeatureCache } from '../../data/feature-cache.ts';
 import { mixFeatures } from '../../data/feature-mixing.ts';
 import { readLlavaJson } from '../../data/llava-json.ts';
 import { packSamples } from '../../data/packing.ts';
-import { float32, float32Values, type Program, type Value } from '../../engine/engine.ts';
+import { type Engine, float32, type Value } from '../../engine/engine.ts';
 import { answerQuestions, readQuestions } from '../../evaluate/evaluate.ts';
 import { type Sample, type Scores, scoreSamples, writeSamples } from '../../evaluate/samples.ts';
 import { createGenerator } from '../../generate/generator.ts';
-import { input } from '../../graph/tensor.ts';
 import { type ImageProcessorConfig, imageProcessorConfig } from '../../images/processor.ts';
 import { languageConfigSchema } from '../../models/language.ts';
-import {
-  imageSize,
-  imageTokenCount,
-  type LlavaConfig,
-  llavaConfigSchema,
-  llavaParameters,
-  visionFeatureSize,
-  visionFeatures,
-} from '../../models/llava.ts';
-import { llavaObjective } from '../../models/objectives.ts';
+import { imageSize, imageTokenCount, type LlavaConfig, llavaConfigSchema, llavaParameters, visionFeatureSize } from '../../models/llava.ts';
+import { compileGraph, encoderGraph, type GraphProgram, llavaLoss } from '../../models/programs.ts';
 import { prefixTokens, visionFolderSchema } from '../../models/vision.ts';
-import { initialise, Parameters } from '../../nn/parameters.ts';
+import { initialise } from '../../nn/parameters.ts';
 import { resolvePath } from '../../paths.ts';
 import { checkConfig, withCheckpoint } from '../../pretrained/folder.ts';
 import { checkVocabulary } from '../../pretrained/load.ts';
 import { pixelValuesOf, processorFilesOf, withImageSize } from '../../pretrained/processor.ts';
-import { readParameters } from '../../pretrained/values.ts';
 import { createRandom } from '../../random.ts';
 import { findRunFolder } from '../../runs/folder.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
 import { augmentationOf, type LlavaRecipe, type LlavaStage } from '../recipe.ts';
-import type { PreparedStage, SavedModel, Task, TaskContext } from '../task.ts';
+import { microBatch, type PreparedStage, type SavedModel, type Task, type TaskContext } from '../task.ts';
+import { ModelWeights } from '../weights.ts';
 
 /** Tokens in a packed row: long enough to balance rows well, short enough that attention stays cheap. */
 const PACKED_ROW = 384;
@@ -48,11 +39,11 @@ interface Model extends SavedModel {
   tokenizer: Tokenizer;
   processor: ImageProcessorConfig;
   /** Every parameter that the folders have, by Hugging Face name. */
-  values: Map<string, Float32Array>;
+  weights: ModelWeights;
 }
 
 /** Joins the recipe's encoder and language model through a fresh connector. */
-async function assemble({ model, seed }: LlavaRecipe): Promise<Model> {
+async function assemble({ model, seed }: LlavaRecipe, engine: Engine): Promise<Model> {
   const visionFolder = resolvePath(model.vision_tower, 'model.vision_tower');
   const languageFolder = resolvePath(model.language_model, 'model.language_model');
   const tokenizerFiles = await readTokenizerFiles(model.tokenizer ? resolvePath(model.tokenizer, 'model.tokenizer') : languageFolder);
@@ -66,6 +57,7 @@ async function assemble({ model, seed }: LlavaRecipe): Promise<Model> {
         llavaConfigSchema,
         {
           architectures: ['LlavaForConditionalGeneration'],
+          dtype: 'float32',
           vision_config,
           text_config,
           image_token_index: tokenizer.imageTokenId,
@@ -84,165 +76,174 @@ async function assemble({ model, seed }: LlavaRecipe): Promise<Model> {
       const parameters = llavaParameters(config);
       const part = (module: string) => parameters.filter(({ name }) => name.startsWith(`${module}.`));
       const inFolder = (name: string) => name.slice(name.indexOf('.') + 1);
-      const values = new Map([
-        ...(await readParameters(vision, part('vision_tower'), inFolder)),
-        ...part('multi_modal_projector').map(
-          (parameter) => [parameter.name, initialise(parameter, createRandom(seed, parameter.name))] as const,
-        ),
-        ...(await readParameters(language, part('language_model'), inFolder)),
-      ]);
+      const weights = new ModelWeights(engine);
+      await weights.addStored(vision, part('vision_tower'), inFolder);
+      for (const parameter of part('multi_modal_projector'))
+        weights.add(parameter, initialise(parameter, createRandom(seed, parameter.name)));
+      await weights.addStored(language, part('language_model'), inFolder);
       const files = { ...tokenizerFilesOf(tokenizerFiles), ...processorFilesOf(config, processorJson) };
-      return { config, tokenizer, processor, values, files };
+      return { config, tokenizer, processor, weights, files };
     }),
   );
 }
 
-/** The task of a `llava` recipe. */
-export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Promise<Task> {
-  const { engine, status, out, signal } = context;
-  const model = await assemble(recipe);
-  const { config, tokenizer, processor, values } = model;
-  const imageTokens = imageTokenCount(config);
-  const featureSize = imageTokens * visionFeatureSize(config);
+/** Pictures of some files as the encoder takes them, [pictures, 3, size, size]. */
+async function pixelsOf(paths: readonly string[], { config, processor }: Model): Promise<Value> {
   const size = imageSize(config);
-  const positions = config.text_config.max_position_embeddings;
+  return float32(await pixelValuesOf(paths, processor), [paths.length, 3, size, size]);
+}
 
-  let dataset: EmojiDataset | undefined;
-  if (recipe.data) {
-    const { folder, train_scenes, evaluation_scenes, scene_size, held_out_artist, augmentation } = recipe.data;
-    status.note(`drawing ${train_scenes} training scenes and ${evaluation_scenes} of each held-out split into ${folder}`);
-    dataset = await buildEmojiDataset({
-      seed: recipe.seed,
-      out: folder,
-      trainScenes: train_scenes,
-      evaluationScenes: evaluation_scenes,
-      size: scene_size,
-      heldOutArtist: held_out_artist,
-      ...(augmentation ? { augmentation: augmentationOf(augmentation) } : {}),
-    });
-  }
-  const stageSamples = (stage: LlavaStage) => {
-    if (typeof stage.data !== 'string') return readLlavaJson(stage.data.data_path, stage.data.image_folder);
-    const path = stage.data === 'captions' ? dataset!.captions : dataset!.questions;
-    return readLlavaJson(path, dataset!.imageFolder);
-  };
-  // of all stages before the first begins: what is wrong with the last one's data shows now, not after hours
-  const samplesOfStages = await Promise.all(recipe.stages.map(stageSamples));
-
-  const pixelsOf = async (paths: readonly string[]): Promise<Value> =>
-    float32(await pixelValuesOf(paths, processor), [paths.length, 3, size, size]);
-
-  /** Features of every image that the samples show, from the cache or through the encoder. */
-  const cacheFeatures = async (paths: readonly string[]) => {
-    const weights = [...values].filter(([name]) => name.startsWith('vision_tower.')).map(([, array]) => array);
-    const { vision_feature_layer, vision_feature_select_strategy, vision_config } = config;
-    const fingerprint = encoderFingerprint({ vision_config, vision_feature_layer, vision_feature_select_strategy, processor }, weights);
-    const cache = openFeatureCache({ folder: '.cache/features', fingerprint, size: featureSize });
-    let program: Program | undefined;
-    const encode = async (batch: readonly string[]) => {
+/** Makes sure that the features of every picture are cached; the frozen encoder runs over those that are not. */
+async function cacheFeatures(paths: readonly string[], model: Model, { engine, status, signal }: TaskContext): Promise<FeatureCache> {
+  const { config, processor, weights } = model;
+  const { vision_feature_layer, vision_feature_select_strategy, vision_config } = config;
+  const description = { vision_config, vision_feature_layer, vision_feature_select_strategy, processor };
+  const fingerprint = await encoderFingerprint(
+    description,
+    weights.bytes((name) => name.startsWith('vision_tower.')),
+  );
+  const size = imageTokenCount(config) * visionFeatureSize(config);
+  const cache = openFeatureCache({ folder: '.cache/features', fingerprint, size });
+  let program: GraphProgram<'pixel_values', 'features'> | undefined;
+  try {
+    await cache.add(paths, async (batch) => {
       signal.throwIfAborted();
       if (!program) {
         status.note('encoding pictures with the frozen encoder');
-        const parameters = new Parameters();
-        const features = visionFeatures(parameters, config, input('pixel_values', 'float32', ['images', 3, size, size]));
-        const constants = float32Values(parameters.list(), values);
-        program = await engine.compile({ features }, { constants });
+        const graph = encoderGraph(config, { storage: weights.storageOf() });
+        program = await compileGraph(engine, graph, await weights.constants(graph));
       }
-      return (await program.run({ pixel_values: await pixelsOf(batch) })).features.data as Float32Array;
-    };
-    await cache.add(paths, encode);
-    await program?.dispose();
-    return cache;
-  };
-
-  const prepareStage = async (index: number): Promise<PreparedStage> => {
-    const settings = recipe.stages[index];
-    const samples = samplesOfStages[index];
-    const { batch_size: batchSize, accumulation, template, max_length: maxLength, name } = settings;
-    const batches = conversationBatches({
-      samples,
-      tokenizer,
-      imageTokens,
-      template,
-      maxLength: Math.min(maxLength, positions),
-      batchSize,
-      seed: recipe.seed,
-      stage: name,
+      return (await program.run({ pixel_values: await pixelsOf(batch, model) })).features.data as Float32Array;
     });
-    const stepsPerEpoch = Math.ceil(batches.batchesPerEpoch / accumulation);
-    const trainsEncoder = settings.train.includes('vision_tower');
-    const cache = trainsEncoder ? undefined : await cacheFeatures(samples.flatMap(({ images }) => images));
-    /** Of batch number `batch` of the stage. */
-    const imageInputs = async (images: readonly string[], batch: number): Promise<Record<string, Value>> => {
-      if (!cache) return { pixel_values: await pixelsOf(images) };
-      const random = createRandom(recipe.seed, 'feature mixup', name, batch);
-      const features = mixFeatures(cache.read(images), images.length, settings.feature_mixup, random);
-      return { image_features: float32(features, [images.length, imageTokens, visionFeatureSize(config)]) };
-    };
-    return {
-      settings,
-      objective: llavaObjective(config, { trainsEncoder }),
-      totalSteps: settings.steps ?? Math.max(1, Math.round((settings.epochs ?? 1) * stepsPerEpoch)),
-      data: {
-        stepsPerEpoch,
-        async batches(step) {
-          const packed = Array.from({ length: accumulation }, (_, i) =>
-            packSamples(batches.batch(step * accumulation + i), PACKED_ROW, positions),
-          );
-          const labels = packed.reduce((sum, { inputs }) => sum + inputs.labels.data.length, 0);
-          return Promise.all(
-            packed.map(async ({ inputs, images, tokens, rows, length }, i) => ({
-              inputs: { ...inputs, ...(await imageInputs(images, step * accumulation + i)), loss_scale: float32([1 / labels], []) },
-              tokens,
-              padding: rows * length - tokens,
-            })),
-          );
-        },
-      },
-    };
-  };
+  } catch (error) {
+    cache.close();
+    throw error;
+  } finally {
+    await program?.dispose();
+  }
+  return cache;
+}
 
-  let samples: Sample[] = [];
-  const evaluation = recipe.evaluate;
-  const parameters = llavaParameters(config).filter(({ name }) => values.has(name));
+/** The scenes that the recipe asks for, drawn if need be. */
+async function drawScenes({ seed, data }: LlavaRecipe, { status }: TaskContext): Promise<EmojiDataset | undefined> {
+  if (!data) return undefined;
+  const { folder, train_scenes, evaluation_scenes, scene_size, held_out_artist, augmentation } = data;
+  status.note(`drawing ${train_scenes} training scenes and ${evaluation_scenes} of each held-out split into ${folder}`);
+  return buildEmojiDataset({
+    seed,
+    out: folder,
+    trainScenes: train_scenes,
+    evaluationScenes: evaluation_scenes,
+    size: scene_size,
+    heldOutArtist: held_out_artist,
+    ...(augmentation ? { augmentation: augmentationOf(augmentation) } : {}),
+  });
+}
+
+/** The task of a `llava` recipe. */
+export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Promise<Task> {
+  const model = await assemble(recipe, context.engine);
+  const dataset = await drawScenes(recipe, context);
+  const samplesOf = ({ data }: LlavaStage) => {
+    if (typeof data !== 'string') return readLlavaJson(data.data_path, data.image_folder);
+    return readLlavaJson(data === 'captions' ? dataset!.captions : dataset!.questions, dataset!.imageFolder);
+  };
+  // of all stages before the first begins: what is wrong with the last one's data shows now, not after hours
+  const samplesOfStages = await Promise.all(recipe.stages.map(samplesOf));
+  let answered: Sample[] = [];
   return {
-    engine,
-    parameters,
-    values,
-    saved: { config, files: model.files },
-    stageNames: recipe.stages.map(({ name }) => name),
+    weights: model.weights,
+    saved: { config: model.config, files: model.files },
+    stages: recipe.stages,
     moduleOf: (name) => name.slice(0, name.indexOf('.')),
-    prepareStage,
+    prepareStage: (index) => prepareStage(recipe, model, samplesOfStages[index], recipe.stages[index], context),
     async evaluate() {
-      if (!evaluation || !dataset) return {};
-      const generator = await createGenerator(engine, config, float32Values(parameters, values));
-      const folder = findRunFolder(out);
-      const trainingAnswers: Record<string, string[]> = {};
-      for (const { task, expected } of await readQuestions(dataset.questions, dataset.imageFolder)) {
-        trainingAnswers[task] ??= [];
-        trainingAnswers[task].push(expected);
-      }
-      const scores: Scores = {};
-      for (const split of evaluation.splits) {
-        const questions = await readQuestions(dataset.evaluation[split], dataset.imageFolder, split);
-        status.note(`answering ${questions.length} questions of ${split}`);
-        const { batch_size: batchSize, max_new_tokens: maxNewTokens } = evaluation;
-        const answered = await answerQuestions({ generator, tokenizer, processor }, questions, {
-          batchSize,
-          maxNewTokens,
-          blind: true,
-          signal,
-        });
-        writeSamples(folder.samples(split), answered);
-        samples = [...samples, ...answered];
-        Object.assign(scores, scoreSamples(answered, trainingAnswers));
-      }
-      await generator.dispose();
-      return scores;
+      if (!recipe.evaluate || !dataset) return {};
+      const result = await scoreSplits(recipe.evaluate, dataset, model, context);
+      answered = result.samples;
+      return result.scores;
     },
     async gallery() {
       const { chooseGallery } = await import('../../runs/report.ts');
-      return dataset ? chooseGallery(samples, ({ image }) => join(dataset.imageFolder, image)) : [];
+      return dataset ? chooseGallery(answered, ({ image }) => join(dataset.imageFolder, image)) : [];
     },
   };
+}
+
+async function prepareStage(
+  { seed }: LlavaRecipe,
+  model: Model,
+  samples: Awaited<ReturnType<typeof readLlavaJson>>,
+  settings: LlavaStage,
+  context: TaskContext,
+): Promise<PreparedStage> {
+  const { config, tokenizer } = model;
+  const { batch_size: batchSize, accumulation, template, max_length: maxLength, name } = settings;
+  const imageTokens = imageTokenCount(config);
+  const positions = config.text_config.max_position_embeddings;
+  const batches = conversationBatches({
+    samples,
+    tokenizer,
+    imageTokens,
+    template,
+    maxLength: Math.min(maxLength, positions),
+    batchSize,
+    seed,
+    stage: name,
+  });
+  const stepsPerEpoch = Math.ceil(batches.batchesPerEpoch / accumulation);
+  const trainsEncoder = settings.train.includes('vision_tower');
+  const pictures = samples.flatMap(({ images }) => images);
+  const cache = trainsEncoder ? undefined : await cacheFeatures(pictures, model, context);
+  /** Of batch number `batch` of the stage. */
+  const imageInputs = async (images: readonly string[], batch: number): Promise<Record<string, Value>> => {
+    if (!cache) return { pixel_values: await pixelsOf(images, model) };
+    const random = createRandom(seed, 'feature mixup', name, batch);
+    const features = mixFeatures(cache.read(images), images.length, settings.feature_mixup, random);
+    return { image_features: float32(features, [images.length, imageTokens, visionFeatureSize(config)]) };
+  };
+  const batch = async (index: number) => {
+    const packed = packSamples(batches.batch(index), PACKED_ROW, positions);
+    const { inputs, ...rest } = microBatch(packed);
+    return { inputs: { ...inputs, ...(await imageInputs(packed.images, index)) }, ...rest };
+  };
+  return {
+    settings,
+    loss: (storage) => llavaLoss(config, { trainsEncoder, storage }),
+    totalSteps: settings.steps ?? Math.max(1, Math.round((settings.epochs ?? 1) * stepsPerEpoch)),
+    data: {
+      stepsPerEpoch,
+      batches: (step) => Promise.all(Array.from({ length: accumulation }, (_, i) => batch(step * accumulation + i))),
+    },
+    dispose: () => cache?.close(),
+  };
+}
+
+/** Scores of the model on the held-out splits that the recipe names; the samples are written to the run folder. */
+async function scoreSplits(
+  { splits, batch_size: batchSize, max_new_tokens: maxNewTokens }: NonNullable<LlavaRecipe['evaluate']>,
+  dataset: EmojiDataset,
+  { config, tokenizer, processor, weights }: Model,
+  { engine, status, signal, out }: TaskContext,
+): Promise<{ scores: Scores; samples: Sample[] }> {
+  const folder = findRunFolder(out);
+  const trainingAnswers: Record<string, string[]> = {};
+  for (const { task, expected } of await readQuestions(dataset.questions, dataset.imageFolder)) {
+    trainingAnswers[task] ??= [];
+    trainingAnswers[task].push(expected);
+  }
+  const generator = await createGenerator(engine, config, await weights.all());
+  const scores: Scores = {};
+  const samples: Sample[] = [];
+  for (const split of splits) {
+    const questions = await readQuestions(dataset.evaluation[split], dataset.imageFolder, split);
+    status.note(`answering ${questions.length} questions of ${split}`);
+    const options = { batchSize, maxNewTokens, blind: true, signal };
+    const answered = await answerQuestions({ generator, tokenizer, processor }, questions, options);
+    writeSamples(folder.samples(split), answered);
+    samples.push(...answered);
+    Object.assign(scores, scoreSamples(answered, trainingAnswers));
+  }
+  await generator.dispose();
+  return { scores, samples };
 }

@@ -1,0 +1,206 @@
+// State in host memory, for engines that compute from there: ONNX Runtime on the CPU, and the reference. It is updated in
+// place.
+
+import type { DType, TypedData } from '../graph/tensor.ts';
+import { type SequenceState, type State, sizeOf, type Value, type Write, zeroData } from './engine.ts';
+
+const sameShape = (a: readonly number[], b: readonly number[]) => a.length === b.length && a.every((size, i) => size === b[i]);
+
+/** A state whose shape is fixed. */
+export class HostState implements State {
+  readonly dtype: DType;
+  readonly dims: readonly number[];
+  /** Absent while it is all zeros. */
+  private data: TypedData | undefined;
+  /** Whether `data` holds what was written, not leftovers of before it was cleared. */
+  private isSet: boolean;
+
+  constructor(dtype: DType, dims: readonly number[], data?: TypedData) {
+    this.dtype = dtype;
+    this.dims = dims;
+    this.data = data;
+    this.isSet = data !== undefined;
+  }
+
+  /** Its memory, whose contents mean nothing while it is cleared. */
+  memory(): TypedData {
+    this.data ??= zeroData(this.dtype, sizeOf(this.dims));
+    return this.data;
+  }
+
+  get isCleared(): boolean {
+    return !this.isSet;
+  }
+
+  /** Says that its memory was filled by somebody else. */
+  markSet(): void {
+    this.isSet = true;
+  }
+
+  /** What it holds, not copied. */
+  value(): Value {
+    const data = this.memory();
+    if (!this.isSet) data.fill(0 as never);
+    this.isSet = true;
+    return { dtype: this.dtype, dims: this.dims, data };
+  }
+
+  async read(): Promise<Value> {
+    return this.value();
+  }
+
+  async write(value: Value): Promise<void> {
+    this.check(value);
+    this.memory().set(value.data as never);
+    this.isSet = true;
+  }
+
+  clear(): void {
+    this.isSet = false;
+  }
+
+  /** Replaces what it holds by a value whose data nobody else keeps. */
+  adopt(value: Value): void {
+    this.check(value);
+    this.data = value.data;
+    this.isSet = true;
+  }
+
+  /** Adds element by element, rounding each sum to float32. */
+  add(value: Value): void {
+    if (!this.isSet) {
+      this.adopt(value);
+      return;
+    }
+    this.check(value);
+    const sum = this.memory() as Float32Array;
+    const term = value.data as Float32Array;
+    for (let i = 0; i < sum.length; i++) sum[i] += term[i];
+  }
+
+  private check({ dtype, dims }: Value): void {
+    if (dtype !== this.dtype || !sameShape(dims, this.dims))
+      throw new Error(`a state of ${this.dtype} [${this.dims}] cannot take ${dtype} [${dims}]`);
+  }
+}
+
+/**
+ * A state that grows along one axis. What lies before the axis are runs: each has room of its own for `capacity` positions,
+ * one run behind the other. With a single run, as with one row and one head of keys, a program is handed a view of what is
+ * there and nothing is copied.
+ */
+export class HostSequence implements SequenceState {
+  readonly dtype: DType;
+  private readonly shape: readonly number[];
+  private readonly axis: number;
+  private readonly runs: number;
+  /** Elements of one position of a run. */
+  private readonly width: number;
+  private capacity = 0;
+  private filled = 0;
+  private data: TypedData;
+  /** Where the runs are laid together before they are handed over. */
+  private joined: TypedData | undefined;
+
+  constructor(dtype: DType, dims: readonly number[], axis: number) {
+    this.dtype = dtype;
+    this.shape = dims;
+    this.axis = axis;
+    this.runs = sizeOf(dims.slice(0, axis));
+    this.width = sizeOf(dims.slice(axis + 1));
+    this.data = zeroData(dtype, 0);
+  }
+
+  get length(): number {
+    return this.filled;
+  }
+
+  get dims(): readonly number[] {
+    return this.shape.with(this.axis, this.filled);
+  }
+
+  reserve(capacity: number): void {
+    if (capacity <= this.capacity) return;
+    const { data, capacity: before, width } = this;
+    this.capacity = capacity;
+    this.joined = undefined;
+    this.data = zeroData(this.dtype, this.runs * capacity * width);
+    for (let run = 0; run < this.runs; run++) {
+      const start = run * before * width;
+      this.data.set(data.subarray(start, start + this.filled * width) as never, run * capacity * width);
+    }
+  }
+
+  truncate(length: number): void {
+    if (length > this.filled) throw new Error(`a sequence of ${this.filled} positions cannot be cut to ${length}`);
+    this.filled = length;
+  }
+
+  clear(): void {
+    this.filled = 0;
+  }
+
+  /** What it holds; with several runs, in memory that the next call uses again. */
+  value(): Value {
+    const { runs, capacity, width, filled, data } = this;
+    const { dims } = this;
+    if (runs === 1) return { dtype: this.dtype, dims, data: data.subarray(0, filled * width) };
+    this.joined ??= zeroData(this.dtype, data.length);
+    for (let run = 0; run < runs; run++) {
+      const start = run * capacity * width;
+      this.joined.set(data.subarray(start, start + filled * width) as never, run * filled * width);
+    }
+    return { dtype: this.dtype, dims, data: this.joined.subarray(0, runs * filled * width) };
+  }
+
+  async read(): Promise<Value> {
+    return this.value();
+  }
+
+  async write(value: Value): Promise<void> {
+    this.clear();
+    this.append(value);
+  }
+
+  /** Adds the positions of `value` behind those that are there. */
+  append({ dtype, dims, data }: Value): void {
+    const count = dims[this.axis];
+    if (dtype !== this.dtype || !sameShape(dims.with(this.axis, 0), this.shape.with(this.axis, 0)))
+      throw new Error(`a sequence of ${this.dtype} [${this.dims}] cannot take ${dtype} [${dims}]`);
+    this.reserve(this.filled + count);
+    const { width, capacity, filled } = this;
+    for (let run = 0; run < this.runs; run++)
+      this.data.set(data.subarray(run * count * width, (run + 1) * count * width) as never, (run * capacity + filled) * width);
+    this.filled += count;
+  }
+}
+
+export type HostMemory = HostState | HostSequence;
+
+/** The state of an engine in host memory that `run` was given. Throws an Error for what another engine made. */
+export function hostMemory(name: string, state: State): HostMemory {
+  if (state instanceof HostState || state instanceof HostSequence) return state;
+  throw new Error(`state ${name} belongs to another engine`);
+}
+
+/** The states that `writes` name. Throws an Error for one that is missing or that grows where it must not, or the other way. */
+export function writtenStates(writes: Readonly<Record<string, Write>>, given: Readonly<Record<string, State>>): Map<string, HostMemory> {
+  return new Map(
+    Object.entries(writes).map(([name, { mode }]) => {
+      if (!given[name]) throw new Error(`state ${name} is missing`);
+      const state = hostMemory(name, given[name]);
+      if (mode === 'append' && !(state instanceof HostSequence)) throw new Error(`state ${name} does not grow: nothing can be appended`);
+      if (mode === 'add' && !(state instanceof HostState)) throw new Error(`state ${name} grows: nothing can be added to it`);
+      return [name, state];
+    }),
+  );
+}
+
+/** Does to a state what a write says. The data of `value` are nobody else's. */
+export function applyWrite(state: HostMemory, mode: Write['mode'], value: Value): void {
+  if (state instanceof HostSequence) {
+    if (mode === 'replace') state.clear();
+    state.append(value);
+  } else if (mode === 'add') state.add(value);
+  else state.adopt(value);
+}

@@ -1,0 +1,112 @@
+// Contrastive alignment of a CLIP, of whole scenes and of the drawings in them, and naming by it, as graphs.
+
+import { linearCrossEntropy } from '../graph/composites.ts';
+import { add, div, exp, gather, matmul, mul, reduceSum, reshape, sqrt } from '../graph/primitives.ts';
+import { dimProduct, input, type Tensor } from '../graph/tensor.ts';
+import { linear } from '../nn/layers.ts';
+import type { Parameters } from '../nn/parameters.ts';
+import { type ClipConfig, clipImageEmbeds, clipLogitScale, clipPostNorm, clipTextEmbeds, clipVision, patchRows } from './clip.ts';
+import { type GraphOptions, graphOf, type LossGraph } from './programs.ts';
+
+// === Ports ===
+
+/** Texts under a prefix (`name`, `caption`), as data/emoji/contrastive.ts `textInputs` makes them; `texts` names their number. */
+function textPorts(prefix: string, texts: string) {
+  const tokens = `${prefix}_tokens`;
+  return {
+    ids: input(`${prefix}_ids`, 'int32', [texts, tokens]),
+    mask: input(`${prefix}_mask`, 'int32', [texts, tokens]),
+    positions: input(`${prefix}_positions`, 'int32', [1, tokens]),
+    end: input(`${prefix}_end`, 'bool', [texts, tokens]),
+  };
+}
+type TextPorts = ReturnType<typeof textPorts>;
+
+/** Pictures, and where the drawings in them are: `slots` places a picture, some of them empty. */
+function regionPorts({ vision_config: { image_size: size, patch_size: patch } }: ClipConfig, slots: number) {
+  const patches = Math.floor(size / patch) ** 2;
+  return {
+    pixel_values: input('pixel_values', 'float32', ['images', 3, size, size]),
+    /** Rows that sum to one; zero where a place is empty. */
+    region_weights: input('region_weights', 'float32', ['images', slots, patches]),
+    /** Flat indices of the places that are taken. */
+    region_rows: input('region_rows', 'int32', ['regions']),
+  };
+}
+type RegionPorts = ReturnType<typeof regionPorts>;
+
+const underPrefix = (ports: TextPorts): Record<string, Tensor> =>
+  Object.fromEntries(Object.values(ports).map((port) => [port.attributes.name as string, port]));
+
+// === Embeddings, all of length one ===
+
+const normalize = (x: Tensor) => div(x, sqrt(add(reduceSum(mul(x, x), [-1], true), 1e-12)));
+
+/** [texts, projection_dim]. */
+function textEmbeds(p: Parameters, config: ClipConfig, { ids, mask, positions, end }: TextPorts): Tensor {
+  return normalize(clipTextEmbeds(p, config, { inputIds: ids, attentionMask: mask, positionIds: positions, endMask: end }));
+}
+
+/** Of the drawings: post-normed patch rows averaged by their weights and projected, [regions, projection_dim]. */
+function regionEmbeds(p: Parameters, config: ClipConfig, lastHidden: Tensor, { region_weights, region_rows }: RegionPorts): Tensor {
+  const { hidden_size: hidden } = config.vision_config;
+  const rows = clipPostNorm(p, config.vision_config, patchRows(lastHidden)); // [images, patches, hidden]
+  const pooled = matmul(region_weights, rows); //                               [images, slots, hidden]
+  const places = reshape(pooled, [dimProduct(region_weights.dims.slice(0, 2)), hidden]);
+  return normalize(linear(p, 'visual_projection', gather(places, region_rows), config.projection_dim, { std: hidden ** -0.5 }));
+}
+
+/** Last hidden state of the vision tower, [images, 1 + patches, hidden]. */
+const visionHidden = (p: Parameters, config: ClipConfig, { pixel_values }: RegionPorts) =>
+  clipVision(p, config.vision_config, pixel_values).at(-1)!;
+
+// === Graphs ===
+
+/**
+ * CLIP's symmetric InfoNCE between scenes and captions (Radford et al. 2021), plus the same from image regions to the names of
+ * the batch (RegionCLIP, Zhong et al. 2022). LLaVA reads patch rows, so they must carry what the class token is usually asked
+ * for.
+ *
+ * Inputs beside texts and regions: region_labels int32 [regions] (index into names), caption_labels int32 [images] = 0, 1, ...;
+ * region_scale and caption_scale: factor on each sum of losses. A batch as a whole weighs 1.
+ */
+export function contrastiveLoss(config: ClipConfig, slots: number, options?: GraphOptions): LossGraph {
+  return graphOf((p) => {
+    const regionInputs = regionPorts(config, slots);
+    const [nameInputs, captionInputs] = [textPorts('name', 'names'), textPorts('caption', 'images')];
+    const labels = {
+      region_labels: input('region_labels', 'int32', ['regions']),
+      region_scale: input('region_scale', 'float32', []),
+      caption_labels: input('caption_labels', 'int32', ['images']),
+      caption_scale: input('caption_scale', 'float32', []),
+    };
+    const lastHidden = visionHidden(p, config, regionInputs);
+    const temperature = exp(clipLogitScale(p, config));
+    const summedLoss = (rows: Tensor, classes: Tensor, wanted: Tensor) =>
+      reduceSum(linearCrossEntropy(mul(rows, temperature), classes, wanted), [0]);
+
+    const names = textEmbeds(p, config, nameInputs);
+    const regions = regionEmbeds(p, config, lastHidden, regionInputs);
+    const regionLoss = mul(summedLoss(regions, names, labels.region_labels), labels.region_scale);
+
+    const images = normalize(clipImageEmbeds(p, config, lastHidden));
+    const captions = textEmbeds(p, config, captionInputs);
+    const bothWays = add(summedLoss(images, captions, labels.caption_labels), summedLoss(captions, images, labels.caption_labels));
+    const captionLoss = mul(bothWays, labels.caption_scale);
+    return {
+      inputs: { ...regionInputs, ...underPrefix(nameInputs), ...underPrefix(captionInputs), ...labels },
+      outputs: { loss: add(regionLoss, captionLoss), region_loss: regionLoss, caption_loss: captionLoss },
+    };
+  }, options);
+}
+
+/** Cosines of drawings and names: `similarity` [regions, names]. */
+export function namingGraph(config: ClipConfig, slots: number, options?: GraphOptions) {
+  return graphOf((p) => {
+    const regionInputs = regionPorts(config, slots);
+    const nameInputs = textPorts('name', 'names');
+    const regions = regionEmbeds(p, config, visionHidden(p, config, regionInputs), regionInputs);
+    const similarity = matmul(regions, textEmbeds(p, config, nameInputs), { transB: true });
+    return { inputs: { ...regionInputs, ...underPrefix(nameInputs) } as Record<string, Tensor>, outputs: { similarity } };
+  }, options);
+}
