@@ -13,7 +13,7 @@ import { imageSize, imageTokenCount } from '../src/models/llava.ts';
 import { forwardModelOf, openModel } from '../src/pretrained/folder.ts';
 import { type LoadedModel, loadModel } from '../src/pretrained/load.ts';
 import { pixelValuesOf } from '../src/pretrained/processor.ts';
-import { runStorageOf, readRunWeights } from '../src/pretrained/run-weights.ts';
+import { readRunWeights, runStorageOf } from '../src/pretrained/run-weights.ts';
 import { encodeConversation, ignoreIndex } from '../src/text/labels.ts';
 import { type Quantisation, quantisations } from '../src/weights/quantize.ts';
 

@@ -13,18 +13,19 @@ import { grad } from '../src/graph/grad.ts';
 import { add, exp, gather, mul, reduceSum, reshape, slice } from '../src/graph/primitives.ts';
 import { input, type Tensor } from '../src/graph/tensor.ts';
 import { clipConfigSchema, clipImageEmbeds, clipLogitScale, clipTextEmbeds, clipVision } from '../src/models/clip.ts';
+import { contrastiveLoss } from '../src/models/contrastive.ts';
 import { dinov2Norm } from '../src/models/dinov2.ts';
 import { embedTokens, languageConfigSchema, languageModel, logits } from '../src/models/language.ts';
-import { llavaConfigSchema, llavaText, projectFeatures, visionFeatures } from '../src/models/llava.ts';
+import { imageRows, llava, llavaConfigSchema, visionFeatures } from '../src/models/llava.ts';
 import { causalBias, HIDDEN_POSITION } from '../src/models/masks.ts';
-import { contrastiveObjective, languageModelObjective, llavaObjective, type Objective } from '../src/models/objectives.ts';
+import { type LossGraph, languageModelLoss, llavaLoss } from '../src/models/programs.ts';
 import { siglipPool } from '../src/models/siglip.ts';
 import { type VisionConfig, visionConfigSchema, visionHiddenStates } from '../src/models/vision.ts';
 import { type Parameter, Parameters } from '../src/nn/parameters.ts';
 import { withCheckpoint } from '../src/pretrained/folder.ts';
 import { readParameters } from '../src/pretrained/values.ts';
 import { createRandom } from '../src/random.ts';
-import { adamWStep, createSlot } from '../src/train/optimizer.ts';
+import { createAdamW } from '../src/train/optimizer.ts';
 import { openSafetensors } from '../src/weights/safetensors.ts';
 
 const TOLERANCE = 1e-4;
@@ -89,15 +90,17 @@ async function runGraph(
 const parameterFeeds = (parameters: readonly Parameter[], values: ReadonlyMap<string, Float32Array>): Tensors =>
   Object.fromEntries(parameters.map(({ name, dims }) => [name, float32(values.get(name)!, dims)]));
 
-/** Loss and the gradient of every parameter of an objective, gradients under the parameters' names. */
-function lossAndGradients({ loss, parameters }: Pick<Objective, 'loss' | 'parameters'>): Record<string, Tensor> {
-  const list = parameters.list();
+/** Loss and the gradient of every parameter, gradients under the parameters' names. */
+function lossAndGradients(loss: Tensor, parameters: readonly Parameter[]): Record<string, Tensor> {
   const gradients = grad(
     loss,
-    list.map(({ tensor }) => tensor),
+    parameters.map(({ tensor }) => tensor),
   );
-  return { loss, ...Object.fromEntries(list.map(({ name }, i) => [name, gradients[i]])) };
+  return { loss, ...Object.fromEntries(parameters.map(({ name }, i) => [name, gradients[i]])) };
 }
+
+/** The loss of packed rows as the goldens have it: the mean over labels. */
+const meanLoss = ({ outputs }: LossGraph) => mul(outputs.loss, input('loss_scale', 'float32', []));
 
 // === Comparing ===
 
@@ -203,10 +206,10 @@ describe.each(['gemma', 'gemma-mqa', 'gemma2', 'gemma3'])('%s', (name) => {
   test('loss and the gradient of every parameter', async () => {
     const packed = packedInputs(await readGolden(name, 'inputs'));
     const { actual, names } = await withCheckpoint(folderOf(name), languageConfigSchema, async (config, checkpoint) => {
-      const objective = languageModelObjective(config);
-      const list = objective.parameters.list();
+      const graph = languageModelLoss(config);
+      const list = graph.parameters;
       const values = await readParameters(checkpoint, list);
-      const results = await runGraph(lossAndGradients(objective), list, values, packed);
+      const results = await runGraph(lossAndGradients(meanLoss(graph), list), list, values, packed);
       return { actual: results, names: list.map((parameter) => parameter.name) };
     });
     const expected = await readGolden(name, 'gradients');
@@ -303,9 +306,9 @@ describe('clip', () => {
       region_scale: float32([0], []),
     };
     const { actual, names } = await withCheckpoint(folderOf('clip'), clipConfigSchema, async (config, checkpoint) => {
-      const objective = contrastiveObjective(config, 1);
-      const list = objective.parameters.list();
-      const results = await runGraph(lossAndGradients(objective), list, await readParameters(checkpoint, list), inputs);
+      const graph = contrastiveLoss(config, 1);
+      const list = graph.parameters;
+      const results = await runGraph(lossAndGradients(graph.outputs.loss, list), list, await readParameters(checkpoint, list), inputs);
       return { actual: results, names: list.map((parameter) => parameter.name) };
     });
     const expected = await readGolden('clip', 'gradients');
@@ -362,7 +365,7 @@ describe.each([
         return mul(reduceSum(product, [...product.dims.keys()]), 1 / weights.data.length);
       });
       const list = parameters.list();
-      const graph = lossAndGradients({ loss: add(rows, pooled), parameters });
+      const graph = lossAndGradients(add(rows, pooled), list);
       const results = await runGraph(graph, list, await readParameters(checkpoint, list), inputs);
       return { actual: shortNames(results), names: Object.keys(shortNames(results)) };
     });
@@ -388,18 +391,18 @@ describe.each([
       schema,
       (config, p) => {
         const features = visionFeatures(p, config, input('pixel_values', 'float32', ['images', 3, size, size]));
-        const imageRows = projectFeatures(p, config, features);
+        const rows = imageRows(p, config, { features });
         const positionIds = ids('position_ids');
-        const text = llavaText(p, config, {
+        const text = llava(p, config, {
           inputIds: ids('input_ids'),
           positionIds,
           attentionBias: cacheBias(positionIds),
-          imageRows,
+          images: { rows },
         });
         return {
           vision_features: features,
           // the stored features are those of the projector itself
-          image_features: mul(imageRows, scaled ? 1 / Math.sqrt(config.text_config.hidden_size) : 1),
+          image_features: mul(rows, scaled ? 1 / Math.sqrt(config.text_config.hidden_size) : 1),
           logits: p.module('language_model', (p) => logits(p, config.text_config, text.lastHidden)),
           ...Object.fromEntries(text.hiddenStates.map((state, i) => [`hidden_states.${i}`, state])),
         };
@@ -415,9 +418,9 @@ describe.each([
     const golden = await readGolden(name, 'inputs');
     const inputs = { ...packedInputs(golden), pixel_values: golden.pixel_values };
     const { actual, names } = await withCheckpoint(folderOf(name), schema, async (config, checkpoint) => {
-      const whole = llavaObjective(config, { trainsEncoder: true });
-      const list = whole.parameters.list();
-      const results = await runGraph(lossAndGradients(whole), list, await readParameters(checkpoint, list), inputs);
+      const whole = llavaLoss(config, { trainsEncoder: true });
+      const list = whole.parameters;
+      const results = await runGraph(lossAndGradients(meanLoss(whole), list), list, await readParameters(checkpoint, list), inputs);
       return { actual: results, names: list.map((parameter) => parameter.name) };
     });
     const expected = await readGolden(name, `gradients${suffix}`);
@@ -430,10 +433,10 @@ describe.each([
     const { vision_features: features, ...outputs } = await readGolden(name, `outputs${suffix}`);
     const packed = packedInputs(await readGolden(name, 'inputs'));
     const actual = await withCheckpoint(folderOf(name), schema, async (config, checkpoint) => {
-      const objective = llavaObjective(config);
-      const list = objective.parameters.list();
+      const graph = llavaLoss(config);
+      const list = graph.parameters;
       const values = await readParameters(checkpoint, list);
-      return runGraph(lossAndGradients(objective), list, values, { ...packed, image_features: features });
+      return runGraph(lossAndGradients(meanLoss(graph), list), list, values, { ...packed, image_features: features });
     });
     expectOutputs(`${label} objective`, actual, outputs, ['loss']);
     expectGradients(`${label} objective`, actual, await readGolden(name, `gradients${suffix}`), (name) => !name.startsWith('vision_tower'));
@@ -445,16 +448,17 @@ test('gradients on a tiny LLaVA against finite differences in float64', async ()
   const golden = await readGolden('llava', 'inputs');
   const inputs = { ...packedInputs(golden), pixel_values: golden.pixel_values };
   await withCheckpoint(folderOf('llava'), llavaConfigSchema, async (config, checkpoint) => {
-    const whole = llavaObjective(config, { trainsEncoder: true });
-    const list = whole.parameters.list();
+    const whole = llavaLoss(config, { trainsEncoder: true });
+    const loss = meanLoss(whole);
+    const list = whole.parameters;
     const values = await readParameters(checkpoint, list);
-    const gradients = await runGraph(lossAndGradients(whole), list, values, inputs);
+    const gradients = await runGraph(lossAndGradients(loss, list), list, values, inputs);
     const wide = ({ data, dims }: Value): ReferenceValue => ({ dims: [...dims], data: Float64Array.from(data as Float32Array) });
     const feeds = Object.fromEntries(
       Object.entries({ ...parameterFeeds(list, values), ...inputs }).map(([name, value]) => [name, wide(value)]),
     );
     const lossAt = (name: string, data: Float64Array) =>
-      evaluateReference({ loss: whole.loss }, { ...feeds, [name]: { ...feeds[name], data } }).loss.data[0];
+      evaluateReference({ loss }, { ...feeds, [name]: { ...feeds[name], data } }).loss.data[0];
 
     const norms = new Map(list.map(({ name }) => [name, Math.hypot(...(gradients[name].data as Float32Array))]));
     const largest = Math.max(...norms.values());
@@ -487,21 +491,25 @@ test('adamw: five steps with clipping as torch.optim.AdamW and clip_grad_norm_ t
     learningRates: number[];
   };
   const names = ['linear.weight', 'linear.bias', 'stack'];
-  const slots = names.map((name) => {
+  const parameters = names.map((name) => {
     const { dims, data } = inputs[`params.${name}`];
-    return createSlot(name, dims, (data as Float32Array).slice());
+    const values = engine.state(float32((data as Float32Array).slice(), dims));
+    return { name, dims, values, gradient: engine.zeros('float32', dims) };
   });
   const options = { betas: settings.betas, eps: settings.eps, weightDecay: 0.1, maxGradNorm: settings.maxGradNorm };
-  settings.learningRates.forEach((rate, step) => {
-    const gradients = names.map((name) => inputs[`gradients.${step}.${name}`].data as Float32Array);
-    const norm = adamWStep(slots, gradients, step + 1, () => rate, options);
+  const optimizer = await createAdamW(engine, parameters, options);
+  for (const [step, rate] of settings.learningRates.entries()) {
+    for (const { name, gradient } of parameters) await gradient.write(inputs[`gradients.${step}.${name}`]);
+    const norm = await optimizer.step({ step: step + 1, scale: 1, learningRate: () => rate });
     expect(norm).toBeCloseTo(outputs[`grad_norm.${step}`].data[0] as number, 5);
-    for (const { name, dims, values, mean, square } of slots) {
-      expect(maxDifference(float32(values, dims), outputs[`params.${step}.${name}`]), `${name} after step ${step}`).toBeLessThan(1e-6);
-      expect(maxDifference(float32(mean, dims), outputs[`exp_avg.${step}.${name}`])).toBeLessThan(1e-7);
-      expect(maxDifference(float32(square, dims), outputs[`exp_avg_sq.${step}.${name}`])).toBeLessThan(1e-7);
+    for (const { name, values } of parameters) {
+      const moment = (kind: string) => optimizer.moments.get(`${name}.${kind}`)!.read();
+      expect(maxDifference(await values.read(), outputs[`params.${step}.${name}`]), `${name} after step ${step}`).toBeLessThan(1e-6);
+      for (const kind of ['exp_avg', 'exp_avg_sq'])
+        expect(maxDifference(await moment(kind), outputs[`${kind}.${step}.${name}`])).toBeLessThan(1e-7);
     }
-  });
+  }
+  await optimizer.dispose();
 });
 
 test('cross entropy: rows without a label are left out', async () => {

@@ -120,12 +120,12 @@ describe('the feature cache', () => {
 });
 
 describe('the fingerprint of an encoder', () => {
-  const weights = [Float32Array.of(1, 2), Float32Array.of(3)];
-  it('depends on its description and on every weight', () => {
-    const fingerprint = encoderFingerprint({ layer: -2 }, weights);
-    expect(encoderFingerprint({ layer: -2 }, [Float32Array.of(1, 2), Float32Array.of(3)])).toBe(fingerprint);
-    expect(encoderFingerprint({ layer: -1 }, weights)).not.toBe(fingerprint);
-    expect(encoderFingerprint({ layer: -2 }, [weights[0], Float32Array.of(3.0001)])).not.toBe(fingerprint);
+  const weights = [Uint8Array.of(1, 2), Uint8Array.of(3)];
+  it('depends on its description and on every byte of the weights', async () => {
+    const fingerprint = await encoderFingerprint({ layer: -2 }, weights);
+    expect(await encoderFingerprint({ layer: -2 }, [Uint8Array.of(1), Uint8Array.of(2, 3)])).toBe(fingerprint);
+    expect(await encoderFingerprint({ layer: -1 }, weights)).not.toBe(fingerprint);
+    expect(await encoderFingerprint({ layer: -2 }, [weights[0], Uint8Array.of(4)])).not.toBe(fingerprint);
     expect(fingerprint).toMatch(/^[0-9a-f]{32}$/);
   });
 });

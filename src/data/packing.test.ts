@@ -3,8 +3,10 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { float32, int32, type Program, type Value } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { grad } from '../graph/grad.ts';
+import { mul } from '../graph/primitives.ts';
+import { input } from '../graph/tensor.ts';
 import { type LlavaConfig, llavaConfigSchema } from '../models/llava.ts';
-import { languageModelObjective, llavaObjective, type Objective } from '../models/objectives.ts';
+import { type LossGraph, languageModelLoss, llavaLoss } from '../models/programs.ts';
 import { initialise } from '../nn/parameters.ts';
 import { createRandom, type Random } from '../random.ts';
 import { type EncodedSample, type PackedBatch, packSamples } from './packing.ts';
@@ -217,8 +219,9 @@ interface Compiled {
 
 const engine = createOrtEngine({ threads: 1 });
 
-async function compile({ parameters, loss }: Objective): Promise<Compiled> {
-  const list = parameters.list();
+async function compile({ parameters: list, outputs }: LossGraph): Promise<Compiled> {
+  // the mean over labels
+  const loss = mul(outputs.loss, input('loss_scale', 'float32', []));
   const gradients = grad(
     loss,
     list.map(({ tensor }) => tensor),
@@ -264,8 +267,8 @@ describe('the loss of packed samples', () => {
   let llava: Compiled;
   let language: Compiled;
   beforeAll(async () => {
-    llava = await compile(llavaObjective(config));
-    language = await compile(languageModelObjective(config.text_config));
+    llava = await compile(llavaLoss(config));
+    language = await compile(languageModelLoss(config.text_config));
   });
   afterAll(async () => {
     await llava.program.dispose();

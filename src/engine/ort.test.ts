@@ -150,12 +150,25 @@ describe('fixed inputs in files', () => {
     await inMemory.dispose();
   });
 
-  test('are not mixed with those in memory, and a file that is too short is refused', async () => {
+  test('mix with those in memory, small and large', async () => {
+    const rows = 300_000;
+    const wide = input('wide', 'float32', [rows, 1]);
+    const mixed = { ...outputs, sum: add(reduceSum(mul(wide, wide), [0, 1]), reduceSum(x, [0, 1])) };
+    const column = float32(new Float32Array(rows).fill(2), [rows, 1]);
     const constants = new Map<string, Constant>([
       ['w', stored('w', join(folder, 'w.bin'), 0)],
       ['v', weights.v],
+      ['wide', column],
     ]);
-    await expect(ort.compile(outputs, { constants })).rejects.toThrow('must all be in memory, as v is, or all in files, as w is');
+    const program = await ort.compile(mixed, { constants });
+    expect(program.inputNames).toEqual(['x']);
+    const inMemory = await ort.compile(mixed, { constants: new Map([...Object.entries(weights), ['wide', column]]) });
+    expectClose(await program.run(values), await inMemory.run(values));
+    await program.dispose();
+    await inMemory.dispose();
+  });
+
+  test('a file that is too short is refused', async () => {
     const short = new Map([
       ['w', stored('w', join(folder, 'w.bin'), 0)],
       ['v', { ...stored('v', join(folder, 'short.bin'), 0), offset: 4 }],

@@ -5,7 +5,7 @@ import { createOrtEngine } from '../engine/ort.ts';
 import { flattenLeading } from '../graph/primitives.ts';
 import { input } from '../graph/tensor.ts';
 import { languageConfigSchema, logits } from '../models/language.ts';
-import { type LlavaConfig, llavaConfigSchema, llavaParameters, llavaText } from '../models/llava.ts';
+import { type LlavaConfig, llava, llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { causalBias } from '../models/masks.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { withCheckpoint } from '../pretrained/folder.ts';
@@ -32,11 +32,11 @@ interface Toy {
 async function toy(config: LlavaConfig, values: ReadonlyMap<string, Float32Array>): Promise<Toy> {
   const parameters = new Parameters();
   const positionIds = input('position_ids', 'int32', [1, 'tokens']);
-  const { lastHidden } = llavaText(parameters, config, {
+  const { lastHidden } = llava(parameters, config, {
     inputIds: input('input_ids', 'int32', [1, 'tokens']),
     positionIds,
     attentionBias: causalBias(positionIds, positionIds),
-    imageRows: input('image_rows', 'float32', ['rows', config.text_config.hidden_size]),
+    images: { rows: input('image_rows', 'float32', ['rows', config.text_config.hidden_size]) },
   });
   const outputs = { logits: parameters.module('language_model', (p) => logits(p, config.text_config, flattenLeading(lastHidden))) };
   const constants = float32Values(parameters.list(), values);
@@ -63,16 +63,16 @@ async function dispose({ generator, whole }: Toy): Promise<void> {
   await whole.dispose();
 }
 
-let llava: Toy;
+let toyModel: Toy;
 let { config, generator, prompts } = {} as Toy;
 
 beforeAll(async () => {
-  llava = await withCheckpoint(folderOf('llava'), llavaConfigSchema, async (config, checkpoint) =>
+  toyModel = await withCheckpoint(folderOf('llava'), llavaConfigSchema, async (config, checkpoint) =>
     toy(config, await readParameters(checkpoint, llavaParameters(config))),
   );
-  ({ config, generator, prompts } = llava);
+  ({ config, generator, prompts } = toyModel);
 });
-afterAll(() => dispose(llava));
+afterAll(() => dispose(toyModel));
 
 const NEW_TOKENS = 20;
 const greedy: GenerateOptions = { maxNewTokens: NEW_TOKENS, stopTokenIds: [] };
@@ -119,12 +119,12 @@ async function expectBatchOfSingles({ generator, prompts }: Toy): Promise<void> 
 
 describe('generate', () => {
   test('with the cache gives what recomputing everything gives', async () => {
-    await expectRecomputed(llava);
+    await expectRecomputed(toyModel);
     const sampling = { seed: 4, temperature: 1.5, topK: 30, topP: 0.95, repetitionPenalty: 1.2 };
-    expect(await generator.generate([prompts[0]], { ...greedy, sampling })).toEqual([await recompute(llava, prompts[0], sampling)]);
+    expect(await generator.generate([prompts[0]], { ...greedy, sampling })).toEqual([await recompute(toyModel, prompts[0], sampling)]);
   });
 
-  test('a batch of ragged prompts with and without images gives what single prompts give', () => expectBatchOfSingles(llava));
+  test('a batch of ragged prompts with and without images gives what single prompts give', () => expectBatchOfSingles(toyModel));
 
   test('ends each row before its first stop token, without touching the others', async () => {
     const free = await generator.generate(prompts, wandering);

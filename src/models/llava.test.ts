@@ -6,12 +6,12 @@ import { input } from '../graph/tensor.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { connectorTypeSchema } from './connector.ts';
 import {
+  imageRows,
   imageSize,
   imageTokenCount,
   type LlavaConfig,
   llavaConfigSchema,
   llavaParameters,
-  projectFeatures,
   visionFeatureSize,
   visionFeatures,
 } from './llava.ts';
@@ -141,7 +141,7 @@ describe('llava', () => {
     const layers = (type: string) => {
       const config = configured({ mm_projector_type: type });
       const p = new Parameters();
-      const rows = projectFeatures(p, config, input('features', 'float32', ['images', 576, 1024]));
+      const rows = imageRows(p, config, { features: input('features', 'float32', ['images', 576, 1024]) });
       expect(rows.dims).toEqual(['576*images', 2048]);
       return p.list().map(({ name, dims }) => [name.replace('multi_modal_projector.', ''), dims.join('x')]);
     };

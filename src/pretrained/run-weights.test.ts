@@ -119,7 +119,7 @@ describe('readRunWeights', () => {
       packed.set(scaleName(name), { dtype: 'F32', shape: [shape[0], shape[1] / format.blockSize], data: bytes });
     }
     const dir = join(root, 'packed');
-    await saveCheckpoint(dir, { config, tensors: floats, dtype: 'F32', packed });
+    await saveCheckpoint(dir, { config, tensors: floats, dtype: 'F32', stored: packed });
     const { logits } = await logitsOf(folderOf('F32'), { quantise: 'int4' });
     expect((await logitsOf(dir, {})).logits).toEqual(logits);
     const fromFiles = await logitsOf(dir, { memoryLimit: 0 });

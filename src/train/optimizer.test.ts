@@ -69,7 +69,14 @@ describe('AdamW', () => {
       { name: 'bias', dims: [2], values: [2, -4] },
     ];
     const adam = await optimizerOf(slots, { weightDecay: 0.5 });
-    await adam.step(1, [[0, 0], [0, 0]], () => 0.1);
+    await adam.step(
+      1,
+      [
+        [0, 0],
+        [0, 0],
+      ],
+      () => 0.1,
+    );
     expect(await adam.values()).toEqual([[...Float32Array.of(1.9, -3.8)], [2, -4]]);
   });
 
@@ -104,9 +111,25 @@ describe('AdamW', () => {
         { name: 'b', dims: [5], values: [1, 2, 3, 4, 5] },
       ];
       const adam = await optimizerOf(slots, { maxGradNorm: 1 });
-      await adam.step(1, [[1, 2], [0, 0, 0, 0, 0]], () => 0.1);
+      await adam.step(
+        1,
+        [
+          [1, 2],
+          [0, 0, 0, 0, 0],
+        ],
+        () => 0.1,
+      );
       const before = [await adam.values(), await adam.moments()];
-      await expect(adam.step(7, [[1, 2], [0, 0, 0, 0, bad]], () => 0.1)).rejects.toThrow(/gradient is not finite .* step 7/);
+      await expect(
+        adam.step(
+          7,
+          [
+            [1, 2],
+            [0, 0, 0, 0, bad],
+          ],
+          () => 0.1,
+        ),
+      ).rejects.toThrow(/gradient is not finite .* step 7/);
       expect([await adam.values(), await adam.moments()]).toEqual(before);
     }
   });
@@ -119,9 +142,17 @@ describe('AdamW', () => {
     const both = [ort, createReferenceEngine()].map((engine) => optimizerOf(slots, { weightDecay: 0.1, maxGradNorm: 1 }, engine));
     const [kernel, graph] = await Promise.all(both);
     for (let step = 1; step <= 3; step++)
-      for (const adam of [kernel, graph]) await adam.step(step, [[0.3, -1, step, 0], [2, 1e-3, -0.5]], () => 0.05, 0.5);
-    const close = (x: number[][], y: number[][]) =>
-      x.forEach((row, i) => row.forEach((value, j) => expect(value).toBeCloseTo(y[i][j], 6)));
+      for (const adam of [kernel, graph])
+        await adam.step(
+          step,
+          [
+            [0.3, -1, step, 0],
+            [2, 1e-3, -0.5],
+          ],
+          () => 0.05,
+          0.5,
+        );
+    const close = (x: number[][], y: number[][]) => x.forEach((row, i) => row.forEach((value, j) => expect(value).toBeCloseTo(y[i][j], 6)));
     close(await kernel.values(), await graph.values());
     close(await kernel.moments(), await graph.moments());
     expect(kernel.names).toEqual(['weight.exp_avg', 'weight.exp_avg_sq', 'bias.exp_avg', 'bias.exp_avg_sq']);

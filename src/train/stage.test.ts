@@ -1,11 +1,10 @@
 import { describe, expect, test } from 'vitest';
-import { type Engine, float32, int32 } from '../engine/engine.ts';
+import { type CompileOptions, type Engine, float32, float32Values, int32, type State, type Value } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { languageConfigSchema } from '../models/language.ts';
-import { languageModelObjective } from '../models/objectives.ts';
+import { languageModelLoss } from '../models/programs.ts';
 import { initialise } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
-import type { OptimizerSlot } from './optimizer.ts';
 import { type MicroBatch, type StageOptions, type StepReport, trainStage } from './stage.ts';
 
 // several threads, as real runs have: they must not cost the bits
@@ -21,21 +20,21 @@ const config = languageConfigSchema.parse({
   max_position_embeddings: 16,
   initializer_range: 0.2,
 });
-const objective = languageModelObjective(config);
+const loss = languageModelLoss(config);
 const TOKENS = 8;
 
 function freshValues(seed = 1): Map<string, Float32Array> {
-  return new Map(objective.parameters.list().map((p) => [p.name, initialise(p, createRandom(seed, p.name))]));
+  return new Map(loss.parameters.map((p) => [p.name, initialise(p, createRandom(seed, p.name))]));
 }
 
-/** `rows` sentences of a step, from `first` on, all of them labelled; the loss is the mean over `rowsInStep`. */
-function batch(step: number, first: number, rows: number, rowsInStep: number): MicroBatch {
+/** `rows` sentences of a step, from `first` on, all of them labelled but for their first `skipped` tokens. */
+function batch(step: number, first: number, rows: number, skipped = 1): MicroBatch {
   const shape = [rows, TOKENS];
   const ids = Array.from({ length: rows }, (_, i) => {
     const random = createRandom(3, step, first + i);
     return Array.from({ length: TOKENS }, () => random.integer(23));
   }).flat();
-  const labelled = [...ids.keys()].filter((i) => i % TOKENS > 0);
+  const labelled = [...ids.keys()].filter((i) => i % TOKENS >= skipped);
   return {
     inputs: {
       input_ids: int32(ids, shape),
@@ -53,37 +52,55 @@ function batch(step: number, first: number, rows: number, rowsInStep: number): M
         labelled.map((i) => ids[i]),
         [labelled.length],
       ),
-      loss_scale: float32([1 / (rowsInStep * (TOKENS - 1))], []),
     },
+    weight: labelled.length,
     tokens: ids.length,
   };
 }
 
-const bigBatches = (step: number) => [batch(step, 0, 4, 4)];
+const bigBatches = (step: number) => [batch(step, 0, 4)];
 
 interface Outcome {
   values: Map<string, Float32Array>;
   reports: StepReport[];
 }
 
-async function trained(steps: number, changes: Partial<StageOptions> = {}): Promise<Outcome> {
-  const values = (changes.values as Map<string, Float32Array> | undefined) ?? freshValues();
+interface Changes extends Partial<Omit<StageOptions, 'trained' | 'constants'>> {
+  values?: Map<string, Float32Array>;
+  trainable?: (name: string) => boolean;
+}
+
+/** Trains copies of `values`; the outcome has their values afterwards. */
+async function trained(steps: number, { values = freshValues(), trainable = () => true, ...changes }: Changes = {}): Promise<Outcome> {
   const reports: StepReport[] = [];
+  const on = changes.engine ?? engine;
+  const states = new Map<string, State>();
+  for (const { name, dims } of loss.parameters)
+    if (values.has(name) && trainable(name)) states.set(name, on.state(float32(values.get(name)!.slice(), dims)));
+  const frozen = loss.parameters.filter(({ name }) => values.has(name) && !trainable(name));
   await trainStage({
     engine,
-    objective,
-    values,
-    trainable: () => true,
+    loss,
+    trained: states,
+    constants: float32Values(frozen, values),
     learningRate: () => 0.02,
     schedule: { kind: 'cosine', totalSteps: steps, warmupSteps: 2, floor: 0 },
     optimizer: { betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.1, maxGradNorm: 1 },
     data: { stepsPerEpoch: 4, batches: bigBatches },
-    onStep: (report) => {
-      reports.push({ ...report, slots: [] });
-    },
     ...changes,
+    onStep: async (report) => {
+      reports.push(report);
+      await changes.onStep?.(report);
+      for (const [name, state] of states) values.set(name, (await read(state)).data as Float32Array);
+    },
   });
   return { values, reports };
+}
+
+/** A copy of what a state holds. */
+async function read(state: State): Promise<Value> {
+  const { data, ...rest } = await state.read();
+  return { ...rest, data: (data as Float32Array).slice() };
 }
 
 /** Bits, so that -0 and NaN count too. */
@@ -109,7 +126,7 @@ describe('trainStage', () => {
   });
 
   test('gives the same with accumulated halves as with a big batch', async () => {
-    const once: Partial<StageOptions> = {
+    const once: Changes = {
       schedule: { kind: 'constant', totalSteps: 1, warmupSteps: 0, floor: 0 },
       // Adam's first step has the size of the learning rate, whatever the gradient; a large eps lets its size show
       optimizer: { betas: [0.9, 0.95], eps: 1, weightDecay: 0, maxGradNorm: 0 },
@@ -117,7 +134,7 @@ describe('trainStage', () => {
     const whole = await trained(1, once);
     const halves = await trained(1, {
       ...once,
-      data: { stepsPerEpoch: 4, batches: (step) => [batch(step, 0, 2, 4), batch(step, 2, 2, 4)] },
+      data: { stepsPerEpoch: 4, batches: (step) => [batch(step, 0, 2), batch(step, 2, 2)] },
     });
     expect(halves.reports[0].loss).toBeCloseTo(whole.reports[0].loss, 5);
     expect(halves.reports[0].gradNorm).toBeCloseTo(whole.reports[0].gradNorm, 5);
@@ -129,20 +146,66 @@ describe('trainStage', () => {
     }
   });
 
+  test('weighs each label alike, however unevenly micro-batches carry them', async () => {
+    // one micro-batch has 14 labels and one has 2: its mean must not count as much as that of the other
+    const [many, few] = [batch(0, 0, 2), batch(0, 2, 2, 7)];
+    expect([many.weight, few.weight]).toEqual([14, 2]);
+    const once: Changes = {
+      schedule: { kind: 'constant', totalSteps: 1, warmupSteps: 0, floor: 0 },
+      optimizer: { betas: [0.9, 0.95], eps: 1, weightDecay: 0, maxGradNorm: 0 },
+    };
+    const of = (...batches: MicroBatch[]) => trained(1, { ...once, data: { stepsPerEpoch: 1, batches: () => batches } });
+    const [together, swapped] = [await of(many, few), await of(few, many)];
+    const [alone, other] = [await of(many), await of(few)];
+    const loss = (outcome: Outcome) => outcome.reports[0].loss;
+    expect(loss(together)).toBeCloseTo((14 * loss(alone) + 2 * loss(other)) / 16, 5);
+    expect(loss(swapped)).toBeCloseTo(loss(together), 5);
+    expect(swapped.reports[0].gradNorm).toBeCloseTo(together.reports[0].gradNorm, 5);
+  });
+
+  test('the seam for several processes: what `reduce` gives is what is applied', async () => {
+    const once: Changes = {
+      schedule: { kind: 'constant', totalSteps: 1, warmupSteps: 0, floor: 0 },
+      optimizer: { betas: [0.9, 0.95], eps: 1, weightDecay: 0, maxGradNorm: 0 },
+    };
+    const whole = await trained(1, once);
+    // two processes with the same data: sums twice as large, weights twice as large
+    const twice = await trained(1, {
+      ...once,
+      async reduce(gradients, sums) {
+        for (const gradient of gradients) {
+          const { data, dims } = await gradient.read();
+          await gradient.write(
+            float32(
+              (data as Float32Array).map((g) => 2 * g),
+              dims,
+            ),
+          );
+        }
+        return { ...sums, weight: 2 * sums.weight, outputs: { loss: 2 * sums.outputs.loss } };
+      },
+    });
+    expect(bits(twice.values)).toEqual(bits(whole.values));
+    expect(twice.reports[0].loss).toBe(whole.reports[0].loss);
+  });
+
   test('resumed from any step gives the bits of a straight run', async () => {
     const steps = 6;
-    const saved: { values: Map<string, Float32Array>; slots: OptimizerSlot[] }[] = [];
+    const saved: { values: Map<string, Float32Array>; moments: Map<string, Value> }[] = [];
     const values = freshValues();
     const straight = await trained(steps, {
       values,
-      onStep: ({ slots }) => {
-        saved.push(structuredClone({ values, slots: [...slots] }));
+      onStep: async ({ moments }) => {
+        const copies = new Map<string, Value>();
+        for (const [name, moment] of moments) copies.set(name, await read(moment));
+        saved.push({ values: new Map(), moments: copies });
+        if (saved.length > 1) saved[saved.length - 2].values = structuredClone(values);
       },
     });
     for (const step of [1, 4]) {
-      const { values, slots } = saved[step - 1];
+      const { values, moments } = saved[step - 1];
       // as a checkpoint gives them back: fresh arrays, in another order
-      const start = { step, slots: [...slots].reverse() };
+      const start = { step, moments: new Map([...moments].reverse()) };
       const resumed = await trained(steps, { values, start });
       expect(bits(resumed.values)).toEqual(bits(straight.values));
       expect(resumed.reports.map((report) => report.step)).toEqual(Array.from({ length: steps - step }, (_, i) => step + 1 + i));
@@ -150,13 +213,12 @@ describe('trainStage', () => {
   });
 
   test('leaves frozen weights alone and asks for no gradient of them', async () => {
-    let outputs: string[] = [];
-    let constants: string[] = [];
+    let compiled: { outputs: string[]; options: CompileOptions } | undefined;
     const watched: Engine = {
-      name: 'watched',
-      compile(graph, options) {
-        outputs = Object.keys(graph);
-        constants = [...(options?.constants?.keys() ?? [])];
+      ...engine,
+      compile(graph, options = {}) {
+        // the first program is that of losses and gradients
+        compiled ??= { outputs: Object.keys(graph), options };
         return engine.compile(graph, options);
       },
     };
@@ -166,8 +228,10 @@ describe('trainStage', () => {
     const changed = [...values.keys()].filter((name) => values.get(name)!.some((v, i) => v !== before.get(name)![i]));
     expect(changed.sort()).toEqual([...values.keys()].filter(trainable).sort());
     expect(changed.length).toBe(3);
-    expect(outputs.sort()).toEqual(['loss', ...changed.map((name) => `gradient.${name}`)].sort());
-    expect(constants.sort()).toEqual([...values.keys()].filter((name) => !trainable(name)).sort());
+    const { constants, writes } = compiled!.options;
+    expect(compiled!.outputs).toEqual(['loss']);
+    expect(Object.keys(writes!).sort()).toEqual(changed.map((name) => `gradient.${name}`).sort());
+    expect([...constants!.keys()].sort()).toEqual([...values.keys()].filter((name) => !trainable(name)).sort());
   });
 
   test('uses the learning rate of each parameter', async () => {
@@ -182,7 +246,7 @@ describe('trainStage', () => {
     const values = freshValues();
     const broken = (step: number) => {
       const [only] = bigBatches(step);
-      return step < 2 ? [only] : [{ ...only, inputs: { ...only.inputs, loss_scale: float32([Number.NaN], []) } }];
+      return step < 2 ? [only] : [{ ...only, weight: Number.NaN }];
     };
     const run = trained(5, {
       values,
@@ -195,7 +259,8 @@ describe('trainStage', () => {
 
   test('says what is wrong with a stage', async () => {
     await expect(trained(1, { trainable: () => false })).rejects.toThrow('the stage trains nothing');
-    await expect(trained(1, { values: new Map() })).rejects.toThrow('no value for parameter model.embed_tokens.weight');
+    const onlyNorm = new Map([...freshValues()].filter(([name]) => name === 'model.norm.weight'));
+    await expect(trained(1, { values: onlyNorm })).rejects.toThrow('no value for parameter model.embed_tokens.weight');
     await expect(trained(1, { data: { stepsPerEpoch: 1, batches: () => [] } })).rejects.toThrow('the data gave no batch for step 0');
   });
 });

@@ -5,7 +5,7 @@ import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
 import type { Value } from '../../engine/engine.ts';
 import { createOrtEngine } from '../../engine/ort.ts';
 import { clipConfigSchema } from '../../models/clip.ts';
-import { contrastiveObjective } from '../../models/objectives.ts';
+import { contrastiveLoss } from '../../models/contrastive.ts';
 import { initialise } from '../../nn/parameters.ts';
 import { createRandom } from '../../random.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
@@ -150,15 +150,15 @@ describe('contrastiveBatch', () => {
       projection_dim: 8,
       logit_scale_init_value: 0,
     });
-    const { parameters, loss, metrics } = contrastiveObjective(config, regionSlots);
+    const { parameters, outputs } = contrastiveLoss(config, regionSlots);
     const inputs = make(1, 0);
     const constants = new Map(
-      parameters.list().map((p) => {
+      parameters.map((p) => {
         const value: Value = { dtype: 'float32', dims: p.dims, data: initialise(p, createRandom(1, p.name)) };
         return [p.name, value] as const;
       }),
     );
-    const program = await createOrtEngine({ threads: 1 }).compile({ loss, ...metrics }, { constants });
+    const program = await createOrtEngine({ threads: 1 }).compile(outputs, { constants });
     expect([...program.inputNames].sort()).toEqual(Object.keys(inputs).sort());
     const results = await program.run(inputs);
     await program.dispose();

@@ -1,4 +1,4 @@
-// Joining any encoder with a language model, and the folder that comes of it; training itself is tested in trainer.test.ts and tests/.
+// Joining any encoder with a language model, and the folder that comes of it; training itself is tested in stage.test.ts and tests/.
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -10,7 +10,7 @@ import { createOrtEngine } from '../../engine/ort.ts';
 import { UserError } from '../../errors.ts';
 import { languageConfigSchema } from '../../models/language.ts';
 import { imageSize, imageTokenCount, type LlavaConfig } from '../../models/llava.ts';
-import { languageModelObjective } from '../../models/objectives.ts';
+import { languageModelLoss } from '../../models/programs.ts';
 import { visionFolderSchema, visionParameters } from '../../models/vision.ts';
 import { initialise, type Parameter, Parameters } from '../../nn/parameters.ts';
 import { imageRowsOf, loadModel } from '../../pretrained/load.ts';
@@ -36,7 +36,7 @@ const save = (dir: string, config: object, parameters: readonly Parameter[], fil
 beforeAll(async () => {
   const sizes = { hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: 1, num_key_value_heads: 1, head_dim: 8 };
   const config = languageConfigSchema.parse({ ...sizes, vocab_size: 4160 });
-  await save(languageModel, config, languageModelObjective(config).parameters.list());
+  await save(languageModel, config, languageModelLoss(config).parameters);
   await sharp({ create: { width: 30, height: 20, channels: 3, background: '#8040c0' } }).toFile(picture);
   const conversations = [
     { from: 'human', value: 'Say hello.' },
@@ -85,8 +85,7 @@ const processorOf = (task: Task) => JSON.parse(String(task.saved.files['processo
 /** Saves what a task would save and loads it as any folder: the model, and what it makes of a picture. */
 async function reloaded(task: Task, name: string) {
   const dir = join(folders, name);
-  const tensors = new Map(task.parameters.map(({ name, dims }) => [name, { shape: [...dims], data: task.values.get(name)! }]));
-  await saveCheckpoint(dir, { ...task.saved, tensors, dtype: 'F32' });
+  await saveCheckpoint(dir, { ...task.saved, stored: await task.weights.sources() });
   const model = await loadModel(dir, { engine });
   const rows = await imageRowsOf(model, picture);
   await model.generator.dispose();
@@ -120,7 +119,7 @@ describe('an encoder joined with a language model', () => {
 
   test('several hidden states of a whole CLIP are joined', async () => {
     const task = await joined('clip', { model_type: 'clip', vision_config: clip }, square(12), { vision_feature_layer: [-2, 1] });
-    expect(task.parameters.find(({ name }) => name === 'multi_modal_projector.linear_1.weight')?.dims).toEqual([8, 16]);
+    expect(task.weights.parameters.find(({ name }) => name === 'multi_modal_projector.linear_1.weight')?.dims).toEqual([8, 16]);
     expect((await reloaded(task, 'llava-clip')).rows).toBe(9);
   });
 
