@@ -67,6 +67,11 @@ export interface CompileOptions {
    * rounded to 8 bits a block, which is faster and what llama.cpp does. Default: `float32`.
    */
   packedAccuracy?: 'float32' | 'int8';
+  /**
+   * Memory before speed, for a model that fills the machine: constants are not pre-packed into copies, 16-bit ones are cast
+   * anew at each use, and what a run has computed with is given back at its end.
+   */
+  lean?: boolean;
 }
 
 export interface RunOptions {

@@ -121,27 +121,27 @@ interface Session {
 async function openSession(
   graph: Outputs,
   constants: ReadonlyMap<string, Constant>,
-  _compileOptions: CompileOptions,
+  { packedAccuracy = 'float32', lean = false }: CompileOptions,
   options: OrtOptions,
 ): Promise<Session> {
-  const { externalInputs, inlineInputs, fed, buffers, folder, casts } = layOutConstants(constants);
-  const model = lower(inline(graph, inlineInputs), { externalInputs, fuse: options.fuse });
+  const { externalInputs, inlineInputs, fed, buffers, folder } = layOutConstants(constants);
+  const model = lower(inline(graph, inlineInputs), { externalInputs, fuse: options.fuse, packedAccuracy, recast: lean });
   const session = await InferenceSession.create(model, {
     executionProviders: ['cpu'],
     intraOpNumThreads: options.threads ?? availableParallelism(),
     interOpNumThreads: 1,
     graphOptimizationLevel: 'all',
     logSeverityLevel: 3,
-    // 16-bit weights in files are cast where they are used; what is here keeps the runtime from casting them all at once
-    ...(casts ? { enableMemPattern: false } : {}),
+    ...(lean ? { enableMemPattern: false, enableCpuMemArena: false } : {}),
     extra: {
       session: {
         intra_op: { allow_spinning: options.spin ? '1' : '0' },
         force_spinning_stop: '1',
-        ...(casts ? { disable_prepacking: '1' } : {}),
+        ...(lean ? { disable_prepacking: '1' } : {}),
         ...(folder === undefined ? {} : { model_external_initializers_file_folder_path: folder }),
       },
-      ...(casts ? { optimization: { disable_specified_optimizers: 'ConstantFolding;CommonSubexpressionElimination' } } : {}),
+      // folding would cast all 16-bit weights when the session begins, merging would keep each cast through the whole run
+      ...(lean ? { optimization: { disable_specified_optimizers: 'ConstantFolding;CommonSubexpressionElimination' } } : {}),
     },
     ...(buffers.length > 0 ? { externalData: buffers } : {}),
   });
@@ -246,8 +246,7 @@ function layOutConstants(constants: ReadonlyMap<string, Constant>) {
       offset,
       length: sizeOf(dims) * elementBytes[dtype],
     });
-  const casts = [...stored.values()].some(({ dtype }) => dtype === 'bfloat16' || dtype === 'float16');
-  return { externalInputs, inlineInputs, fed, buffers, folder, casts };
+  return { externalInputs, inlineInputs, fed, buffers, folder };
 }
 
 /** The graph with these inputs as constants of its own. */

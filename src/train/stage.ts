@@ -2,7 +2,7 @@
 // several processes; apply, where the sums are divided by what the step weighs. What a stage trains is decided once;
 // everything else is a constant and gets no gradient.
 
-import type { Constant, Engine, State, Value, Write } from '../engine/engine.ts';
+import { type Constant, type Engine, type State, sizeOf, type Value, type Write } from '../engine/engine.ts';
 import { grad } from '../graph/grad.ts';
 import { constantsOf, type LossGraph } from '../models/programs.ts';
 import { type AdamWOptions, createAdamW, type Optimizer, type TrainedParameter } from './optimizer.ts';
@@ -122,6 +122,9 @@ async function restoreMoments({ moments }: Optimizer, saved: ReadonlyMap<string,
   }
 }
 
+/** A model of more bytes than this, in float32, is trained with memory before speed. */
+const LEAN_BYTES = 2 ** 29;
+
 const gradientName = (parameter: string) => `gradient.${parameter}`;
 
 /** The first move: losses and gradients of micro-batches, the gradients added up in state. */
@@ -138,7 +141,9 @@ async function compileBackward({ engine, loss: graph, constants }: StageOptions,
     Object.assign(state, { [name]: values, [gradientName(name)]: gradient });
   });
   const frozen = graph.parameters.filter(({ name }) => !state[name]);
-  const program = await engine.compile(graph.outputs, { constants: constantsOf(frozen, constants), writes });
+  const bytes = graph.parameters.reduce((sum, { dims }) => sum + 4 * sizeOf(dims), 0);
+  const options = { constants: constantsOf(frozen, constants), writes, lean: bytes > LEAN_BYTES };
+  const program = await engine.compile(graph.outputs, options);
   return {
     async run(batches: readonly MicroBatch[]): Promise<StepSums> {
       for (const { gradient } of parameters) gradient.clear();
