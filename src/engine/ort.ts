@@ -5,10 +5,11 @@ import { realpathSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, relative, sep } from 'node:path';
 import { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-node';
-import { type Dims, inputName, type Tensor, type TypedData, topologicalOrder } from '../graph/tensor.ts';
+import type { Dims } from '../graph/dims.ts';
+import { inputName, type Tensor, type TypedData, topologicalOrder } from '../graph/tensor.ts';
 import type { CompileOptions, Constant, Engine, Program, StoredValue, Value } from './engine.ts';
-import { EXTERNAL_DATA_PATH, type LowerOptions, lower } from './onnx/lower.ts';
-import type { ExternalData } from './onnx/packed.ts';
+import { type LowerOptions, lower } from './onnx/lower.ts';
+import { EXTERNAL_DATA_PATH, type ExternalData } from './onnx/packed.ts';
 
 export interface OrtOptions {
   /** Threads inside one op. Default: all cores. */

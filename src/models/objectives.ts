@@ -1,8 +1,9 @@
 // Training objectives as graphs: next-token cross entropy (language model, LLaVA stages) and contrastive alignment (CLIP pretraining).
 
 import { linearCrossEntropy } from '../graph/composites.ts';
+import { dimProduct } from '../graph/dims.ts';
 import { add, div, exp, flattenLeading, gather, matmul, mul, reduceSum, reshape, sqrt } from '../graph/primitives.ts';
-import { dimProduct, input, type Tensor } from '../graph/tensor.ts';
+import { input, type Tensor } from '../graph/tensor.ts';
 import { linear } from '../nn/layers.ts';
 import { Parameters } from '../nn/parameters.ts';
 import { type ClipConfig, clipImageEmbeds, clipLogitScale, clipPostNorm, clipTextEmbeds, clipVision, patchRows } from './clip.ts';
