@@ -7,6 +7,7 @@ import {
   type Composite,
   createNode,
   type Dialect,
+  type DType,
   isIn,
   type PerInput,
   type Primitive,
@@ -88,8 +89,19 @@ function scatterOntoSums(outputs: Outputs): Outputs {
 
 // === bfloat16 ===
 
-/** What ONNX Runtime's CPU kernels do with bfloat16: move it, and cast it. Everything else they refuse. */
-const BFLOAT16_OPS: ReadonlySet<string> = new Set(['constant', 'cast']);
+/** What ONNX Runtime's CPU kernels (1.30) do with bfloat16: they move it and cast it, but do not compute with it. */
+const BFLOAT16_OPS: ReadonlySet<string> = new Set<Lowered>([
+  'constant',
+  'cast',
+  'reshape',
+  'transpose',
+  'concat',
+  'slice',
+  'gather',
+  'takeAlong',
+  'maskedScatter',
+  'maskedGather',
+]);
 
 function checkBfloat16(tensor: Tensor): void {
   if (BFLOAT16_OPS.has(tensor.op) || [tensor, ...tensor.inputs].every(({ dtype }) => dtype !== 'bfloat16')) return;
@@ -120,6 +132,13 @@ const reduction =
   (b, [x], { attributes: { axes, keepDims } }) =>
     b.node(opType, [x, b.int64(axes)], { keepdims: Number(keepDims) });
 
+/** ScatterElements adding `updates` to `onto`; it has no sums of float16, which are made in float32. */
+function scatterSum(b: GraphBuilder, [onto, at, updates]: readonly string[], axis: number, dtype: DType): string {
+  const attributes = { axis, reduction: 'add' };
+  if (dtype !== 'float16') return b.node('ScatterElements', [onto, at, updates], attributes);
+  return b.cast(b.node('ScatterElements', [b.cast(onto, 'float32'), at, b.cast(updates, 'float32')], attributes), dtype);
+}
+
 /** ScatterElements adds row by row in order; ScatterND would race between threads and lose bit-reproducibility. */
 function scatterRows(b: GraphBuilder, [indices, updates]: readonly string[], tensor: TensorOf<'scatterAdd' | 'scatterAddOnto'>) {
   const [indexType, updateType] = tensor.inputs;
@@ -128,7 +147,7 @@ function scatterRows(b: GraphBuilder, [indices, updates]: readonly string[], ten
   const flatUpdates = b.node('Reshape', [updates, b.reshapeTarget(updateType.dims, flat)]);
   const column = b.node('Reshape', [indices, b.int64([-1, ...rowDims.map(() => 1)])]);
   const wide = b.node('Expand', [column, b.int64([1, ...rowDims])]);
-  return (onto: string) => b.node('ScatterElements', [onto, wide, flatUpdates], { axis: 0, reduction: 'add' });
+  return (onto: string) => scatterSum(b, [onto, wide, flatUpdates], 0, tensor.dtype);
 }
 
 const column = (b: GraphBuilder, value: string) => b.node('Unsqueeze', [value, b.int64([-1])]);
@@ -184,9 +203,9 @@ const rules: { readonly [O in Lowered]: LoweringRule<O> } = {
     const [at, updates] = [column(b, indices), column(b, values)];
     return b.node('ScatterElements', [b.zeros(dims, dtype), at, updates], { axis: -1 });
   },
-  putAlongOnto(b, [indices, values, onto]) {
+  putAlongOnto(b, [indices, values, onto], { dtype }) {
     const [at, updates] = [column(b, indices), column(b, values)];
-    return b.node('ScatterElements', [onto, at, updates], { axis: -1, reduction: 'add' });
+    return scatterSum(b, [onto, at, updates], -1, dtype);
   },
   maskedScatter: (b, [x, mask, rows]) => b.node('ScatterND', [x, nonZero(b, mask), rows]),
   maskedGather: (b, [x, mask]) => b.node('GatherND', [x, nonZero(b, mask)]),
