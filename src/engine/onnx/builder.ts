@@ -9,12 +9,15 @@ import { ELEMENT_TYPES, encodeModel, type OnnxAttributes, type OnnxInitializer, 
 
 export class GraphBuilder {
   private readonly nodes: OnnxNode[] = [];
+  /** Nodes that are written before all others. */
+  private readonly leading: OnnxNode[] = [];
   private readonly inputs: OnnxValue[] = [];
   private readonly initializers: OnnxInitializer[] = [];
   private readonly constants = new Map<string, string>();
   /** Where each named dimension can be read at run time: an input and an axis. */
   private readonly dimSources = new Map<string, { name: string; axis: number }>();
   private readonly external: ReadonlyMap<string, ExternalData>;
+  private target = this.nodes;
   private counter = 0;
 
   /** Inputs that `external` names become initializers whose bytes lie there. */
@@ -48,8 +51,17 @@ export class GraphBuilder {
     // no input is named so
     output = `%${this.counter++}`,
   ): string {
-    this.nodes.push({ opType, domain, name: `${opType}_${this.nodes.length}`, inputs, outputs: [output], attributes });
+    const name = `${opType}_${this.leading.length + this.nodes.length}`;
+    this.target.push({ opType, domain, name, inputs, outputs: [output], attributes });
     return output;
+  }
+
+  /** The nodes that `emit` adds go before all others: they read initializers only. */
+  lead(emit: () => string): string {
+    this.target = this.leading;
+    const name = emit();
+    this.target = this.nodes;
+    return name;
   }
 
   cast(value: string, to: DType): string {
@@ -152,7 +164,7 @@ export class GraphBuilder {
     return encodeModel({
       producer: 'llava-gemma',
       name: 'graph',
-      nodes: this.nodes.map((node) => ({ ...node, inputs: rename(node.inputs), outputs: rename(node.outputs) })),
+      nodes: [...this.leading, ...this.nodes].map((node) => ({ ...node, inputs: rename(node.inputs), outputs: rename(node.outputs) })),
       inputs: this.inputs,
       outputs: graphOutputs,
       initializers: this.initializers,

@@ -58,7 +58,9 @@ export function lower(outputs: Outputs, options: LowerOptions = {}): Uint8Array 
   };
   const anew = (tensor: Tensor) =>
     options.recast && (tensor.op === 'dequantize' || isStoredCast(tensor)) && tensor.inputs.every((x) => isFixed(x, external));
-  const nameOf = (tensor: Tensor): string => (anew(tensor) ? emit(tensor) : names.get(tensor)!);
+  // ORT runs nodes in the order of a search from the outputs that enters the later of two operands first. What only reads initializers
+  // must be the earlier, or it is run, and its result held, before everything that the other operand needs.
+  const nameOf = (tensor: Tensor): string => (anew(tensor) ? builder.lead(() => emit(tensor)) : names.get(tensor)!);
 
   const order = topologicalOrder(Object.values(graph));
   for (const tensor of order) if (tensor.op === 'input') names.set(tensor, builder.input(tensor));
