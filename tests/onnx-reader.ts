@@ -1,5 +1,6 @@
-// Reads ONNX models back for the tests, as little of onnx.proto as they ask for. Written apart from engine/onnx/writer.ts, over a reader of
-// any protobuf message: fields by number, each with all that was written for it.
+// Reads ONNX models back for the tests, as little of onnx.proto as they ask for. Written apart from
+// engine/onnx/writer.ts, over a reader of any protobuf message: fields by number, each with all that was
+// written for it.
 
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
 

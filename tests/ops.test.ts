@@ -1,5 +1,6 @@
-// Every op on every engine: random shapes (broadcast, batched, size 1, named) on ONNX Runtime against float64 loops, and every gradient rule
-// against central differences. A new op without a row in the table below fails the first test.
+// Every op on every engine: random shapes (broadcast, batched, size 1, named) on ONNX Runtime against float64
+// loops, and every gradient rule against central differences. A new op without a row in the table below fails
+// the first test.
 
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -280,7 +281,8 @@ const CASES: Record<keyof Leaves | Primitive | Composite, fc.Arbitrary<Case>> = 
       const indices = integers(random, [{ size: others, name: 'tokens' }], rows);
       return { label: 'gather', operands: [packed, scale, indices], build: (inputs) => p.gather(matrix(inputs), inputs[2]) };
     }
-    // whole numbers, the largest of a block 127: rounding x to 8 bits changes nothing, so that the kernels can be held to float64
+    // whole numbers, the largest of a block 127: rounding x to 8 bits changes nothing, so that the kernels
+    // can be held to float64
     const x = integers(random, [{ size: others, name: 'batch' }, { size: rest }, { size: columns }], 255);
     const left = {
       ...x,
@@ -395,8 +397,8 @@ interface Built {
 }
 
 /**
- * A case as named outputs: the result and the gradient of a random weighted sum of it, everything named by `id`. Gradients are checked in
- * float32 only: what is rounded has no differences.
+ * A case as named outputs: the result and the gradient of a random weighted sum of it, everything named by
+ * `id`. Gradients are checked in float32 only: what is rounded has no differences.
  */
 function buildCase(id: number, { operands, build, label }: Case, checked = true): Built {
   const values: Record<string, Value> = {};
@@ -505,7 +507,8 @@ function inHalf({ label, operands, build }: Case, dtype: 'float16' | 'bfloat16')
   };
 }
 
-// many cases a program, since making a session costs more than running it; on failure fast-check drops all but the failing one
+// many cases a program, since making a session costs more than running it; on failure fast-check drops all
+// but the failing one
 const batchOf = (cases: fc.Arbitrary<Case>) => fc.array(cases, { minLength: 1, maxLength: CASES_PER_PROGRAM, size: 'max' });
 
 describe('ops', () => {
@@ -548,7 +551,10 @@ describe('float16', () => {
 });
 
 describe('bfloat16', () => {
-  /** Ops that only move values, and logic, which has no floats. What else ONNX Runtime cannot do is refused by name. */
+  /**
+   * Ops that only move values, and logic, which has no floats. What else ONNX Runtime cannot do is refused by
+   * name.
+   */
   const moving = ['input', 'stopGradient', 'cast', 'reshape', 'transpose', 'concat', 'slice', 'gather', 'takeAlong'];
   const accepted = new Set([...moving, 'maskedScatter', 'maskedGather', 'and', 'or']);
   const message = /^\w+: ONNX Runtime has no kernel for bfloat16; cast the operands to float32 or float16$/;

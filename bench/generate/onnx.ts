@@ -1,8 +1,10 @@
-// The shape as a folder for transformers.js: vision_encoder, embed_tokens and decoder_model_merged in its "q4" files, and the JSON beside
-// them. Weights are quantized as transformers.js' own scripts/quantize.py does (MatMulNBits, blocks of 32, symmetric), but for the attribute
-// `accuracy_level`, which that script leaves unset: 4 (products of int8) is what onnxruntime-genai's builder sets for a CPU, and faster. The
-// graph of the decoder is that builder's, as the hub's exports of Gemma have it: GroupQueryAttention over packed q, k and v with the rotation
-// inside, SkipSimplifiedLayerNormalization, FastGelu. The embedding table is 4-bit too (GatherBlockQuantized), as in the hub's newer exports.
+// The shape as a folder for transformers.js: vision_encoder, embed_tokens and decoder_model_merged in its
+// "q4" files, and the JSON beside them. Weights are quantized as transformers.js' own scripts/quantize.py
+// does (MatMulNBits, blocks of 32, symmetric), but for the attribute `accuracy_level`, which that script
+// leaves unset: 4 (products of int8) is what onnxruntime-genai's builder sets for a CPU, and faster. The
+// graph of the decoder is that builder's, as the hub's exports of Gemma have it: GroupQueryAttention over
+// packed q, k and v with the rotation inside, SkipSimplifiedLayerNormalization, FastGelu. The embedding table
+// is 4-bit too (GatherBlockQuantized), as in the hub's newer exports.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
@@ -20,7 +22,7 @@ import type { BenchConfig } from './shapes.ts';
 import { floatPool, nibblePool, piecesOf, WEIGHT_STD } from './weights.ts';
 
 const BLOCK = 32;
-/** Step between the 16 values of a 4-bit weight: evenly distributed ones have a standard deviation of 4.6 steps. */
+/** Step between the 16 values of a 4-bit weight: even ones have a standard deviation of 4.6 steps. */
 const STEP = WEIGHT_STD / 4.6;
 const STEPS = new Uint8Array(new Float32Array(2 ** 16).fill(STEP).buffer);
 /** Where a tensor begins in the data file: a page, so that the file can be mapped. */
@@ -139,7 +141,10 @@ class OnnxFile {
   }
 }
 
-/** pixel_values [batch_size, 3, size, size] -> image_features [batch_size, patches, hidden of the language model]; the connector is inside. */
+/**
+ * pixel_values [batch_size, 3, size, size] -> image_features [batch_size, patches, hidden of the language
+ * model]; the connector is inside.
+ */
 function visionEncoder({ vision_config, text_config: text }: BenchConfig, quantized: boolean, accuracyLevel: number): OnnxFile {
   const vision = vision_config as unknown as Record<string, number>;
   const { hidden_size: width, intermediate_size: inner, num_hidden_layers: layers, image_size: size, patch_size: patch } = vision;

@@ -78,8 +78,8 @@ function elementwise(inputs: ReferenceValue[], f: (...values: number[]) => numbe
   return result;
 }
 
-// Abramowitz & Stegun's fit gives only 1e-7; the series without cancellation (their 7.1.6) and the continued fraction (7.1.14) give
-// double precision.
+// Abramowitz & Stegun's fit gives only 1e-7; the series without cancellation (their 7.1.6) and the continued
+// fraction (7.1.14) give double precision.
 function erf(x: number): number {
   const a = Math.abs(x);
   if (a < 3) {
@@ -355,8 +355,8 @@ function evaluate<O extends Evaluated>(node: TensorOf<O>, inputs: readonly Refer
 }
 
 /**
- * Evaluates a graph in float64 and keeps float64: for finite differences. Only results in float16 and bfloat16 are rounded, each op's to its
- * format. Throws an Error for an input without a value.
+ * Evaluates a graph in float64 and keeps float64: for finite differences. Only results in float16 and
+ * bfloat16 are rounded, each op's to its format. Throws an Error for an input without a value.
  */
 export function evaluateReference(outputs: Outputs, values: Readonly<Record<string, ReferenceValue>>): Record<string, ReferenceValue> {
   const graph = expandComposites(outputs);

@@ -1,4 +1,5 @@
-// A second engine in plain float64 loops (reference-ops.ts): the oracle that every other engine is tested against.
+// A second engine in plain float64 loops (reference-ops.ts): the oracle that every other engine is tested
+// against.
 
 import { numbersOf, topologicalOrder, typedData } from '../graph/tensor.ts';
 import type { Constant, Engine } from './engine.ts';

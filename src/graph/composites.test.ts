@@ -7,7 +7,8 @@ import { createRandom } from '../random.ts';
 import { attention, compositeRules, geluErf, geluTanh, layerNorm, linearCrossEntropy, maskBias, quickGelu, rmsNorm } from './composites.ts';
 import type { Dims } from './dims.ts';
 import { definitionGradient, ruleGradient } from './grad.ts';
-import { type Composite, input, isIn, type Tensor, type TensorOf, withInputs } from './tensor.ts';
+import { add, softmax } from './primitives.ts';
+import { type Composite, constant, input, isIn, type Tensor, type TensorOf, typedData, withInputs } from './tensor.ts';
 
 const f = (name: string, ...dims: number[]) => input(name, 'float32', dims);
 const random = createRandom(11);
@@ -94,6 +95,27 @@ describe('soft caps', () => {
     const [a, b] = [1, 5].map((logit) => Math.exp(3 * Math.tanh(logit / 3)));
     expect(y.data[0]).toBeCloseTo(-Math.log(a / (a + b)), 12);
   });
+});
+
+describe('masks', () => {
+  test.each(['float32', 'float16', 'bfloat16'] as const)('of %s hide a key, and a row that sees none stays a number', (dtype) => {
+    const keep = constant(Uint8Array.of(1, 0, 1, 0, 0, 0), [2, 3], 'bool');
+    const scores = constant(typedData([20, 30, 20, -20, -20, -20], dtype), [2, 3], dtype);
+    const y = softmax(add(scores, maskBias(keep, dtype)));
+    expect(y.dtype).toBe(dtype);
+    const { data } = evaluateReference({ y }, {}).y;
+    expect([...data.subarray(0, 3)]).toEqual([0.5, 0, 0.5]);
+    expect(data.subarray(3).every((probability) => Math.abs(probability - 1 / 3) < 2e-3)).toBe(true);
+  });
+});
+
+test.each(['float16', 'bfloat16'] as const)('a loss in %s is finite where a probability is 0', (dtype) => {
+  const hidden = constant(typedData([100], dtype), [1, 1], dtype);
+  const weight = constant(typedData([1, -1], dtype), [2, 1], dtype);
+  const y = linearCrossEntropy(hidden, weight, constant(Int32Array.of(1), [1], 'int32'));
+  const [loss] = evaluateReference({ y }, {}).y.data;
+  expect(loss).toBeGreaterThan(16);
+  expect(loss).toBeLessThan(100);
 });
 
 describe('composites', () => {

@@ -1,5 +1,6 @@
-// Composite ops: layers' hot pieces, each defined in primitives. An engine may take one whole as a fused kernel; where the
-// derived gradient would touch memory more often than needed, a shorter one is given (and tested against the derived one).
+// Composite ops: layers' hot pieces, each defined in primitives. An engine may take one whole as a fused
+// kernel; where the derived gradient would touch memory more often than needed, a shorter one is given (and
+// tested against the derived one).
 
 import { broadcastDims, type Dim, dimProduct, ShapeError, sameDims } from './dims.ts';
 import {
@@ -32,7 +33,9 @@ import { type Composite, constant, createNode, type DType, type PerInput, type T
 export interface CompositeRule<O extends Composite> {
   /** The op in terms of simpler ops. */
   definition(y: TensorOf<O>): Tensor;
-  /** Gradients for each input given the gradient of the result; undefined where there is none (labels, masks). */
+  /**
+   * Gradients for each input given the gradient of the result; undefined where there is none (labels, masks).
+   */
   gradient?(y: TensorOf<O>, dy: Tensor): PerInput<O, Tensor | undefined>;
 }
 
@@ -51,7 +54,10 @@ const sumRows = (x: Tensor) => reduceSum(flattenLeading(x), [0]);
 
 const inverseRms = (x: Tensor, epsilon: number) => div(1, sqrt(add(rowMean(mul(x, x)), epsilon)));
 
-/** x / sqrt(mean(x^2) + epsilon) * weight over the last dim (Zhang & Sennrich 2019). Gemma passes 1 + w as the weight. */
+/**
+ * x / sqrt(mean(x^2) + epsilon) * weight over the last dim (Zhang & Sennrich 2019). Gemma passes 1 + w as the
+ * weight.
+ */
 export function rmsNorm(x: Tensor, weight: Tensor, epsilon: number): Tensor {
   checkLastDim('rmsNorm', x, weight);
   return createNode('rmsNorm', [x, weight], { epsilon }, x);
@@ -94,7 +100,10 @@ const layerNormRule: CompositeRule<'layerNorm'> = {
 
 const GELU_SCALE = Math.sqrt(2 / Math.PI);
 const GELU_CUBIC = 0.044715;
-/** gelu_tanh(x) = x * sigmoid(x * gate(x^2)) with gate(w) = 2 s (1 + 0.044715 w): the sigmoid form saves a pass over tanh's. */
+/**
+ * gelu_tanh(x) = x * sigmoid(x * gate(x^2)) with gate(w) = 2 s (1 + 0.044715 w): the sigmoid form saves a
+ * pass over tanh's.
+ */
 const geluGate = (square: Tensor) => add(mul(square, 2 * GELU_SCALE * GELU_CUBIC), 2 * GELU_SCALE);
 
 /** GELU, tanh form (Hendrycks & Gimpel 2016; `gelu_pytorch_tanh`). */
@@ -138,8 +147,8 @@ export interface CappedOptions {
 }
 
 /**
- * scale a b^T under a soft cap, cap tanh(x / cap): x where x is small, never beyond the cap (Bello et al. 2016; Gemma 2). `slope` is the
- * derivative of the cap, absent without one.
+ * scale a b^T under a soft cap, cap tanh(x / cap): x where x is small, never beyond the cap (Bello et al.
+ * 2016; Gemma 2). `slope` is the derivative of the cap, absent without one.
  */
 export function cappedProduct(a: Tensor, b: Tensor, { scale = 1, softcap }: CappedOptions): { product: Tensor; slope?: Tensor } {
   if (softcap === undefined) return { product: matmul(a, b, { transB: true, alpha: scale }) };
@@ -174,7 +183,10 @@ function attentionShapes(q: Tensor, k: Tensor, v: Tensor): AttentionShapes {
   return { batch, heads, kvHeads, tokens, headDim };
 }
 
-/** Heads that share a key head are laid below each other, so that grouped attention is one product a key head: [b, kv, group * t, d]. */
+/**
+ * Heads that share a key head are laid below each other, so that grouped attention is one product a key head:
+ * [b, kv, group * t, d].
+ */
 const groupHeads = (x: Tensor, s: AttentionShapes, width: Dim) =>
   reshape(x, [s.batch, s.kvHeads, dimProduct([s.heads / s.kvHeads, s.tokens]), width]);
 const ungroupHeads = (x: Tensor, s: AttentionShapes) => reshape(x, [s.batch, s.heads, s.tokens, x.dims[3]]);
@@ -187,9 +199,9 @@ function attentionProbabilities({ inputs, attributes }: TensorOf<'attention'>, s
 }
 
 /**
- * softmax(scale q k^T + bias) v, the scaled product under a soft cap if there is one. q [batch, heads, tokens, headDim]; k, v
- * [batch, kvHeads, keys, headDim] with heads a multiple of kvHeads (multi-query and grouped-query attention); bias broadcasts to
- * [batch, heads, tokens, keys], is a mask, and gets no gradient.
+ * softmax(scale q k^T + bias) v, the scaled product under a soft cap if there is one. q [batch, heads,
+ * tokens, headDim]; k, v [batch, kvHeads, keys, headDim] with heads a multiple of kvHeads (multi-query and
+ * grouped-query attention); bias broadcasts to [batch, heads, tokens, keys], is a mask, and gets no gradient.
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, { bias, ...options }: CappedOptions & { scale: number; bias?: Tensor }): Tensor {
   const { batch, heads, tokens } = attentionShapes(q, k, v);
@@ -211,7 +223,8 @@ const attentionRule: CompositeRule<'attention'> = {
     const [q, k, v] = y.inputs;
     const { scale } = y.attributes;
     const s = attentionShapes(q, k, v);
-    // the same nodes as in the definition: common-subexpression elimination makes this the forward's own softmax
+    // the same nodes as in the definition: common-subexpression elimination makes this the forward's own
+    // softmax
     const { probabilities: p, slope } = attentionProbabilities(y, s);
     const dyGrouped = groupHeads(dy, s, v.dims[3]);
     const pGrouped = groupHeads(p, s, k.dims[2]);
@@ -230,21 +243,24 @@ const attentionRule: CompositeRule<'attention'> = {
 // === Masks ===
 
 /**
- * An additive attention mask of `dtype`: 0 where `keep` (bool) is true, elsewhere so low that the softmax gives 0. That is -1e9, and -2^15 in
- * float16, which ends at -65,504 and must hold the sum with a score.
+ * An additive attention mask of `dtype`: 0 where `keep` (bool) is true, elsewhere so low that the softmax
+ * gives 0. That is -1e9, and -2^15 in float16, which ends at -65,504 and must hold the sum with a score.
  */
 export const maskBias = (keep: Tensor, dtype: DType = 'float32'): Tensor =>
   where(keep, constant(0, [], dtype), dtype === 'float16' ? -(2 ** 15) : -1e9);
 
 // === Loss ===
 
-/** The smallest probability whose logarithm is taken: no normal number of float32 and bfloat16, or the least of float16, is smaller. */
+/**
+ * The smallest probability whose logarithm is taken: no normal number of float32 and bfloat16, or the least
+ * of float16, is smaller.
+ */
 const smallestProbability = (dtype: DType) => (dtype === 'float16' ? 2 ** -24 : 1e-37);
 
 /**
- * Cross entropy of the classes weight [classes, n] for hidden [rows, n] against labels int32 [rows]: loss of each row, [rows].
- * logits = scale * hidden weight^T, under a soft cap if there is one. Only rows that carry a label should be handed in: no logits are
- * made for the others.
+ * Cross entropy of the classes weight [classes, n] for hidden [rows, n] against labels int32 [rows]: loss of
+ * each row, [rows]. logits = scale * hidden weight^T, under a soft cap if there is one. Only rows that carry
+ * a label should be handed in: no logits are made for the others.
  */
 export function linearCrossEntropy(hidden: Tensor, weight: Tensor, labels: Tensor, options: CappedOptions = {}): Tensor {
   const shapes = [hidden.dims, weight.dims, labels.dims];
@@ -261,7 +277,8 @@ const linearCrossEntropyRule: CompositeRule<'linearCrossEntropy'> = {
     return neg(log(maximum(probabilities, smallestProbability(hidden.dtype))));
   },
   gradient({ inputs: [hidden, weight, labels], attributes }, dy) {
-    // dlogits = (softmax - onehot) dy. The rows' factors go to the thin side of each product, not over the logits.
+    // dlogits = (softmax - onehot) dy. The rows' factors go to the thin side of each product, not over the
+    // logits.
     const rowFactors = mul(reshape(dy, [dy.dims[0], 1]), attributes.scale);
     const minusOnehot = putAlong(labels, expand(constant(-1, [], hidden.dtype), labels.dims), weight.dims[0]);
     const { product, slope } = cappedProduct(hidden, weight, attributes);

@@ -1,7 +1,11 @@
-// Shapes: a dim is a number or a name, as in ONNX, and shapes that do not fit are a ShapeError. Dims are polynomials in names with whole
-// coefficients, kept as canonical text (products multiplied out, terms sorted), so that equal dims have equal text.
+// Shapes: a dim is a number or a name, as in ONNX, and shapes that do not fit are a ShapeError. Dims are
+// polynomials in names with whole coefficients, kept as canonical text (products multiplied out, terms
+// sorted), so that equal dims have equal text.
 
-/** A dimension: a size, a name ("batch"), or a canonical product or sum of names ("batch*tokens", "past+tokens"). */
+/**
+ * A dimension: a size, a name ("batch"), or a canonical product or sum of names ("batch*tokens",
+ * "past+tokens").
+ */
 export type Dim = number | string;
 export type Dims = readonly Dim[];
 
@@ -12,7 +16,10 @@ export function formatDims(dims: Dims): string {
 
 // === Errors ===
 
-/** Shapes that do not fit: the message names the op, the shapes and, once it has passed through `withPath`, the module path. */
+/**
+ * Shapes that do not fit: the message names the op, the shapes and, once it has passed through `withPath`,
+ * the module path.
+ */
 export class ShapeError extends Error {
   override name = 'ShapeError';
   readonly op: string;
@@ -115,7 +122,10 @@ export interface DimArithmetic<T> {
   multiply(a: T, b: T): T;
 }
 
-/** The size of a dim, put together from the largest parts that are known. Throws an Error for a name that is not. */
+/**
+ * The size of a dim, put together from the largest parts that are known. Throws an Error for a name that is
+ * not.
+ */
 export function computeDim<T>(dim: Dim, arithmetic: DimArithmetic<T>): T {
   if (typeof dim === 'number') return arithmetic.number(dim);
   const known = arithmetic.known(dim);

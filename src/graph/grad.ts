@@ -1,5 +1,6 @@
-// Reverse-mode differentiation: walks the nodes of a scalar's graph backwards and returns new tensors. Gradient rules are written
-// with the ops themselves, so a gradient is a graph like any other: it lowers, it can be exported, it can be differentiated again.
+// Reverse-mode differentiation: walks the nodes of a scalar's graph backwards and returns new tensors.
+// Gradient rules are written with the ops themselves, so a gradient is a graph like any other: it lowers, it
+// can be exported, it can be differentiated again.
 
 import { compositeRules } from './composites.ts';
 import { ShapeError } from './dims.ts';
@@ -19,8 +20,9 @@ import {
 type InputGradients = readonly (Tensor | undefined)[];
 
 /**
- * Gradients of `loss` (a scalar, dims []) with respect to each of `wrt`, in order. Nothing is computed for branches that reach none
- * of them: a frozen weight costs no gradient. Throws where `loss` does not depend on one of them.
+ * Gradients of `loss` (a scalar, dims []) with respect to each of `wrt`, in order. Nothing is computed for
+ * branches that reach none of them: a frozen weight costs no gradient. Throws where `loss` does not depend on
+ * one of them.
  */
 export function grad(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
   if (loss.dims.length !== 0) throw new ShapeError('grad', 'the loss must be a scalar', [loss.dims]);
@@ -38,7 +40,8 @@ function backpropagate(y: Tensor, dy: Tensor, wrt: readonly Tensor[]): Map<Tenso
   const gradients = new Map<Tensor, Tensor>([[y, dy]]);
   const wanted = new Set(wrt);
   const order = topologicalOrder([y]);
-  // what depends on a wanted tensor; a composite's own inputs cut the walk when its definition is differentiated
+  // what depends on a wanted tensor; a composite's own inputs cut the walk when its definition is
+  // differentiated
   const needed = new Set<Tensor>();
   for (const tensor of order) if (wanted.has(tensor) || tensor.inputs.some((x) => needed.has(x))) needed.add(tensor);
 
@@ -72,7 +75,8 @@ export function ruleGradient<O extends Composite>(tensor: TensorOf<O>, dy: Tenso
 
 /** Gradient of a composite through its definition in primitives, whatever shorter rule it may carry. */
 export function definitionGradient<O extends Composite>(tensor: TensorOf<O>, dy: Tensor): InputGradients {
-  // fresh leaves stand for the inputs, so that the walk ends there and inputs that are the same tensor stay apart
+  // fresh leaves stand for the inputs, so that the walk ends there and inputs that are the same tensor stay
+  // apart
   const leaves = tensor.inputs.map((x) => createNode('stopGradient', [x], {}, x));
   const body = compositeRules[tensor.op].definition(withInputs(tensor, leaves));
   const gradients = backpropagate(body, dy, leaves);

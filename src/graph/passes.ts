@@ -1,5 +1,5 @@
-// Graph-to-graph passes. Each takes named outputs and returns named outputs that compute the same. Dead nodes need no pass: a node
-// that no output reaches is not part of the graph.
+// Graph-to-graph passes. Each takes named outputs and returns named outputs that compute the same. Dead nodes
+// need no pass: a node that no output reaches is not part of the graph.
 
 import { compositeRules } from './composites.ts';
 import { add, sub } from './primitives.ts';
@@ -23,7 +23,10 @@ export function rewrite(outputs: Outputs, replace: (node: Tensor) => Tensor): Ou
   return Object.fromEntries(Object.entries(outputs).map(([name, tensor]) => [name, rebuilt.get(tensor)!]));
 }
 
-/** Replaces composites by their definitions, except those that `keep` takes whole. Markers such as stopGradient vanish. */
+/**
+ * Replaces composites by their definitions, except those that `keep` takes whole. Markers such as
+ * stopGradient vanish.
+ */
 export function expandComposites(outputs: Outputs, keep: (op: Composite) => boolean = () => false): Outputs {
   const expandNode = (node: Tensor): Tensor => {
     if (node.op === 'stopGradient') return node.inputs[0];

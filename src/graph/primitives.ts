@@ -1,5 +1,6 @@
-// Primitive ops: builders, which hold the shape rules and throw ShapeError, and below them the table of gradients. Every engine must run
-// all of them. Semantics are those of the ONNX operator named in engine/onnx/lower.ts.
+// Primitive ops: builders, which hold the shape rules and throw ShapeError, and below them the table of
+// gradients. Every engine must run all of them. Semantics are those of the ONNX operator named in
+// engine/onnx/lower.ts.
 
 import { broadcastDims, type Dim, type Dims, dimProduct, dimSum, formatDims, normalizeAxis, ShapeError, sameDims } from './dims.ts';
 import {
@@ -74,8 +75,9 @@ export const erf = (x: Tensor): Tensor => unary('erf', x);
 export const stopGradient = (x: Tensor): Tensor => createNode('stopGradient', [x], {}, x);
 
 /**
- * The same values in another dtype. Floats are rounded to nearest, ties to even; what is cast to integers is cut towards zero, and should be
- * in their range; anything but 0 is true. The gradient is cast back, and there is none for what was no float.
+ * The same values in another dtype. Floats are rounded to nearest, ties to even; what is cast to integers is
+ * cut towards zero, and should be in their range; anything but 0 is true. The gradient is cast back, and
+ * there is none for what was no float.
  */
 export const cast = (x: Tensor, to: DType): Tensor => (x.dtype === to ? x : createNode('cast', [x], {}, { dtype: to, dims: x.dims }));
 
@@ -97,7 +99,10 @@ export interface MatmulOptions {
   alpha?: number;
 }
 
-/** Batched product alpha * op(a) op(b) over the last two dims; leading dims broadcast. [.., m, k] x [.., k, n] -> [.., m, n]. */
+/**
+ * Batched product alpha * op(a) op(b) over the last two dims; leading dims broadcast. [.., m, k] x [.., k, n]
+ * -> [.., m, n].
+ */
 export function matmul(a: Tensor, b: Tensor, { transA = false, transB = false, alpha = 1 }: MatmulOptions = {}): Tensor {
   if (a.dims.length < 2 || b.dims.length < 2) throw new ShapeError('matmul', 'both operands need rank 2 or more', [a.dims, b.dims]);
   checkSameType('matmul', a, b);
@@ -235,13 +240,19 @@ export function takeAlong(x: Tensor, indices: Tensor): Tensor {
   return createNode('takeAlong', [x, indices], {}, { dtype: x.dtype, dims: indices.dims });
 }
 
-/** Rows of `size` zeros, each with one value at its index: the gradient of `takeAlong`. [..], [..] -> [.., size]. */
+/**
+ * Rows of `size` zeros, each with one value at its index: the gradient of `takeAlong`. [..], [..] -> [..,
+ * size].
+ */
 export function putAlong(indices: Tensor, values: Tensor, size: Dim): Tensor {
   if (!sameDims(indices.dims, values.dims)) throw new ShapeError('putAlong', 'one value an index is needed', [indices.dims, values.dims]);
   return createNode('putAlong', [indices, values], {}, { dtype: values.dtype, dims: [...indices.dims, size] });
 }
 
-/** x [.., n] with the rows where mask [..] holds replaced, in order, by rows [count, n]; count must be the number of true entries. */
+/**
+ * x [.., n] with the rows where mask [..] holds replaced, in order, by rows [count, n]; count must be the
+ * number of true entries.
+ */
 export function maskedScatter(x: Tensor, mask: Tensor, rows: Tensor): Tensor {
   if (!sameDims(x.dims.slice(0, -1), mask.dims) || rows.dims.length !== 2 || rows.dims[1] !== x.dims.at(-1))
     throw new ShapeError('maskedScatter', 'needs x [.., n], mask [..] and rows [count, n]', [x.dims, mask.dims, rows.dims]);
@@ -257,8 +268,9 @@ export function maskedGather(x: Tensor, mask: Tensor, count: Dim): Tensor {
 // === Position encoding ===
 
 /**
- * Rotary position embedding, half-rotate form (Su et al. 2021; Hugging Face `apply_rotary_pos_emb`): x [batch, heads, tokens, headDim],
- * positions int32 [batch, tokens], tables cos and sin [positions, headDim / 2]. The tables get no gradient.
+ * Rotary position embedding, half-rotate form (Su et al. 2021; Hugging Face `apply_rotary_pos_emb`): x
+ * [batch, heads, tokens, headDim], positions int32 [batch, tokens], tables cos and sin [positions, headDim /
+ * 2]. The tables get no gradient.
  */
 export function rotary(x: Tensor, positions: Tensor, cos: Tensor, sin: Tensor): Tensor {
   const headDim = x.dims[3];
@@ -274,8 +286,9 @@ export function rotary(x: Tensor, positions: Tensor, cos: Tensor, sin: Tensor): 
 // === Packed weights ===
 
 /**
- * The matrix [rows, columns] whose blocks of `blockSize` columns are scale * (q - 2^(bits - 1)): packed uint8 [rows, columns * bits / 8],
- * the first of two 4-bit numbers in the low half of its byte; scale [rows, columns / blockSize]. It gets no gradient.
+ * The matrix [rows, columns] whose blocks of `blockSize` columns are scale * (q - 2^(bits - 1)): packed uint8
+ * [rows, columns * bits / 8], the first of two 4-bit numbers in the low half of its byte; scale [rows,
+ * columns / blockSize]. It gets no gradient.
  */
 export function dequantize(packed: Tensor, scale: Tensor, { bits, blockSize }: BlockFormat): Tensor {
   const [rows, bytes] = packed.dims;
@@ -289,7 +302,9 @@ export function dequantize(packed: Tensor, scale: Tensor, { bits, blockSize }: B
 
 // === Gradients ===
 
-/** Gradients for each input given the gradient of the result; undefined where there is none (integers, masks). */
+/**
+ * Gradients for each input given the gradient of the result; undefined where there is none (integers, masks).
+ */
 export type GradientRule<O extends Primitive> = (y: TensorOf<O>, dy: Tensor) => PerInput<O, Tensor | undefined>;
 
 /** A scalar constant needs no gradient: leaving it out keeps whole reductions from being built. */
@@ -355,7 +370,8 @@ export const gradients: { readonly [O in Primitive]: GradientRule<O> } = {
     const [a, b] = y.inputs;
     const { transA, transB, alpha } = y.attributes;
     if (b.dims.length === 2 && a.dims.length > 2 && !transA) {
-      // a weight shared by all leading dims: one flat product each way instead of a batched one that is then summed
+      // a weight shared by all leading dims: one flat product each way instead of a batched one that is then
+      // summed
       const flatA = flattenLeading(a);
       const flatDy = flattenLeading(dy);
       return [

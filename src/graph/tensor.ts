@@ -1,13 +1,17 @@
-// Symbolic tensors. A tensor is an immutable node: an op, its inputs, attributes, a dtype and dims; calling an op makes a node.
-// There is no tape and no hidden state: a graph is whatever its outputs reach. Every op there is is declared here, one line each; the
-// tables of gradients, definitions, reference rules and lowerings are typed by these lines, so that one that lacks an op does not compile.
+// Symbolic tensors. A tensor is an immutable node: an op, its inputs, attributes, a dtype and dims; calling
+// an op makes a node. There is no tape and no hidden state: a graph is whatever its outputs reach. Every op
+// there is is declared here, one line each; the tables of gradients, definitions, reference rules and
+// lowerings are typed by these lines, so that one that lacks an op does not compile.
 
 import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from '../floats.ts';
 import { type Dims, ShapeError } from './dims.ts';
 
 // === Element types ===
 
-/** Element types. float16 and bfloat16 data are bit patterns in a Uint16Array (src/floats.ts); bool is one byte, 0 or 1. */
+/**
+ * Element types. float16 and bfloat16 data are bit patterns in a Uint16Array (src/floats.ts); bool is one
+ * byte, 0 or 1.
+ */
 export type DType = 'float32' | 'float16' | 'bfloat16' | 'int64' | 'int32' | 'bool' | 'int8' | 'uint8';
 export type TypedData = Float32Array | Int32Array | Uint8Array | Int8Array | BigInt64Array | Uint16Array;
 
@@ -25,7 +29,10 @@ const FROM_NUMBERS: Readonly<Record<DType, (values: ArrayLike<number>) => TypedD
   uint8: (values) => Uint8Array.from(values),
 };
 
-/** Numbers as data of `dtype`: floats are rounded to nearest, ties to even. Throws a RangeError for a fraction in int64. */
+/**
+ * Numbers as data of `dtype`: floats are rounded to nearest, ties to even. Throws a RangeError for a fraction
+ * in int64.
+ */
 export function typedData(values: ArrayLike<number>, dtype: DType): TypedData {
   return FROM_NUMBERS[dtype](values);
 }
@@ -117,7 +124,10 @@ export interface Composites {
   linearCrossEntropy: OpType<[hidden: Tensor, weight: Tensor, labels: Tensor], { scale: number; softcap?: number }>;
 }
 
-/** Ops that only passes of an engine make, after differentiation: nodes joined to what one kernel computes (engine/onnx/packed.ts). */
+/**
+ * Ops that only passes of an engine make, after differentiation: nodes joined to what one kernel computes
+ * (engine/onnx/packed.ts).
+ */
 export interface Dialect {
   /** x [.., columns] times the transpose of a packed matrix [rows, columns], times alpha. */
   matmulPacked: OpType<[x: Tensor, packed: Tensor, scale: Tensor], BlockFormat & { alpha: number }>;
@@ -189,8 +199,9 @@ export function input(name: string, dtype: DType, dims: Dims): TensorOf<'input'>
 export const inputName = (tensor: TensorOf<'input'>): string => tensor.attributes.name;
 
 /**
- * A value fixed in the graph, row-major. A number fills a scalar (dims []); for float16 and bfloat16 it is rounded, while an array of these
- * holds bit patterns. Throws ShapeError where the data is of another type than `dtype`, or does not fill `dims`.
+ * A value fixed in the graph, row-major. A number fills a scalar (dims []); for float16 and bfloat16 it is
+ * rounded, while an array of these holds bit patterns. Throws ShapeError where the data is of another type
+ * than `dtype`, or does not fill `dims`.
  */
 export function constant(value: number | TypedData, dims: readonly number[] = [], dtype: DType = 'float32'): TensorOf<'constant'> {
   const data = typeof value === 'number' ? typedData([value], dtype) : value;

@@ -1,5 +1,5 @@
-// An ONNX graph in the making: names of values, nodes, initializers, and shapes that are read at run time. What each op of ours becomes is
-// in lower.ts; the bytes are writer.ts's.
+// An ONNX graph in the making: names of values, nodes, initializers, and shapes that are read at run time.
+// What each op of ours becomes is in lower.ts; the bytes are writer.ts's.
 
 import { computeDim, type Dims } from '../../graph/dims.ts';
 import type { Outputs } from '../../graph/passes.ts';
@@ -27,7 +27,7 @@ export class GraphBuilder {
 
   // === Values ===
 
-  /** The value of an input: an input of the model, or an initializer. Its named dims can be read from then on. */
+  /** The value of an input: an input of the model, whose named dims can then be read, or an initializer. */
   input({ attributes: { name }, dtype, dims }: TensorOf<'input'>): string {
     if (this.external.has(name)) {
       this.externalInitializer(name, name, dtype, dims as number[]);
@@ -93,7 +93,10 @@ export class GraphBuilder {
     return this.node('Expand', [zero, this.shape(dims)]);
   }
 
-  /** A packed weight [rows, bytes], the value `source`, as [rows, blocks, bytes of a block]: of a fixed one a second view of its bytes. */
+  /**
+   * A packed weight [rows, bytes], the value `source`, as [rows, blocks, bytes of a block]: of a fixed one a
+   * second view of its bytes.
+   */
   packedBlocks(source: string, packed: Tensor, blockBytes: number): string {
     const [rows, bytes] = packed.dims as number[];
     const dims = [rows, bytes / blockBytes, blockBytes];
@@ -136,7 +139,7 @@ export class GraphBuilder {
     return this.node('Slice', [shape, this.int64([source.axis]), this.int64([source.axis + 1])]);
   }
 
-  /** Shape operand of Reshape: 0 copies a dim in place, one -1 is inferred; only what remains is read from inputs. */
+  /** Shape operand of Reshape: 0 copies a dim in place, one -1 is inferred; only the rest is read from inputs. */
   reshapeTarget(from: Dims, to: Dims): string {
     const target = to.map((dim, i) => (typeof dim === 'number' ? dim : dim === from[i] ? 0 : undefined));
     const open = target.filter((dim) => dim === undefined).length;
@@ -148,7 +151,8 @@ export class GraphBuilder {
 
   /** The model whose outputs are the values that `nameOf` gives for tensors. */
   model(outputs: Outputs, nameOf: (tensor: Tensor) => string): Uint8Array {
-    // a node's result takes the name of the output; an input, or a node that is an output already, is copied by Identity
+    // a node's result takes the name of the output; an input, or a node that is an output already, is copied
+    // by Identity
     const inputNames = new Set([...this.inputs, ...this.initializers].map(({ name }) => name));
     const renamed = new Map<string, string>();
     const graphOutputs = Object.entries(outputs).map(([name, tensor]): OnnxValue => {

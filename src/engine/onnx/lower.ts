@@ -1,5 +1,6 @@
-// Lowers a graph to an ONNX model (opset 21 and ORT's com.microsoft contrib ops). Follows onnx/docs/Operators.md and
-// onnxruntime/docs/ContribOperators.md. The same model file serves onnxruntime-node, the browser and export.
+// Lowers a graph to an ONNX model (opset 21 and ORT's com.microsoft contrib ops). Follows
+// onnx/docs/Operators.md and onnxruntime/docs/ContribOperators.md. The same model file serves
+// onnxruntime-node, the browser and export.
 
 import { type Dims, dimProduct, sameDims } from '../../graph/dims.ts';
 import { expandComposites, mergeCommon, type Outputs, rewrite, simplify } from '../../graph/passes.ts';
@@ -29,20 +30,22 @@ export interface LowerOptions {
   /** Composites left whole; the default keeps every fused kernel. */
   fuse?: readonly FusedKernel[];
   /**
-   * What products with packed weights compute in. 'int8', the default, rounds x to 8 bits a block, as llama.cpp does, and is two to three
-   * times as fast; 'float32' keeps x, for gradients.
+   * What products with packed weights compute in. 'int8', the default, rounds x to 8 bits a block, as
+   * llama.cpp does, and is two to three times as fast; 'float32' keeps x, for gradients.
    */
   packedAccuracy?: 'float32' | 'int8';
   /**
-   * Whether weights of 16 bits, and packed ones that no kernel reads, are cast anew for each node that reads them, so that no copy in 32 bits
-   * lives from the forward to the backward pass. Only `externalInputs` are; the runtime must be kept from merging and folding the casts.
+   * Whether weights of 16 bits, and packed ones that no kernel reads, are cast anew for each node that reads
+   * them, so that no copy in 32 bits lives from the forward to the backward pass. Only `externalInputs` are;
+   * the runtime must be kept from merging and folding the casts.
    */
   recast?: boolean;
 }
 
 /**
- * Serialized ONNX model of the outputs. Input and output names are kept; the order of inputs is that of first use. Throws an Error for
- * bfloat16 where ONNX Runtime has no kernel for it, and for a named dim that no input carries.
+ * Serialized ONNX model of the outputs. Input and output names are kept; the order of inputs is that of first
+ * use. Throws an Error for bfloat16 where ONNX Runtime has no kernel for it, and for a named dim that no
+ * input carries.
  */
 export function lower(outputs: Outputs, options: LowerOptions = {}): Uint8Array {
   const fuse = new Set<Composite>(options.fuse ?? FUSED_KERNELS);
@@ -58,8 +61,9 @@ export function lower(outputs: Outputs, options: LowerOptions = {}): Uint8Array 
   };
   const anew = (tensor: Tensor) =>
     options.recast && (tensor.op === 'dequantize' || isStoredCast(tensor)) && tensor.inputs.every((x) => isFixed(x, external));
-  // ORT runs nodes in the order of a search from the outputs that enters the later of two operands first. What only reads initializers
-  // must be the earlier, or it is run, and its result held, before everything that the other operand needs.
+  // ORT runs nodes in the order of a search from the outputs that enters the later of two operands first.
+  // What only reads initializers must be the earlier, or it is run, and its result held, before everything
+  // that the other operand needs.
   const nameOf = (tensor: Tensor): string => (anew(tensor) ? builder.lead(() => emit(tensor)) : names.get(tensor)!);
 
   const order = topologicalOrder(Object.values(graph));
@@ -72,8 +76,8 @@ const isFixed = (tensor: Tensor, external: ReadonlyMap<string, ExternalData>) =>
   tensor.op === 'input' && external.has(tensor.attributes.name);
 
 /**
- * x + scatter(..) scatters onto x instead of onto zeros that are then added, in place where nobody else reads x: the one-hot part of a
- * loss costs one element a row, the rows of an embedding's gradient join the head's.
+ * x + scatter(..) scatters onto x instead of onto zeros that are then added, in place where nobody else reads
+ * x: the one-hot part of a loss costs one element a row, the rows of an embedding's gradient join the head's.
  */
 function scatterOntoSums(outputs: Outputs): Outputs {
   const onto = (scatter: Tensor, base: Tensor): Tensor | undefined => {
@@ -91,7 +95,7 @@ function scatterOntoSums(outputs: Outputs): Outputs {
 
 // === bfloat16 ===
 
-/** What ONNX Runtime's CPU kernels (1.30) do with bfloat16: they move it and cast it, but do not compute with it. */
+/** All that ONNX Runtime's CPU kernels (1.30) do with bfloat16: they move and cast it, and compute nothing. */
 const BFLOAT16_OPS: ReadonlySet<string> = new Set<Lowered>([
   'constant',
   'cast',
@@ -141,7 +145,7 @@ function scatterSum(b: GraphBuilder, [onto, at, updates]: readonly string[], axi
   return b.cast(b.node('ScatterElements', [b.cast(onto, 'float32'), at, b.cast(updates, 'float32')], attributes), dtype);
 }
 
-/** ScatterElements adds row by row in order; ScatterND would race between threads and lose bit-reproducibility. */
+/** ScatterElements adds row by row in order; ScatterND would race between threads, and bits would differ. */
 function scatterRows(b: GraphBuilder, [indices, updates]: readonly string[], tensor: TensorOf<'scatterAdd' | 'scatterAddOnto'>) {
   const [indexType, updateType] = tensor.inputs;
   const rowDims = tensor.dims.slice(1) as number[];

@@ -1,5 +1,6 @@
-// Stored weights on their way to ONNX: products and lookups that read packed numbers (graph/primitives.ts `dequantize`) as they lie
-// (onnxruntime/docs/ContribOperators.md, MatMulNBits and GatherBlockQuantized), and neighbors that are multiplied as one.
+// Stored weights on their way to ONNX: products and lookups that read packed numbers (graph/primitives.ts
+// `dequantize`) as they lie (onnxruntime/docs/ContribOperators.md, MatMulNBits and GatherBlockQuantized), and
+// neighbors that are multiplied as one.
 
 import { type Outputs, rewrite } from '../../graph/passes.ts';
 import { cast, gather, slice } from '../../graph/primitives.ts';
@@ -8,7 +9,10 @@ import { createNode, input, type Tensor, type TensorOf, topologicalOrder } from 
 /** Name under which the bytes of fixed inputs are handed to the runtime beside the model. */
 export const EXTERNAL_DATA_PATH = 'constants.bin';
 
-/** Where the bytes of a fixed input lie: in EXTERNAL_DATA_PATH, unless another file is named, relative to a folder the runtime is told. */
+/**
+ * Where the bytes of a fixed input lie: in EXTERNAL_DATA_PATH, unless another file is named, relative to a
+ * folder the runtime is told.
+ */
 export interface ExternalData {
   location?: string;
   offset: number;
@@ -16,8 +20,8 @@ export interface ExternalData {
 }
 
 /**
- * Products with packed weights, and rows looked up in them, read the packed numbers: the matrix in float32 is never made. Of a table in 16
- * bits, only the rows that are looked up are cast.
+ * Products with packed weights, and rows looked up in them, read the packed numbers: the matrix in float32 is
+ * never made. Of a table in 16 bits, only the rows that are looked up are cast.
  */
 export function readStored(outputs: Outputs): Outputs {
   return rewrite(outputs, (node) => {
@@ -46,7 +50,7 @@ export function isStoredCast(tensor: Tensor): tensor is TensorOf<'cast'> {
 type PackedProduct = TensorOf<'matmulPacked'>;
 type Input = TensorOf<'input'>;
 
-/** Rows of joined weights up to which joining pays: of more, cutting the product apart costs as much as was won. */
+/** Rows of joined weights up to which joining pays; with more, cutting the product apart costs as much. */
 const MAX_JOINED_ROWS = 8192;
 
 /** A product whose weight is fixed, and multiplies nothing else: it may be joined. */
@@ -59,8 +63,9 @@ interface Candidate {
 }
 
 /**
- * Packed weights that multiply the same x and lie one behind the other, as those of queries, keys and values do, are multiplied as one:
- * where a product takes a fraction of a millisecond, waking the threads for it does too. What is joined is added to `external`.
+ * Packed weights that multiply the same x and lie one behind the other, as those of queries, keys and values
+ * do, are multiplied as one: where a product takes a fraction of a millisecond, waking the threads for it
+ * does too. What is joined is added to `external`.
  */
 export function joinNeighbors(outputs: Outputs, external: Map<string, ExternalData>): Outputs {
   /** By packed weight: what it is joined into, and where its rows begin there. */

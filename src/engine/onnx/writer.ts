@@ -1,5 +1,6 @@
-// Writes ONNX models: plain records of what a model holds, and their protobuf encoding. Field numbers are those of onnx.proto
-// (github.com/onnx/onnx, proto2: a field that is named is written, and repeated numbers are not packed).
+// Writes ONNX models: plain records of what a model holds, and their protobuf encoding. Field numbers are
+// those of onnx.proto (github.com/onnx/onnx, proto2: a field that is named is written, and repeated numbers
+// are not packed).
 
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import type { DType } from '../../graph/tensor.ts';
@@ -21,7 +22,7 @@ export const ELEMENT_TYPES: Readonly<Record<DType, number>> = {
   bfloat16: 16,
 };
 
-/** A whole number, a float, a text or whole numbers: ONNX tells ints from floats by attribute, not by value. */
+/** A whole number, a float, a text or whole numbers. ONNX tells ints from floats by attribute, not by value. */
 export type OnnxAttribute = number | { float: number } | string | readonly number[];
 export type OnnxAttributes = Readonly<Record<string, OnnxAttribute>>;
 
@@ -145,7 +146,7 @@ function encodeInitializer(writer: BinaryWriter, { name, dtype, dims, data }: On
   integer(writer, 14, 1);
 }
 
-/** ValueInfoProto with a TypeProto.Tensor: elem_type, and a shape of dims that are dim_value = 1 or dim_param = 2. */
+/** ValueInfoProto with a TypeProto.Tensor: elem_type, and a shape of dims, dim_value = 1 or dim_param = 2. */
 function encodeValue(writer: BinaryWriter, { name, dtype, dims }: OnnxValue): void {
   text(writer, 1, name);
   message(writer, 2, () =>
