@@ -27,17 +27,7 @@ import {
   transpose,
   where,
 } from './primitives.ts';
-import { type Composite, constant, createNode, type DType, type PerInput, type Tensor, type TensorOf } from './tensor.ts';
-
-/** What a composite must say of itself, and may say where the derived gradient costs more than it must. */
-export interface CompositeRule<O extends Composite> {
-  /** The op in terms of simpler ops. */
-  definition(y: TensorOf<O>): Tensor;
-  /**
-   * Gradients for each input given the gradient of the result; undefined where there is none (labels, masks).
-   */
-  gradient?(y: TensorOf<O>, dy: Tensor): PerInput<O, Tensor | undefined>;
-}
+import { type Composite, type CompositeRule, constant, createNode, type DType, type Tensor, type TensorOf } from './tensor.ts';
 
 function checkLastDim(op: string, x: Tensor, ...weights: Tensor[]) {
   for (const weight of weights)

@@ -169,6 +169,16 @@ type Each<Inputs, T> = { readonly [I in keyof Inputs]: T };
 /** For each operand of an op a `T`: a gradient, a value, a name. */
 export type PerInput<O extends Op, T> = Each<Ops[O]['inputs'], T>;
 
+/** What a composite must say of itself, and may say where the derived gradient costs more than it must. */
+export interface CompositeRule<O extends Composite> {
+  /** The op in terms of simpler ops. */
+  definition(y: TensorOf<O>): Tensor;
+  /**
+   * Gradients for each input given the gradient of the result; undefined where there is none (labels, masks).
+   */
+  gradient?(y: TensorOf<O>, dy: Tensor): PerInput<O, Tensor | undefined>;
+}
+
 /** Makes a node. For the builders of ops, which check what they are given and say the type of the result. */
 export function createNode<O extends Op>(
   op: O,
