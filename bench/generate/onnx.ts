@@ -1,46 +1,33 @@
-// The shape as a folder for transformers.js: vision_encoder, embed_tokens and decoder_model_merged in its "q4" files, and the JSON beside
-// them. Weights are quantised as transformers.js' own scripts/quantize.py does (MatMulNBits, blocks of 32, symmetric), but for the attribute
-// `accuracy_level`, which that script leaves unset: 4 (products of int8) is what onnxruntime-genai's builder sets for a CPU, and faster. The
-// graph of the decoder is that builder's, as the hub's exports of Gemma have it: GroupQueryAttention over packed q, k and v with the rotation
-// inside, SkipSimplifiedLayerNormalization, FastGelu. The embedding table is 4-bit too (GatherBlockQuantized), as in the hub's newer exports.
+// The shape as a folder for transformers.js: vision_encoder, embed_tokens and decoder_model_merged in its
+// "q4" files, and the JSON beside them. Weights are quantized as transformers.js' own scripts/quantize.py
+// does (MatMulNBits, blocks of 32, symmetric), but for the attribute `accuracy_level`, which that script
+// leaves unset: 4 (products of int8) is what onnxruntime-genai's builder sets for a CPU, and faster. The
+// graph of the decoder is that builder's, as the hub's exports of Gemma have it: GroupQueryAttention over
+// packed q, k and v with the rotation inside, SkipSimplifiedLayerNormalization, FastGelu. The embedding table
+// is 4-bit too (GatherBlockQuantized), as in the hub's newer exports.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { create, toBinary } from '@bufbuild/protobuf';
 import {
-  type AttributeProto,
-  AttributeProtoSchema,
-  AttributeProto_AttributeType as AttributeType,
-  TensorProto_DataLocation as DataLocation,
-  TensorProto_DataType as DataType,
-  GraphProtoSchema,
-  ModelProtoSchema,
-  type NodeProto,
-  NodeProtoSchema,
-  OperatorSetIdProtoSchema,
-  StringStringEntryProtoSchema,
-  type TensorProto,
-  TensorProtoSchema,
-  TensorShapeProto_DimensionSchema,
-  TensorShapeProtoSchema,
-  TypeProto_TensorSchema,
-  TypeProtoSchema,
-  type ValueInfoProto,
-  ValueInfoProtoSchema,
-} from '../../src/engine/onnx/proto/onnx_pb.ts';
+  ELEMENT_TYPES,
+  encodeModel,
+  MICROSOFT,
+  type OnnxAttributes,
+  type OnnxInitializer,
+  type OnnxNode,
+  type OnnxValue,
+} from '../../src/engine/onnx/writer.ts';
+import type { DType } from '../../src/graph/tensor.ts';
 import { elementCount, writeFileAtomically } from '../../src/weights/safetensors.ts';
 import type { BenchConfig } from './shapes.ts';
 import { floatPool, nibblePool, piecesOf, WEIGHT_STD } from './weights.ts';
 
-const MICROSOFT = 'com.microsoft';
 const BLOCK = 32;
-/** Step between the 16 values of a 4-bit weight: evenly distributed ones have a standard deviation of 4.6 steps. */
+/** Step between the 16 values of a 4-bit weight: even ones have a standard deviation of 4.6 steps. */
 const STEP = WEIGHT_STD / 4.6;
 const STEPS = new Uint8Array(new Float32Array(2 ** 16).fill(STEP).buffer);
 /** Where a tensor begins in the data file: a page, so that the file can be mapped. */
 const ALIGNMENT = 4096;
 
-type AttributeValue = number | string | readonly number[] | { float: number };
-type Attributes = Record<string, AttributeValue>;
 type Dims = readonly (number | string)[];
 
 interface ExternalTensor {
@@ -50,10 +37,10 @@ interface ExternalTensor {
 
 /** A graph in the making, whose weights lie in a file beside it. */
 class OnnxFile {
-  private readonly nodes: NodeProto[] = [];
-  private readonly inputs: ValueInfoProto[] = [];
-  private readonly outputs: ValueInfoProto[] = [];
-  private readonly initializers: TensorProto[] = [];
+  private readonly nodes: OnnxNode[] = [];
+  private readonly inputs: OnnxValue[] = [];
+  private readonly outputs: OnnxValue[] = [];
+  private readonly initializers: OnnxInitializer[] = [];
   private readonly external: ExternalTensor[] = [];
   private readonly name: string;
   private readonly accuracyLevel: number;
@@ -64,70 +51,66 @@ class OnnxFile {
     this.accuracyLevel = accuracyLevel;
   }
 
-  input(name: string, type: DataType, dims: Dims): string {
-    this.inputs.push(valueInfo(name, type, dims));
+  input(name: string, dtype: DType, dims: Dims): string {
+    this.inputs.push({ name, dtype, dims });
     return name;
   }
 
-  output(name: string, type: DataType, dims: Dims): void {
-    this.outputs.push(valueInfo(name, type, dims));
+  output(name: string, dtype: DType, dims: Dims): void {
+    this.outputs.push({ name, dtype, dims });
   }
 
   /** A node with one output, or with `outputs` named ones; the name of the first. */
-  node(opType: string, inputs: readonly string[], attributes: Attributes = {}, domain = '', outputs?: readonly string[]): string {
+  node(opType: string, inputs: readonly string[], attributes: OnnxAttributes = {}, domain = '', outputs?: readonly string[]): string {
     const name = `${opType}_${this.nodes.length}`;
     const names = outputs ?? [`${name}:0`];
-    const attribute = Object.entries(attributes).map(([key, value]) => attributeProto(key, value));
-    this.nodes.push(create(NodeProtoSchema, { opType, domain, name, input: [...inputs], output: [...names], attribute }));
+    this.nodes.push({ opType, domain, name, inputs, outputs: names, attributes });
     return names[0];
   }
 
   int64(values: readonly number[], dims: readonly number[] = [values.length]): string {
-    return this.inline(DataType.INT64, BigInt64Array.from(values, BigInt), dims);
+    return this.inline('int64', BigInt64Array.from(values, BigInt), dims);
   }
 
   float(value: number): string {
-    return this.inline(DataType.FLOAT, Float32Array.of(value), []);
+    return this.inline('float32', Float32Array.of(value), []);
   }
 
-  private inline(dataType: DataType, data: BigInt64Array | Float32Array, dims: readonly number[]): string {
+  private inline(dtype: DType, data: BigInt64Array | Float32Array, dims: readonly number[]): string {
     const name = `constant_${this.initializers.length}`;
-    const rawData = new Uint8Array(data.buffer);
-    this.initializers.push(create(TensorProtoSchema, { name, dataType, dims: dims.map(BigInt), rawData }));
+    this.initializers.push({ name, dtype, dims, data: new Uint8Array(data.buffer) });
     return name;
   }
 
   /** Weights from the pool. */
   weights(name: string, ...dims: number[]): string {
     const bytes = 4 * elementCount(dims);
-    return this.file(name, DataType.FLOAT, dims, bytes, () => piecesOf(new Uint8Array(floatPool().buffer), bytes, 4, name));
+    return this.file(name, 'float32', dims, bytes, () => piecesOf(new Uint8Array(floatPool().buffer), bytes, 4, name));
   }
 
   vector(name: string, values: Float32Array, dims: readonly number[] = [values.length]): string {
-    return this.file(name, DataType.FLOAT, dims, values.byteLength, () => [
-      new Uint8Array(values.buffer, values.byteOffset, values.byteLength),
-    ]);
+    return this.file(name, 'float32', dims, values.byteLength, () => [new Uint8Array(values.buffer, values.byteOffset, values.byteLength)]);
   }
 
   /** 4-bit rows of `columns` weights: the names of the packed bytes, of dims `packed`, and of their steps. */
-  private quantised(name: string, rows: number, columns: number, packed: readonly number[]): [string, string] {
+  private quantized(name: string, rows: number, columns: number, packed: readonly number[]): [string, string] {
     const blocks = (rows * columns) / BLOCK;
     return [
-      this.file(`${name}_quant`, DataType.UINT8, packed, (rows * columns) / 2, () => piecesOf(nibblePool(), (rows * columns) / 2, 1, name)),
-      this.file(`${name}_scales`, DataType.FLOAT, [rows, columns / BLOCK], blocks * 4, () => piecesOf(STEPS, blocks * 4, 4, name)),
+      this.file(`${name}_quant`, 'uint8', packed, (rows * columns) / 2, () => piecesOf(nibblePool(), (rows * columns) / 2, 1, name)),
+      this.file(`${name}_scales`, 'float32', [rows, columns / BLOCK], blocks * 4, () => piecesOf(STEPS, blocks * 4, 4, name)),
     ];
   }
 
   /** x [.., columns] -> [.., rows] by 4-bit weights. */
   matMul4(name: string, x: string, rows: number, columns: number, output?: string): string {
-    const [quant, scales] = this.quantised(name, rows, columns, [rows, columns / BLOCK, BLOCK / 2]);
+    const [quant, scales] = this.quantized(name, rows, columns, [rows, columns / BLOCK, BLOCK / 2]);
     const attributes = { K: columns, N: rows, bits: 4, block_size: BLOCK, accuracy_level: this.accuracyLevel };
     return this.node('MatMulNBits', [x, quant, scales], attributes, MICROSOFT, output === undefined ? undefined : [output]);
   }
 
   /** Rows `ids` of a 4-bit table. */
   gather4(name: string, ids: string, rows: number, columns: number): string {
-    const [quant, scales] = this.quantised(name, rows, columns, [rows, columns / 2]);
+    const [quant, scales] = this.quantized(name, rows, columns, [rows, columns / 2]);
     return this.node(
       'GatherBlockQuantized',
       [quant, ids, scales],
@@ -136,36 +119,16 @@ class OnnxFile {
     );
   }
 
-  private file(name: string, dataType: DataType, dims: readonly number[], bytes: number, data: ExternalTensor['data']): string {
-    const entries = { location: `${this.name}.onnx_data`, offset: String(this.end), length: String(bytes) };
-    this.initializers.push(
-      create(TensorProtoSchema, {
-        name,
-        dataType,
-        dims: dims.map(BigInt),
-        dataLocation: DataLocation.EXTERNAL,
-        externalData: Object.entries(entries).map(([key, value]) => create(StringStringEntryProtoSchema, { key, value })),
-      }),
-    );
+  private file(name: string, dtype: DType, dims: readonly number[], bytes: number, data: ExternalTensor['data']): string {
+    this.initializers.push({ name, dtype, dims, data: { location: `${this.name}.onnx_data`, offset: this.end, length: bytes } });
     this.external.push({ bytes, data });
     this.end += Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
     return name;
   }
 
   async write(folder: string): Promise<void> {
-    const opset = (domain: string, version: number) => create(OperatorSetIdProtoSchema, { domain, version: BigInt(version) });
-    const model = create(ModelProtoSchema, {
-      irVersion: 10n,
-      producerName: 'llava-gemma bench',
-      opsetImport: [opset('', 21), opset(MICROSOFT, 1)],
-      graph: create(GraphProtoSchema, {
-        name: this.name,
-        node: this.nodes,
-        input: this.inputs,
-        output: this.outputs,
-        initializer: this.initializers,
-      }),
-    });
+    const { name, nodes, inputs, outputs, initializers } = this;
+    const model = encodeModel({ producer: 'llava-gemma bench', name, nodes, inputs, outputs, initializers });
     const { external } = this;
     function* chunks() {
       for (const { bytes, data } of external) {
@@ -174,37 +137,21 @@ class OnnxFile {
       }
     }
     await writeFileAtomically(join(folder, `${this.name}.onnx_data`), chunks());
-    writeFileSync(join(folder, `${this.name}.onnx`), toBinary(ModelProtoSchema, model));
+    writeFileSync(join(folder, `${this.name}.onnx`), model);
   }
 }
 
-function attributeProto(name: string, value: AttributeValue): AttributeProto {
-  if (typeof value === 'string')
-    return create(AttributeProtoSchema, { name, type: AttributeType.STRING, s: new TextEncoder().encode(value) });
-  if (typeof value === 'object' && 'float' in value)
-    return create(AttributeProtoSchema, { name, type: AttributeType.FLOAT, f: value.float });
-  if (typeof value === 'object') return create(AttributeProtoSchema, { name, type: AttributeType.INTS, ints: value.map(BigInt) });
-  return create(AttributeProtoSchema, { name, type: AttributeType.INT, i: BigInt(value) });
-}
-
-function valueInfo(name: string, elemType: DataType, dims: Dims): ValueInfoProto {
-  const dim = dims.map((value) =>
-    create(TensorShapeProto_DimensionSchema, {
-      value: typeof value === 'number' ? { case: 'dimValue', value: BigInt(value) } : { case: 'dimParam', value },
-    }),
-  );
-  const tensorType = create(TypeProto_TensorSchema, { elemType, shape: create(TensorShapeProtoSchema, { dim }) });
-  return create(ValueInfoProtoSchema, { name, type: create(TypeProtoSchema, { value: { case: 'tensorType', value: tensorType } }) });
-}
-
-/** pixel_values [batch_size, 3, size, size] -> image_features [batch_size, patches, hidden of the language model]; the connector is inside. */
-function visionEncoder({ vision_config, text_config: text }: BenchConfig, quantised: boolean, accuracyLevel: number): OnnxFile {
+/**
+ * pixel_values [batch_size, 3, size, size] -> image_features [batch_size, patches, hidden of the language
+ * model]; the connector is inside.
+ */
+function visionEncoder({ vision_config, text_config: text }: BenchConfig, quantized: boolean, accuracyLevel: number): OnnxFile {
   const vision = vision_config as unknown as Record<string, number>;
   const { hidden_size: width, intermediate_size: inner, num_hidden_layers: layers, image_size: size, patch_size: patch } = vision;
   const patches = (size / patch) ** 2;
-  const file = new OnnxFile(`vision_encoder${quantised ? '_q4' : ''}`, accuracyLevel);
+  const file = new OnnxFile(`vision_encoder${quantized ? '_q4' : ''}`, accuracyLevel);
   const linear = (name: string, x: string, rows: number, columns: number) => {
-    const product = quantised ? file.matMul4(name, x, rows, columns) : file.node('MatMul', [x, file.weights(name, columns, rows)]);
+    const product = quantized ? file.matMul4(name, x, rows, columns) : file.node('MatMul', [x, file.weights(name, columns, rows)]);
     return file.node('Add', [product, file.vector(`${name}_bias`, new Float32Array(rows))]);
   };
   const norm = (name: string, x: string) =>
@@ -216,7 +163,7 @@ function visionEncoder({ vision_config, text_config: text }: BenchConfig, quanti
         epsilon: { float: vision.layer_norm_eps },
       },
     );
-  const pixels = file.input('pixel_values', DataType.FLOAT, ['batch_size', 3, size, size]);
+  const pixels = file.input('pixel_values', 'float32', ['batch_size', 3, size, size]);
   const conv = file.node('Conv', [pixels, file.weights('patch_embedding', width, 3, patch, patch)], { strides: [patch, patch] });
   // [batch, width, rows, columns] -> [batch, patches, width]
   const patchRows = file.node('Transpose', [file.node('Reshape', [conv, file.int64([0, 0, -1])])], { perm: [0, 2, 1] });
@@ -239,17 +186,17 @@ function visionEncoder({ vision_config, text_config: text }: BenchConfig, quanti
   const read = file.node('Slice', [hidden, file.int64([1]), file.int64([patches + 1]), file.int64([1])]);
   const first = file.node('Gelu', [linear('linear_1', read, text.hidden_size, width)], { approximate: 'none' });
   file.node('Identity', [linear('linear_2', first, text.hidden_size, text.hidden_size)], {}, '', ['image_features']);
-  file.output('image_features', DataType.FLOAT, ['batch_size', patches, text.hidden_size]);
+  file.output('image_features', 'float32', ['batch_size', patches, text.hidden_size]);
   return file;
 }
 
 /** input_ids int64 [batch_size, tokens] -> inputs_embeds, times sqrt(hidden). */
 function embedTokens({ text_config: text }: BenchConfig, accuracyLevel: number): OnnxFile {
   const file = new OnnxFile('embed_tokens_q4', accuracyLevel);
-  const ids = file.input('input_ids', DataType.INT64, ['batch_size', 'sequence_length']);
+  const ids = file.input('input_ids', 'int64', ['batch_size', 'sequence_length']);
   const rows = file.gather4('embed_tokens', ids, text.vocab_size, text.hidden_size);
   file.node('Mul', [rows, file.float(Math.sqrt(text.hidden_size))], {}, '', ['inputs_embeds']);
-  file.output('inputs_embeds', DataType.FLOAT, ['batch_size', 'sequence_length', text.hidden_size]);
+  file.output('inputs_embeds', 'float32', ['batch_size', 'sequence_length', text.hidden_size]);
   return file;
 }
 
@@ -259,9 +206,9 @@ function decoderModel({ text_config: text }: BenchConfig, accuracyLevel: number)
   const { num_attention_heads: heads, num_key_value_heads: kvHeads, max_position_embeddings: context } = text;
   const file = new OnnxFile('decoder_model_merged_q4', accuracyLevel);
   const epsilon = { float: text.rms_norm_eps };
-  const embeds = file.input('inputs_embeds', DataType.FLOAT, ['batch_size', 'sequence_length', hidden]);
-  const mask = file.input('attention_mask', DataType.INT64, ['batch_size', 'total_sequence_length']);
-  const keep = file.input('num_logits_to_keep', DataType.INT64, []);
+  const embeds = file.input('inputs_embeds', 'float32', ['batch_size', 'sequence_length', hidden]);
+  const mask = file.input('attention_mask', 'int64', ['batch_size', 'total_sequence_length']);
+  const keep = file.input('num_logits_to_keep', 'int64', []);
   const [pastDims, presentDims] = ['past_sequence_length', 'total_sequence_length'].map((length) => [
     'batch_size',
     kvHeads,
@@ -270,9 +217,9 @@ function decoderModel({ text_config: text }: BenchConfig, accuracyLevel: number)
   ]);
 
   const lengths = file.node('ReduceSum', [mask, file.int64([1])], { keepdims: 0 });
-  const keysBefore = file.node('Cast', [file.node('Sub', [lengths, file.int64([1])])], { to: DataType.INT32 });
+  const keysBefore = file.node('Cast', [file.node('Sub', [lengths, file.int64([1])])], { to: ELEMENT_TYPES.int32 });
   const total = file.node('Gather', [file.node('Shape', [mask]), file.int64([1], [])], { axis: 0 });
-  const totalLength = file.node('Cast', [total], { to: DataType.INT32 });
+  const totalLength = file.node('Cast', [total], { to: ELEMENT_TYPES.int32 });
   const [cos, sin] = [Math.cos, Math.sin].map((of, i) => {
     const half = headDim / 2;
     const table = Float32Array.from({ length: context * half }, (_, at) => of(Math.floor(at / half) * 10000 ** (-(at % half) / half)));
@@ -293,7 +240,7 @@ function decoderModel({ text_config: text }: BenchConfig, accuracyLevel: number)
     residual = sum;
   };
   for (let i = 0; i < layers; i++) {
-    const past = ['key', 'value'].map((kind) => file.input(`past_key_values.${i}.${kind}`, DataType.FLOAT, pastDims));
+    const past = ['key', 'value'].map((kind) => file.input(`past_key_values.${i}.${kind}`, 'float32', pastDims));
     const qkv = file.matMul4(`qkv_proj_${i}`, normed, (heads + 2 * kvHeads) * headDim, hidden);
     const attended = file.node(
       'GroupQueryAttention',
@@ -302,7 +249,7 @@ function decoderModel({ text_config: text }: BenchConfig, accuracyLevel: number)
       MICROSOFT,
       [`attention_${i}`, `present.${i}.key`, `present.${i}.value`],
     );
-    for (const kind of ['key', 'value']) file.output(`present.${i}.${kind}`, DataType.FLOAT, presentDims);
+    for (const kind of ['key', 'value']) file.output(`present.${i}.${kind}`, 'float32', presentDims);
     addAndNorm(`post_attention_${i}`, file.matMul4(`o_proj_${i}`, attended, hidden, heads * headDim));
     const gate = file.node('FastGelu', [file.matMul4(`gate_proj_${i}`, normed, inner, hidden)], {}, MICROSOFT);
     const product = file.node('Mul', [gate, file.matMul4(`up_proj_${i}`, normed, inner, hidden)]);
@@ -312,7 +259,7 @@ function decoderModel({ text_config: text }: BenchConfig, accuracyLevel: number)
   // -0 is the beginning, so that 0 keeps all
   const last = file.node('Slice', [normed, start, file.int64([Number.MAX_SAFE_INTEGER]), file.int64([1])]);
   file.matMul4('lm_head', last, text.vocab_size, hidden, 'logits');
-  file.output('logits', DataType.FLOAT, ['batch_size', 'num_logits', text.vocab_size]);
+  file.output('logits', 'float32', ['batch_size', 'num_logits', text.vocab_size]);
   return file;
 }
 

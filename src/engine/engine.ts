@@ -137,26 +137,6 @@ export function int32(data: Int32Array | readonly number[], dims: readonly numbe
   return { dtype: 'int32', dims, data: data instanceof Int32Array ? data : Int32Array.from(data) };
 }
 
-/** Zeros of a dtype in host memory. */
-export function zeroData(dtype: DType, count: number): TypedData {
-  switch (dtype) {
-    case 'float32':
-      return new Float32Array(count);
-    case 'float16':
-    case 'bfloat16':
-      return new Uint16Array(count);
-    case 'int64':
-      return new BigInt64Array(count);
-    case 'int32':
-      return new Int32Array(count);
-    case 'int8':
-      return new Int8Array(count);
-    case 'bool':
-    case 'uint8':
-      return new Uint8Array(count);
-  }
-}
-
 /**
  * Checks names, dtypes and shapes of values against the inputs of a graph, named dims bound on first sight. Throws an Error of
  * one line that names the input.

@@ -1,8 +1,8 @@
 // Ops on state that an engine in host memory computes itself, in place and in one pass over memory: as graphs, the update of
 // AdamW takes a dozen passes, and the binding of ONNX Runtime copies every result out (docs/decisions.md).
 
-import { inputName, type Tensor } from '../graph/tensor.ts';
-import type { AdamWAttributes } from '../graph/updates.ts';
+import { inputName, type Tensor, type TensorOf } from '../graph/tensor.ts';
+import type { AdamWConstants } from '../graph/updates.ts';
 import { adamWUpdate } from './adamw-kernel.ts';
 import type { Value, Write } from './engine.ts';
 import type { HostState } from './host-state.ts';
@@ -17,12 +17,12 @@ export interface AdamWUpdate {
   keep: string;
   rate: string;
   rootScale: string;
-  constants: AdamWAttributes;
+  constants: AdamWConstants;
 }
 
-/** Whether an output is the squared norm of an input, which needs no graph. */
-export function isHostNorm(tensor: Tensor): boolean {
-  return tensor.op === 'squaredNorm' && tensor.inputs[0].op === 'input';
+/** The input whose squared norm a tensor is, where it is that and nothing else: it needs no graph. */
+export function hostNormOf(tensor: Tensor): string | undefined {
+  return tensor.op === 'squaredNorm' && tensor.inputs[0].op === 'input' ? inputName(tensor.inputs[0]) : undefined;
 }
 
 /** Sum of squares of float32 values, in double. */
@@ -51,15 +51,17 @@ export function takeAdamW(writes: Readonly<Record<string, Write>>): { updates: A
   const rest = { ...writes };
   const updates: AdamWUpdate[] = [];
   for (const { tensor } of Object.values(writes)) {
-    if (tensor.op !== 'adamW' || tensor.attributes.part !== 'parameter' || tensor.inputs.some(({ op }) => op !== 'input')) continue;
-    const [parameter, gradient, expAvg, expAvgSq, clip, keep, rate, rootScale] = tensor.inputs.map(inputName);
+    if (tensor.op !== 'adamW' || tensor.attributes.part !== 'parameter') continue;
+    const inputs = tensor.inputs.filter((x): x is TensorOf<'input'> => x.op === 'input');
+    if (inputs.length !== tensor.inputs.length) continue;
+    const [parameter, gradient, expAvg, expAvgSq, clip, keep, rate, rootScale] = inputs.map(inputName);
     const isPart = (name: string, part: string) => {
       const write = writes[name];
       const same = write?.tensor.op === 'adamW' && write.tensor.inputs.every((x, i) => x === tensor.inputs[i]);
       return same && write.mode === 'replace' && write.tensor.attributes.part === part;
     };
     if (!isPart(parameter, 'parameter') || !isPart(expAvg, 'expAvg') || !isPart(expAvgSq, 'expAvgSq')) continue;
-    const constants = tensor.attributes as unknown as AdamWAttributes;
+    const { part: _, ...constants } = tensor.attributes;
     updates.push({ parameter, gradient, expAvg, expAvgSq, clip, keep, rate, rootScale, constants });
     for (const name of [parameter, expAvg, expAvgSq]) delete rest[name];
   }

@@ -1,10 +1,16 @@
 // State in host memory, for engines that compute from there: ONNX Runtime on the CPU, and the reference. It is updated in
 // place.
 
-import type { DType, TypedData } from '../graph/tensor.ts';
-import { type SequenceState, type State, sizeOf, type Value, type Write, zeroData } from './engine.ts';
+import { type DType, type TypedData, typedData } from '../graph/tensor.ts';
+import { type SequenceState, type State, sizeOf, type Value, type Write } from './engine.ts';
 
 const sameShape = (a: readonly number[], b: readonly number[]) => a.length === b.length && a.every((size, i) => size === b[i]);
+
+/** `count` zeros of a dtype. */
+function zeros(dtype: DType, count: number): TypedData {
+  const kind = typedData([], dtype).constructor as new (count: number) => TypedData;
+  return new kind(count);
+}
 
 /** A state whose shape is fixed. */
 export class HostState implements State {
@@ -24,7 +30,7 @@ export class HostState implements State {
 
   /** Its memory, whose contents mean nothing while it is cleared. */
   memory(): TypedData {
-    this.data ??= zeroData(this.dtype, sizeOf(this.dims));
+    this.data ??= zeros(this.dtype, sizeOf(this.dims));
     return this.data;
   }
 
@@ -108,7 +114,7 @@ export class HostSequence implements SequenceState {
     this.axis = axis;
     this.runs = sizeOf(dims.slice(0, axis));
     this.width = sizeOf(dims.slice(axis + 1));
-    this.data = zeroData(dtype, 0);
+    this.data = zeros(dtype, 0);
   }
 
   get length(): number {
@@ -124,7 +130,7 @@ export class HostSequence implements SequenceState {
     const { data, capacity: before, width } = this;
     this.capacity = capacity;
     this.joined = undefined;
-    this.data = zeroData(this.dtype, this.runs * capacity * width);
+    this.data = zeros(this.dtype, this.runs * capacity * width);
     for (let run = 0; run < this.runs; run++) {
       const start = run * before * width;
       this.data.set(data.subarray(start, start + this.filled * width) as never, run * capacity * width);
@@ -145,7 +151,7 @@ export class HostSequence implements SequenceState {
     const { runs, capacity, width, filled, data } = this;
     const { dims } = this;
     if (runs === 1) return { dtype: this.dtype, dims, data: data.subarray(0, filled * width) };
-    this.joined ??= zeroData(this.dtype, data.length);
+    this.joined ??= zeros(this.dtype, data.length);
     for (let run = 0; run < runs; run++) {
       const start = run * capacity * width;
       this.joined.set(data.subarray(start, start + filled * width) as never, run * filled * width);

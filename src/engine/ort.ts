@@ -21,7 +21,7 @@ import {
   type Value,
   type Write,
 } from './engine.ts';
-import { isHostNorm, runAdamW, sumOfSquares, takeAdamW } from './host-kernels.ts';
+import { hostNormOf, runAdamW, sumOfSquares, takeAdamW } from './host-kernels.ts';
 import { applyWrite, type HostMemory, HostSequence, HostState, hostMemory, writtenStates } from './host-state.ts';
 import { type LowerOptions, lower } from './onnx/lower.ts';
 import type { ExternalData } from './onnx/packed.ts';
@@ -56,8 +56,13 @@ const writeName = (state: string) => `write ${state}`;
 async function compile(outputs: Outputs, compileOptions: CompileOptions, options: OrtOptions): Promise<Program> {
   const { constants = new Map(), writes = {} } = compileOptions;
   const { updates, rest } = takeAdamW(writes);
-  const hostNorms = Object.entries(outputs).filter(([, tensor]) => isHostNorm(tensor));
-  const graph: Record<string, Tensor> = Object.fromEntries(Object.entries(outputs).filter(([, tensor]) => !isHostNorm(tensor)));
+  const hostNorms = new Map<string, string>();
+  const graph: Record<string, Tensor> = {};
+  for (const [name, tensor] of Object.entries(outputs)) {
+    const normed = hostNormOf(tensor);
+    if (normed === undefined) graph[name] = tensor;
+    else hostNorms.set(name, normed);
+  }
   for (const [name, { tensor }] of Object.entries(rest)) graph[writeName(name)] = tensor;
 
   const inputs = new Map<string, Tensor>();
@@ -78,8 +83,8 @@ async function compile(outputs: Outputs, compileOptions: CompileOptions, options
       const value = valueReader(values, state);
       checkInputs(inputs, value);
       const results = session ? await session.run(value, wanted, rest, targets) : {};
-      for (const [name, tensor] of hostNorms)
-        if (wanted.includes(name)) results[name] = scalar(sumOfSquares(value(inputName(tensor.inputs[0]))!.data as Float32Array));
+      for (const [name, normed] of hostNorms)
+        if (wanted.includes(name)) results[name] = scalar(sumOfSquares(value(normed)!.data as Float32Array));
       for (const update of updates)
         runAdamW(
           update,

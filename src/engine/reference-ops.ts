@@ -1,8 +1,20 @@
 // Ops in plain float64 loops: slow, obvious, and the oracle that every engine is tested against.
 // Composites are evaluated through their definitions, so a fused kernel is always checked against primitives.
 
+import { computeDim, type Dims } from '../graph/dims.ts';
 import { expandComposites, type Outputs } from '../graph/passes.ts';
-import { type Dims, inputName, type Tensor, topologicalOrder } from '../graph/tensor.ts';
+import {
+  type DType,
+  isIn,
+  isInteger,
+  numbersOf,
+  type PerInput,
+  type Primitive,
+  type Tensor,
+  type TensorOf,
+  topologicalOrder,
+  typedData,
+} from '../graph/tensor.ts';
 
 /** A value in float64, whatever its dtype. */
 export interface ReferenceValue {
@@ -66,7 +78,8 @@ function elementwise(inputs: ReferenceValue[], f: (...values: number[]) => numbe
   return result;
 }
 
-// Abramowitz & Stegun's fit gives only 1e-7; the series without cancellation (their 7.1.6) and the continued fraction (7.1.14) give double precision.
+// Abramowitz & Stegun's fit gives only 1e-7; the series without cancellation (their 7.1.6) and the continued
+// fraction (7.1.14) give double precision.
 function erf(x: number): number {
   const a = Math.abs(x);
   if (a < 3) {
@@ -83,28 +96,7 @@ function erf(x: number): number {
   return Math.sign(x) * (1 - Math.exp(-a * a) / (Math.sqrt(Math.PI) * (a + fraction)));
 }
 
-const ELEMENTWISE: Record<string, (...values: number[]) => number> = {
-  add: (a, b) => a + b,
-  sub: (a, b) => a - b,
-  mul: (a, b) => a * b,
-  div: (a, b) => a / b,
-  maximum: (a, b) => Math.max(a, b),
-  neg: (x) => -x,
-  exp: Math.exp,
-  log: Math.log,
-  sqrt: Math.sqrt,
-  tanh: Math.tanh,
-  sigmoid: (x) => 1 / (1 + Math.exp(-x)),
-  erf,
-  equal: (a, b) => Number(a === b),
-  greater: (a, b) => Number(a > b),
-  lessOrEqual: (a, b) => Number(a <= b),
-  and: (a, b) => Number(a !== 0 && b !== 0),
-  or: (a, b) => Number(a !== 0 || b !== 0),
-  where: (condition, a, b) => (condition ? a : b),
-};
-
-function matmul(a: ReferenceValue, b: ReferenceValue, transA: boolean, transB: boolean, alpha: number): ReferenceValue {
+function matmul(a: ReferenceValue, b: ReferenceValue, { transA, transB, alpha }: TensorOf<'matmul'>['attributes']): ReferenceValue {
   const [ar, ac] = a.dims.slice(-2);
   const [br, bc] = b.dims.slice(-2);
   const [m, k] = transA ? [ac, ar] : [ar, ac];
@@ -129,207 +121,260 @@ function matmul(a: ReferenceValue, b: ReferenceValue, transA: boolean, transB: b
   return result;
 }
 
-function reduce(x: ReferenceValue, axes: number[], dims: number[], op: string): ReferenceValue {
-  const kept = x.dims.map((dim, i) => (axes.includes(i) ? 1 : dim));
-  const result: ReferenceValue = { dims, data: new Float64Array(sizeOf(kept)).fill(op === 'reduceMax' ? -Infinity : 0) };
-  iterate(x.dims, [broadcastStrides(kept, kept.length)], (offset, [target]) => {
-    result.data[target] = op === 'reduceMax' ? Math.max(result.data[target], x.data[offset]) : result.data[target] + x.data[offset];
+/** Each output element takes the element of `x` at the strided place. */
+function copyStrided(x: ReferenceValue, dims: number[], strides: number[]): ReferenceValue {
+  const result = zeros(dims);
+  iterate(dims, [strides], (offset, [from]) => {
+    result.data[offset] = x.data[from];
   });
-  if (op === 'reduceMean')
-    result.data.forEach((sum, i) => {
-      result.data[i] = (sum * result.data.length) / x.data.length;
-    });
   return result;
 }
 
-function evaluate(tensor: Tensor, inputs: ReferenceValue[], bind: (dims: Dims) => number[]): ReferenceValue {
-  const f = ELEMENTWISE[tensor.op];
-  if (f) return elementwise(inputs, f);
-  const a = tensor.attributes;
-  const [x, y, z] = inputs;
-  switch (tensor.op) {
-    case 'constant':
-      return { dims: [...tensor.dims] as number[], data: Float64Array.from(a.data as Float32Array, Number) };
-    case 'cast':
-      return {
-        dims: x.dims,
-        data: tensor.dtype.startsWith('int')
-          ? x.data.map(Math.trunc)
-          : tensor.dtype === 'bool'
-            ? x.data.map((v) => Number(v !== 0))
-            : x.data,
-      };
-    case 'matmul':
-      return matmul(x, y, a.transA as boolean, a.transB as boolean, a.alpha as number);
-    case 'reshape':
-      return { dims: bind(tensor.dims), data: x.data };
-    case 'transpose': {
-      const perm = a.perm as number[];
-      const strides = broadcastStrides(x.dims, x.dims.length);
-      const result = zeros(perm.map((axis) => x.dims[axis]));
-      iterate(result.dims, [perm.map((axis) => strides[axis])], (offset, [from]) => {
-        result.data[offset] = x.data[from];
-      });
-      return result;
-    }
-    case 'concat': {
-      const axis = a.axis as number;
-      const result = zeros(x.dims.map((dim, i) => (i === axis ? inputs.reduce((sum, t) => sum + t.dims[i], 0) : dim)));
-      const inner = sizeOf(x.dims.slice(axis + 1));
-      let start = 0;
-      for (const part of inputs) {
-        const run = part.dims[axis] * inner;
-        for (let outer = 0; outer * run < part.data.length; outer++)
-          result.data.set(part.data.subarray(outer * run, (outer + 1) * run), outer * result.dims[axis] * inner + start);
-        start += run;
-      }
-      return result;
-    }
-    case 'slice':
-    case 'pad': {
-      const axis = a.axis as number;
-      const slice = tensor.op === 'slice';
-      const size = slice ? (a.end as number) - (a.start as number) : x.dims[axis] + (a.before as number) + (a.after as number);
-      const result = zeros(x.dims.map((dim, i) => (i === axis ? size : dim)));
-      const inner = sizeOf(x.dims.slice(axis + 1));
-      const outerCount = sizeOf(x.dims.slice(0, axis));
-      for (let outer = 0; outer < outerCount; outer++) {
-        const source = x.data.subarray(outer * x.dims[axis] * inner, (outer + 1) * x.dims[axis] * inner);
-        if (slice) result.data.set(source.subarray((a.start as number) * inner, (a.end as number) * inner), outer * size * inner);
-        else result.data.set(source, (outer * size + (a.before as number)) * inner);
-      }
-      return result;
-    }
-    case 'expand': {
-      const result = zeros(bind(tensor.dims));
-      iterate(result.dims, [broadcastStrides(x.dims, result.dims.length)], (offset, [from]) => {
-        result.data[offset] = x.data[from];
-      });
-      return result;
-    }
-    case 'reduceSum':
-    case 'reduceMean':
-    case 'reduceMax':
-      return reduce(x, a.axes as number[], bind(tensor.dims), tensor.op);
-    case 'softmax': {
-      const n = x.dims.at(-1)!;
-      const result = zeros(x.dims);
-      for (let row = 0; row < x.data.length; row += n) {
-        const values = x.data.subarray(row, row + n);
-        const max = values.reduce((p, q) => Math.max(p, q), -Infinity);
-        const exps = values.map((v) => Math.exp(v - max));
-        const sum = exps.reduce((p, q) => p + q, 0);
-        result.data.set(
-          exps.map((v) => v / sum),
-          row,
-        );
-      }
-      return result;
-    }
-    case 'dequantize': {
-      const [packed, scale] = inputs;
-      const { bits, blockSize } = tensor.attributes as unknown as { bits: 4 | 8; blockSize: number };
-      const result = zeros(bind(tensor.dims));
-      for (let i = 0; i < result.data.length; i++) {
-        const whole = bits === 8 ? packed.data[i] : (packed.data[i >> 1] >> (4 * (i % 2))) & 15;
-        result.data[i] = (whole - 2 ** (bits - 1)) * scale.data[Math.floor(i / blockSize)];
-      }
-      return result;
-    }
-    case 'argmax': {
-      const n = x.dims.at(-1)!;
-      const result = zeros(x.dims.slice(0, -1));
-      for (let row = 0; row < result.data.length; row++) {
-        const values = x.data.subarray(row * n, (row + 1) * n);
-        result.data[row] = values.indexOf(values.reduce((p, q) => Math.max(p, q), -Infinity));
-      }
-      return result;
-    }
-    case 'gather': {
-      const row = sizeOf(x.dims.slice(1));
-      const result = zeros([...y.dims, ...x.dims.slice(1)]);
-      y.data.forEach((index, i) => {
-        result.data.set(x.data.subarray(index * row, (index + 1) * row), i * row);
-      });
-      return result;
-    }
-    case 'scatterAdd': {
-      const result = zeros(bind(tensor.dims));
-      const row = sizeOf(result.dims.slice(1));
-      x.data.forEach((index, i) => {
-        for (let j = 0; j < row; j++) result.data[index * row + j] += y.data[i * row + j];
-      });
-      return result;
-    }
-    case 'takeAlong': {
-      const n = x.dims.at(-1)!;
-      return { dims: y.dims, data: y.data.map((index, i) => x.data[i * n + index]) };
-    }
-    case 'putAlong': {
-      const result = zeros(bind(tensor.dims));
-      const n = result.dims.at(-1)!;
-      x.data.forEach((index, i) => {
-        result.data[i * n + index] = y.data[i];
-      });
-      return result;
-    }
-    case 'maskedScatter':
-    case 'maskedGather': {
-      const n = x.dims.at(-1)!;
-      const rows = [...y.data.keys()].filter((i) => y.data[i] !== 0);
-      if (tensor.op === 'maskedScatter') {
-        const data = x.data.slice();
-        rows.forEach((row, i) => {
-          data.set(z.data.subarray(i * n, (i + 1) * n), row * n);
-        });
-        return { dims: x.dims, data };
-      }
-      const result = zeros([rows.length, n]);
-      rows.forEach((row, i) => {
-        result.data.set(x.data.subarray(row * n, (row + 1) * n), i * n);
-      });
-      return result;
-    }
-    case 'rotary': {
-      const [, positions, cos, sin] = inputs;
-      const [batch, heads, tokens, size] = x.dims;
-      const half = size / 2;
-      const result = zeros(x.dims);
-      for (let b = 0; b < batch; b++)
-        for (let h = 0; h < heads; h++)
-          for (let t = 0; t < tokens; t++)
-            for (let i = 0; i < half; i++) {
-              const at = ((b * heads + h) * tokens + t) * size + i;
-              const table = positions.data[b * tokens + t] * half + i;
-              result.data[at] = x.data[at] * cos.data[table] - x.data[at + half] * sin.data[table];
-              result.data[at + half] = x.data[at + half] * cos.data[table] + x.data[at] * sin.data[table];
-            }
-      return result;
-    }
-    default:
-      throw new Error(`op ${tensor.op} has no reference evaluation`);
-  }
+/** Folds the elements of `x` over axes, beginning with `initial`. */
+function reduce(
+  x: ReferenceValue,
+  axes: readonly number[],
+  dims: number[],
+  initial: number,
+  fold: (a: number, b: number) => number,
+): ReferenceValue {
+  const kept = x.dims.map((dim, i) => (axes.includes(i) ? 1 : dim));
+  const result: ReferenceValue = { dims, data: new Float64Array(sizeOf(kept)).fill(initial) };
+  iterate(x.dims, [broadcastStrides(kept, kept.length)], (offset, [target]) => {
+    result.data[target] = fold(result.data[target], x.data[offset]);
+  });
+  return result;
 }
 
-/** Evaluates a graph in float64 and keeps float64: for finite differences. */
+const sum = (a: number, b: number) => a + b;
+
+/** `x` with `size` elements along `axis`: each run of them written by `copy` from the run of `x`. */
+function alongAxis(x: ReferenceValue, axis: number, size: number, copy: (from: Float64Array, to: Float64Array, inner: number) => void) {
+  const result = zeros(x.dims.with(axis, size));
+  const inner = sizeOf(x.dims.slice(axis + 1));
+  const [from, to] = [x.dims[axis] * inner, size * inner];
+  for (let outer = 0; outer < sizeOf(x.dims.slice(0, axis)); outer++)
+    copy(x.data.subarray(outer * from, (outer + 1) * from), result.data.subarray(outer * to, (outer + 1) * to), inner);
+  return result;
+}
+
+/** Calls `visit` with each row along the last axis, and its number. */
+function eachRow(x: ReferenceValue, visit: (row: Float64Array, i: number) => void): void {
+  const n = x.dims.at(-1)!;
+  for (let i = 0; i * n < x.data.length; i++) visit(x.data.subarray(i * n, (i + 1) * n), i);
+}
+
+const largest = (values: Float64Array) => values.reduce((a, b) => Math.max(a, b), -Infinity);
+
+/** Places where a mask holds. */
+const placesOf = (mask: ReferenceValue) => [...mask.data.keys()].filter((i) => mask.data[i] !== 0);
+
+/** The values of `data` as `dtype` holds them; float32 and float64 are not told apart here. */
+function roundTo(data: Float64Array, dtype: DType): Float64Array {
+  if (isInteger(dtype)) return data.map(Math.trunc);
+  if (dtype === 'bool') return data.map((value) => Number(value !== 0));
+  return dtype === 'float32' ? data : numbersOf(typedData(data, dtype), dtype);
+}
+
+// === Rules ===
+
+type Evaluated = Exclude<Primitive, 'stopGradient'> | 'constant';
+/** A node's value from those of its inputs; `bind` gives the size of a shape at this run. */
+type ReferenceRule<O extends Evaluated> = (
+  node: TensorOf<O>,
+  inputs: PerInput<O, ReferenceValue>,
+  bind: (dims: Dims) => number[],
+) => ReferenceValue;
+
+const binary =
+  (f: (a: number, b: number) => number) =>
+  (_: Tensor, [a, b]: readonly [ReferenceValue, ReferenceValue]) =>
+    elementwise([a, b], f);
+const unary =
+  (f: (x: number) => number) =>
+  (_: Tensor, [x]: readonly [ReferenceValue]): ReferenceValue => ({ dims: x.dims, data: x.data.map((value) => f(value)) });
+
+const rules: { readonly [O in Evaluated]: ReferenceRule<O> } = {
+  constant: (node) => ({ dims: [...node.dims] as number[], data: numbersOf(node.attributes.data, node.dtype) }),
+  add: binary(sum),
+  sub: binary((a, b) => a - b),
+  mul: binary((a, b) => a * b),
+  div: binary((a, b) => a / b),
+  maximum: binary(Math.max),
+  neg: unary((x) => -x),
+  exp: unary(Math.exp),
+  log: unary(Math.log),
+  sqrt: unary(Math.sqrt),
+  tanh: unary(Math.tanh),
+  sigmoid: unary((x) => 1 / (1 + Math.exp(-x))),
+  erf: unary(erf),
+  equal: binary((a, b) => Number(a === b)),
+  greater: binary((a, b) => Number(a > b)),
+  lessOrEqual: binary((a, b) => Number(a <= b)),
+  and: binary((a, b) => Number(a !== 0 && b !== 0)),
+  or: binary((a, b) => Number(a !== 0 || b !== 0)),
+  where: (_, inputs) => elementwise([...inputs], (condition, a, b) => (condition ? a : b)),
+  cast: (node, [x]) => ({ dims: x.dims, data: roundTo(x.data, node.dtype) }),
+  matmul: (node, [a, b]) => matmul(a, b, node.attributes),
+  reshape: (node, [x], bind) => ({ dims: bind(node.dims), data: x.data }),
+  transpose(node, [x]) {
+    const { perm } = node.attributes;
+    const strides = broadcastStrides(x.dims, x.dims.length);
+    return copyStrided(
+      x,
+      perm.map((axis) => x.dims[axis]),
+      perm.map((axis) => strides[axis]),
+    );
+  },
+  concat(node, inputs) {
+    const { axis } = node.attributes;
+    const [first] = inputs;
+    const result = zeros(first.dims.with(axis, inputs.map((x) => x.dims[axis]).reduce(sum)));
+    const inner = sizeOf(first.dims.slice(axis + 1));
+    let start = 0;
+    for (const part of inputs) {
+      const run = part.dims[axis] * inner;
+      for (let outer = 0; outer * run < part.data.length; outer++)
+        result.data.set(part.data.subarray(outer * run, (outer + 1) * run), outer * result.dims[axis] * inner + start);
+      start += run;
+    }
+    return result;
+  },
+  slice(node, [x]) {
+    const { axis, start, end } = node.attributes;
+    return alongAxis(x, axis, end - start, (from, to, inner) => to.set(from.subarray(start * inner, end * inner)));
+  },
+  pad(node, [x]) {
+    const { axis, before, after } = node.attributes;
+    return alongAxis(x, axis, before + x.dims[axis] + after, (from, to, inner) => to.set(from, before * inner));
+  },
+  expand(node, [x], bind) {
+    const dims = bind(node.dims);
+    return copyStrided(x, dims, broadcastStrides(x.dims, dims.length));
+  },
+  reduceSum: (node, [x], bind) => reduce(x, node.attributes.axes, bind(node.dims), 0, sum),
+  reduceMean(node, [x], bind) {
+    const { dims, data } = reduce(x, node.attributes.axes, bind(node.dims), 0, sum);
+    return { dims, data: data.map((total) => (total * data.length) / x.data.length) };
+  },
+  reduceMax: (node, [x], bind) => reduce(x, node.attributes.axes, bind(node.dims), -Infinity, Math.max),
+  softmax(_, [x]) {
+    const result = zeros(x.dims);
+    eachRow(x, (row, i) => {
+      const max = largest(row);
+      const exps = row.map((value) => Math.exp(value - max));
+      const total = exps.reduce(sum, 0);
+      result.data.set(
+        exps.map((value) => value / total),
+        i * row.length,
+      );
+    });
+    return result;
+  },
+  argmax(_, [x]) {
+    const result = zeros(x.dims.slice(0, -1));
+    eachRow(x, (row, i) => {
+      result.data[i] = row.indexOf(largest(row));
+    });
+    return result;
+  },
+  gather(_, [data, indices]) {
+    const row = sizeOf(data.dims.slice(1));
+    const result = zeros([...indices.dims, ...data.dims.slice(1)]);
+    indices.data.forEach((index, i) => {
+      result.data.set(data.data.subarray(index * row, (index + 1) * row), i * row);
+    });
+    return result;
+  },
+  scatterAdd(node, [indices, updates], bind) {
+    const result = zeros(bind(node.dims));
+    const row = sizeOf(result.dims.slice(1));
+    indices.data.forEach((index, i) => {
+      for (let j = 0; j < row; j++) result.data[index * row + j] += updates.data[i * row + j];
+    });
+    return result;
+  },
+  takeAlong(_, [x, indices]) {
+    const n = x.dims.at(-1)!;
+    return { dims: indices.dims, data: indices.data.map((index, i) => x.data[i * n + index]) };
+  },
+  putAlong(node, [indices, values], bind) {
+    const result = zeros(bind(node.dims));
+    const n = result.dims.at(-1)!;
+    indices.data.forEach((index, i) => {
+      result.data[i * n + index] = values.data[i];
+    });
+    return result;
+  },
+  maskedScatter(_, [x, mask, rows]) {
+    const data = x.data.slice();
+    const n = x.dims.at(-1)!;
+    placesOf(mask).forEach((place, i) => {
+      data.set(rows.data.subarray(i * n, (i + 1) * n), place * n);
+    });
+    return { dims: x.dims, data };
+  },
+  maskedGather(_, [x, mask]) {
+    const places = placesOf(mask);
+    const n = x.dims.at(-1)!;
+    const result = zeros([places.length, n]);
+    places.forEach((place, i) => {
+      result.data.set(x.data.subarray(place * n, (place + 1) * n), i * n);
+    });
+    return result;
+  },
+  rotary(_, [x, positions, cos, sin]) {
+    const [batch, heads, tokens, size] = x.dims;
+    const half = size / 2;
+    const result = zeros(x.dims);
+    for (let b = 0; b < batch; b++)
+      for (let h = 0; h < heads; h++)
+        for (let t = 0; t < tokens; t++)
+          for (let i = 0; i < half; i++) {
+            const at = ((b * heads + h) * tokens + t) * size + i;
+            const table = positions.data[b * tokens + t] * half + i;
+            result.data[at] = x.data[at] * cos.data[table] - x.data[at + half] * sin.data[table];
+            result.data[at + half] = x.data[at + half] * cos.data[table] + x.data[at] * sin.data[table];
+          }
+    return result;
+  },
+  dequantize(node, [packed, scale], bind) {
+    const { bits, blockSize } = node.attributes;
+    const result = zeros(bind(node.dims));
+    for (let i = 0; i < result.data.length; i++) {
+      const whole = bits === 8 ? packed.data[i] : (packed.data[i >> 1] >> (4 * (i % 2))) & 15;
+      result.data[i] = (whole - 2 ** (bits - 1)) * scale.data[Math.floor(i / blockSize)];
+    }
+    return result;
+  },
+};
+
+function evaluate<O extends Evaluated>(node: TensorOf<O>, inputs: readonly ReferenceValue[], bind: (dims: Dims) => number[]) {
+  const result = rules[node.op](node, inputs as PerInput<O, ReferenceValue>, bind);
+  return node.dtype === 'float16' || node.dtype === 'bfloat16' ? { dims: result.dims, data: roundTo(result.data, node.dtype) } : result;
+}
+
+/**
+ * Evaluates a graph in float64 and keeps float64: for finite differences. Only results in float16 and
+ * bfloat16 are rounded, each op's to its format. Throws an Error for an input without a value.
+ */
 export function evaluateReference(outputs: Outputs, values: Readonly<Record<string, ReferenceValue>>): Record<string, ReferenceValue> {
   const graph = expandComposites(outputs);
   const sizes = new Map<string, number>();
-  const bindDim = (dim: string | number): number => {
-    if (typeof dim === 'number') return dim;
-    const known = sizes.get(dim);
-    if (known !== undefined) return known;
-    if (dim.includes('+')) return dim.split('+').reduce((sum, part) => sum + (/^\d+$/.test(part) ? Number(part) : bindDim(part)), 0);
-    if (dim.includes('*'))
-      return dim.split('*').reduce((product, part) => product * (/^\d+$/.test(part) ? Number(part) : bindDim(part)), 1);
-    throw new Error(`no graph input carries the dimension "${dim}"`);
+  const arithmetic = {
+    number: (size: number) => size,
+    known: (dim: string) => sizes.get(dim),
+    add: sum,
+    multiply: (a: number, b: number) => a * b,
   };
+  const bind = (dims: Dims) => dims.map((dim) => computeDim(dim, arithmetic));
   const results = new Map<Tensor, ReferenceValue>();
   const order = topologicalOrder(Object.values(graph));
   for (const tensor of order) {
     if (tensor.op !== 'input') continue;
-    const value = values[inputName(tensor)];
-    if (!value) throw new Error(`input ${inputName(tensor)} is missing`);
+    const { name } = tensor.attributes;
+    const value = values[name];
+    if (!value) throw new Error(`input ${name} is missing`);
     tensor.dims.forEach((dim, i) => {
       if (typeof dim === 'string') sizes.set(dim, value.dims[i]);
     });
@@ -337,14 +382,9 @@ export function evaluateReference(outputs: Outputs, values: Readonly<Record<stri
   }
   for (const tensor of order) {
     if (tensor.op === 'input') continue;
-    results.set(
-      tensor,
-      evaluate(
-        tensor,
-        tensor.inputs.map((t) => results.get(t)!),
-        (dims) => dims.map(bindDim),
-      ),
-    );
+    if (!isIn(rules, tensor)) throw new Error(`${tensor.op} is an op of another engine`);
+    const inputs = tensor.inputs.map((x) => results.get(x)!);
+    results.set(tensor, evaluate(tensor, inputs, bind));
   }
   return Object.fromEntries(Object.entries(graph).map(([name, tensor]) => [name, results.get(tensor)!]));
 }

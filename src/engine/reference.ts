@@ -1,6 +1,6 @@
 // A second engine in plain float64 loops (reference-ops.ts): the oracle that every other engine is tested against.
 
-import { inputName, type Tensor, type TypedData, topologicalOrder } from '../graph/tensor.ts';
+import { inputName, numbersOf, type Tensor, topologicalOrder, typedData } from '../graph/tensor.ts';
 import { type Constant, checkInputs, type Engine, type Value } from './engine.ts';
 import { applyWrite, HostSequence, HostState, hostMemory, writtenStates } from './host-state.ts';
 import { evaluateReference, type ReferenceValue } from './reference-ops.ts';
@@ -29,7 +29,11 @@ export function createReferenceEngine(): Engine {
           for (const name of fixed.keys()) feeds[name] = widen(constants!.get(name)!);
           for (const name of inputs.keys()) feeds[name] = widen(values.get(name)!);
           const results = evaluateReference(all, feeds);
-          const result = (name: string) => narrow(all[name].dtype, results[name].dims, results[name].data);
+          const result = (name: string): Value => {
+            const { dtype } = all[name];
+            const { dims, data } = results[name];
+            return { dtype, dims, data: typedData(data, dtype) };
+          };
           for (const [name, target] of targets) applyWrite(target, writes[name].mode, result(writeName(name)));
           return Object.fromEntries(wanted.map((name) => [name, result(name)]));
         },
@@ -46,11 +50,5 @@ const writeName = (state: string) => `write ${state}`;
 
 function widen(value: Constant): ReferenceValue {
   if (!('data' in value)) throw new Error('the reference engine takes values in memory only');
-  return { dims: [...value.dims], data: Float64Array.from(value.data as Float32Array, Number) };
-}
-
-function narrow(dtype: Value['dtype'], dims: number[], data: Float64Array): Value {
-  const typed: TypedData =
-    dtype === 'float32' ? Float32Array.from(data) : dtype === 'int32' ? Int32Array.from(data) : Uint8Array.from(data);
-  return { dtype, dims, data: typed };
+  return { dims: [...value.dims], data: numbersOf(value.data, value.dtype) };
 }

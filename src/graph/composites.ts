@@ -1,6 +1,8 @@
-// Composite ops: layers' hot pieces, each defined in primitives. An engine may take one whole as a fused kernel; where the
-// derived gradient would touch memory more often than needed, a shorter one is given (and tested against the derived one).
+// Composite ops: layers' hot pieces, each defined in primitives. An engine may take one whole as a fused
+// kernel; where the derived gradient would touch memory more often than needed, a shorter one is given (and
+// tested against the derived one).
 
+import { broadcastDims, type Dim, dimProduct, ShapeError, sameDims } from './dims.ts';
 import {
   add,
   div,
@@ -25,7 +27,8 @@ import {
   transpose,
   where,
 } from './primitives.ts';
-import { broadcastDims, constant, type Dim, defineOp, dimProduct, makeNode, ShapeError, sameDims, type Tensor } from './tensor.ts';
+import { type Composite, type CompositeRule, constant, createNode, type DType, type Tensor, type TensorOf } from './tensor.ts';
+import { adamWRule, squaredNormRule } from './updates.ts';
 
 function checkLastDim(op: string, x: Tensor, ...weights: Tensor[]) {
   for (const weight of weights)
@@ -42,88 +45,89 @@ const sumRows = (x: Tensor) => reduceSum(flattenLeading(x), [0]);
 
 const inverseRms = (x: Tensor, epsilon: number) => div(1, sqrt(add(rowMean(mul(x, x)), epsilon)));
 
-defineOp('rmsNorm', {
-  infer([x, weight]) {
-    checkLastDim('rmsNorm', x, weight);
-    return { dtype: x.dtype, dims: x.dims };
-  },
-  definition: ([x, weight], a) => mul(mul(x, inverseRms(x, a.epsilon as number)), weight),
-  gradient(y, dy) {
-    const [x, weight] = y.inputs;
-    const inverse = inverseRms(x, y.attributes.epsilon as number);
-    const normalised = mul(x, inverse);
-    const product = mul(dy, normalised);
-    const scaled = mul(product, weight);
-    return [mul(inverse, sub(mul(dy, weight), mul(normalised, rowMean(scaled)))), sumRows(product)];
-  },
-});
-/** x / sqrt(mean(x^2) + epsilon) * weight over the last dim (Zhang & Sennrich 2019). Gemma passes 1 + w as the weight. */
-export const rmsNorm = (x: Tensor, weight: Tensor, epsilon: number): Tensor => makeNode('rmsNorm', [x, weight], { epsilon });
+/**
+ * x / sqrt(mean(x^2) + epsilon) * weight over the last dim (Zhang & Sennrich 2019). Gemma passes 1 + w as the
+ * weight.
+ */
+export function rmsNorm(x: Tensor, weight: Tensor, epsilon: number): Tensor {
+  checkLastDim('rmsNorm', x, weight);
+  return createNode('rmsNorm', [x, weight], { epsilon }, x);
+}
 
-const standardise = (x: Tensor, epsilon: number) => {
-  const centred = sub(x, rowMean(x));
-  const inverse = div(1, sqrt(add(rowMean(mul(centred, centred)), epsilon)));
-  return { normalised: mul(centred, inverse), inverse };
+const rmsNormRule: CompositeRule<'rmsNorm'> = {
+  definition: ({ inputs: [x, weight], attributes: { epsilon } }) => mul(mul(x, inverseRms(x, epsilon)), weight),
+  gradient({ inputs: [x, weight], attributes: { epsilon } }, dy) {
+    const inverse = inverseRms(x, epsilon);
+    const normalized = mul(x, inverse);
+    const product = mul(dy, normalized);
+    const scaled = mul(product, weight);
+    return [mul(inverse, sub(mul(dy, weight), mul(normalized, rowMean(scaled)))), sumRows(product)];
+  },
 };
 
-defineOp('layerNorm', {
-  infer([x, weight, bias]) {
-    checkLastDim('layerNorm', x, weight, bias);
-    return { dtype: x.dtype, dims: x.dims };
-  },
-  definition: ([x, weight, bias], a) => add(mul(standardise(x, a.epsilon as number).normalised, weight), bias),
-  gradient(y, dy) {
-    const [x, weight] = y.inputs;
-    const { normalised, inverse } = standardise(x, y.attributes.epsilon as number);
-    const scaled = mul(dy, weight);
-    const inner = sub(sub(scaled, rowMean(scaled)), mul(normalised, rowMean(mul(scaled, normalised))));
-    return [mul(inverse, inner), sumRows(mul(dy, normalised)), sumRows(dy)];
-  },
-});
+const standardize = (x: Tensor, epsilon: number) => {
+  const centered = sub(x, rowMean(x));
+  const inverse = div(1, sqrt(add(rowMean(mul(centered, centered)), epsilon)));
+  return { normalized: mul(centered, inverse), inverse };
+};
+
 /** (x - mean) / sqrt(var + epsilon) * weight + bias over the last dim (Ba et al. 2016). */
-export const layerNorm = (x: Tensor, weight: Tensor, bias: Tensor, epsilon: number): Tensor =>
-  makeNode('layerNorm', [x, weight, bias], { epsilon });
+export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: number): Tensor {
+  checkLastDim('layerNorm', x, weight, bias);
+  return createNode('layerNorm', [x, weight, bias], { epsilon }, x);
+}
+
+const layerNormRule: CompositeRule<'layerNorm'> = {
+  definition: ({ inputs: [x, weight, bias], attributes: { epsilon } }) => add(mul(standardize(x, epsilon).normalized, weight), bias),
+  gradient({ inputs: [x, weight], attributes: { epsilon } }, dy) {
+    const { normalized, inverse } = standardize(x, epsilon);
+    const scaled = mul(dy, weight);
+    const inner = sub(sub(scaled, rowMean(scaled)), mul(normalized, rowMean(mul(scaled, normalized))));
+    return [mul(inverse, inner), sumRows(mul(dy, normalized)), sumRows(dy)];
+  },
+};
 
 // === Activations ===
 
 const GELU_SCALE = Math.sqrt(2 / Math.PI);
 const GELU_CUBIC = 0.044715;
-/** gelu_tanh(x) = x * sigmoid(x * gate(x^2)) with gate(w) = 2 s (1 + 0.044715 w): the sigmoid form saves a pass over tanh's. */
+/**
+ * gelu_tanh(x) = x * sigmoid(x * gate(x^2)) with gate(w) = 2 s (1 + 0.044715 w): the sigmoid form saves a
+ * pass over tanh's.
+ */
 const geluGate = (square: Tensor) => add(mul(square, 2 * GELU_SCALE * GELU_CUBIC), 2 * GELU_SCALE);
 
-defineOp('geluTanh', {
-  infer: ([x]) => ({ dtype: x.dtype, dims: x.dims }),
-  definition: ([x]) => mul(x, sigmoid(mul(x, geluGate(mul(x, x))))),
-  gradient(y, dy) {
-    const [x] = y.inputs;
+/** GELU, tanh form (Hendrycks & Gimpel 2016; `gelu_pytorch_tanh`). */
+export const geluTanh = (x: Tensor): Tensor => createNode('geluTanh', [x], {}, x);
+
+const geluTanhRule: CompositeRule<'geluTanh'> = {
+  definition: ({ inputs: [x] }) => mul(x, sigmoid(mul(x, geluGate(mul(x, x))))),
+  gradient({ inputs: [x] }, dy) {
     const gate = geluGate(mul(x, x));
     const s = sigmoid(mul(x, gate));
     // d/dx [x s(x g)] = s + x s (1 - s) (3 g - 4 scale), since x g'(x) = 2 g - 4 scale
     const slope = add(mul(gate, 3), -4 * GELU_SCALE);
     return [mul(dy, mul(s, add(mul(mul(x, sub(1, s)), slope), 1)))];
   },
-});
-/** GELU, tanh form (Hendrycks & Gimpel 2016; `gelu_pytorch_tanh`). */
-export const geluTanh = (x: Tensor): Tensor => makeNode('geluTanh', [x]);
+};
 
-defineOp('geluErf', {
-  infer: ([x]) => ({ dtype: x.dtype, dims: x.dims }),
-  definition: ([x]) => mul(mul(x, 0.5), add(erf(mul(x, Math.SQRT1_2)), 1)),
-});
 /** GELU, exact form with the error function (`gelu`). */
-export const geluErf = (x: Tensor): Tensor => makeNode('geluErf', [x]);
+export const geluErf = (x: Tensor): Tensor => createNode('geluErf', [x], {}, x);
 
-defineOp('quickGelu', {
-  infer: ([x]) => ({ dtype: x.dtype, dims: x.dims }),
-  definition: ([x]) => mul(x, sigmoid(mul(x, 1.702))),
-  gradient(y, dy) {
-    const [x] = y.inputs;
+const geluErfRule: CompositeRule<'geluErf'> = {
+  definition: ({ inputs: [x] }) => mul(mul(x, 0.5), add(erf(mul(x, Math.SQRT1_2)), 1)),
+};
+
+/** x * sigmoid(1.702 x): the GELU of OpenAI's CLIP. */
+export const quickGelu = (x: Tensor): Tensor => createNode('quickGelu', [x], {}, x);
+
+const quickGeluRule: CompositeRule<'quickGelu'> = {
+  definition: ({ inputs: [x] }) => mul(x, sigmoid(mul(x, 1.702))),
+  gradient({ inputs: [x] }, dy) {
     const s = sigmoid(mul(x, 1.702));
     return [mul(dy, mul(s, add(mul(mul(x, sub(1, s)), 1.702), 1)))];
   },
-});
-/** x * sigmoid(1.702 x): the GELU of OpenAI's CLIP. */
-export const quickGelu = (x: Tensor): Tensor => makeNode('quickGelu', [x]);
+};
 
 // === Soft caps ===
 
@@ -134,8 +138,8 @@ export interface CappedOptions {
 }
 
 /**
- * scale a b^T under a soft cap, cap tanh(x / cap): x where x is small, never beyond the cap (Bello et al. 2016; Gemma 2). `slope` is the
- * derivative of the cap, absent without one.
+ * scale a b^T under a soft cap, cap tanh(x / cap): x where x is small, never beyond the cap (Bello et al.
+ * 2016; Gemma 2). `slope` is the derivative of the cap, absent without one.
  */
 export function cappedProduct(a: Tensor, b: Tensor, { scale = 1, softcap }: CappedOptions): { product: Tensor; slope?: Tensor } {
   if (softcap === undefined) return { product: matmul(a, b, { transB: true, alpha: scale }) };
@@ -145,8 +149,7 @@ export function cappedProduct(a: Tensor, b: Tensor, { scale = 1, softcap }: Capp
 }
 
 /** What an op keeps of the options. */
-const cappedAttributes = ({ scale = 1, softcap }: CappedOptions): Record<string, number> =>
-  softcap === undefined ? { scale } : { scale, softcap };
+const cappedAttributes = ({ scale = 1, softcap }: CappedOptions) => (softcap === undefined ? { scale } : { scale, softcap });
 
 // === Attention ===
 
@@ -171,37 +174,49 @@ function attentionShapes(q: Tensor, k: Tensor, v: Tensor): AttentionShapes {
   return { batch, heads, kvHeads, tokens, headDim };
 }
 
-/** Heads that share a key head are laid below each other, so that grouped attention is one product a key head: [b, kv, group * t, d]. */
+/**
+ * Heads that share a key head are laid below each other, so that grouped attention is one product a key head:
+ * [b, kv, group * t, d].
+ */
 const groupHeads = (x: Tensor, s: AttentionShapes, width: Dim) =>
   reshape(x, [s.batch, s.kvHeads, dimProduct([s.heads / s.kvHeads, s.tokens]), width]);
 const ungroupHeads = (x: Tensor, s: AttentionShapes) => reshape(x, [s.batch, s.heads, s.tokens, x.dims[3]]);
 
-function attentionProbabilities([q, k, , bias]: readonly Tensor[], s: AttentionShapes, options: CappedOptions) {
-  const { product, slope } = cappedProduct(groupHeads(q, s, s.headDim), k, options);
+function attentionProbabilities({ inputs, attributes }: TensorOf<'attention'>, s: AttentionShapes) {
+  const [q, k, , bias] = inputs;
+  const { product, slope } = cappedProduct(groupHeads(q, s, s.headDim), k, attributes);
   const scores = ungroupHeads(product, s);
   return { probabilities: softmax(bias ? add(scores, bias) : scores), slope: slope && ungroupHeads(slope, s) };
 }
 
-defineOp('attention', {
-  infer([q, k, v, bias]) {
-    const { batch, heads, tokens } = attentionShapes(q, k, v);
-    const scores = [batch, heads, tokens, k.dims[2]];
-    if (bias && !sameDims(broadcastDims('attention', scores, bias.dims), scores))
-      throw new ShapeError('attention', 'the bias does not broadcast to the scores', [scores, bias.dims]);
-    return { dtype: q.dtype, dims: [...q.dims.slice(0, 3), v.dims[3]] };
-  },
-  definition(inputs, a) {
-    const [q, k, v] = inputs;
+/**
+ * softmax(scale q k^T + bias) v, the scaled product under a soft cap if there is one. q [batch, heads,
+ * tokens, headDim]; k, v [batch, kvHeads, keys, headDim] with heads a multiple of kvHeads (multi-query and
+ * grouped-query attention); bias broadcasts to [batch, heads, tokens, keys], is a mask, and gets no gradient.
+ */
+export function attention(q: Tensor, k: Tensor, v: Tensor, { bias, ...options }: CappedOptions & { scale: number; bias?: Tensor }): Tensor {
+  const { batch, heads, tokens } = attentionShapes(q, k, v);
+  const scores = [batch, heads, tokens, k.dims[2]];
+  if (bias && !sameDims(broadcastDims('attention', scores, bias.dims), scores))
+    throw new ShapeError('attention', 'the bias does not broadcast to the scores', [scores, bias.dims]);
+  const result = { dtype: q.dtype, dims: [...q.dims.slice(0, 3), v.dims[3]] };
+  return createNode('attention', bias ? [q, k, v, bias] : [q, k, v], cappedAttributes(options), result);
+}
+
+const attentionRule: CompositeRule<'attention'> = {
+  definition(y) {
+    const [q, k, v] = y.inputs;
     const s = attentionShapes(q, k, v);
-    const { probabilities } = attentionProbabilities(inputs, s, a);
+    const { probabilities } = attentionProbabilities(y, s);
     return ungroupHeads(matmul(groupHeads(probabilities, s, k.dims[2]), v), s);
   },
   gradient(y, dy) {
     const [q, k, v] = y.inputs;
-    const scale = y.attributes.scale as number;
+    const { scale } = y.attributes;
     const s = attentionShapes(q, k, v);
-    // the same nodes as in the definition: common-subexpression elimination makes this the forward's own softmax
-    const { probabilities: p, slope } = attentionProbabilities(y.inputs, s, y.attributes);
+    // the same nodes as in the definition: common-subexpression elimination makes this the forward's own
+    // softmax
+    const { probabilities: p, slope } = attentionProbabilities(y, s);
     const dyGrouped = groupHeads(dy, s, v.dims[3]);
     const pGrouped = groupHeads(p, s, k.dims[2]);
     const dv = matmul(pGrouped, dyGrouped, { transA: true });
@@ -212,47 +227,52 @@ defineOp('attention', {
     const dsGrouped = groupHeads(ds, s, k.dims[2]);
     const dq = ungroupHeads(matmul(dsGrouped, k, { alpha: scale }), s);
     const dk = matmul(dsGrouped, groupHeads(q, s, s.headDim), { transA: true, alpha: scale });
-    return [dq, dk, dv, undefined];
+    return [dq, dk, dv];
   },
-});
+};
+
+// === Masks ===
+
 /**
- * softmax(scale q k^T + bias) v, the scaled product under a soft cap if there is one. q [batch, heads, tokens, headDim]; k, v
- * [batch, kvHeads, keys, headDim] with heads a multiple of kvHeads (multi-query and grouped-query attention); bias broadcasts to
- * [batch, heads, tokens, keys], is a mask, and gets no gradient.
+ * An additive attention mask of `dtype`: 0 where `keep` (bool) is true, elsewhere so low that the softmax
+ * gives 0. That is -1e9, and -2^15 in float16, which ends at -65,504 and must hold the sum with a score.
  */
-export function attention(q: Tensor, k: Tensor, v: Tensor, { bias, ...options }: CappedOptions & { scale: number; bias?: Tensor }): Tensor {
-  return makeNode('attention', bias ? [q, k, v, bias] : [q, k, v], cappedAttributes(options));
-}
+export const maskBias = (keep: Tensor, dtype: DType = 'float32'): Tensor =>
+  where(keep, constant(0, [], dtype), dtype === 'float16' ? -(2 ** 15) : -1e9);
 
 // === Loss ===
 
-const SMALLEST_PROBABILITY = 1e-37;
+/**
+ * The smallest probability whose logarithm is taken: no normal number of float32 and bfloat16, or the least
+ * of float16, is smaller.
+ */
+const smallestProbability = (dtype: DType) => (dtype === 'float16' ? 2 ** -24 : 1e-37);
 
-defineOp('linearCrossEntropy', {
-  infer([hidden, weight, labels]) {
-    if (
-      hidden.dims.length !== 2 ||
-      weight.dims.length !== 2 ||
-      hidden.dims[1] !== weight.dims[1] ||
-      labels.dims.length !== 1 ||
-      labels.dims[0] !== hidden.dims[0]
-    )
-      throw new ShapeError('linearCrossEntropy', 'needs hidden [rows, n], weight [classes, n], labels [rows]', [
-        hidden.dims,
-        weight.dims,
-        labels.dims,
-      ]);
-    return { dtype: hidden.dtype, dims: labels.dims };
+/**
+ * Cross entropy of the classes weight [classes, n] for hidden [rows, n] against labels int32 [rows]: loss of
+ * each row, [rows]. logits = scale * hidden weight^T, under a soft cap if there is one. Only rows that carry
+ * a label should be handed in: no logits are made for the others.
+ */
+export function linearCrossEntropy(hidden: Tensor, weight: Tensor, labels: Tensor, options: CappedOptions = {}): Tensor {
+  const shapes = [hidden.dims, weight.dims, labels.dims];
+  const ranks = shapes.map((dims) => dims.length).join();
+  if (ranks !== '2,2,1' || hidden.dims[1] !== weight.dims[1] || labels.dims[0] !== hidden.dims[0])
+    throw new ShapeError('linearCrossEntropy', 'needs hidden [rows, n], weight [classes, n], labels [rows]', shapes);
+  const result = { dtype: hidden.dtype, dims: labels.dims };
+  return createNode('linearCrossEntropy', [hidden, weight, labels], cappedAttributes(options), result);
+}
+
+const linearCrossEntropyRule: CompositeRule<'linearCrossEntropy'> = {
+  definition({ inputs: [hidden, weight, labels], attributes }) {
+    const probabilities = takeAlong(softmax(cappedProduct(hidden, weight, attributes).product), labels);
+    return neg(log(maximum(probabilities, smallestProbability(hidden.dtype))));
   },
-  definition: ([hidden, weight, labels], a) =>
-    neg(log(maximum(takeAlong(softmax(cappedProduct(hidden, weight, a).product), labels), SMALLEST_PROBABILITY))),
-  gradient(y, dy) {
-    const [hidden, weight, labels] = y.inputs;
-    const scale = y.attributes.scale as number;
-    // dlogits = (softmax - onehot) dy. The rows' factors go to the thin side of each product, not over the logits.
-    const rowFactors = mul(reshape(dy, [dy.dims[0], 1]), scale);
-    const minusOnehot = putAlong(labels, expand(constant(-1), labels.dims), weight.dims[0]);
-    const { product, slope } = cappedProduct(hidden, weight, y.attributes);
+  gradient({ inputs: [hidden, weight, labels], attributes }, dy) {
+    // dlogits = (softmax - onehot) dy. The rows' factors go to the thin side of each product, not over the
+    // logits.
+    const rowFactors = mul(reshape(dy, [dy.dims[0], 1]), attributes.scale);
+    const minusOnehot = putAlong(labels, expand(constant(-1, [], hidden.dtype), labels.dims), weight.dims[0]);
+    const { product, slope } = cappedProduct(hidden, weight, attributes);
     const dlogits = add(softmax(product), minusOnehot);
     const difference = slope ? mul(dlogits, slope) : dlogits;
     const dhidden = mul(matmul(difference, weight), rowFactors);
@@ -260,15 +280,18 @@ defineOp('linearCrossEntropy', {
     const dweight = transpose(matmul(mul(hidden, rowFactors), difference, { transA: true }), [1, 0]);
     return [dhidden, dweight, undefined];
   },
-});
-/**
- * Cross entropy of the classes weight [classes, n] for hidden [rows, n] against labels int32 [rows]: loss of each row, [rows].
- * logits = scale * hidden weight^T, under a soft cap if there is one. Only rows that carry a label should be handed in: no logits are
- * made for the others.
- */
-export function linearCrossEntropy(hidden: Tensor, weight: Tensor, labels: Tensor, options: CappedOptions = {}): Tensor {
-  return makeNode('linearCrossEntropy', [hidden, weight, labels], cappedAttributes(options));
-}
+};
 
-/** -1e9 where `keep` (bool) is false, 0 elsewhere: an additive attention mask. */
-export const maskBias = (keep: Tensor): Tensor => where(keep, 0, -1e9);
+// === Table ===
+
+export const compositeRules: { readonly [O in Composite]: CompositeRule<O> } = {
+  rmsNorm: rmsNormRule,
+  layerNorm: layerNormRule,
+  geluTanh: geluTanhRule,
+  geluErf: geluErfRule,
+  quickGelu: quickGeluRule,
+  attention: attentionRule,
+  linearCrossEntropy: linearCrossEntropyRule,
+  squaredNorm: squaredNormRule,
+  adamW: adamWRule,
+};

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { attention, linearCrossEntropy, rmsNorm } from './composites.ts';
+import { type Dim, type Dims, formatDims, ShapeError, withPath } from './dims.ts';
 import {
   add,
   concat,
@@ -16,65 +17,11 @@ import {
   transpose,
   where,
 } from './primitives.ts';
-import {
-  constant,
-  type Dim,
-  type Dims,
-  dimProduct,
-  dimSum,
-  formatDims,
-  input,
-  ShapeError,
-  type Tensor,
-  topologicalOrder,
-  withPath,
-} from './tensor.ts';
+import { constant, input, numbersOf, type Tensor, topologicalOrder } from './tensor.ts';
 
 const x = (...dims: Dim[]) => input('x', 'float32', dims);
 const ids = (...dims: Dim[]) => input('ids', 'int32', dims);
 const mask = (...dims: Dim[]) => input('mask', 'bool', dims);
-
-describe('dims', () => {
-  const sizes: Record<string, number> = { batch: 3, past: 5, tokens: 7 };
-  const sizeOf = (dim: Dim): number =>
-    String(dim)
-      .split('+')
-      .map((term) => term.split('*').reduce((product, part) => product * (sizes[part] ?? Number(part)), 1))
-      .reduce((a, b) => a + b, 0);
-  const atom = fc.oneof(fc.integer({ min: 0, max: 4 }), fc.constantFrom<Dim>(...Object.keys(sizes)));
-  const dim = fc.oneof(
-    atom,
-    fc.array(atom, { minLength: 1, maxLength: 3 }).map(dimSum),
-    fc.array(atom, { minLength: 1, maxLength: 3 }).map(dimProduct),
-  );
-  const dims = fc.array(dim, { minLength: 0, maxLength: 3 });
-
-  test('a product and a sum stand for the product and the sum of the sizes', () => {
-    fc.assert(
-      fc.property(dims, (list) => {
-        expect(sizeOf(dimProduct(list))).toBe(list.map(sizeOf).reduce((a, b) => a * b, 1));
-        expect(sizeOf(dimSum(list))).toBe(list.map(sizeOf).reduce((a, b) => a + b, 0));
-      }),
-    );
-  });
-
-  test('equal dims have equal text, in whatever order they were put together', () => {
-    fc.assert(
-      fc.property(dim, dim, dim, (a, b, c) => {
-        expect(dimProduct([a, dimProduct([b, c])])).toBe(dimProduct([dimProduct([c, a]), b]));
-        expect(dimSum([a, dimSum([b, c])])).toBe(dimSum([dimSum([c, a]), b]));
-        expect(dimProduct([a, dimSum([b, c])])).toBe(dimSum([dimProduct([b, a]), dimProduct([a, c])]));
-      }),
-    );
-  });
-
-  test('canonical forms', () => {
-    expect(dimProduct(['tokens', 2, 'batch'])).toBe('2*batch*tokens');
-    expect(dimSum(['tokens', 'past'])).toBe('past+tokens');
-    expect(dimProduct(['batch', 'past+tokens'])).toBe('batch*past+batch*tokens');
-    expect(dimProduct([2, 3])).toBe(6);
-  });
-});
 
 describe('shape errors', () => {
   const table: [name: string, build: () => Tensor, message: string][] = [
@@ -156,6 +103,28 @@ describe('shape errors', () => {
   test('formatDims', () => expect(formatDims(['batch', 3] as Dims)).toBe('[batch, 3]'));
 });
 
+describe('constant', () => {
+  test.each([
+    ['float32', 1.5, Float32Array.of(1.5)],
+    ['float16', 1.5, Uint16Array.of(0x3e00)],
+    ['bfloat16', 1.5, Uint16Array.of(0x3fc0)],
+    ['int64', 3, BigInt64Array.of(3n)],
+    ['int32', 3, Int32Array.of(3)],
+    ['int8', -3, Int8Array.of(-3)],
+    ['uint8', 3, Uint8Array.of(3)],
+    ['bool', 3, Uint8Array.of(1)],
+  ] as const)('of %s holds the bits of a number', (dtype, value, data) => {
+    const tensor = constant(value, [], dtype);
+    expect(tensor.attributes.data).toEqual(data);
+    expect([...numbersOf(tensor.attributes.data, dtype)]).toEqual([dtype === 'bool' ? 1 : value]);
+  });
+
+  test('takes arrays of the type that holds its dtype', () => {
+    const build = () => constant(Float32Array.of(1.5), [1], 'float16');
+    expect(build).toThrow('constant: float16 comes as Uint16Array, not as Float32Array (shapes [1])');
+  });
+});
+
 describe('topologicalOrder', () => {
   test('every tensor once, inputs before users', () => {
     fc.assert(
@@ -173,7 +142,7 @@ describe('topologicalOrder', () => {
   });
 
   test('a chain far deeper than the call stack', () => {
-    let y = x(2);
+    let y: Tensor = x(2);
     for (let i = 0; i < 50_000; i++) y = neg(y);
     expect(topologicalOrder([y])).toHaveLength(50_001);
   });

@@ -1,195 +1,235 @@
-// Symbolic tensors. A tensor is an immutable node: an op, its inputs, attributes, a dtype and dims; calling an op makes a node.
-// There is no tape and no hidden state: a graph is whatever its outputs reach. Dims are numbers or names, as in ONNX.
+// Symbolic tensors. A tensor is an immutable node: an op, its inputs, attributes, a dtype and dims; calling
+// an op makes a node. There is no tape and no hidden state: a graph is whatever its outputs reach. Every op
+// there is is declared here, one line each; the tables of gradients, definitions, reference rules and
+// lowerings are typed by these lines, so that one that lacks an op does not compile.
 
-/** A dimension: a size, a name ("batch"), or a canonical product or sum of names ("batch*tokens", "past+tokens"). */
-export type Dim = number | string;
-export type Dims = readonly Dim[];
+import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from '../floats.ts';
+import { type Dims, ShapeError } from './dims.ts';
+
+// === Element types ===
+
+/**
+ * Element types. float16 and bfloat16 data are bit patterns in a Uint16Array (src/floats.ts); bool is one
+ * byte, 0 or 1.
+ */
 export type DType = 'float32' | 'float16' | 'bfloat16' | 'int64' | 'int32' | 'bool' | 'int8' | 'uint8';
 export type TypedData = Float32Array | Int32Array | Uint8Array | Int8Array | BigInt64Array | Uint16Array;
-export type AttributeValue = number | string | boolean | readonly Dim[] | TypedData;
-export type Attributes = Readonly<Record<string, AttributeValue>>;
 
-export interface Tensor {
-  readonly op: string;
-  readonly inputs: readonly Tensor[];
-  readonly attributes: Attributes;
+export const isFloat = (dtype: DType): boolean => dtype === 'float32' || dtype === 'float16' || dtype === 'bfloat16';
+export const isInteger = (dtype: DType): boolean => dtype.startsWith('int') || dtype === 'uint8';
+
+const FROM_NUMBERS: Readonly<Record<DType, (values: ArrayLike<number>) => TypedData>> = {
+  float32: (values) => Float32Array.from(values),
+  float16: (values) => float32ToFloat16(Float32Array.from(values)),
+  bfloat16: (values) => float32ToBfloat16(Float32Array.from(values)),
+  int64: (values) => BigInt64Array.from(Array.from(values, BigInt)),
+  int32: (values) => Int32Array.from(values),
+  bool: (values) => Uint8Array.from(values, (value) => Number(value !== 0)),
+  int8: (values) => Int8Array.from(values),
+  uint8: (values) => Uint8Array.from(values),
+};
+
+/**
+ * Numbers as data of `dtype`: floats are rounded to nearest, ties to even. Throws a RangeError for a fraction
+ * in int64.
+ */
+export function typedData(values: ArrayLike<number>, dtype: DType): TypedData {
+  return FROM_NUMBERS[dtype](values);
+}
+
+/** The numbers that data of `dtype` stands for. Exact, but for int64 beyond 2^53. */
+export function numbersOf(data: TypedData, dtype: DType): Float64Array {
+  if (dtype === 'float16') return Float64Array.from(float16ToFloat32(data as Uint16Array));
+  if (dtype === 'bfloat16') return Float64Array.from(bfloat16ToFloat32(data as Uint16Array));
+  return Float64Array.from(data as ArrayLike<number>, Number);
+}
+
+// === Ops ===
+
+/** An op by its operands and its attributes. What the result's own dtype and dims say is no attribute. */
+interface OpType<Inputs, Attributes = Readonly<Record<never, never>>> {
+  readonly inputs: Readonly<Inputs>;
+  readonly attributes: Readonly<Attributes>;
+}
+
+type Unary = OpType<[x: Tensor]>;
+type Binary = OpType<[a: Tensor, b: Tensor]>;
+type Reduction = OpType<[x: Tensor], { axes: readonly number[]; keepDims: boolean }>;
+
+/** How a matrix is stored in whole numbers of few bits: blocks along a row, each with one scale. */
+export interface BlockFormat {
+  bits: 4 | 8;
+  blockSize: number;
+}
+
+/** What a tensor can begin with. */
+export interface Leaves {
+  input: OpType<[], { name: string }>;
+  constant: OpType<[], { data: TypedData }>;
+}
+
+/** Ops that every engine runs. Builders, shape rules and gradients are in primitives.ts. */
+export interface Primitives {
+  add: Binary;
+  sub: Binary;
+  mul: Binary;
+  div: Binary;
+  maximum: Binary;
+  neg: Unary;
+  exp: Unary;
+  log: Unary;
+  sqrt: Unary;
+  tanh: Unary;
+  sigmoid: Unary;
+  erf: Unary;
+  stopGradient: Unary;
+  equal: Binary;
+  greater: Binary;
+  lessOrEqual: Binary;
+  and: Binary;
+  or: Binary;
+  cast: Unary;
+  where: OpType<[condition: Tensor, a: Tensor, b: Tensor]>;
+  matmul: OpType<[a: Tensor, b: Tensor], { transA: boolean; transB: boolean; alpha: number }>;
+  reshape: Unary;
+  transpose: OpType<[x: Tensor], { perm: readonly number[] }>;
+  concat: OpType<Tensor[], { axis: number }>;
+  slice: OpType<[x: Tensor], { axis: number; start: number; end: number }>;
+  pad: OpType<[x: Tensor], { axis: number; before: number; after: number }>;
+  expand: Unary;
+  reduceSum: Reduction;
+  reduceMean: Reduction;
+  reduceMax: Reduction;
+  softmax: Unary;
+  argmax: Unary;
+  gather: OpType<[data: Tensor, indices: Tensor]>;
+  scatterAdd: OpType<[indices: Tensor, updates: Tensor]>;
+  takeAlong: OpType<[x: Tensor, indices: Tensor]>;
+  putAlong: OpType<[indices: Tensor, values: Tensor]>;
+  maskedScatter: OpType<[x: Tensor, mask: Tensor, rows: Tensor]>;
+  maskedGather: OpType<[x: Tensor, mask: Tensor]>;
+  rotary: OpType<[x: Tensor, positions: Tensor, cos: Tensor, sin: Tensor]>;
+  dequantize: OpType<[packed: Tensor, scale: Tensor], BlockFormat>;
+}
+
+/** Ops with a definition in primitives, which an engine may take whole. They are in composites.ts. */
+export interface Composites {
+  rmsNorm: OpType<[x: Tensor, weight: Tensor], { epsilon: number }>;
+  layerNorm: OpType<[x: Tensor, weight: Tensor, bias: Tensor], { epsilon: number }>;
+  geluTanh: Unary;
+  geluErf: Unary;
+  quickGelu: Unary;
+  /** With a mask as a fourth operand, or without. */
+  attention: OpType<[q: Tensor, k: Tensor, v: Tensor, ...bias: Tensor[]], { scale: number; softcap?: number }>;
+  linearCrossEntropy: OpType<[hidden: Tensor, weight: Tensor, labels: Tensor], { scale: number; softcap?: number }>;
+  squaredNorm: Unary;
+  /** One of the three results of an update. */
+  adamW: OpType<
+    [parameter: Tensor, gradient: Tensor, expAvg: Tensor, expAvgSq: Tensor, clip: Tensor, keep: Tensor, rate: Tensor, rootScale: Tensor],
+    { part: 'parameter' | 'expAvg' | 'expAvgSq'; beta1: number; beta2: number; eps: number }
+  >;
+}
+
+/**
+ * Ops that only passes of an engine make, after differentiation: nodes joined to what one kernel computes
+ * (engine/onnx/packed.ts).
+ */
+export interface Dialect {
+  /** x [.., columns] times the transpose of a packed matrix [rows, columns], times alpha. */
+  matmulPacked: OpType<[x: Tensor, packed: Tensor, scale: Tensor], BlockFormat & { alpha: number }>;
+  /** Rows of a packed matrix. */
+  gatherPacked: OpType<[packed: Tensor, scale: Tensor, indices: Tensor], BlockFormat>;
+  /** `scatterAdd` onto a tensor instead of onto zeros. */
+  scatterAddOnto: OpType<[indices: Tensor, updates: Tensor, onto: Tensor]>;
+  /** `putAlong`, added to a tensor instead of to zeros. */
+  putAlongOnto: OpType<[indices: Tensor, values: Tensor, onto: Tensor]>;
+}
+
+interface Ops extends Leaves, Primitives, Composites, Dialect {}
+
+export type Primitive = keyof Primitives;
+export type Composite = keyof Composites;
+export type Op = keyof Ops;
+
+// === Nodes ===
+
+/** What a tensor holds: the type of its elements and its shape. */
+export interface TensorType {
   readonly dtype: DType;
   readonly dims: Dims;
 }
 
-/** What an op must say of itself. Primitives are lowered by every engine; composites carry a definition in primitives. */
-export interface OpRule {
-  /** Result type of the op; throws ShapeError. */
-  infer(inputs: readonly Tensor[], attributes: Attributes): { dtype: DType; dims: Dims };
-  /** Gradients for each input given the gradient of the result; undefined where there is none (integers, masks). */
-  gradient?(node: Tensor, dy: Tensor): readonly (Tensor | undefined)[];
-  /** The op in terms of simpler ops (composites only). */
-  definition?(inputs: readonly Tensor[], attributes: Attributes): Tensor;
+/** A node of one op. */
+export interface TensorNode<O extends Op> extends TensorType {
+  readonly op: O;
+  readonly inputs: Ops[O]['inputs'];
+  readonly attributes: Ops[O]['attributes'];
 }
 
-const rules = new Map<string, OpRule>();
+/** A tensor that is one of the ops `O`; `op` tells which. */
+export type TensorOf<O extends Op> = { [K in O]: TensorNode<K> }[O];
 
-/** Registers an op when its module loads; the table never changes afterwards. */
-export function defineOp(name: string, rule: OpRule): void {
-  if (rules.has(name)) throw new Error(`op ${name} is defined twice`);
-  rules.set(name, rule);
+export type Tensor = TensorOf<Op>;
+
+type Each<Inputs, T> = { readonly [I in keyof Inputs]: T };
+/** For each operand of an op a `T`: a gradient, a value, a name. */
+export type PerInput<O extends Op, T> = Each<Ops[O]['inputs'], T>;
+
+/** What a composite must say of itself, and may say where the derived gradient costs more than it must. */
+export interface CompositeRule<O extends Composite> {
+  /** The op in terms of simpler ops. */
+  definition(y: TensorOf<O>): Tensor;
+  /**
+   * Gradients for each input given the gradient of the result; undefined where there is none (labels, masks).
+   */
+  gradient?(y: TensorOf<O>, dy: Tensor): PerInput<O, Tensor | undefined>;
 }
 
-export function opRule(name: string): OpRule {
-  const rule = rules.get(name);
-  if (!rule) throw new Error(`unknown op ${name}`);
-  return rule;
+/** Makes a node. For the builders of ops, which check what they are given and say the type of the result. */
+export function createNode<O extends Op>(
+  op: O,
+  inputs: Ops[O]['inputs'],
+  attributes: Ops[O]['attributes'],
+  { dtype, dims }: TensorType,
+): TensorOf<O> {
+  return Object.freeze({ op, inputs, attributes, dtype, dims }) as TensorOf<O>;
 }
 
-export function opNames(): string[] {
-  return [...rules.keys()];
+/** The same node over other inputs, as many and of the same types. */
+export function withInputs<O extends Op>(tensor: TensorOf<O>, inputs: readonly Tensor[]): TensorOf<O> {
+  return Object.freeze({ ...tensor, inputs }) as TensorOf<O>;
 }
 
-/** Shapes that don't fit, said with the op, the shapes and, once it has passed through `withPath`, the module path. */
-export class ShapeError extends Error {
-  override name = 'ShapeError';
-  readonly op: string;
-  readonly reason: string;
-  readonly shapes: readonly Dims[];
-  path: string[] = [];
-
-  constructor(op: string, reason: string, shapes: readonly Dims[]) {
-    super();
-    this.op = op;
-    this.reason = reason;
-    this.shapes = shapes;
-    this.describe();
-  }
-
-  /** Prepends an enclosing module to the path. */
-  within(module: string): this {
-    this.path.unshift(module);
-    this.describe();
-    return this;
-  }
-
-  private describe() {
-    const where = this.path.length > 0 ? ` in ${this.path.join('.')}` : '';
-    this.message = `${this.op}${where}: ${this.reason} (shapes ${this.shapes.map(formatDims).join(', ')})`;
-  }
-}
-
-/** Runs `body`; a shape error inside it gets `module` in front of its path. */
-export function withPath<T>(module: string, body: () => T): T {
-  try {
-    return body();
-  } catch (error) {
-    throw error instanceof ShapeError ? error.within(module) : error;
-  }
-}
-
-export function formatDims(dims: Dims): string {
-  return `[${dims.join(', ')}]`;
-}
-
-export function makeNode(op: string, inputs: readonly Tensor[], attributes: Attributes = {}): Tensor {
-  const { dtype, dims } = opRule(op).infer(inputs, attributes);
-  return Object.freeze({ op, inputs, attributes, dtype, dims });
+/** Whether a tensor is one of the ops that a table has. */
+export function isIn<O extends Op>(table: Readonly<Record<O, unknown>>, tensor: Tensor): tensor is Extract<Tensor, { op: O }> {
+  return Object.hasOwn(table, tensor.op);
 }
 
 // === Leaves ===
 
-defineOp('input', { infer: (_, a) => ({ dtype: a.dtype as DType, dims: a.dims as Dims }) });
-defineOp('constant', { infer: (_, a) => ({ dtype: a.dtype as DType, dims: a.dims as Dims }), gradient: () => [] });
-
 /** A named value given at each run; parameters are inputs too, under their Hugging Face names. */
-export function input(name: string, dtype: DType, dims: Dims): Tensor {
-  return makeNode('input', [], { name, dtype, dims });
+export function input(name: string, dtype: DType, dims: Dims): TensorOf<'input'> {
+  return createNode('input', [], { name }, { dtype, dims });
 }
 
-/** A value fixed in the graph. A number makes a scalar (dims []). */
-export function constant(value: number | TypedData, dims: readonly number[] = [], dtype: DType = 'float32'): Tensor {
-  let data: TypedData;
-  if (typeof value === 'number')
-    data = dtype === 'float32' ? Float32Array.of(value) : dtype === 'int32' ? Int32Array.of(value) : Uint8Array.of(value);
-  else data = value;
+export const inputName = (tensor: TensorOf<'input'>): string => tensor.attributes.name;
+
+/**
+ * A value fixed in the graph, row-major. A number fills a scalar (dims []); for float16 and bfloat16 it is
+ * rounded, while an array of these holds bit patterns. Throws ShapeError where the data is of another type
+ * than `dtype`, or does not fill `dims`.
+ */
+export function constant(value: number | TypedData, dims: readonly number[] = [], dtype: DType = 'float32'): TensorOf<'constant'> {
+  const data = typeof value === 'number' ? typedData([value], dtype) : value;
   const size = dims.reduce((a, b) => a * b, 1);
   if (data.length !== size) throw new ShapeError('constant', `${data.length} values do not fill the shape`, [dims]);
-  return makeNode('constant', [], { data, dims, dtype });
+  const array = typedData([], dtype).constructor;
+  if (data.constructor !== array)
+    throw new ShapeError('constant', `${dtype} comes as ${array.name}, not as ${data.constructor.name}`, [dims]);
+  return createNode('constant', [], { data }, { dtype, dims });
 }
 
-export function inputName(tensor: Tensor): string {
-  return tensor.attributes.name as string;
-}
-
-// === Arithmetic on dims ===
-
-// A dim is a polynomial in names: products are multiplied out, so that the text has no brackets and equal dims have equal text.
-
-/** Factor of each monomial ("batch*tokens"; "" for the number). */
-function parseDim(dim: Dim): Map<string, number> {
-  const terms = new Map<string, number>();
-  for (const term of String(dim).split('+')) {
-    const parts = term.split('*');
-    const names = parts.filter((part) => !/^\d+$/.test(part)).sort();
-    const factor = parts.filter((part) => /^\d+$/.test(part)).reduce((product, part) => product * Number(part), 1);
-    const monomial = names.join('*');
-    terms.set(monomial, (terms.get(monomial) ?? 0) + factor);
-  }
-  return terms;
-}
-
-function formatDim(terms: Map<string, number>): Dim {
-  const number = terms.get('') ?? 0;
-  const names = [...terms].filter(([monomial, factor]) => monomial !== '' && factor !== 0).sort(([a], [b]) => (a < b ? -1 : 1));
-  if (names.length === 0) return number;
-  const text = names.map(([monomial, factor]) => (factor === 1 ? monomial : `${factor}*${monomial}`));
-  return (number === 0 ? text : [...text, String(number)]).join('+');
-}
-
-/** Product of dims in canonical form: dimProduct(["tokens", 2, "batch"]) = "2*batch*tokens". */
-export function dimProduct(dims: Dims): Dim {
-  let product = new Map([['', 1]]);
-  for (const dim of dims) {
-    const next = new Map<string, number>();
-    for (const [a, factorA] of product)
-      for (const [b, factorB] of parseDim(dim)) {
-        const monomial = [...a.split('*'), ...b.split('*')]
-          .filter((name) => name !== '')
-          .sort()
-          .join('*');
-        next.set(monomial, (next.get(monomial) ?? 0) + factorA * factorB);
-      }
-    product = next;
-  }
-  return formatDim(product);
-}
-
-/** Sum of dims in canonical form: dimSum(["past", "tokens"]) = "past+tokens". */
-export function dimSum(dims: Dims): Dim {
-  const sum = new Map<string, number>();
-  for (const dim of dims) for (const [monomial, factor] of parseDim(dim)) sum.set(monomial, (sum.get(monomial) ?? 0) + factor);
-  return formatDim(sum);
-}
-
-/** NumPy broadcasting over names and sizes; throws ShapeError for `op`. */
-export function broadcastDims(op: string, a: Dims, b: Dims): Dims {
-  const rank = Math.max(a.length, b.length);
-  const result: Dim[] = [];
-  for (let i = 0; i < rank; i++) {
-    const x = a[a.length - rank + i] ?? 1;
-    const y = b[b.length - rank + i] ?? 1;
-    if (x !== y && x !== 1 && y !== 1) throw new ShapeError(op, `dimension ${x} does not broadcast with ${y}`, [a, b]);
-    result.push(x === 1 ? y : x);
-  }
-  return result;
-}
-
-export function sameDims(a: Dims, b: Dims): boolean {
-  return a.length === b.length && a.every((dim, i) => dim === b[i]);
-}
-
-/** Axis in [0, rank) from a possibly negative one. */
-export function normaliseAxis(op: string, axis: number, dims: Dims): number {
-  const result = axis < 0 ? axis + dims.length : axis;
-  if (result < 0 || result >= dims.length) throw new ShapeError(op, `axis ${axis} is outside the shape`, [dims]);
-  return result;
-}
+// === Order ===
 
 /** Every tensor that `outputs` reach, inputs before users. */
 export function topologicalOrder(outputs: Iterable<Tensor>): Tensor[] {

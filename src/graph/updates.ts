@@ -1,7 +1,8 @@
-// What an optimizer does to state, as ops: an engine may compute them with kernels of its own, in place.
+// What an optimizer does to state, as composites: an engine may compute them with kernels of its own, in place.
 
+import { ShapeError, sameDims } from './dims.ts';
 import { add, div, mul, reduceSum, sqrt, sub } from './primitives.ts';
-import { defineOp, makeNode, ShapeError, sameDims, type Tensor } from './tensor.ts';
+import { type CompositeRule, createNode, type Tensor, type TensorOf } from './tensor.ts';
 
 /** A trained parameter, its gradient and the moments of AdamW: float32, all of one shape. */
 export interface AdamWTensors {
@@ -31,34 +32,9 @@ export interface AdamWConstants {
   eps: number;
 }
 
-const PARTS = ['parameter', 'expAvg', 'expAvgSq'] as const;
-type Part = (typeof PARTS)[number];
-
-/** Attributes of an `adamW` node: which of the three results it is. */
-export interface AdamWAttributes extends AdamWConstants {
-  part: Part;
-}
-
-defineOp('adamW', {
-  infer([parameter, ...others]) {
-    for (const other of others.slice(0, 3))
-      if (!sameDims(other.dims, parameter.dims))
-        throw new ShapeError('adamW', 'parameter, gradient and moments must have one shape', [parameter.dims, other.dims]);
-    return { dtype: parameter.dtype, dims: parameter.dims };
-  },
-  definition([parameter, gradient, expAvg, expAvgSq, clip, keep, rate, rootScale], a) {
-    const { part, beta1, beta2, eps } = a as unknown as AdamWAttributes;
-    const clipped = mul(gradient, clip);
-    const mean = add(mul(expAvg, beta1), mul(clipped, 1 - beta1));
-    if (part === 'expAvg') return mean;
-    const square = add(mul(expAvgSq, beta2), mul(mul(clipped, 1 - beta2), clipped));
-    if (part === 'expAvgSq') return square;
-    return sub(mul(parameter, keep), div(mul(mean, rate), add(mul(sqrt(square), rootScale), eps)));
-  },
-});
-
 /**
- * One update of AdamW (Loshchilov & Hutter 2019, as torch.optim.AdamW computes it) with the gradient times `clip`:
+ * One update of AdamW (Loshchilov & Hutter 2019, as torch.optim.AdamW computes it), g being clip times the
+ * gradient. Throws ShapeError where the four tensors differ in shape.
  *
  *     expAvg'    = beta1 expAvg + (1 - beta1) g
  *     expAvgSq'  = beta2 expAvgSq + (1 - beta2) g^2
@@ -68,19 +44,34 @@ export function adamW(
   { parameter, gradient, expAvg, expAvgSq }: AdamWTensors,
   { clip, keep, rate, rootScale }: AdamWScalars,
   constants: AdamWConstants,
-): Record<Part, Tensor> {
-  const inputs = [parameter, gradient, expAvg, expAvgSq, clip, keep, rate, rootScale];
-  const [first, second, third] = PARTS.map((part) => makeNode('adamW', inputs, { ...constants, part }));
-  return { parameter: first, expAvg: second, expAvgSq: third };
+): Record<'parameter' | 'expAvg' | 'expAvgSq', TensorOf<'adamW'>> {
+  for (const other of [gradient, expAvg, expAvgSq])
+    if (!sameDims(other.dims, parameter.dims))
+      throw new ShapeError('adamW', 'parameter, gradient and moments must have one shape', [parameter.dims, other.dims]);
+  const inputs = [parameter, gradient, expAvg, expAvgSq, clip, keep, rate, rootScale] as const;
+  const result = (part: 'parameter' | 'expAvg' | 'expAvgSq') => createNode('adamW', inputs, { ...constants, part }, parameter);
+  return { parameter: result('parameter'), expAvg: result('expAvg'), expAvgSq: result('expAvgSq') };
 }
 
-defineOp('squaredNorm', {
-  infer: ([x]) => ({ dtype: x.dtype, dims: [] }),
-  definition: ([x]) =>
+export const adamWRule: CompositeRule<'adamW'> = {
+  definition({ inputs: [parameter, gradient, expAvg, expAvgSq, clip, keep, rate, rootScale], attributes }) {
+    const { part, beta1, beta2, eps } = attributes;
+    const clipped = mul(gradient, clip);
+    const mean = add(mul(expAvg, beta1), mul(clipped, 1 - beta1));
+    if (part === 'expAvg') return mean;
+    const square = add(mul(expAvgSq, beta2), mul(mul(clipped, 1 - beta2), clipped));
+    if (part === 'expAvgSq') return square;
+    return sub(mul(parameter, keep), div(mul(mean, rate), add(mul(sqrt(square), rootScale), eps)));
+  },
+};
+
+/** Sum of the squares of all elements: a scalar, dims []. */
+export const squaredNorm = (x: Tensor): TensorOf<'squaredNorm'> => createNode('squaredNorm', [x], {}, { dtype: x.dtype, dims: [] });
+
+export const squaredNormRule: CompositeRule<'squaredNorm'> = {
+  definition: ({ inputs: [x] }) =>
     reduceSum(
       mul(x, x),
       x.dims.map((_, axis) => axis),
     ),
-});
-/** Sum of the squares of all elements: a scalar, dims []. */
-export const squaredNorm = (x: Tensor): Tensor => makeNode('squaredNorm', [x]);
+};

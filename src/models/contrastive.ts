@@ -1,8 +1,9 @@
 // Contrastive alignment of a CLIP, of whole scenes and of the drawings in them, and naming by it, as graphs.
 
 import { linearCrossEntropy } from '../graph/composites.ts';
+import { dimProduct } from '../graph/dims.ts';
 import { add, div, exp, gather, matmul, mul, reduceSum, reshape, sqrt } from '../graph/primitives.ts';
-import { dimProduct, input, type Tensor } from '../graph/tensor.ts';
+import { input, type Tensor } from '../graph/tensor.ts';
 import { linear } from '../nn/layers.ts';
 import type { Parameters } from '../nn/parameters.ts';
 import { type ClipConfig, clipImageEmbeds, clipLogitScale, clipPostNorm, clipTextEmbeds, clipVision, patchRows } from './clip.ts';
@@ -36,7 +37,7 @@ function regionPorts({ vision_config: { image_size: size, patch_size: patch } }:
 type RegionPorts = ReturnType<typeof regionPorts>;
 
 const underPrefix = (ports: TextPorts): Record<string, Tensor> =>
-  Object.fromEntries(Object.values(ports).map((port) => [port.attributes.name as string, port]));
+  Object.fromEntries(Object.values(ports).map((port) => [port.attributes.name, port]));
 
 // === Embeddings, all of length one ===
 

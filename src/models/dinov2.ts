@@ -2,8 +2,9 @@
 // positions is resized. Numerics as in transformers 5.18 models/dinov2/modeling_dinov2.py, names as in the files that it writes.
 
 import { z } from 'zod';
+import type { Dim } from '../graph/dims.ts';
 import { add, concat, expand, mul, reshape, sigmoid, slice } from '../graph/primitives.ts';
-import type { Dim, Tensor } from '../graph/tensor.ts';
+import type { Tensor } from '../graph/tensor.ts';
 import { ACTIVATION_NAMES } from '../nn/activations.ts';
 import { layerNorm, linear } from '../nn/layers.ts';
 import { normal, type Parameters, zeros } from '../nn/parameters.ts';

@@ -2,8 +2,9 @@
 // (Dosovitskiy et al. 2021; LayerScale: Touvron et al. 2021). clip.ts, siglip.ts and dinov2.ts say how they are named and put together.
 
 import { attention } from '../graph/composites.ts';
+import { type Dim, ShapeError } from '../graph/dims.ts';
 import { add, matmul, mul, reshape, slice, transpose } from '../graph/primitives.ts';
-import { constant, type Dim, ShapeError, type Tensor } from '../graph/tensor.ts';
+import { constant, type Tensor } from '../graph/tensor.ts';
 import { ACTIVATIONS, type ActivationName } from '../nn/activations.ts';
 import { layerNorm, linear, mergeHeads, splitHeads } from '../nn/layers.ts';
 import { normal, type Parameters, zeros } from '../nn/parameters.ts';

@@ -3,8 +3,9 @@
 // and an export would. Ports carry the names of transformers where it has one.
 
 import type { Constant, Engine, Program, RunOptions, Value, Write } from '../engine/engine.ts';
+import type { Dim } from '../graph/dims.ts';
 import { add, argmax, flattenLeading, gather, reduceSum } from '../graph/primitives.ts';
-import { constant, type Dim, input, type Tensor } from '../graph/tensor.ts';
+import { constant, input, type Tensor } from '../graph/tensor.ts';
 import { inputNames, type Parameter, Parameters, type StorageOf } from '../nn/parameters.ts';
 import type { LanguageOutputs, LayerCache } from './decoder.ts';
 import { embedTokens, type LanguageConfig, labelLosses, languageModel, logits } from './language.ts';

@@ -1,8 +1,9 @@
 // Layers as functions of parameters and tensors. Weights in PyTorch layout; names as Hugging Face modules name them.
 
 import { layerNorm as layerNormOp, rmsNorm as rmsNormOp } from '../graph/composites.ts';
+import { type Dim, ShapeError } from '../graph/dims.ts';
 import { add, matmul, reshape, transpose } from '../graph/primitives.ts';
-import { type Dim, ShapeError, type Tensor } from '../graph/tensor.ts';
+import type { Tensor } from '../graph/tensor.ts';
 import { normal, ones, type Parameters, zeros } from './parameters.ts';
 
 export interface LinearOptions {

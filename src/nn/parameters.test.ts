@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { ShapeError } from '../graph/tensor.ts';
+import { ShapeError } from '../graph/dims.ts';
 import { createRandom } from '../random.ts';
 import { linear } from './layers.ts';
 import { type Initialiser, initialise, normal, ones, Parameters, zeros } from './parameters.ts';

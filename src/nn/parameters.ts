@@ -1,8 +1,9 @@
 // Parameters of a model: asked for by name and shape while the model function runs, which makes the list of what must be loaded,
 // trained or frozen. Names are those of Hugging Face checkpoints; layouts are PyTorch's ([out, in] for a linear layer).
 
-import { type BlockFormat, cast, dequantize } from '../graph/primitives.ts';
-import { type DType, formatDims, input, type Tensor, withPath } from '../graph/tensor.ts';
+import { formatDims, withPath } from '../graph/dims.ts';
+import { cast, dequantize } from '../graph/primitives.ts';
+import { type BlockFormat, type DType, input, type Tensor } from '../graph/tensor.ts';
 import type { Random } from '../random.ts';
 
 /** How a fresh parameter begins. */

@@ -1,0 +1,177 @@
+// An ONNX graph in the making: names of values, nodes, initializers, and shapes that are read at run time.
+// What each op of ours becomes is in lower.ts; the bytes are writer.ts's.
+
+import { computeDim, type Dims } from '../../graph/dims.ts';
+import type { Outputs } from '../../graph/passes.ts';
+import { type DType, type Tensor, type TensorOf, type TypedData, typedData } from '../../graph/tensor.ts';
+import { EXTERNAL_DATA_PATH, type ExternalData } from './packed.ts';
+import { ELEMENT_TYPES, encodeModel, type OnnxAttributes, type OnnxInitializer, type OnnxNode, type OnnxValue } from './writer.ts';
+
+export class GraphBuilder {
+  private readonly nodes: OnnxNode[] = [];
+  /** Nodes that are written before all others. */
+  private readonly leading: OnnxNode[] = [];
+  private readonly inputs: OnnxValue[] = [];
+  private readonly initializers: OnnxInitializer[] = [];
+  private readonly constants = new Map<string, string>();
+  /** Where each named dimension can be read at run time: an input and an axis. */
+  private readonly dimSources = new Map<string, { name: string; axis: number }>();
+  private readonly external: ReadonlyMap<string, ExternalData>;
+  private target = this.nodes;
+  private counter = 0;
+
+  /** Inputs that `external` names become initializers whose bytes lie there. */
+  constructor(external: ReadonlyMap<string, ExternalData>) {
+    this.external = external;
+  }
+
+  // === Values ===
+
+  /** The value of an input: an input of the model, whose named dims can then be read, or an initializer. */
+  input({ attributes: { name }, dtype, dims }: TensorOf<'input'>): string {
+    if (this.external.has(name)) {
+      this.externalInitializer(name, name, dtype, dims as number[]);
+      return name;
+    }
+    if (dtype === 'bfloat16')
+      throw new Error(`input ${name}: onnxruntime-node passes no bfloat16 in; fix its value as a constant, or pass float32 and cast`);
+    this.inputs.push({ name, dtype, dims });
+    dims.forEach((dim, axis) => {
+      if (typeof dim === 'string' && !this.dimSources.has(dim)) this.dimSources.set(dim, { name, axis });
+    });
+    return name;
+  }
+
+  /** Adds a node; the name of its result. */
+  node(
+    opType: string,
+    inputs: readonly string[],
+    attributes: OnnxAttributes = {},
+    domain = '',
+    // no input is named so
+    output = `%${this.counter++}`,
+  ): string {
+    const name = `${opType}_${this.leading.length + this.nodes.length}`;
+    this.target.push({ opType, domain, name, inputs, outputs: [output], attributes });
+    return output;
+  }
+
+  /** The nodes that `emit` adds go before all others: they read initializers only. */
+  lead(emit: () => string): string {
+    this.target = this.leading;
+    const name = emit();
+    this.target = this.nodes;
+    return name;
+  }
+
+  cast(value: string, to: DType): string {
+    return this.node('Cast', [value], { to: ELEMENT_TYPES[to] });
+  }
+
+  /** Name of an initializer; equal ones are stored once. */
+  initializer(data: TypedData, dims: readonly number[], dtype: DType): string {
+    const key = data.length <= 16 ? `${dtype}[${dims}]${data.join()}` : undefined;
+    const known = key && this.constants.get(key);
+    if (known) return known;
+    const name = `%c${this.initializers.length}`;
+    this.initializers.push({ name, dtype, dims, data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) });
+    if (key) this.constants.set(key, name);
+    return name;
+  }
+
+  int64(values: readonly number[]): string {
+    return this.initializer(typedData(values, 'int64'), [values.length], 'int64');
+  }
+
+  /** One number, dims [1]. */
+  number(value: number, dtype: DType): string {
+    return this.initializer(typedData([value], dtype), [1], dtype);
+  }
+
+  zeros(dims: Dims, dtype: DType): string {
+    const zero = this.number(0, dtype);
+    return this.node('Expand', [zero, this.shape(dims)]);
+  }
+
+  /**
+   * A packed weight [rows, bytes], the value `source`, as [rows, blocks, bytes of a block]: of a fixed one a
+   * second view of its bytes.
+   */
+  packedBlocks(source: string, packed: Tensor, blockBytes: number): string {
+    const [rows, bytes] = packed.dims as number[];
+    const dims = [rows, bytes / blockBytes, blockBytes];
+    if (!this.external.has(source)) return this.node('Reshape', [source, this.int64(dims)]);
+    const name = `${source}%blocks`;
+    if (!this.constants.has(name)) this.externalInitializer(name, source, packed.dtype, dims);
+    this.constants.set(name, name);
+    return name;
+  }
+
+  private externalInitializer(name: string, source: string, dtype: DType, dims: readonly number[]): void {
+    const { location = EXTERNAL_DATA_PATH, offset, length } = this.external.get(source)!;
+    this.initializers.push({ name, dtype, dims, data: { location, offset, length } });
+  }
+
+  // === Shapes ===
+
+  /** A shape operand. Named dims are read from the graph inputs that carry them. */
+  shape(dims: Dims): string {
+    if (dims.every((dim) => typeof dim === 'number')) return this.int64(dims);
+    return this.node(
+      'Concat',
+      dims.map((dim) =>
+        computeDim(dim, {
+          number: (size) => this.int64([size]),
+          known: (name) => this.dimSource(name),
+          add: (a, b) => this.node('Add', [a, b]),
+          multiply: (a, b) => this.node('Mul', [a, b]),
+        }),
+      ),
+      { axis: 0 },
+    );
+  }
+
+  /** A dim as an int64 tensor of one element, where an input carries it. */
+  private dimSource(dim: string): string | undefined {
+    const source = this.dimSources.get(dim);
+    if (!source) return undefined;
+    const shape = this.node('Shape', [source.name]);
+    return this.node('Slice', [shape, this.int64([source.axis]), this.int64([source.axis + 1])]);
+  }
+
+  /** Shape operand of Reshape: 0 copies a dim in place, one -1 is inferred; only the rest is read from inputs. */
+  reshapeTarget(from: Dims, to: Dims): string {
+    const target = to.map((dim, i) => (typeof dim === 'number' ? dim : dim === from[i] ? 0 : undefined));
+    const open = target.filter((dim) => dim === undefined).length;
+    if (open > 1) return this.shape(to);
+    return this.int64(target.map((dim) => dim ?? -1));
+  }
+
+  // === Model ===
+
+  /** The model whose outputs are the values that `nameOf` gives for tensors. */
+  model(outputs: Outputs, nameOf: (tensor: Tensor) => string): Uint8Array {
+    // a node's result takes the name of the output; an input, or a node that is an output already, is copied
+    // by Identity
+    const inputNames = new Set([...this.inputs, ...this.initializers].map(({ name }) => name));
+    const renamed = new Map<string, string>();
+    const graphOutputs = Object.entries(outputs).map(([name, tensor]): OnnxValue => {
+      const { dtype, dims } = tensor;
+      if (dtype === 'bfloat16') throw new Error(`output ${name}: onnxruntime-node hands no bfloat16 out; cast it`);
+      if (inputNames.has(name)) throw new Error(`output ${name} has the name of an input`);
+      const inner = nameOf(tensor);
+      if (inputNames.has(inner) || renamed.has(inner)) this.node('Identity', [inner], {}, '', name);
+      else renamed.set(inner, name);
+      return { name, dtype, dims };
+    });
+    const rename = (names: readonly string[]) => names.map((name) => renamed.get(name) ?? name);
+    return encodeModel({
+      producer: 'llava-gemma',
+      name: 'graph',
+      nodes: [...this.leading, ...this.nodes].map((node) => ({ ...node, inputs: rename(node.inputs), outputs: rename(node.outputs) })),
+      inputs: this.inputs,
+      outputs: graphOutputs,
+      initializers: this.initializers,
+    });
+  }
+}
