@@ -1,7 +1,7 @@
 // What npm packs: all that a user of the package needs, and nothing else.
 
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { builtinModules } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -41,6 +41,12 @@ function tracked(...folders: string[]): string[] {
   return stdout.split('\n').filter((line) => line !== '');
 }
 
+/** Whether dist/ is newer than every source; `npm test` sees to it first. */
+function isBuilt(): boolean {
+  const timeOf = (file: string) => statSync(join(root, file)).mtimeMs;
+  return existsSync(join(root, 'dist/cli/main.js')) && sourceFiles('src').every((file) => timeOf(file) <= timeOf('dist/cli/main.js'));
+}
+
 describe('the package', () => {
   test.skipIf(!existsSync(join(root, '.git')))('holds the command, the assets, the recipes and the papers', () => {
     const wanted = [...tracked('assets', 'recipes'), 'bin/llava-gemma.js', 'package.json'];
@@ -48,8 +54,7 @@ describe('the package', () => {
     expect(paths.filter((path) => !path.startsWith('dist/'))).toEqual([...wanted, ...papers].sort());
   });
 
-  // `npm test` builds first
-  test.skipIf(!existsSync(join(root, 'dist', 'index.js')))('holds every module with its types, and no test or map', () => {
+  test.skipIf(!isBuilt())('holds every module with its types, and no test or map', () => {
     const modules = sourceFiles('src').filter((file) => !isTest(file));
     const wanted = modules.flatMap((file) => ['.js', '.d.ts'].map((end) => file.replace(/^src/, 'dist').replace(/\.ts$/, end)));
     expect(wanted.filter((path) => !paths.includes(path))).toEqual([]);
