@@ -1,5 +1,5 @@
 // The shape as a folder for transformers.js: vision_encoder, embed_tokens and decoder_model_merged in its "q4" files, and the JSON beside
-// them. Weights are quantised as transformers.js' own scripts/quantize.py does (MatMulNBits, blocks of 32, symmetric), but for the attribute
+// them. Weights are quantized as transformers.js' own scripts/quantize.py does (MatMulNBits, blocks of 32, symmetric), but for the attribute
 // `accuracy_level`, which that script leaves unset: 4 (products of int8) is what onnxruntime-genai's builder sets for a CPU, and faster. The
 // graph of the decoder is that builder's, as the hub's exports of Gemma have it: GroupQueryAttention over packed q, k and v with the rotation
 // inside, SkipSimplifiedLayerNormalization, FastGelu. The embedding table is 4-bit too (GatherBlockQuantized), as in the hub's newer exports.
@@ -110,7 +110,7 @@ class OnnxFile {
   }
 
   /** 4-bit rows of `columns` weights: the names of the packed bytes, of dims `packed`, and of their steps. */
-  private quantised(name: string, rows: number, columns: number, packed: readonly number[]): [string, string] {
+  private quantized(name: string, rows: number, columns: number, packed: readonly number[]): [string, string] {
     const blocks = (rows * columns) / BLOCK;
     return [
       this.file(`${name}_quant`, DataType.UINT8, packed, (rows * columns) / 2, () => piecesOf(nibblePool(), (rows * columns) / 2, 1, name)),
@@ -120,14 +120,14 @@ class OnnxFile {
 
   /** x [.., columns] -> [.., rows] by 4-bit weights. */
   matMul4(name: string, x: string, rows: number, columns: number, output?: string): string {
-    const [quant, scales] = this.quantised(name, rows, columns, [rows, columns / BLOCK, BLOCK / 2]);
+    const [quant, scales] = this.quantized(name, rows, columns, [rows, columns / BLOCK, BLOCK / 2]);
     const attributes = { K: columns, N: rows, bits: 4, block_size: BLOCK, accuracy_level: this.accuracyLevel };
     return this.node('MatMulNBits', [x, quant, scales], attributes, MICROSOFT, output === undefined ? undefined : [output]);
   }
 
   /** Rows `ids` of a 4-bit table. */
   gather4(name: string, ids: string, rows: number, columns: number): string {
-    const [quant, scales] = this.quantised(name, rows, columns, [rows, columns / 2]);
+    const [quant, scales] = this.quantized(name, rows, columns, [rows, columns / 2]);
     return this.node(
       'GatherBlockQuantized',
       [quant, ids, scales],
@@ -198,13 +198,13 @@ function valueInfo(name: string, elemType: DataType, dims: Dims): ValueInfoProto
 }
 
 /** pixel_values [batch_size, 3, size, size] -> image_features [batch_size, patches, hidden of the language model]; the connector is inside. */
-function visionEncoder({ vision_config, text_config: text }: BenchConfig, quantised: boolean, accuracyLevel: number): OnnxFile {
+function visionEncoder({ vision_config, text_config: text }: BenchConfig, quantized: boolean, accuracyLevel: number): OnnxFile {
   const vision = vision_config as unknown as Record<string, number>;
   const { hidden_size: width, intermediate_size: inner, num_hidden_layers: layers, image_size: size, patch_size: patch } = vision;
   const patches = (size / patch) ** 2;
-  const file = new OnnxFile(`vision_encoder${quantised ? '_q4' : ''}`, accuracyLevel);
+  const file = new OnnxFile(`vision_encoder${quantized ? '_q4' : ''}`, accuracyLevel);
   const linear = (name: string, x: string, rows: number, columns: number) => {
-    const product = quantised ? file.matMul4(name, x, rows, columns) : file.node('MatMul', [x, file.weights(name, columns, rows)]);
+    const product = quantized ? file.matMul4(name, x, rows, columns) : file.node('MatMul', [x, file.weights(name, columns, rows)]);
     return file.node('Add', [product, file.vector(`${name}_bias`, new Float32Array(rows))]);
   };
   const norm = (name: string, x: string) =>

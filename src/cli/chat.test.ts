@@ -140,8 +140,8 @@ it('reads questions line by line, and says what is wrong with one without ending
 
 describe('loadModel', () => {
   it('packs the weights on request', async () => {
-    const answersOf = async (quantise?: 'int4' | 'int8') => {
-      const conversation = await startConversation(await loadModel(folder, { quantise }), { maxNewTokens: 12 });
+    const answersOf = async (quantize?: 'int4' | 'int8') => {
+      const conversation = await startConversation(await loadModel(folder, { quantize }), { maxNewTokens: 12 });
       await conversation.show(red);
       return conversation.ask('how many things?', ignore);
     };

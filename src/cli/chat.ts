@@ -7,7 +7,7 @@ import type { PrefixCache } from '../generate/generator.ts';
 import type { Sampling } from '../generate/sampling.ts';
 import type { LoadedModel } from '../pretrained/load.ts';
 import type { Turn } from '../text/chat.ts';
-import type { Quantisation } from '../weights/quantize.ts';
+import type { Quantization } from '../weights/quantize.ts';
 import { InterruptedError } from './interrupt.ts';
 import { collect, parseCount, parseNonNegative, parsePositive, parseSeed, quantizeOption } from './options.ts';
 import { shippedModel } from './shipped.ts';
@@ -23,7 +23,7 @@ interface ChatFlags {
   repetitionPenalty: number;
   seed: number;
   short?: boolean;
-  quantize?: Quantisation;
+  quantize?: Quantization;
 }
 
 /** A conversation about some pictures, or none. */
@@ -160,7 +160,7 @@ export async function converse(
 
 async function chat(flags: ChatFlags): Promise<void> {
   const [{ loadModel }, { resolvePath }] = await Promise.all([import('../pretrained/load.ts'), import('../paths.ts')]);
-  const model = await loadModel(resolvePath(flags.model, '--model'), { quantise: flags.quantize });
+  const model = await loadModel(resolvePath(flags.model, '--model'), { quantize: flags.quantize });
   const { maxNewTokens, temperature, topK, topP, repetitionPenalty, seed, short } = flags;
   const sampled = { seed, temperature, topK, topP, repetitionPenalty };
   // a penalty without chance: the likeliest word after it

@@ -2,7 +2,7 @@
 // software wrote it, and no optimiser state.
 import type { Command } from 'commander';
 import { UserError } from '../errors.ts';
-import type { Quantisation } from '../weights/quantize.ts';
+import type { Quantization } from '../weights/quantize.ts';
 import type { TensorSource } from '../weights/safetensors.ts';
 import { maxShardSizeOption, quantizeOption, storedDtypeOf } from './options.ts';
 
@@ -13,7 +13,7 @@ interface ConvertFlags {
   dtype: string;
   maxShardSize: number;
   visionTower?: string;
-  quantize?: Quantisation;
+  quantize?: Quantization;
 }
 
 type Opened = Awaited<ReturnType<typeof import('../pretrained/folder.ts').openModel>>;
@@ -21,16 +21,16 @@ type Opened = Awaited<ReturnType<typeof import('../pretrained/folder.ts').openMo
 /** What becomes of packed weights: those of the folder as they are, and those that are packed now, read once for each of their tensors. */
 async function packedTensors(
   model: Opened,
-  quantize: Quantisation | undefined,
+  quantize: Quantization | undefined,
 ): Promise<{ packed: Map<string, TensorSource>; replaced: Set<string> }> {
-  const [{ packedName, scaleName }, { plannedFormat, quantiseRows }] = await Promise.all([
+  const [{ packedName, scaleName }, { plannedFormat, quantizeRows }] = await Promise.all([
     import('../nn/parameters.ts'),
     import('../weights/quantize.ts'),
   ]);
   const packed = new Map<string, TensorSource>();
   const replaced = new Set<string>();
   for (const name of model.names.filter((name) => name.endsWith(packedName('')))) {
-    if (quantize) throw new UserError(`${model.dir}: its weights are quantised already: --quantize needs those that they were made from`);
+    if (quantize) throw new UserError(`${model.dir}: its weights are quantized already: --quantize needs those that they were made from`);
     const weight = name.slice(0, -packedName('').length);
     for (const part of [packedName(weight), scaleName(weight)]) {
       replaced.add(part);
@@ -49,7 +49,7 @@ async function packedTensors(
     const [rows, columns] = model.shape(name);
     const pieces = async function* (part: 'packed' | 'scale') {
       for await (const values of model.float32Pieces(name)) {
-        const { buffer, byteOffset, byteLength } = quantiseRows(values, format)[part];
+        const { buffer, byteOffset, byteLength } = quantizeRows(values, format)[part];
         yield new Uint8Array(buffer, byteOffset, byteLength);
       }
     };

@@ -4,7 +4,7 @@ import type { EvaluationSplit } from '../data/emoji/build.ts';
 import { UserError } from '../errors.ts';
 import type { Question } from '../evaluate/evaluate.ts';
 import type { Sample } from '../evaluate/samples.ts';
-import type { Quantisation } from '../weights/quantize.ts';
+import type { Quantization } from '../weights/quantize.ts';
 import { withInterrupt } from './interrupt.ts';
 import { collect, parseCount, parseSeed, quantizeOption } from './options.ts';
 import { shippedModel } from './shipped.ts';
@@ -24,7 +24,7 @@ export interface EvaluateOptions {
   /** Also answer each question before a blank picture. */
   blind: boolean;
   /** Packs the matrices while loading. */
-  quantize?: Quantisation;
+  quantize?: Quantization;
   signal: AbortSignal;
 }
 
@@ -40,7 +40,7 @@ interface EvaluateFlags {
   batchSize: number;
   maxNewTokens: number;
   blind: boolean;
-  quantize?: Quantisation;
+  quantize?: Quantization;
   out?: string;
   json?: boolean;
 }
@@ -73,7 +73,7 @@ export async function evaluateModel(options: EvaluateOptions): Promise<Sample[]>
     import('../data/emoji/build.ts'),
   ]);
   const { data, limit, batchSize, maxNewTokens, blind, quantize, signal } = options;
-  const model = await loadModel(options.model, { quantise: quantize });
+  const model = await loadModel(options.model, { quantize });
   let questions: Question[];
   if ('generate' in data) {
     const { scenes, seed, heldOutArtist } = data;

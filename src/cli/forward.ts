@@ -5,7 +5,7 @@ import type { Value } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import type { ForwardInput, ForwardInputs, ForwardOutput, ParameterSource } from '../generate/forward.ts';
 import type { RunWeights } from '../pretrained/run-weights.ts';
-import type { Quantisation } from '../weights/quantize.ts';
+import type { Quantization } from '../weights/quantize.ts';
 import type { SafetensorsFile, StoredTensor, TensorSource } from '../weights/safetensors.ts';
 import { withInterrupt } from './interrupt.ts';
 import { quantizeOption } from './options.ts';
@@ -18,7 +18,7 @@ interface ForwardFlags {
   imageFeatures?: boolean;
   scaleImageFeatures?: 'true' | 'false';
   visionTower?: string;
-  quantize?: Quantisation;
+  quantize?: Quantization;
 }
 
 /** int32 values of stored ids or of a mask. */
@@ -110,7 +110,7 @@ async function runForward(flags: ForwardFlags): Promise<void> {
     import('node:fs'),
     import('node:path'),
   ]);
-  const { inputs: from, output, hiddenStates, imageFeatures, scaleImageFeatures, quantize: quantise } = flags;
+  const { inputs: from, output, hiddenStates, imageFeatures, scaleImageFeatures, quantize } = flags;
   const dir = resolvePath(flags.model, '--model');
   if (!fs.existsSync(from)) throw new UserError(`--inputs: there is nothing at ${from}`);
   await checkOutput(output, [from]);
@@ -130,9 +130,9 @@ async function runForward(flags: ForwardFlags): Promise<void> {
       model.config = { ...model.config, scale_image_features: scaleImageFeatures === 'true' };
     const opened: RunWeights[] = [];
     const source: ParameterSource = {
-      packed: packedFormatsOf(checkpoint, quantise),
+      packed: packedFormatsOf(checkpoint, quantize),
       read: async (parameters) => {
-        opened.push(await readRunWeights(checkpoint, parameters, { quantise }));
+        opened.push(await readRunWeights(checkpoint, parameters, { quantize }));
         return opened.at(-1)!.values;
       },
     };

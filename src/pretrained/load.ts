@@ -9,7 +9,7 @@ import { createGenerator, type Generator } from '../generate/generator.ts';
 import { type ImageProcessorConfig, imageProcessorConfig } from '../images/processor.ts';
 import { type LlavaConfig, llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
-import type { Quantisation } from '../weights/quantize.ts';
+import type { Quantization } from '../weights/quantize.ts';
 import { checkConfig, type ModelFolder, withCheckpoint } from './folder.ts';
 import { PROCESSOR_FILE, pixelValuesOf, withImageSize } from './processor.ts';
 import { readRunWeights } from './run-weights.ts';
@@ -25,7 +25,7 @@ export interface LoadedModel {
 export interface LoadOptions {
   engine?: Engine;
   /** Runs the model on weights of few bits; `int4` keeps 8 bits for vision tower and connector. */
-  quantise?: Quantisation;
+  quantize?: Quantization;
 }
 
 /** Loads the LLaVA in Hugging Face folder `dir`. What is missing, misshapen or contradictory is a UserError that names file and tensor. */
@@ -45,11 +45,11 @@ export function loadGenerator(dir: string, options: LoadOptions = {}): Promise<O
   return withCheckpoint(dir, llavaConfigSchema, (config, checkpoint) => openGenerator(config, checkpoint, options));
 }
 
-async function openGenerator(config: LlavaConfig, checkpoint: ModelFolder, { engine = createOrtEngine(), quantise }: LoadOptions) {
+async function openGenerator(config: LlavaConfig, checkpoint: ModelFolder, { engine = createOrtEngine(), quantize }: LoadOptions) {
   const processorFile = join(checkpoint.dir, PROCESSOR_FILE);
   const processor = checkConfig(imageProcessorConfig, await checkpoint.imageProcessor(), processorFile);
   const sized = withImageSize(config, processor, processorFile);
-  const weights = await readRunWeights(checkpoint, llavaParameters(sized), { quantise });
+  const weights = await readRunWeights(checkpoint, llavaParameters(sized), { quantize });
   const generator = await createGenerator(engine, sized, weights.values).finally(weights.release);
   return { config: sized, generator, processor };
 }
