@@ -3,13 +3,13 @@
 
 import type { Command } from 'commander';
 import { parseCount } from '../src/cli/options.ts';
-import { shippedModel } from '../src/cli/shipped.ts';
 import { buildEmojiDataset } from '../src/data/emoji/build.ts';
 import { float32, int32 } from '../src/engine/engine.ts';
 import { createOrtEngine } from '../src/engine/ort.ts';
 import { answerQuestions, type Question, readQuestions } from '../src/evaluate/evaluate.ts';
 import { forward } from '../src/generate/forward.ts';
 import { imageSize, imageTokenCount } from '../src/models/llava.ts';
+import { bundledModel } from '../src/paths.ts';
 import { forwardModelOf, openModel } from '../src/pretrained/folder.ts';
 import { type LoadedModel, loadModel } from '../src/pretrained/load.ts';
 import { pixelValuesOf } from '../src/pretrained/processor.ts';
@@ -27,7 +27,7 @@ export function register(program: Command): void {
   program
     .command('quantize')
     .description('perplexity and answers of a model on weights of 4 and 8 bits, against float32')
-    .option('--model <folder>', 'a LLaVA trained on the emoji scenes, not quantized', shippedModel)
+    .option('--model <folder>', 'a LLaVA trained on the emoji scenes, not quantized', bundledModel)
     .option('--scenes <n>', 'scenes of each held-out split', parseCount, 200)
     .option('--json', 'print one JSON object on stdout, and nothing else there')
     .action(benchQuantize);

@@ -5,20 +5,20 @@ import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
 import type { Engine } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { UserError } from '../errors.ts';
-import { createGenerator, type Generator } from '../generate/generator.ts';
+import { createGenerator } from '../generate/generator.ts';
+import type { AnsweringModel } from '../generate/session.ts';
 import { type ImageProcessorConfig, imageProcessorConfig } from '../images/processor.ts';
 import { type LlavaConfig, llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import type { Quantization } from '../weights/quantize.ts';
 import { checkConfig, type ModelFolder, withCheckpoint } from './folder.ts';
-import { PROCESSOR_FILE, pixelValuesOf, withImageSize } from './processor.ts';
+import { pictureReader } from './pictures.ts';
+import { PROCESSOR_FILE, withImageSize } from './processor.ts';
 import { readRunWeights } from './run-weights.ts';
 
-/** A LLaVA ready to answer. */
-export interface LoadedModel {
+/** A LLaVA ready to answer: see `createSession`. */
+export interface LoadedModel extends AnsweringModel {
   config: LlavaConfig;
-  generator: Generator;
-  tokenizer: Tokenizer;
   processor: ImageProcessorConfig;
 }
 
@@ -36,12 +36,13 @@ export function loadModel(dir: string, options: LoadOptions = {}): Promise<Loade
     if (tokenizer.imageTokenId !== config.image_token_index)
       throw new UserError(`${dir}: <image> is ${config.image_token_index} in config.json and ${tokenizer.imageTokenId} in the tokenizer`);
     checkVocabulary(tokenizer, config.text_config.vocab_size, dir);
-    return { ...(await openGenerator(config, checkpoint, options)), tokenizer };
+    const opened = await openGenerator(config, checkpoint, options);
+    return { ...opened, ...pictureReader(opened), tokenizer };
   });
 }
 
 /** Loads as `loadModel` does, but for the tokenizer: prompts are ids. */
-export function loadGenerator(dir: string, options: LoadOptions = {}): Promise<Omit<LoadedModel, 'tokenizer'>> {
+export function loadGenerator(dir: string, options: LoadOptions = {}): Promise<Pick<LoadedModel, 'config' | 'generator' | 'processor'>> {
   return withCheckpoint(dir, llavaConfigSchema, (config, checkpoint) => openGenerator(config, checkpoint, options));
 }
 
@@ -62,9 +63,6 @@ export function checkVocabulary(tokenizer: Tokenizer, vocabSize: number, dir: st
 }
 
 /** A picture file as rows for the language model, [imageTokens * hidden]. */
-export async function imageRowsOf(
-  { generator, processor }: Pick<LoadedModel, 'generator' | 'processor'>,
-  path: string,
-): Promise<Float32Array> {
-  return generator.imageRows(await generator.imageFeatures(await pixelValuesOf([path], processor)));
+export async function imageRowsOf(model: Pick<LoadedModel, 'generator' | 'processor'>, path: string): Promise<Float32Array> {
+  return (await pictureReader(model).imageRows([path]))[0];
 }

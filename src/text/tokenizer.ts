@@ -24,7 +24,6 @@ export interface Tokenizer {
   unkTokenId: number;
   /** Stands where the rows of an image go. Lies at the end of the vocabulary, so the language model needs no row for it. */
   imageTokenId: number;
-  startOfTurnTokenId: number;
   /** Generation stops here, or at `<eos>`. */
   endOfTurnTokenId: number;
   newlineTokenId: number;
@@ -124,7 +123,6 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
     padTokenId: single(tokenText(config.pad_token, '<pad>')),
     unkTokenId: single(tokenText(config.unk_token, '<unk>')),
     imageTokenId: single(imageToken),
-    startOfTurnTokenId: single(startOfTurnToken),
     endOfTurnTokenId: single(endOfTurnToken),
     newlineTokenId: single('\n'),
     bosToken,
