@@ -81,17 +81,29 @@ const MAX_NEW_TOKENS = 64;
 /** Prompts answered together, and pictures encoded together. */
 const BATCH = 64;
 const ENCODED_TOGETHER = 32;
-/** Milliseconds of a batch after which the event loop gets its turn. */
-const PATIENCE = 50;
+/** Milliseconds of generating after which the event loop gets a turn. */
+const PATIENCE = 10;
 
 const isSeen = (image: Picture | SeenPicture): image is SeenPicture => typeof image === 'object' && 'rows' in image;
 
-/** Gives the event loop a turn: timers, sockets and signals are seen. A browser has no setImmediate; its setTimeout does, if more slowly. */
-const nextTurn = () =>
-  new Promise<void>((resolve) => {
-    if (typeof setImmediate === 'function') setImmediate(resolve);
-    else setTimeout(resolve);
-  });
+/**
+ * To be called between tokens: throws the reason of a `signal` that has aborted. An engine may block the event loop while it runs, so
+ * every few milliseconds the loop gets a turn, in which sockets, timers and Ctrl-C are seen.
+ */
+function createBreather(signal: AbortSignal | undefined): () => Promise<void> {
+  let breathedAt = performance.now();
+  return async () => {
+    if (performance.now() - breathedAt > PATIENCE) {
+      await new Promise<void>((resolve) => {
+        // browsers have no setImmediate; their setTimeout does, if more slowly
+        if (typeof setImmediate === 'function') setImmediate(resolve);
+        else setTimeout(resolve);
+      });
+      breathedAt = performance.now();
+    }
+    signal?.throwIfAborted();
+  };
+}
 
 /** A session with `model`, which may serve several. */
 export function createSession(model: AnsweringModel, { picturesKept = 16 }: SessionOptions = {}): Session {
@@ -126,16 +138,16 @@ export function createSession(model: AnsweringModel, { picturesKept = 16 }: Sess
     const prompt = encode(inputIds, await pictures.look(images, 1));
     signal?.throwIfAborted();
     const stream = createTextStream(tokenizer, { skipSpecialTokens: true });
+    const breathe = createBreather(signal);
     const options = {
       prefix,
       maxNewTokens,
       stopTokenIds,
       sampling,
       signal,
-      onToken: async (_row: number, token: number) => {
+      onToken: (_row: number, token: number) => {
         pipe.push(stream.push(token));
-        await nextTurn();
-        signal?.throwIfAborted();
+        return breathe();
       },
     };
     await generator.generate([prompt], options);
@@ -184,14 +196,7 @@ export function createSession(model: AnsweringModel, { picturesKept = 16 }: Sess
     const answers = new Array<string>(prompts.length);
     // neighbors in length share a batch: little padding
     const order = [...prompts.keys()].sort((a, b) => ids[a].length - ids[b].length || a - b);
-    let turnAt = performance.now();
-    const onToken = async () => {
-      if (performance.now() - turnAt > PATIENCE) {
-        await nextTurn();
-        turnAt = performance.now();
-      }
-      signal?.throwIfAborted();
-    };
+    const onToken = createBreather(signal);
     for (let start = 0; start < order.length; start += batchSize) {
       signal?.throwIfAborted();
       const batch = order.slice(start, start + batchSize);

@@ -61,8 +61,3 @@ export function checkVocabulary(tokenizer: Tokenizer, vocabSize: number, dir: st
   const rows = imageTokenId === tokens - 1 ? tokens - 1 : tokens;
   if (rows > vocabSize) throw new UserError(`${dir}: the language model has ${vocabSize} tokens, but the tokenizer has ${rows}`);
 }
-
-/** A picture file as rows for the language model, [imageTokens * hidden]. */
-export async function imageRowsOf(model: Pick<LoadedModel, 'generator' | 'processor'>, path: string): Promise<Float32Array> {
-  return (await pictureReader(model).imageRows([path]))[0];
-}
