@@ -155,12 +155,35 @@ function retryAfter(headers: Headers): number {
 
 /** A model on the hub. Every error that a person can do something about is a UserError. */
 export function openHubRepo(options: HubRepoOptions): HubRepo {
-  const { repo, revision, endpoint, token, signal, onPause } = options;
+  const { repo, endpoint, signal } = options;
+  const request = createRequest(options);
+  const persist = createPersistence(options);
+  return {
+    repo,
+    persist,
+    snapshot: () =>
+      persist(async () => {
+        try {
+          return await listFilesOf(options, request);
+        } catch (error) {
+          if (signal.aborted || error instanceof UserError || error instanceof TransientError) throw error;
+          // also what a network's log-in page comes to
+          throw new UserError(`${endpoint} does not answer as the hub does: ${reasonOf(error)}`);
+        }
+      }),
+    read: (commit, name, from) => readFrom(options, request, commit, name, from),
+  };
+}
+
+type Request = (input: string | URL | globalThis.Request, init?: RequestInit) => Promise<Response>;
+
+/** `fetch` with the hub's token, where it belongs, and its refusals and lost connections as errors that say what to do. */
+function createRequest(options: HubRepoOptions): Request {
+  const { repo, endpoint, token, signal } = options;
   const { origin } = new URL(endpoint);
   let answered = false;
-
-  async function request(input: string | URL | Request, init: RequestInit = {}): Promise<Response> {
-    const url = new URL(input instanceof Request ? input.url : input);
+  return async (input, init = {}) => {
+    const url = new URL(input instanceof globalThis.Request ? input.url : input);
     const headers = new Headers(init.headers);
     headers.set('user-agent', 'llava-gemma');
     // not to whatever address a listing goes on at
@@ -180,20 +203,12 @@ export function openHubRepo(options: HubRepoOptions): HubRepo {
       throw refusal(response, options);
     }
     return response;
-  }
+  };
+}
 
-  /** For answers that are small: a connection lost in their middle is trouble of the same kind as one that never came to be. */
-  async function requestWhole(input: string | URL | Request, init?: RequestInit): Promise<Response> {
-    const response = await request(input, init);
-    try {
-      return new Response(await response.arrayBuffer(), { headers: response.headers });
-    } catch (error) {
-      signal.throwIfAborted();
-      throw new TransientError(reasonOf(error));
-    }
-  }
-
-  async function persist<T>(work: () => Promise<T>, reached: () => number = () => 0): Promise<T> {
+/** `HubRepo.persist`. */
+function createPersistence({ signal, onPause }: HubRepoOptions): HubRepo['persist'] {
+  return async (work, reached = () => 0) => {
     let best = reached();
     for (let failures = 0; ; failures++) {
       try {
@@ -210,84 +225,89 @@ export function openHubRepo(options: HubRepoOptions): HubRepo {
         await pause(seconds * 1000, undefined, { signal }).catch(() => signal.throwIfAborted());
       }
     }
-  }
-
-  async function list(): Promise<Snapshot> {
-    const { listFiles, modelInfo } = await import('@huggingface/hub');
-    const to = { hubUrl: endpoint, fetch: requestWhole };
-    const { sha } = await modelInfo({ ...to, name: repo, revision, additionalFields: ['sha'] });
-    if (!/^[0-9a-f]{7,64}$/.test(sha)) throw new Error(`its commit is ${JSON.stringify(sha)}`);
-    const files: HubFile[] = [];
-    for await (const entry of listFiles({ ...to, repo: { type: 'model', name: repo }, revision: sha })) {
-      if (entry.type !== 'file') continue;
-      // nothing of such a repository is wanted on one's disk
-      if (/^\/|\\|^[a-z]:|(^|\/)\.\.?(\/|$)|\0/i.test(entry.path))
-        throw new UserError(
-          `${repo} lists a file named ${JSON.stringify(entry.path)}, which points out of its folder; nothing was downloaded`,
-        );
-      if (entry.path.includes('/')) continue;
-      files.push({ name: entry.path, bytes: entry.lfs?.size ?? entry.size, digest: digestOf(entry) });
-    }
-    return { commit: sha, files };
-  }
-
-  return {
-    repo,
-    persist,
-    snapshot: () =>
-      persist(async () => {
-        try {
-          return await list();
-        } catch (error) {
-          if (signal.aborted || error instanceof UserError || error instanceof TransientError) throw error;
-          // also what a network's log-in page comes to
-          throw new UserError(`${endpoint} does not answer as the hub does: ${reasonOf(error)}`);
-        }
-      }),
-    async read(commit, name, from) {
-      const silence = new AbortController();
-      const timer = setTimeout(() => silence.abort(new Error(`nothing came for ${SILENCE_MS / 1000} seconds`)), SILENCE_MS);
-      const ask = (start: number) =>
-        request(`${endpoint}/${repo}/resolve/${commit}/${encodeURIComponent(name)}`, {
-          // a compressed answer has other lengths
-          headers: { 'accept-encoding': 'identity', ...(start > 0 ? { range: `bytes=${start}-` } : {}) },
-          signal: silence.signal,
-        });
-      try {
-        let response = await ask(from);
-        if (response.status === 416 && from > 0) {
-          await response.body?.cancel();
-          response = await ask(0);
-        }
-        const start = response.status === 206 ? Number(/^bytes (\d+)-/.exec(response.headers.get('content-range') ?? '')?.[1]) : 0;
-        if (start !== from && start !== 0) {
-          await response.body?.cancel();
-          throw new UserError(`${endpoint} sends ${name} from byte ${start} on where byte ${from} was asked for`);
-        }
-        return { from: start, pieces: piecesOf(response, timer) };
-      } catch (error) {
-        clearTimeout(timer);
-        throw error;
-      }
-    },
   };
+}
 
-  async function* piecesOf(response: Response, timer: NodeJS.Timeout): AsyncGenerator<Uint8Array> {
-    const reader = response.body?.getReader();
+/** The commit that a revision stands for, and its files. */
+async function listFilesOf({ repo, revision, endpoint, signal }: HubRepoOptions, request: Request): Promise<Snapshot> {
+  /** For answers that are small: a connection lost in their middle is trouble of the same kind as one that never came to be. */
+  const requestWhole: Request = async (input, init) => {
+    const response = await request(input, init);
     try {
-      while (reader) {
-        const { done, value } = await reader.read().catch((error) => {
-          signal.throwIfAborted();
-          throw new TransientError(reasonOf(error));
-        });
-        if (done) return;
-        timer.refresh();
-        yield value;
-      }
-    } finally {
-      clearTimeout(timer);
-      await reader?.cancel().catch(() => {});
+      return new Response(await response.arrayBuffer(), { headers: response.headers });
+    } catch (error) {
+      signal.throwIfAborted();
+      throw new TransientError(reasonOf(error));
     }
+  };
+  const { listFiles, modelInfo } = await import('@huggingface/hub');
+  const to = { hubUrl: endpoint, fetch: requestWhole };
+  const { sha } = await modelInfo({ ...to, name: repo, revision, additionalFields: ['sha'] });
+  if (!/^[0-9a-f]{7,64}$/.test(sha)) throw new Error(`its commit is ${JSON.stringify(sha)}`);
+  const files: HubFile[] = [];
+  for await (const entry of listFiles({ ...to, repo: { type: 'model', name: repo }, revision: sha })) {
+    if (entry.type !== 'file') continue;
+    // nothing of such a repository is wanted on one's disk
+    if (/^\/|\\|^[a-z]:|(^|\/)\.\.?(\/|$)|\0/i.test(entry.path))
+      throw new UserError(
+        `${repo} lists a file named ${JSON.stringify(entry.path)}, which points out of its folder; nothing was downloaded`,
+      );
+    if (entry.path.includes('/')) continue;
+    files.push({ name: entry.path, bytes: entry.lfs?.size ?? entry.size, digest: digestOf(entry) });
+  }
+  return { commit: sha, files };
+}
+
+/** `HubRepo.read`. */
+async function readFrom(
+  { repo, endpoint, signal }: HubRepoOptions,
+  request: Request,
+  commit: string,
+  name: string,
+  from: number,
+): ReturnType<HubRepo['read']> {
+  const silence = new AbortController();
+  const timer = setTimeout(() => silence.abort(new Error(`nothing came for ${SILENCE_MS / 1000} seconds`)), SILENCE_MS);
+  const ask = (start: number) =>
+    request(`${endpoint}/${repo}/resolve/${commit}/${encodeURIComponent(name)}`, {
+      // a compressed answer has other lengths
+      headers: { 'accept-encoding': 'identity', ...(start > 0 ? { range: `bytes=${start}-` } : {}) },
+      signal: silence.signal,
+    });
+  try {
+    let response = await ask(from);
+    if (response.status === 416 && from > 0) {
+      await response.body?.cancel();
+      response = await ask(0);
+    }
+    const start = response.status === 206 ? Number(/^bytes (\d+)-/.exec(response.headers.get('content-range') ?? '')?.[1]) : 0;
+    if (start !== from && start !== 0) {
+      await response.body?.cancel();
+      throw new UserError(`${endpoint} sends ${name} from byte ${start} on where byte ${from} was asked for`);
+    }
+    return { from: start, pieces: piecesOf(response, timer, signal) };
+  } catch (error) {
+    clearTimeout(timer);
+    throw error;
+  }
+}
+
+/** The body of an answer; each piece starts `timer` anew. */
+async function* piecesOf(response: Response, timer: NodeJS.Timeout, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+  const reader = response.body?.getReader();
+  try {
+    while (reader) {
+      const { done, value } = await reader.read().catch((error) => {
+        signal.throwIfAborted();
+        throw new TransientError(reasonOf(error));
+      });
+      if (done) return;
+      timer.refresh();
+      yield value;
+    }
+  } finally {
+    clearTimeout(timer);
+    await reader?.cancel().catch(() => {});
   }
 }
 
