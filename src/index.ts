@@ -1,5 +1,5 @@
-// The public API: what a program needs to load, run, train and score models. Everything else is importable by path in this repository
-// but may change between versions.
+// The public API: what a program needs to load, run, train and score models. Everything else is importable by
+// path in this repository but may change between versions.
 
 export { openCheckpoint, saveCheckpoint } from './checkpoint/checkpoint.ts';
 export { buildEmojiDataset } from './data/emoji/build.ts';

@@ -11,8 +11,9 @@ export const bundledModel = 'assets/models/tiny-llava';
 const packageRoot = fileURLToPath(new URL('..', import.meta.url));
 
 /**
- * A path that a recipe or an option names: from the working directory, or else from this package, so that `assets/...` and
- * `recipes/...` are found wherever a command is run. UserError where there is nothing; it begins with `field`, which named the path.
+ * A path that a recipe or an option names: from the working directory, or else from this package, so that
+ * `assets/...` and `recipes/...` are found wherever a command is run. UserError where there is nothing; it
+ * begins with `field`, which named the path.
  */
 export function resolvePath(path: string, field: string): string {
   if (existsSync(path)) return path;

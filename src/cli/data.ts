@@ -1,4 +1,5 @@
-// llava-gemma data: the emoji scenes as LLaVA JSON and an image folder, to look at or to train on with other software.
+// llava-gemma data: the emoji scenes as LLaVA JSON and an image folder, to look at or to train on with other
+// software.
 import type { Command } from 'commander';
 import { parseCount, parseSeed } from './options.ts';
 

@@ -1,4 +1,5 @@
-// llava-gemma demo: the whole way in minutes - train on drawn scenes, score on held-out ones, show answers, say how to chat.
+// llava-gemma demo: the whole way in minutes - train on drawn scenes, score on held-out ones, show answers,
+// say how to chat.
 import { join } from 'node:path';
 import type { Command } from 'commander';
 

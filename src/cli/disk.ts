@@ -5,7 +5,10 @@ import { freeBytes } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import { formatBytes } from './format.ts';
 
-/** Throws UserError where the disk of `folder`, which need not be there yet, has no room for `bytes`; `what` begins the sentence. */
+/**
+ * Throws UserError where the disk of `folder`, which need not be there yet, has no room for `bytes`; `what`
+ * begins the sentence.
+ */
 export async function checkRoom(folder: string, bytes: number, what: string): Promise<void> {
   let existing = resolve(folder);
   while (!existsSync(existing)) existing = dirname(existing);

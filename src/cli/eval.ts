@@ -1,4 +1,5 @@
-// llava-gemma eval: scores of a model on the held-out scenes, or on questions of one's own in LLaVA JSON, beside its baselines.
+// llava-gemma eval: scores of a model on the held-out scenes, or on questions of one's own in LLaVA JSON,
+// beside its baselines.
 import type { Command } from 'commander';
 import { bundledModel } from '../paths.ts';
 import { collect, parseCount, parseSeed, quantizeOption } from './options.ts';

@@ -1,5 +1,6 @@
-// llava-gemma forward: one pass over tensors of a file, its outputs as another. What any other implementation computes from the same
-// file can be compared with it; neither tokenizer nor image processor comes in between.
+// llava-gemma forward: one pass over tensors of a file, its outputs as another. What any other implementation
+// computes from the same file can be compared with it; neither tokenizer nor image processor comes in
+// between.
 import { type Command, Option } from 'commander';
 import { quantizeOption } from './options.ts';
 

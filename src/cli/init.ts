@@ -1,4 +1,5 @@
-// llava-gemma init: a checkpoint of a named shape with fresh weights, to try sizes and formats before there is anything trained.
+// llava-gemma init: a checkpoint of a named shape with fresh weights, to try sizes and formats before there
+// is anything trained.
 import type { Command } from 'commander';
 import { shapes } from '../models/shapes.ts';
 import { maxShardSizeOption, parseSeed } from './options.ts';

@@ -34,7 +34,10 @@ export interface ModelEvaluation extends EvaluationOptions {
   quantize?: Quantization;
 }
 
-/** Loads a model and lets it answer; samples in the order of the questions. What is wrong with model or questions is a UserError. */
+/**
+ * Loads a model and lets it answer; samples in the order of the questions. What is wrong with model or
+ * questions is a UserError.
+ */
 export async function evaluateModel({ model: dir, data, limit, quantize, ...options }: ModelEvaluation): Promise<Sample[]> {
   const model = await loadModel(dir, { quantize });
   const questions = 'generate' in data ? await emojiQuestions(data) : await readQuestions(data.dataPath, data.imageFolder);

@@ -1,4 +1,5 @@
-// Questions in LLaVA JSON answered greedily by a model, with the picture and (blind) before a blank one of the mean color, and judged.
+// Questions in LLaVA JSON answered greedily by a model, with the picture and (blind) before a blank one of
+// the mean color, and judged.
 
 import { basename, relative } from 'node:path';
 import { readLlavaJson } from '../data/llava-json.ts';
@@ -22,7 +23,10 @@ export interface Question {
   expected: string;
 }
 
-/** The questions of a LLaVA JSON file: the last answer of each conversation is asked for. Entries may carry a `task`. */
+/**
+ * The questions of a LLaVA JSON file: the last answer of each conversation is asked for. Entries may carry a
+ * `task`.
+ */
 export async function readQuestions(path: string, imageFolder: string, split = basename(path, '.json')): Promise<Question[]> {
   return (await readLlavaJson(path, imageFolder)).map(({ id, images, conversations, fields }) => {
     const answer = conversations.at(-1)!;
@@ -78,7 +82,10 @@ export async function answerQuestions(
   );
 }
 
-/** Answers before a blank picture in place of each prompt's own. There, the same words get the same answer: they are asked once. */
+/**
+ * Answers before a blank picture in place of each prompt's own. There, the same words get the same answer:
+ * they are asked once.
+ */
 async function answerBlind(
   session: Session,
   prompts: readonly SessionPrompt[],

@@ -1,4 +1,5 @@
-// A conversation about pictures, or none: question after question to a session, each in the light of what was said before.
+// A conversation about pictures, or none: question after question to a session, each in the light of what was
+// said before.
 
 import { UserError } from '../errors.ts';
 import { shortAnswerPrompt, type Turn } from '../text/chat.ts';
@@ -6,11 +7,15 @@ import { imageToken } from '../text/tokenizer.ts';
 import type { AnswerOptions, Picture, SeenPicture, Session, SessionPrompt } from './session.ts';
 
 export interface Conversation {
-  /** Looks at other pictures and forgets what was said. UserError names a picture that cannot be read; nothing has changed then. */
+  /**
+   * Looks at other pictures and forgets what was said. UserError names a picture that cannot be read; nothing
+   * has changed then.
+   */
   show(...pictures: Picture[]): Promise<void>;
   /**
-   * The answer, piece by piece. The oldest questions are forgotten when all of them together grow too long. UserError for a question that
-   * is too long by itself or that has an `<image>` token; a question that is not answered to its end is forgotten.
+   * The answer, piece by piece. The oldest questions are forgotten when all of them together grow too long.
+   * UserError for a question that is too long by itself or that has an `<image>` token; a question that is
+   * not answered to its end is forgotten.
    */
   ask(question: string, options?: Pick<AnswerOptions, 'signal'>): AsyncGenerator<string, void, undefined>;
 }

@@ -1,5 +1,6 @@
-// A loaded model that answers: turns and pictures go in, text comes out. How a prompt is laid out, where an answer ends, and how tokens
-// become text is decided here and nowhere else: chat, evaluation and servers all ask a session.
+// A loaded model that answers: turns and pictures go in, text comes out. How a prompt is laid out, where an
+// answer ends, and how tokens become text is decided here and nowhere else: chat, evaluation and servers all
+// ask a session.
 
 import { concatFloat32 } from '../arrays.ts';
 import { UserError } from '../errors.ts';
@@ -13,11 +14,17 @@ import type { Sampling } from './sampling.ts';
 /** A picture as a session takes it: the path of a file, or a file's bytes. */
 export type Picture = string | Uint8Array;
 
-/** What a session needs of a model; `loadModel` gives one. Decoding pictures is the model's part, so that a session runs anywhere. */
+/**
+ * What a session needs of a model; `loadModel` gives one. Decoding pictures is the model's part, so that a
+ * session runs anywhere.
+ */
 export interface AnsweringModel {
   generator: Generator;
   tokenizer: Tokenizer;
-  /** Pictures, encoded together, as rows for the language model: [imageTokens * hidden] each. UserError names one that cannot be read. */
+  /**
+   * Pictures, encoded together, as rows for the language model: [imageTokens * hidden] each. UserError names
+   * one that cannot be read.
+   */
   imageRows(pictures: readonly Picture[]): Promise<Float32Array[]>;
   /** The same text for the same content, and another one for other content. */
   pictureKey(picture: Picture): Promise<string>;
@@ -30,7 +37,10 @@ export interface SeenPicture {
 }
 
 export interface SessionPrompt {
-  /** Beginning and ending with a question. Pictures stand where the turns say `<image>`; where none does, before the first question. */
+  /**
+   * Beginning and ending with a question. Pictures stand where the turns say `<image>`; where none does,
+   * before the first question.
+   */
   turns: readonly Turn[];
   images?: readonly (Picture | SeenPicture)[];
 }
@@ -40,7 +50,9 @@ export interface AnswerOptions {
   maxNewTokens?: number;
   /** Greedy when absent. */
   sampling?: Sampling;
-  /** Ends the answer, or the wait for earlier ones, by throwing `signal.reason`. It is heeded between two tokens. */
+  /**
+   * Ends the answer, or the wait for earlier ones, by throwing `signal.reason`. It is checked between tokens.
+   */
   signal?: AbortSignal;
 }
 
@@ -51,8 +63,9 @@ export interface AnswerAllOptions extends AnswerOptions {
 }
 
 /**
- * Answers one prompt at a time: calls that overlap wait for each other in the order in which they came. What was read for one prompt is
- * not read again for the next that begins alike, such as the same conversation with one question more.
+ * Answers one prompt at a time: calls that overlap wait for each other in the order in which they came. What
+ * was read for one prompt is not read again for the next that begins alike, such as the same conversation
+ * with one question more.
  */
 export interface Session {
   /** Positions of the language model: prompt and answer together have no more. */
@@ -64,11 +77,15 @@ export interface Session {
   /** A picture of the mean color, which shows nothing. */
   blankPicture(): Promise<SeenPicture>;
   /**
-   * The answer, piece by piece while it is generated; a piece is one token's text or more. Generation begins with the first piece that is
-   * asked for, and stops when the consumer leaves the loop. UserError for a prompt that does not fit its pictures or the context.
+   * The answer, piece by piece while it is generated; a piece is one token's text or more. Generation begins
+   * with the first piece that is asked for, and stops when the consumer leaves the loop. UserError for a
+   * prompt that does not fit its pictures or the context.
    */
   generate(prompt: SessionPrompt, options?: AnswerOptions): AsyncGenerator<string, void, undefined>;
-  /** The whole answers to many prompts, in their order and without surrounding white space, computed in batches. */
+  /**
+   * The whole answers to many prompts, in their order and without surrounding white space, computed in
+   * batches.
+   */
   answerAll(prompts: readonly SessionPrompt[], options?: AnswerAllOptions): Promise<string[]>;
 }
 
@@ -87,8 +104,9 @@ const PATIENCE = 10;
 const isSeen = (image: Picture | SeenPicture): image is SeenPicture => typeof image === 'object' && 'rows' in image;
 
 /**
- * To be called between tokens: throws the reason of a `signal` that has aborted. An engine may block the event loop while it runs, so
- * every few milliseconds the loop gets a turn, in which sockets, timers and Ctrl-C are seen.
+ * To be called between tokens: throws the reason of a `signal` that has aborted. An engine may block the
+ * event loop while it runs, so every few milliseconds the loop gets a turn, in which sockets, timers and
+ * Ctrl-C are seen.
  */
 function createBreather(signal: AbortSignal | undefined): () => Promise<void> {
   let breathedAt = performance.now();
@@ -231,7 +249,10 @@ export function createSession(model: AnsweringModel, { picturesKept = 16 }: Sess
   };
 }
 
-/** Runs one piece of work at a time, in order. A wait that `signal` ends throws its reason, and the work is never begun. */
+/**
+ * Runs one piece of work at a time, in order. A wait that `signal` ends throws its reason, and the work is
+ * never begun.
+ */
 function createQueue(): <T>(work: () => Promise<T>, signal?: AbortSignal) => Promise<T> {
   let last: Promise<unknown> = Promise.resolve();
   return (work, signal) => {

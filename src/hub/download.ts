@@ -1,6 +1,6 @@
-// A model's files from the hub into a folder. Each is written under a name that holds the digest of its content, so that a download goes on
-// where an earlier one stopped and never joins two versions. Only when all are there do they get their names: a folder holds no model, the
-// old one, or the new one.
+// Downloads a model's files from the hub into a folder. Each is first written under a name that holds the
+// digest of its content, so that an interrupted download resumes and never mixes two versions. Files get
+// their own names once all are complete: a folder holds no model, the old one, or the new one.
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, statSync } from 'node:fs';
 import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
@@ -29,10 +29,10 @@ const FURTHER_FILES = [
   'processor_config.json',
 ];
 
-/** What has to stay with the weights by law, and what tells about them. */
-const PAPERS = /^(LICEN[CS]E|COPYING|NOTICE|README)[\w.-]*$/i;
+/** License files, which must stay with the weights by law, and the model card. */
+const LEGAL_AND_README = /^(LICEN[CS]E|COPYING|NOTICE|README)[\w.-]*$/i;
 
-/** Written at the begin without revision and commit, which tell that everything is there. */
+/** At first written without revision and commit; with them, it says that everything is there. */
 interface PullRecord {
   repo: string;
   revision?: string;
@@ -88,7 +88,7 @@ export function chooseFiles(repo: string, { files }: Snapshot): { plain: HubFile
   const named = (name: string) => files.find((file) => file.name === name);
   const config = named(CONFIG);
   if (!config) throw new UserError(`${repo} has no ${CONFIG}: it is no model in the format of Hugging Face transformers`);
-  const further = files.filter(({ name }) => FURTHER_FILES.includes(name) || PAPERS.test(name));
+  const further = files.filter(({ name }) => FURTHER_FILES.includes(name) || LEGAL_AND_README.test(name));
   // as a folder is read: where both are, the single file counts
   const single = named(SINGLE);
   if (single) return { plain: [config, ...further, single] };
@@ -122,8 +122,9 @@ function createDigest({ bytes, digest }: HubFile): { update(piece: Uint8Array): 
 const sizeOf = async (path: string) => (await stat(path).catch(() => undefined))?.size;
 
 /**
- * Downloads into a folder what this project reads of a model, or what of it is not there yet. Files of an older version are replaced, and
- * those that the model no longer has are removed. Throws UserError, and what `signal` aborts with; the same call then goes on from there.
+ * Downloads the files of a model that this project reads, except those that are in the folder already. Files
+ * of an older version are replaced, and those that the model no longer has are removed. Throws UserError, or
+ * the reason of `signal`; the same call then resumes.
  */
 export async function pullModel(options: PullOptions): Promise<Pulled> {
   const { repo, dir, signal } = options;

@@ -1,5 +1,5 @@
-// A checkpoint as a folder to keep or to share: in another float type, in shards, under Hugging Face names whatever software wrote it,
-// and without the state of an optimizer.
+// A checkpoint as a folder to keep or to share: in another float type, in shards, under Hugging Face names
+// whatever software wrote it, and without the state of an optimizer.
 
 import { existsSync, statSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
@@ -29,8 +29,9 @@ export interface ConvertOptions {
 }
 
 /**
- * Writes the checkpoint in `from` to `to`, replacing a checkpoint that is there. Tensors are read and written piece by piece. UserError
- * where `to` is something else, where `from` is damaged or contradictory, and for weights that are packed and should be packed again.
+ * Writes the checkpoint in `from` to `to`, replacing a checkpoint that is there. Tensors are read and written
+ * piece by piece. UserError where `to` is something else, where `from` is damaged or contradictory, and for
+ * weights that are packed and should be packed again.
  */
 export async function convertCheckpoint(
   from: string,
@@ -79,7 +80,10 @@ async function furtherFiles(from: string): Promise<Record<string, Uint8Array>> {
   return Object.fromEntries(await Promise.all(kept.map(async (name) => [name, await readFile(join(from, name))] as const)));
 }
 
-/** What becomes of packed weights: those of the folder as they are, and those that are packed now, read once for each of their tensors. */
+/**
+ * What becomes of packed weights: those of the folder as they are, and those that are packed now, read once
+ * for each of their tensors.
+ */
 function packedTensors(
   model: ModelFolder,
   quantize: Quantization | undefined,

@@ -18,7 +18,10 @@ function integers(path: string, name: string, { dtype, shape, data }: StoredTens
   return int32(Int32Array.from(wide, Number), shape);
 }
 
-/** The inputs in a safetensors file. UserError, naming file and tensor, for one that is not known or of a wrong type. */
+/**
+ * The inputs in a safetensors file. UserError, naming file and tensor, for one that is not known or of a
+ * wrong type.
+ */
 export async function readForwardInputs(path: string): Promise<ForwardInputs> {
   const file = await openSafetensors(path);
   try {
@@ -51,7 +54,10 @@ const sourceOf = ({ dims, pieces }: ForwardOutput, signal: AbortSignal): TensorS
   },
 });
 
-/** Writes the outputs as they are computed. `signal` ends it, and leaves no file behind, by throwing its reason. */
+/**
+ * Writes the outputs as they are computed. `signal` ends it, and leaves no file behind, by throwing its
+ * reason.
+ */
 export async function writeForwardOutputs(path: string, outputs: ReadonlyMap<string, ForwardOutput>, signal: AbortSignal): Promise<void> {
   await writeSafetensors(path, new Map([...outputs].map(([name, tensor]) => [name, sourceOf(tensor, signal)])));
 }

@@ -1,4 +1,5 @@
-// A checkpoint of a given config with fresh weights. They are drawn and written piece by piece, so that memory does not grow with the model.
+// A checkpoint of a given config with fresh weights. They are drawn and written piece by piece, so that
+// memory does not grow with the model.
 
 import { saveCheckpoint } from '../checkpoint/checkpoint.ts';
 import { readTokenizerFiles, tokenizerFilesOf } from '../checkpoint/tokenizer-files.ts';

@@ -1,5 +1,5 @@
-// What a checkpoint is, how large it is, and what it takes to run and to train it. Read from the headers of its files; weights are read
-// only where their values are to be checked.
+// What a checkpoint is, how large it is, and what it takes to run and to train it. Read from the headers of
+// its files; weights are read only where their values are to be checked.
 
 import { readdirSync } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
@@ -53,7 +53,10 @@ export interface CheckpointInfo {
 }
 
 export interface Memory {
-  /** Bytes of the weights as the engine runs them: float32, or packed; in float32 all; and in the types that they are stored in. */
+  /**
+   * Bytes of the weights: as the engine runs them (float32 or packed), with all in float32, and as they are
+   * stored.
+   */
   run: number;
   float32: number;
   stored: number;
@@ -63,8 +66,8 @@ export interface Memory {
 }
 
 /**
- * Bytes of the weights, and what training adds to them. All weights lie in float32: 4 bytes each. Each trained one takes 4 more for its
- * gradient and 8 for AdamW's two moments, so that
+ * Bytes of the weights, and what training adds to them. All weights lie in float32: 4 bytes each. Each
+ * trained one takes 4 more for its gradient and 8 for AdamW's two moments, so that
  *
  *     stage 1 (connector)                    4 total + 12 connector
  *     stage 2 (connector and language model) 4 total + 12 (connector + language model)
@@ -108,7 +111,10 @@ function architectureOf(config: ConfigLike): string {
   return `LLaVA: ${nameOf(config.vision_config ?? {})} and ${nameOf(config.text_config ?? {})}`;
 }
 
-/** Describes the checkpoint in `dir`. `check` also reads every weight. Throws UserError where there is no readable checkpoint. */
+/**
+ * Describes the checkpoint in `dir`. `check` also reads every weight. Throws UserError where there is no
+ * readable checkpoint.
+ */
 export async function describeCheckpoint(dir: string, { check = false }: { check?: boolean } = {}): Promise<CheckpointInfo> {
   const checkpoint = await openCheckpoint(dir);
   try {
@@ -135,7 +141,7 @@ export async function describeCheckpoint(dir: string, { check = false }: { check
   }
 }
 
-/** The config in Hugging Face's form, as far as it can be had, and what is wrong with it. */
+/** The config in Hugging Face's form, as far as possible, and what is wrong with it. */
 function readConfig(checkpoint: Checkpoint): { config: ConfigLike; missingVisionTower?: string; problems: string[] } {
   const problems: string[] = [];
   const stored = (checkpoint.config ?? {}) as ConfigLike;
@@ -150,7 +156,7 @@ function readConfig(checkpoint: Checkpoint): { config: ConfigLike; missingVision
     try {
       config = fromHubConfig(stored, { visionConfig: { model_type: String(stored.mm_vision_tower) } }) as ConfigLike;
     } catch {
-      // the vision tower is not all that is strange
+      // more than the vision tower is strange
     }
   }
   if (missingVisionTower !== undefined)
@@ -183,7 +189,7 @@ function countWeights(checkpoint: Checkpoint, family: string | undefined, packed
     storedBytes += bytes;
     const weight = packed.get(name.replace(/_(packed|scale)$/, ''));
     if (weight) packedSize.bytes += bytes;
-    // the scales are no parameters of their own
+    // scales are not parameters of their own
     if (weight && name.endsWith('_scale')) continue;
     const count = weight?.count ?? elementCount(shape);
     const type = weight ? `int${weight.bits}` : dtype;
@@ -249,7 +255,10 @@ function tensorProblems(
   return problems;
 }
 
-/** What is wrong with the values: NaN, infinity, an output head that is not the embedding. Reads every weight, a few million at a time. */
+/**
+ * What is wrong with the values: NaN, infinity, an output head that is not the embedding. Reads every weight,
+ * a few million at a time.
+ */
 async function valueProblems(checkpoint: Checkpoint): Promise<string[]> {
   const problems: string[] = [];
   for (const name of checkpoint.names) {

@@ -29,7 +29,10 @@ export function pictureReader({
   };
 }
 
-/** Path, size and time of change of a file; a digest of bytes. A file that is not there has a key too: reading it says what is wrong. */
+/**
+ * Path, size and time of change of a file; a digest of bytes. A file that is not there has a key too: reading
+ * it says what is wrong.
+ */
 async function pictureKey(picture: Picture): Promise<string> {
   if (typeof picture !== 'string') return `sha256 ${createHash('sha256').update(picture).digest('hex')}`;
   const file = await stat(picture, { bigint: true }).catch(() => undefined);

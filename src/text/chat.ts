@@ -1,5 +1,6 @@
-// Conversations as text: LLaVA's turns laid out by the model's own chat template, for training and for asking.
-// Follows conv_gemma of Intel's LLaVA-Gemma (no system message, strict alternation); the template is the tokenizer's, run by Jinja.
+// Conversations as text: LLaVA's turns laid out by the model's own chat template, for training and for
+// asking. Follows conv_gemma of Intel's LLaVA-Gemma (no system message, strict alternation); the template is
+// the tokenizer's, run by Jinja.
 import { Template } from '@huggingface/jinja';
 import { UserError } from '../errors.ts';
 import { imageToken, type Tokenizer } from './tokenizer.ts';
@@ -10,7 +11,10 @@ export interface Turn {
   value: string;
 }
 
-/** What LLaVA's training data says after a question that wants a short answer (Liu et al. 2023, "Improved Baselines", table 7). */
+/**
+ * What LLaVA's training data says after a question that wants a short answer (Liu et al. 2023, "Improved
+ * Baselines", table 7).
+ */
 export const shortAnswerPrompt = '\nAnswer the question using a single word or phrase.';
 
 interface Message {
@@ -30,7 +34,10 @@ function templateOf(tokenizer: Tokenizer): Template {
   return template;
 }
 
-/** Turns as chat messages. A first turn that is not the human's is dropped, as LLaVA does. UserError names `where`. */
+/**
+ * Turns as chat messages. A first turn that is not the human's is dropped, as LLaVA does. UserError names
+ * `where`.
+ */
 function toMessages(turns: readonly Turn[], where: string): Message[] {
   const messages = turns.map(({ from, value }): Message => {
     if (from !== 'human' && from !== 'gpt') {
@@ -66,8 +73,9 @@ export interface Segment {
 }
 
 /**
- * A conversation rendered by the chat template and cut where answers begin and end. The joined segments are the rendered text. It is
- * found by rendering one message more each time, so it holds for any template that writes messages one after the other.
+ * A conversation rendered by the chat template and cut where answers begin and end. The joined segments are
+ * the rendered text. It is found by rendering one message more each time, so it holds for any template that
+ * writes messages one after the other.
  */
 export function renderSegments(tokenizer: Tokenizer, turns: readonly Turn[], where: string): Segment[] {
   const messages = toMessages(turns, where);
@@ -92,7 +100,9 @@ export function imagePlaces(turns: readonly Turn[]): number {
   return turns.reduce((sum, { value }) => sum + value.split(imageToken).length - 1, 0);
 }
 
-/** The turns with `images` pictures before the first question, each on a line of its own, as in LLaVA's data. */
+/**
+ * The turns with `images` pictures before the first question, each on a line of its own, as in LLaVA's data.
+ */
 export function withImages(turns: readonly Turn[], images: number): Turn[] {
   const first = turns.findIndex(({ from }) => from === 'human');
   return turns.map((turn, i) => (i === first ? { ...turn, value: `${imageToken}\n`.repeat(images) + turn.value } : turn));
@@ -104,8 +114,9 @@ export function expandImageTokens(ids: readonly number[], tokenizer: Tokenizer, 
 }
 
 /**
- * The ids that ask for the next answer: the turns so far, then the opening of the model's turn. Ends where `encodeConversation` starts an
- * answer. `imageTokens`: rows of one image; each `<image>` in the text becomes that many ids.
+ * The ids that ask for the next answer: the turns so far, then the opening of the model's turn. Ends where
+ * `encodeConversation` starts an answer. `imageTokens`: rows of one image; each `<image>` in the text becomes
+ * that many ids.
  */
 export function encodePrompt(tokenizer: Tokenizer, turns: readonly Turn[], imageTokens: number): number[] {
   const where = 'the conversation';

@@ -1,5 +1,5 @@
-// Text from token ids, one token at a time: for answers that appear while they are generated.
-// A character may be spread over several byte tokens (`<0xF0>` `<0x9F>` ...); nothing of it is shown until it is whole.
+// Text from token ids, one token at a time: for answers that appear while they are generated. A character may
+// be spread over several byte tokens (`<0xF0>` `<0x9F>` ...); nothing of it is shown until it is whole.
 import type { Tokenizer } from './tokenizer.ts';
 
 export interface TextStream {
@@ -11,7 +11,7 @@ export interface TextStream {
 
 const byteToken = /^<0x([0-9A-F]{2})>$/;
 
-/** A detokeniser of Gemma's form: the pieces put together are the text of all ids. */
+/** A detokenizer of Gemma's form: the pieces put together are the text of all ids. */
 export function createTextStream(
   tokenizer: Pick<Tokenizer, 'token' | 'isSpecial'>,
   { skipSpecialTokens = false }: { skipSpecialTokens?: boolean } = {},

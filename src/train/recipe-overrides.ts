@@ -3,8 +3,9 @@ import { parseDocument } from 'yaml';
 import { UserError } from '../errors.ts';
 
 /**
- * Sets one field of a YAML tree, as `stages.0.lr=5e-4` asks. The value is read as YAML, so numbers, true, lists and {a: b} are what they
- * look like; whether they fit is checked with the recipe. An empty value takes the field out. UserError, quoting the override, where there is no such place.
+ * Sets one field of a YAML tree, as `stages.0.lr=5e-4` asks. The value is read as YAML, so numbers, true,
+ * lists and {a: b} are what they look like; whether they fit is checked with the recipe. An empty value takes
+ * the field out. UserError, quoting the override, where there is no such place.
  */
 export function applyOverride(root: unknown, override: string): void {
   const equals = override.indexOf('=');

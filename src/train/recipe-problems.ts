@@ -5,7 +5,7 @@ type Path = readonly PropertyKey[];
 
 const pathText = (path: Path) => path.map(String).join('.');
 
-/** Edits (insert, delete, replace, swap of neighbours) that turn one word into another. */
+/** Edits (insert, delete, replace, swap of neighbors) that turn one word into another. */
 function editDistance(a: string, b: string): number {
   const rows: number[][] = [Array.from({ length: b.length + 1 }, (_, j) => j)];
   for (let i = 1; i <= a.length; i++) {
@@ -50,8 +50,8 @@ function knownFields(schema: z.core.$ZodType, path: Path, value: unknown): strin
 }
 
 /**
- * The first problem that `schema` found in a recipe, in one sentence. An unknown field goes first, since other problems come from it; the
- * known field that is spelled most like it is offered.
+ * The first problem that `schema` found in a recipe, in one sentence. An unknown field goes first, since
+ * other problems come from it; the known field that is spelled most like it is offered.
  */
 export function describeProblem(schema: z.core.$ZodType, error: z.ZodError, value: unknown): string {
   const issues = error.issues.flatMap((issue) => flattenUnion(issue, []));
@@ -68,13 +68,16 @@ export function describeProblem(schema: z.core.$ZodType, error: z.ZodError, valu
     return `task must be contrastive, language-model or llava, and is ${found === undefined ? 'missing' : JSON.stringify(found)}`;
   }
   if (found === undefined) return `${place || 'the recipe'} is missing`;
-  // zod's messages begin with a capital and name no value.
+  // zod's messages begin with a capital and do not show the value.
   const message =
     issue.code === 'custom' ? issue.message : `${issue.message.replace(/^Invalid input: /, '')} (it is ${JSON.stringify(found)})`;
   return place === '' ? message : `${place}: ${message}`;
 }
 
-/** Takes the problems of the alternative that fits best out of a union's, when it is an object with a wrong field. */
+/**
+ * Takes the problems of the alternative that fits best out of a union's, when it is an object with a wrong
+ * field.
+ */
 function flattenUnion(issue: z.core.$ZodIssue, prefix: Path): z.core.$ZodIssue[] {
   const path = [...prefix, ...issue.path] as PropertyKey[];
   if (issue.code === 'invalid_union') {

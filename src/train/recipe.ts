@@ -1,5 +1,6 @@
-// Recipes: a run as a YAML file, checked before anything starts. Field names and defaults are those of Hugging Face configs and of LLaVA's
-// scripts (haotian-liu/LLaVA scripts/v1_5/{pretrain,finetune}.sh); each field says what it is in `.describe()`.
+// Recipes: a run as a YAML file, checked before anything starts. Field names and defaults are those of
+// Hugging Face configs and of LLaVA's scripts (haotian-liu/LLaVA scripts/v1_5/{pretrain,finetune}.sh); each
+// field says what it is in `.describe()`.
 import { readFileSync } from 'node:fs';
 import { parseDocument, stringify } from 'yaml';
 import { z } from 'zod';
@@ -21,7 +22,7 @@ const count = () => z.int().positive();
 
 // ---- Models, as in their Hugging Face config.json ----
 
-// The vocabulary is the tokenizer's, and not said twice.
+// The vocabulary is the tokenizer's: it is not repeated here.
 const [gemma, gemma2, gemma3] = languageConfigSchema.options;
 const languageConfig = z
   .discriminatedUnion(
@@ -215,7 +216,7 @@ const languageModelStage = z
 // ---- Recipes ----
 
 const runFields = {
-  seed: z.int().nonnegative().default(42).describe('Seed of initialisation, data and order: the same seed gives the same weights'),
+  seed: z.int().nonnegative().default(42).describe('Seed of initialization, data and order: the same seed gives the same weights'),
 };
 
 const contrastiveRecipe = z.strictObject({
@@ -309,7 +310,10 @@ export type Augmentation = z.output<typeof augmentation>;
 
 // ---- Reading ----
 
-/** The defaults of LLaVA's pretrain.sh for stages that train the connector alone; the schema's own are those of finetune.sh. */
+/**
+ * The defaults of LLaVA's pretrain.sh for stages that train the connector alone; the schema's own are those
+ * of finetune.sh.
+ */
 const connectorDefaults = { lr: 1e-3, batch_size: 256, template: 'plain' };
 
 function withConnectorDefaults(value: unknown): unknown {
@@ -320,20 +324,28 @@ function withConnectorDefaults(value: unknown): unknown {
   return { ...(value as object), stages: stages.map((stage) => (trainsConnectorOnly(stage) ? { ...connectorDefaults, ...stage } : stage)) };
 }
 
-/** Runs that were begun when recipes still said `precision: float32`, the only one there was, can be resumed. */
+/**
+ * Runs that were begun when recipes still said `precision: float32`, the only one there was, can be resumed.
+ */
 function withoutPrecision(value: unknown): unknown {
   const { precision, ...rest } = (value ?? {}) as { precision?: unknown };
   return precision === 'float32' ? rest : value;
 }
 
-/** Checks a recipe and fills in its defaults. UserError with the first problem in one sentence, which begins with `name`. */
+/**
+ * Checks a recipe and fills in its defaults. UserError with the first problem in one sentence, which begins
+ * with `name`.
+ */
 export function parseRecipe(value: unknown, name: string): Recipe {
   const parsed = recipeSchema.safeParse(withConnectorDefaults(withoutPrecision(value)));
   if (!parsed.success) throw new UserError(`${name}: ${describeProblem(recipeSchema, parsed.error, value)}`);
   return parsed.data;
 }
 
-/** Reads a recipe from YAML text and applies `--set` overrides to it. All problems are UserErrors that name `name` and the field. */
+/**
+ * Reads a recipe from YAML text and applies `--set` overrides to it. All problems are UserErrors that name
+ * `name` and the field.
+ */
 export function readRecipe(text: string, name: string, overrides: readonly string[] = []): Recipe {
   const document = parseDocument(text, { version: '1.2' });
   if (document.errors.length > 0) throw new UserError(`${name}: not YAML: ${document.errors[0].message.split('\n')[0].replace(/:$/, '')}`);
@@ -343,7 +355,10 @@ export function readRecipe(text: string, name: string, overrides: readonly strin
   return parseRecipe(value, name);
 }
 
-/** Reads a recipe file, found as `resolvePath` does, and applies `--set` overrides. UserError as of `readRecipe`. */
+/**
+ * Reads a recipe file, found as `resolvePath` does, and applies `--set` overrides. UserError as of
+ * `readRecipe`.
+ */
 export function loadRecipe(path: string, overrides: readonly string[] = []): Recipe {
   const file = resolvePath(path, 'recipe');
   let text: string;

@@ -30,8 +30,8 @@ const imagePathsOf = (text: string): string[] => (existsSync(text) ? [text] : te
 const interactiveHelp = 'Ask about the picture. /image <file> shows another one (or several), Ctrl-D ends.';
 
 /**
- * Questions from `input`, line by line, until it ends. What is wrong with a picture or a question is said, and the next one is asked for.
- * Ctrl-C ends the answer and the conversation with an InterruptedError.
+ * Questions from `input`, line by line, until it ends. What is wrong with a picture or a question is said,
+ * and the next one is asked for. Ctrl-C ends the answer and the conversation with an InterruptedError.
  */
 export async function converse(
   conversation: Conversation,

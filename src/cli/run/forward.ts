@@ -22,7 +22,10 @@ export interface ForwardFlags {
   quantize?: Quantization;
 }
 
-/** Fails before anything is computed where the output cannot be written, or where it would replace what it is made from. */
+/**
+ * Fails before anything is computed where the output cannot be written, or where it would replace what it is
+ * made from.
+ */
 function checkOutput(output: string, sources: readonly string[]): void {
   const folder = dirname(output);
   if (!existsSync(folder)) throw new UserError(`${output}: cannot write it: no folder ${folder}`);
@@ -37,7 +40,9 @@ function checkOutput(output: string, sources: readonly string[]): void {
   }
 }
 
-/** The model with what the flags change of it. UserError for flags that it, or the inputs, have no use for. */
+/**
+ * The model with what the flags change of it. UserError for flags that it, or the inputs, have no use for.
+ */
 function withFlags(model: ForwardModel, dir: string, inputs: ForwardInputs, flags: ForwardFlags): ForwardModel {
   const { scaleImageFeatures, imageFeatures } = flags;
   if (model.kind !== 'llava' && scaleImageFeatures !== undefined)

@@ -26,7 +26,10 @@ export interface TrainFlags {
   overwrite?: boolean;
 }
 
-/** The options that a command line asks for. A resumed run keeps its recipe; naming another one is an error, not a surprise. */
+/**
+ * The options that a command line asks for. A resumed run keeps its recipe; naming another one is an error,
+ * not a surprise.
+ */
 export async function trainOptionsOf(recipePath: string | undefined, flags: TrainFlags): Promise<Omit<TrainOptions, 'signal'>> {
   if (flags.resume && flags.overwrite) throw new UserError('--resume goes on with a run and --overwrite removes it; give one of them');
   const given = recipePath === undefined ? undefined : loadRecipe(recipePath, flags.set);
