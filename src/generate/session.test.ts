@@ -108,6 +108,13 @@ describe('an answer', () => {
     await expect(textOf(session.generate(about(what), { maxNewTokens: 5000, signal: controller.signal }))).rejects.toThrow('enough');
     expect(log.tokens).toBeLessThan(1000);
     expect(log.running).toBe(0);
+    const reader = new AbortController();
+    const pieces = createSession(watched()).generate(about(what, red), { signal: reader.signal });
+    await pieces.next();
+    reader.abort(new Error('no more'));
+    await expect(pieces.next()).rejects.toThrow('no more');
+    expect(log.running).toBe(0);
+    log.calls--;
     const late = session.generate(about(what), { signal: controller.signal }).next();
     await expect(late).rejects.toThrow('enough');
     await expect(session.answerAll([about(what)], { signal: controller.signal })).rejects.toThrow('enough');
@@ -178,7 +185,7 @@ describe('pictures', () => {
   it('that were looked at stay as they were', async () => {
     const session = createSession(watched());
     const [seen] = await session.look([red]);
-    const [blank] = [await session.blankPicture()];
+    const blank = await session.blankPicture();
     const [a, b] = await session.answerAll([about(what, seen), about(what, red)]);
     expect(a).toBe(b);
     expect(blank.rows.length).toBe(seen.rows.length);

@@ -146,11 +146,11 @@ export function createSession(model: AnsweringModel, { picturesKept = 16 }: Sess
     imageRows: seen.length > 0 ? concatFloat32(seen.map(({ rows }) => rows)) : undefined,
   });
 
-  /** Generates one answer into `pipe`. */
+  /** Generates one answer, piece by piece. */
   async function answer(
     inputIds: number[],
     images: readonly (Picture | SeenPicture)[],
-    pipe: Pipe,
+    push: (piece: string) => void,
     { maxNewTokens = MAX_NEW_TOKENS, sampling, signal }: AnswerOptions,
   ) {
     const prompt = encode(inputIds, await pictures.look(images, 1));
@@ -164,69 +164,35 @@ export function createSession(model: AnsweringModel, { picturesKept = 16 }: Sess
       sampling,
       signal,
       onToken: (_row: number, token: number) => {
-        pipe.push(stream.push(token));
+        push(stream.push(token));
         return breathe();
       },
     };
     await generator.generate([prompt], options);
-    pipe.push(stream.end());
+    push(stream.end());
   }
 
   async function* generate(prompt: SessionPrompt, options: AnswerOptions = {}): AsyncGenerator<string, void, undefined> {
     const inputIds = promptIds(prompt);
-    // aborted by the caller's signal, and when the consumer leaves
-    const stopping = new AbortController();
-    const { signal } = stopping;
-    const stop = () => stopping.abort(options.signal?.reason);
-    if (options.signal?.aborted) stop();
-    options.signal?.addEventListener('abort', stop);
-    const pipe = createPipe();
-    const running = turn(() => answer(inputIds, prompt.images ?? [], pipe, { ...options, signal }), signal).finally(pipe.end);
-    running.catch(() => {});
-    try {
-      yield* pipe.pieces();
-      await running;
-    } finally {
-      options.signal?.removeEventListener('abort', stop);
-      stopping.abort();
-      // nothing goes on after the consumer has left: it may dispose of the model
-      await running.catch(() => {});
-    }
+    yield* streamed(
+      (push, signal) => turn(() => answer(inputIds, prompt.images ?? [], push, { ...options, signal }), signal),
+      options.signal,
+    );
   }
 
   async function answerAll(prompts: readonly SessionPrompt[], options: AnswerAllOptions = {}): Promise<string[]> {
     const { batchSize = BATCH, maxNewTokens = MAX_NEW_TOKENS, sampling, signal, onProgress } = options;
     const ids = prompts.map(promptIds);
-    const all = await turn(
-      () =>
-        pictures.look(
-          prompts.flatMap(({ images = [] }) => images),
-          ENCODED_TOGETHER,
-          signal,
-        ),
-      signal,
-    );
-    let shown = 0;
-    const seen = prompts.map(({ images = [] }) => {
-      shown += images.length;
-      return all.slice(shown - images.length, shown);
-    });
+    const seen = await turn(() => pictures.lookAll(prompts, signal), signal);
     const answers = new Array<string>(prompts.length);
     // neighbors in length share a batch: little padding
     const order = [...prompts.keys()].sort((a, b) => ids[a].length - ids[b].length || a - b);
-    const onToken = createBreather(signal);
+    const work = { maxNewTokens, stopTokenIds, sampling, signal, onToken: createBreather(signal) };
     for (let start = 0; start < order.length; start += batchSize) {
       signal?.throwIfAborted();
       const batch = order.slice(start, start + batchSize);
-      const work = { maxNewTokens, stopTokenIds, sampling, signal, onToken };
-      const rows = await turn(
-        () =>
-          generator.generate(
-            batch.map((i) => encode(ids[i], seen[i])),
-            work,
-          ),
-        signal,
-      );
+      const encoded = batch.map((i) => encode(ids[i], seen[i]));
+      const rows = await turn(() => generator.generate(encoded, work), signal);
       batch.forEach((i, row) => {
         answers[i] = tokenizer.decode(rows[row], { skipSpecialTokens: true }).trim();
       });
@@ -239,11 +205,12 @@ export function createSession(model: AnsweringModel, { picturesKept = 16 }: Sess
     contextLength: config.text_config.max_position_embeddings,
     promptTokens: (prompt) => promptIds(prompt).length,
     look: (shown) => turn(() => pictures.look(shown, 1)),
-    blankPicture: async () => {
-      // pixel values of zero: the mean color everywhere
-      const blank = new Float32Array(3 * imageSize(config) ** 2);
-      return { rows: await generator.imageRows(await generator.imageFeatures(blank)) };
-    },
+    blankPicture: () =>
+      turn(async () => {
+        // pixel values of zero: the mean color everywhere
+        const blank = new Float32Array(3 * imageSize(config) ** 2);
+        return { rows: await generator.imageRows(await generator.imageFeatures(blank)) };
+      }),
     generate,
     answerAll,
   };
@@ -280,37 +247,47 @@ async function settledOrAborted(promise: Promise<unknown>, signal: AbortSignal |
   signal.removeEventListener('abort', onAbort);
 }
 
-interface Pipe {
-  push(piece: string): void;
-  end(): void;
-  /** What was pushed, in order, until the end. */
-  pieces(): AsyncGenerator<string, void, undefined>;
-}
+/**
+ * Text that `work` pushes, as an AsyncGenerator. The signal that `work` gets aborts with `outer`, and when the
+ * consumer leaves. What is not yet asked for waits: answers are short.
+ */
+async function* streamed(
+  work: (push: (piece: string) => void, signal: AbortSignal) => Promise<void>,
+  outer: AbortSignal | undefined,
+): AsyncGenerator<string, void, undefined> {
+  const stopping = new AbortController();
+  const stop = () => stopping.abort(outer?.reason);
+  if (outer?.aborted) stop();
+  outer?.addEventListener('abort', stop);
 
-/** Text on its way from a callback to a loop. An answer is short: what is not yet asked for waits here. */
-function createPipe(): Pipe {
   const waiting: string[] = [];
   let hasEnded = false;
   let wake = () => {};
-  return {
-    push(piece) {
-      if (piece !== '') waiting.push(piece);
-      wake();
-    },
-    end() {
-      hasEnded = true;
-      wake();
-    },
-    async *pieces() {
-      while (!hasEnded || waiting.length > 0) {
-        if (waiting.length > 0) yield waiting.shift()!;
-        else
-          await new Promise<void>((resolve) => {
-            wake = resolve;
-          });
-      }
-    },
+  const push = (piece: string) => {
+    if (piece !== '') waiting.push(piece);
+    wake();
   };
+  const running = work(push, stopping.signal).finally(() => {
+    hasEnded = true;
+    wake();
+  });
+  running.catch(() => {});
+  try {
+    while (!hasEnded || waiting.length > 0) {
+      outer?.throwIfAborted();
+      if (waiting.length > 0) yield waiting.shift()!;
+      else
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+    }
+    await running;
+  } finally {
+    outer?.removeEventListener('abort', stop);
+    stopping.abort();
+    // nothing goes on after the consumer has left: it may dispose of the model
+    await running.catch(() => {});
+  }
 }
 
 /** Rows of the pictures that were shown last; equal ones are encoded once. */
@@ -347,5 +324,17 @@ function createPictureCache(model: AnsweringModel, kept: number) {
     return images.map((image, i) => (isSeen(image) ? image : found.get(keys[i]!)!));
   }
 
-  return { look };
+  return {
+    look,
+    /** The pictures of many prompts. */
+    async lookAll(prompts: readonly SessionPrompt[], signal?: AbortSignal): Promise<SeenPicture[][]> {
+      const shown = prompts.flatMap(({ images = [] }) => images);
+      const seen = await look(shown, ENCODED_TOGETHER, signal);
+      let at = 0;
+      return prompts.map(({ images = [] }) => {
+        at += images.length;
+        return seen.slice(at - images.length, at);
+      });
+    },
+  };
 }

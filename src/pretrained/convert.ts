@@ -6,6 +6,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { saveCheckpoint } from '../checkpoint/checkpoint.ts';
 import { UserError } from '../errors.ts';
+import { PULL_RECORD } from '../hub/download.ts';
 import { llavaConfigSchema } from '../models/llava.ts';
 import { packedName, scaleName } from '../nn/parameters.ts';
 import { type FloatType, storedFloats } from '../weights/dtype.ts';
@@ -15,7 +16,7 @@ import { checkConfig, type ModelFolder, openModel } from './folder.ts';
 import { processorFilesOf } from './processor.ts';
 
 /** Files that only the trainer needs, and the one in which `pull` notes where a folder came from. */
-const LEFT_OUT = ['trainer_state.json', 'optimizer.safetensors', 'hub.json'];
+const LEFT_OUT = ['trainer_state.json', 'optimizer.safetensors', PULL_RECORD];
 
 export interface ConvertOptions {
   /** What the floats are written in. */
