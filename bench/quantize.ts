@@ -3,19 +3,19 @@
 
 import type { Command } from 'commander';
 import { parseCount } from '../src/cli/options.ts';
-import { shippedModel } from '../src/cli/shipped.ts';
 import { buildEmojiDataset } from '../src/data/emoji/build.ts';
 import { float32, int32 } from '../src/engine/engine.ts';
 import { createOrtEngine } from '../src/engine/ort.ts';
 import { answerQuestions, type Question, readQuestions } from '../src/evaluate/evaluate.ts';
 import { forward } from '../src/generate/forward.ts';
 import { imageSize, imageTokenCount } from '../src/models/llava.ts';
+import { bundledModel } from '../src/paths.ts';
 import { forwardModelOf, openModel } from '../src/pretrained/folder.ts';
 import { type LoadedModel, loadModel } from '../src/pretrained/load.ts';
 import { pixelValuesOf } from '../src/pretrained/processor.ts';
 import { readRunWeights, runStorageOf } from '../src/pretrained/run-weights.ts';
 import { encodeConversation, ignoreIndex } from '../src/text/labels.ts';
-import { type Quantisation, quantisations } from '../src/weights/quantize.ts';
+import { type Quantization, quantizations } from '../src/weights/quantize.ts';
 
 interface Options {
   model: string;
@@ -25,12 +25,12 @@ interface Options {
 
 export function register(program: Command): void {
   program
-    .command('quantise')
+    .command('quantize')
     .description('perplexity and answers of a model on weights of 4 and 8 bits, against float32')
-    .option('--model <folder>', 'a LLaVA trained on the emoji scenes, not quantised', shippedModel)
+    .option('--model <folder>', 'a LLaVA trained on the emoji scenes, not quantized', bundledModel)
     .option('--scenes <n>', 'scenes of each held-out split', parseCount, 200)
     .option('--json', 'print one JSON object on stdout, and nothing else there')
-    .action(benchQuantise);
+    .action(benchQuantize);
 }
 
 interface Quality {
@@ -40,28 +40,28 @@ interface Quality {
   accuracy: number;
 }
 
-async function benchQuantise({ model: dir, scenes, json }: Options): Promise<void> {
+async function benchQuantize({ model: dir, scenes, json }: Options): Promise<void> {
   const splits = ['unseen-scenes', 'unseen-artist'] as const;
-  const dataset = await buildEmojiDataset({ seed: 42, out: '.cache/emoji-quantise', trainScenes: 0, splits, evaluationScenes: scenes });
+  const dataset = await buildEmojiDataset({ seed: 42, out: '.cache/emoji-quantize', trainScenes: 0, splits, evaluationScenes: scenes });
   const questions: Question[] = [];
   for (const split of splits) questions.push(...(await readQuestions(dataset.evaluation[split], dataset.imageFolder, split)));
   const results: Record<string, Quality> = {};
   let reference: string[] = [];
-  for (const quantise of [undefined, ...[...quantisations].reverse()]) {
-    const name = quantise ?? 'float32';
+  for (const quantize of [undefined, ...[...quantizations].reverse()]) {
+    const name = quantize ?? 'float32';
     if (!json) console.log(`${name}: ${questions.length} questions`);
-    const model = await loadModel(dir, { quantise });
+    const model = await loadModel(dir, { quantize });
     const samples = await answerQuestions(model, questions, { batchSize: 64, maxNewTokens: 24, blind: false });
     const answers = samples.map(({ answer }) => answer);
-    if (!quantise) reference = answers;
+    if (!quantize) reference = answers;
     results[name] = {
-      perplexity: await perplexity(dir, model, questions, quantise),
+      perplexity: await perplexity(dir, model, questions, quantize),
       agreement: answers.filter((answer, i) => answer === reference[i]).length / answers.length,
       accuracy: samples.filter(({ correct }) => correct).length / samples.length,
     };
     await model.generator.dispose();
   }
-  if (json) console.log(JSON.stringify({ benchmark: 'quantise', model: dir, questions: questions.length, results }));
+  if (json) console.log(JSON.stringify({ benchmark: 'quantize', model: dir, questions: questions.length, results }));
   else
     for (const [name, { perplexity, agreement, accuracy }] of Object.entries(results))
       console.log(
@@ -74,7 +74,7 @@ async function perplexity(
   dir: string,
   { config, tokenizer, processor }: LoadedModel,
   questions: readonly Question[],
-  quantise: Quantisation | undefined,
+  quantize: Quantization | undefined,
 ): Promise<number> {
   const imageTokens = imageTokenCount(config);
   const size = imageSize(config);
@@ -97,9 +97,9 @@ async function perplexity(
   const opened: { release(): Promise<void> }[] = [];
   try {
     const source = {
-      storage: runStorageOf(checkpoint, quantise),
+      storage: runStorageOf(checkpoint, quantize),
       read: async (parameters: Parameters<typeof readRunWeights>[1]) => {
-        const weights = await readRunWeights(checkpoint, parameters, { quantise });
+        const weights = await readRunWeights(checkpoint, parameters, { quantize });
         opened.push(weights);
         return weights.values;
       },

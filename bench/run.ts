@@ -4,14 +4,14 @@ import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { UserError } from '../src/errors.ts';
 import * as generate from './generate.ts';
-import * as quantise from './quantize.ts';
+import * as quantize from './quantize.ts';
 import * as trainStep from './train-step.ts';
 
 // the sources look for the assets beside their folder, and here that is .cache/bench
 if (!existsSync('.cache/bench/assets')) symlinkSync(resolve('assets'), '.cache/bench/assets', 'junction');
 
 const program = new Command('npm run bench --').description('Measure llava-gemma against its peers.').helpCommand(false);
-for (const benchmark of [trainStep, generate, quantise]) benchmark.register(program);
+for (const benchmark of [trainStep, generate, quantize]) benchmark.register(program);
 try {
   await program.parseAsync();
 } catch (error) {

@@ -1,7 +1,10 @@
 // Room on a disk.
 import { statfs } from 'node:fs/promises';
 
-/** Bytes free for this user on the disk of `folder`, which must be there; Infinity where the file system does not tell, as some in networks. */
+/**
+ * Bytes free for this user on the disk of `folder`, which must exist; Infinity if the file system does not
+ * say, as some network ones.
+ */
 export async function freeBytes(folder: string): Promise<number> {
   const { bavail, bsize, blocks } = await statfs(folder);
   return blocks > 0 ? bavail * bsize : Number.POSITIVE_INFINITY;

@@ -1,19 +1,23 @@
-// The public API: what a program needs to load, run, train and score models. Everything else is importable by path in this repository
-// but may change between versions.
+// The public API: what a program needs to load, run, train and score models. Everything else is importable by
+// path in this repository but may change between versions.
 
 export { openCheckpoint, saveCheckpoint } from './checkpoint/checkpoint.ts';
 export { buildEmojiDataset } from './data/emoji/build.ts';
 export { loadEmojiGlyphs } from './data/emoji/glyphs.ts';
 export { readLlavaJson } from './data/llava-json.ts';
-export type { Constant, Engine, Program, StoredValue, Value } from './engine/engine.ts';
+export type { Constant, Engine, Program, SequenceState, State, StoredValue, Value, Write } from './engine/engine.ts';
 export { float32, float32Values, int32 } from './engine/engine.ts';
 export { createOrtEngine } from './engine/ort.ts';
 export { createReferenceEngine } from './engine/reference.ts';
 export { UserError } from './errors.ts';
 export { answerQuestions, readQuestions } from './evaluate/evaluate.ts';
+export { evaluateModel, type ModelEvaluation } from './evaluate/evaluate-model.ts';
 export { scoreSamples } from './evaluate/samples.ts';
+export { type Conversation, startConversation } from './generate/conversation.ts';
 export { type ForwardInputs, type ForwardModel, type ForwardOptions, type ForwardOutput, forward } from './generate/forward.ts';
 export { createGenerator, type Generator } from './generate/generator.ts';
+export type { Sampling } from './generate/sampling.ts';
+export { type AnswerOptions, createSession, type Picture, type Session, type SessionPrompt } from './generate/session.ts';
 export * as composites from './graph/composites.ts';
 export { grad } from './graph/grad.ts';
 export * as ops from './graph/primitives.ts';
@@ -23,8 +27,10 @@ export { languageConfigSchema, languageModel } from './models/language.ts';
 export { llava, llavaConfigSchema, llavaParameters, visionFeatures } from './models/llava.ts';
 export { visionConfigSchema, visionHiddenStates } from './models/vision.ts';
 export { Parameters } from './nn/parameters.ts';
+export { type ConvertOptions, convertCheckpoint } from './pretrained/convert.ts';
 export { forwardModelOf, openModel } from './pretrained/folder.ts';
-export { imageRowsOf, loadGenerator, loadModel } from './pretrained/load.ts';
+export { type CheckpointInfo, describeCheckpoint } from './pretrained/inspect.ts';
+export { type LoadedModel, loadGenerator, loadModel } from './pretrained/load.ts';
 export { readRunWeights, runStorageOf } from './pretrained/run-weights.ts';
 export { readParameters } from './pretrained/values.ts';
 export { createTokenizer } from './text/tokenizer.ts';

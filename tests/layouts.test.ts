@@ -219,8 +219,8 @@ describe('convert --quantize', () => {
     const { tensorNames } = await withCheckpoint(packedFolder, llavaConfigSchema, async (_, { names }) => ({ tensorNames: names }));
     expect(tensorNames).toContain('language_model.model.embed_tokens.weight_packed');
     expect(tensorNames).not.toContain('language_model.model.embed_tokens.weight');
-    const answer = async (dir: string, quantise?: 'int4') => {
-      const { generator } = await loadModel(dir, { quantise });
+    const answer = async (dir: string, quantize?: 'int4') => {
+      const { generator } = await loadModel(dir, { quantize });
       const prompts = [{ inputIds: [2, 5, 9, 300] }, { inputIds: [2, 40] }];
       return generator.generate(prompts, { maxNewTokens: 12, stopTokenIds: [] });
     };
@@ -251,10 +251,10 @@ describe('convert --quantize', () => {
   test('is refused twice over, and what is packed cannot be trained', async () => {
     const again = await cli('convert', packedFolder, at('never'), '--quantize', 'int8');
     expect(again.code).toBe(1);
-    expect(again.stderr).toContain('quantised already');
+    expect(again.stderr).toContain('quantized already');
     await expect(
       withCheckpoint(packedFolder, llavaConfigSchema, (config, checkpoint) => readParameters(checkpoint, llavaParameters(config))),
-    ).rejects.toThrow(/weight is quantised: such a model answers and is scored, but it cannot be trained/);
+    ).rejects.toThrow(/weight is quantized: such a model answers and is scored, but it cannot be trained/);
     expect((await cli('convert', float, at('never'), '--quantize', 'int3')).stderr).toContain('Allowed choices are int4, int8');
   });
 });

@@ -6,12 +6,14 @@ import { text } from 'node:stream/consumers';
 import sharp from 'sharp';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { saveCheckpoint } from '../checkpoint/checkpoint.ts';
+import { type Conversation, startConversation } from '../generate/conversation.ts';
+import { createSession } from '../generate/session.ts';
 import { llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { initialise } from '../nn/parameters.ts';
 import { loadModel } from '../pretrained/load.ts';
 import { createRandom } from '../random.ts';
 import { trainTokenizer } from '../text/bpe-trainer.ts';
-import { converse, startConversation } from './chat.ts';
+import { converse } from './run/chat.ts';
 
 const vocabSize = 380;
 const folder = join(mkdtempSync(join(tmpdir(), 'chat-')), 'model');
@@ -56,35 +58,44 @@ beforeAll(async () => {
   await square('#0f0').toFile(green);
 });
 
-const open = async (maxNewTokens = 8) => startConversation(await loadModel(folder), { maxNewTokens });
-const ignore = () => undefined;
+const open = async (maxNewTokens = 8) => startConversation(createSession(await loadModel(folder)), { maxNewTokens });
+
+/** The whole answer. */
+async function ask(conversation: Conversation, question: string, onText: (piece: string) => void = () => {}): Promise<string> {
+  let answer = '';
+  for await (const piece of conversation.ask(question)) {
+    onText(piece);
+    answer += piece;
+  }
+  return answer;
+}
 
 describe('a conversation', () => {
   it('streams its answers, which depend on the picture and not on anything else', async () => {
     const conversation = await open();
     await conversation.show(red);
     const pieces: string[] = [];
-    const answer = await conversation.ask('how many things?', (piece) => pieces.push(piece));
+    const answer = await ask(conversation, 'how many things?', (piece) => pieces.push(piece));
     expect(pieces.join('')).toBe(answer);
     expect(pieces.length).toBeGreaterThan(1);
     await conversation.show(green);
-    expect(await conversation.ask('how many things?', ignore)).not.toBe(answer);
+    expect(await ask(conversation, 'how many things?')).not.toBe(answer);
     await conversation.show(red);
-    expect(await conversation.ask('how many things?', ignore)).toBe(answer);
+    expect(await ask(conversation, 'how many things?')).toBe(answer);
   });
 
   it('remembers what was said, and forgets the oldest when it gets long', async () => {
     const conversation = await open();
     await conversation.show(red);
-    const first = await conversation.ask('a cat', ignore);
-    const second = await conversation.ask('a cat', ignore);
+    const first = await ask(conversation, 'a cat');
+    const second = await ask(conversation, 'a cat');
     expect(second).not.toBe(first);
-    for (let i = 0; i < 6; i++) await conversation.ask('a cat', ignore);
+    for (let i = 0; i < 6; i++) await ask(conversation, 'a cat');
     // What does not fit with anything said before is asked as if it were the first.
     const long = 'the cat and the dog on the left';
-    const late = await conversation.ask(long, ignore);
+    const late = await ask(conversation, long);
     await conversation.show(red);
-    expect(await conversation.ask(long, ignore)).toBe(late);
+    expect(await ask(conversation, long)).toBe(late);
   });
 
   it('is about several pictures, in their order', async () => {
@@ -92,22 +103,22 @@ describe('a conversation', () => {
     const answers: string[] = [];
     for (const pictures of [[red, green], [green, red], [red], []]) {
       await conversation.show(...pictures);
-      answers.push(await conversation.ask('how many things?', ignore));
+      answers.push(await ask(conversation, 'how many things?'));
     }
     expect(new Set(answers).size).toBe(4);
     await conversation.show(red, green);
-    expect(await conversation.ask('how many things?', ignore)).toBe(answers[0]);
-    await expect(conversation.show(...new Array(20).fill(red)).then(() => conversation.ask('a cat', ignore))).rejects.toThrow(
+    expect(await ask(conversation, 'how many things?')).toBe(answers[0]);
+    await expect(conversation.show(...new Array(20).fill(red)).then(() => ask(conversation, 'a cat'))).rejects.toThrow(
       'tokens with its pictures',
     );
   });
 
   it('refuses what cannot be asked, and goes on', async () => {
     const conversation = await open();
-    await expect(conversation.ask('<image> what?', ignore)).rejects.toThrow('leave <image> out');
-    await expect(conversation.ask('zz'.repeat(80), ignore)).rejects.toThrow('tokens');
+    await expect(ask(conversation, '<image> what?')).rejects.toThrow('leave <image> out');
+    await expect(ask(conversation, 'zz'.repeat(80))).rejects.toThrow('tokens');
     await expect(conversation.show('nowhere.png')).rejects.toThrow('nowhere.png');
-    await conversation.ask('a cat', ignore);
+    await ask(conversation, 'a cat');
   });
 });
 
@@ -123,9 +134,9 @@ it('reads questions line by line, and says what is wrong with one without ending
       shown.push(paths);
       return conversation.show(...paths);
     },
-    ask: (question: string, onText: (piece: string) => void) => {
+    ask: (question: string) => {
       asked.push(question);
-      return conversation.ask(question, onText);
+      return conversation.ask(question);
     },
   };
   input.end(`/image ${red}\nhow many?\n\n/image ${red} ${green}\n/image nowhere.png\n<image>\na cat\n`);
@@ -140,10 +151,10 @@ it('reads questions line by line, and says what is wrong with one without ending
 
 describe('loadModel', () => {
   it('packs the weights on request', async () => {
-    const answersOf = async (quantise?: 'int4' | 'int8') => {
-      const conversation = await startConversation(await loadModel(folder, { quantise }), { maxNewTokens: 12 });
+    const answersOf = async (quantize?: 'int4' | 'int8') => {
+      const conversation = await startConversation(createSession(await loadModel(folder, { quantize })), { maxNewTokens: 12 });
       await conversation.show(red);
-      return conversation.ask('how many things?', ignore);
+      return ask(conversation, 'how many things?');
     };
     const answer = await answersOf('int4');
     expect(answer).not.toBe('');

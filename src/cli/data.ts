@@ -1,30 +1,7 @@
-// llava-gemma data: the emoji scenes as LLaVA JSON and an image folder, to look at or to train on with other software.
+// llava-gemma data: the emoji scenes as LLaVA JSON and an image folder, to look at or to train on with other
+// software.
 import type { Command } from 'commander';
-import { UserError } from '../errors.ts';
 import { parseCount, parseSeed } from './options.ts';
-
-interface DataOptions {
-  out: string;
-  trainScenes: number;
-  evaluationScenes: number;
-  size?: number;
-  seed: number;
-  heldOutArtist?: string;
-}
-
-async function writeData(options: DataOptions): Promise<void> {
-  const [{ buildEmojiDataset }, { loadEmojiGlyphs }] = await Promise.all([
-    import('../data/emoji/build.ts'),
-    import('../data/emoji/glyphs.ts'),
-  ]);
-  const { artists } = await loadEmojiGlyphs();
-  if (options.heldOutArtist !== undefined && !artists.includes(options.heldOutArtist)) {
-    throw new UserError(`--held-out-artist ${options.heldOutArtist}: the artists are ${artists.join(', ')}`);
-  }
-  const dataset = await buildEmojiDataset(options);
-  const rows = { captions: dataset.captions, questions: dataset.questions, ...dataset.evaluation, images: dataset.imageFolder };
-  for (const [name, path] of Object.entries(rows)) console.log(`${name.padEnd(16)}${path}`);
-}
 
 export function register(program: Command): void {
   program
@@ -38,5 +15,5 @@ export function register(program: Command): void {
     .option('--seed <n>', 'the same seed writes the same bytes', parseSeed, 42)
     .option('--held-out-artist <name>', 'the artist of the unseen-artist split')
     .addHelpText('after', '\nExample:\n  $ llava-gemma data --out emoji-scenes --train-scenes 500')
-    .action(writeData);
+    .action(async (flags) => (await import('./run/data.ts')).writeData(flags));
 }

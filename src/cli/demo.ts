@@ -1,37 +1,10 @@
-// llava-gemma demo: the whole road in minutes - train on drawn scenes, score on held-out ones, show answers, say how to chat.
+// llava-gemma demo: the whole way in minutes - train on drawn scenes, score on held-out ones, show answers,
+// say how to chat.
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import type { Sample } from '../evaluate/samples.ts';
-import { printSummary, startTraining } from './train.ts';
 
-const out = join('runs', 'demo');
-
-/** A few answers of different tasks as lines of text. */
-export function formatSamples(samples: readonly Sample[]): string {
-  const lines = samples.map(({ image, prompt, expected, answer, correct }) => {
-    // The question without the picture token and without LLaVA's "Answer with ..." line.
-    const question = prompt
-      .replaceAll('<image>', '')
-      .trim()
-      .split('\n')
-      .filter((line) => !line.startsWith('Answer '))
-      .join('  ');
-    return `${image}\n  ${question}\n  ${answer}${correct ? '  (right)' : `  (wrong: ${expected})`}`;
-  });
-  return lines.join('\n');
-}
-
-/** The first sample of each of `count` tasks, from pictures as different as can be. */
-export function chooseSamples(samples: readonly Sample[], count: number): Sample[] {
-  const tasks = [...new Set(samples.map(({ task }) => task))].slice(0, count);
-  const used = new Set<string>();
-  return tasks.map((task) => {
-    const ofTask = samples.filter((sample) => sample.task === task);
-    const chosen = ofTask.find(({ image }) => !used.has(image)) ?? ofTask[0];
-    used.add(chosen.image);
-    return chosen;
-  });
-}
+/** The run folder of the demo. */
+export const demoFolder = join('runs', 'demo');
 
 export function register(program: Command): void {
   program
@@ -39,24 +12,7 @@ export function register(program: Command): void {
     .summary('train and score a small model in minutes')
     .description(
       `Train a small vision-language model on drawn scenes, score it on scenes by an artist that it never saw, and show some answers.
-Everything is written to ${out}, replacing an earlier demo.`,
+Everything is written to ${demoFolder}, replacing an earlier demo.`,
     )
-    .action(async () => {
-      const [{ loadRecipe }, { findRunFolder }, { readSamples }] = await Promise.all([
-        import('../train/recipe.ts'),
-        import('../runs/folder.ts'),
-        import('../evaluate/samples.ts'),
-      ]);
-      const recipe = loadRecipe(join('recipes', 'emoji-tiny.yaml'));
-      const summary = await startTraining({ recipe, title: 'LLaVA-Gemma demo', out, mode: 'overwrite' });
-      const folder = findRunFolder(out);
-      // the demo's recipe scores generated scenes: there are samples, and their pictures lie in its data folder
-      const [split] = Object.keys(summary.scores);
-      const chosen = chooseSamples(readSamples(folder.samples(split)), 3);
-      console.log(`${formatSamples(chosen)}\n`);
-      printSummary(out, summary);
-      const imageFolder = recipe.task === 'llava' && recipe.data ? join(recipe.data.folder, 'images') : '';
-      const model = folder.checkpoint(recipe.stages.at(-1)!.name);
-      console.log(`\nTalk to it:  npx llava-gemma chat --short --model ${model} --image ${join(imageFolder, chosen[0].image)}`);
-    });
+    .action(async () => (await import('./run/demo.ts')).demo(demoFolder));
 }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { evaluateOptionsOf } from './eval.ts';
-import { shippedModel } from './shipped.ts';
+import { bundledModel } from '../paths.ts';
+import { evaluateOptionsOf } from './run/eval.ts';
 
 // a folder that is there, so that the model is found
 const flags = { model: 'recipes', split: [], scenes: 200, seed: 42, batchSize: 64, maxNewTokens: 24, blind: true };
@@ -40,7 +40,7 @@ describe('what an evaluation asks for', () => {
     await expect(evaluateOptionsOf({ ...flags, ...wrong })).rejects.toThrow(message);
   });
 
-  it('the model that comes along lies in the package', () => {
-    expect(shippedModel).toMatch(/^assets\//);
+  it('the bundled model lies in the package', () => {
+    expect(bundledModel).toMatch(/^assets\//);
   });
 });

@@ -5,7 +5,7 @@ import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from 'vites
 import { saveCheckpoint } from '../checkpoint/checkpoint.ts';
 import { modelParameters } from '../models/model-parameters.ts';
 import { shapeNamed } from '../models/shapes.ts';
-import { type CheckpointInfo, describeCheckpoint, memoryOf } from './info.ts';
+import { type CheckpointInfo, describeCheckpoint, memoryOf } from '../pretrained/inspect.ts';
 import { run } from './main.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'info-'));

@@ -1,13 +1,16 @@
 // Ctrl-C: the first asks the work to stop where it can save, the second stops at once.
 
-/** Thrown by work that was interrupted and has saved what it could; ends the process with code 130, as shells expect. */
+/**
+ * Thrown by work that was interrupted and has saved what it could; ends the process with code 130, as shells
+ * expect.
+ */
 export class InterruptedError extends Error {
   override name = 'InterruptedError';
 }
 
 /**
- * Runs `work` with a signal that aborts at Ctrl-C (or SIGTERM) with an `InterruptedError` as its reason. The work should save and then
- * throw that reason (`signal.throwIfAborted()`). `advice` says how to go on.
+ * Runs `work` with a signal that aborts at Ctrl-C (or SIGTERM) with an `InterruptedError` as its reason. The
+ * work should save and then throw that reason (`signal.throwIfAborted()`). `advice` says how to go on.
  */
 export async function withInterrupt<T>(work: (signal: AbortSignal) => Promise<T>, advice: string): Promise<T> {
   const controller = new AbortController();

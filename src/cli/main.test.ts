@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { UserError } from '../errors.ts';
 import { loadRecipe, recipeToYaml } from '../train/recipe.ts';
-import { chooseSamples, formatSamples } from './demo.ts';
 import { InterruptedError, withInterrupt } from './interrupt.ts';
 import { describeFailure, run } from './main.ts';
-import { trainOptionsOf } from './train.ts';
+import { chooseSamples, formatSamples } from './run/demo.ts';
+import { trainOptionsOf } from './run/train.ts';
 
 let stdout = '';
 let stderr = '';

@@ -1,4 +1,5 @@
-// The command line: one file a command, each loading its room only when it runs, so that --help is instant.
+// The command line. Each command declares itself in a file here and does its work in run/, which is loaded
+// only when it runs: so --help is instant.
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { UserError } from '../errors.ts';
@@ -21,7 +22,7 @@ function version(): string {
 const examples = `
 Examples:
   $ llava-gemma demo                                    train and score a small model in minutes
-  $ llava-gemma chat --image cat.png                    ask the model that comes along about a picture
+  $ llava-gemma chat --image cat.png                    ask the bundled model about a picture
   $ llava-gemma train recipes/emoji-tiny.yaml --out runs/mine --set stages.1.lr=1e-4
   $ llava-gemma eval --model runs/mine/checkpoints/finetune`;
 
@@ -34,7 +35,7 @@ export function createProgram(): Command {
     .addHelpText('after', examples)
     .showHelpAfterError('(--help lists commands and options)');
   for (const command of [demo, train, evaluate, chat, data, pull, convert, info, init, forward]) command.register(program);
-  // Commander ends the process by itself; what it would have said comes out as an error with an exit code instead.
+  // Commander would end the process itself; this makes it throw an error with an exit code.
   for (const command of [program, ...program.commands]) command.exitOverride();
   return program;
 }
@@ -45,7 +46,7 @@ export function describeFailure(error: unknown): { text: string; code: number } 
   if (error instanceof InterruptedError) return { text: error.message, code: 130 };
   const { message, stack } = error instanceof Error ? error : new Error(String(error));
   if (process.env.DEBUG) return { text: stack ?? message, code: 1 };
-  // One line: messages of libraries may have many.
+  // Messages of libraries may have many lines; one is shown.
   const line = `error: ${message.split('\n')[0]}`;
   return { text: error instanceof UserError ? `error: ${message}` : `${line}\n(unexpected; DEBUG=1 shows where it happened)`, code: 1 };
 }
@@ -67,7 +68,7 @@ export async function run(argv: readonly string[]): Promise<number> {
 /** The entry point of bin/llava-gemma.js. */
 export async function main(argv: readonly string[]): Promise<void> {
   for (const stream of [process.stdout, process.stderr]) {
-    // Whoever reads our output may stop reading, as `head` does.
+    // The reader of our output may stop early, as `head` does.
     stream.on('error', (error: NodeJS.ErrnoException) => {
       if (error.code === 'EPIPE') process.exit(0);
       throw error;

@@ -1,6 +1,7 @@
 // Readers of option values: what commander hands over is text.
 import { InvalidArgumentError, Option } from 'commander';
 import { UserError } from '../errors.ts';
+import { type FloatType, storedFloats } from '../weights/dtype.ts';
 
 /** A whole number above 0. */
 export function parseCount(text: string): number {
@@ -56,10 +57,8 @@ export const maxShardSizeOption = () =>
 export const quantizeOption = (description = 'pack the matrices to 4 or 8 bits while loading: less memory, faster answers') =>
   new Option('-q, --quantize <type>', description).choices(['int4', 'int8']);
 
-const DTYPES = { float32: 'F32', float16: 'F16', bfloat16: 'BF16' } as const;
-
-/** The float type that `--dtype` names, as safetensors files call it. */
-export function storedDtypeOf(dtype: string): 'F32' | 'F16' | 'BF16' {
-  if (!Object.hasOwn(DTYPES, dtype)) throw new UserError(`--dtype ${dtype}: must be float32, float16 or bfloat16`);
-  return DTYPES[dtype as keyof typeof DTYPES];
+/** The float type that `--dtype` names. */
+export function floatTypeOf(dtype: string): FloatType {
+  if (!Object.hasOwn(storedFloats, dtype)) throw new UserError(`--dtype ${dtype}: must be float32, float16 or bfloat16`);
+  return dtype as FloatType;
 }

@@ -28,8 +28,8 @@ it('prints one aligned row a task', () => {
   expect(lines[4]).toContain('of the evaluation itself');
 });
 
-it('is equally aligned with colours', () => {
-  const coloured = formatScores(scores, true);
-  expect(coloured).toContain('\x1b[32m0.870');
-  expect(stripVTControlCharacters(coloured)).toBe(formatScores(scores, false));
+it('is equally aligned with colors', () => {
+  const colored = formatScores(scores, true);
+  expect(colored).toContain('\x1b[32m0.870');
+  expect(stripVTControlCharacters(colored)).toBe(formatScores(scores, false));
 });

@@ -2,7 +2,9 @@
 import { createColors } from 'picocolors';
 import { beatsBaselines, type Scores, type TaskScore } from '../evaluate/samples.ts';
 
-/** Pads cells to columns: the first to the left, the others to the right. Widths are counted before colouring. */
+/**
+ * Pads cells to columns: the first to the left, the others to the right. Widths are counted before coloring.
+ */
 export function alignColumns(rows: readonly (readonly string[])[], paint: (text: string, row: number, column: number) => string): string[] {
   const widths: number[] = [];
   for (const row of rows) {
@@ -25,8 +27,8 @@ export function alignColumns(rows: readonly (readonly string[])[], paint: (text:
 const share = (value: number | undefined) => (value === undefined ? '-' : value.toFixed(3));
 
 /**
- * Scores as lines of text. With colour, an accuracy is green when it is beyond its baselines with certainty, yellow when it is not.
- * `*` says that the majority answer is that of the evaluation itself, an upper bound.
+ * Scores as lines of text. In color, an accuracy is green when it is certainly better than its baselines,
+ * else yellow. `*` marks a majority baseline taken from the evaluation itself, which is an upper bound.
  */
 export function formatScores(scores: Scores, useColor: boolean): string {
   const colors = createColors(useColor);

@@ -6,9 +6,8 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { UserError } from '../errors.ts';
-
-/** Stands for the picture in a turn's text. */
-export const imageToken = '<image>';
+import type { Turn } from '../text/chat.ts';
+import { imageToken } from '../text/tokenizer.ts';
 
 const turnSchema = z.object({
   from: z.enum(['human', 'gpt'], {
@@ -22,8 +21,6 @@ const sampleSchema = z.looseObject({
   image: z.union([z.string(), z.array(z.string())]).optional(),
   conversations: z.array(turnSchema),
 });
-
-export type Turn = z.infer<typeof turnSchema>;
 
 export interface Sample {
   /** As in the file; the position ("#0") where the file gives none. */

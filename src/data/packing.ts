@@ -3,6 +3,7 @@
 // the work. Row lengths are balanced, which keeps padding to a few percent.
 
 import { int32, type Value } from '../engine/engine.ts';
+import { ignoreIndex } from '../text/labels.ts';
 
 export interface EncodedSample {
   id: string;
@@ -39,8 +40,6 @@ export interface PackedBatch {
   rows: number;
   length: number;
 }
-
-const IGNORED = -100;
 
 function groupByPrefix(samples: readonly EncodedSample[], maxLength: number): Group[] {
   const open = new Map<string, Group>();
@@ -174,7 +173,7 @@ function layOut(rows: readonly (readonly Group[])[], length: number): PackedBatc
           positions[at] = t;
           sampleIds[at] = index + 1;
           branchIds[at] = t < prefixLength ? 0 : branch + 1;
-          if (sample.labels[t] !== IGNORED && t > 0) {
+          if (sample.labels[t] !== ignoreIndex && t > 0) {
             labelRows.push(t === prefixLength ? start + prefixLength - 1 : at - 1);
             labels.push(sample.labels[t]);
           }

@@ -11,11 +11,17 @@ export interface MajorityBaseline {
   /** The one answer given to every question. */
   answer: string;
   accuracy: number;
-  /** Whose most frequent answer it is. From the evaluation's own answers it is an upper bound, since it has seen them. */
+  /**
+   * Whose most frequent answer it is. The evaluation's own gives an upper bound, since it has seen the
+   * answers.
+   */
   from: 'training' | 'evaluation';
 }
 
-/** The accuracy of always giving the most frequent answer of training, or, where no training answers are known, of the evaluation. */
+/**
+ * The accuracy of always giving the most frequent answer of training, or, where no training answers are
+ * known, of the evaluation.
+ */
 export function majorityBaseline(kind: AnswerKind, expected: readonly string[], trainingAnswers: readonly string[] = []): MajorityBaseline {
   const from = trainingAnswers.length > 0 ? 'training' : 'evaluation';
   const counts = new Map<string, number>();
@@ -30,8 +36,8 @@ export function majorityBaseline(kind: AnswerKind, expected: readonly string[], 
 }
 
 /**
- * The expected accuracy of guessing uniformly: 1/2 for yes/no, 1/choices for letters (averaged over the questions), and one over the
- * number of different answers for counts and words.
+ * The expected accuracy of guessing uniformly: 1/2 for yes/no, 1/choices for letters (averaged over the
+ * questions), and one over the number of different answers for counts and words.
  */
 export function randomBaseline(task: string, questions: readonly { prompt: string; expected: string }[]): number {
   if (questions.length === 0) return 0;

@@ -13,12 +13,12 @@ import { imageProcessorFor } from '../pretrained/processor.ts';
 import { createRandom } from '../random.ts';
 import { trainTokenizer } from '../text/bpe-trainer.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
-import { type AnsweringModel, answerQuestions, readQuestions } from './evaluate.ts';
+import { answerQuestions, readQuestions } from './evaluate.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'evaluate-'));
 const colours = ['#f00', '#0f0', '#00f'];
 const words = ['what is it?', 'how many things are in the picture there?', 'a cat or a dog?'];
-let model: AnsweringModel;
+let model: Parameters<typeof answerQuestions>[0];
 
 const entry = (id: string, question: string, image?: string, more: object = {}) => ({
   id,

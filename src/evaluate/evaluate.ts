@@ -1,14 +1,13 @@
-// Scoring: questions in LLaVA JSON answered greedily by a model, with the picture and (blind) before a blank one of the mean colour.
+// Questions in LLaVA JSON answered greedily by a model, with the picture and (blind) before a blank one of
+// the mean color, and judged.
 
 import { basename, relative } from 'node:path';
 import { readLlavaJson } from '../data/llava-json.ts';
 import { UserError } from '../errors.ts';
-import type { Generator } from '../generate/generator.ts';
-import type { ImageProcessorConfig } from '../images/processor.ts';
-import { imageSize, imageTokenCount } from '../models/llava.ts';
-import { pixelValuesOf } from '../pretrained/processor.ts';
-import { encodePrompt, type Turn } from '../text/chat.ts';
-import type { Tokenizer } from '../text/tokenizer.ts';
+import { createSession, type Session, type SessionPrompt } from '../generate/session.ts';
+import type { LoadedModel } from '../pretrained/load.ts';
+import { pictureReader } from '../pretrained/pictures.ts';
+import type { Turn } from '../text/chat.ts';
 import { judgeSample, type Sample } from './samples.ts';
 
 /** One question about one picture. */
@@ -24,7 +23,10 @@ export interface Question {
   expected: string;
 }
 
-/** The questions of a LLaVA JSON file: the last answer of each conversation is asked for. Entries may carry a `task`. */
+/**
+ * The questions of a LLaVA JSON file: the last answer of each conversation is asked for. Entries may carry a
+ * `task`.
+ */
 export async function readQuestions(path: string, imageFolder: string, split = basename(path, '.json')): Promise<Question[]> {
   return (await readLlavaJson(path, imageFolder)).map(({ id, images, conversations, fields }) => {
     const answer = conversations.at(-1)!;
@@ -43,71 +45,29 @@ export async function readQuestions(path: string, imageFolder: string, split = b
   });
 }
 
-export interface AnswerOptions {
+export interface EvaluationOptions {
+  /** Questions answered at a time. */
   batchSize: number;
+  /** Longest answer in tokens. */
   maxNewTokens: number;
   /** Also answer before a blank picture. */
   blind: boolean;
+  /** Ends the work by throwing `signal.reason`. */
   signal?: AbortSignal;
+  /** Called after each batch of questions; those before a blank picture are not counted. */
   onProgress?: (done: number, total: number) => void;
 }
 
-export interface AnsweringModel {
-  generator: Generator;
-  tokenizer: Tokenizer;
-  processor: ImageProcessorConfig;
-}
-
 /** Answers every question and judges the answers; samples in the order of the questions. */
-export async function answerQuestions(model: AnsweringModel, questions: readonly Question[], options: AnswerOptions): Promise<Sample[]> {
-  const { generator, tokenizer } = model;
-  const imageTokens = imageTokenCount(generator.config);
-  const size = imageSize(generator.config);
-  const encoded = questions.map(({ prompt }) => encodePrompt(tokenizer, prompt, { imageTokens }));
-  const answers = new Array<string>(questions.length);
-  const stopTokenIds = [tokenizer.endOfTurnTokenId, tokenizer.eosTokenId];
-  const generate = async (prompts: { inputIds: readonly number[]; imageRows?: Float32Array }[]) =>
-    (await generator.generate(prompts, { maxNewTokens: options.maxNewTokens, stopTokenIds })).map((ids) =>
-      tokenizer.decode(ids, { skipSpecialTokens: true }).trim(),
-    );
-
-  // neighbours in length share a batch: little padding
-  const order = [...questions.keys()].sort((a, b) => encoded[a].length - encoded[b].length || a - b);
-  const rows = await imageRowsByPath(model, questions);
-  let done = 0;
-  for (let start = 0; start < order.length; start += options.batchSize) {
-    options.signal?.throwIfAborted();
-    const batch = order.slice(start, start + options.batchSize);
-    const texts = await generate(batch.map((i) => ({ inputIds: encoded[i], imageRows: rows(questions[i].imagePath) })));
-    batch.forEach((i, j) => {
-      answers[i] = texts[j];
-    });
-    done += batch.length;
-    options.onProgress?.(done, order.length);
-  }
-
-  // before the same blank picture, the same words get the same answer: each distinct prompt is asked once
-  const blindAnswers = new Map<string, string>();
-  if (options.blind) {
-    // pixel values of zero: the mean colour everywhere
-    const blank = await generator.imageRows(await generator.imageFeatures(new Float32Array(3 * size * size)));
-    const distinct = new Map(order.map((i) => [encoded[i].join(), i]));
-    const keys = [...distinct.keys()];
-    for (let start = 0; start < keys.length; start += options.batchSize) {
-      options.signal?.throwIfAborted();
-      const batch = keys.slice(start, start + options.batchSize);
-      const texts = await generate(
-        batch.map((key) => {
-          const i = distinct.get(key)!;
-          return { inputIds: encoded[i], imageRows: questions[i].imagePath === undefined ? undefined : blank };
-        }),
-      );
-      batch.forEach((key, j) => {
-        blindAnswers.set(key, texts[j]);
-      });
-    }
-  }
-
+export async function answerQuestions(
+  model: Pick<LoadedModel, 'generator' | 'tokenizer' | 'processor'>,
+  questions: readonly Question[],
+  { blind, ...options }: EvaluationOptions,
+): Promise<Sample[]> {
+  const session = createSession({ ...model, ...pictureReader(model) });
+  const prompts = questions.map(({ prompt, imagePath }) => ({ turns: prompt, images: imagePath === undefined ? [] : [imagePath] }));
+  const answers = await session.answerAll(prompts, options);
+  const blindAnswers = blind ? await answerBlind(session, prompts, { ...options, onProgress: undefined }) : undefined;
   return questions.map(({ id, image, task, split, prompt, expected }, i) =>
     judgeSample({
       id,
@@ -117,25 +77,24 @@ export async function answerQuestions(model: AnsweringModel, questions: readonly
       prompt: prompt.map(({ value }) => value).join('\n'),
       expected,
       answer: answers[i],
-      ...(options.blind ? { blindAnswer: blindAnswers.get(encoded[i].join())! } : {}),
+      ...(blindAnswers ? { blindAnswer: blindAnswers[i] } : {}),
     }),
   );
 }
 
-/** Rows of every picture, encoded in batches; each picture once. */
-async function imageRowsByPath(
-  { generator, processor }: AnsweringModel,
-  questions: readonly Question[],
-): Promise<(path: string | undefined) => Float32Array | undefined> {
-  const paths = [...new Set(questions.flatMap(({ imagePath }) => imagePath ?? []))];
-  const rows = new Map<string, Float32Array>();
-  for (let start = 0; start < paths.length; start += 32) {
-    const batch = paths.slice(start, start + 32);
-    const all = await generator.imageRows(await generator.imageFeatures(await pixelValuesOf(batch, processor)));
-    const size = all.length / batch.length;
-    batch.forEach((path, i) => {
-      rows.set(path, all.slice(i * size, (i + 1) * size));
-    });
-  }
-  return (path) => (path === undefined ? undefined : rows.get(path));
+/**
+ * Answers before a blank picture in place of each prompt's own. There, the same words get the same answer:
+ * they are asked once.
+ */
+async function answerBlind(
+  session: Session,
+  prompts: readonly SessionPrompt[],
+  options: Omit<EvaluationOptions, 'blind'>,
+): Promise<string[]> {
+  const blank = await session.blankPicture();
+  const keys = prompts.map(({ turns }) => JSON.stringify(turns));
+  const distinct = new Map(prompts.map(({ turns, images = [] }, i) => [keys[i], { turns, images: images.map(() => blank) }]));
+  const answers = await session.answerAll([...distinct.values()], options);
+  const answerOf = new Map([...distinct.keys()].map((key, i) => [key, answers[i]]));
+  return keys.map((key) => answerOf.get(key)!);
 }

@@ -1,4 +1,5 @@
-// The samples behind every score, kept as JSON Lines, and the scores computed from them: a score can always be computed again.
+// The samples behind every score, kept as JSON Lines, and the scores computed from them: a score can always
+// be computed again.
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { z } from 'zod';
@@ -63,7 +64,9 @@ export interface TaskScore {
   ciHigh: number;
   n: number;
   correct: number;
-  /** Accuracy of the same model before a blank picture, with its interval; absent when it was not measured. */
+  /**
+   * Accuracy of the same model before a blank picture, with its interval; absent when it was not measured.
+   */
   blind?: number;
   blindCiLow?: number;
   blindCiHigh?: number;
@@ -79,7 +82,10 @@ export interface TaskScore {
   yesRate?: number;
 }
 
-/** Whether a score is better with certainty: its interval lies wholly above the majority baseline and above the interval of the blind one. */
+/**
+ * Whether a score is certainly better: its whole interval lies above the majority baseline and above the
+ * interval of the blind one.
+ */
 export function beatsBaselines(score: TaskScore): boolean {
   return score.ciLow > Math.max(score.majority, score.blindCiHigh ?? 0);
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { answerKind, isCorrect, normaliseText, parseCount, parseLetter, parseYesNo, yesNoScores } from './scoring.ts';
+import { answerKind, isCorrect, normalizeText, parseCount, parseLetter, parseYesNo, yesNoScores } from './scoring.ts';
 
 describe('reading answers', () => {
   it.each([
@@ -41,8 +41,8 @@ describe('reading answers', () => {
   });
 
   it('text without case, surrounding space or final stop', () => {
-    expect(normaliseText('  Red Apple. ')).toBe('red apple');
-    expect(normaliseText('U.S. flag')).toBe('u.s. flag');
+    expect(normalizeText('  Red Apple. ')).toBe('red apple');
+    expect(normalizeText('U.S. flag')).toBe('u.s. flag');
   });
 });
 

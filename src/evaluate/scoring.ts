@@ -1,6 +1,6 @@
 // Reading an answer out of generated text and comparing it with the expected one, as the official scorers do.
-// yes/no: POPE evaluate.py (AoiDragon/POPE); letter: llava/eval/eval_science_qa.py; text: `rstrip('.').lower()` of
-// llava/scripts/convert_gqa_for_eval.py (haotian-liu/LLaVA).
+// yes/no: POPE evaluate.py (AoiDragon/POPE); letter: llava/eval/eval_science_qa.py; text:
+// `rstrip('.').lower()` of llava/scripts/convert_gqa_for_eval.py (haotian-liu/LLaVA).
 
 /** What form a task's answers have, which decides how they are read. */
 export type AnswerKind = 'yes-no' | 'letter' | 'count' | 'text';
@@ -13,21 +13,26 @@ export function answerKind(task: string): AnswerKind {
   return kindOfTask[task] ?? 'text';
 }
 
-/** Stands for an answer in which nothing could be recognised; never right. */
+/** Stands for an answer in which nothing could be recognized; never right. */
 export const FAILED = 'FAILED';
 
-/** LLaVA's normalisation: no surrounding space, no final full stops, lower case. */
-export function normaliseText(text: string): string {
+/** LLaVA's normalization: no surrounding space, no final full stops, lower case. */
+export function normalizeText(text: string): string {
   return text.trim().replace(/\.+$/, '').trimEnd().toLowerCase();
 }
 
-/** POPE's reading: the first sentence, commas dropped; `no` when one of its words is No, no or not, otherwise `yes`. */
+/**
+ * POPE's reading: the first sentence, commas dropped; `no` when one of its words is No, no or not, otherwise
+ * `yes`.
+ */
 export function parseYesNo(text: string): 'yes' | 'no' {
   const words = text.split('.')[0].replaceAll(',', '').trim().split(/\s+/);
   return words.some((word) => word === 'No' || word === 'no' || word === 'not') ? 'no' : 'yes';
 }
 
-/** ScienceQA's reading: the letter alone, or `B. ...`, or exactly one `The answer is B.`; otherwise FAILED. */
+/**
+ * ScienceQA's reading: the letter alone, or `B. ...`, or exactly one `The answer is B.`; otherwise FAILED.
+ */
 export function parseLetter(text: string): string {
   const answer = text.trim();
   if (/^[A-Z]$/.test(answer)) return answer;
@@ -53,7 +58,7 @@ export function parseAnswer(kind: AnswerKind, text: string): string {
   if (kind === 'yes-no') return parseYesNo(text);
   if (kind === 'letter') return parseLetter(text);
   if (kind === 'count') return parseCount(text);
-  return normaliseText(text);
+  return normalizeText(text);
 }
 
 /** Whether the generated text gives the expected answer. */

@@ -134,7 +134,7 @@ describe('writeGguf', () => {
           },
         },
       ],
-      ['quantised', { shape: [3, 32], type: 'Q4_0', data: () => [encodeGguf('Q4_0', values)] }],
+      ['quantized', { shape: [3, 32], type: 'Q4_0', data: () => [encodeGguf('Q4_0', values)] }],
     ]);
     const path = join(folder, 'b.gguf');
     await writeGguf(path, { 'general.architecture': { type: 'string', value: 'gemma' } }, tensors);
@@ -142,7 +142,7 @@ describe('writeGguf', () => {
     expect(file.infos).toEqual([
       { name: 'bias', shape: [3], type: 0, offset: 0 },
       { name: 'weight', shape: [32, 3], type: 1, offset: 32 },
-      { name: 'quantised', shape: [32, 3], type: 2, offset: 224 },
+      { name: 'quantized', shape: [32, 3], type: 2, offset: 224 },
     ]);
     expect([...file.data(0, 12)]).toEqual([...encodeGguf('F32', values.subarray(0, 3))]);
     expect([...file.data(32, 192)]).toEqual([...halves]);

@@ -1,4 +1,4 @@
-// GGUF files, version 3: what llama.cpp loads. Follows ggml/docs/gguf.md; blocks of quantised weights are those of ggml/src/ggml-quants.c
+// GGUF files, version 3: what llama.cpp loads. Follows ggml/docs/gguf.md; blocks of quantized weights are those of ggml/src/ggml-quants.c
 // (quantize_row_q4_0_ref, quantize_row_q8_0_ref). Tensors are written piece by piece, so that memory does not grow with the model.
 
 import { UserError } from '../errors.ts';

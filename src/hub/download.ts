@@ -1,6 +1,6 @@
-// A model's files from the hub into a folder. Each is written under a name that holds the digest of its content, so that a download goes on
-// where an earlier one stopped and never joins two versions. Only when all are there do they get their names: a folder holds no model, the
-// old one, or the new one.
+// Downloads a model's files from the hub into a folder. Each is first written under a name that holds the
+// digest of its content, so that an interrupted download resumes and never mixes two versions. Files get
+// their own names once all are complete: a folder holds no model, the old one, or the new one.
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, statSync } from 'node:fs';
 import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
@@ -29,10 +29,10 @@ const FURTHER_FILES = [
   'processor_config.json',
 ];
 
-/** What has to stay with the weights by law, and what tells about them. */
-const PAPERS = /^(LICEN[CS]E|COPYING|NOTICE|README)[\w.-]*$/i;
+/** License files, which must stay with the weights by law, and the model card. */
+const LEGAL_AND_README = /^(LICEN[CS]E|COPYING|NOTICE|README)[\w.-]*$/i;
 
-/** Written at the begin without revision and commit, which tell that everything is there. */
+/** At first written without revision and commit; with them, it says that everything is there. */
 interface PullRecord {
   repo: string;
   revision?: string;
@@ -88,7 +88,7 @@ export function chooseFiles(repo: string, { files }: Snapshot): { plain: HubFile
   const named = (name: string) => files.find((file) => file.name === name);
   const config = named(CONFIG);
   if (!config) throw new UserError(`${repo} has no ${CONFIG}: it is no model in the format of Hugging Face transformers`);
-  const further = files.filter(({ name }) => FURTHER_FILES.includes(name) || PAPERS.test(name));
+  const further = files.filter(({ name }) => FURTHER_FILES.includes(name) || LEGAL_AND_README.test(name));
   // as a folder is read: where both are, the single file counts
   const single = named(SINGLE);
   if (single) return { plain: [config, ...further, single] };
@@ -122,16 +122,17 @@ function createDigest({ bytes, digest }: HubFile): { update(piece: Uint8Array): 
 const sizeOf = async (path: string) => (await stat(path).catch(() => undefined))?.size;
 
 /**
- * Downloads into a folder what this project reads of a model, or what of it is not there yet. Files of an older version are replaced, and
- * those that the model no longer has are removed. Throws UserError, and what `signal` aborts with; the same call then goes on from there.
+ * Downloads the files of a model that this project reads, except those that are in the folder already. Files
+ * of an older version are replaced, and those that the model no longer has are removed. Throws UserError, or
+ * the reason of `signal`; the same call then resumes.
  */
-export async function pullModel({ repo, revision, dir, signal, watch, plan }: PullOptions): Promise<Pulled> {
+export async function pullModel(options: PullOptions): Promise<Pulled> {
+  const { repo, dir, signal } = options;
   const record = await checkPullFolder(dir, repo.repo);
   const snapshot = await repo.snapshot();
-  const { plain, index } = chooseFiles(repo.repo, snapshot);
-  const { commit } = snapshot;
+  const chosen = chooseFiles(repo.repo, snapshot);
   try {
-    return await pullFiles();
+    return await pullFiles(options, record, snapshot, chosen);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     if (signal.aborted || error instanceof UserError || code === undefined) throw error;
@@ -140,112 +141,132 @@ export async function pullModel({ repo, revision, dir, signal, watch, plan }: Pu
       full ? `${dir}: the disk is full; free some space, and the same command goes on from there` : `${dir}: cannot write it: ${message}`,
     );
   }
+}
 
-  async function pullFiles(): Promise<Pulled> {
-    await mkdir(dir, { recursive: true });
-    const saveRecord = (contents: PullRecord) =>
-      writeFileAtomically(join(dir, PULL_RECORD), [Buffer.from(`${JSON.stringify(contents, null, 2)}\n`)]);
-    // an index is needed before the shards that it names
-    const indexJob = index && (await jobOf(index));
-    if (indexJob) {
-      await saveRecord({ repo: repo.repo, files: record.files });
-      await fetchFile(indexJob);
-    }
-    const shards = indexJob ? await chooseShards(repo.repo, snapshot, indexJob.isThere ? indexJob.path : indexJob.partial) : [];
-    const jobs = [];
-    for (const file of [...plain.filter(({ name }) => name !== CONFIG), ...shards]) jobs.push(await jobOf(file));
-    // last, so that a folder without them is no model yet
-    if (indexJob) jobs.push(indexJob);
-    jobs.push(await jobOf(plain.find(({ name }) => name === CONFIG)!));
-
-    const names = jobs.map(({ file }) => file.name);
-    const outdated = record.files.filter((name) => !names.includes(name) && !/[/\\]/.test(name) && existsSync(join(dir, name)));
-    const wasThere = jobs.every(({ isThere }) => isThere) && outdated.length === 0;
-    await saveRecord({ repo: repo.repo, files: [...new Set([...record.files, ...names])] });
-    const partials = jobs.map(({ partial }) => partial);
-    for (const name of await readdir(dir))
-      if (/\.[0-9a-f]{12}\.incomplete$/.test(name) && !partials.includes(join(dir, name))) await rm(join(dir, name));
-    await plan(jobs.reduce((sum, { file, isThere, done }) => sum + (isThere ? 0 : file.bytes - done), 0));
-    for (const job of jobs) if (job !== indexJob) await fetchFile(job);
-
-    for (const { isThere, partial, path } of jobs.filter((job) => ![CONFIG, INDEX].includes(job.file.name)))
-      if (!isThere) await rename(partial, path);
-    for (const name of outdated) await rm(join(dir, name));
-    for (const { isThere, partial, path } of jobs.filter((job) => [CONFIG, INDEX].includes(job.file.name)))
-      if (!isThere) await rename(partial, path);
-    await saveRecord({ repo: repo.repo, revision, commit, files: names });
-    return { commit, files: jobs.map(({ file }) => file), wasThere };
+async function pullFiles(
+  options: PullOptions,
+  record: PullRecord,
+  snapshot: Snapshot,
+  { plain, index }: ReturnType<typeof chooseFiles>,
+): Promise<Pulled> {
+  const { repo, revision, dir, plan } = options;
+  const { commit } = snapshot;
+  const jobOf = (file: HubFile) => planFile(options, record, commit, file);
+  await mkdir(dir, { recursive: true });
+  const saveRecord = (contents: PullRecord) =>
+    writeFileAtomically(join(dir, PULL_RECORD), [Buffer.from(`${JSON.stringify(contents, null, 2)}\n`)]);
+  // an index is needed before the shards that it names
+  const indexJob = index && (await jobOf(index));
+  if (indexJob) {
+    await saveRecord({ repo: repo.repo, files: record.files });
+    await fetchFile(options, commit, indexJob);
   }
+  const shards = indexJob ? await chooseShards(repo.repo, snapshot, indexJob.isThere ? indexJob.path : indexJob.partial) : [];
+  const jobs: Job[] = [];
+  for (const file of [...plain.filter(({ name }) => name !== CONFIG), ...shards]) jobs.push(await jobOf(file));
+  // last, so that a folder without them is no model yet
+  if (indexJob) jobs.push(indexJob);
+  jobs.push(await jobOf(plain.find(({ name }) => name === CONFIG)!));
 
-  interface Job {
-    file: HubFile;
-    path: string;
-    partial: string;
-    /** Whether the file is in its place already. */
-    isThere: boolean;
-    /** Bytes in `partial`. */
-    done: number;
-  }
+  const names = jobs.map(({ file }) => file.name);
+  const outdated = record.files.filter((name) => !names.includes(name) && !/[/\\]/.test(name) && existsSync(join(dir, name)));
+  const wasThere = jobs.every(({ isThere }) => isThere) && outdated.length === 0;
+  await saveRecord({ repo: repo.repo, files: [...new Set([...record.files, ...names])] });
+  await removeLeftovers(dir, jobs);
+  await plan(jobs.reduce((sum, { file, isThere, done }) => sum + (isThere ? 0 : file.bytes - done), 0));
+  for (const job of jobs) if (job !== indexJob) await fetchFile(options, commit, job);
 
-  async function jobOf(file: HubFile): Promise<Job> {
-    const path = join(dir, file.name);
-    // without a digest, only what comes from this very commit is the same
-    const partial = `${path}.${(file.digest?.hex ?? commit).slice(0, 12)}.incomplete`;
-    const isThere = await isSame(path, file);
-    if (((await sizeOf(partial)) ?? 0) > file.bytes) await rm(partial);
-    return { file, path, partial, isThere, done: (await sizeOf(partial)) ?? 0 };
-  }
+  const namesModel = ({ file }: Job) => [CONFIG, INDEX].includes(file.name);
+  await putInPlace(jobs.filter((job) => !namesModel(job)));
+  for (const name of outdated) await rm(join(dir, name));
+  await putInPlace(jobs.filter(namesModel));
+  await saveRecord({ repo: repo.repo, revision, commit, files: names });
+  return { commit, files: jobs.map(({ file }) => file), wasThere };
+}
 
-  async function isSame(path: string, file: HubFile): Promise<boolean> {
-    if ((await sizeOf(path)) !== file.bytes || (file.digest === undefined && record.commit !== commit)) return false;
-    const digest = createDigest(file);
-    await readInto(path, file, digest.update);
-    return digest.isRight();
-  }
+/** One file on its way into the folder. */
+interface Job {
+  file: HubFile;
+  path: string;
+  partial: string;
+  /** Whether the file is in its place already. */
+  isThere: boolean;
+  /** Bytes in `partial`. */
+  done: number;
+}
 
-  async function readInto(path: string, file: HubFile, update: (piece: Uint8Array) => void): Promise<void> {
-    watch.checking(file);
-    for await (const piece of createReadStream(path, { highWaterMark: 2 ** 20 })) {
-      signal.throwIfAborted();
-      update(piece);
-    }
-  }
+async function planFile(options: PullOptions, record: PullRecord, commit: string, file: HubFile): Promise<Job> {
+  const path = join(options.dir, file.name);
+  // without a digest, only what comes from this very commit is the same
+  const partial = `${path}.${(file.digest?.hex ?? commit).slice(0, 12)}.incomplete`;
+  const isThere = (file.digest !== undefined || record.commit === commit) && (await isSame(path, file, options));
+  if (((await sizeOf(partial)) ?? 0) > file.bytes) await rm(partial);
+  return { file, path, partial, isThere, done: (await sizeOf(partial)) ?? 0 };
+}
 
-  async function fetchFile(job: Job): Promise<void> {
-    const { file, path, partial, isThere, done: begun } = job;
-    if (isThere) return watch.finished(file, true);
-    let digest = createDigest(file);
-    if (begun > 0) await readInto(partial, file, digest.update);
-    const handle = await open(partial, 'a');
-    try {
-      await repo.persist(
-        async () => {
-          if (job.done >= file.bytes) return;
-          const { from, pieces } = await repo.read(commit, file.name, job.done);
-          if (from !== job.done) {
-            await handle.truncate(0);
-            digest = createDigest(file);
-            job.done = 0;
-          }
-          for await (const piece of pieces) {
-            await handle.appendFile(piece);
-            digest.update(piece);
-            job.done += piece.length;
-            if (job.done > file.bytes) break;
-            watch.received(file, job.done, piece.length);
-          }
-        },
-        () => job.done,
-      );
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-    if (job.done !== file.bytes || !digest.isRight()) {
-      await rm(partial, { force: true });
-      const what = job.done === file.bytes ? `another ${file.digest?.algorithm} than` : `another length than the ${file.bytes} bytes that`;
-      throw new UserError(`${path}: what came has ${what} the hub says; it was removed, and the same command fetches it again`);
-    }
-    watch.finished(file, begun === file.bytes);
+/** Whether the file at `path` has the length of `file`, and its digest where there is one. */
+async function isSame(path: string, file: HubFile, options: PullOptions): Promise<boolean> {
+  if ((await sizeOf(path)) !== file.bytes) return false;
+  const digest = createDigest(file);
+  await readInto(path, file, digest.update, options);
+  return digest.isRight();
+}
+
+/** Removes parts of files of other versions. */
+async function removeLeftovers(dir: string, jobs: readonly Job[]): Promise<void> {
+  const partials = jobs.map(({ partial }) => partial);
+  for (const name of await readdir(dir))
+    if (/\.[0-9a-f]{12}\.incomplete$/.test(name) && !partials.includes(join(dir, name))) await rm(join(dir, name));
+}
+
+async function putInPlace(jobs: readonly Job[]): Promise<void> {
+  for (const { isThere, partial, path } of jobs) if (!isThere) await rename(partial, path);
+}
+
+async function readInto(path: string, file: HubFile, update: (piece: Uint8Array) => void, { watch, signal }: PullOptions): Promise<void> {
+  watch.checking(file);
+  for await (const piece of createReadStream(path, { highWaterMark: 2 ** 20 })) {
+    signal.throwIfAborted();
+    update(piece);
   }
+}
+
+/** Downloads what is not there of a file, and checks the whole. */
+async function fetchFile(options: PullOptions, commit: string, job: Job): Promise<void> {
+  const { repo, watch } = options;
+  const { file, path, partial, isThere, done: begun } = job;
+  if (isThere) return watch.finished(file, true);
+  let digest = createDigest(file);
+  if (begun > 0) await readInto(partial, file, digest.update, options);
+  const handle = await open(partial, 'a');
+  try {
+    await repo.persist(
+      async () => {
+        if (job.done >= file.bytes) return;
+        const { from, pieces } = await repo.read(commit, file.name, job.done);
+        if (from !== job.done) {
+          await handle.truncate(0);
+          digest = createDigest(file);
+          job.done = 0;
+        }
+        for await (const piece of pieces) {
+          await handle.appendFile(piece);
+          digest.update(piece);
+          job.done += piece.length;
+          if (job.done > file.bytes) break;
+          watch.received(file, job.done, piece.length);
+        }
+      },
+      () => job.done,
+    );
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+  if (job.done !== file.bytes || !digest.isRight()) {
+    await rm(partial, { force: true });
+    const what = job.done === file.bytes ? `another ${file.digest?.algorithm} than` : `another length than the ${file.bytes} bytes that`;
+    throw new UserError(`${path}: what came has ${what} the hub says; it was removed, and the same command fetches it again`);
+  }
+  watch.finished(file, begun === file.bytes);
 }

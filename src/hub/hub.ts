@@ -1,5 +1,6 @@
-// A model on the Hugging Face hub: its commit, its files, and their bytes from any place on. Listing is @huggingface/hub's. Bytes are asked
-// for here, because its download helpers begin a file again where the connection breaks.
+// A model on the Hugging Face hub: its commit, its files, and their bytes from any offset. @huggingface/hub
+// lists the files. Bytes are requested here, because its download helpers restart a file from the beginning
+// when the connection breaks.
 import { readFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
@@ -12,7 +13,7 @@ export interface HubToken {
   source: string;
 }
 
-/** A file of a model, with what tells its content from every other: sha256 of what lies in LFS, else git's sha1 of the blob. */
+/** A file of a model and the digest of its content: sha256 of a file in LFS, else git's sha1 of the blob. */
 export interface HubFile {
   name: string;
   bytes: number;
@@ -28,9 +29,14 @@ export interface Snapshot {
 export interface HubRepo {
   repo: string;
   snapshot(): Promise<Snapshot>;
-  /** Bytes of a file from `from` on. A server that knows no ranges begins at 0 instead, as the answer says. */
+  /**
+   * Bytes of a file starting at `from`. A server without ranges starts at 0 instead, which the result says.
+   */
   read(commit: string, name: string, from: number): Promise<{ from: number; pieces: AsyncGenerator<Uint8Array> }>;
-  /** Repeats `work` while the hub is in trouble; `reached` grows as long as there is progress, which begins the count of tries again. */
+  /**
+   * Repeats `work` while the hub is in trouble. Whenever `reached` has grown, there was progress and the
+   * count of tries restarts.
+   */
   persist<T>(work: () => Promise<T>, reached?: () => number): Promise<T>;
 }
 
@@ -50,10 +56,10 @@ const HUB = 'https://huggingface.co';
 const PAUSES = [1, 2, 4, 8, 16];
 const LONGEST_PAUSE = 120;
 
-/** A connection that says nothing for so long is taken for lost. */
+/** A connection that is silent for this long counts as lost. */
 const SILENCE_MS = 60_000;
 
-/** Trouble that may be over in a moment. */
+/** Trouble that may soon be over: trying again is worthwhile. */
 class TransientError extends Error {
   override name = 'TransientError';
   retryAfter: number;
@@ -73,7 +79,10 @@ export function hubEndpoint(env: Environment = process.env): string {
   return endpoint;
 }
 
-/** The token that was given, else `HF_TOKEN`, else that in the file where Hugging Face's command line keeps it. */
+/**
+ * The token that was given, else `HF_TOKEN`, else the one that Hugging Face's command line has stored.
+ * UserError for a malformed one.
+ */
 export async function findHubToken(given?: string, env: Environment = process.env): Promise<HubToken | undefined> {
   const home = env.HF_HOME || join(env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'huggingface');
   const path = env.HF_TOKEN_PATH || join(home, 'token');
@@ -118,12 +127,12 @@ function reasonOf(error: unknown): string {
   return message;
 }
 
-/** What an answer that is none means. */
+/** The error that a response with an error status means. */
 function refusal(response: Response, { endpoint, repo, revision, token }: HubRepoOptions): Error {
   const { status, headers } = response;
   const page = `${endpoint}/${repo}`;
   const code = headers.get('x-error-code');
-  // an address of a store that the hub gave for some minutes only may have run out
+  // the hub gives addresses of its store that expire after some minutes
   const isElsewhere = code === null && response.url !== '' && new URL(response.url).origin !== new URL(endpoint).origin;
   if (status === 429 || status === 408 || status >= 500 || isElsewhere)
     return new TransientError(
@@ -139,7 +148,7 @@ function refusal(response: Response, { endpoint, repo, revision, token }: HubRep
   }
   if (status === 401 && token && code !== 'RepoNotFound')
     return new UserError(`${endpoint} refuses the token from ${token.source}; make one at ${endpoint}/settings/tokens`);
-  // whoever may not see a model is told that there is none
+  // those who may not see a model are told that it does not exist
   if (status === 401 || code === 'RepoNotFound' || (status === 404 && code === null)) {
     const advice = token ? `the token from ${token.source} may not see it` : 'it is private, which takes a token (--token or HF_TOKEN)';
     return new UserError(`${endpoint} has no model ${repo}, or ${advice}`);
@@ -155,15 +164,38 @@ function retryAfter(headers: Headers): number {
 
 /** A model on the hub. Every error that a person can do something about is a UserError. */
 export function openHubRepo(options: HubRepoOptions): HubRepo {
-  const { repo, revision, endpoint, token, signal, onPause } = options;
+  const { repo, endpoint, signal } = options;
+  const request = createRequest(options);
+  const persist = createPersistence(options);
+  return {
+    repo,
+    persist,
+    snapshot: () =>
+      persist(async () => {
+        try {
+          return await listFilesOf(options, request);
+        } catch (error) {
+          if (signal.aborted || error instanceof UserError || error instanceof TransientError) throw error;
+          // a network's log-in page ends here too
+          throw new UserError(`${endpoint} does not answer as the hub does: ${reasonOf(error)}`);
+        }
+      }),
+    read: (commit, name, from) => readFrom(options, request, commit, name, from),
+  };
+}
+
+type Request = (input: string | URL | globalThis.Request, init?: RequestInit) => Promise<Response>;
+
+/** `fetch` with the hub's token; refusals and lost connections become errors that say what to do. */
+function createRequest(options: HubRepoOptions): Request {
+  const { repo, endpoint, token, signal } = options;
   const { origin } = new URL(endpoint);
   let answered = false;
-
-  async function request(input: string | URL | Request, init: RequestInit = {}): Promise<Response> {
-    const url = new URL(input instanceof Request ? input.url : input);
+  return async (input, init = {}) => {
+    const url = new URL(input instanceof globalThis.Request ? input.url : input);
     const headers = new Headers(init.headers);
     headers.set('user-agent', 'llava-gemma');
-    // not to whatever address a listing goes on at
+    // the token goes to the hub only, whatever address a listing continues at
     if (token && url.origin === origin) headers.set('authorization', `Bearer ${token.value}`);
     const silence = init.signal ?? AbortSignal.timeout(SILENCE_MS);
     let response: Response;
@@ -180,20 +212,12 @@ export function openHubRepo(options: HubRepoOptions): HubRepo {
       throw refusal(response, options);
     }
     return response;
-  }
+  };
+}
 
-  /** For answers that are small: a connection lost in their middle is trouble of the same kind as one that never came to be. */
-  async function requestWhole(input: string | URL | Request, init?: RequestInit): Promise<Response> {
-    const response = await request(input, init);
-    try {
-      return new Response(await response.arrayBuffer(), { headers: response.headers });
-    } catch (error) {
-      signal.throwIfAborted();
-      throw new TransientError(reasonOf(error));
-    }
-  }
-
-  async function persist<T>(work: () => Promise<T>, reached: () => number = () => 0): Promise<T> {
+/** `HubRepo.persist`. */
+function createPersistence({ signal, onPause }: HubRepoOptions): HubRepo['persist'] {
+  return async (work, reached = () => 0) => {
     let best = reached();
     for (let failures = 0; ; failures++) {
       try {
@@ -210,84 +234,89 @@ export function openHubRepo(options: HubRepoOptions): HubRepo {
         await pause(seconds * 1000, undefined, { signal }).catch(() => signal.throwIfAborted());
       }
     }
-  }
-
-  async function list(): Promise<Snapshot> {
-    const { listFiles, modelInfo } = await import('@huggingface/hub');
-    const to = { hubUrl: endpoint, fetch: requestWhole };
-    const { sha } = await modelInfo({ ...to, name: repo, revision, additionalFields: ['sha'] });
-    if (!/^[0-9a-f]{7,64}$/.test(sha)) throw new Error(`its commit is ${JSON.stringify(sha)}`);
-    const files: HubFile[] = [];
-    for await (const entry of listFiles({ ...to, repo: { type: 'model', name: repo }, revision: sha })) {
-      if (entry.type !== 'file') continue;
-      // nothing of such a repository is wanted on one's disk
-      if (/^\/|\\|^[a-z]:|(^|\/)\.\.?(\/|$)|\0/i.test(entry.path))
-        throw new UserError(
-          `${repo} lists a file named ${JSON.stringify(entry.path)}, which points out of its folder; nothing was downloaded`,
-        );
-      if (entry.path.includes('/')) continue;
-      files.push({ name: entry.path, bytes: entry.lfs?.size ?? entry.size, digest: digestOf(entry) });
-    }
-    return { commit: sha, files };
-  }
-
-  return {
-    repo,
-    persist,
-    snapshot: () =>
-      persist(async () => {
-        try {
-          return await list();
-        } catch (error) {
-          if (signal.aborted || error instanceof UserError || error instanceof TransientError) throw error;
-          // also what a network's log-in page comes to
-          throw new UserError(`${endpoint} does not answer as the hub does: ${reasonOf(error)}`);
-        }
-      }),
-    async read(commit, name, from) {
-      const silence = new AbortController();
-      const timer = setTimeout(() => silence.abort(new Error(`nothing came for ${SILENCE_MS / 1000} seconds`)), SILENCE_MS);
-      const ask = (start: number) =>
-        request(`${endpoint}/${repo}/resolve/${commit}/${encodeURIComponent(name)}`, {
-          // a compressed answer has other lengths
-          headers: { 'accept-encoding': 'identity', ...(start > 0 ? { range: `bytes=${start}-` } : {}) },
-          signal: silence.signal,
-        });
-      try {
-        let response = await ask(from);
-        if (response.status === 416 && from > 0) {
-          await response.body?.cancel();
-          response = await ask(0);
-        }
-        const start = response.status === 206 ? Number(/^bytes (\d+)-/.exec(response.headers.get('content-range') ?? '')?.[1]) : 0;
-        if (start !== from && start !== 0) {
-          await response.body?.cancel();
-          throw new UserError(`${endpoint} sends ${name} from byte ${start} on where byte ${from} was asked for`);
-        }
-        return { from: start, pieces: piecesOf(response, timer) };
-      } catch (error) {
-        clearTimeout(timer);
-        throw error;
-      }
-    },
   };
+}
 
-  async function* piecesOf(response: Response, timer: NodeJS.Timeout): AsyncGenerator<Uint8Array> {
-    const reader = response.body?.getReader();
+/** The commit that a revision stands for, and its files. */
+async function listFilesOf({ repo, revision, endpoint, signal }: HubRepoOptions, request: Request): Promise<Snapshot> {
+  /** For small responses: a connection that breaks halfway is the same trouble as one that was never made. */
+  const requestWhole: Request = async (input, init) => {
+    const response = await request(input, init);
     try {
-      while (reader) {
-        const { done, value } = await reader.read().catch((error) => {
-          signal.throwIfAborted();
-          throw new TransientError(reasonOf(error));
-        });
-        if (done) return;
-        timer.refresh();
-        yield value;
-      }
-    } finally {
-      clearTimeout(timer);
-      await reader?.cancel().catch(() => {});
+      return new Response(await response.arrayBuffer(), { headers: response.headers });
+    } catch (error) {
+      signal.throwIfAborted();
+      throw new TransientError(reasonOf(error));
     }
+  };
+  const { listFiles, modelInfo } = await import('@huggingface/hub');
+  const to = { hubUrl: endpoint, fetch: requestWhole };
+  const { sha } = await modelInfo({ ...to, name: repo, revision, additionalFields: ['sha'] });
+  if (!/^[0-9a-f]{7,64}$/.test(sha)) throw new Error(`its commit is ${JSON.stringify(sha)}`);
+  const files: HubFile[] = [];
+  for await (const entry of listFiles({ ...to, repo: { type: 'model', name: repo }, revision: sha })) {
+    if (entry.type !== 'file') continue;
+    // nobody wants anything of such a repository on disk
+    if (/^\/|\\|^[a-z]:|(^|\/)\.\.?(\/|$)|\0/i.test(entry.path))
+      throw new UserError(
+        `${repo} lists a file named ${JSON.stringify(entry.path)}, which points out of its folder; nothing was downloaded`,
+      );
+    if (entry.path.includes('/')) continue;
+    files.push({ name: entry.path, bytes: entry.lfs?.size ?? entry.size, digest: digestOf(entry) });
+  }
+  return { commit: sha, files };
+}
+
+/** `HubRepo.read`. */
+async function readFrom(
+  { repo, endpoint, signal }: HubRepoOptions,
+  request: Request,
+  commit: string,
+  name: string,
+  from: number,
+): ReturnType<HubRepo['read']> {
+  const silence = new AbortController();
+  const timer = setTimeout(() => silence.abort(new Error(`nothing came for ${SILENCE_MS / 1000} seconds`)), SILENCE_MS);
+  const ask = (start: number) =>
+    request(`${endpoint}/${repo}/resolve/${commit}/${encodeURIComponent(name)}`, {
+      // a compressed response has another length
+      headers: { 'accept-encoding': 'identity', ...(start > 0 ? { range: `bytes=${start}-` } : {}) },
+      signal: silence.signal,
+    });
+  try {
+    let response = await ask(from);
+    if (response.status === 416 && from > 0) {
+      await response.body?.cancel();
+      response = await ask(0);
+    }
+    const start = response.status === 206 ? Number(/^bytes (\d+)-/.exec(response.headers.get('content-range') ?? '')?.[1]) : 0;
+    if (start !== from && start !== 0) {
+      await response.body?.cancel();
+      throw new UserError(`${endpoint} sends ${name} from byte ${start} on where byte ${from} was asked for`);
+    }
+    return { from: start, pieces: piecesOf(response, timer, signal) };
+  } catch (error) {
+    clearTimeout(timer);
+    throw error;
+  }
+}
+
+/** The body of a response; each piece restarts `timer`. */
+async function* piecesOf(response: Response, timer: NodeJS.Timeout, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+  const reader = response.body?.getReader();
+  try {
+    while (reader) {
+      const { done, value } = await reader.read().catch((error) => {
+        signal.throwIfAborted();
+        throw new TransientError(reasonOf(error));
+      });
+      if (done) return;
+      timer.refresh();
+      yield value;
+    }
+  } finally {
+    clearTimeout(timer);
+    await reader?.cancel().catch(() => {});
   }
 }
 

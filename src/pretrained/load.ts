@@ -5,27 +5,27 @@ import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
 import type { Engine } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { UserError } from '../errors.ts';
-import { createGenerator, type Generator } from '../generate/generator.ts';
+import { createGenerator } from '../generate/generator.ts';
+import type { AnsweringModel } from '../generate/session.ts';
 import { type ImageProcessorConfig, imageProcessorConfig } from '../images/processor.ts';
 import { type LlavaConfig, llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
-import type { Quantisation } from '../weights/quantize.ts';
+import type { Quantization } from '../weights/quantize.ts';
 import { checkConfig, type ModelFolder, withCheckpoint } from './folder.ts';
-import { PROCESSOR_FILE, pixelValuesOf, withImageSize } from './processor.ts';
+import { pictureReader } from './pictures.ts';
+import { PROCESSOR_FILE, withImageSize } from './processor.ts';
 import { readRunWeights } from './run-weights.ts';
 
-/** A LLaVA ready to answer. */
-export interface LoadedModel {
+/** A LLaVA ready to answer: see `createSession`. */
+export interface LoadedModel extends AnsweringModel {
   config: LlavaConfig;
-  generator: Generator;
-  tokenizer: Tokenizer;
   processor: ImageProcessorConfig;
 }
 
 export interface LoadOptions {
   engine?: Engine;
   /** Runs the model on weights of few bits; `int4` keeps 8 bits for vision tower and connector. */
-  quantise?: Quantisation;
+  quantize?: Quantization;
 }
 
 /** Loads the LLaVA in Hugging Face folder `dir`. What is missing, misshapen or contradictory is a UserError that names file and tensor. */
@@ -36,20 +36,21 @@ export function loadModel(dir: string, options: LoadOptions = {}): Promise<Loade
     if (tokenizer.imageTokenId !== config.image_token_index)
       throw new UserError(`${dir}: <image> is ${config.image_token_index} in config.json and ${tokenizer.imageTokenId} in the tokenizer`);
     checkVocabulary(tokenizer, config.text_config.vocab_size, dir);
-    return { ...(await openGenerator(config, checkpoint, options)), tokenizer };
+    const opened = await openGenerator(config, checkpoint, options);
+    return { ...opened, ...pictureReader(opened), tokenizer };
   });
 }
 
 /** Loads as `loadModel` does, but for the tokenizer: prompts are ids. */
-export function loadGenerator(dir: string, options: LoadOptions = {}): Promise<Omit<LoadedModel, 'tokenizer'>> {
+export function loadGenerator(dir: string, options: LoadOptions = {}): Promise<Pick<LoadedModel, 'config' | 'generator' | 'processor'>> {
   return withCheckpoint(dir, llavaConfigSchema, (config, checkpoint) => openGenerator(config, checkpoint, options));
 }
 
-async function openGenerator(config: LlavaConfig, checkpoint: ModelFolder, { engine = createOrtEngine(), quantise }: LoadOptions) {
+async function openGenerator(config: LlavaConfig, checkpoint: ModelFolder, { engine = createOrtEngine(), quantize }: LoadOptions) {
   const processorFile = join(checkpoint.dir, PROCESSOR_FILE);
   const processor = checkConfig(imageProcessorConfig, await checkpoint.imageProcessor(), processorFile);
   const sized = withImageSize(config, processor, processorFile);
-  const weights = await readRunWeights(checkpoint, llavaParameters(sized), { quantise });
+  const weights = await readRunWeights(checkpoint, llavaParameters(sized), { quantize });
   const generator = await createGenerator(engine, sized, weights.values).finally(weights.release);
   return { config: sized, generator, processor };
 }
@@ -59,12 +60,4 @@ export function checkVocabulary(tokenizer: Tokenizer, vocabSize: number, dir: st
   const { imageTokenId, vocabSize: tokens } = tokenizer;
   const rows = imageTokenId === tokens - 1 ? tokens - 1 : tokens;
   if (rows > vocabSize) throw new UserError(`${dir}: the language model has ${vocabSize} tokens, but the tokenizer has ${rows}`);
-}
-
-/** A picture file as rows for the language model, [imageTokens * hidden]. */
-export async function imageRowsOf(
-  { generator, processor }: Pick<LoadedModel, 'generator' | 'processor'>,
-  path: string,
-): Promise<Float32Array> {
-  return generator.imageRows(await generator.imageFeatures(await pixelValuesOf([path], processor)));
 }

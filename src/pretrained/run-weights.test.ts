@@ -11,7 +11,7 @@ import { type LlavaConfig, llavaConfigSchema, llavaParameters } from '../models/
 import { shapeNamed } from '../models/shapes.ts';
 import { initialise, packedName, scaleName } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
-import { dequantiseRows, plannedFormat, quantiseRows } from '../weights/quantize.ts';
+import { dequantizeRows, plannedFormat, quantizeRows } from '../weights/quantize.ts';
 import { type RunWeightsOptions, readRunWeights, runStorageOf } from './run-weights.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'run-weights-'));
@@ -44,7 +44,7 @@ async function logitsOf(dir: string, options: RunWeightsOptions): Promise<{ logi
   const releases: (() => Promise<void>)[] = [];
   try {
     const source = {
-      storage: runStorageOf(checkpoint, options.quantise),
+      storage: runStorageOf(checkpoint, options.quantize),
       async read(wanted: typeof parameters) {
         const { values, release } = await readRunWeights(checkpoint, wanted, options);
         releases.push(release);
@@ -67,41 +67,41 @@ const largest = (values: Float32Array) => values.reduce((a, b) => Math.max(a, Ma
 const difference = (a: Float32Array, b: Float32Array) => largest(a.map((value, i) => value - b[i])) / largest(b);
 
 describe('readRunWeights', () => {
-  test.each([undefined, 'int4', 'int8'] as const)('gives the same from memory and from files (%s)', async (quantise) => {
+  test.each([undefined, 'int4', 'int8'] as const)('gives the same from memory and from files (%s)', async (quantize) => {
     for (const dtype of ['F32', 'BF16'] as const) {
-      const inMemory = await logitsOf(folderOf(dtype), { quantise });
+      const inMemory = await logitsOf(folderOf(dtype), { quantize });
       expect(inMemory.inFiles).toEqual([]);
-      const fromFiles = await logitsOf(folderOf(dtype), { quantise, memoryLimit: 0 });
+      const fromFiles = await logitsOf(folderOf(dtype), { quantize, memoryLimit: 0 });
       expect(fromFiles.logits).toEqual(inMemory.logits);
       expect(fromFiles.inFiles.length).toBeGreaterThan(10);
       const own = fromFiles.inFiles.filter((path) => path.startsWith(root));
       // float32 is used where it lies; everything else goes through the scratch file
       if (dtype === 'BF16') expect(own).toEqual([]);
-      else expect(own.length).toBeGreaterThan(quantise ? 3 : 10);
-      if (dtype === 'F32' && !quantise) expect(own).toEqual(fromFiles.inFiles);
+      else expect(own.length).toBeGreaterThan(quantize ? 3 : 10);
+      if (dtype === 'F32' && !quantize) expect(own).toEqual(fromFiles.inFiles);
     }
   });
 
-  test.each(['int4', 'int8'] as const)('%s computes what the rounded weights do in float32', async (quantise) => {
+  test.each(['int4', 'int8'] as const)('%s computes what the rounded weights do in float32', async (quantize) => {
     const rounded = new Map(
       [...tensors].map(([name, { shape, data }]) => {
-        const format = plannedFormat(name, shape, quantise);
-        return [name, { shape, data: format ? dequantiseRows(quantiseRows(data, format), format) : data }];
+        const format = plannedFormat(name, shape, quantize);
+        return [name, { shape, data: format ? dequantizeRows(quantizeRows(data, format), format) : data }];
       }),
     );
-    const dir = join(root, `rounded-${quantise}`);
+    const dir = join(root, `rounded-${quantize}`);
     await saveCheckpoint(dir, { config, tensors: rounded, dtype: 'F32' });
-    const { logits } = await logitsOf(folderOf('F32'), { quantise });
+    const { logits } = await logitsOf(folderOf('F32'), { quantize });
     const expected = await logitsOf(dir, {});
     const float = await logitsOf(folderOf('F32'), {});
     // what is left is the rounding of activations to 8 bits, in each of some twenty products
     const activations = difference(logits, expected.logits);
     const all = difference(logits, float.logits);
     console.log(
-      `${quantise}: off by ${activations.toPrecision(2)} from its weights in float32, ${all.toPrecision(2)} from the model's own`,
+      `${quantize}: off by ${activations.toPrecision(2)} from its weights in float32, ${all.toPrecision(2)} from the model's own`,
     );
     expect(activations).toBeLessThan(0.04);
-    if (quantise === 'int4') expect(all).toBeGreaterThan(2 * activations);
+    if (quantize === 'int4') expect(all).toBeGreaterThan(2 * activations);
   });
 
   test('reads packed weights back as they were packed, from memory and from files', async () => {
@@ -113,14 +113,14 @@ describe('readRunWeights', () => {
         floats.set(name, { shape, data });
         continue;
       }
-      const rows = quantiseRows(data, format);
+      const rows = quantizeRows(data, format);
       packed.set(packedName(name), { dtype: 'U8', shape: [shape[0], (shape[1] * format.bits) / 8], data: rows.packed });
       const bytes = new Uint8Array(rows.scale.buffer, rows.scale.byteOffset, rows.scale.byteLength);
       packed.set(scaleName(name), { dtype: 'F32', shape: [shape[0], shape[1] / format.blockSize], data: bytes });
     }
     const dir = join(root, 'packed');
     await saveCheckpoint(dir, { config, tensors: floats, dtype: 'F32', stored: packed });
-    const { logits } = await logitsOf(folderOf('F32'), { quantise: 'int4' });
+    const { logits } = await logitsOf(folderOf('F32'), { quantize: 'int4' });
     expect((await logitsOf(dir, {})).logits).toEqual(logits);
     const fromFiles = await logitsOf(dir, { memoryLimit: 0 });
     expect(fromFiles.logits).toEqual(logits);
@@ -134,10 +134,10 @@ describe('readRunWeights', () => {
     await saveCheckpoint(dir, { config, tensors: new Map([...tensors, [name, { shape, data: data.with(3, Number.NaN) }]]), dtype: 'F32' });
     const said = vi.spyOn(console, 'error').mockImplementation(() => {});
     try {
-      for (const quantise of [undefined, 'int4'] as const) {
+      for (const quantize of [undefined, 'int4'] as const) {
         said.mockClear();
         const checkpoint = await openCheckpoint(dir);
-        await (await readRunWeights(checkpoint, parameters, { quantise, memoryLimit })).release();
+        await (await readRunWeights(checkpoint, parameters, { quantize, memoryLimit })).release();
         await checkpoint.close();
         expect(said.mock.calls).toEqual([[expect.stringContaining(`${name} holds NaN or infinity`)]]);
       }

@@ -11,7 +11,7 @@ import { freeBytes } from '../disk.ts';
 import { type Constant, float32, type StoredValue } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import { type Parameter, packedFormat, packedName, type StorageOf, scaleName } from '../nn/parameters.ts';
-import { type BlockFormat, type PackedRows, plannedFormat, type Quantisation, quantiseRows } from '../weights/quantize.ts';
+import { type BlockFormat, type PackedRows, plannedFormat, type Quantization, quantizeRows } from '../weights/quantize.ts';
 import { elementCount } from '../weights/safetensors.ts';
 import { allFinite, checkShape, notFiniteText } from './values.ts';
 
@@ -24,7 +24,7 @@ export interface RunWeights {
 
 export interface RunWeightsOptions {
   /** Packs matrices that are not packed yet. */
-  quantise?: Quantisation;
+  quantize?: Quantization;
   /** Weights of more bytes than this, as they are run, stay in files. */
   memoryLimit?: number;
 }
@@ -37,15 +37,15 @@ interface Planned extends Pick<Parameter, 'name' | 'dims'> {
   /** Packed already in the checkpoint. */
   stored?: BlockFormat;
   /** To be packed now. */
-  quantised?: BlockFormat;
+  quantized?: BlockFormat;
 }
 
 function packedBytes(count: number, { bits, blockSize }: BlockFormat): number {
   return (count * bits) / 8 + (4 * count) / blockSize;
 }
 
-function runBytes({ dims, stored, quantised }: Planned): number {
-  const format = stored ?? quantised;
+function runBytes({ dims, stored, quantized }: Planned): number {
+  const format = stored ?? quantized;
   return format ? packedBytes(elementCount(dims), format) : 4 * elementCount(dims);
 }
 
@@ -55,8 +55,8 @@ export function storedFormat(checkpoint: Checkpoint, name: string, dims: readonl
 }
 
 /** How parameters will come out of `readRunWeights`: packed, or in float32. */
-export function runStorageOf(checkpoint: Checkpoint, quantise?: Quantisation): StorageOf {
-  return (name, dims) => storedFormat(checkpoint, name, dims) ?? (quantise && plannedFormat(name, dims, quantise)) ?? 'float32';
+export function runStorageOf(checkpoint: Checkpoint, quantize?: Quantization): StorageOf {
+  return (name, dims) => storedFormat(checkpoint, name, dims) ?? (quantize && plannedFormat(name, dims, quantize)) ?? 'float32';
 }
 
 /**
@@ -66,21 +66,21 @@ export function runStorageOf(checkpoint: Checkpoint, quantise?: Quantisation): S
 export async function readRunWeights(
   checkpoint: Checkpoint,
   parameters: readonly Parameter[],
-  { quantise, memoryLimit = DEFAULT_MEMORY_LIMIT }: RunWeightsOptions = {},
+  { quantize, memoryLimit = DEFAULT_MEMORY_LIMIT }: RunWeightsOptions = {},
 ): Promise<RunWeights> {
   const plan = parameters.flatMap(({ name, dims, optional }): Planned[] => {
     const stored = storedFormat(checkpoint, name, dims);
     if (stored) return [{ name, dims, stored }];
     if (optional && !checkpoint.has(name)) return [];
     checkShape(checkpoint, name, dims);
-    return [{ name, dims, quantised: quantise && plannedFormat(name, dims, quantise) }];
+    return [{ name, dims, quantized: quantize && plannedFormat(name, dims, quantize) }];
   });
   if (plan.some(({ name }) => name === checkpoint.head?.embedding)) await checkpoint.checkHead();
 
   const inFiles = plan.reduce((sum, planned) => sum + runBytes(planned), 0) > memoryLimit;
   /** Whether a parameter is run from where it lies. */
-  const isInPlace = ({ name, stored, quantised }: Planned) =>
-    inFiles && !quantised && (stored !== undefined || (checkpoint.info(name).dtype === 'F32' && checkpoint.place(name).offset % 4 === 0));
+  const isInPlace = ({ name, stored, quantized }: Planned) =>
+    inFiles && !quantized && (stored !== undefined || (checkpoint.info(name).dtype === 'F32' && checkpoint.place(name).offset % 4 === 0));
   const scratchBytes = plan
     .filter((planned) => inFiles && !isInPlace(planned))
     .reduce((sum, planned) => sum + runBytes(planned) + 3 * ALIGNMENT, 0);
@@ -89,7 +89,7 @@ export async function readRunWeights(
   const damaged: string[] = [];
   try {
     for (const planned of plan) {
-      const { name, dims, stored, quantised } = planned;
+      const { name, dims, stored, quantized } = planned;
       let finite = true;
       const checked = async function* () {
         for await (const piece of checkpoint.float32Pieces(name)) {
@@ -104,13 +104,13 @@ export async function readRunWeights(
         ] as const)
           values.set(part, await storedConstant(checkpoint, part, dtype, inFiles));
         finite = allFinite(await checkpoint.float32(scaleName(name)));
-      } else if (quantised) {
+      } else if (quantized) {
         const [rows, columns] = dims;
-        const packed = await joinPieces(scratch, [rows, (columns * quantised.bits) / 8], 'uint8');
-        const scale = await joinPieces(undefined, [rows, columns / quantised.blockSize], 'float32');
+        const packed = await joinPieces(scratch, [rows, (columns * quantized.bits) / 8], 'uint8');
+        const scale = await joinPieces(undefined, [rows, columns / quantized.blockSize], 'float32');
         let buffers: PackedRows | undefined;
         for await (const piece of checked()) {
-          const pieces: PackedRows = quantiseRows(piece, quantised, buffers);
+          const pieces: PackedRows = quantizeRows(piece, quantized, buffers);
           // the first piece is the longest
           buffers ??= pieces;
           await packed.add(pieces.packed);

@@ -29,7 +29,7 @@ export async function readParameters(
 export function checkShape(checkpoint: Checkpoint, name: string, dims: readonly number[]): void {
   if (!checkpoint.has(name) && checkpoint.has(packedName(name)))
     throw new UserError(
-      `${checkpoint.dir}: ${name} is quantised: such a model answers and is scored, but it cannot be trained or converted`,
+      `${checkpoint.dir}: ${name} is quantized: such a model answers and is scored, but it cannot be trained or converted`,
     );
   const shape = checkpoint.shape(name);
   if (shape.join() !== dims.join())

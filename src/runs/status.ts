@@ -1,4 +1,5 @@
-// What a person watching a run sees: one line on stderr, redrawn in place on a terminal, printed at log steps elsewhere.
+// What a person watching a run sees: one line on stderr, redrawn in place on a terminal, printed at log steps
+// elsewhere.
 import { createColors } from 'picocolors';
 
 export interface Progress {
@@ -6,7 +7,7 @@ export interface Progress {
   /** Position of the stage, from 1, and the number of stages. */
   stageNumber: number;
   stageCount: number;
-  /** Finished optimiser steps. */
+  /** Finished optimizer steps. */
   step: number;
   totalSteps: number;
   loss: number;
@@ -37,21 +38,26 @@ export function formatProgress(progress: Progress, eta: number | undefined): str
   ].join('  ');
 }
 
-/** Highest resident memory of this process so far, in MB of 2^20 bytes (libuv reports KiB on every platform). */
+/**
+ * Highest resident memory of this process so far, in MB of 2^20 bytes (libuv reports KiB on every platform).
+ */
 export function peakRssMb(): number {
   return process.resourceUsage().maxRSS / 1024;
 }
 
 export interface Status {
-  /** Call after each optimiser step; `logged` says that this step's metrics were written, which is when plain lines are printed. */
+  /**
+   * Call after each optimizer step; `logged` says that this step's metrics were written, which is when plain
+   * lines are printed.
+   */
   update(progress: Progress, logged: boolean): void;
-  /** A line that stays, such as the begin of a stage. */
+  /** A line that stays, such as the start of a stage. */
   note(text: string): void;
   /** Leaves the last status line standing. */
   close(): void;
 }
 
-/** The little of a stream that a status needs. */
+/** The part of a stream that a status needs. */
 export interface StatusStream {
   write(text: string): unknown;
   isTTY?: boolean;
@@ -60,21 +66,23 @@ export interface StatusStream {
 
 const REDRAW_SECONDS = 0.1;
 
-/** One line that is drawn anew in its place. */
+/** One line that is redrawn in place. */
 export interface StatusLine {
-  /** Whether there is a terminal to draw it on; elsewhere, what is worth it is printed with `note`. */
+  /** Whether there is a terminal to draw on; elsewhere, callers print what matters with `note`. */
   isInPlace: boolean;
-  /** Draws the line, but not oftener than ten times a second unless it is the last one. */
+  /** Draws the line, at most ten times a second unless it is the last one. */
   draw(line: string, isLast?: boolean): void;
   /** A line that stays. */
   note(text: string): void;
-  /** Takes the line away. */
+  /** Erases the line. */
   clear(): void;
   /** Leaves the line standing. */
   close(): void;
 }
 
-/** A line on `stream`; `now` gives seconds. In CI, lines are plain even where a terminal is pretended. */
+/**
+ * A line on `stream`; `now` gives seconds. In CI, lines are plain even if the stream claims to be a terminal.
+ */
 export function createStatusLine(
   stream: StatusStream = process.stderr,
   now: () => number = () => performance.now() / 1000,
@@ -93,7 +101,7 @@ export function createStatusLine(
     draw(line, isLast = false) {
       if (!isInPlace || (!isLast && now() - drawnAt < REDRAW_SECONDS)) return;
       clear();
-      // A line longer than the terminal would wrap, and could not be taken back.
+      // A line longer than the terminal would wrap, and could not be erased.
       stream.write(colors.dim(line.slice(0, (stream.columns ?? 80) - 1)));
       drawnAt = now();
       isDrawn = true;

@@ -1,5 +1,6 @@
-// Gemma's chat template as Jinja source, for tokenizers whose files bring none and for those that this project trains.
-// Behaves as the one in google/gemma-2b-it: `<bos>` first, no system role, strict alternation, contents trimmed.
+// Gemma's chat template as Jinja source, for tokenizers whose files bring none and for those that this
+// project trains. Behaves as the one in google/gemma-2b-it: `<bos>` first, no system role, strict
+// alternation, contents trimmed.
 export const gemmaChatTemplate = [
   '{{ bos_token }}',
   '{% for message in messages %}',

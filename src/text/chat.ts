@@ -1,32 +1,43 @@
-// Conversations as text: LLaVA's turns laid out by the model's own chat template, for training and for asking.
-// Follows conv_gemma of Intel's LLaVA-Gemma (no system message, strict alternation); the template is the tokenizer's, run by Jinja.
+// Conversations as text: LLaVA's turns laid out by the model's own chat template, for training and for
+// asking. Follows conv_gemma of Intel's LLaVA-Gemma (no system message, strict alternation); the template is
+// the tokenizer's, run by Jinja.
 import { Template } from '@huggingface/jinja';
 import { UserError } from '../errors.ts';
 import { imageToken, type Tokenizer } from './tokenizer.ts';
 
-/** One turn of a conversation in LLaVA's JSON: `human` asks, `gpt` answers. */
+/** One turn of a conversation, as in LLaVA's JSON: `human` asks, `gpt` answers. */
 export interface Turn {
-  from: string;
+  from: 'human' | 'gpt';
   value: string;
 }
+
+/**
+ * What LLaVA's training data says after a question that wants a short answer (Liu et al. 2023, "Improved
+ * Baselines", table 7).
+ */
+export const shortAnswerPrompt = '\nAnswer the question using a single word or phrase.';
 
 interface Message {
   role: 'user' | 'assistant';
   content: string;
 }
 
-const templates = new Map<string, Template>();
+/** Parsed once for each tokenizer, and forgotten with it. */
+const templates = new WeakMap<Tokenizer, Template>();
 
-function templateOf(source: string): Template {
-  let template = templates.get(source);
+function templateOf(tokenizer: Tokenizer): Template {
+  let template = templates.get(tokenizer);
   if (!template) {
-    template = new Template(source);
-    templates.set(source, template);
+    template = new Template(tokenizer.chatTemplate);
+    templates.set(tokenizer, template);
   }
   return template;
 }
 
-/** Turns as chat messages. A first turn that is not the human's is dropped, as LLaVA does. UserError names `where`. */
+/**
+ * Turns as chat messages. A first turn that is not the human's is dropped, as LLaVA does. UserError names
+ * `where`.
+ */
 function toMessages(turns: readonly Turn[], where: string): Message[] {
   const messages = turns.map(({ from, value }): Message => {
     if (from !== 'human' && from !== 'gpt') {
@@ -40,10 +51,10 @@ function toMessages(turns: readonly Turn[], where: string): Message[] {
 }
 
 function render(tokenizer: Tokenizer, messages: readonly Message[], addGenerationPrompt: boolean, where: string): string {
-  const { chatTemplate, bosToken } = tokenizer;
+  const { bosToken } = tokenizer;
   let text: string;
   try {
-    text = templateOf(chatTemplate).render({
+    text = templateOf(tokenizer).render({
       messages,
       add_generation_prompt: addGenerationPrompt,
       bos_token: bosToken,
@@ -62,8 +73,9 @@ export interface Segment {
 }
 
 /**
- * A conversation rendered by the chat template and cut where answers begin and end. The joined segments are the rendered text. It is
- * found by rendering one message more each time, so it holds for any template that writes messages one after the other.
+ * A conversation rendered by the chat template and cut where answers begin and end. The joined segments are
+ * the rendered text. It is found by rendering one message more each time, so it holds for any template that
+ * writes messages one after the other.
  */
 export function renderSegments(tokenizer: Tokenizer, turns: readonly Turn[], where: string): Segment[] {
   const messages = toMessages(turns, where);
@@ -83,22 +95,30 @@ export function renderSegments(tokenizer: Tokenizer, turns: readonly Turn[], whe
   return segments;
 }
 
+/** How many pictures the turns have a place for. */
+export function imagePlaces(turns: readonly Turn[]): number {
+  return turns.reduce((sum, { value }) => sum + value.split(imageToken).length - 1, 0);
+}
+
+/**
+ * The turns with `images` pictures before the first question, each on a line of its own, as in LLaVA's data.
+ */
+export function withImages(turns: readonly Turn[], images: number): Turn[] {
+  const first = turns.findIndex(({ from }) => from === 'human');
+  return turns.map((turn, i) => (i === first ? { ...turn, value: `${imageToken}\n`.repeat(images) + turn.value } : turn));
+}
+
 /** Replaces each `<image>` by as many copies as the image has rows. */
 export function expandImageTokens(ids: readonly number[], tokenizer: Tokenizer, imageTokens: number): number[] {
   return ids.flatMap((id) => (id === tokenizer.imageTokenId ? new Array<number>(imageTokens).fill(id) : id));
 }
 
-export interface PromptOptions {
-  /** Rows of one image; each `<image>` in the text becomes that many ids. */
-  imageTokens: number;
-  template?: 'gemma' | 'plain';
-}
-
-/** The ids that ask for the next answer: the turns so far, then the opening of the model's turn. Ends where `encodeConversation` starts an answer. */
-export function encodePrompt(tokenizer: Tokenizer, turns: readonly Turn[], { imageTokens, template = 'gemma' }: PromptOptions): number[] {
-  const text =
-    template === 'plain'
-      ? tokenizer.bosToken + imageToken
-      : render(tokenizer, toMessages(turns, 'the conversation'), true, 'the conversation');
-  return expandImageTokens(tokenizer.encode(text), tokenizer, imageTokens);
+/**
+ * The ids that ask for the next answer: the turns so far, then the opening of the model's turn. Ends where
+ * `encodeConversation` starts an answer. `imageTokens`: rows of one image; each `<image>` in the text becomes
+ * that many ids.
+ */
+export function encodePrompt(tokenizer: Tokenizer, turns: readonly Turn[], imageTokens: number): number[] {
+  const where = 'the conversation';
+  return expandImageTokens(tokenizer.encode(render(tokenizer, toMessages(turns, where), true, where)), tokenizer, imageTokens);
 }

@@ -1,6 +1,7 @@
-// Conversations as training samples: ids, and labels on the answers only. Labels come from the segments of the rendered template,
-// which are encoded one by one: no piece is tokenised twice and no lengths are compared, so a mismatch cannot silently empty a sample.
-// Trained tokens as in Intel's preprocess_gemma: the answer, `<end_of_turn>`, `\n`; in LLaVA's preprocess_plain: the caption, `\n`.
+// Conversations as training samples: ids, and labels on the answers only. Labels come from the segments of
+// the rendered template, which are encoded one by one: no piece is tokenized twice and no lengths are
+// compared, so a mismatch cannot silently empty a sample. Trained tokens as in Intel's preprocess_gemma: the
+// answer, `<end_of_turn>`, `\n`; in LLaVA's preprocess_plain: the caption, `\n`.
 import { UserError } from '../errors.ts';
 import { expandImageTokens, renderSegments, type Segment, type Turn } from './chat.ts';
 import { imageToken, type Tokenizer } from './tokenizer.ts';
@@ -13,8 +14,9 @@ export interface EncodedConversation {
   /** As long as inputIds, not shifted: `labels[i]` is `inputIds[i]` where it is trained, else -100. */
   labels: number[];
   /**
-   * Leading tokens that every sample about the same image shares: through the line break after the image when the conversation begins
-   * with `<image>\n` (in the plain form: through the image); 0 when it begins otherwise.
+   * Leading tokens that every sample about the same image shares: through the line break after the image when
+   * the conversation begins with `<image>\n` (in the plain form: through the image); 0 when it begins
+   * otherwise.
    */
   prefixLength: number;
 }
@@ -51,8 +53,8 @@ function sharedPrefix(tokenizer: Tokenizer, inputIds: readonly number[], turns: 
 }
 
 /**
- * One training sample from a conversation. Throws UserError, naming the sample, when nothing of it would be trained, when `maxLength`
- * would cut through the image, or when the turns do not alternate.
+ * One training sample from a conversation. Throws UserError, naming the sample, when nothing of it would be
+ * trained, when `maxLength` would cut through the image, or when the turns do not alternate.
  */
 export function encodeConversation(tokenizer: Tokenizer, turns: readonly Turn[], options: EncodeOptions): EncodedConversation {
   const { imageTokens, maxLength = Number.POSITIVE_INFINITY, template = 'gemma', sampleId } = options;
@@ -60,7 +62,8 @@ export function encodeConversation(tokenizer: Tokenizer, turns: readonly Turn[],
   const segments = template === 'plain' ? plainSegments(tokenizer, turns, where) : renderSegments(tokenizer, turns, where);
   const inputIds: number[] = [];
   const labels: number[] = [];
-  // A segment ends with a line break or begins with a special token, and contents are trimmed: no merge crosses a cut.
+  // A segment ends with a line break or begins with a special token, and contents are trimmed: no merge
+  // crosses a cut.
   for (const { text, isAnswer } of segments) {
     for (const id of expandImageTokens(tokenizer.encode(text), tokenizer, imageTokens)) {
       inputIds.push(id);

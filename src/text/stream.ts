@@ -1,11 +1,6 @@
-// Text from token ids, one token at a time: for answers that appear while they are generated.
-// A character may be spread over several byte tokens (`<0xF0>` `<0x9F>` ...); nothing of it is shown until it is whole.
-
-/** What a stream asks of a tokenizer. */
-export interface TokenTexts {
-  token(id: number): string;
-  isSpecial(id: number): boolean;
-}
+// Text from token ids, one token at a time: for answers that appear while they are generated. A character may
+// be spread over several byte tokens (`<0xF0>` `<0x9F>` ...); nothing of it is shown until it is whole.
+import type { Tokenizer } from './tokenizer.ts';
 
 export interface TextStream {
   /** Adds one token; returns the text that it completes, often ''. */
@@ -16,8 +11,11 @@ export interface TextStream {
 
 const byteToken = /^<0x([0-9A-F]{2})>$/;
 
-/** A detokeniser of Gemma's form: the pieces put together are the text of all ids. */
-export function createTextStream(tokenizer: TokenTexts, { skipSpecialTokens = false }: { skipSpecialTokens?: boolean } = {}): TextStream {
+/** A detokenizer of Gemma's form: the pieces put together are the text of all ids. */
+export function createTextStream(
+  tokenizer: Pick<Tokenizer, 'token' | 'isSpecial'>,
+  { skipSpecialTokens = false }: { skipSpecialTokens?: boolean } = {},
+): TextStream {
   // ignoreBOM: without it a byte order mark inside the text would be swallowed.
   const bytes = new TextDecoder('utf-8', { ignoreBOM: true });
   return {

@@ -1,6 +1,7 @@
-// Gemma's tokenizer: Hugging Face tokenizer.json files run by @huggingface/tokenizers, with the special tokens that LLaVA-Gemma needs.
-// Follows Hugging Face tokenization_gemma.py (space becomes `▁`, byte fallback, no dummy prefix) and Intel's added_tokens.json, which
-// puts `<image>` behind the last row of the language model.
+// Gemma's tokenizer: Hugging Face tokenizer.json files run by @huggingface/tokenizers, with the special
+// tokens that LLaVA-Gemma needs. Follows Hugging Face tokenization_gemma.py (space becomes `▁`, byte
+// fallback, no dummy prefix) and Intel's added_tokens.json, which puts `<image>` behind the last row of the
+// language model.
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { UserError } from '../errors.ts';
 import { gemmaChatTemplate } from './chat-template.ts';
@@ -22,9 +23,11 @@ export interface Tokenizer {
   eosTokenId: number;
   padTokenId: number;
   unkTokenId: number;
-  /** Stands where the rows of an image go. Lies at the end of the vocabulary, so the language model needs no row for it. */
+  /**
+   * Stands where the rows of an image go. Lies at the end of the vocabulary, so the language model needs no
+   * row for it.
+   */
   imageTokenId: number;
-  startOfTurnTokenId: number;
   /** Generation stops here, or at `<eos>`. */
   endOfTurnTokenId: number;
   newlineTokenId: number;
@@ -57,8 +60,9 @@ function checkForm(json: unknown): asserts json is TokenizerJson {
 }
 
 /**
- * The file with the special tokens that it may lack: `<image>` gets the first free id, and the turn markers, which some copies of
- * Gemma's tokenizer keep in the vocabulary only, are added so that the text `<start_of_turn>` is one token.
+ * The file with the special tokens that it may lack: `<image>` gets the first free id, and the turn markers,
+ * which some copies of Gemma's tokenizer keep in the vocabulary only, are added so that the text
+ * `<start_of_turn>` is one token.
  */
 function withSpecialTokens(json: TokenizerJson): TokenizerJson {
   const added = [...json.added_tokens];
@@ -124,7 +128,6 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
     padTokenId: single(tokenText(config.pad_token, '<pad>')),
     unkTokenId: single(tokenText(config.unk_token, '<unk>')),
     imageTokenId: single(imageToken),
-    startOfTurnTokenId: single(startOfTurnToken),
     endOfTurnTokenId: single(endOfTurnToken),
     newlineTokenId: single('\n'),
     bosToken,

@@ -10,7 +10,7 @@ const recipes = new URL('../../recipes/', import.meta.url).pathname;
 const tiny = readFileSync(join(recipes, 'emoji-tiny.yaml'), 'utf8');
 const read = (...overrides: string[]) => readRecipe(tiny, 'emoji-tiny.yaml', overrides) as LlavaRecipe;
 
-describe('the recipes that come along', () => {
+describe('the bundled recipes', () => {
   it.each(readdirSync(recipes).filter((name) => name.endsWith('.yaml')))(
     '%s is valid, says how to run it, and survives a round trip',
     (name) => {
@@ -42,6 +42,11 @@ describe('defaults', () => {
   it('are those of pretrain.sh where the connector is trained alone', () => {
     expect(stage('multi_modal_projector')).toMatchObject({ lr: 1e-3, batch_size: 256, template: 'plain' });
   });
+});
+
+it('of runs from before are read without their precision', () => {
+  expect(readRecipe(`precision: float32\n${tiny}`, 'recipe.yaml')).toEqual(read());
+  expect(recipeToYaml(read())).not.toContain('precision');
 });
 
 describe('--set', () => {
@@ -96,7 +101,7 @@ describe('a wrong recipe is one sentence that names the field', () => {
     ['stages.1.name=pretrain', 'stages.1.name: pretrain is already the name of an earlier stage'],
     ['model.connector=mlp0x_gelu', 'model.connector: must be "linear" or "mlpNx_gelu"'],
     ['task=lava', 'task must be contrastive, language-model or llava, and is "lava"'],
-    ['precision=float16', 'precision:'],
+    ['precision=float16', 'unknown field precision;'],
   ])('%s', (override, message) => {
     expect(() => read(override)).toThrow(UserError);
     expect(() => read(override)).toThrow(message);

@@ -1,5 +1,6 @@
-// Recipes: a run as a YAML file, checked before anything starts. Field names and defaults are those of Hugging Face configs and of LLaVA's
-// scripts (haotian-liu/LLaVA scripts/v1_5/{pretrain,finetune}.sh); each field says what it is in `.describe()`.
+// Recipes: a run as a YAML file, checked before anything starts. Field names and defaults are those of
+// Hugging Face configs and of LLaVA's scripts (haotian-liu/LLaVA scripts/v1_5/{pretrain,finetune}.sh); each
+// field says what it is in `.describe()`.
 import { readFileSync } from 'node:fs';
 import { parseDocument, stringify } from 'yaml';
 import { z } from 'zod';
@@ -12,6 +13,8 @@ import { clipTextConfigSchema, clipVisionConfigSchema } from '../models/clip.ts'
 import { connectorTypeSchema } from '../models/connector.ts';
 import { languageConfigSchema, modelTypeError } from '../models/language.ts';
 import { resolvePath } from '../paths.ts';
+import { applyOverride } from './recipe-overrides.ts';
+import { describeProblem } from './recipe-problems.ts';
 
 const share = () => z.number().min(0).max(1);
 const positive = () => z.number().positive();
@@ -19,7 +22,7 @@ const count = () => z.int().positive();
 
 // ---- Models, as in their Hugging Face config.json ----
 
-// The vocabulary is the tokenizer's, and not said twice.
+// The vocabulary is the tokenizer's: it is not repeated here.
 const [gemma, gemma2, gemma3] = languageConfigSchema.options;
 const languageConfig = z
   .discriminatedUnion(
@@ -115,14 +118,14 @@ const stageData = z.union([z.enum(['captions', 'questions']), jsonData], {
 
 // ---- Stages ----
 
-const optimiserFields = {
+const optimizerFields = {
   name: z
     .string()
     .regex(/^[A-Za-z0-9_.-]+$/, 'must consist of letters, digits, dots, dashes and underscores: it names a folder')
     .describe('Name of the stage and of its checkpoint folder'),
   epochs: positive().optional().describe('Passes over the data; 1 when neither epochs nor steps is given'),
-  steps: count().optional().describe('Optimiser steps, instead of epochs'),
-  accumulation: count().default(1).describe('Batches whose gradients are summed for one optimiser step'),
+  steps: count().optional().describe('Optimizer steps, instead of epochs'),
+  accumulation: count().default(1).describe('Batches whose gradients are summed for one optimizer step'),
   schedule: z.enum(['cosine', 'linear', 'constant']).default('cosine').describe('Learning rate after the warmup'),
   warmup_ratio: share().default(0.03).describe('Share of the steps over which the learning rate rises from 0'),
   warmup_steps: z.int().nonnegative().optional().describe('The same in steps; goes before warmup_ratio'),
@@ -139,7 +142,7 @@ const optimiserFields = {
 function stageSchema<const M extends readonly [string, ...string[]]>(modules: M, peak: number, samples: number) {
   const module = z.enum(modules);
   return {
-    ...optimiserFields,
+    ...optimizerFields,
     train: z.array(module).min(1).describe('Modules that are trained; everything else is frozen'),
     batch_size: count().default(samples).describe('Samples (rows, for a language model) in one batch'),
     lr: positive().default(peak).describe('Peak learning rate'),
@@ -213,8 +216,7 @@ const languageModelStage = z
 // ---- Recipes ----
 
 const runFields = {
-  seed: z.int().nonnegative().default(42).describe('Seed of initialisation, data and order: the same seed gives the same weights'),
-  precision: z.literal('float32').default('float32').describe('Number format of the arithmetic'),
+  seed: z.int().nonnegative().default(42).describe('Seed of initialization, data and order: the same seed gives the same weights'),
 };
 
 const contrastiveRecipe = z.strictObject({
@@ -308,88 +310,10 @@ export type Augmentation = z.output<typeof augmentation>;
 
 // ---- Reading ----
 
-type Path = readonly PropertyKey[];
-
-const pathText = (path: Path) => path.map(String).join('.');
-
-/** Edits (insert, delete, replace, swap of neighbours) that turn one word into another. */
-function editDistance(a: string, b: string): number {
-  const rows: number[][] = [Array.from({ length: b.length + 1 }, (_, j) => j)];
-  for (let i = 1; i <= a.length; i++) {
-    rows.push([i]);
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = rows[i - 1][j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1);
-      let best = Math.min(replaced, rows[i - 1][j] + 1, rows[i][j - 1] + 1);
-      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) best = Math.min(best, rows[i - 2][j - 2] + 1);
-      rows[i].push(best);
-    }
-  }
-  return rows[a.length][b.length];
-}
-
-function nearest(word: string, known: readonly string[]): string | undefined {
-  const ranked = known.map((name) => ({ name, distance: editDistance(word.toLowerCase(), name) })).sort((a, b) => a.distance - b.distance);
-  return ranked[0] && ranked[0].distance <= Math.max(2, word.length / 3) ? ranked[0].name : undefined;
-}
-
-/** The fields that the schema knows at `path` of `value`; none where it is no object. */
-function knownFields(schema: z.core.$ZodType, path: Path, value: unknown): string[] {
-  if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault) {
-    return knownFields(schema.unwrap(), path, value);
-  }
-  if (schema instanceof z.ZodUnion) {
-    // Of unions by task or model_type, the alternative that the recipe names; of others, every one.
-    const key = schema instanceof z.ZodDiscriminatedUnion ? schema.def.discriminator : '';
-    const named = (value as Record<string, unknown>)?.[key];
-    const isChosen = (option: z.core.$ZodType) =>
-      !(option instanceof z.ZodObject) || !option.shape[key] || option.shape[key].safeParse(named).success;
-    return schema.options.filter(isChosen).flatMap((option) => knownFields(option, path, value));
-  }
-  const [key, ...rest] = path;
-  const child = (value as Record<PropertyKey, unknown>)?.[key];
-  if (schema instanceof z.ZodArray) return path.length === 0 ? [] : knownFields(schema.element, rest, child);
-  if (schema instanceof z.ZodRecord)
-    return path.length === 0 && schema.keyType instanceof z.ZodEnum ? schema.keyType.options.map(String) : [];
-  if (!(schema instanceof z.ZodObject)) return [];
-  if (path.length === 0) return Object.keys(schema.shape);
-  const field = schema.shape[key as string];
-  return field ? knownFields(field, rest, child) : [];
-}
-
-/** The first problem of a recipe in one sentence; an unknown field goes first, since it is what other problems come from. */
-function describeProblem(error: z.ZodError, value: unknown): string {
-  const issues = error.issues.flatMap((issue) => flattenUnion(issue, []));
-  const issue = issues.find(({ code }) => code === 'unrecognized_keys') ?? issues[0];
-  if (issue.code === 'unrecognized_keys') {
-    const name = issue.keys[0];
-    const fields = knownFields(recipeSchema, issue.path, value);
-    const guess = nearest(name, fields);
-    return `unknown field ${pathText([...issue.path, name])}; ${guess ? `did you mean ${guess}?` : `known fields are ${fields.join(', ')}`}`;
-  }
-  const place = pathText(issue.path);
-  const found = issue.path.reduce<unknown>((inner, key) => (inner as Record<PropertyKey, unknown> | undefined)?.[key], value);
-  if (issue.code === 'invalid_union' && issue.path.at(-1) === 'task') {
-    return `task must be contrastive, language-model or llava, and is ${found === undefined ? 'missing' : JSON.stringify(found)}`;
-  }
-  if (found === undefined) return `${place || 'the recipe'} is missing`;
-  // zod's messages begin with a capital and name no value.
-  const message =
-    issue.code === 'custom' ? issue.message : `${issue.message.replace(/^Invalid input: /, '')} (it is ${JSON.stringify(found)})`;
-  return place === '' ? message : `${place}: ${message}`;
-}
-
-/** Takes the problems of the alternative that fits best out of a union's, when it is an object with a wrong field. */
-function flattenUnion(issue: z.core.$ZodIssue, prefix: Path): z.core.$ZodIssue[] {
-  const path = [...prefix, ...issue.path] as PropertyKey[];
-  if (issue.code === 'invalid_union') {
-    const inner = issue.errors.flatMap((alternative) => alternative.flatMap((problem) => flattenUnion(problem, path)));
-    const deeper = inner.filter((problem) => problem.code === 'unrecognized_keys' || problem.path.length > path.length);
-    if (deeper.length > 0) return deeper;
-  }
-  return [{ ...issue, path }];
-}
-
-/** The defaults of LLaVA's pretrain.sh for stages that train the connector alone; the schema's own are those of finetune.sh. */
+/**
+ * The defaults of LLaVA's pretrain.sh for stages that train the connector alone; the schema's own are those
+ * of finetune.sh.
+ */
 const connectorDefaults = { lr: 1e-3, batch_size: 256, template: 'plain' };
 
 function withConnectorDefaults(value: unknown): unknown {
@@ -400,51 +324,28 @@ function withConnectorDefaults(value: unknown): unknown {
   return { ...(value as object), stages: stages.map((stage) => (trainsConnectorOnly(stage) ? { ...connectorDefaults, ...stage } : stage)) };
 }
 
-/** Checks a recipe and fills in its defaults. `name` says in errors where it is from. */
+/**
+ * Runs that were begun when recipes still said `precision: float32`, the only one there was, can be resumed.
+ */
+function withoutPrecision(value: unknown): unknown {
+  const { precision, ...rest } = (value ?? {}) as { precision?: unknown };
+  return precision === 'float32' ? rest : value;
+}
+
+/**
+ * Checks a recipe and fills in its defaults. UserError with the first problem in one sentence, which begins
+ * with `name`.
+ */
 export function parseRecipe(value: unknown, name: string): Recipe {
-  const parsed = recipeSchema.safeParse(withConnectorDefaults(value));
-  if (!parsed.success) throw new UserError(`${name}: ${describeProblem(parsed.error, value)}`);
+  const parsed = recipeSchema.safeParse(withConnectorDefaults(withoutPrecision(value)));
+  if (!parsed.success) throw new UserError(`${name}: ${describeProblem(recipeSchema, parsed.error, value)}`);
   return parsed.data;
 }
 
 /**
- * Sets one field of a YAML tree, as `stages.0.lr=5e-4` asks. The value is read as YAML, so numbers, true, lists and {a: b} are what they
- * look like; whether they fit is checked with the recipe. An empty value takes the field out.
+ * Reads a recipe from YAML text and applies `--set` overrides to it. All problems are UserErrors that name
+ * `name` and the field.
  */
-function applyOverride(root: unknown, override: string): void {
-  const equals = override.indexOf('=');
-  const keys = override.slice(0, Math.max(0, equals)).trim().split('.');
-  if (equals <= 0 || keys.includes('')) throw new UserError(`--set ${override}: must look like path=value, such as stages.0.lr=5e-4`);
-  const document = parseDocument(override.slice(equals + 1), { version: '1.2' });
-  if (document.errors.length > 0)
-    throw new UserError(`--set ${override}: the value is not YAML: ${document.errors[0].message.split('\n')[0]}`);
-  let parent = root as Record<string, unknown> | unknown[];
-  keys.forEach((key, depth) => {
-    const place = keys.slice(0, depth).join('.') || 'the recipe';
-    if (Array.isArray(parent)) {
-      const index = Number(key);
-      if (!/^\d+$/.test(key) || index >= parent.length) {
-        throw new UserError(
-          `--set ${override}: ${place} is a list of ${parent.length}; ${key} must be a number from 0 to ${parent.length - 1}`,
-        );
-      }
-    } else if (typeof parent !== 'object' || parent === null) {
-      throw new UserError(`--set ${override}: ${place} is ${JSON.stringify(parent)} and has no fields`);
-    }
-    const fields = parent as Record<string, unknown>;
-    if (depth === keys.length - 1) {
-      const given: unknown = document.toJS();
-      if (given === null) delete fields[key];
-      else fields[key] = given;
-    } else {
-      // A block that the file leaves out begins empty.
-      if (fields[key] === undefined) fields[key] = {};
-      parent = fields[key] as Record<string, unknown>;
-    }
-  });
-}
-
-/** Reads a recipe from YAML text and applies `--set` overrides to it. All problems are `UserError`s that name the field. */
 export function readRecipe(text: string, name: string, overrides: readonly string[] = []): Recipe {
   const document = parseDocument(text, { version: '1.2' });
   if (document.errors.length > 0) throw new UserError(`${name}: not YAML: ${document.errors[0].message.split('\n')[0].replace(/:$/, '')}`);
@@ -454,7 +355,10 @@ export function readRecipe(text: string, name: string, overrides: readonly strin
   return parseRecipe(value, name);
 }
 
-/** Reads a recipe file. */
+/**
+ * Reads a recipe file, found as `resolvePath` does, and applies `--set` overrides. UserError as of
+ * `readRecipe`.
+ */
 export function loadRecipe(path: string, overrides: readonly string[] = []): Recipe {
   const file = resolvePath(path, 'recipe');
   let text: string;

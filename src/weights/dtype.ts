@@ -16,3 +16,7 @@ export const bytesPerElement: Readonly<Record<StoredDType, number>> = {
   U8: 1,
   BOOL: 1,
 };
+
+/** Float types in which weights are written, as config.json says them, with their names in safetensors files. */
+export const storedFloats = { float32: 'F32', float16: 'F16', bfloat16: 'BF16' } as const;
+export type FloatType = keyof typeof storedFloats;

@@ -1,19 +1,19 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { type BlockFormat, dequantiseRows, plannedFormat, quantiseRows } from './quantize.ts';
+import { type BlockFormat, dequantizeRows, plannedFormat, quantizeRows } from './quantize.ts';
 
 const formats = fc.record({ bits: fc.constantFrom(4 as const, 8 as const), blockSize: fc.constantFrom(16, 32, 64) });
 const values = (length: number) =>
   fc.array(fc.float({ noNaN: true, noDefaultInfinity: true, min: -1e6, max: 1e6 }), { minLength: length, maxLength: length });
 
-describe('quantiseRows', () => {
+describe('quantizeRows', () => {
   test('is off by half a step at most, and by one at the far end of the larger side', () => {
     const cases = formats.chain((format) => fc.tuple(fc.constant(format), values(3 * format.blockSize)));
     fc.assert(
       fc.property(cases, ([format, numbers]) => {
         const rows = Float32Array.from(numbers);
-        const packed = quantiseRows(rows, format);
-        const back = dequantiseRows(packed, format);
+        const packed = quantizeRows(rows, format);
+        const back = dequantizeRows(packed, format);
         for (const [i, value] of rows.entries()) {
           const step = Math.abs(packed.scale[Math.floor(i / format.blockSize)]);
           // the numbers go to -2^(bits - 1) on one side, and one less on the other
@@ -29,14 +29,14 @@ describe('quantiseRows', () => {
       const rows = new Float32Array(16).fill(0.1);
       rows[5] = extreme;
       const format: BlockFormat = { bits: 4, blockSize: 16 };
-      expect(dequantiseRows(quantiseRows(rows, format), format)[5]).toBe(extreme);
+      expect(dequantizeRows(quantizeRows(rows, format), format)[5]).toBe(extreme);
     }
   });
 
   test('puts the first of two numbers into the low half of the byte, as llama.cpp rounds them', () => {
     const rows = new Float32Array(16);
     rows.set([-8, 7, 0, 1.4, 1.6, -0.4]);
-    const { packed, scale } = quantiseRows(rows, { bits: 4, blockSize: 16 });
+    const { packed, scale } = quantizeRows(rows, { bits: 4, blockSize: 16 });
     expect(scale[0]).toBe(1);
     expect([...packed.subarray(0, 3)].flatMap((byte) => [byte & 15, byte >> 4])).toEqual([0, 15, 8, 9, 10, 8]);
   });
@@ -48,7 +48,7 @@ describe('quantiseRows', () => {
       rows.fill(0.5, 32);
       rows[20] = Number.NaN;
       rows[40] = Number.NEGATIVE_INFINITY;
-      const back = dequantiseRows(quantiseRows(rows, format), format);
+      const back = dequantizeRows(quantizeRows(rows, format), format);
       expect(back.subarray(0, 16).every((value) => value === 0)).toBe(true);
       expect(back.subarray(16).every(Number.isNaN)).toBe(true);
     }
@@ -58,12 +58,12 @@ describe('quantiseRows', () => {
     const format: BlockFormat = { bits: 4, blockSize: 32 };
     const rows = Float32Array.from({ length: 64 }, (_, i) => Math.sin(i));
     const into = { packed: new Uint8Array(100).fill(9), scale: new Float32Array(9) };
-    expect(quantiseRows(rows, format, into)).toEqual(quantiseRows(rows, format));
+    expect(quantizeRows(rows, format, into)).toEqual(quantizeRows(rows, format));
     expect(into.packed[32]).toBe(9);
   });
 
   test('refuses what is no whole blocks', () => {
-    expect(() => quantiseRows(new Float32Array(40), { bits: 8, blockSize: 32 })).toThrow('40 values are no whole blocks of 32');
+    expect(() => quantizeRows(new Float32Array(40), { bits: 8, blockSize: 32 })).toThrow('40 values are no whole blocks of 32');
   });
 });
 

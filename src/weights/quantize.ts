@@ -1,4 +1,4 @@
-// Weight-only quantisation to whole numbers of 4 or 8 bits with one scale a block, symmetric about zero. At 4 bits it is llama.cpp's Q4_0
+// Weight-only quantization to whole numbers of 4 or 8 bits with one scale a block, symmetric about zero. At 4 bits it is llama.cpp's Q4_0
 // (ggml-quants.c, quantize_row_q4_0_ref) but for the order of the halves and the scale, which stays float32; at 8 bits, the same rule.
 
 /** Bits of a number, and how many of a row share a scale. */
@@ -16,11 +16,11 @@ export interface PackedRows {
 }
 
 /**
- * Quantises rows whose length is a multiple of `blockSize`. In each block, the value that is largest without its sign becomes
+ * Quantizes rows whose length is a multiple of `blockSize`. In each block, the value that is largest without its sign becomes
  * -2^(bits - 1), so that all numbers are used; the others are rounded to the nearest. A block with NaN or infinity becomes NaN: its scale is.
  * The result lies at the beginning of `into` if it is given.
  */
-export function quantiseRows(values: Float32Array, { bits, blockSize }: BlockFormat, into?: PackedRows): PackedRows {
+export function quantizeRows(values: Float32Array, { bits, blockSize }: BlockFormat, into?: PackedRows): PackedRows {
   if (values.length % blockSize !== 0) throw new Error(`${values.length} values are no whole blocks of ${blockSize}`);
   const blocks = values.length / blockSize;
   const bytes = (values.length * bits) / 8;
@@ -60,7 +60,7 @@ export function quantiseRows(values: Float32Array, { bits, blockSize }: BlockFor
 }
 
 /** The values that packed rows stand for. */
-export function dequantiseRows({ packed, scale }: PackedRows, { bits, blockSize }: BlockFormat): Float32Array {
+export function dequantizeRows({ packed, scale }: PackedRows, { bits, blockSize }: BlockFormat): Float32Array {
   const values = new Float32Array((packed.length * 8) / bits);
   const zero = 2 ** (bits - 1);
   for (let i = 0; i < values.length; i++) {
@@ -71,21 +71,21 @@ export function dequantiseRows({ packed, scale }: PackedRows, { bits, blockSize 
 }
 
 /** `--quantize`: bits of the language model's weights. */
-export const quantisations = ['int4', 'int8'] as const;
-export type Quantisation = (typeof quantisations)[number];
+export const quantizations = ['int4', 'int8'] as const;
+export type Quantization = (typeof quantizations)[number];
 
 /** Tables of positions are added to whole rows, not multiplied: they are small, and stay as they are. */
 const kept = /position_embedding/;
 
 /**
- * How `quantisation` stores a parameter, or undefined where it leaves it alone: matrices are packed - the embedding, once for both of its
+ * How `quantization` stores a parameter, or undefined where it leaves it alone: matrices are packed - the embedding, once for both of its
  * uses, among them -, norms, biases, positions and convolutions are not. Of `int4`, vision tower and connector get 8 bits: they are a tenth
  * of the weights, and what they lose is lost to every answer.
  */
-export function plannedFormat(name: string, dims: readonly number[], quantisation: Quantisation): BlockFormat | undefined {
+export function plannedFormat(name: string, dims: readonly number[], quantization: Quantization): BlockFormat | undefined {
   if (dims.length !== 2 || !name.endsWith('.weight') || kept.test(name)) return undefined;
   const blockSize = [64, 32, 16].find((size) => dims[1] % size === 0);
   if (blockSize === undefined) return undefined;
   const sees = /^(vision_tower|vision_model|multi_modal_projector)\./.test(name);
-  return { bits: quantisation === 'int8' || sees ? 8 : 4, blockSize };
+  return { bits: quantization === 'int8' || sees ? 8 : 4, blockSize };
 }

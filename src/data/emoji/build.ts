@@ -5,7 +5,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { createRandom, type Random } from '../../random.ts';
-import type { Turn } from '../llava-json.ts';
+import type { Turn } from '../../text/chat.ts';
 import { type EmojiGlyphs, loadEmojiGlyphs } from './glyphs.ts';
 import {
   categorised,

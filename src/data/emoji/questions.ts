@@ -3,6 +3,7 @@
 // are yes; wrong names are random, popular or adversarial).
 
 import type { Random } from '../../random.ts';
+import { shortAnswerPrompt } from '../../text/chat.ts';
 import type { Concept, EmojiGlyphs } from './glyphs.ts';
 import { type PlacedGlyph, places, type Scene } from './scene.ts';
 
@@ -24,7 +25,6 @@ export interface EmojiQuestion {
 /** Kinds that category questions choose among. */
 export const categories = ['animal', 'clothing', 'food', 'game', 'paper', 'place', 'plant', 'sky', 'tool', 'vehicle'] as const;
 
-export const shortAnswerPrompt = '\nAnswer the question using a single word or phrase.';
 export const letterPrompt = "\nAnswer with the option's letter from the given choices directly.";
 export const letters = ['A', 'B', 'C', 'D'] as const;
 

@@ -4,13 +4,13 @@
 import { readFile } from 'node:fs/promises';
 import { gunzipSync } from 'node:zlib';
 import { createRandom, type Random } from '../../random.ts';
+import { shortAnswerPrompt, type Turn } from '../../text/chat.ts';
 import { encodeConversation, ignoreIndex } from '../../text/labels.ts';
 import { imageToken, type Tokenizer } from '../../text/tokenizer.ts';
-import type { Turn } from '../llava-json.ts';
 import type { EncodedSample } from '../packing.ts';
 import { questionsAbout } from './build.ts';
 import type { EmojiGlyphs } from './glyphs.ts';
-import { describeQuestion, letteredChoices, letterPrompt, letters, sceneInWords, shortAnswerPrompt } from './questions.ts';
+import { describeQuestion, letteredChoices, letterPrompt, letters, sceneInWords } from './questions.ts';
 import { places, type Scene, sampleScene } from './scene.ts';
 
 export const textSources = ['glosses', 'kinds', 'captions', 'places', 'questions-in-words', 'questions-in-grids'] as const;

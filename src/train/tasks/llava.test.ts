@@ -13,7 +13,7 @@ import { imageSize, imageTokenCount, type LlavaConfig } from '../../models/llava
 import { languageModelLoss } from '../../models/programs.ts';
 import { visionFolderSchema, visionParameters } from '../../models/vision.ts';
 import { initialise, type Parameter, Parameters } from '../../nn/parameters.ts';
-import { imageRowsOf, loadModel } from '../../pretrained/load.ts';
+import { loadModel } from '../../pretrained/load.ts';
 import { createRandom } from '../../random.ts';
 import { type LlavaRecipe, parseRecipe } from '../recipe.ts';
 import type { Task } from '../task.ts';
@@ -87,7 +87,7 @@ async function reloaded(task: Task, name: string) {
   const dir = join(folders, name);
   await saveCheckpoint(dir, { ...task.saved, stored: await task.weights.sources() });
   const model = await loadModel(dir, { engine });
-  const rows = await imageRowsOf(model, picture);
+  const [rows] = await model.imageRows([picture]);
   await model.generator.dispose();
   const checkpoint = await openCheckpoint(dir);
   await checkpoint.close();

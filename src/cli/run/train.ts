@@ -1,0 +1,60 @@
+// What `llava-gemma train` does.
+import { existsSync, readFileSync } from 'node:fs';
+import { basename, extname, join } from 'node:path';
+import { UserError } from '../../errors.ts';
+import { findRunFolder, type RunSummary } from '../../runs/folder.ts';
+import { loadRecipe, readRecipe, recipeToYaml } from '../../train/recipe.ts';
+import { type TrainOptions, train } from '../../train/run.ts';
+import { withInterrupt } from '../interrupt.ts';
+import { formatScores } from '../table.ts';
+
+/** Trains, with Ctrl-C saving first. */
+export async function startTraining(options: Omit<TrainOptions, 'signal'>): Promise<RunSummary> {
+  return withInterrupt((signal) => train({ ...options, signal }), `go on with: llava-gemma train --resume --out ${options.out}`);
+}
+
+/** The scores, if any, and where to find everything. */
+export function printSummary(out: string, summary: RunSummary): void {
+  if (Object.keys(summary.scores).length > 0) console.log(`${formatScores(summary.scores, process.stdout.isTTY === true)}\n`);
+  console.log(`${Math.round(summary.wallSeconds)} s, peak memory ${Math.round(summary.peakRssMb)} MB. Report: ${join(out, 'report.html')}`);
+}
+
+export interface TrainFlags {
+  out?: string;
+  set: string[];
+  resume?: boolean;
+  overwrite?: boolean;
+}
+
+/**
+ * The options that a command line asks for. A resumed run keeps its recipe; naming another one is an error,
+ * not a surprise.
+ */
+export async function trainOptionsOf(recipePath: string | undefined, flags: TrainFlags): Promise<Omit<TrainOptions, 'signal'>> {
+  if (flags.resume && flags.overwrite) throw new UserError('--resume goes on with a run and --overwrite removes it; give one of them');
+  const given = recipePath === undefined ? undefined : loadRecipe(recipePath, flags.set);
+  const out = flags.out ?? (recipePath === undefined ? undefined : join('runs', basename(recipePath, extname(recipePath))));
+  if (out === undefined)
+    throw new UserError(flags.resume ? '--resume needs --out, the folder of the run' : 'give a recipe, such as recipes/emoji-tiny.yaml');
+  const title = basename(out);
+  if (!flags.resume) {
+    if (given === undefined) throw new UserError('give a recipe, such as recipes/emoji-tiny.yaml');
+    return { recipe: given, title, out, mode: flags.overwrite ? 'overwrite' : 'new' };
+  }
+  if (recipePath === undefined && flags.set.length > 0) throw new UserError('--set cannot change a run that is resumed; start another one');
+  const folder = existsSync(out) ? findRunFolder(out) : undefined;
+  if (folder === undefined) throw new UserError(`there is no run to resume at ${out}`);
+  const recipe = readRecipe(readFileSync(folder.recipe, 'utf8'), folder.recipe);
+  if (given !== undefined && recipeToYaml(given) !== recipeToYaml(recipe)) {
+    throw new UserError(
+      `${recipePath} differs from ${folder.recipe}, the recipe of the run to be resumed; leave the recipe out, or start another run`,
+    );
+  }
+  return { recipe, title, out, mode: 'resume' };
+}
+
+/** Runs the command. */
+export async function runTraining(recipePath: string | undefined, flags: TrainFlags): Promise<void> {
+  const options = await trainOptionsOf(recipePath, flags);
+  printSummary(options.out, await startTraining(options));
+}

@@ -1,3 +1,0 @@
-// Where the model lies that comes along and is used when no other is named.
-
-export const shippedModel = 'assets/models/tiny-llava';

@@ -1,0 +1,62 @@
+// A whole evaluation: a model folder and a choice of questions become samples.
+
+import { buildEmojiDataset, type EvaluationSplit } from '../data/emoji/build.ts';
+import { loadModel } from '../pretrained/load.ts';
+import type { Quantization } from '../weights/quantize.ts';
+import { answerQuestions, type EvaluationOptions, type Question, readQuestions } from './evaluate.ts';
+import type { Sample } from './samples.ts';
+
+/** Where emoji scenes are drawn, and found again by the next evaluation. */
+const SCENES_FOLDER = '.cache/emoji-eval';
+
+/** Held-out splits of the emoji scenes: `scenes` in each, drawn from `seed`. */
+export interface EmojiQuestions {
+  generate: 'emoji';
+  splits: readonly EvaluationSplit[];
+  scenes: number;
+  seed: number;
+  heldOutArtist?: string;
+}
+
+/** A file in LLaVA JSON whose entries carry a `task`. */
+export interface QuestionFile {
+  dataPath: string;
+  imageFolder: string;
+}
+
+export interface ModelEvaluation extends EvaluationOptions {
+  /** Hugging Face folder of a LLaVA model. */
+  model: string;
+  data: EmojiQuestions | QuestionFile;
+  /** At most so many questions of each task in each split. */
+  limit?: number;
+  /** Packs the matrices while loading. */
+  quantize?: Quantization;
+}
+
+/**
+ * Loads a model and lets it answer; samples in the order of the questions. What is wrong with model or
+ * questions is a UserError.
+ */
+export async function evaluateModel({ model: dir, data, limit, quantize, ...options }: ModelEvaluation): Promise<Sample[]> {
+  const model = await loadModel(dir, { quantize });
+  const questions = 'generate' in data ? await emojiQuestions(data) : await readQuestions(data.dataPath, data.imageFolder);
+  return answerQuestions(model, limitQuestions(questions, limit), options);
+}
+
+async function emojiQuestions({ splits, scenes, seed, heldOutArtist }: EmojiQuestions): Promise<Question[]> {
+  const drawn = { seed, out: SCENES_FOLDER, trainScenes: 0, splits: [...splits], evaluationScenes: scenes, heldOutArtist };
+  const { evaluation, imageFolder } = await buildEmojiDataset(drawn);
+  return (await Promise.all(splits.map((split) => readQuestions(evaluation[split], imageFolder, split)))).flat();
+}
+
+/** The first `limit` questions of each task in each split. */
+export function limitQuestions(questions: readonly Question[], limit = Number.POSITIVE_INFINITY): Question[] {
+  const asked = new Map<string, number>();
+  return questions.filter(({ split, task }) => {
+    const key = `${split} ${task}`;
+    const count = (asked.get(key) ?? 0) + 1;
+    asked.set(key, count);
+    return count <= limit;
+  });
+}

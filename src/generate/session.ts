@@ -1,0 +1,340 @@
+// A loaded model that answers: turns and pictures go in, text comes out. How a prompt is laid out, where an
+// answer ends, and how tokens become text is decided here and nowhere else: chat, evaluation and servers all
+// ask a session.
+
+import { concatFloat32 } from '../arrays.ts';
+import { UserError } from '../errors.ts';
+import { imageSize, imageTokenCount } from '../models/llava.ts';
+import { encodePrompt, imagePlaces, type Turn, withImages } from '../text/chat.ts';
+import { createTextStream } from '../text/stream.ts';
+import type { Tokenizer } from '../text/tokenizer.ts';
+import type { Prompt as EncodedPrompt, Generator, PrefixCache } from './generator.ts';
+import type { Sampling } from './sampling.ts';
+
+/** A picture as a session takes it: the path of a file, or a file's bytes. */
+export type Picture = string | Uint8Array;
+
+/**
+ * What a session needs of a model; `loadModel` gives one. Decoding pictures is the model's part, so that a
+ * session runs anywhere.
+ */
+export interface AnsweringModel {
+  generator: Generator;
+  tokenizer: Tokenizer;
+  /**
+   * Pictures, encoded together, as rows for the language model: [imageTokens * hidden] each. UserError names
+   * one that cannot be read.
+   */
+  imageRows(pictures: readonly Picture[]): Promise<Float32Array[]>;
+  /** The same text for the same content, and another one for other content. */
+  pictureKey(picture: Picture): Promise<string>;
+}
+
+/** A picture that a session has read. It stays what it was, whatever becomes of the file. */
+export interface SeenPicture {
+  /** [imageTokens * hidden]. */
+  readonly rows: Float32Array;
+}
+
+export interface SessionPrompt {
+  /**
+   * Beginning and ending with a question. Pictures stand where the turns say `<image>`; where none does,
+   * before the first question.
+   */
+  turns: readonly Turn[];
+  images?: readonly (Picture | SeenPicture)[];
+}
+
+export interface AnswerOptions {
+  /** Longest answer in tokens. Default: 64. */
+  maxNewTokens?: number;
+  /** Greedy when absent. */
+  sampling?: Sampling;
+  /**
+   * Ends the answer, or the wait for earlier ones, by throwing `signal.reason`. It is checked between tokens.
+   */
+  signal?: AbortSignal;
+}
+
+export interface AnswerAllOptions extends AnswerOptions {
+  /** Prompts that are answered at a time. Default: 64. */
+  batchSize?: number;
+  onProgress?(done: number, total: number): void;
+}
+
+/**
+ * Answers one prompt at a time: calls that overlap wait for each other in the order in which they came. What
+ * was read for one prompt is not read again for the next that begins alike, such as the same conversation
+ * with one question more.
+ */
+export interface Session {
+  /** Positions of the language model: prompt and answer together have no more. */
+  readonly contextLength: number;
+  /** Tokens of a prompt, those of its pictures included. */
+  promptTokens(prompt: SessionPrompt): number;
+  /** Reads pictures ahead of the prompts that show them. */
+  look(pictures: readonly Picture[]): Promise<SeenPicture[]>;
+  /** A picture of the mean color, which shows nothing. */
+  blankPicture(): Promise<SeenPicture>;
+  /**
+   * The answer, piece by piece while it is generated; a piece is one token's text or more. Generation begins
+   * with the first piece that is asked for, and stops when the consumer leaves the loop. UserError for a
+   * prompt that does not fit its pictures or the context.
+   */
+  generate(prompt: SessionPrompt, options?: AnswerOptions): AsyncGenerator<string, void, undefined>;
+  /**
+   * The whole answers to many prompts, in their order and without surrounding white space, computed in
+   * batches.
+   */
+  answerAll(prompts: readonly SessionPrompt[], options?: AnswerAllOptions): Promise<string[]>;
+}
+
+export interface SessionOptions {
+  /** Pictures whose rows are kept, in case they are shown again. Default: 16. */
+  picturesKept?: number;
+}
+
+const MAX_NEW_TOKENS = 64;
+/** Prompts answered together, and pictures encoded together. */
+const BATCH = 64;
+const ENCODED_TOGETHER = 32;
+/** Milliseconds of generating after which the event loop gets a turn. */
+const PATIENCE = 10;
+
+const isSeen = (image: Picture | SeenPicture): image is SeenPicture => typeof image === 'object' && 'rows' in image;
+
+/**
+ * To be called between tokens: throws the reason of a `signal` that has aborted. An engine may block the
+ * event loop while it runs, so every few milliseconds the loop gets a turn, in which sockets, timers and
+ * Ctrl-C are seen.
+ */
+function createBreather(signal: AbortSignal | undefined): () => Promise<void> {
+  let breathedAt = performance.now();
+  return async () => {
+    if (performance.now() - breathedAt > PATIENCE) {
+      await new Promise<void>((resolve) => {
+        // browsers have no setImmediate; their setTimeout does, if more slowly
+        if (typeof setImmediate === 'function') setImmediate(resolve);
+        else setTimeout(resolve);
+      });
+      breathedAt = performance.now();
+    }
+    signal?.throwIfAborted();
+  };
+}
+
+/** A session with `model`, which may serve several. */
+export function createSession(model: AnsweringModel, { picturesKept = 16 }: SessionOptions = {}): Session {
+  const { generator, tokenizer } = model;
+  const { config } = generator;
+  const imageTokens = imageTokenCount(config);
+  const stopTokenIds = [tokenizer.endOfTurnTokenId, tokenizer.eosTokenId];
+  const turn = createQueue();
+  const prefix: PrefixCache = {};
+  const pictures = createPictureCache(model, picturesKept);
+
+  const promptIds = ({ turns, images = [] }: SessionPrompt): number[] => {
+    const places = imagePlaces(turns);
+    const placed = places === 0 ? withImages(turns, images.length) : turns;
+    if (places > 0 && places !== images.length)
+      throw new UserError(`the turns have ${places} <image> tokens, but the prompt has ${images.length} pictures`);
+    return encodePrompt(tokenizer, placed, imageTokens);
+  };
+
+  const encode = (inputIds: number[], seen: readonly SeenPicture[]): EncodedPrompt => ({
+    inputIds,
+    imageRows: seen.length > 0 ? concatFloat32(seen.map(({ rows }) => rows)) : undefined,
+  });
+
+  /** Generates one answer, piece by piece. */
+  async function answer(
+    inputIds: number[],
+    images: readonly (Picture | SeenPicture)[],
+    push: (piece: string) => void,
+    { maxNewTokens = MAX_NEW_TOKENS, sampling, signal }: AnswerOptions,
+  ) {
+    const prompt = encode(inputIds, await pictures.look(images, 1));
+    signal?.throwIfAborted();
+    const stream = createTextStream(tokenizer, { skipSpecialTokens: true });
+    const breathe = createBreather(signal);
+    const options = {
+      prefix,
+      maxNewTokens,
+      stopTokenIds,
+      sampling,
+      signal,
+      onToken: (_row: number, token: number) => {
+        push(stream.push(token));
+        return breathe();
+      },
+    };
+    await generator.generate([prompt], options);
+    push(stream.end());
+  }
+
+  async function* generate(prompt: SessionPrompt, options: AnswerOptions = {}): AsyncGenerator<string, void, undefined> {
+    const inputIds = promptIds(prompt);
+    yield* streamed(
+      (push, signal) => turn(() => answer(inputIds, prompt.images ?? [], push, { ...options, signal }), signal),
+      options.signal,
+    );
+  }
+
+  async function answerAll(prompts: readonly SessionPrompt[], options: AnswerAllOptions = {}): Promise<string[]> {
+    const { batchSize = BATCH, maxNewTokens = MAX_NEW_TOKENS, sampling, signal, onProgress } = options;
+    const ids = prompts.map(promptIds);
+    const seen = await turn(() => pictures.lookAll(prompts, signal), signal);
+    const answers = new Array<string>(prompts.length);
+    // neighbors in length share a batch: little padding
+    const order = [...prompts.keys()].sort((a, b) => ids[a].length - ids[b].length || a - b);
+    const work = { maxNewTokens, stopTokenIds, sampling, signal, onToken: createBreather(signal) };
+    for (let start = 0; start < order.length; start += batchSize) {
+      signal?.throwIfAborted();
+      const batch = order.slice(start, start + batchSize);
+      const encoded = batch.map((i) => encode(ids[i], seen[i]));
+      const rows = await turn(() => generator.generate(encoded, work), signal);
+      batch.forEach((i, row) => {
+        answers[i] = tokenizer.decode(rows[row], { skipSpecialTokens: true }).trim();
+      });
+      onProgress?.(start + batch.length, order.length);
+    }
+    return answers;
+  }
+
+  return {
+    contextLength: config.text_config.max_position_embeddings,
+    promptTokens: (prompt) => promptIds(prompt).length,
+    look: (shown) => turn(() => pictures.look(shown, 1)),
+    blankPicture: () =>
+      turn(async () => {
+        // pixel values of zero: the mean color everywhere
+        const blank = new Float32Array(3 * imageSize(config) ** 2);
+        return { rows: await generator.imageRows(await generator.imageFeatures(blank)) };
+      }),
+    generate,
+    answerAll,
+  };
+}
+
+/**
+ * Runs one piece of work at a time, in order. A wait that `signal` ends throws its reason, and the work is
+ * never begun.
+ */
+function createQueue(): <T>(work: () => Promise<T>, signal?: AbortSignal) => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve();
+  return (work, signal) => {
+    const before = last;
+    const result = (async () => {
+      await settledOrAborted(before, signal);
+      signal?.throwIfAborted();
+      return work();
+    })();
+    // whoever comes next waits for both: this work may have left the queue early
+    last = Promise.allSettled([before, result]).then(() => {});
+    return result;
+  };
+}
+
+async function settledOrAborted(promise: Promise<unknown>, signal: AbortSignal | undefined): Promise<void> {
+  if (!signal) return void (await promise);
+  signal.throwIfAborted();
+  let onAbort = () => {};
+  const aborted = new Promise<void>((resolve) => {
+    onAbort = resolve;
+  });
+  signal.addEventListener('abort', onAbort);
+  await Promise.race([promise, aborted]);
+  signal.removeEventListener('abort', onAbort);
+}
+
+/**
+ * Text that `work` pushes, as an AsyncGenerator. The signal that `work` gets aborts with `outer`, and when the
+ * consumer leaves. What is not yet asked for waits: answers are short.
+ */
+async function* streamed(
+  work: (push: (piece: string) => void, signal: AbortSignal) => Promise<void>,
+  outer: AbortSignal | undefined,
+): AsyncGenerator<string, void, undefined> {
+  const stopping = new AbortController();
+  const stop = () => stopping.abort(outer?.reason);
+  if (outer?.aborted) stop();
+  outer?.addEventListener('abort', stop);
+
+  const waiting: string[] = [];
+  let hasEnded = false;
+  let wake = () => {};
+  const push = (piece: string) => {
+    if (piece !== '') waiting.push(piece);
+    wake();
+  };
+  const running = work(push, stopping.signal).finally(() => {
+    hasEnded = true;
+    wake();
+  });
+  running.catch(() => {});
+  try {
+    while (!hasEnded || waiting.length > 0) {
+      outer?.throwIfAborted();
+      if (waiting.length > 0) yield waiting.shift()!;
+      else
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+    }
+    await running;
+  } finally {
+    outer?.removeEventListener('abort', stop);
+    stopping.abort();
+    // nothing goes on after the consumer has left: it may dispose of the model
+    await running.catch(() => {});
+  }
+}
+
+/** Rows of the pictures that were shown last; equal ones are encoded once. */
+function createPictureCache(model: AnsweringModel, kept: number) {
+  /** By key, the least recently shown first. */
+  const known = new Map<string, SeenPicture>();
+
+  /** Rows of all images, `together` of them encoded at a time. */
+  async function look(images: readonly (Picture | SeenPicture)[], together: number, signal?: AbortSignal): Promise<SeenPicture[]> {
+    const keys = await Promise.all(images.map((image) => (isSeen(image) ? undefined : model.pictureKey(image))));
+    const found = new Map<string, SeenPicture>();
+    const missing = new Map<string, Picture>();
+    images.forEach((image, i) => {
+      const key = keys[i];
+      if (isSeen(image) || key === undefined) return;
+      const picture = known.get(key);
+      if (picture) found.set(key, picture);
+      else missing.set(key, image);
+    });
+    const queue = [...missing];
+    for (let start = 0; start < queue.length; start += together) {
+      signal?.throwIfAborted();
+      const batch = queue.slice(start, start + together);
+      const rows = await model.imageRows(batch.map(([, picture]) => picture));
+      batch.forEach(([key], i) => {
+        found.set(key, { rows: rows[i] });
+      });
+    }
+    for (const [key, picture] of found) {
+      known.delete(key);
+      known.set(key, picture);
+    }
+    for (const key of [...known.keys()].slice(0, Math.max(0, known.size - kept))) known.delete(key);
+    return images.map((image, i) => (isSeen(image) ? image : found.get(keys[i]!)!));
+  }
+
+  return {
+    look,
+    /** The pictures of many prompts. */
+    async lookAll(prompts: readonly SessionPrompt[], signal?: AbortSignal): Promise<SeenPicture[][]> {
+      const shown = prompts.flatMap(({ images = [] }) => images);
+      const seen = await look(shown, ENCODED_TOGETHER, signal);
+      let at = 0;
+      return prompts.map(({ images = [] }) => {
+        at += images.length;
+        return seen.slice(at - images.length, at);
+      });
+    },
+  };
+}

@@ -1,0 +1,66 @@
+// A checkpoint of a given config with fresh weights. They are drawn and written piece by piece, so that
+// memory does not grow with the model.
+
+import { saveCheckpoint } from '../checkpoint/checkpoint.ts';
+import { readTokenizerFiles, tokenizerFilesOf } from '../checkpoint/tokenizer-files.ts';
+import { llavaConfigSchema } from '../models/llava.ts';
+import { modelParameters } from '../models/model-parameters.ts';
+import type { ModelConfig } from '../models/shapes.ts';
+import { initialise, type Parameter } from '../nn/parameters.ts';
+import { resolvePath } from '../paths.ts';
+import { createRandom } from '../random.ts';
+import { type FloatType, storedFloats } from '../weights/dtype.ts';
+import { elementCount } from '../weights/safetensors.ts';
+import { imageProcessorFor, PROCESSOR_FILE, processorFilesOf } from './processor.ts';
+
+/** Values drawn at a time. */
+const PIECE = 2 ** 20;
+
+export interface FreshOptions {
+  dtype: FloatType;
+  /** The same seed writes the same bytes. */
+  seed: number;
+  /** Bytes of weights beyond which they go into several files. */
+  maxShardSize: number;
+  /** Folder of a tokenizer to go with the weights. */
+  tokenizer?: string;
+  /** Ends the work, leaving nothing behind, by throwing `signal.reason`. */
+  signal: AbortSignal;
+  /** Called with the number of values that have just been drawn. */
+  onDrawn(values: number): void;
+}
+
+/** Writes a checkpoint of `config` with the values that training would begin with. */
+export async function writeFreshCheckpoint(config: ModelConfig, out: string, options: FreshOptions): Promise<void> {
+  const { dtype, seed, maxShardSize, tokenizer, signal, onDrawn } = options;
+  function* pieces({ name, dims, initialiser }: Omit<Parameter, 'tensor'>) {
+    // one stream of numbers a tensor, so that its values do not depend on the others
+    const random = createRandom(seed, name);
+    for (let left = elementCount(dims); left > 0; left -= PIECE) {
+      signal.throwIfAborted();
+      const values = Math.min(left, PIECE);
+      yield initialise({ dims: [values], initialiser }, random);
+      onDrawn(values);
+    }
+  }
+  const parameters = modelParameters(config);
+  await saveCheckpoint(out, {
+    config: { ...config, dtype },
+    tensors: new Map(parameters.map((parameter) => [parameter.name, { shape: [...parameter.dims], data: () => pieces(parameter) }])),
+    dtype: storedFloats[dtype],
+    maxShardSize,
+    files: await furtherFiles(config, tokenizer),
+  });
+}
+
+/** The folder's files beside config.json and the weights. */
+async function furtherFiles(config: ModelConfig, tokenizer: string | undefined): Promise<Record<string, string>> {
+  const files: Record<string, string> = {};
+  const parsed = llavaConfigSchema.safeParse(config);
+  if (config.model_type === 'llava' && parsed.success)
+    Object.assign(files, processorFilesOf(parsed.data, imageProcessorFor(parsed.data.vision_config.image_size)));
+  if (config.model_type === 'clip_vision_model')
+    files[PROCESSOR_FILE] = `${JSON.stringify(imageProcessorFor(config.image_size as number), null, 2)}\n`;
+  if (tokenizer !== undefined) Object.assign(files, tokenizerFilesOf(await readTokenizerFiles(resolvePath(tokenizer, 'the tokenizer'))));
+  return files;
+}

@@ -1,0 +1,40 @@
+// Picture files as a loaded model takes them in.
+
+import { createHash } from 'node:crypto';
+import { stat } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import { concatFloat32 } from '../arrays.ts';
+import type { Generator } from '../generate/generator.ts';
+import type { AnsweringModel, Picture } from '../generate/session.ts';
+import { decodeImage } from '../images/decode.ts';
+import { type ImageProcessorConfig, processImage } from '../images/processor.ts';
+
+/** How a model reads pictures: the parts of an `AnsweringModel` that take files. */
+export function pictureReader({
+  generator,
+  processor,
+}: {
+  generator: Pick<Generator, 'imageFeatures' | 'imageRows'>;
+  processor: ImageProcessorConfig;
+}): Pick<AnsweringModel, 'imageRows' | 'pictureKey'> {
+  return {
+    async imageRows(pictures) {
+      if (pictures.length === 0) return [];
+      const pixels = await Promise.all(pictures.map(async (picture) => processImage(await decodeImage(picture), processor)));
+      const rows = await generator.imageRows(await generator.imageFeatures(concatFloat32(pixels)));
+      const size = rows.length / pictures.length;
+      return pictures.map((_, i) => rows.slice(i * size, (i + 1) * size));
+    },
+    pictureKey,
+  };
+}
+
+/**
+ * Path, size and time of change of a file; a digest of bytes. A file that is not there has a key too: reading
+ * it says what is wrong.
+ */
+async function pictureKey(picture: Picture): Promise<string> {
+  if (typeof picture !== 'string') return `sha256 ${createHash('sha256').update(picture).digest('hex')}`;
+  const file = await stat(picture, { bigint: true }).catch(() => undefined);
+  return `${file?.mtimeNs} ${file?.size} ${resolve(picture)}`;
+}

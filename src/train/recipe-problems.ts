@@ -1,0 +1,89 @@
+// What is wrong with a recipe, in words for the person who wrote it.
+import { z } from 'zod';
+
+type Path = readonly PropertyKey[];
+
+const pathText = (path: Path) => path.map(String).join('.');
+
+/** Edits (insert, delete, replace, swap of neighbors) that turn one word into another. */
+function editDistance(a: string, b: string): number {
+  const rows: number[][] = [Array.from({ length: b.length + 1 }, (_, j) => j)];
+  for (let i = 1; i <= a.length; i++) {
+    rows.push([i]);
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = rows[i - 1][j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1);
+      let best = Math.min(replaced, rows[i - 1][j] + 1, rows[i][j - 1] + 1);
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) best = Math.min(best, rows[i - 2][j - 2] + 1);
+      rows[i].push(best);
+    }
+  }
+  return rows[a.length][b.length];
+}
+
+function nearest(word: string, known: readonly string[]): string | undefined {
+  const ranked = known.map((name) => ({ name, distance: editDistance(word.toLowerCase(), name) })).sort((a, b) => a.distance - b.distance);
+  return ranked[0] && ranked[0].distance <= Math.max(2, word.length / 3) ? ranked[0].name : undefined;
+}
+
+/** The fields that the schema knows at `path` of `value`; none where it is no object. */
+function knownFields(schema: z.core.$ZodType, path: Path, value: unknown): string[] {
+  if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault) {
+    return knownFields(schema.unwrap(), path, value);
+  }
+  if (schema instanceof z.ZodUnion) {
+    // Of unions by task or model_type, the alternative that the recipe names; of others, every one.
+    const key = schema instanceof z.ZodDiscriminatedUnion ? schema.def.discriminator : '';
+    const named = (value as Record<string, unknown>)?.[key];
+    const isChosen = (option: z.core.$ZodType) =>
+      !(option instanceof z.ZodObject) || !option.shape[key] || option.shape[key].safeParse(named).success;
+    return schema.options.filter(isChosen).flatMap((option) => knownFields(option, path, value));
+  }
+  const [key, ...rest] = path;
+  const child = (value as Record<PropertyKey, unknown>)?.[key];
+  if (schema instanceof z.ZodArray) return path.length === 0 ? [] : knownFields(schema.element, rest, child);
+  if (schema instanceof z.ZodRecord)
+    return path.length === 0 && schema.keyType instanceof z.ZodEnum ? schema.keyType.options.map(String) : [];
+  if (!(schema instanceof z.ZodObject)) return [];
+  if (path.length === 0) return Object.keys(schema.shape);
+  const field = schema.shape[key as string];
+  return field ? knownFields(field, rest, child) : [];
+}
+
+/**
+ * The first problem that `schema` found in a recipe, in one sentence. An unknown field goes first, since
+ * other problems come from it; the known field that is spelled most like it is offered.
+ */
+export function describeProblem(schema: z.core.$ZodType, error: z.ZodError, value: unknown): string {
+  const issues = error.issues.flatMap((issue) => flattenUnion(issue, []));
+  const issue = issues.find(({ code }) => code === 'unrecognized_keys') ?? issues[0];
+  if (issue.code === 'unrecognized_keys') {
+    const name = issue.keys[0];
+    const fields = knownFields(schema, issue.path, value);
+    const guess = nearest(name, fields);
+    return `unknown field ${pathText([...issue.path, name])}; ${guess ? `did you mean ${guess}?` : `known fields are ${fields.join(', ')}`}`;
+  }
+  const place = pathText(issue.path);
+  const found = issue.path.reduce<unknown>((inner, key) => (inner as Record<PropertyKey, unknown> | undefined)?.[key], value);
+  if (issue.code === 'invalid_union' && issue.path.at(-1) === 'task') {
+    return `task must be contrastive, language-model or llava, and is ${found === undefined ? 'missing' : JSON.stringify(found)}`;
+  }
+  if (found === undefined) return `${place || 'the recipe'} is missing`;
+  // zod's messages begin with a capital and do not show the value.
+  const message =
+    issue.code === 'custom' ? issue.message : `${issue.message.replace(/^Invalid input: /, '')} (it is ${JSON.stringify(found)})`;
+  return place === '' ? message : `${place}: ${message}`;
+}
+
+/**
+ * Takes the problems of the alternative that fits best out of a union's, when it is an object with a wrong
+ * field.
+ */
+function flattenUnion(issue: z.core.$ZodIssue, prefix: Path): z.core.$ZodIssue[] {
+  const path = [...prefix, ...issue.path] as PropertyKey[];
+  if (issue.code === 'invalid_union') {
+    const inner = issue.errors.flatMap((alternative) => alternative.flatMap((problem) => flattenUnion(problem, path)));
+    const deeper = inner.filter((problem) => problem.code === 'unrecognized_keys' || problem.path.length > path.length);
+    if (deeper.length > 0) return deeper;
+  }
+  return [{ ...issue, path }];
+}
