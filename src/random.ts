@@ -1,4 +1,4 @@
-// Seeded random numbers for everything that must come out the same twice: data, initialisation, shuffling, sampling.
+// Seeded random numbers for everything that must come out the same twice: data, initialization, shuffling, sampling.
 // Generator: xoshiro128** (Blackman & Vigna, 2018) seeded through splitmix32; the same on every platform and engine.
 
 export interface Random {

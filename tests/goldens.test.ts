@@ -283,10 +283,10 @@ describe('clip', () => {
       const text = row(captions, at % count);
       return temperature * row(images, Math.floor(at / count)).reduce((sum, v, k) => sum + v * text[k], 0);
     });
-    const normalised = { ...actual, image_embeds: images, text_embeds: captions, logits_per_image: float32(logits, [count, count]) };
+    const normalized = { ...actual, image_embeds: images, text_embeds: captions, logits_per_image: float32(logits, [count, count]) };
     const states = Object.keys(expected).filter((name) => name.startsWith('vision_hidden_states'));
     expect(states.length).toBe(4);
-    expectOutputs('clip', normalised, expected, [...states, 'image_embeds', 'text_embeds', 'logits_per_image']);
+    expectOutputs('clip', normalized, expected, [...states, 'image_embeds', 'text_embeds', 'logits_per_image']);
   });
 
   test('contrastive loss and the gradient of every parameter', async () => {

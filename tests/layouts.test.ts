@@ -9,7 +9,7 @@ import { UserError } from '../src/errors.ts';
 import { type LlavaConfig, llavaConfigSchema, llavaParameters } from '../src/models/llava.ts';
 import { modelParameters } from '../src/models/model-parameters.ts';
 import { shapeNamed } from '../src/models/shapes.ts';
-import { initialise } from '../src/nn/parameters.ts';
+import { initialize } from '../src/nn/parameters.ts';
 import { openModel, withCheckpoint } from '../src/pretrained/folder.ts';
 import { loadModel } from '../src/pretrained/load.ts';
 import { imageProcessorFor } from '../src/pretrained/processor.ts';
@@ -28,8 +28,8 @@ const config = shapeNamed('llava-gemma-tiny').config as unknown as LlavaConfig;
 const tensors: Tensors = new Map(
   modelParameters(config).map((parameter) => {
     // biases too: a swap of two tensors must show
-    const drawn = { ...parameter, initialiser: { kind: 'normal', std: 0.2 } as const };
-    return [parameter.name, { shape: [...parameter.dims], data: initialise(drawn, createRandom(7, parameter.name)) }];
+    const drawn = { ...parameter, initializer: { kind: 'normal', std: 0.2 } as const };
+    return [parameter.name, { shape: [...parameter.dims], data: initialize(drawn, createRandom(7, parameter.name)) }];
   }),
 );
 const renamed = (rename: (name: string) => string, from: Tensors = tensors): Tensors =>

@@ -17,11 +17,11 @@ const NIBBLE_STD = 4.6;
 export async function writeOurFolder(dir: string, config: BenchConfig): Promise<void> {
   const tensors = new Map<string, { shape: number[]; data: Float32Array }>();
   const packed = new Map<string, TensorSource>();
-  for (const { name, dims, initialiser } of modelParameters(config)) {
+  for (const { name, dims, initializer } of modelParameters(config)) {
     const format = plannedFormat(name, dims, 'int4');
     if (!format) {
       const size = elementCount(dims);
-      const data = initialiser.kind === 'normal' ? floatsOf(size, name) : new Float32Array(size).fill(initialiser.kind === 'ones' ? 1 : 0);
+      const data = initializer.kind === 'normal' ? floatsOf(size, name) : new Float32Array(size).fill(initializer.kind === 'ones' ? 1 : 0);
       tensors.set(name, { shape: [...dims], data });
       continue;
     }

@@ -236,9 +236,9 @@ export interface CheckpointContents {
   stored?: ReadonlyMap<string, TensorSource>;
   /** Bytes of tensors in a file of weights; what is more goes into shards. One tensor is never divided. By default there is one file. */
   maxShardSize?: number;
-  /** Further files of the folder (tokenizer.json, optimiser state ...) by plain file name. */
+  /** Further files of the folder (tokenizer.json, optimizer state ...) by plain file name. */
   files?: Record<string, string | Uint8Array>;
-  /** Further safetensors files by plain file name, such as the moments of the optimiser. */
+  /** Further safetensors files by plain file name, such as the moments of the optimizer. */
   tensorFiles?: Record<string, ReadonlyMap<string, TensorSource>>;
 }
 

@@ -9,7 +9,7 @@ import { saveCheckpoint } from '../checkpoint/checkpoint.ts';
 import { type Conversation, startConversation } from '../generate/conversation.ts';
 import { createSession } from '../generate/session.ts';
 import { llavaConfigSchema, llavaParameters } from '../models/llava.ts';
-import { initialise } from '../nn/parameters.ts';
+import { initialize } from '../nn/parameters.ts';
 import { loadModel } from '../pretrained/load.ts';
 import { createRandom } from '../random.ts';
 import { trainTokenizer } from '../text/bpe-trainer.ts';
@@ -43,7 +43,7 @@ beforeAll(async () => {
   const { tokenizerJson, tokenizerConfig } = trainTokenizer(texts, { vocabSize });
   const tensors = new Map(
     llavaParameters(config).map((parameter) => {
-      const data = initialise({ ...parameter, initialiser: { kind: 'normal', std: 0.3 } }, createRandom(1, parameter.name));
+      const data = initialize({ ...parameter, initializer: { kind: 'normal', std: 0.3 } }, createRandom(1, parameter.name));
       return [parameter.name, { shape: [...parameter.dims], data }];
     }),
   );

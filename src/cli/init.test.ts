@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { llavaConfigSchema, llavaParameters } from '../models/llava.ts';
-import { initialise } from '../nn/parameters.ts';
+import { initialize } from '../nn/parameters.ts';
 import { withCheckpoint } from '../pretrained/folder.ts';
 import { loadModel } from '../pretrained/load.ts';
 import { readParameters } from '../pretrained/values.ts';
@@ -48,7 +48,7 @@ describe('a fresh checkpoint', () => {
       const parameters = llavaParameters(config);
       const values = await readParameters(checkpoint, parameters);
       for (const parameter of parameters)
-        expect(values.get(parameter.name)).toEqual(initialise(parameter, createRandom(3, parameter.name)));
+        expect(values.get(parameter.name)).toEqual(initialize(parameter, createRandom(3, parameter.name)));
       expect(checkpoint.names.length).toBe(parameters.length);
     });
   });

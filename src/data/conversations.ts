@@ -1,4 +1,4 @@
-// LLaVA JSON samples as optimiser steps: an epoch shuffles the images, keeps the samples of an image together (packing computes their
+// LLaVA JSON samples as optimizer steps: an epoch shuffles the images, keeps the samples of an image together (packing computes their
 // image once), and cuts the list into batches. A step's samples are a pure function of seed, stage and step.
 
 import { createRandom } from '../random.ts';

@@ -7,7 +7,7 @@ import { mul } from '../graph/primitives.ts';
 import { input } from '../graph/tensor.ts';
 import { type LlavaConfig, llavaConfigSchema } from '../models/llava.ts';
 import { type LossGraph, languageModelLoss, llavaLoss } from '../models/programs.ts';
-import { initialise } from '../nn/parameters.ts';
+import { initialize } from '../nn/parameters.ts';
 import { createRandom, type Random } from '../random.ts';
 import { type EncodedSample, type PackedBatch, packSamples } from './packing.ts';
 
@@ -229,7 +229,7 @@ async function compile({ parameters: list, outputs }: LossGraph): Promise<Compil
   const names = list.map(({ name }) => `gradient.${name}`);
   return {
     program: await engine.compile({ loss, ...Object.fromEntries(names.map((name, i) => [name, gradients[i]])) }),
-    feeds: Object.fromEntries(list.map((p) => [p.name, float32(initialise(p, createRandom(9, p.name)), p.dims)])),
+    feeds: Object.fromEntries(list.map((p) => [p.name, float32(initialize(p, createRandom(9, p.name)), p.dims)])),
     names,
   };
 }

@@ -143,11 +143,11 @@ export function int32(data: Int32Array | readonly number[], dims: readonly numbe
  */
 export function checkInputs(
   inputs: ReadonlyMap<string, Pick<Tensor, 'dtype' | 'dims'>>,
-  valueOf: (name: string) => Pick<Constant, 'dtype' | 'dims'> | undefined,
+  given: (name: string) => Pick<Constant, 'dtype' | 'dims'> | undefined,
 ): void {
   const bound = new Map<string, { size: number; by: string }>();
   for (const [name, tensor] of inputs) {
-    const value = valueOf(name);
+    const value = given(name);
     if (!value) throw new Error(`input ${name} is missing`);
     const described = `input ${name} is ${value.dtype} [${value.dims}], expected ${tensor.dtype} [${tensor.dims.join(', ')}]`;
     if (value.dtype !== tensor.dtype || value.dims.length !== tensor.dims.length) throw new Error(described);

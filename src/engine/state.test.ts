@@ -103,7 +103,7 @@ describe.each(engines)('state of %s', (_, engine) => {
     expect(await numbers(state.m)).toEqual([0.5, -1, 2]);
     expect(await numbers(state.v)).toEqual([0.25, 1, 4]);
     const moved = await numbers(state.w);
-    [0.9, 1.1, 0.9].forEach((value, i) => expect(moved[i]).toBeCloseTo(value, 6));
+    for (const [i, value] of [0.9, 1.1, 0.9].entries()) expect(moved[i]).toBeCloseTo(value, 6);
     expect(await numbers(state.g)).toEqual([2, -4, 8]);
   });
 

@@ -8,7 +8,7 @@ import { createOrtEngine } from '../engine/ort.ts';
 import { createGenerator } from '../generate/generator.ts';
 import { imageProcessorConfig } from '../images/processor.ts';
 import { llavaConfigSchema, llavaParameters } from '../models/llava.ts';
-import { initialise } from '../nn/parameters.ts';
+import { initialize } from '../nn/parameters.ts';
 import { imageProcessorFor } from '../pretrained/processor.ts';
 import { createRandom } from '../random.ts';
 import { trainTokenizer } from '../text/bpe-trainer.ts';
@@ -61,7 +61,7 @@ beforeAll(async () => {
   const values = new Map(
     llavaParameters(config).map((parameter) => [
       parameter.name,
-      float32(initialise({ ...parameter, initialiser: { kind: 'normal', std: 0.3 } }, createRandom(3, parameter.name)), parameter.dims),
+      float32(initialize({ ...parameter, initializer: { kind: 'normal', std: 0.3 } }, createRandom(3, parameter.name)), parameter.dims),
     ]),
   );
   model = {

@@ -21,7 +21,7 @@ describe('processImage', () => {
     const expected = new Float32Array(new Uint8Array(Buffer.from(values, 'base64')).buffer);
     const actual = processImage(image, imageProcessorConfig.parse(config));
     expect(actual.length).toBe(shape[0] * shape[1] * shape[2]);
-    // One level of 255 would be 0.014 after normalisation.
+    // One level of 255 would be 0.014 after normalization.
     for (const [i, value] of expected.entries()) expect(actual[i]).toBeCloseTo(value, 5);
   });
 

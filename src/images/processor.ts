@@ -4,7 +4,7 @@
 import { z } from 'zod';
 import type { PixelImage } from './pixels.ts';
 import { type ResizeFilter, resizeImage } from './resize.ts';
-import { centreCrop, normaliseToPlanes, padToSquare, resizeShortestEdge } from './transform.ts';
+import { centreCrop, normalizeToPlanes, padToSquare, resizeShortestEdge } from './transform.ts';
 
 const side = z.int().positive();
 const rectangle = z.object({ height: side, width: side });
@@ -60,7 +60,7 @@ export function processedSize(config: ImageProcessorConfig): { height: number; w
   return config.do_pad ? { height: edge, width: edge } : undefined;
 }
 
-/** An RGB picture to pixel values `[3, height, width]`: pad, resize, crop, rescale and normalise, in this order, each if asked for. */
+/** An RGB picture to pixel values `[3, height, width]`: pad, resize, crop, rescale and normalize, in this order, each if asked for. */
 export function processImage(image: PixelImage, config: ImageProcessorConfig): Float32Array<ArrayBuffer> {
   let result = image;
   if (config.do_pad) {
@@ -77,6 +77,6 @@ export function processImage(image: PixelImage, config: ImageProcessorConfig): F
   if (config.do_center_crop) result = centreCrop(result, config.crop_size.width, config.crop_size.height);
   const rescale = config.do_rescale ? config.rescale_factor : 1;
   return config.do_normalize
-    ? normaliseToPlanes(result, rescale, config.image_mean, config.image_std)
-    : normaliseToPlanes(result, rescale, [0, 0, 0], [1, 1, 1]);
+    ? normalizeToPlanes(result, rescale, config.image_mean, config.image_std)
+    : normalizeToPlanes(result, rescale, [0, 0, 0], [1, 1, 1]);
 }

@@ -46,7 +46,7 @@ export function resizeShortestEdge(image: PixelImage, edge: number, filter: Resi
 }
 
 /** Pixels `[height, width, 3]` to float planes `[3, height, width]`: `(value * rescale - mean) / std`, by channel. */
-export function normaliseToPlanes(
+export function normalizeToPlanes(
   image: PixelImage,
   rescale: number,
   mean: readonly number[],

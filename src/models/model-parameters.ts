@@ -16,7 +16,7 @@ function partParameters(config: unknown, module: string): Omit<Parameter, 'tenso
 }
 
 /**
- * Names, dims and initialisers of every parameter of the model with this config.json. A single encoder or language model is any that a
+ * Names, dims and initializers of every parameter of the model with this config.json. A single encoder or language model is any that a
  * LLaVA can be made of: it is looked at as part of one. No weights are allocated. Throws UserError for a config of another kind.
  */
 export function modelParameters(config: unknown): Omit<Parameter, 'tensor'>[] {

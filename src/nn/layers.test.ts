@@ -44,7 +44,7 @@ test("Gemma's norm stores an offset from one, LayerNorm the factor itself", () =
   expect(rms.data[1]).toBeCloseTo(2 * 1.4, 12);
   expect([...layer.data]).toEqual([-1, 12]);
   // fresh weights do nothing
-  expect(p.list().map(({ name, initialiser }) => [name, initialiser.kind])).toEqual([
+  expect(p.list().map(({ name, initializer }) => [name, initializer.kind])).toEqual([
     ['rms.weight', 'zeros'],
     ['layer.weight', 'ones'],
     ['layer.bias', 'zeros'],

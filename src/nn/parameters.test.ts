@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { ShapeError } from '../graph/dims.ts';
 import { createRandom } from '../random.ts';
 import { linear } from './layers.ts';
-import { type Initialiser, initialise, normal, ones, Parameters, zeros } from './parameters.ts';
+import { type Initializer, initialize, normal, ones, Parameters, zeros } from './parameters.ts';
 
 describe('Parameters', () => {
   test('lists what was asked for, under full names, in order', () => {
@@ -44,25 +44,25 @@ describe('Parameters', () => {
   });
 });
 
-describe('initialise', () => {
-  const parameter = (initialiser: Initialiser) => ({ name: 'w', dims: [50, 40], tensor: new Parameters().get('w', [50, 40]), initialiser });
+describe('initialize', () => {
+  const parameter = (initializer: Initializer) => ({ name: 'w', dims: [50, 40], tensor: new Parameters().get('w', [50, 40]), initializer });
 
-  test('draws what the initialiser says, the same for the same seed', () => {
-    const values = initialise(parameter(normal(0.5)), createRandom(1));
+  test('draws what the initializer says, the same for the same seed', () => {
+    const values = initialize(parameter(normal(0.5)), createRandom(1));
     const mean = values.reduce((a, b) => a + b, 0) / 2000;
     const deviation = Math.sqrt(values.reduce((sum, v) => sum + (v - mean) ** 2, 0) / 2000);
     expect(values.length).toBe(2000);
     expect(Math.abs(mean)).toBeLessThan(0.05);
     expect(deviation).toBeGreaterThan(0.45);
     expect(deviation).toBeLessThan(0.55);
-    expect(initialise(parameter(normal(0.5)), createRandom(1))).toEqual(values);
-    expect(initialise(parameter(normal(0.5)), createRandom(2))).not.toEqual(values);
-    expect(new Set(initialise(parameter(zeros), createRandom(1)))).toEqual(new Set([0]));
-    expect(new Set(initialise(parameter(ones), createRandom(1)))).toEqual(new Set([1]));
-    expect(new Set(initialise(parameter({ kind: 'constant', value: 2.5 }), createRandom(1)))).toEqual(new Set([2.5]));
+    expect(initialize(parameter(normal(0.5)), createRandom(1))).toEqual(values);
+    expect(initialize(parameter(normal(0.5)), createRandom(2))).not.toEqual(values);
+    expect(new Set(initialize(parameter(zeros), createRandom(1)))).toEqual(new Set([0]));
+    expect(new Set(initialize(parameter(ones), createRandom(1)))).toEqual(new Set([1]));
+    expect(new Set(initialize(parameter({ kind: 'constant', value: 2.5 }), createRandom(1)))).toEqual(new Set([2.5]));
   });
 
   test('fills a scalar', () => {
-    expect([...initialise({ ...parameter({ kind: 'constant', value: 2 }), dims: [] }, createRandom(1))]).toEqual([2]);
+    expect([...initialize({ ...parameter({ kind: 'constant', value: 2 }), dims: [] }, createRandom(1))]).toEqual([2]);
   });
 });

@@ -7,11 +7,11 @@ import { type BlockFormat, type DType, input, type Tensor } from '../graph/tenso
 import type { Random } from '../random.ts';
 
 /** How a fresh parameter begins. */
-export type Initialiser = { kind: 'normal'; std: number } | { kind: 'zeros' } | { kind: 'ones' } | { kind: 'constant'; value: number };
+export type Initializer = { kind: 'normal'; std: number } | { kind: 'zeros' } | { kind: 'ones' } | { kind: 'constant'; value: number };
 
-export const normal = (std = 0.02): Initialiser => ({ kind: 'normal', std });
-export const zeros: Initialiser = { kind: 'zeros' };
-export const ones: Initialiser = { kind: 'ones' };
+export const normal = (std = 0.02): Initializer => ({ kind: 'normal', std });
+export const zeros: Initializer = { kind: 'zeros' };
+export const ones: Initializer = { kind: 'ones' };
 
 /** How the values of a parameter are stored: as floats, or as whole numbers of few bits with a scale a block. */
 export type Storage = 'float32' | 'float16' | 'bfloat16' | BlockFormat;
@@ -25,7 +25,7 @@ export interface Parameter {
   /** Its values in float32, whatever they are stored as: what the model function computes with. */
   tensor: Tensor;
   storage: Storage;
-  initialiser: Initialiser;
+  initializer: Initializer;
   /** Nothing that is computed needs it: a checkpoint may lack it. */
   optional?: boolean;
 }
@@ -84,7 +84,7 @@ export class Parameters {
   }
 
   /** The parameter `<prefix>.<name>` in float32. Asking twice gives the same tensor (tied weights); another shape is an error. */
-  get(name: string, dims: readonly number[], initialiser: Initialiser = normal()): Tensor {
+  get(name: string, dims: readonly number[], initializer: Initializer = normal()): Tensor {
     const full = this.prefix + name;
     const known = this.all.get(full);
     if (known) {
@@ -94,7 +94,7 @@ export class Parameters {
     }
     const storage = this.storageOf(full, dims);
     const tensor = isPacked(storage) ? packedWeight(full, dims, storage) : cast(input(full, storage, dims), 'float32');
-    this.all.set(full, { name: full, dims, tensor, storage, initialiser });
+    this.all.set(full, { name: full, dims, tensor, storage, initializer });
     return tensor;
   }
 
@@ -120,10 +120,10 @@ export function inputNames({ name, storage }: Pick<Parameter, 'name' | 'storage'
 }
 
 /** Fresh values for a parameter. */
-export function initialise({ dims, initialiser }: Pick<Parameter, 'dims' | 'initialiser'>, random: Random): Float32Array {
+export function initialize({ dims, initializer }: Pick<Parameter, 'dims' | 'initializer'>, random: Random): Float32Array {
   const values = new Float32Array(dims.reduce((a, b) => a * b, 1));
-  if (initialiser.kind === 'normal') for (let i = 0; i < values.length; i++) values[i] = initialiser.std * random.normal();
-  else if (initialiser.kind === 'ones') values.fill(1);
-  else if (initialiser.kind === 'constant') values.fill(initialiser.value);
+  if (initializer.kind === 'normal') for (let i = 0; i < values.length; i++) values[i] = initializer.std * random.normal();
+  else if (initializer.kind === 'ones') values.fill(1);
+  else if (initializer.kind === 'constant') values.fill(initializer.value);
   return values;
 }

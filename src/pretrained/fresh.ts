@@ -6,7 +6,7 @@ import { readTokenizerFiles, tokenizerFilesOf } from '../checkpoint/tokenizer-fi
 import { llavaConfigSchema } from '../models/llava.ts';
 import { modelParameters } from '../models/model-parameters.ts';
 import type { ModelConfig } from '../models/shapes.ts';
-import { initialise, type Parameter } from '../nn/parameters.ts';
+import { initialize, type Parameter } from '../nn/parameters.ts';
 import { resolvePath } from '../paths.ts';
 import { createRandom } from '../random.ts';
 import { type FloatType, storedFloats } from '../weights/dtype.ts';
@@ -33,13 +33,13 @@ export interface FreshOptions {
 /** Writes a checkpoint of `config` with the values that training would begin with. */
 export async function writeFreshCheckpoint(config: ModelConfig, out: string, options: FreshOptions): Promise<void> {
   const { dtype, seed, maxShardSize, tokenizer, signal, onDrawn } = options;
-  function* pieces({ name, dims, initialiser }: Omit<Parameter, 'tensor'>) {
+  function* pieces({ name, dims, initializer }: Omit<Parameter, 'tensor'>) {
     // one stream of numbers a tensor, so that its values do not depend on the others
     const random = createRandom(seed, name);
     for (let left = elementCount(dims); left > 0; left -= PIECE) {
       signal.throwIfAborted();
       const values = Math.min(left, PIECE);
-      yield initialise({ dims: [values], initialiser }, random);
+      yield initialize({ dims: [values], initializer }, random);
       onDrawn(values);
     }
   }

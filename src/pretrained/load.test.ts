@@ -8,7 +8,7 @@ import { UserError } from '../errors.ts';
 import { languageConfigSchema } from '../models/language.ts';
 import { llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { languageModelLoss } from '../models/programs.ts';
-import { initialise } from '../nn/parameters.ts';
+import { initialize } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
 import { checkConfig, withCheckpoint } from './folder.ts';
 import { imageProcessorFor } from './processor.ts';
@@ -27,7 +27,7 @@ const config = languageConfigSchema.parse({
   head_dim: 2,
 });
 const parameters = languageModelLoss(config).parameters;
-const values = new Map(parameters.map((p) => [p.name, initialise(p, createRandom(1, p.name))]));
+const values = new Map(parameters.map((p) => [p.name, initialize(p, createRandom(1, p.name))]));
 
 /** A folder of the tiny Gemma, its tensors changed first. */
 async function folder(name: string, change: (tensors: Map<string, { shape: number[]; data: Float32Array }>) => void = () => {}) {

@@ -9,7 +9,7 @@ import { createOrtEngine } from '../engine/ort.ts';
 import { type ForwardOutput, forward } from '../generate/forward.ts';
 import { type LlavaConfig, llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { shapeNamed } from '../models/shapes.ts';
-import { initialise, packedName, scaleName } from '../nn/parameters.ts';
+import { initialize, packedName, scaleName } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
 import { dequantizeRows, plannedFormat, quantizeRows } from '../weights/quantize.ts';
 import { type RunWeightsOptions, readRunWeights, runStorageOf } from './run-weights.ts';
@@ -20,8 +20,8 @@ const config: LlavaConfig = llavaConfigSchema.parse(shapeNamed('llava-gemma-tiny
 const parameters = llavaParameters(config);
 const tensors = new Map(
   parameters.map((parameter) => {
-    const drawn = { ...parameter, initialiser: { kind: 'normal', std: 0.2 } as const };
-    return [parameter.name, { shape: [...parameter.dims], data: initialise(drawn, createRandom(5, parameter.name)) }];
+    const drawn = { ...parameter, initializer: { kind: 'normal', std: 0.2 } as const };
+    return [parameter.name, { shape: [...parameter.dims], data: initialize(drawn, createRandom(5, parameter.name)) }];
   }),
 );
 const folderOf = (dtype: 'F32' | 'BF16') => join(root, dtype);

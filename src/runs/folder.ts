@@ -29,7 +29,7 @@ export interface RunFolder {
   metrics: string;
   summary: string;
   report: string;
-  /** Where a stage keeps its checkpoint: a Hugging Face folder plus optimiser state. */
+  /** Where a stage keeps its checkpoint: a Hugging Face folder plus optimizer state. */
   checkpoint(stage: string): string;
   samples(split: string): string;
 }

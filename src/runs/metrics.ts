@@ -5,7 +5,7 @@ import type { Scores } from '../evaluate/samples.ts';
 
 interface EventBase {
   stage: string;
-  /** Optimiser steps of this stage that were finished when the event happened. */
+  /** Optimizer steps of this stage that were finished when the event happened. */
   step: number;
   /** Seconds since 1970. */
   time: number;

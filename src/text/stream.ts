@@ -1,6 +1,11 @@
 // Text from token ids, one token at a time: for answers that appear while they are generated. A character may
 // be spread over several byte tokens (`<0xF0>` `<0x9F>` ...); nothing of it is shown until it is whole.
-import type { Tokenizer } from './tokenizer.ts';
+
+/** What a stream asks of a tokenizer. */
+export interface TokenTexts {
+  token(id: number): string;
+  isSpecial(id: number): boolean;
+}
 
 export interface TextStream {
   /** Adds one token; returns the text that it completes, often ''. */
@@ -12,10 +17,7 @@ export interface TextStream {
 const byteToken = /^<0x([0-9A-F]{2})>$/;
 
 /** A detokenizer of Gemma's form: the pieces put together are the text of all ids. */
-export function createTextStream(
-  tokenizer: Pick<Tokenizer, 'token' | 'isSpecial'>,
-  { skipSpecialTokens = false }: { skipSpecialTokens?: boolean } = {},
-): TextStream {
+export function createTextStream(tokenizer: TokenTexts, { skipSpecialTokens = false }: { skipSpecialTokens?: boolean } = {}): TextStream {
   // ignoreBOM: without it a byte order mark inside the text would be swallowed.
   const bytes = new TextDecoder('utf-8', { ignoreBOM: true });
   return {

@@ -152,7 +152,9 @@ describe('AdamW', () => {
           () => 0.05,
           0.5,
         );
-    const close = (x: number[][], y: number[][]) => x.forEach((row, i) => row.forEach((value, j) => expect(value).toBeCloseTo(y[i][j], 6)));
+    const close = (x: number[][], y: number[][]) => {
+      for (const [i, row] of x.entries()) for (const [j, value] of row.entries()) expect(value).toBeCloseTo(y[i][j], 6);
+    };
     close(await kernel.values(), await graph.values());
     close(await kernel.moments(), await graph.moments());
     expect(kernel.names).toEqual(['weight.exp_avg', 'weight.exp_avg_sq', 'bias.exp_avg', 'bias.exp_avg_sq']);

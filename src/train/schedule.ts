@@ -6,7 +6,7 @@ export type ScheduleKind = 'cosine' | 'linear' | 'constant';
 
 export interface Schedule {
   kind: ScheduleKind;
-  /** Optimiser steps in the stage. */
+  /** Optimizer steps in the stage. */
   totalSteps: number;
   /** Steps over which the factor grows from 0 to 1. */
   warmupSteps: number;
@@ -20,7 +20,7 @@ export function warmupStepsOf(totalSteps: number, warmupRatio: number): number {
 }
 
 /**
- * The share of the peak learning rate, in [0, 1], that optimiser step `step` uses. Steps count from 0, so that the first step of a
+ * The share of the peak learning rate, in [0, 1], that optimizer step `step` uses. Steps count from 0, so that the first step of a
  * schedule with warmup has factor 0, as in transformers. A module's rate is its own peak times this factor.
  */
 export function learningRateFactor(schedule: Schedule, step: number): number {

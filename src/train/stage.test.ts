@@ -3,7 +3,7 @@ import { type CompileOptions, type Engine, float32, float32Values, int32, type S
 import { createOrtEngine } from '../engine/ort.ts';
 import { languageConfigSchema } from '../models/language.ts';
 import { languageModelLoss } from '../models/programs.ts';
-import { initialise } from '../nn/parameters.ts';
+import { initialize } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
 import { type MicroBatch, type StageOptions, type StepReport, trainStage } from './stage.ts';
 
@@ -24,7 +24,7 @@ const loss = languageModelLoss(config);
 const TOKENS = 8;
 
 function freshValues(seed = 1): Map<string, Float32Array> {
-  return new Map(loss.parameters.map((p) => [p.name, initialise(p, createRandom(seed, p.name))]));
+  return new Map(loss.parameters.map((p) => [p.name, initialize(p, createRandom(seed, p.name))]));
 }
 
 /** `rows` sentences of a step, from `first` on, all of them labelled but for their first `skipped` tokens. */

@@ -5,7 +5,7 @@ import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import type { Constant, Engine, State } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import { constantsOf, type Graph } from '../models/programs.ts';
-import { initialise, isPacked, type Parameter, type Storage, type StorageOf } from '../nn/parameters.ts';
+import { initialize, isPacked, type Parameter, type Storage, type StorageOf } from '../nn/parameters.ts';
 import { constantSource, float32Of, readStored } from '../pretrained/stored.ts';
 import { createRandom } from '../random.ts';
 import type { TensorSource } from '../weights/safetensors.ts';
@@ -117,6 +117,6 @@ export class ModelWeights {
 /** Fresh weights for `parameters`: each a function of `seed` and its name. */
 export function freshWeights(engine: Engine, parameters: readonly Parameter[], seed: number): ModelWeights {
   const weights = new ModelWeights(engine);
-  for (const parameter of parameters) weights.add(parameter, initialise(parameter, createRandom(seed, parameter.name)));
+  for (const parameter of parameters) weights.add(parameter, initialize(parameter, createRandom(seed, parameter.name)));
   return weights;
 }

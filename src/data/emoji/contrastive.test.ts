@@ -6,7 +6,7 @@ import type { Value } from '../../engine/engine.ts';
 import { createOrtEngine } from '../../engine/ort.ts';
 import { clipConfigSchema } from '../../models/clip.ts';
 import { contrastiveLoss } from '../../models/contrastive.ts';
-import { initialise } from '../../nn/parameters.ts';
+import { initialize } from '../../nn/parameters.ts';
 import { createRandom } from '../../random.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
 import {
@@ -47,7 +47,7 @@ const ints = (value: Value) => [...(value.data as Int32Array)];
 
 describe('regionWeights', () => {
   test('is the share of each patch in the drawing, row by row', () => {
-    // a box of 8 centred on the corner where four patches meet, and one inside the second patch of the third row
+    // a box of 8 centered on the corner where four patches meet, and one inside the second patch of the third row
     expect([...regionWeights(placed(8, 8, 8), 24, 8)]).toEqual([0.25, 0.25, 0, 0.25, 0.25, 0, 0, 0, 0]);
     expect([...regionWeights(placed(12, 20, 4), 24, 8)]).toEqual([0, 0, 0, 0, 0, 0, 0, 1, 0]);
     // wide: x from 6 to 18 covers 2, 8 and 2 of the columns
@@ -154,7 +154,7 @@ describe('contrastiveBatch', () => {
     const inputs = make(1, 0);
     const constants = new Map(
       parameters.map((p) => {
-        const value: Value = { dtype: 'float32', dims: p.dims, data: initialise(p, createRandom(1, p.name)) };
+        const value: Value = { dtype: 'float32', dims: p.dims, data: initialize(p, createRandom(1, p.name)) };
         return [p.name, value] as const;
       }),
     );

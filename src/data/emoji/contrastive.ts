@@ -22,12 +22,12 @@ export interface ContrastiveOptions {
   singlePatchChance: number;
   /** Weight of the caption loss beside the region loss. */
   captionWeight: number;
-  /** Normalisation of pixels in [0, 1], a channel each. */
+  /** Normalization of pixels in [0, 1], a channel each. */
   mean: readonly number[];
   std: readonly number[];
 }
 
-/** Share of each patch that a drawing's box covers, normalised to sum to one: [patches]. */
+/** Share of each patch that a drawing's box covers, normalized to sum to one: [patches]. */
 export function regionWeights({ x, y, size }: PlacedGlyph, imageSize: number, patchSize: number): Float32Array {
   const side = Math.floor(imageSize / patchSize);
   const overlap = (centre: number, index: number) =>
@@ -77,7 +77,7 @@ export function textInputs(tokenizer: Tokenizer, prefix: string, texts: readonly
   };
 }
 
-/** Pixels of 8-bit RGB pictures of one size, normalised: float32 [images, 3, size, size]. */
+/** Pixels of 8-bit RGB pictures of one size, normalized: float32 [images, 3, size, size]. */
 export function pixelInputs(images: readonly { data: Uint8Array }[], size: number, mean: readonly number[], std: readonly number[]): Value {
   const plane = size * size;
   const pixels = new Float32Array(images.length * 3 * plane);

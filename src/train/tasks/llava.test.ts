@@ -12,7 +12,7 @@ import { languageConfigSchema } from '../../models/language.ts';
 import { imageSize, imageTokenCount, type LlavaConfig } from '../../models/llava.ts';
 import { languageModelLoss } from '../../models/programs.ts';
 import { visionFolderSchema, visionParameters } from '../../models/vision.ts';
-import { initialise, type Parameter, Parameters } from '../../nn/parameters.ts';
+import { initialize, type Parameter, Parameters } from '../../nn/parameters.ts';
 import { loadModel } from '../../pretrained/load.ts';
 import { createRandom } from '../../random.ts';
 import { type LlavaRecipe, parseRecipe } from '../recipe.ts';
@@ -28,7 +28,7 @@ const data = join(folders, 'data.json');
 
 const save = (dir: string, config: object, parameters: readonly Parameter[], files = {}) => {
   const tensors = new Map(
-    parameters.map((p) => [p.name, { shape: [...p.dims], data: initialise(p, createRandom(1, p.name)) as Float32Array }]),
+    parameters.map((p) => [p.name, { shape: [...p.dims], data: initialize(p, createRandom(1, p.name)) as Float32Array }]),
   );
   return saveCheckpoint(dir, { config, tensors, dtype: 'F32', files });
 };

@@ -19,7 +19,7 @@ import { languageConfigSchema } from '../../models/language.ts';
 import { imageSize, imageTokenCount, type LlavaConfig, llavaConfigSchema, llavaParameters, visionFeatureSize } from '../../models/llava.ts';
 import { compileGraph, encoderGraph, type GraphProgram, llavaLoss } from '../../models/programs.ts';
 import { prefixTokens, visionFolderSchema } from '../../models/vision.ts';
-import { initialise } from '../../nn/parameters.ts';
+import { initialize } from '../../nn/parameters.ts';
 import { resolvePath } from '../../paths.ts';
 import { checkConfig, withCheckpoint } from '../../pretrained/folder.ts';
 import { checkVocabulary } from '../../pretrained/load.ts';
@@ -79,7 +79,7 @@ async function assemble({ model, seed }: LlavaRecipe, engine: Engine): Promise<M
       const weights = new ModelWeights(engine);
       await weights.addStored(vision, part('vision_tower'), inFolder);
       for (const parameter of part('multi_modal_projector'))
-        weights.add(parameter, initialise(parameter, createRandom(seed, parameter.name)));
+        weights.add(parameter, initialize(parameter, createRandom(seed, parameter.name)));
       await weights.addStored(language, part('language_model'), inFolder);
       const files = { ...tokenizerFilesOf(tokenizerFiles), ...processorFilesOf(config, processorJson) };
       return { config, tokenizer, processor, weights, files };
