@@ -22,7 +22,7 @@ import {
   type Write,
 } from './engine.ts';
 import { hostNormOf, runAdamW, sumOfSquares, takeAdamW } from './host-kernels.ts';
-import { applyWrite, type HostMemory, HostSequence, HostState, hostMemory, writtenStates } from './host-state.ts';
+import { applyWrite, type HostMemory, HostSequence, HostState, hostMemory, releaseBuffers, writtenStates } from './host-state.ts';
 import { type LowerOptions, lower } from './onnx/lower.ts';
 import type { ExternalData } from './onnx/packed.ts';
 
@@ -137,7 +137,7 @@ async function openSession(
     interOpNumThreads: 1,
     graphOptimizationLevel: 'all',
     logSeverityLevel: 3,
-    ...(lean ? { enableMemPattern: false, enableCpuMemArena: false } : {}),
+    ...(lean ? { enableMemPattern: false, enableCpuMemArena: process.env.ARENA === '1' } : {}),
     extra: {
       session: {
         intra_op: { allow_spinning: options.spin ? '1' : '0' },
@@ -187,17 +187,12 @@ async function openSession(
 const RELEASED_BYTES = 2 ** 20;
 
 /**
- * Frees the memory of buffers that nobody needs. The binding copies every output into a fresh buffer, also those that the
- * runtime has written where it was told to; until the garbage collector came by, a large model's gradients would be there
- * three times. A message to a closed port takes its buffers along.
+ * Lets go of what the binding has made: it copies every output into a fresh buffer, also those that the runtime has
+ * written where it was told to. Until the garbage collector came by, a large model's gradients would be there three times.
  */
 function release(buffers: readonly ArrayBuffer[]): void {
   const large = buffers.filter(({ byteLength }) => byteLength >= RELEASED_BYTES);
-  if (large.length === 0) return;
-  const { port1, port2 } = new MessageChannel();
-  port2.close();
-  port1.postMessage(null, large);
-  port1.close();
+  if (large.length > 0) releaseBuffers(large);
 }
 
 // === Constants ===
@@ -297,6 +292,9 @@ function toOrt({ dtype, data, dims }: Value): OrtTensor {
   return new OrtTensor(dtype as 'float32', data as Float32Array, dims as number[]);
 }
 
-function fromOrt(tensor: OrtTensor): Value {
-  return { dtype: tensor.type as Value['dtype'], data: tensor.data as TypedData, dims: tensor.dims };
+function fromOrt({ type, data, dims }: OrtTensor): Value {
+  // where JavaScript has a Float16Array, the binding uses it; ours are bit patterns everywhere
+  const isHalf = type === 'float16' && !(data instanceof Uint16Array);
+  const { buffer, byteOffset, length } = data as Uint16Array;
+  return { dtype: type as Value['dtype'], data: isHalf ? new Uint16Array(buffer, byteOffset, length) : (data as TypedData), dims };
 }

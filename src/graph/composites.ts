@@ -262,6 +262,9 @@ export function linearCrossEntropy(hidden: Tensor, weight: Tensor, labels: Tenso
   return createNode('linearCrossEntropy', [hidden, weight, labels], cappedAttributes(options), result);
 }
 
+/** Elements of a head whose gradient is not transposed: that of 256,000 words and 2,048 units takes 2 GB. */
+const LARGE_WEIGHT = 2 ** 27;
+
 const linearCrossEntropyRule: CompositeRule<'linearCrossEntropy'> = {
   definition({ inputs: [hidden, weight, labels], attributes }) {
     const probabilities = takeAlong(softmax(cappedProduct(hidden, weight, attributes).product), labels);
@@ -276,8 +279,14 @@ const linearCrossEntropyRule: CompositeRule<'linearCrossEntropy'> = {
     const dlogits = add(softmax(product), minusOnehot);
     const difference = slope ? mul(dlogits, slope) : dlogits;
     const dhidden = mul(matmul(difference, weight), rowFactors);
-    // there are many more classes than hidden units: the thin matrix is the one to read transposed
-    const dweight = transpose(matmul(mul(hidden, rowFactors), difference, { transA: true }), [1, 0]);
+    // there are many more classes than hidden units: the thin matrix is the one to read transposed, where
+    // there is memory for the result twice
+    const scaled = mul(hidden, rowFactors);
+    const elements = weight.dims.reduce<number>((product, dim) => product * Number(dim), 1);
+    const dweight =
+      elements > LARGE_WEIGHT
+        ? matmul(difference, scaled, { transA: true })
+        : transpose(matmul(scaled, difference, { transA: true }), [1, 0]);
     return [dhidden, dweight, undefined];
   },
 };
