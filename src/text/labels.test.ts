@@ -117,6 +117,21 @@ test('a conversation cut at the maximum length keeps its beginning; one whose im
     /sample "000123": nothing of it would be trained: its first answer begins beyond the maximum length 17/,
   );
   expect(() => encodeConversation(tokenizer, turns, { ...options, maxLength: 7 })).toThrow(/sample "000123": its image ends at token 8/);
+  // the image ends exactly at the limit: the answer is what is lost
+  expect(() => encodeConversation(tokenizer, turns, { ...options, maxLength: 8 })).toThrow(/first answer begins beyond .* length 8$/);
+});
+
+test('a sample has as many tokens as the maximum length allows, and never one more', () => {
+  const turns = [human('<image>\nwhat is?'), gpt('a red apple at the left'), human('what?'), gpt('a red apple')];
+  const whole = encodeConversation(tokenizer, turns, { imageTokens: 4 });
+  const { length } = whole.inputIds;
+  for (let maxLength = 18; maxLength <= length + 2; maxLength++) {
+    const { inputIds, labels, prefixLength } = encodeConversation(tokenizer, turns, { imageTokens: 4, maxLength });
+    expect(inputIds).toEqual(whole.inputIds.slice(0, maxLength));
+    expect(labels).toEqual(whole.labels.slice(0, maxLength));
+    expect(inputIds).toHaveLength(Math.min(maxLength, length));
+    expect(prefixLength).toBe(9);
+  }
 });
 
 test('turns that no template can lay out are refused by name', () => {
