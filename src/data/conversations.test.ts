@@ -90,6 +90,17 @@ describe('batches of conversations', () => {
       }
   });
 
+  it('do not keep samples without a picture together', () => {
+    const batches = open(samplesAbout([1, 1, 1, 1, 1, 1], 6), 12);
+    const runs = [0, 1, 2].map((epoch) => {
+      const kinds = ids(batches, epoch)
+        .flat()
+        .map((id) => id.startsWith('text'));
+      return kinds.filter((kind, i) => kind && !kinds[i - 1]).length;
+    });
+    expect(Math.max(...runs)).toBeGreaterThan(1);
+  });
+
   it('are encoded: image rows in the prompt, labels on the answer', () => {
     const [[sample]] = [open(samplesAbout([1]), 1).batch(0)];
     expect(sample.images).toEqual(['0.png']);
