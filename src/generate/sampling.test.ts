@@ -125,5 +125,9 @@ describe('sampleToken', () => {
   test('never draws a token that was ruled out', () => {
     const ruledOut = Float32Array.of(0, Number.NEGATIVE_INFINITY, 0);
     expect(shares(ruledOut, { temperature: 100, repetitionPenalty: 2 }, [0, 1], 300)[1]).toBe(0);
+    const first = Float32Array.of(Number.NEGATIVE_INFINITY, 0, 0);
+    expect(sampleToken(first, { seed: 0, temperature: 1 }, drawing(0), [])).toBe(1);
+    // and gives a token where rounding carries a draw beyond the last
+    expect(sampleToken(first, { seed: 0, temperature: 1 }, drawing(1), [])).toBe(2);
   });
 });
