@@ -18,10 +18,13 @@ describe('samples', () => {
   });
 
   it('survive a round trip through a file', () => {
-    const path = join(mkdtempSync(join(tmpdir(), 'samples-')), 'samples', 'unseen-artist.jsonl');
+    const path = join(mkdtempSync(join(tmpdir(), 'samples-')), 'run', 'samples', 'unseen-artist.jsonl');
     const samples = [sample('count', '2', 'two', '3'), sample('place', 'cat', 'line\nbreak "quoted"')];
     writeSamples(path, samples);
     expect(readSamples(path)).toEqual(JSON.parse(JSON.stringify(samples)));
+    // a file put together by hand
+    writeFileSync(path, `\n${JSON.stringify(samples[0])}\n \t\n`);
+    expect(readSamples(path)).toHaveLength(1);
   });
 
   it('name file and line of what is not a sample', () => {
@@ -29,6 +32,7 @@ describe('samples', () => {
     writeFileSync(path, '{"id":"1"}\n');
     expect(() => readSamples(path)).toThrow(UserError);
     expect(() => readSamples(path)).toThrow(/bad\.jsonl:1: not a sample/);
+    expect(() => readSamples(path)).toThrow(/^[^\n]*expected string, received undefined {3}→ at image[^\n]*$/);
     writeFileSync(path, '\n{"id"');
     expect(() => readSamples(path)).toThrow(/bad\.jsonl:2/);
   });
