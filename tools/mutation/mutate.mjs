@@ -7,7 +7,7 @@
 //   npm run mutate -- src/train/run.ts --tests tests/resume.test.ts    other tests than those
 //
 // StrykerJS does not serve here: it wants TypeScript's API, which TypeScript 7 has not, and threads, in which tests cannot change folder.
-import { execFileSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -59,8 +59,13 @@ console.error = () => {};
 
 /** Kills the processes in which vitest runs its tests: a fault can make a loop endless. */
 function killWorkers() {
-  const children = execFileSync('ps', ['-o', 'pid=,args=', '--ppid', String(process.pid)], { encoding: 'utf8' });
-  for (const line of children.split('\n')) if (line.includes('vitest')) process.kill(Number.parseInt(line, 10), 'SIGKILL');
+  const { stdout } = spawnSync('pgrep', ['-P', String(process.pid)], { encoding: 'utf8' });
+  for (const pid of stdout.match(/\d+/g) ?? [])
+    try {
+      process.kill(Number(pid), 'SIGKILL');
+    } catch {
+      // pgrep itself, which has ended
+    }
 }
 
 /** Runs tests; returns what became of them and the seconds they took. */
