@@ -203,7 +203,15 @@ describe('answers', () => {
       blindCorrect: true,
       prompt: `<image>\n${words[0]}`,
     });
-    expect(stops).toEqual([
+    const long = entry('long', 'what is it?', '0.png');
+    long.conversations.push({ from: 'human', value: 'sure?' }, { from: 'gpt', value: 'yes' });
+    const [second] = await answerQuestions(parrot, await readQuestions(write('long.json', [long]), folder), {
+      batchSize: 1,
+      maxNewTokens: 1,
+      blind: false,
+    });
+    expect(second.prompt).toBe('<image>\nwhat is it?\na cat\nsure?');
+    expect(stops.slice(0, 2)).toEqual([
       [tokenizer.endOfTurnTokenId, tokenizer.eosTokenId],
       [tokenizer.endOfTurnTokenId, tokenizer.eosTokenId],
     ]);
