@@ -49,6 +49,11 @@ describe('defaults', () => {
     expect(read('stages.0.template=gemma').stages[0].template).toBe('gemma');
   });
 
+  it('let the encoder be trained, whose features are not mixed then', () => {
+    expect(stage('vision_tower, language_model')).toMatchObject({ train: ['vision_tower', 'language_model'], feature_mixup: 0 });
+    expect(read('stages.0.feature_mixup=0.3').stages[0].feature_mixup).toBe(0.3);
+  });
+
   it('of pretrain.sh are not those of other tasks', () => {
     const text = readFileSync(join(recipes, 'tiny-gemma.yaml'), 'utf8');
     const [stage] = readRecipe(text, 'x.yaml', ['stages.0.batch_size=', 'stages.0.train=']).stages;
