@@ -157,3 +157,9 @@ test('but for its words, the files are those of the tokenizer that comes along',
   expect(form(trained.tokenizerJson)).toEqual(form(shipped('tokenizer.json')));
   expect(trained.tokenizerConfig).toEqual(shipped('tokenizer_config.json'));
 });
+
+test('the alphabet begins with `▁` and printable ASCII; a word with a character that it lacks teaches nothing', () => {
+  const printable = Array.from({ length: 0x7f - 0x21 }, (_, i) => String.fromCharCode(0x21 + i));
+  const rare = [{ text: 'abé', weight: 5 }, { text: 'cd' }];
+  expect(vocabulary(rare, ALWAYS + 1).slice(7 + 1 + 256)).toEqual(['▁', ...printable, 'cd']);
+});
