@@ -10,6 +10,10 @@ import { stringify } from 'yaml';
 import { run } from '../src/cli/main.ts';
 
 export const bin = fileURLToPath(new URL('../bin/llava-gemma.js', import.meta.url));
+const dieWithParent = new URL('die-with-parent.mjs', import.meta.url).href;
+
+// a worker of vitest outlives vitest where that is killed, and would go on with its tests
+process.once('disconnect', () => process.exit(1));
 
 export interface Outcome {
   code: number | null;
@@ -40,15 +44,21 @@ export async function cli(...words: string[]): Promise<Outcome> {
   }
 }
 
-/** The command line as a user starts it, in a process of its own. Its input stays open when `input` is null. */
+/**
+ * The command line as a user starts it, in a process of its own, which ends with this one at the latest. Its input stays open when `input`
+ * is null.
+ */
 export function spawnCli(words: readonly string[], input: string | null = ''): { child: ChildProcess; outcome: Promise<Outcome> } {
-  const child = spawn(process.execPath, [bin, ...words], { env: { ...process.env, DEBUG: '' } });
+  const child = spawn(process.execPath, ['--import', dieWithParent, bin, ...words], {
+    env: { ...process.env, DEBUG: '' },
+    stdio: ['pipe', 'pipe', 'pipe', 'pipe'],
+  });
   const said = { stdout: '', stderr: '' };
   for (const name of ['stdout', 'stderr'] as const)
-    child[name].setEncoding('utf8').on('data', (text: string) => {
+    child[name]!.setEncoding('utf8').on('data', (text: string) => {
       said[name] += text;
     });
-  if (input !== null) child.stdin.end(input);
+  if (input !== null) child.stdin!.end(input);
   const outcome = new Promise<Outcome>((resolve) => child.on('close', (code) => resolve({ code, ...said })));
   return { child, outcome };
 }

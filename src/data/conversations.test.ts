@@ -69,6 +69,38 @@ describe('batches of conversations', () => {
     expect(ids(straight, 1)).not.toEqual(ids(straight, 0));
   });
 
+  it('come in another order than the file: pictures, and the samples of a picture, are shuffled anew each epoch', () => {
+    // 12 pictures of 6 questions each: that a shuffle leaves either as it was does not happen by chance
+    const samples = samplesAbout(Array(12).fill(6));
+    const batches = open(samples, 9);
+    const pictureOf = (id: string) => id.split('-')[0];
+    const pictures = (order: readonly string[]) => [...new Set(order.map(pictureOf))];
+    const inFile = samples.map(({ id }) => id);
+    /** How many pictures have their samples in the same order in both. */
+    const sameWithin = (a: readonly string[], b: readonly string[]) => {
+      const within = (order: readonly string[], picture: string) => order.filter((id) => pictureOf(id) === picture).join();
+      return pictures(a).filter((picture) => within(a, picture) === within(b, picture)).length;
+    };
+    const orders = [inFile, ...[0, 1, 2].map((epoch) => ids(batches, epoch).flat())];
+    for (const [i, order] of orders.entries())
+      for (const later of orders.slice(i + 1)) {
+        expect(pictures(later)).not.toEqual(pictures(order));
+        // of the orders of 6 samples, one in 720 is the same
+        expect(sameWithin(later, order)).toBeLessThan(3);
+      }
+  });
+
+  it('do not keep samples without a picture together', () => {
+    const batches = open(samplesAbout([1, 1, 1, 1, 1, 1], 6), 12);
+    const runs = [0, 1, 2].map((epoch) => {
+      const kinds = ids(batches, epoch)
+        .flat()
+        .map((id) => id.startsWith('text'));
+      return kinds.filter((kind, i) => kind && !kinds[i - 1]).length;
+    });
+    expect(Math.max(...runs)).toBeGreaterThan(1);
+  });
+
   it('are encoded: image rows in the prompt, labels on the answer', () => {
     const [[sample]] = [open(samplesAbout([1]), 1).batch(0)];
     expect(sample.images).toEqual(['0.png']);

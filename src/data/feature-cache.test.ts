@@ -92,6 +92,29 @@ describe('the feature cache', () => {
     other.close();
   });
 
+  it('takes features and weights that are part of a larger array', async () => {
+    const [a, b] = [image('a'), image('b')];
+    const cache = open();
+    await cache.add([a, b], async (paths) => Float32Array.from([9, 9, ...paths.flatMap(featuresOf), 9]).subarray(2, 8));
+    expect([...cache.read([b, a])]).toEqual([b, a].flatMap(featuresOf));
+    cache.close();
+    const inside = Float32Array.of(7, 1, 2, 8).subarray(1, 3);
+    expect(encoderFingerprint({}, [inside])).toBe(encoderFingerprint({}, [Float32Array.of(1, 2)]));
+  });
+
+  it('encodes 32 pictures at a time unless told otherwise', async () => {
+    const pictures = Array.from({ length: 33 }, (_, i) => image(`picture ${i}`));
+    const sizes: number[] = [];
+    const cache = open();
+    await cache.add(pictures, (paths) => {
+      sizes.push(paths.length);
+      return encode(paths);
+    });
+    expect(sizes).toEqual([32, 1]);
+    expect([...cache.read(pictures)]).toEqual(pictures.flatMap(featuresOf));
+    cache.close();
+  });
+
   it('writes nothing when the encoder fails or gives something else than features', async () => {
     const a = image('a');
     const cache = open();

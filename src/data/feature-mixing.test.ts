@@ -22,6 +22,29 @@ describe('mixFeatures', () => {
     expect(Math.min(...shares)).toBeLessThan(0.1);
   });
 
+  it('lets each picture meet every other one, whatever the number of features', () => {
+    const three = Float32Array.of(1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0);
+    const met = new Set<string>();
+    for (let seed = 0; seed < 40; seed++) {
+      const mixed = mixFeatures(three, 3, 0.5, createRandom(seed));
+      for (let i = 0; i < 3; i++) {
+        const row = [...mixed.subarray(4 * i, 4 * i + 4)];
+        const place = [0, 1, 2][i];
+        expect(row[3]).toBe(0);
+        expect(row[0] + row[1] + row[2]).toBeCloseTo(1, 6);
+        for (const j of [0, 1, 2]) if (j !== place && row[j] > 0) met.add(`${i} ${j}`);
+      }
+    }
+    expect(met.size).toBe(6);
+  });
+
+  it('mixes two pictures into each other', () => {
+    const [a, b, c, d] = mixFeatures(Float32Array.of(1, 0, 0, 1), 2, 1, createRandom(3));
+    expect(a + b).toBeCloseTo(1, 6);
+    expect(c + d).toBeCloseTo(1, 6);
+    expect(Math.min(b, c)).toBeGreaterThan(0);
+  });
+
   it('leaves what it was given alone, and gives the same twice', () => {
     const before = features.slice();
     expect(mixFeatures(features, images, 0.4, createRandom(1))).toEqual(mixFeatures(features, images, 0.4, createRandom(1)));

@@ -64,6 +64,21 @@ describe('readLlavaJson', () => {
     expect(error.message).not.toContain('\n');
   });
 
+  it('counts image tokens in every turn, and names the place of a wrong field', async () => {
+    const later = { from: 'human', value: 'and <image>?' };
+    const [sample] = await read([{ id: 'a', image: ['cat.png', 'dog.png'], conversations: [ask, answer, later, answer] }]);
+    expect(sample.images).toEqual([join(folder, 'cat.png'), join(folder, 'dog.png')]);
+    const wrong = read([
+      { id: 'ok', image: 'cat.png', conversations: [ask, answer] },
+      { id: 'b', conversations: [ask, { from: 'gpt' }] },
+    ]);
+    await expect(wrong).rejects.toThrow(/data\.json: sample b: conversations\.1\.value: /);
+  });
+
+  it('says why a file cannot be read', async () => {
+    await expect(readLlavaJson(folder, folder)).rejects.toThrow(`${folder}: cannot be read (EISDIR)`);
+  });
+
   it('names a file that is not there', async () => {
     await expect(readLlavaJson(join(folder, 'none.json'), folder)).rejects.toThrow(/none\.json: there is no such file/);
   });

@@ -160,6 +160,64 @@ describe('packSamples', () => {
     expect(packSamples(samples, 40)).toEqual(packSamples(samples, 40));
   });
 
+  test('leaves no row that handing over or exchanging would shorten', () => {
+    // a sample about picture k is `prefix` times k and then its own number, so that a packed row can be read back
+    const pictured = fc.record({ picture: fc.nat(3), branch: fc.integer({ min: 1, max: 9 }) });
+    const setting = fc.record({ prefix: fc.integer({ min: 0, max: 6 }), list: fc.array(pictured, { minLength: 2, maxLength: 14 }) });
+    fc.assert(
+      fc.property(setting, fc.integer({ min: 12, max: 40 }), ({ prefix, list }, rowLength) => {
+        const samples = list.map(({ picture, branch }, i): EncodedSample => {
+          const inputIds = [...Array<number>(prefix).fill(picture), ...Array<number>(branch).fill(100 + i)];
+          return { id: `${i}`, inputIds, labels: inputIds, prefixLength: prefix, images: [`${picture}`] };
+        });
+        const { inputs, rows, length } = packSamples(samples, rowLength);
+        const [ids, groupIds, branchIds] = ['input_ids', 'sample_ids', 'branch_ids'].map((name) => inputs[name].data as Int32Array);
+        const packed = Array.from({ length: rows }, (_, row) => {
+          const groups = new Map<number, { picture: number; branches: number[] }>();
+          for (let at = row * length; at < (row + 1) * length && groupIds[at] > 0; at++) {
+            const { picture } = branchIds[at] === 0 ? { picture: ids[at] } : list[ids[at] - 100];
+            const group = groups.get(groupIds[at]) ?? { picture, branches: [] };
+            groups.set(groupIds[at], group);
+            if (branchIds[at] > 0) group.branches[branchIds[at] - 1] = (group.branches[branchIds[at] - 1] ?? 0) + 1;
+          }
+          const whole = [...groups.values()].map((group) => ({ ...group, length: prefix + group.branches.reduce((a, b) => a + b, 0) }));
+          return { groups: whole, length: whole.reduce((sum, group) => sum + group.length, 0) };
+        });
+        const longest = Math.max(...packed.map((row) => row.length));
+        expect(longest).toBe(length);
+        if (packed.filter((row) => row.length === longest).length > 1) return;
+        const full = packed.find((row) => row.length === longest)!;
+        for (const other of packed.filter((row) => row !== full)) {
+          const longer = (given: number, taken: number) => Math.max(longest - given, other.length + taken);
+          for (const group of full.groups) {
+            expect(longer(group.length, group.length)).toBeGreaterThanOrEqual(longest);
+            for (const { length: theirs } of other.groups)
+              expect(longer(group.length - theirs, group.length - theirs)).toBeGreaterThanOrEqual(longest);
+            if (group.branches.length === 1) continue;
+            const known = prefix > 0 && other.groups.some(({ picture }) => picture === group.picture);
+            for (const branch of group.branches) expect(longer(branch, branch + (known ? 0 : prefix))).toBeGreaterThanOrEqual(longest);
+          }
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  test('fills a row to the last token with questions about one picture', () => {
+    const about = (branches: readonly number[], rowLength: number) => {
+      const samples = branches.map((branch, i): EncodedSample => {
+        const inputIds = [...prefix, ...Array<number>(branch).fill(11)];
+        return { id: `${i}`, inputIds, labels: inputIds, prefixLength: prefix.length, images: ['a'] };
+      });
+      const { tokens, rows, length } = packSamples(samples, rowLength);
+      return { tokens, rows, length };
+    };
+    expect(about([8, 8, 8], 30)).toEqual({ tokens: 30, rows: 1, length: 30 });
+    // one token more than there is room for: the picture is there twice
+    expect(about([8, 8, 9], 30).tokens).toBe(37);
+    expect(about([4], 30)).toEqual({ tokens: 10, rows: 1, length: 10 });
+  });
+
   test('computes an image once for all its questions in a row', () => {
     const random = createRandom(1);
     const questions = Array.from({ length: 6 }, (_, i) => {

@@ -100,6 +100,8 @@ describe('questions', () => {
         expected: 'a cat',
       },
     ]);
+    const [odd] = await readQuestions(write('odd.json', [entry('odd', 'what?', undefined, { task: 7 })]), folder);
+    expect(odd.task).toBe('question');
     const [named] = await readQuestions(join(folder, 'mine.json'), folder, 'held out');
     expect(named.split).toBe('held out');
   });
@@ -146,6 +148,73 @@ describe('answers', () => {
       expect(sample.blindAnswer).toBeUndefined();
       expect(sample.blindCorrect).toBeUndefined();
     }
+  });
+
+  it('encode each picture once, 32 at a time, and give each question the rows of its own', async () => {
+    const shades = await Promise.all(
+      Array.from({ length: 34 }, async (_, i) => {
+        const image = `shade-${i}.png`;
+        const background = { r: 7 * i, g: 255 - 7 * i, b: (50 * i) % 256 };
+        await sharp({ create: { width: 16, height: 16, channels: 3, background } })
+          .png()
+          .toFile(join(folder, image));
+        return image;
+      }),
+    );
+    const ask = [...shades, shades[33], shades[0]].map((image, i) => entry(`${i}`, words[0], image));
+    const questions = await readQuestions(write('shades.json', ask), folder);
+    const encoded: number[] = [];
+    const watched: AnsweringModel = {
+      ...model,
+      generator: {
+        ...model.generator,
+        imageFeatures: (pixels) => {
+          encoded.push(pixels.length / (3 * 16 * 16));
+          return model.generator.imageFeatures(pixels);
+        },
+      },
+    };
+    const options = { batchSize: 64, maxNewTokens: 3, blind: false };
+    const together = await answerQuestions(watched, questions, options);
+    expect(encoded).toEqual([32, 2]);
+    for (const i of [0, 5, 31, 32, 33, 34, 35]) expect(await answerQuestions(model, [questions[i]], options)).toEqual([together[i]]);
+  });
+
+  it('end where the model ends its turn, without special tokens and surrounding space', async () => {
+    const { tokenizer } = model;
+    const said = [...tokenizer.encode(' a cat '), tokenizer.endOfTurnTokenId];
+    const stops: (readonly number[] | undefined)[] = [];
+    const parrot: AnsweringModel = {
+      ...model,
+      generator: {
+        ...model.generator,
+        generate: async (prompts, { stopTokenIds }) => {
+          stops.push(stopTokenIds);
+          return prompts.map(() => said);
+        },
+      },
+    };
+    const questions = await readQuestions(write('one.json', [entry('a', words[0], '0.png', { task: 'name' })]), folder);
+    const [sample] = await answerQuestions(parrot, questions, { batchSize: 2, maxNewTokens: 9, blind: true });
+    expect(sample).toMatchObject({
+      answer: 'a cat',
+      blindAnswer: 'a cat',
+      correct: true,
+      blindCorrect: true,
+      prompt: `<image>\n${words[0]}`,
+    });
+    const long = entry('long', 'what is it?', '0.png');
+    long.conversations.push({ from: 'human', value: 'sure?' }, { from: 'gpt', value: 'yes' });
+    const [second] = await answerQuestions(parrot, await readQuestions(write('long.json', [long]), folder), {
+      batchSize: 1,
+      maxNewTokens: 1,
+      blind: false,
+    });
+    expect(second.prompt).toBe('<image>\nwhat is it?\na cat\nsure?');
+    expect(stops.slice(0, 2)).toEqual([
+      [tokenizer.endOfTurnTokenId, tokenizer.eosTokenId],
+      [tokenizer.endOfTurnTokenId, tokenizer.eosTokenId],
+    ]);
   });
 
   it('stop when they are told to', async () => {

@@ -18,10 +18,13 @@ describe('samples', () => {
   });
 
   it('survive a round trip through a file', () => {
-    const path = join(mkdtempSync(join(tmpdir(), 'samples-')), 'samples', 'unseen-artist.jsonl');
+    const path = join(mkdtempSync(join(tmpdir(), 'samples-')), 'run', 'samples', 'unseen-artist.jsonl');
     const samples = [sample('count', '2', 'two', '3'), sample('place', 'cat', 'line\nbreak "quoted"')];
     writeSamples(path, samples);
     expect(readSamples(path)).toEqual(JSON.parse(JSON.stringify(samples)));
+    // a file put together by hand
+    writeFileSync(path, `\n${JSON.stringify(samples[0])}\n \t\n`);
+    expect(readSamples(path)).toHaveLength(1);
   });
 
   it('name file and line of what is not a sample', () => {
@@ -29,6 +32,7 @@ describe('samples', () => {
     writeFileSync(path, '{"id":"1"}\n');
     expect(() => readSamples(path)).toThrow(UserError);
     expect(() => readSamples(path)).toThrow(/bad\.jsonl:1: not a sample/);
+    expect(() => readSamples(path)).toThrow(/^[^\n]*expected string, received undefined {3}→ at image[^\n]*$/);
     writeFileSync(path, '\n{"id"');
     expect(() => readSamples(path)).toThrow(/bad\.jsonl:2/);
   });
@@ -68,6 +72,31 @@ describe('scoreSamples', () => {
     expect(scores['unseen-scenes'].count).toMatchObject({ accuracy: 1, majority: 0, majorityFrom: 'training', blind: 0 });
   });
 
+  it('keeps splits and tasks in the order in which they come, and their samples together', () => {
+    const scores = scoreSamples([
+      sample('place', 'cat', 'cat', 'dog', 'z'),
+      sample('count', '1', '1', '1', 'a'),
+      sample('count', '1', '2', '1', 'z'),
+      sample('place', 'cat', 'dog', 'cat', 'z'),
+      sample('count', '2', '2', '1', 'a'),
+    ]);
+    expect(Object.entries(scores).map(([split, tasks]) => [split, Object.keys(tasks)])).toEqual([
+      ['z', ['place', 'count']],
+      ['a', ['count']],
+    ]);
+    expect(scores.z.place).toMatchObject({ n: 2, correct: 1, accuracy: 0.5, blind: 0.5 });
+    expect(scores.a.count).toMatchObject({ n: 2, correct: 2, accuracy: 1, blind: 0.5 });
+    const { place } = scores.z;
+    expect([place.blindCiLow, place.blindCiHigh]).toEqual([place.ciLow, place.ciHigh]);
+    expect(scores.a.count.blindCiHigh).toBeLessThan(scores.a.count.ciHigh);
+  });
+
+  it('gives precision, recall and the share of yes to yes/no tasks alone', () => {
+    const { existence, count } = scoreSamples([sample('existence', 'yes', 'yes'), sample('count', '1', '1')])['unseen-artist'];
+    expect(existence).toMatchObject({ precision: 1, recall: 1, f1: 1, yesRate: 1 });
+    for (const key of ['precision', 'recall', 'f1', 'yesRate']) expect(count).not.toHaveProperty(key);
+  });
+
   it('leaves blind out where it was not measured for every sample', () => {
     const scores = scoreSamples([sample('count', '1', '1', '1'), sample('count', '1', '1')]);
     expect(scores['unseen-artist'].count.blind).toBeUndefined();
@@ -91,5 +120,8 @@ describe('beatsBaselines', () => {
     expect(beatsBaselines({ ...score, blind: 0.8, blindCiHigh: 0.84 })).toBe(false);
     expect(beatsBaselines({ ...score, blind: 0.7, blindCiHigh: 0.75 })).toBe(true);
     expect(beatsBaselines({ ...score, majority: 0.84 })).toBe(false);
+    expect(beatsBaselines({ ...score, majority: 0.83 })).toBe(false);
+    expect(beatsBaselines({ ...score, majority: 0.2, blindCiHigh: 0.83 })).toBe(false);
+    expect(beatsBaselines({ ...score, majority: 0.82, blindCiHigh: 0.1 })).toBe(true);
   });
 });

@@ -23,6 +23,10 @@ describe('reading answers', () => {
     ['The answer is A. The answer is B.', 'FAILED'],
     ['b', 'FAILED'],
     ['a fruit', 'FAILED'],
+    ['AB', 'FAILED'],
+    ['see B. animal', 'FAILED'],
+    ['B.animal', 'FAILED'],
+    ['Well, The answer is C, I think', 'C'], // its full stop stands for any character
     ['B.', 'FAILED'], // shorter than `B. `, and ScienceQA has no rule for it
   ])('letters as ScienceQA: %j', (text, answer) => {
     expect(parseLetter(text)).toBe(answer);
@@ -34,15 +38,26 @@ describe('reading answers', () => {
     ['There are Two cats.', '2'],
     ['03', '3'],
     ['12 of them', '12'],
+    ['two or 3', '2'],
+    ['3 or two', '3'],
+    ['someone', 'FAILED'],
+    ['eleven', 'FAILED'],
     ['none', 'FAILED'],
     ['', 'FAILED'],
   ])('counts: %j', (text, answer) => {
     expect(parseCount(text)).toBe(answer);
   });
 
+  it('number words up to ten', () => {
+    const words = 'zero one two three four five six seven eight nine ten'.split(' ');
+    expect(words.map((word) => parseCount(`There are ${word}.`))).toEqual(words.map((_, i) => String(i)));
+  });
+
   it('text without case, surrounding space or final stop', () => {
     expect(normalizeText('  Red Apple. ')).toBe('red apple');
     expect(normalizeText('U.S. flag')).toBe('u.s. flag');
+    expect(normalizeText('cat ... ')).toBe('cat');
+    expect(normalizeText(' .cat')).toBe('.cat');
   });
 });
 
@@ -57,6 +72,8 @@ describe('isCorrect', () => {
 
   it('never takes two unreadable answers for equal', () => {
     expect(isCorrect('letter', '?', 'no idea')).toBe(false);
+    expect(isCorrect('count', 'none', 'none')).toBe(false);
+    expect(isCorrect('text', 'none', 'none')).toBe(true);
   });
 
   it('chooses the kind by the task', () => {
@@ -83,6 +100,10 @@ describe('yesNoScores', () => {
     expect(scores.recall).toBeCloseTo(6 / 8);
     expect(scores.f1).toBeCloseTo((2 * (6 / 9) * (6 / 8)) / (6 / 9 + 6 / 8));
     expect(scores.yesRate).toBeCloseTo(9 / 20);
+  });
+
+  it('is 0, not NaN, of no questions', () => {
+    expect(yesNoScores([])).toEqual({ accuracy: 0, precision: 0, recall: 0, f1: 0, yesRate: 0 });
   });
 
   it('is 0, not NaN, when the model never says yes', () => {

@@ -32,6 +32,13 @@ describe('wilsonInterval', () => {
 
   it('knows nothing without observations, and refuses impossible counts', () => {
     expect(wilsonInterval(0, 0)).toEqual({ low: 0, high: 1 });
-    expect(() => wilsonInterval(3, 2)).toThrow(RangeError);
+    for (const [correct, n] of [
+      [3, 2],
+      [-1, 2],
+      [0, -1],
+      [Number.NaN, 2],
+      [1, Number.NaN],
+    ])
+      expect(() => wilsonInterval(correct, n)).toThrow(RangeError);
   });
 });

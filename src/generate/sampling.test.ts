@@ -33,6 +33,9 @@ describe('sampleToken', () => {
   test('is greedy without sampling, the first of equals', () => {
     expect(sampleToken(logits, undefined, createRandom(1), [])).toBe(2);
     expect(argmax(Float32Array.of(0, 3, 3, 1))).toBe(1);
+    expect(argmax(Float32Array.of(4, 3, 3, 1))).toBe(0);
+    expect(argmax(Float32Array.of(-3, -2, -1))).toBe(2);
+    expect(argmax(Float32Array.of(-1))).toBe(0);
   });
 
   test('draws from the softmax at its temperature', () => {
@@ -73,6 +76,42 @@ describe('sampleToken', () => {
     const penalised = [1, -0.5, 2 / 1.8, 0.3, -1 * 1.8, 1.5];
     expectShares(shares(logits, { temperature: 1, repetitionPenalty: 1.8 }, [2, 4, 2]), softmax(penalised));
     expect(sampleToken(logits, { seed: 0, temperature: 1, topK: 1, repetitionPenalty: 1.8 }, createRandom(1), [2])).toBe(5);
+    // a small positive logit becomes smaller too; below 1, a penalty is a reward
+    expectShares(shares(logits, { temperature: 1, repetitionPenalty: 2 }, [2, 3]), softmax([1, -0.5, 1, 0.15, -1, 1.5]));
+    expectShares(shares(logits, { temperature: 1, repetitionPenalty: 0.2 }, [3]), softmax([1, -0.5, 2, 1.5, -1, 1.5]));
+  });
+
+  test('weighs nothing unless it is told to', () => {
+    for (const previous of [[2], [0, 1, 2, 3, 4, 5]]) expectShares(shares(logits, { temperature: 1 }, previous), softmax([...logits]));
+    expect(sampleToken(logits, { seed: 0, temperature: 1, topK: 1 }, createRandom(1), [2])).toBe(2);
+  });
+
+  test('takes logits of any size', () => {
+    for (const offset of [1000, -1000]) {
+      const moved = logits.map((logit) => logit + offset);
+      expectShares(shares(moved, { temperature: 1 }), softmax([...logits]));
+      expectShares(shares(moved, { temperature: 1, topP: 0.999 }), softmax([...logits]));
+    }
+  });
+
+  test('keeps exactly k of equals, the first ones', () => {
+    const equal = Float32Array.of(1, 2, 2, 2, 2, 0);
+    expectShares(shares(equal, { temperature: 1, topK: 2 }), [0, 0.5, 0.5, 0, 0, 0]);
+    expectShares(shares(equal, { temperature: 1, topP: 0.5 }), softmax([-Infinity, 2, 2, 2, -Infinity, -Infinity]));
+  });
+
+  test('top-k is that of sorting, for any scores and any k', () => {
+    const scores = fc.array(fc.integer({ min: -3, max: 3 }), { minLength: 1, maxLength: 20 });
+    fc.assert(
+      fc.property(scores, fc.integer({ min: 1, max: 21 }), fc.double({ min: 0, max: 0.999, noNaN: true }), (list, topK, draw) => {
+        const order = [...list.keys()].sort((a, b) => list[b] - list[a] || a - b).slice(0, topK);
+        const allowed = new Set(topK < list.length ? order : list.keys());
+        expect(allowed).toContain(sampleToken(Float32Array.from(list), { seed: 0, temperature: 1, topK }, drawing(draw), []));
+        // the least likely token of the set is reached by the last draw
+        const last = sampleToken(Float32Array.from(list), { seed: 0, temperature: 1, topK }, drawing(1 - 1e-9), []);
+        if (topK < list.length) expect(last).toBe(order.at(-1));
+      }),
+    );
   });
 
   test('leaves the logits as they were and follows its random numbers alone', () => {
@@ -89,5 +128,9 @@ describe('sampleToken', () => {
   test('never draws a token that was ruled out', () => {
     const ruledOut = Float32Array.of(0, Number.NEGATIVE_INFINITY, 0);
     expect(shares(ruledOut, { temperature: 100, repetitionPenalty: 2 }, [0, 1], 300)[1]).toBe(0);
+    const first = Float32Array.of(Number.NEGATIVE_INFINITY, 0, 0);
+    expect(sampleToken(first, { seed: 0, temperature: 1 }, drawing(0), [])).toBe(1);
+    // and gives a token where rounding carries a draw beyond the last
+    expect(sampleToken(first, { seed: 0, temperature: 1 }, drawing(1), [])).toBe(2);
   });
 });

@@ -46,9 +46,34 @@ test('the plain form: `<bos><image>caption\\n`, whatever the human says', () => 
   expect(tokens(sample.inputIds)).toEqual(['<bos>', '<image>', '<image>', '<image>', 'a', '▁red', '▁apple', '\n']);
   expect(trainedTokens(sample.labels)).toEqual(['a', '▁red', '▁apple', '\n']);
   expect(sample.prefixLength).toBe(4);
-  expect(() => encodeConversation(tokenizer, [human('what?'), gpt('a')], { imageTokens: 3, template: 'plain', sampleId: 'x' })).toThrow(
-    /sample "x": the plain template needs/,
-  );
+  const plain = (...turns: Turn[]) => encodeConversation(tokenizer, turns, { imageTokens: 3, template: 'plain', sampleId: 'x' });
+  expect(plain(human('<image>'), gpt(' \n a red apple\n\n'))).toEqual(sample);
+  const [ask, answer] = [human('<image>'), gpt('a')];
+  for (const turns of [[human('what?'), answer], [ask], [ask, answer, ask, answer], [gpt('<image>'), answer], [ask, human('a')]])
+    expect(() => plain(...turns)).toThrow(/sample "x": the plain template needs/);
+});
+
+test('what is not trained is -100, which packing and cross-entropy know', () => {
+  expect(ignoreIndex).toBe(-100);
+});
+
+test('the prefix that is shared begins the conversation, white space aside', () => {
+  const prefixOf = (question: string) => encodeConversation(tokenizer, [human(question), gpt('a')], { imageTokens: 2 }).prefixLength;
+  expect(prefixOf('<image>\nwhat is?')).toBe(7);
+  expect(prefixOf(' \n<image>\nwhat is?')).toBe(7);
+  // a line break follows the image, but the image follows words
+  expect(prefixOf('what is?\n<image>\nat the left')).toBe(0);
+  expect(prefixOf('<image> what is?')).toBe(0);
+});
+
+test('a question that waits for its answer at the end is in the sample, and is not trained', () => {
+  const turns = [human('what is?'), gpt('a red'), human('at the left?')];
+  const { inputIds, labels } = encodeConversation(tokenizer, turns, { imageTokens: 1 });
+  expect(tokenizer.decode(inputIds)).toMatch(/a red<end_of_turn>\n<start_of_turn>user\nat the left\?<end_of_turn>\n$/);
+  expect(trainedTokens(labels)).toEqual(['a', '▁red', '<end_of_turn>', '\n']);
+  expect(renderSegments(tokenizer, turns, 'x').map(({ isAnswer }) => isAnswer)).toEqual([false, true, false]);
+  // and one that ends with an answer has nothing behind it
+  expect(renderSegments(tokenizer, turns.slice(0, 2), 'x').map(({ isAnswer }) => isAnswer)).toEqual([false, true]);
 });
 
 const content = fc.oneof(
@@ -116,6 +141,21 @@ test('a conversation cut at the maximum length keeps its beginning; one whose im
     /sample "000123": nothing of it would be trained: its first answer begins beyond the maximum length 17/,
   );
   expect(() => encodeConversation(tokenizer, turns, { ...options, maxLength: 7 })).toThrow(/sample "000123": its image ends at token 8/);
+  // the image ends exactly at the limit: the answer is what is lost
+  expect(() => encodeConversation(tokenizer, turns, { ...options, maxLength: 8 })).toThrow(/first answer begins beyond .* length 8$/);
+});
+
+test('a sample has as many tokens as the maximum length allows, and never one more', () => {
+  const turns = [human('<image>\nwhat is?'), gpt('a red apple at the left'), human('what?'), gpt('a red apple')];
+  const whole = encodeConversation(tokenizer, turns, { imageTokens: 4 });
+  const { length } = whole.inputIds;
+  for (let maxLength = 18; maxLength <= length + 2; maxLength++) {
+    const { inputIds, labels, prefixLength } = encodeConversation(tokenizer, turns, { imageTokens: 4, maxLength });
+    expect(inputIds).toEqual(whole.inputIds.slice(0, maxLength));
+    expect(labels).toEqual(whole.labels.slice(0, maxLength));
+    expect(inputIds).toHaveLength(Math.min(maxLength, length));
+    expect(prefixLength).toBe(9);
+  }
 });
 
 test('turns that no template can lay out are refused by name', () => {
@@ -128,6 +168,7 @@ test('turns that no template can lay out are refused by name', () => {
   refused([human('what?')], /sample "a": nothing of it would be trained: it has no gpt turn/);
   refused([human('what?'), human('is?'), gpt('a')], /sample "a": the chat template refuses the conversation: .*alternate/);
   refused([{ from: 'system' as 'human', value: 'x' }], /sample "a": a turn is from "system"/);
+  expect(() => encodeConversation(tokenizer, [human('what?')], { imageTokens: 1 })).toThrow(/^the sample: nothing of it/);
 });
 
 test('a first turn of the model is dropped, as LLaVA does', () => {

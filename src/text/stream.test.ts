@@ -54,3 +54,9 @@ test('special tokens can be left out', () => {
   expect(tokenizer.decode(list)).toBe('<bos>a red apple<end_of_turn>');
   expect(tokenizer.decode([])).toBe('');
 });
+
+test('only a whole byte token is a byte, and only words have their space written as `▁`', () => {
+  const tokens = ['x<0x41>', '<0x41>x', '<0x41>', '▁a▁b', '<▁>'];
+  const stream = createTextStream({ token: (id) => tokens[id], isSpecial: (id) => id === 4 });
+  expect(tokens.map((_, id) => stream.push(id))).toEqual(['x<0x41>', '<0x41>x', 'A', ' a b', '<▁>']);
+});

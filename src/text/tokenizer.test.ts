@@ -23,6 +23,68 @@ test('a tokenizer without `<image>` gets it behind its last id, as the released 
   expect(tokenizer.encode('<image>a')).toEqual([365, ...tokenizer.encode('a')]);
 });
 
+test('tokens that are added behave as those that are declared: special, and no eater of spaces', () => {
+  const json = edited((copy) => {
+    copy.added_tokens = copy.added_tokens.filter(({ content }) => content !== '<image>' && !content.includes('turn'));
+  });
+  const [added, declared] = [json, tokenizerJson].map((file) => createTokenizer(file, tokenizerConfig));
+  for (const token of ['<image>', '<start_of_turn>', '<end_of_turn>']) {
+    for (const text of [`a ${token} red`, `a${token}red`, ` ${token}\n`, `${token}${token}`])
+      expect(added.encode(text), text).toEqual(declared.encode(text));
+    const [id] = added.encode(token);
+    expect(added.isSpecial(id)).toBe(true);
+    expect(added.decode([id, ...added.encode('a')], { skipSpecialTokens: true })).toBe('a');
+  }
+});
+
+test('turn markers that are declared need not be in the vocabulary as well', () => {
+  const json = edited((copy) => {
+    const vocab = copy.model.vocab as Record<string, number>;
+    delete vocab['<start_of_turn>'];
+    delete vocab['<end_of_turn>'];
+  });
+  const { startOfTurnTokenId, endOfTurnTokenId } = createTokenizer(json, tokenizerConfig);
+  expect([startOfTurnTokenId, endOfTurnTokenId]).toEqual([5, 6]);
+});
+
+test('a token that is added without being special is text', () => {
+  const json = edited((copy) => {
+    const more = { id: 400, content: '\n\n', special: false, normalized: false, single_word: false, lstrip: false, rstrip: false };
+    copy.added_tokens.push(more);
+  });
+  const tokenizer = createTokenizer(json, tokenizerConfig);
+  expect(tokenizer.encode('\n\n')).toEqual([400]);
+  expect(tokenizer.isSpecial(400)).toBe(false);
+  expect(tokenizer.decode([400], { skipSpecialTokens: true })).toBe('\n\n');
+});
+
+test('the config says which tokens begin, end, fill and stand for the unknown, and how to lay out a conversation', () => {
+  const names = { bos_token: '<mask>', eos_token: { content: '<bos>' }, pad_token: '<unk>', unk_token: '<pad>' };
+  const tokenizer = createTokenizer(tokenizerJson, { ...names, chat_template: '{{ bos_token }}' });
+  const { bosTokenId, eosTokenId, padTokenId, unkTokenId } = tokenizer;
+  expect([bosTokenId, eosTokenId, padTokenId, unkTokenId]).toEqual([4, 2, 3, 0]);
+  expect(tokenizer.bosToken).toBe('<mask>');
+  expect(tokenizer.chatTemplate).toBe('{{ bos_token }}');
+  expect(tokenizer.token(9999)).toBe('<pad>');
+});
+
+test.each([null, undefined, {}, { bos_token: null, chat_template: [{ name: 'default', template: 'x' }] }])(
+  'a config that says nothing of it, as %j, leaves everything to Gemma',
+  (config) => {
+    const tokenizer = createTokenizer(tokenizerJson, config);
+    const { bosTokenId, eosTokenId, padTokenId, unkTokenId } = tokenizer;
+    expect([bosTokenId, eosTokenId, padTokenId, unkTokenId]).toEqual([2, 1, 0, 3]);
+    expect(tokenizer.bosToken).toBe('<bos>');
+    expect(tokenizer.chatTemplate).toBe(gemmaChatTemplate);
+  },
+);
+
+test('a config that names as one token what is several is refused', () => {
+  const create = () => createTokenizer(tokenizerJson, { eos_token: 'the end' });
+  expect(create).toThrow(UserError);
+  expect(create).toThrow('"the end" is not one token');
+});
+
 test('turn markers that are in the vocabulary but not declared special are one token all the same', () => {
   const json = edited((copy) => {
     copy.added_tokens = copy.added_tokens.filter((token) => !token.content.includes('turn'));
@@ -41,6 +103,14 @@ test('encode adds no <bos>; special tokens may be written as objects in the conf
 test.each([
   ['null', null, /no model\.vocab/],
   ['an empty object', {}, /no model\.vocab/],
+  ['a model without a vocabulary', edited((json) => Object.assign(json.model, { vocab: null })), /no model\.vocab/],
+  ['a vocabulary that is a word', edited((json) => Object.assign(json.model, { vocab: 'a' })), /no model\.vocab/],
+  ['one without added tokens', edited((json) => Object.assign(json, { added_tokens: undefined })), /no model\.vocab or no added_tokens/],
+  [
+    'a normalizer of a kind that nobody knows',
+    edited((json) => Object.assign(json, { normalizer: { type: 'Magic' } })),
+    /cannot be used: /,
+  ],
   ['a tokenizer without byte fallback', edited((json) => Object.assign(json.model, { byte_fallback: false })), /no byte fallback/],
   ['one of another family', { model: { vocab: { a: 0 }, byte_fallback: true }, added_tokens: [] }, /no token <start_of_turn>/],
 ])('%s is refused in one sentence', (_, json, pattern) => {

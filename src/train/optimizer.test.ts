@@ -63,6 +63,33 @@ describe('AdamW', () => {
     expect(second[0]).toBeCloseTo(0.5, 6);
   });
 
+  test('follows the formula of the paper over several steps, with everything switched on', async () => {
+    const settings: Partial<AdamWOptions> = { betas: [0.8, 0.95], eps: 1e-3, weightDecay: 0.2, maxGradNorm: 1.5 };
+    const slots = [
+      { name: 'm', dims: [1, 2], values: [0.5, -1] },
+      { name: 'b', dims: [1], values: [0.25] },
+    ];
+    const adam = await optimizerOf(slots, settings);
+    const expected = [0.5, -1, 0.25].map((value, i) => ({ value, mean: 0, square: 0, decay: i < 2 ? 0.2 : 0 }));
+    for (const [t, gradient] of [
+      [1, -2, 3],
+      [0.1, 0.2, -0.3],
+      [-2, 0, 1],
+    ].entries()) {
+      const norm = Math.hypot(...gradient);
+      const rate = 0.1 / (t + 1);
+      expect(await adam.step(t + 1, [gradient.slice(0, 2), gradient.slice(2)], () => rate)).toBeCloseTo(norm, 5);
+      expected.forEach((weight, i) => {
+        const g = gradient[i] * Math.min(1, 1.5 / norm);
+        weight.mean = 0.8 * weight.mean + 0.2 * g;
+        weight.square = 0.95 * weight.square + 0.05 * g * g;
+        const [mean, square] = [weight.mean / (1 - 0.8 ** (t + 1)), weight.square / (1 - 0.95 ** (t + 1))];
+        weight.value = weight.value * (1 - rate * weight.decay) - (rate * mean) / (Math.sqrt(square) + 1e-3);
+      });
+      for (const [i, value] of (await adam.values()).flat().entries()) expect(value).toBeCloseTo(expected[i].value, 5);
+    }
+  });
+
   test('decays matrices, and neither biases nor norms', async () => {
     const slots = [
       { name: 'weight', dims: [1, 2], values: [2, -4] },

@@ -42,6 +42,24 @@ describe('defaults', () => {
   it('are those of pretrain.sh where the connector is trained alone', () => {
     expect(stage('multi_modal_projector')).toMatchObject({ lr: 1e-3, batch_size: 256, template: 'plain' });
   });
+
+  it('give way to what the recipe says', () => {
+    const given = read('stages.0.lr=', 'stages.0.template=', 'stages.0.batch_size=7').stages[0];
+    expect(given).toMatchObject({ lr: 1e-3, template: 'plain', batch_size: 7 });
+    expect(read('stages.0.template=gemma').stages[0].template).toBe('gemma');
+  });
+
+  it('let the encoder be trained, whose features are not mixed then', () => {
+    expect(stage('vision_tower, language_model')).toMatchObject({ train: ['vision_tower', 'language_model'], feature_mixup: 0 });
+    expect(read('stages.0.feature_mixup=0.3').stages[0].feature_mixup).toBe(0.3);
+  });
+
+  it('of pretrain.sh are not those of other tasks', () => {
+    const text = readFileSync(join(recipes, 'tiny-gemma.yaml'), 'utf8');
+    const [stage] = readRecipe(text, 'x.yaml', ['stages.0.batch_size=', 'stages.0.train=']).stages;
+    expect(stage).toMatchObject({ batch_size: 32, train: ['language_model'] });
+    expect(stage).not.toHaveProperty('template');
+  });
 });
 
 it('of runs from before are read without their precision', () => {
@@ -65,6 +83,15 @@ describe('--set', () => {
     expect(recipe.data?.train_scenes).toBe(7);
   });
 
+  it('reads values as YAML, up to the first equals sign', () => {
+    expect(read('data.folder=a=b').data?.folder).toBe('a=b');
+    expect(read(' data.folder =yes').data?.folder).toBe('yes');
+    expect(read('model.scale_image_features=false').model.scale_image_features).toBe(false);
+    expect(read('stages.1.lr_by_module={language_model: 1e-4}').stages[1].lr_by_module).toEqual({ language_model: 1e-4 });
+    expect(read('evaluate=').evaluate).toBeUndefined();
+    expect(read('seed=5', 'seed=6').seed).toBe(6);
+  });
+
   it('makes blocks that the file leaves out', () => {
     expect(read('stages.0.lr_by_module.multi_modal_projector=0.1').stages[0].lr_by_module).toEqual({ multi_modal_projector: 0.1 });
   });
@@ -75,6 +102,13 @@ describe('--set', () => {
     ['stages.2.lr=1', 'stages is a list of 2; 2 must be a number from 0 to 1'],
     ['stages.pretrain.lr=1', 'stages is a list of 2; pretrain must be a number'],
     ['seed.x=1', 'seed is 42 and has no fields'],
+    ['seed..x=1', 'must look like path=value'],
+    ['.seed=1', 'must look like path=value'],
+    ['seed.=1', 'must look like path=value'],
+    ['stages.-1.lr=1', 'stages is a list of 2; -1 must be a number from 0 to 1'],
+    ['stages.0x1.lr=1', 'stages is a list of 2; 0x1 must be a number from 0 to 1'],
+    ['stages.1.name.x=1', 'stages.1.name is "finetune" and has no fields'],
+    ['model.vision_tower.x.y=1', 'model.vision_tower is "assets/models/tiny-clip" and has no fields'],
     ['seed=[1', 'the value is not YAML'],
   ])('%s is refused: %s', (override, message) => {
     expect(() => read(override)).toThrow(UserError);
@@ -89,6 +123,27 @@ describe('a wrong recipe is one sentence that names the field', () => {
     ['stages.1.warmup_ration=1', 'unknown field stages.1.warmup_ration; did you mean warmup_ratio?'],
     ['model.conector=linear', 'unknown field model.conector; did you mean connector?'],
     ['sead=1', 'unknown field sead; did you mean seed?'],
+    ['SEED=1', 'unknown field SEED; did you mean seed?'],
+    ['sede=1', 'unknown field sede; did you mean seed?'],
+    ['eesd=1', 'unknown field eesd; did you mean seed?'],
+    ['seedxx=1', 'unknown field seedxx; did you mean seed?'],
+    ['sd=1', 'unknown field sd; did you mean seed?'],
+    ['model.ivsion_otwre=a', 'unknown field model.ivsion_otwre; did you mean vision_tower?'],
+    ['model.vision_toxxxx=a', 'unknown field model.vision_toxxxx; did you mean vision_tower?'],
+    ['model.vision_txxxxx=a', 'unknown field model.vision_txxxxx; known fields are vision_tower, language_model,'],
+    [
+      'stages.0={name: a, train: [vision_tower], data: captions, feature_mixup: 0.1}',
+      'stages.0.feature_mixup: needs a frozen encoder, but vision_tower is trained',
+    ],
+    ['elephant=1', 'unknown field elephant; known fields are task, seed, precision, model, data, stages, evaluate'],
+    ['model.viosin_towre=a', 'unknown field model.viosin_towre; did you mean vision_tower?'],
+    ['evaluate.split=[a]', 'unknown field evaluate.split; did you mean splits?'],
+    ['data.augmentation.rotatoin=1', 'unknown field data.augmentation.rotatoin; did you mean rotation?'],
+    ['stages.1.train=[]', 'stages.1.train:'],
+    ['stages.0.name=a b', 'stages.0.name: must consist of letters, digits, dots, dashes and underscores: it names a folder (it is "a b")'],
+    ['stages.0.feature_mixup=2', 'stages.0.feature_mixup:'],
+    ['model=3', 'model: expected object, received number (it is 3)'],
+    ['stages=[]', 'stages:'],
     ['data.train_scene=1', 'unknown field data.train_scene; did you mean train_scenes?'],
     ['stages.0.data={data_path: a, image_foldr: b}', 'unknown field stages.0.data.image_foldr; did you mean image_folder?'],
     ['stages.0.lr_by_module.vision_towr=1', 'unknown field stages.0.lr_by_module.vision_towr; did you mean vision_tower?'],
@@ -100,6 +155,9 @@ describe('a wrong recipe is one sentence that names the field', () => {
     ['stages.0.data=captoins', 'stages.0.data: must be captions or questions'],
     ['stages.1.name=pretrain', 'stages.1.name: pretrain is already the name of an earlier stage'],
     ['model.connector=mlp0x_gelu', 'model.connector: must be "linear" or "mlpNx_gelu"'],
+    ['evaluate.splits=[unseen]', 'evaluate.splits.0:'],
+    ['data=', 'stages.0.data: captions are generated data, but the recipe has no `data: {generate: emoji}`'],
+    ['stages.0={name: a}', 'stages.0.train is missing'],
     ['task=lava', 'task must be contrastive, language-model or llava, and is "lava"'],
     ['precision=float16', 'unknown field precision;'],
   ])('%s', (override, message) => {
@@ -125,6 +183,13 @@ describe('a wrong recipe is one sentence that names the field', () => {
   it('missing fields', () => {
     expect(() => readRecipe('task: llava', 'x.yaml')).toThrow('x.yaml: model is missing');
     expect(() => readRecipe('seed: 1', 'x.yaml')).toThrow('and is missing');
+  });
+
+  it('scores without the data that they are of', () => {
+    const data = 'data: {data_path: d.json, image_folder: i}';
+    const text = `task: llava\nmodel: {vision_tower: a, language_model: b}\nstages: [{name: s, train: [language_model], ${data}}]\nevaluate: {}`;
+    expect(() => readRecipe(text, 'x.yaml')).toThrow('evaluate: needs `data: {generate: emoji}`, whose splits it scores');
+    expect(readRecipe(text.replace('evaluate: {}', ''), 'x.yaml')).not.toHaveProperty('evaluate');
   });
 
   it('generated data that are not generated', () => {

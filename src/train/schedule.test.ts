@@ -34,6 +34,14 @@ describe('learningRateFactor', () => {
     }
   });
 
+  it('of a single step begins at the peak and is over after it', () => {
+    for (const kind of ['cosine', 'linear'] as const) {
+      const schedule = { kind, totalSteps: 1, warmupSteps: 0, floor: 0.2 };
+      expect(learningRateFactor(schedule, 0)).toBe(1);
+      expect(learningRateFactor(schedule, 1)).toBeCloseTo(0.2, 12);
+    }
+  });
+
   it('rises during warmup, never after, and stays in [0, 1]', () => {
     const schedules = fc.record({
       kind: fc.constantFrom('cosine', 'linear', 'constant'),
