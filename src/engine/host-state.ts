@@ -6,17 +6,6 @@ import { type SequenceState, type State, sizeOf, type Value, type Write } from '
 
 const sameShape = (a: readonly number[], b: readonly number[]) => a.length === b.length && a.every((size, i) => size === b[i]);
 
-/**
- * Frees the memory of buffers that nobody needs, before the garbage collector comes by. A message to a closed port takes
- * its buffers along.
- */
-export function releaseBuffers(buffers: readonly ArrayBuffer[]): void {
-  const { port1, port2 } = new MessageChannel();
-  port2.close();
-  port1.postMessage(null, [...buffers]);
-  port1.close();
-}
-
 /** `count` zeros of a dtype. */
 function zeros(dtype: DType, count: number): TypedData {
   const kind = typedData([], dtype).constructor as new (count: number) => TypedData;
@@ -77,9 +66,7 @@ export class HostState implements State {
 
   clear(): void {
     this.isSet = false;
-    if (!this.data || this.data.byteLength < DROPPED_BYTES) return;
-    releaseBuffers([this.data.buffer as ArrayBuffer]);
-    this.data = undefined;
+    if (this.data && this.data.byteLength >= DROPPED_BYTES) this.data = undefined;
   }
 
   /** Replaces what it holds by a value whose data nobody else keeps. */

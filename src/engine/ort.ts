@@ -4,6 +4,9 @@
 import { realpathSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, relative, sep } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-node';
 import { rewrite } from '../graph/passes.ts';
 import { constant, inputName, type Tensor, type TypedData, topologicalOrder } from '../graph/tensor.ts';
@@ -22,7 +25,7 @@ import {
   type Write,
 } from './engine.ts';
 import { hostNormOf, runAdamW, sumOfSquares, takeAdamW } from './host-kernels.ts';
-import { applyWrite, type HostMemory, HostSequence, HostState, hostMemory, releaseBuffers, writtenStates } from './host-state.ts';
+import { applyWrite, type HostMemory, HostSequence, HostState, hostMemory, writtenStates } from './host-state.ts';
 import { type LowerOptions, lower } from './onnx/lower.ts';
 import type { ExternalData } from './onnx/packed.ts';
 
@@ -137,7 +140,7 @@ async function openSession(
     interOpNumThreads: 1,
     graphOptimizationLevel: 'all',
     logSeverityLevel: 3,
-    ...(lean ? { enableMemPattern: false, enableCpuMemArena: process.env.ARENA === '1' } : {}),
+    ...(lean ? { enableMemPattern: false, enableCpuMemArena: false } : {}),
     extra: {
       session: {
         intra_op: { allow_spinning: options.spin ? '1' : '0' },
@@ -153,6 +156,7 @@ async function openSession(
   const outputNames = session.outputNames;
   return {
     async run(value, wanted, writes, targets) {
+      if (lean) await collectGarbage();
       const feeds: Record<string, OrtTensor> = {};
       for (const name of session.inputNames) feeds[name] = toOrt(fed.get(name) ?? value(name)!);
       const fetches: Record<string, OrtTensor | null> = {};
@@ -167,32 +171,34 @@ async function openSession(
         if (fills) direct.add(name);
       }
       const results = await session.run(feeds, fetches as Record<string, OrtTensor>);
-      const spent: ArrayBuffer[] = [];
       for (const [name, { mode }] of Object.entries(writes)) {
         const target = targets.get(name)!;
-        const result = fromOrt(results[writeName(name)]);
         if (direct.has(name)) (target as HostState).markSet();
-        else applyWrite(target, mode, result);
-        const isKept = !direct.has(name) && target instanceof HostState && target.value().data === result.data;
-        if (!isKept) spent.push(result.data.buffer as ArrayBuffer);
+        else applyWrite(target, mode, fromOrt(results[writeName(name)]));
       }
-      release(spent);
       return Object.fromEntries(Object.keys(fetches).flatMap((name) => (wanted.includes(name) ? [[name, fromOrt(results[name])]] : [])));
     },
     dispose: () => session.release(),
   };
 }
 
-/** Buffers above this are let go of at once, in bytes. */
-const RELEASED_BYTES = 2 ** 20;
+/** Pause after a collection, in ms. */
+const SWEEPING = 50;
+
+let collector: (() => void) | undefined;
 
 /**
- * Lets go of what the binding has made: it copies every output into a fresh buffer, also those that the runtime has
- * written where it was told to. Until the garbage collector came by, a large model's gradients would be there three times.
+ * Frees what nobody needs any more. The binding copies every output into fresh memory, also those that the runtime has
+ * written where it was told to; left to itself, the garbage collector would let a large model's gradients be there three
+ * times. The memory itself is given back by another thread, a little later.
  */
-function release(buffers: readonly ArrayBuffer[]): void {
-  const large = buffers.filter(({ byteLength }) => byteLength >= RELEASED_BYTES);
-  if (large.length > 0) releaseBuffers(large);
+async function collectGarbage(): Promise<void> {
+  if (!collector) {
+    setFlagsFromString('--expose-gc');
+    collector = runInNewContext('gc') as () => void;
+  }
+  collector();
+  await sleep(SWEEPING);
 }
 
 // === Constants ===

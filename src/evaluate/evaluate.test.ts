@@ -164,7 +164,7 @@ describe('answers', () => {
     const ask = [...shades, shades[33], shades[0]].map((image, i) => entry(`${i}`, words[0], image));
     const questions = await readQuestions(write('shades.json', ask), folder);
     const encoded: number[] = [];
-    const watched: AnsweringModel = {
+    const watched: Parameters<typeof answerQuestions>[0] = {
       ...model,
       generator: {
         ...model.generator,
@@ -184,7 +184,7 @@ describe('answers', () => {
     const { tokenizer } = model;
     const said = [...tokenizer.encode(' a cat '), tokenizer.endOfTurnTokenId];
     const stops: (readonly number[] | undefined)[] = [];
-    const parrot: AnsweringModel = {
+    const parrot: Parameters<typeof answerQuestions>[0] = {
       ...model,
       generator: {
         ...model.generator,

@@ -43,8 +43,8 @@ test('turn markers that are declared need not be in the vocabulary as well', () 
     delete vocab['<start_of_turn>'];
     delete vocab['<end_of_turn>'];
   });
-  const { startOfTurnTokenId, endOfTurnTokenId } = createTokenizer(json, tokenizerConfig);
-  expect([startOfTurnTokenId, endOfTurnTokenId]).toEqual([5, 6]);
+  const { encode, endOfTurnTokenId } = createTokenizer(json, tokenizerConfig);
+  expect([encode('<start_of_turn>'), endOfTurnTokenId]).toEqual([[5], 6]);
 });
 
 test('a token that is added without being special is text', () => {
