@@ -140,7 +140,7 @@ async function openSession(
     interOpNumThreads: 1,
     graphOptimizationLevel: 'all',
     logSeverityLevel: 3,
-    ...(lean ? { enableMemPattern: false, enableCpuMemArena: false } : {}),
+    ...(lean ? { enableMemPattern: false } : {}),
     extra: {
       session: {
         intra_op: { allow_spinning: options.spin ? '1' : '0' },
