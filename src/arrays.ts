@@ -1,6 +1,6 @@
-// Small things that arrays of numbers lack.
+// Small helpers that arrays of numbers lack.
 
-/** The parts, one after the other. */
+/** The parts, one after another. */
 export function concatFloat32(parts: readonly Float32Array[]): Float32Array {
   const joined = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
   let offset = 0;

@@ -1,6 +1,9 @@
-// The one error class whose message is meant for the person at the keyboard: the command line prints it without a stack trace.
+// The one error class whose message is meant for the user: the command line prints it without a stack trace.
 
-/** Something the user gave is wrong: a file, a field, a shape. The message says what, where and what to do, in one or two lines. */
+/**
+ * Something the user supplied is wrong: a file, a field, a shape. The message says what, where and what to
+ * do, in one or two lines.
+ */
 export class UserError extends Error {
   override name = 'UserError';
 }

@@ -1,5 +1,5 @@
-// float16 (IEEE 754 binary16) and bfloat16 bit patterns to and from float32, whole arrays at a time. Rounding is to
-// nearest, ties to even, as PyTorch's `.to(dtype)`; overflow becomes infinity, NaN stays NaN.
+// Converts float16 (IEEE 754 binary16) and bfloat16 bit patterns to and from float32, whole arrays at a time.
+// Rounds to nearest, ties to even, like PyTorch's `.to(dtype)`; overflow becomes infinity, NaN stays NaN.
 
 /** The float16 bit patterns of `values`. */
 export function float32ToFloat16(values: Float32Array): Uint16Array {
@@ -14,7 +14,8 @@ export function float32ToFloat16(values: Float32Array): Uint16Array {
       // 65536 and above, infinity, NaN
       halves[i] = sign | (magnitude > 0x7f800000 ? 0x7e00 : 0x7c00);
     } else if (magnitude < 0x38800000) {
-      // Below 2^-14 a half is a multiple of 2^-24, which is the spacing of float32 just above 0.5: adding 0.5 rounds for us.
+      // Below 2^-14 a half is a multiple of 2^-24, which is the spacing of float32 just above 0.5: adding 0.5
+      // does the rounding.
       scratch[0] = Math.abs(values[i]) + 0.5;
       halves[i] = sign | (scratchBits[0] - 0x3f000000);
     } else {
@@ -26,7 +27,7 @@ export function float32ToFloat16(values: Float32Array): Uint16Array {
 
 let halfTable: Float32Array | undefined;
 
-/** All 65,536 float16 values, made on first use: one look-up an element is the fastest conversion there is. */
+/** All 65,536 float16 values, made on first use: one lookup per element is the fastest conversion. */
 function float16Table(): Float32Array {
   if (halfTable) return halfTable;
   const table = new Float32Array(65536);

@@ -1,19 +1,19 @@
-// Where files are looked for.
+// Where files are looked up.
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { UserError } from './errors.ts';
 
-/** The model that is in this package, and is used where no other is named. */
+/** The model bundled with this package, used where no other is named. */
 export const bundledModel = 'assets/models/tiny-llava';
 
 const packageRoot = fileURLToPath(new URL('..', import.meta.url));
 
 /**
- * A path that a recipe or an option names: from the working directory, or else from this package, so that
- * `assets/...` and `recipes/...` are found wherever a command is run. UserError where there is nothing; it
- * begins with `field`, which named the path.
+ * Resolves a path that a recipe or an option names: first from the working directory, then from this package,
+ * so that `assets/...` and `recipes/...` are found wherever a command is run. Throws a UserError that begins
+ * with `field`, which named the path, if nothing is there.
  */
 export function resolvePath(path: string, field: string): string {
   if (existsSync(path)) return path;

@@ -1,10 +1,11 @@
-// Seeded random numbers for everything that must come out the same twice: data, initialization, shuffling, sampling.
-// Generator: xoshiro128** (Blackman & Vigna, 2018) seeded through splitmix32; the same on every platform and engine.
+// Seeded random numbers for everything that must be reproducible: data, initialization, shuffling, sampling.
+// Generator: xoshiro128** (Blackman & Vigna, 2018) seeded through splitmix32; the same on every platform and
+// engine.
 
 export interface Random {
   /** Uniform in [0, 1), 32 bits of resolution. */
   uniform(): number;
-  /** Integer in [0, n). */
+  /** Integer in [0, n), for n up to 2^32. */
   integer(n: number): number;
   /** Standard normal (Box-Muller). */
   normal(): number;
@@ -12,7 +13,7 @@ export interface Random {
   pick<T>(list: readonly T[]): T;
   /** A new, shuffled copy (Fisher-Yates). */
   shuffle<T>(list: readonly T[]): T[];
-  /** The four state words, to be stored in a checkpoint and given back to `restoreRandom`. */
+  /** The four state words, to be stored in a checkpoint and passed to `restoreRandom`. */
   state(): [number, number, number, number];
 }
 
@@ -34,7 +35,10 @@ export function hashString(text: string): number {
   return hash >>> 0;
 }
 
-/** A generator for `seed`; further `keys` (a stage name, an epoch, an index) give independent streams. */
+/**
+ * A generator for the 32-bit `seed`; further `keys` (a stage name, an epoch, an index) give independent
+ * streams.
+ */
 export function createRandom(seed: number, ...keys: (string | number)[]): Random {
   let mixed = seed >>> 0;
   for (const key of keys) mixed = splitmix32(mixed ^ (typeof key === 'number' ? Math.imul(key + 1, 0x85ebca6b) : hashString(key)))();

@@ -1,5 +1,5 @@
-// CLIP (Radford et al. 2021): vision tower and, for contrastive pretraining, text tower. Numerics and names as in transformers 5.18
-// models/clip/modeling_clip.py (`pre_layrnorm` is spelled so there).
+// CLIP (Radford et al. 2021): vision tower and, for contrastive pretraining, text tower. Numerics and names
+// as in transformers 5.18 models/clip/modeling_clip.py (`pre_layrnorm` is spelled that way there).
 
 import { z } from 'zod';
 import { maskBias } from '../graph/composites.ts';
@@ -34,7 +34,7 @@ export const clipTextConfigSchema = z.looseObject({
   max_position_embeddings: z.int().positive().default(77),
   hidden_act: z.enum(ACTIVATION_NAMES).default('quick_gelu'),
   layer_norm_eps: z.number().positive().default(1e-5),
-  /** The text's feature is read where this id first stands. */
+  /** The text's feature is read where this id first occurs. */
   eos_token_id: z.int().nonnegative(),
 });
 export type ClipTextConfig = z.infer<typeof clipTextConfigSchema>;
@@ -57,7 +57,7 @@ interface TowerConfig {
   layer_norm_eps: number;
 }
 
-/** Blocks of either tower, fresh weights as in Hugging Face's CLIPPreTrainedModel._init_weights. */
+/** Blocks of either tower, with fresh weights as in Hugging Face's CLIPPreTrainedModel._init_weights. */
 function clipEncoder(p: Parameters, config: TowerConfig, x: Tensor, layers: number, bias?: Tensor): Tensor[] {
   const { hidden_size: hidden, intermediate_size: size, hidden_act: activation } = config;
   const inStd = (2 * config.num_hidden_layers * hidden) ** -0.5;
@@ -73,8 +73,9 @@ function clipEncoder(p: Parameters, config: TowerConfig, x: Tensor, layers: numb
 }
 
 /**
- * Vision tower up to block `layers` (default all): pixelValues float32 [images, 3, size, size] -> hidden states, each
- * [images, 1 + patches, hidden]; entry 0 is after pre_layrnorm, entry n after block n. Prefix of names: `vision_model.`.
+ * Vision tower up to block `layers` (default all): pixelValues float32 [images, 3, size, size] -> hidden
+ * states, each [images, 1 + patches, hidden]; entry 0 is after pre_layrnorm, entry n after block n. Names
+ * begin with `vision_model.`. ShapeError for pixels of another size.
  */
 export function clipVision(p: Parameters, config: ClipVisionConfig, pixelValues: Tensor, layers = config.num_hidden_layers): Tensor[] {
   return p.module('vision_model', (p) => {
@@ -90,12 +91,12 @@ export function clipVision(p: Parameters, config: ClipVisionConfig, pixelValues:
   });
 }
 
-/** post_layernorm, which LLaVA leaves out: [.., hidden] -> [.., hidden]. */
+/** post_layernorm, which LLaVA skips: [.., hidden] -> the same. */
 export function clipPostNorm(p: Parameters, config: ClipVisionConfig, hidden: Tensor): Tensor {
   return p.module('vision_model', (p) => layerNorm(p, 'post_layernorm', hidden, config.layer_norm_eps));
 }
 
-/** Projected feature of the class token: hidden [images, 1 + patches, hidden] -> [images, projection_dim]. */
+/** Projected feature of the class token: [images, 1 + patches, hidden] -> [images, projection_dim]. */
 export function clipImageEmbeds(p: Parameters, config: ClipConfig, lastHidden: Tensor): Tensor {
   const [images, , hidden] = lastHidden.dims;
   const pooled = clipPostNorm(p, config.vision_config, reshape(slice(lastHidden, 1, 0, 1), [images, hidden]));
@@ -113,7 +114,10 @@ export interface ClipTextInputs {
   endMask: Tensor;
 }
 
-/** Text tower: projected feature at the end token, [texts, projection_dim]. Causal attention as in the original. */
+/**
+ * Text tower: projected feature at the end token, [texts, projection_dim]. Causal attention as in the
+ * original.
+ */
 export function clipTextEmbeds(
   p: Parameters,
   config: ClipConfig,
@@ -137,12 +141,15 @@ export function clipTextEmbeds(
   return linear(p, 'text_projection', pooled, config.projection_dim, { std: text.hidden_size ** -0.5 });
 }
 
-/** The learned temperature, log scale: a parameter of one element. */
+/** The learned temperature on a log scale: a scalar. */
 export function clipLogitScale(p: Parameters, config: ClipConfig): Tensor {
   return p.get('logit_scale', [], { kind: 'constant', value: config.logit_scale_init_value });
 }
 
-/** Patch rows of a hidden state without the class token: [images, 1 + patches, hidden] -> [images, patches, hidden]. */
+/**
+ * Patch rows of a hidden state without the class token: [images, 1 + patches, hidden] ->
+ * [images, patches, hidden].
+ */
 export function patchRows(hidden: Tensor): Tensor {
   return slice(hidden, 1, 1, hidden.dims[1] as number);
 }

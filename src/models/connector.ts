@@ -1,5 +1,6 @@
-// The connector between encoder and language model: `linear` or `mlpNx_gelu` (LLaVA llava/model/multimodal_projector/builder.py).
-// Parameters carry Hugging Face Llava names: multi_modal_projector.linear_1, linear_2, ...
+// The connector between encoder and language model: `linear` or `mlpNx_gelu` (LLaVA
+// llava/model/multimodal_projector/builder.py). Parameters carry Hugging Face Llava names:
+// multi_modal_projector.linear_1, linear_2, ...
 
 import { z } from 'zod';
 import type { Tensor } from '../graph/tensor.ts';
@@ -7,7 +8,7 @@ import { ACTIVATIONS, type ActivationName } from '../nn/activations.ts';
 import { linear } from '../nn/layers.ts';
 import type { Parameters } from '../nn/parameters.ts';
 
-/** `linear`, or `mlp2x_gelu` and its deeper kin. */
+/** `linear`, or `mlp2x_gelu` and its deeper relatives. */
 export const connectorTypeSchema = z.string().regex(/^(linear|mlp[1-9]\d*x_gelu)$/, 'must be "linear" or "mlpNx_gelu", such as mlp2x_gelu');
 
 export function connectorDepth(type: string): number {
@@ -15,9 +16,10 @@ export function connectorDepth(type: string): number {
 }
 
 /**
- * [rows, visionHidden] -> [rows, textHidden]: linear_1, then (activation, linear_n) for each further layer. `outputScale` is what the
- * rows will be multiplied by: a fresh last layer is as much smaller, so that image rows begin about as large as text rows. Rows forty
- * times larger drown everything that the language model's layers add, and the connector learns nothing (docs/results.md).
+ * [rows, visionHidden] -> [rows, textHidden]: linear_1, then (activation, linear_n) for each further layer.
+ * `outputScale` is what the rows will be multiplied by later: a fresh last layer is smaller by that factor,
+ * so that image rows start out about as large as text rows. Rows forty times larger drown out everything that
+ * the language model's layers add, and the connector learns nothing (docs/results.md).
  */
 export function connector(
   p: Parameters,

@@ -1,4 +1,5 @@
-// Contrastive alignment of a CLIP, of whole scenes and of the drawings in them, and naming by it, as graphs.
+// Graphs of contrastive training for a CLIP, on whole scenes and on the drawings in them, and of naming
+// drawings with it.
 
 import { linearCrossEntropy } from '../graph/composites.ts';
 import { dimProduct } from '../graph/dims.ts';
@@ -11,7 +12,10 @@ import { type GraphOptions, graphOf, type LossGraph } from './programs.ts';
 
 // === Ports ===
 
-/** Texts under a prefix (`name`, `caption`), as data/emoji/contrastive.ts `textInputs` makes them; `texts` names their number. */
+/**
+ * Input ports for texts, named with a prefix (`name`, `caption`), as `textInputs` in
+ * data/emoji/contrastive.ts fills them; `texts` is the dim that counts them.
+ */
 function textPorts(prefix: string, texts: string) {
   const tokens = `${prefix}_tokens`;
   return {
@@ -23,14 +27,17 @@ function textPorts(prefix: string, texts: string) {
 }
 type TextPorts = ReturnType<typeof textPorts>;
 
-/** Pictures, and where the drawings in them are: `slots` places a picture, some of them empty. */
+/**
+ * Input ports for images and for where the drawings in them are: `slots` places per image, some of them
+ * empty.
+ */
 function regionPorts({ vision_config: { image_size: size, patch_size: patch } }: ClipConfig, slots: number) {
   const patches = Math.floor(size / patch) ** 2;
   return {
     pixel_values: input('pixel_values', 'float32', ['images', 3, size, size]),
-    /** Rows that sum to one; zero where a place is empty. */
+    /** Rows that sum to one; all zero where a place is empty. */
     region_weights: input('region_weights', 'float32', ['images', slots, patches]),
-    /** Flat indices of the places that are taken. */
+    /** Flat indices of the places that are not empty. */
     region_rows: input('region_rows', 'int32', ['regions']),
   };
 }
@@ -39,7 +46,7 @@ type RegionPorts = ReturnType<typeof regionPorts>;
 const underPrefix = (ports: TextPorts): Record<string, Tensor> =>
   Object.fromEntries(Object.values(ports).map((port) => [port.attributes.name, port]));
 
-// === Embeddings, all of length one ===
+// === Embeddings, all of unit length ===
 
 const normalize = (x: Tensor) => div(x, sqrt(add(reduceSum(mul(x, x), [-1], true), 1e-12)));
 
@@ -48,7 +55,10 @@ function textEmbeds(p: Parameters, config: ClipConfig, { ids, mask, positions, e
   return normalize(clipTextEmbeds(p, config, { inputIds: ids, attentionMask: mask, positionIds: positions, endMask: end }));
 }
 
-/** Of the drawings: post-normed patch rows averaged by their weights and projected, [regions, projection_dim]. */
+/**
+ * Embeddings of the drawings: patch rows after post_layernorm, averaged by their weights and projected,
+ * [regions, projection_dim].
+ */
 function regionEmbeds(p: Parameters, config: ClipConfig, lastHidden: Tensor, { region_weights, region_rows }: RegionPorts): Tensor {
   const { hidden_size: hidden } = config.vision_config;
   const rows = clipPostNorm(p, config.vision_config, patchRows(lastHidden)); // [images, patches, hidden]
@@ -64,12 +74,13 @@ const visionHidden = (p: Parameters, config: ClipConfig, { pixel_values }: Regio
 // === Graphs ===
 
 /**
- * CLIP's symmetric InfoNCE between scenes and captions (Radford et al. 2021), plus the same from image regions to the names of
- * the batch (RegionCLIP, Zhong et al. 2022). LLaVA reads patch rows, so they must carry what the class token is usually asked
- * for.
+ * CLIP's symmetric InfoNCE between scenes and captions (Radford et al. 2021), plus the same from image
+ * regions to the names of the batch (RegionCLIP, Zhong et al. 2022). LLaVA reads patch rows, so they must
+ * carry what is usually read from the class token.
  *
- * Inputs beside texts and regions: region_labels int32 [regions] (index into names), caption_labels int32 [images] = 0, 1, ...;
- * region_scale and caption_scale: factor on each sum of losses. A batch as a whole weighs 1.
+ * Inputs besides texts and regions: region_labels int32 [regions] (index into names), caption_labels int32
+ * [images] = 0, 1, ...; region_scale and caption_scale: factor on each sum of losses. A whole batch has
+ * weight 1.
  */
 export function contrastiveLoss(config: ClipConfig, slots: number, options?: GraphOptions): LossGraph {
   return graphOf((p) => {
@@ -101,7 +112,7 @@ export function contrastiveLoss(config: ClipConfig, slots: number, options?: Gra
   }, options);
 }
 
-/** Cosines of drawings and names: `similarity` [regions, names]. */
+/** Cosine similarities of drawings and names: `similarity` [regions, names]. */
 export function namingGraph(config: ClipConfig, slots: number, options?: GraphOptions) {
   return graphOf((p) => {
     const regionInputs = regionPorts(config, slots);

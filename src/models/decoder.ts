@@ -1,5 +1,6 @@
-// What the Gemma families share: the fields of their configs, and a stack of blocks with RoPE, grouped-query attention over a cache, and a
-// gated MLP. Numerics as in transformers 5.18 models/gemma/modeling_gemma.py; gemma.ts, gemma2.ts and gemma3.ts say what a block is.
+// What the Gemma families share: the fields of their configs, and a stack of blocks with RoPE, grouped-query
+// attention over a cache, and a gated MLP. Numerics as in transformers 5.18 models/gemma/modeling_gemma.py;
+// gemma.ts, gemma2.ts and gemma3.ts define what a block is.
 
 import { z } from 'zod';
 import { attention } from '../graph/composites.ts';
@@ -32,7 +33,7 @@ function isLinear({ rope_type, type }: { rope_type?: string; type?: string }): b
   return (rope_type ?? type) === 'linear';
 }
 
-/** Fields of every family. */
+/** Config fields that every family has. */
 export const decoderFields = {
   vocab_size: z.int().positive(),
   hidden_size: z.int().positive(),
@@ -52,7 +53,7 @@ export const decoderFields = {
 const decoderConfigSchema = z.looseObject(decoderFields);
 export type DecoderConfig = z.infer<typeof decoderConfigSchema>;
 
-/** Tables for all positions of a model; `theta` where the parameters have none. */
+/** RoPE tables for all positions of a model; `theta` is used where `parameters` have none. */
 export function modelRope(config: DecoderConfig, theta: number, parameters?: Partial<RopeParameters> | null): RopeTables {
   const { rope_theta = theta, factor } = parameters ?? {};
   return ropeTables(config.max_position_embeddings, config.head_dim, rope_theta, parameters && isLinear(parameters) ? factor : 1);
@@ -60,28 +61,33 @@ export function modelRope(config: DecoderConfig, theta: number, parameters?: Par
 
 // === Inputs and outputs ===
 
-/** Keys and values of the tokens so far, a layer: each [batch, kvHeads, past, headDim], rotated. */
+/**
+ * Keys and values of one layer for the tokens so far: each [batch, kvHeads, past, headDim]; keys are rotated.
+ */
 export interface LayerCache {
   key: Tensor;
   value: Tensor;
 }
 
 export interface LanguageInputs {
-  /** [batch, tokens, hidden]: embedded tokens, scaled (`embedTokens`), image rows merged in. */
+  /** [batch, tokens, hidden]: embedded tokens, scaled (`embedTokens`), with image rows merged in. */
   inputsEmbeds: Tensor;
   /** int32 [batch, tokens]. */
   positionIds: Tensor;
   attentionBias: AttentionBias;
-  /** One entry a layer when decoding with a cache. */
+  /** One entry per layer when decoding with a cache. */
   past?: readonly LayerCache[];
 }
 
 export interface LanguageOutputs {
   /** After the final norm: [batch, tokens, hidden]. */
   lastHidden: Tensor;
-  /** Input of the first layer, then the output of each layer, the last one normed as in Hugging Face: layers + 1 entries. */
+  /**
+   * Input of the first layer, then the output of each layer, the last one after the final norm as in Hugging
+   * Face: layers + 1 entries, each [batch, tokens, hidden].
+   */
   hiddenStates: Tensor[];
-  /** Keys and values of these tokens, a layer: each [batch, kvHeads, tokens, headDim], rotated. */
+  /** Keys and values of these tokens, per layer: each [batch, kvHeads, tokens, headDim]; keys are rotated. */
   present: LayerCache[];
 }
 
@@ -89,23 +95,23 @@ export interface LanguageOutputs {
 
 export interface AttentionOptions {
   rope: RopeTables;
-  /** Factor on the products of queries and keys. */
+  /** Factor applied to the products of queries and keys. */
   scale: number;
-  /** Soft cap on the scaled products. */
+  /** Soft cap on the scaled products (composites.ts `attention`). */
   softcap?: number;
-  /** Positions that a query sees, its own included; all earlier ones when left out. */
+  /** Positions that a query sees, its own included. Default: all up to its own. */
   window?: number;
   /** RMSNorm of each head's queries and keys before they are rotated. */
   queryKeyNorm?: boolean;
 }
 
-/** Self-attention of the block that is being built: x [batch, tokens, hidden] -> the same. */
+/** Self-attention of the block being built: x [batch, tokens, hidden] -> the same. */
 export type Attend = (x: Tensor, options: AttentionOptions) => Tensor;
 
 /** A block of the stack: hidden [batch, tokens, hidden] -> the same. */
 export type Block = (p: Parameters, hidden: Tensor, attend: Attend, layer: number) => Tensor;
 
-/** Blocks and the final norm. Parameters are named `model.layers.N...`, `model.norm.weight`. */
+/** The blocks and the final norm. Parameters are named `model.layers.N...`, `model.norm.weight`. */
 export function decoder(p: Parameters, config: DecoderConfig, inputs: LanguageInputs, block: Block): LanguageOutputs {
   const hiddenStates = [inputs.inputsEmbeds];
   const present: LayerCache[] = [];

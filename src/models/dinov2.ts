@@ -1,5 +1,6 @@
-// DINOv2 (Oquab et al. 2023): a vision tower with a class token and LayerScale that reads pictures of any size, because its table of
-// positions is resized. Numerics as in transformers 5.18 models/dinov2/modeling_dinov2.py, names as in the files that it writes.
+// DINOv2 (Oquab et al. 2023): a vision tower with a class token and LayerScale. It reads images of any size,
+// because its position table is resized. Numerics as in transformers 5.18 models/dinov2/modeling_dinov2.py,
+// names as in the files that it writes.
 
 import { z } from 'zod';
 import type { Dim } from '../graph/dims.ts';
@@ -10,7 +11,10 @@ import { layerNorm, linear } from '../nn/layers.ts';
 import { normal, type Parameters, zeros } from '../nn/parameters.ts';
 import { type BlockNames, encoder, mlp, patchEmbedding, resizePositions } from './encoder.ts';
 
-/** Hugging Face config.json. `image_size` is that of the table of positions; the pictures shown may have another one. */
+/**
+ * Hugging Face config.json. `image_size` is the one that the position table is made for; images may have
+ * another.
+ */
 export const dinov2ConfigSchema = z.looseObject({
   model_type: z.literal('dinov2'),
   hidden_size: z.int().positive().default(768),
@@ -24,9 +28,9 @@ export const dinov2ConfigSchema = z.looseObject({
   layer_norm_eps: z.number().positive().default(1e-6),
   qkv_bias: z.boolean().default(true),
   layerscale_value: z.number().default(1),
-  /** SwiGLU in place of the MLP, as in the giant model; hidden_act then plays no part. */
+  /** SwiGLU instead of the MLP, as in the giant model; hidden_act is then unused. */
   use_swiglu_ffn: z.boolean().default(false),
-  /** Whether there is an embedding for patches that pretraining hides. */
+  /** Whether there is an embedding for patches that pretraining masks. */
   use_mask_token: z.boolean().default(true),
 });
 export type Dinov2Config = z.infer<typeof dinov2ConfigSchema>;
@@ -42,8 +46,9 @@ const DINOV2_BLOCKS: BlockNames = {
 };
 
 /**
- * Up to block `layers` (default all): pixelValues float32 [images, 3, height, width] -> hidden states, each [images, 1 + patches, hidden],
- * the class token first; entry 0 is the embeddings, entry n after block n, none of them normed. No prefix of names.
+ * The tower up to block `layers` (default all): pixelValues float32 [images, 3, height, width] -> hidden
+ * states, each [images, 1 + patches, hidden], the class token first; entry 0 is the embeddings, entry n after
+ * block n, without the final norm. Names have no prefix.
  */
 export function dinov2(p: Parameters, config: Dinov2Config, pixelValues: Tensor, layers = config.num_hidden_layers): Tensor[] {
   const { hidden_size: hidden, patch_size: patch } = config;
@@ -73,10 +78,13 @@ function feedForward(p: Parameters, config: Dinov2Config, x: Tensor): Tensor {
   return config.use_swiglu_ffn ? swiGlu(p, x, swiGluSize(size)) : mlp(p, x, { size, activation: config.hidden_act });
 }
 
-/** Two thirds of the MLP's size, rounded up to a multiple of 8: about as many weights. */
+/** Two thirds of the MLP's size, rounded up to a multiple of 8: about as many weights as the MLP has. */
 const swiGluSize = (size: number) => Math.floor((Math.trunc((size * 2) / 3) + 7) / 8) * 8;
 
-/** SwiGLU (Shazeer 2020) under `mlp.`: both halves of weights_in x, silu of the first times the second, then weights_out. */
+/**
+ * SwiGLU (Shazeer 2020) under `mlp.`: splits weights_in x in halves, multiplies silu of the first by the
+ * second, then weights_out.
+ */
 function swiGlu(p: Parameters, x: Tensor, size: number): Tensor {
   return p.module('mlp', (p) => {
     const halves = linear(p, 'weights_in', x, 2 * size, { bias: true });
@@ -86,12 +94,15 @@ function swiGlu(p: Parameters, x: Tensor, size: number): Tensor {
   });
 }
 
-/** The norm behind the last block, which LLaVA leaves out: [.., hidden] -> [.., hidden]. Row 0 of it is the pooled feature. */
+/**
+ * The norm after the last block, which LLaVA skips: [.., hidden] -> the same. Its row 0 is the pooled
+ * feature.
+ */
 export function dinov2Norm(p: Parameters, config: Dinov2Config, hidden: Tensor): Tensor {
   return layerNorm(p, 'layernorm', hidden, config.layer_norm_eps);
 }
 
-/** What pretraining puts in the place of hidden patches, [1, hidden]; none where the config says so. */
+/** What pretraining puts in place of masked patches, [1, hidden]; undefined if the config has none. */
 export function dinov2MaskToken(p: Parameters, config: Dinov2Config): Tensor | undefined {
   return config.use_mask_token ? p.get('embeddings.mask_token', [1, config.hidden_size], zeros) : undefined;
 }

@@ -1,5 +1,6 @@
-// What the picture and text encoders share: patches as rows, a table of positions at another size, and pre-LN transformer blocks
-// (Dosovitskiy et al. 2021; LayerScale: Touvron et al. 2021). clip.ts, siglip.ts and dinov2.ts say how they are named and put together.
+// What the image and text encoders share: patches as rows, resizing of a position table, and pre-LN
+// transformer blocks (Dosovitskiy et al. 2021; LayerScale: Touvron et al. 2021). clip.ts, siglip.ts and
+// dinov2.ts name these parts and put them together.
 
 import { attention } from '../graph/composites.ts';
 import { type Dim, ShapeError } from '../graph/dims.ts';
@@ -19,8 +20,10 @@ export interface PatchOptions {
 }
 
 /**
- * A convolution whose stride is its kernel, as a product: pixels [images, channels, height, width] -> [images, patches, hidden], patches
- * in rows from the top. Pixels behind the last whole patch are left out. `module` holds `weight` in Conv2d layout.
+ * A convolution whose stride equals its kernel size, as a matrix product: pixels
+ * [images, channels, height, width] -> [images, patches, hidden], patches row by row from the top. Pixels
+ * after the last whole patch are left out. `module` holds `weight` in Conv2d layout,
+ * [hidden, channels, patch, patch]. ShapeError if not even one patch fits.
  */
 export function patchEmbedding(p: Parameters, module: string, pixels: Tensor, { hidden, patch, bias = false }: PatchOptions): Tensor {
   return p.module(module, (p) => {
@@ -40,7 +43,7 @@ export function patchEmbedding(p: Parameters, module: string, pixels: Tensor, { 
 
 const firstOf = (x: Tensor, axis: number, count: number) => (x.dims[axis] === count ? x : slice(x, axis, 0, count));
 
-/** ShapeError unless pixels are [.., size, size]. */
+/** Throws a ShapeError unless pixels are [.., size, size]. */
 export function checkSquare(pixels: Tensor, size: number): void {
   const [height, width] = pixels.dims.slice(-2);
   if (height !== size || width !== size) throw new ShapeError('patchEmbedding', `pixels must be ${size} x ${size}`, [pixels.dims]);
@@ -48,7 +51,7 @@ export function checkSquare(pixels: Tensor, size: number): void {
 
 // === Positions ===
 
-/** Keys' cubic with a = -0.75, torch's choice (Pillow's is -0.5). */
+/** Keys' cubic convolution kernel (1981) with a = -0.75, PyTorch's choice (Pillow's is -0.5). */
 function cubic(x: number): number {
   const a = -0.75;
   const t = Math.abs(x);
@@ -58,20 +61,20 @@ function cubic(x: number): number {
 }
 
 /**
- * Weights of `from` equally spaced values in each of `to`, [to, from]: torch's upsample_bicubic2d along one side, align_corners false and
- * no antialiasing. Values before the first and behind the last are these.
+ * Weights of `from` equally spaced values in each of `to`, [to, from]: PyTorch's upsample_bicubic2d along one
+ * side, with align_corners false and no antialiasing. The first and last values are repeated outward.
  */
 function bicubicWeights(from: number, to: number): Tensor {
   const weights = new Float32Array(to * from);
   for (let i = 0; i < to; i++) {
-    const centre = ((i + 0.5) * from) / to - 0.5;
-    const first = Math.floor(centre) - 1;
-    for (let j = first; j < first + 4; j++) weights[i * from + Math.min(Math.max(j, 0), from - 1)] += cubic(j - centre);
+    const center = ((i + 0.5) * from) / to - 0.5;
+    const first = Math.floor(center) - 1;
+    for (let j = first; j < first + 4; j++) weights[i * from + Math.min(Math.max(j, 0), from - 1)] += cubic(j - center);
   }
   return constant(weights, [to, from]);
 }
 
-/** A table of the positions on a square grid at another size: [from * from, hidden] -> [down * across, hidden], bicubic. */
+/** Resizes the position table of a square grid, bicubic: [from * from, hidden] -> [down * across, hidden]. */
 export function resizePositions(table: Tensor, down: number, across: number): Tensor {
   const [positions, hidden] = table.dims as [number, number];
   const from = Math.round(Math.sqrt(positions));
@@ -83,9 +86,9 @@ export function resizePositions(table: Tensor, down: number, across: number): Te
 
 // === Blocks ===
 
-/** What a family calls the modules of its blocks. */
+/** Module names that a family uses in its blocks. */
 export interface BlockNames {
-  /** Blocks are `<blocks>.<number>`. */
+  /** Blocks are named `<blocks>.<number>`. */
   blocks: string;
   attentionNorm: string;
   query: string;
@@ -108,16 +111,19 @@ export const CLIP_BLOCKS: BlockNames = {
 
 export interface EncoderOptions {
   names: BlockNames;
-  /** Blocks that are built. */
+  /** Number of blocks to build. */
   layers: number;
   heads: number;
   epsilon: number;
-  /** The part between norm and residual, [batch, tokens, hidden] -> the same. */
+  /** The MLP between norm and residual sum, [batch, tokens, hidden] -> the same. */
   feedForward: (p: Parameters, x: Tensor) => Tensor;
-  /** Added to the scores of attention. */
+  /** Added to the attention scores, to which it broadcasts: [batch, heads, tokens, tokens]. */
   bias?: Tensor;
   qkvBias?: boolean;
-  /** Fresh value of `layer_scale1.lambda1` and `layer_scale2.lambda1`, factors on what is added to the residual; none when left out. */
+  /**
+   * Fresh value of `layer_scale1.lambda1` and `layer_scale2.lambda1`, factors on what is added to the
+   * residual. Default: no such factors.
+   */
   layerScale?: number;
   /** Standard deviations of fresh weights. */
   std?: { qkv: number; output: number };
@@ -135,9 +141,9 @@ export function encoder(p: Parameters, x: Tensor, options: EncoderOptions): Tens
     x = p.module(`${names.blocks}.${layer}`, (p) => {
       const normed = layerNorm(p, names.attentionNorm, x, epsilon);
       const project = (name: string) => splitHeads(linear(p, name, normed, hidden, { bias: qkvBias, std: std?.qkv }), heads);
-      const heard = mergeHeads(attention(project(names.query), project(names.key), project(names.value), { scale, bias }));
-      const attended = add(x, scaled(p, 'layer_scale1', linear(p, names.output, heard, hidden, { bias: true, std: std?.output })));
-      return add(attended, scaled(p, 'layer_scale2', feedForward(p, layerNorm(p, names.mlpNorm, attended, epsilon))));
+      const attended = mergeHeads(attention(project(names.query), project(names.key), project(names.value), { scale, bias }));
+      const residual = add(x, scaled(p, 'layer_scale1', linear(p, names.output, attended, hidden, { bias: true, std: std?.output })));
+      return add(residual, scaled(p, 'layer_scale2', feedForward(p, layerNorm(p, names.mlpNorm, residual, epsilon))));
     });
     hiddenStates.push(x);
   }

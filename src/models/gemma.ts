@@ -1,5 +1,6 @@
-// Gemma 1 language model (Gemma Team 2024, arXiv 2403.08295), numerics as in transformers 5.18 models/gemma/modeling_gemma.py:
-// RMSNorm with 1 + w, RoPE, multi-query or grouped-query attention, GeGLU with tanh GELU, tied embeddings scaled by sqrt(hidden).
+// Gemma 1 language model (Gemma Team 2024, arXiv 2403.08295), numerics as in transformers 5.18
+// models/gemma/modeling_gemma.py: RMSNorm with 1 + w, RoPE, multi-query or grouped-query attention, GeGLU
+// with tanh GELU, tied embeddings scaled by sqrt(hidden).
 
 import { z } from 'zod';
 import { add } from '../graph/primitives.ts';
@@ -19,7 +20,7 @@ export const gemmaConfigSchema = z.looseObject({
 });
 export type GemmaConfig = z.infer<typeof gemmaConfigSchema>;
 
-/** The decoder stack of Gemma 1. */
+/** The decoder stack of Gemma 1; see `decoder` for shapes and names. */
 export function gemma(p: Parameters, config: GemmaConfig, inputs: LanguageInputs): LanguageOutputs {
   const { head_dim: headDim, rms_norm_eps: epsilon, rope_theta: theta = 10000 } = config;
   const options = { rope: modelRope(config, theta, config.rope_scaling ?? config.rope_parameters), scale: headDim ** -0.5 };

@@ -1,5 +1,6 @@
-// Gemma 2 language model (Gemma Team 2024, arXiv 2408.00118), numerics as in transformers 5.18 models/gemma2/modeling_gemma2.py. Beside
-// Gemma 1: norms behind attention and MLP too, soft caps on scores and logits, and a sliding window in every second layer.
+// Gemma 2 language model (Gemma Team 2024, arXiv 2408.00118), numerics as in transformers 5.18
+// models/gemma2/modeling_gemma2.py. Beyond Gemma 1: norms after attention and MLP too, soft caps on scores
+// and logits, and a sliding window in every second layer.
 
 import { z } from 'zod';
 import { UserError } from '../errors.ts';
@@ -22,7 +23,10 @@ import {
 const layerTypeSchema = z.enum(['full_attention', 'sliding_attention']);
 export type LayerType = z.infer<typeof layerTypeSchema>;
 
-/** Hugging Face config.json of a Gemma 2 model; unknown fields are kept. Defaults are those of transformers' Gemma2Config. */
+/**
+ * Hugging Face config.json of a Gemma 2 model; unknown fields are kept. Defaults are those of transformers'
+ * Gemma2Config.
+ */
 export const gemma2ConfigSchema = z.looseObject({
   model_type: z.literal('gemma2'),
   ...decoderFields,
@@ -36,12 +40,15 @@ export const gemma2ConfigSchema = z.looseObject({
   sliding_window: z.int().positive().default(4096),
   attn_logit_softcapping: z.number().positive().nullable().default(50),
   final_logit_softcapping: z.number().positive().nullable().default(30),
-  // true is not a causal language model
+  // true would not be a causal language model
   use_bidirectional_attention: z.literal(false).nullish(),
 });
 export type Gemma2Config = z.infer<typeof gemma2ConfigSchema>;
 
-/** Kind of each layer: as listed, or else every `pattern`-th sees all earlier tokens and the others a window of them. */
+/**
+ * Kind of each layer: as listed, or else every `pattern`-th layer sees all earlier tokens and the others see
+ * a window of them. UserError if the list has another length.
+ */
 export function layerTypes(config: { num_hidden_layers: number; layer_types?: LayerType[] | null }, pattern: number): LayerType[] {
   const { num_hidden_layers: layers, layer_types: listed } = config;
   if (listed && listed.length !== layers)
@@ -49,7 +56,10 @@ export function layerTypes(config: { num_hidden_layers: number; layer_types?: La
   return listed ?? Array.from({ length: layers }, (_, layer) => ((layer + 1) % pattern === 0 ? 'full_attention' : 'sliding_attention'));
 }
 
-/** A block of Gemma 2 and 3: attention and MLP have a norm before and one behind, ahead of the residual sum. */
+/**
+ * A block of Gemma 2 and 3: attention and MLP have a norm before and one after, ahead of the residual sum.
+ * hidden [batch, tokens, hidden] -> the same.
+ */
 export function gemma2Block(
   p: Parameters,
   config: DecoderConfig & { hidden_activation: ActivationName },
@@ -62,7 +72,7 @@ export function gemma2Block(
   return add(attended, norm('post_feedforward_layernorm', transformed));
 }
 
-/** The decoder stack of Gemma 2. */
+/** The decoder stack of Gemma 2; see `decoder` for shapes and names. */
 export function gemma2(p: Parameters, config: Gemma2Config, inputs: LanguageInputs): LanguageOutputs {
   const { rope_theta: theta = 10000, sliding_window: window } = config;
   const options = {

@@ -1,4 +1,5 @@
-// Numerics are compared with transformers in tests/goldens.test.ts; here are configs in their old and new form, and parameters at full size.
+// Numerics are compared with transformers in tests/goldens.test.ts; here are configs in their old and new
+// form, and parameters at full size.
 
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
@@ -9,7 +10,10 @@ import { gemma3ConfigSchema } from './gemma3.ts';
 import { embedTokens, languageModel, logits } from './language.ts';
 import { causalBias } from './masks.ts';
 
-/** config.json of google/gemma-3-1b-it, and `text_config` of gemma-3-4b-it, which leaves out what equals a default. */
+/**
+ * config.json of google/gemma-3-1b-it, and `text_config` of gemma-3-4b-it, which leaves out what equals a
+ * default.
+ */
 const hub1b = {
   architectures: ['Gemma3ForCausalLM'],
   attention_bias: false,

@@ -1,5 +1,6 @@
-// Gemma 3 language model, text only (Gemma Team 2025, arXiv 2503.19786), numerics as in transformers 5.18 models/gemma3/modeling_gemma3.py.
-// Beside Gemma 2: RMSNorm of queries and keys instead of soft caps, five local layers to a global one, and a RoPE for each of the two.
+// Gemma 3 language model, text only (Gemma Team 2025, arXiv 2503.19786), numerics as in transformers 5.18
+// models/gemma3/modeling_gemma3.py. Beyond Gemma 2: RMSNorm of queries and keys instead of soft caps, five
+// local layers for each global one, and a RoPE for each of the two kinds.
 
 import { z } from 'zod';
 import type { Parameters } from '../nn/parameters.ts';
@@ -8,14 +9,16 @@ import { decoder, type LanguageInputs, type LanguageOutputs, modelRope, ropePara
 import { gemma2Block, gemma2ConfigSchema, type LayerType, layerTypes } from './gemma2.ts';
 
 /**
- * Hugging Face config.json of a Gemma 3 language model; unknown fields are kept. Defaults are those of transformers' Gemma3TextConfig,
- * which folders of the hub lean on. A cap on attention scores is not read, as transformers does not read it.
+ * Hugging Face config.json of a Gemma 3 language model; unknown fields are kept. Defaults are those of
+ * transformers' Gemma3TextConfig, which hub folders rely on. A cap on attention scores is not read, because
+ * transformers does not read it.
  */
 export const gemma3ConfigSchema = gemma2ConfigSchema.omit({ attn_logit_softcapping: true }).extend({
   model_type: z.literal('gemma3_text'),
   vocab_size: z.int().positive().default(262_208),
   max_position_embeddings: z.int().positive().default(131_072),
-  // older folders have rope_theta and rope_scaling, for the global layers, and rope_local_base_freq
+  // older folders have rope_theta and rope_scaling for the global layers, and rope_local_base_freq for the
+  // local ones
   rope_parameters: z
     .strictObject({ full_attention: ropeParametersSchema.nullish(), sliding_attention: ropeParametersSchema.nullish() })
     .nullish(),
@@ -32,7 +35,7 @@ function ropeOf(config: Gemma3Config, type: LayerType): RopeTables {
   return modelRope(config, config.rope_theta ?? 1_000_000, { ...parameters, ...config.rope_scaling });
 }
 
-/** The decoder stack of Gemma 3. */
+/** The decoder stack of Gemma 3; see `decoder` for shapes and names. */
 export function gemma3(p: Parameters, config: Gemma3Config, inputs: LanguageInputs): LanguageOutputs {
   const types = layerTypes(config, config.sliding_window_pattern ?? 6);
   const ropes = new Map([...new Set(types)].map((type) => [type, ropeOf(config, type)]));

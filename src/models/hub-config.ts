@@ -1,5 +1,6 @@
-// config.json of a LLaVA as other software writes it, in the form that `llavaConfigSchema` takes: Hugging Face's, and that of original
-// LLaVA folders (llava_arch.py, multimodal_encoder/clip_encoder.py; Intel/llava-gemma-7b), which is a Gemma's config with `mm_` fields.
+// Converts the config.json of a LLaVA as other software writes it to the form that `llavaConfigSchema` takes:
+// from Hugging Face's, and from that of original LLaVA folders (llava_arch.py,
+// multimodal_encoder/clip_encoder.py; Intel/llava-gemma-7b), which is a Gemma's config with `mm_` fields.
 import { UserError } from '../errors.ts';
 import { shapes } from './shapes.ts';
 
@@ -7,23 +8,27 @@ type Json = Record<string, unknown>;
 
 const isObject = (value: unknown): value is Json => typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** Whether it is the config.json of an original LLaVA folder. */
+/** Whether `config` is the config.json of an original LLaVA folder. */
 export function isNativeConfig(config: unknown): config is Json {
   return isObject(config) && 'mm_vision_tower' in config && !('vision_config' in config);
 }
 
 export interface NativeConfigParts {
-  /** config.json of the vision tower. Without it the shape is that of the tower's name, where it is a known one. */
+  /**
+   * config.json of the vision tower. Without it, the shape follows from the tower's name, if that is known.
+   */
   visionConfig?: unknown;
-  /** Id of `<image>` in the tokenizer; by default the first one behind the embedding. */
+  /** Id of `<image>` in the tokenizer; by default the first one after the embedding's rows. */
   imageTokenId?: number;
 }
 
 /**
- * The config in Hugging Face form. Throws UserError, without the file's name, for what a native folder asks for and is not supported here.
+ * The config in Hugging Face form. Throws a UserError, without the file's name, if a native folder asks for
+ * something that is not supported here.
  *
- * `scale_image_features` is set where a file does not say it: transformers up to 4.57, with which LLaVA-Gemma was trained, multiplied the
- * image rows of Gemma 1 and 2 by sqrt(hidden). That goes for native folders and for those whose `transformers_version` is below 5.
+ * `scale_image_features` is set where a file does not have it: transformers up to 4.57, with which
+ * LLaVA-Gemma was trained, multiplied the image rows of Gemma 1 and 2 by sqrt(hidden). This applies to native
+ * folders and to those whose `transformers_version` is below 5.
  */
 export function fromHubConfig(config: unknown, parts: NativeConfigParts = {}): unknown {
   if (isNativeConfig(config)) return fromNative(config, parts);
@@ -33,10 +38,16 @@ export function fromHubConfig(config: unknown, parts: NativeConfigParts = {}): u
   return version < 5 ? { ...config, scale_image_features: scaledFamilies.includes(String(family)) } : config;
 }
 
-/** Language models whose transformers <= 4.57 code scaled every row that came in. Gemma 3 always scaled the embedding alone. */
+/**
+ * Language models whose code in transformers <= 4.57 scaled every input row. Gemma 3 always scaled only the
+ * embedding.
+ */
 const scaledFamilies = ['gemma', 'gemma2'];
 
-/** `model_type` of the language model: LLaVA's classes are called LlavaGemmaForCausalLM, model_type `llava_gemma`. */
+/**
+ * `model_type` of the language model: LLaVA's classes are called LlavaGemmaForCausalLM, model_type
+ * `llava_gemma`.
+ */
 function textModelType({ architectures, model_type }: Json): string {
   const name = (Array.isArray(architectures) ? String(architectures[0]) : '').replace(/^Llava|ForCausalLM$/g, '').toLowerCase();
   const family = name || String(model_type).replace(/^llava_?/, '');
@@ -54,7 +65,7 @@ function namedTower(name: unknown): unknown {
   return shape.config;
 }
 
-/** Fields of LLaVA and of the folder, which are not the language model's. */
+/** Fields of LLaVA and of the folder, which do not belong to the language model. */
 const notText = /^(mm_|image_|tune_|freeze_|unfreeze_|use_mm_|tokenizer_|architectures$|model_type$|_name_or_path$|transformers_version$)/;
 
 const selections: Record<string, string> = { patch: 'default', cls_patch: 'full' };

@@ -1,4 +1,5 @@
-// Numerics are compared with transformers in tests/goldens.test.ts, packing in data/packing.test.ts, masks in masks.test.ts; here are configs, names and sizes.
+// Numerics are compared with transformers in tests/goldens.test.ts, packing in data/packing.test.ts, masks in
+// masks.test.ts; here are configs, names and sizes.
 
 import { describe, expect, test } from 'vitest';
 import { UserError } from '../errors.ts';
@@ -16,7 +17,9 @@ import {
   visionFeatures,
 } from './llava.ts';
 
-/** CLIP ViT-L/14-336 and Gemma 2B, as the hub's llava-gemma-2b has them: what equals a default is left out. */
+/**
+ * CLIP ViT-L/14-336 and Gemma 2B, as the hub's llava-gemma-2b has them: what equals a default is left out.
+ */
 const hub = {
   architectures: ['LlavaForConditionalGeneration'],
   image_token_index: 256000,

@@ -1,5 +1,6 @@
-// LLaVA over a vision tower and a language model (Liu et al. 2023; transformers 5.18 models/llava/modeling_llava.py): projected patch rows
-// take the places of the image tokens. Parameter names are those of hub files: vision_tower., multi_modal_projector., language_model.
+// LLaVA over a vision tower and a language model (Liu et al. 2023; transformers 5.18
+// models/llava/modeling_llava.py): projected patch rows replace the image tokens. Parameter names are those
+// of hub files: vision_tower., multi_modal_projector., language_model.
 
 import { z } from 'zod';
 import { UserError } from '../errors.ts';
@@ -22,21 +23,25 @@ export const llavaConfigSchema = z.looseObject({
   /** Ours: connector shape. Hugging Face files without it are mlp2x_gelu. */
   mm_projector_type: connectorTypeSchema.default('mlp2x_gelu'),
   vision_feature_layer: z.union([z.int(), z.array(z.int()).nonempty()]).default(-2),
-  /** `default` leaves out the first row, as transformers does whatever the encoder: SigLIP's is a patch. See docs/decisions.md. */
+  /**
+   * `default` leaves out the first row, as transformers does for any encoder, even SigLIP, where it is a
+   * patch. See docs/decisions.md.
+   */
   vision_feature_select_strategy: z.enum(['default', 'full']).default('default'),
-  /** Ours: side of the pictures in pixels, where it is not the encoder's own `image_size`. See `imageSize`. */
+  /** Ours: side of the input images in pixels, if not the encoder's own `image_size`. See `imageSize`. */
   image_size: z.int().positive().optional(),
   /**
-   * Ours: multiply image rows by sqrt(hidden), as transformers <= 4.57 did and the released LLaVA-Gemma weights were trained with;
-   * transformers >= 5 does not. See docs/decisions.md.
+   * Ours: multiply image rows by sqrt(hidden), as transformers <= 4.57 did, with which the released
+   * LLaVA-Gemma weights were trained; transformers >= 5 does not. See docs/decisions.md.
    */
   scale_image_features: z.boolean().default(false),
 });
 export type LlavaConfig = z.infer<typeof llavaConfigSchema>;
 
 /**
- * Every parameter of a LLaVA folder: the whole encoder, connector and language model. Of the encoder, what the connector does not read
- * (its last blocks, a pooling head) is optional: never run, and kept where a folder has it.
+ * Every parameter of a LLaVA folder: the whole encoder, connector and language model. Parts of the encoder
+ * that the connector does not read (its last blocks, a pooling head) are optional: never run, but kept if a
+ * folder has them.
  */
 export function llavaParameters(config: LlavaConfig): Parameter[] {
   const parameters = new Parameters();
@@ -56,7 +61,10 @@ export function llavaParameters(config: LlavaConfig): Parameter[] {
   return parameters.list().map((parameter) => (unread.includes(parameter) ? { ...parameter, optional: true } : parameter));
 }
 
-/** Side in pixels of the pictures that the encoder is shown. UserError where the config wants another one than the encoder can take. */
+/**
+ * Side in pixels of the images that the encoder sees. UserError if the config asks for a size that the
+ * encoder cannot take.
+ */
 export function imageSize({ image_size, vision_config: vision }: Pick<LlavaConfig, 'image_size' | 'vision_config'>): number {
   const size = image_size ?? vision.image_size;
   if (size !== vision.image_size && !takesAnySize(vision))
@@ -66,7 +74,7 @@ export function imageSize({ image_size, vision_config: vision }: Pick<LlavaConfi
   return size;
 }
 
-/** Image tokens that one image takes in the prompt. */
+/** Number of image tokens that one image takes up in the prompt. */
 export function imageTokenCount(config: LlavaConfig): number {
   const vision = config.vision_config;
   const rows = prefixTokens(vision) + patchesPerSide(vision, imageSize(config)) ** 2;
@@ -79,7 +87,10 @@ export function visionFeatureSize(config: LlavaConfig): number {
   return config.vision_config.hidden_size * layers;
 }
 
-/** pixelValues float32 [images, 3, size, size] -> selected encoder features [images, imageTokens, visionFeatureSize]. No connector. */
+/**
+ * Selected encoder features, before the connector: pixelValues float32 [images, 3, size, size] ->
+ * [images, imageTokens, visionFeatureSize]. UserError if `vision_feature_layer` is outside the encoder.
+ */
 export function visionFeatures(p: Parameters, config: LlavaConfig, pixelValues: Tensor): Tensor {
   const total = config.vision_config.num_hidden_layers;
   const selected = [config.vision_feature_layer].flat().map((layer) => {
@@ -96,30 +107,32 @@ export function visionFeatures(p: Parameters, config: LlavaConfig, pixelValues: 
   return rows.length === 1 ? rows[0] : concat(rows, 2);
 }
 
-/** The pictures of a batch, at any point of their way into the language model. All float32. */
+/** The images of a batch, at any stage on their way into the language model. All float32. */
 export type LlavaImages =
-  /** [images, 3, size, size], as the image processor gives them. */
+  /** [images, 3, size, size], as the image processor outputs them. */
   | { pixelValues: Tensor }
-  /** [images, imageTokens, visionFeatureSize]: what the encoder gives. */
+  /** [images, imageTokens, visionFeatureSize]: the encoder's output. */
   | { features: Tensor }
-  /** [images * imageTokens, hidden]: what the connector gives, not scaled. */
+  /** [images * imageTokens, hidden]: the connector's output, not scaled. */
   | { projected: Tensor }
   /** [images * imageTokens, hidden]: as they enter the language model. */
   | { rows: Tensor };
 
 export interface LlavaInputs extends Omit<LanguageInputs, 'inputsEmbeds'> {
-  /** int32 [batch, tokens]; image_token_index marks the places of image rows. */
+  /** int32 [batch, tokens]; image_token_index marks where image rows go. */
   inputIds: Tensor;
-  /** Absent where there is no picture. Their rows must be as many as there are image tokens. */
+  /** Absent if there are no images. Their rows must be as many as there are image tokens. */
   images?: LlavaImages;
 }
 
-/** The whole LLaVA forward: token ids and pictures -> hidden states. `lastHidden` is [batch, tokens, hidden]. */
+/**
+ * The whole LLaVA forward: token ids and images -> hidden states. `lastHidden` is [batch, tokens, hidden].
+ */
 export function llava(p: Parameters, config: LlavaConfig, { inputIds, images, ...rest }: LlavaInputs): LanguageOutputs {
   const rows = images && imageRows(p, config, images); //                        [images * imageTokens, hidden]
   return p.module('language_model', (p) => {
     const isImage = equal(inputIds, constant(config.image_token_index, [], 'int32')); // bool [batch, tokens]
-    // the image token may lie beyond the embedding table: row 0 is looked up in its place
+    // the image token may lie beyond the embedding table: row 0 is looked up instead
     const textIds = where(isImage, constant(0, [], 'int32'), inputIds); //       [batch, tokens]
     const embedded = embedTokens(p, config.text_config, textIds); //             [batch, tokens, hidden]
     const inputsEmbeds = rows ? maskedScatter(embedded, isImage, rows) : embedded; // image rows, in order, in their places
@@ -127,7 +140,7 @@ export function llava(p: Parameters, config: LlavaConfig, { inputIds, images, ..
   });
 }
 
-/** Rows for the language model, [images * imageTokens, hidden], from wherever the pictures come in. */
+/** Rows for the language model, [images * imageTokens, hidden], from images at any stage. */
 export function imageRows(p: Parameters, config: LlavaConfig, images: LlavaImages): Tensor {
   if ('rows' in images) return images.rows;
   const projected = 'projected' in images ? images.projected : projectedFeatures(p, config, images);
@@ -136,7 +149,7 @@ export function imageRows(p: Parameters, config: LlavaConfig, images: LlavaImage
 }
 
 /**
- * What the connector makes of pictures, [images * imageTokens, hidden], not scaled whatever the config says:
+ * The connector's output for images, [images * imageTokens, hidden], not scaled whatever the config says:
  * `get_image_features` of transformers.
  */
 export function projectedFeatures(

@@ -8,7 +8,8 @@ const totalOf = (name: string) =>
 
 describe('named shapes', () => {
   test.each([
-    // of the LLaVAs, what the released folders hold, a second copy of the embedding left out; of the others, what transformers counts
+    // of the LLaVAs, what the released folders hold, a second copy of the embedding left out; of the others,
+    // what transformers counts
     ['llava-gemma-2b', 2_815_975_424],
     ['llava-gemma-7b', 8_853_777_408],
     ['gemma-2b', 2_506_172_416],

@@ -1,4 +1,5 @@
-// The parameters of a whole model by its config alone, be it a LLaVA, a language model or a vision tower: what a checkpoint of it holds.
+// The parameters of a whole model from its config alone, be it a LLaVA, a language model or a vision tower:
+// what a checkpoint of it holds.
 
 import { UserError } from '../errors.ts';
 import type { Parameter } from '../nn/parameters.ts';
@@ -7,7 +8,7 @@ import { shapes } from './shapes.ts';
 
 const { vision_config: anyVision, text_config: anyText } = shapes['llava-gemma-tiny'].config;
 
-/** The parameters of one part, under the names that it has in a folder of its own. */
+/** The parameters of one part, under the names that they have in a folder of its own. */
 function partParameters(config: unknown, module: string): Omit<Parameter, 'tensor'>[] {
   const prefix = `${module}.`;
   return llavaParameters(llavaConfigSchema.parse(config))
@@ -16,8 +17,9 @@ function partParameters(config: unknown, module: string): Omit<Parameter, 'tenso
 }
 
 /**
- * Names, dims and initializers of every parameter of the model with this config.json. A single encoder or language model is any that a
- * LLaVA can be made of: it is looked at as part of one. No weights are allocated. Throws UserError for a config of another kind.
+ * Names, dims and initializers of every parameter of the model with this config.json. A single encoder or
+ * language model may be any that a LLaVA can be made of: it is treated as part of one. No weights are
+ * allocated. Throws a UserError for a config of another kind.
  */
 export function modelParameters(config: unknown): Omit<Parameter, 'tensor'>[] {
   if ((config as { model_type?: unknown } | null)?.model_type === 'llava') {

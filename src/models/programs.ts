@@ -1,6 +1,6 @@
-// The graphs of a model as they are run, each built here and nowhere else, with named ports: encoder, connector, decoder
-// (prefill and decoding), one pass over everything, training losses. Training, generation, `forward` and scoring use them,
-// and an export would. Ports carry the names of transformers where it has one.
+// The graphs that are run, each built here and nowhere else, with named ports: encoder, connector, decoder
+// (prefill and decoding), one pass over everything, training losses. Training, generation, `forward` and
+// scoring use them, and an export would. Ports are named as in transformers where it has a name.
 
 import type { Constant, Engine, Program, RunOptions, Value, Write } from '../engine/engine.ts';
 import type { Dim } from '../graph/dims.ts';
@@ -27,7 +27,7 @@ import { type VisionConfig, visionHiddenStates } from './vision.ts';
 export interface Graph<I extends string = string, O extends string = string> {
   inputs: Readonly<Record<I, Tensor>>;
   outputs: Readonly<Record<O, Tensor>>;
-  /** What a run writes to state. */
+  /** What a run writes to engine state, by the name of the state. */
   writes?: Readonly<Record<string, Write>>;
   parameters: readonly Parameter[];
 }
@@ -38,7 +38,7 @@ export interface GraphProgram<I extends string, O extends string> extends Omit<P
 }
 
 export interface GraphOptions {
-  /** How parameters are stored; all in float32 when left out. */
+  /** How parameters are stored. Default: all in float32. */
   storage?: StorageOf;
 }
 
@@ -53,7 +53,7 @@ export function graphOf<I extends string, O extends string>(
   return { ...build(parameters), parameters: parameters.list() };
 }
 
-/** Values of the inputs that hold `parameters`, out of `values`. Throws an Error for one that is not there. */
+/** Values of the inputs that hold `parameters`, taken from `values`. Throws an Error if one is missing. */
 export function constantsOf(
   parameters: readonly Pick<Parameter, 'name' | 'storage'>[],
   values: ReadonlyMap<string, Constant>,
@@ -67,7 +67,10 @@ export function constantsOf(
   );
 }
 
-/** Compiles a graph with its parameters fixed at `values`, by the names of their inputs; others in there are left aside. */
+/**
+ * Compiles a graph with its parameters fixed at `values`, which are keyed by input name; entries that the
+ * graph does not need are ignored.
+ */
 export async function compileGraph<I extends string, O extends string>(
   engine: Engine,
   { outputs, writes, parameters }: Graph<I, O>,
@@ -81,9 +84,9 @@ export async function compileGraph<I extends string, O extends string>(
 const ids = (name: string, dims: Dim[] = ['batch', 'tokens']) => input(name, 'int32', dims);
 const rowsInput = (name: string, hidden: number, count: Dim = name) => input(name, 'float32', [count, hidden]);
 
-// === Pictures ===
+// === Images ===
 
-/** Pictures float32 [images, 3, size, size]; `size` is the model's own unless given. */
+/** Port of images, float32 [images, 3, height, width], for a `size` of [height, width] in pixels. */
 const pixelInput = (size: readonly [number, number]) => input('pixel_values', 'float32', ['images', 3, ...size]);
 
 const ownSize = (config: LlavaConfig) => [imageSize(config), imageSize(config)] as const;
@@ -96,7 +99,10 @@ export function encoderGraph(config: LlavaConfig, options?: GraphOptions) {
   }, options);
 }
 
-/** features [images, imageTokens, visionFeatureSize] -> rows [images * imageTokens, hidden], as they enter the language model. */
+/**
+ * features [images, imageTokens, visionFeatureSize] -> rows [images * imageTokens, hidden], as they enter the
+ * language model.
+ */
 export function connectorGraph(config: LlavaConfig, options?: GraphOptions) {
   return graphOf((p) => {
     const features = featureInput(config);
@@ -107,7 +113,10 @@ export function connectorGraph(config: LlavaConfig, options?: GraphOptions) {
 const featureInput = (config: LlavaConfig, name = 'features') =>
   input(name, 'float32', ['images', imageTokenCount(config), visionFeatureSize(config)]);
 
-/** pixel_values of any size that the encoder takes -> image_features [images * imageTokens, hidden], not scaled. */
+/**
+ * pixel_values of a `size` that the encoder takes, [images, 3, height, width] -> image_features
+ * [images * imageTokens, hidden], not scaled.
+ */
 export function imageFeaturesGraph(config: LlavaConfig, size: readonly [number, number], options?: GraphOptions) {
   return graphOf((p) => {
     const pixel_values = pixelInput(size);
@@ -149,8 +158,9 @@ function cacheWrites(present: readonly LayerCache[]): Record<string, Write> {
 
 /**
  * Prefill (with an empty cache) and decoding: input_ids and position_ids [batch, tokens], key_positions
- * [batch, past + tokens], image_rows [rows, hidden] for the image tokens, logit_rows [rows] as flat places in the batch
- * -> logits [rows, vocab] and `likeliest` [rows]. The cache of each layer is state, under `cacheName`.
+ * [batch, past + tokens], image_rows [rows, hidden] for the image tokens, logit_rows [rows] as flat indices
+ * into the batch -> logits [rows, vocab] and `likeliest` [rows]. The cache of each layer is state, under
+ * `cacheName`.
  */
 export function decoderGraph(config: LlavaConfig, options?: GraphOptions) {
   return graphOf((p) => {
@@ -171,7 +181,7 @@ export function decoderGraph(config: LlavaConfig, options?: GraphOptions) {
     });
     const last = gather(flattenLeading(lastHidden), inputs.logit_rows);
     const all = p.module('language_model', (p) => logits(p, config.text_config, last));
-    // a place for an image is never an answer; padded embedding tables have a row for it
+    // the image token is never an answer, though padded embedding tables have a row for it
     const isPlace = config.image_token_index < vocabulary;
     const ruledOut = Float32Array.from({ length: vocabulary }, (_, id) => (id === config.image_token_index ? -Infinity : 0));
     const allowed = isPlace ? add(all, constant(ruledOut, [vocabulary])) : all;
@@ -179,12 +189,13 @@ export function decoderGraph(config: LlavaConfig, options?: GraphOptions) {
   }, options);
 }
 
-/** What `passGraph` runs: a LLaVA, with image features or without, or a language model by itself. */
+/** What `passGraph` runs: a LLaVA, with or without image features, or a language model by itself. */
 export type PassModel = { kind: 'llava'; config: LlavaConfig; hasImages: boolean } | { kind: 'language'; config: LanguageConfig };
 
 /**
- * One pass without a cache: input_ids, position_ids, key_positions [batch, tokens] and, with pictures, image_features
- * [rows, hidden] (not scaled) -> `last_hidden` [batch, tokens, hidden] and, if asked for, hidden_states.0 to .N.
+ * One pass without a cache: input_ids, position_ids, key_positions [batch, tokens] and, with images,
+ * image_features [rows, hidden] (not scaled) -> `last_hidden` [batch, tokens, hidden] and, if asked for,
+ * hidden_states.0 to .N.
  */
 export function passGraph(model: PassModel, { states = false, ...options }: GraphOptions & { states?: boolean } = {}) {
   return graphOf((p) => {
@@ -221,7 +232,10 @@ export function headGraph(model: PassModel, options?: GraphOptions) {
 
 // === Training ===
 
-/** A training loss: a scalar `loss`, summed over what its batch weighs (labels), and further sums worth logging. */
+/**
+ * A training loss: a scalar `loss` in nats, summed over its batch (the trainer divides by the weight of the
+ * batches of a step), and further sums worth logging.
+ */
 export type LossGraph = Graph<string, string>;
 
 /** Inputs of packed rows (data/packing.ts), int32 [batch, tokens] each. */
@@ -245,14 +259,14 @@ const packedRows = ({ input_ids, position_ids, sample_ids, branch_ids }: PackedI
 });
 
 /**
- * Sum over labels of their cross entropy. `label_rows` [labels] are flat places (row * tokens + column) whose hidden state
- * predicts `labels` [labels]. Logits are made for those places alone.
+ * Cross entropy summed over labels. `label_rows` [labels] are flat indices (row * tokens + column) of the
+ * hidden states that predict `labels` [labels]. Logits are computed only for those.
  */
 function nextTokenLoss(p: Parameters, config: LanguageConfig, lastHidden: Tensor, { label_rows, labels }: PackedInputs): Tensor {
   return reduceSum(labelLosses(p, config, gather(flattenLeading(lastHidden), label_rows), labels), [0]);
 }
 
-/** Causal language modelling on packed rows. */
+/** Causal language modeling on packed rows. */
 export function languageModelLoss(config: LanguageConfig, options?: GraphOptions): LossGraph {
   return graphOf((p) => {
     const inputs = packedInputs();
@@ -264,7 +278,8 @@ export function languageModelLoss(config: LanguageConfig, options?: GraphOptions
 
 /**
  * LLaVA on packed rows. With a frozen encoder its features are an input, `image_features` float32
- * [images, imageTokens, visionFeatureSize]: it ran once, before. With `trainsEncoder`, `pixel_values` are.
+ * [images, imageTokens, visionFeatureSize]: the encoder ran once, before training. With `trainsEncoder`, the
+ * input is `pixel_values` [images, 3, size, size].
  */
 export function llavaLoss(
   config: LlavaConfig,

@@ -1,15 +1,16 @@
-// Named shapes of models as Hugging Face configs: what `llava-gemma init` writes, and what the name of a vision tower in an original LLaVA
-// config.json stands for. Fields as in the config.json of the hub's folder of that name; another shape is another entry below.
+// Named model shapes as Hugging Face configs: what `llava-gemma init` writes, and what the name of a vision
+// tower in an original LLaVA config.json stands for. Fields as in the config.json of the hub folder of that
+// name. To add a shape, add an entry below.
 import { UserError } from '../errors.ts';
 
 /** A model's config.json. */
 export type ModelConfig = Record<string, unknown> & { model_type: string };
 
 export interface Shape {
-  /** In words, for help. */
+  /** Shown by --help. */
   summary: string;
   config: ModelConfig;
-  /** Folder of a tokenizer that fits, where one comes along. */
+  /** Folder of a matching tokenizer, if one is bundled. */
   tokenizer?: string;
 }
 
@@ -96,7 +97,7 @@ const tinyGemma = {
   num_key_value_heads: 2,
   head_dim: 8,
   max_position_embeddings: 512,
-  // 4,096 tokens and `<image>`, padded to a multiple of 64: transformers looks `<image>` up
+  // 4,096 tokens and `<image>`, padded to a multiple of 64: transformers looks `<image>` up in the table
   vocab_size: 4160,
 };
 
@@ -156,7 +157,7 @@ const dinov2 = {
   num_channels: 3,
   qkv_bias: true,
   use_swiglu_ffn: false,
-  // that of the table of positions
+  // that of the position table
   image_size: 518,
   patch_size: 14,
 };
@@ -176,7 +177,10 @@ const tinyClip = {
   projection_dim: 32,
 };
 
-/** LLaVA-Gemma as it was trained: mlp2x_gelu on patch rows of the last hidden state but one, scaled like embedded text. */
+/**
+ * LLaVA-Gemma as it was trained: mlp2x_gelu on patch rows of the second-to-last hidden state, scaled like
+ * embedded text.
+ */
 function llavaGemma(vision: typeof clipLarge336, text: typeof gemma2b, imageToken: number): ModelConfig {
   return {
     architectures: ['LlavaForConditionalGeneration'],
@@ -215,7 +219,7 @@ export const shapes: Readonly<Record<string, Shape>> = {
   'dinov2-large': { summary: 'DINOv2 ViT-L/14', config: dinov2Large },
 };
 
-/** UserError when there is no shape of that name. */
+/** The shape of that name. UserError, listing all shapes, if there is none. */
 export function shapeNamed(name: string): Shape {
   if (!Object.hasOwn(shapes, name))
     throw new UserError(`there is no shape ${JSON.stringify(name)}; the shapes are ${Object.keys(shapes).join(', ')}`);

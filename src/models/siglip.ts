@@ -1,5 +1,6 @@
-// SigLIP (Zhai et al. 2023): vision tower. No class token and no norm before the blocks; the pooled feature is the answer of a learned
-// query. Numerics and names as in transformers 5.18 models/siglip/modeling_siglip.py and torch.nn.MultiheadAttention.
+// SigLIP (Zhai et al. 2023): vision tower. No class token and no norm before the blocks; the pooled feature
+// is the attention output of a learned query. Numerics and names as in transformers 5.18
+// models/siglip/modeling_siglip.py and torch.nn.MultiheadAttention.
 
 import { z } from 'zod';
 import { attention } from '../graph/composites.ts';
@@ -10,7 +11,7 @@ import { layerNorm, linear, mergeHeads, splitHeads } from '../nn/layers.ts';
 import { normal, type Parameters, zeros } from '../nn/parameters.ts';
 import { CLIP_BLOCKS, checkSquare, encoder, mlp, patchEmbedding } from './encoder.ts';
 
-/** Hugging Face config.json; hub folders leave out what equals the base model's. */
+/** Hugging Face config.json; hub folders leave out fields that equal the base model's. */
 export const siglipVisionConfigSchema = z.looseObject({
   model_type: z.literal('siglip_vision_model'),
   hidden_size: z.int().positive().default(768),
@@ -27,15 +28,16 @@ export const siglipVisionConfigSchema = z.looseObject({
 });
 export type SiglipVisionConfig = z.infer<typeof siglipVisionConfigSchema>;
 
-// Xavier's deviations, from which Hugging Face draws uniformly
+// Xavier standard deviations, with which Hugging Face draws uniformly
 const feedForward = (config: SiglipVisionConfig) => (p: Parameters, x: Tensor) => {
   const std = (2 / (config.hidden_size + config.intermediate_size)) ** 0.5;
   return mlp(p, x, { size: config.intermediate_size, activation: config.hidden_act, std: { fc1: std, fc2: std } });
 };
 
 /**
- * Vision tower up to block `layers` (default all): pixelValues float32 [images, 3, size, size] -> hidden states, each
- * [images, patches, hidden]; entry 0 is the embedded patches, entry n after block n. Prefix of names: `vision_model.`.
+ * Vision tower up to block `layers` (default all): pixelValues float32 [images, 3, size, size] -> hidden
+ * states, each [images, patches, hidden]; entry 0 is the embedded patches, entry n after block n. Names begin
+ * with `vision_model.`. ShapeError for pixels of another size.
  */
 export function siglipVision(p: Parameters, config: SiglipVisionConfig, pixelValues: Tensor, layers = config.num_hidden_layers): Tensor[] {
   return p.module('vision_model', (p) => {
@@ -56,8 +58,8 @@ export function siglipVision(p: Parameters, config: SiglipVisionConfig, pixelVal
 }
 
 /**
- * What follows the last block, which LLaVA leaves out: hidden [images, patches, hidden] -> the rows after post_layernorm and, unless the
- * config says that there is no head, the pooled feature [images, hidden].
+ * What follows the last block, which LLaVA skips: hidden [images, patches, hidden] -> the rows after
+ * post_layernorm (same shape) and, if the config has a head, the pooled feature [images, hidden].
  */
 export function siglipPool(p: Parameters, config: SiglipVisionConfig, hidden: Tensor): { lastHidden: Tensor; pooled?: Tensor } {
   return p.module('vision_model', (p) => {
@@ -66,25 +68,27 @@ export function siglipPool(p: Parameters, config: SiglipVisionConfig, hidden: Te
   });
 }
 
-/** Attention of one learned query over all rows, then an MLP: [images, patches, hidden] -> [images, hidden]. */
+/**
+ * Attention of one learned query over all rows, then an MLP: [images, patches, hidden] -> [images, hidden].
+ */
 function attentionPool(p: Parameters, config: SiglipVisionConfig, rows: Tensor): Tensor {
   const { hidden_size: hidden, num_attention_heads: heads } = config;
   const images = rows.dims[0];
   const std = hidden ** -0.5;
   return p.module('head', (p) => {
     const probe = expand(p.get('probe', [1, 1, hidden], normal((2 / (hidden + 1)) ** 0.5)), [images, 1, hidden]);
-    const attended = p.module('attention', (p) => {
+    const residual = p.module('attention', (p) => {
       const weight = p.get('in_proj_weight', [3 * hidden, hidden], normal((2 / (4 * hidden)) ** 0.5));
       const bias = p.get('in_proj_bias', [3 * hidden], zeros);
-      // queries, keys and values are stacked
+      // the rows of queries, keys and values are stacked
       const project = (x: Tensor, part: number) => {
         const [from, to] = [part * hidden, (part + 1) * hidden];
         return splitHeads(add(matmul(x, slice(weight, 0, from, to), { transB: true }), slice(bias, 0, from, to)), heads);
       };
-      const heard = attention(project(probe, 0), project(rows, 1), project(rows, 2), { scale: (hidden / heads) ** -0.5 });
-      return linear(p, 'out_proj', mergeHeads(heard), hidden, { bias: true, std });
+      const attended = attention(project(probe, 0), project(rows, 1), project(rows, 2), { scale: (hidden / heads) ** -0.5 });
+      return linear(p, 'out_proj', mergeHeads(attended), hidden, { bias: true, std });
     });
-    const pooled = add(attended, feedForward(config)(p, layerNorm(p, 'layernorm', attended, config.layer_norm_eps)));
+    const pooled = add(residual, feedForward(config)(p, layerNorm(p, 'layernorm', residual, config.layer_norm_eps)));
     return reshape(pooled, [images, hidden]);
   });
 }

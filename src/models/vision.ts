@@ -1,5 +1,5 @@
-// The vision encoders that a LLaVA can have, behind one set of functions: the config's `model_type` says which it is. What LLaVA reads is a
-// hidden state as it leaves its block: none of the families norms it.
+// The vision encoders that a LLaVA can have, behind one set of functions: the config's `model_type` selects
+// one. LLaVA reads a hidden state as it leaves its block; none of the families normalizes it.
 
 import { z } from 'zod';
 import { input, type Tensor } from '../graph/tensor.ts';
@@ -13,7 +13,7 @@ const families = [clipVisionConfigSchema, siglipVisionConfigSchema, dinov2Config
 /** `model_type` of each family. */
 export const VISION_MODEL_TYPES = ['clip_vision_model', 'siglip_vision_model', 'dinov2'] as const;
 
-/** Hugging Face config.json of a vision encoder; without a model_type, of a CLIP. */
+/** Hugging Face config.json of a vision encoder; without a model_type, of CLIP. */
 export const visionConfigSchema = z.discriminatedUnion('model_type', families, {
   error: ({ code }) => (code === 'invalid_union' ? `must be one of ${VISION_MODEL_TYPES.join(', ')}` : undefined),
 });
@@ -26,27 +26,32 @@ export function visionPart(config: unknown): unknown {
   return isWhole ? { model_type: `${model_type}_vision_model`, ...vision_config } : config;
 }
 
-/** config.json of a folder from which a vision encoder is taken: a bare encoder's, or a whole CLIP's or SigLIP's. */
+/**
+ * config.json of a folder from which a vision encoder is taken: a bare encoder, or a whole CLIP or SigLIP.
+ */
 export const visionFolderSchema = z.preprocess(visionPart, visionConfigSchema);
 
-/** Rows before those of the patches: the class token of CLIP and DINOv2; SigLIP has none. */
+/** Number of rows before those of the patches: the class token of CLIP and DINOv2; SigLIP has none. */
 export function prefixTokens(config: VisionConfig): number {
   return config.model_type === 'siglip_vision_model' ? 0 : 1;
 }
 
-/** Patches along one side of a square picture of `size` pixels; what is left behind the last whole patch is not seen. */
+/**
+ * Patches along one side of a square image of `size` pixels; pixels after the last whole patch are not seen.
+ */
 export function patchesPerSide({ patch_size: patch }: VisionConfig, size: number): number {
   return Math.floor(size / patch);
 }
 
-/** Whether pictures may have another size than `image_size`: DINOv2 resizes its table of positions. */
+/** Whether images may differ in size from `image_size`: DINOv2 resizes its position table. */
 export function takesAnySize(config: VisionConfig): boolean {
   return config.model_type === 'dinov2';
 }
 
 /**
- * Hidden states up to block `layers` (default all): pixelValues float32 [images, 3, size, size] -> each [images, prefixTokens + patches,
- * hidden]; entry 0 is the embeddings (CLIP's after pre_layrnorm), entry n after block n, as `output_hidden_states` of transformers.
+ * Hidden states up to block `layers` (default all): pixelValues float32 [images, 3, size, size] -> each
+ * [images, prefixTokens + patches, hidden]; entry 0 is the embeddings (CLIP's after pre_layrnorm), entry n
+ * after block n, like `output_hidden_states` in transformers.
  */
 export function visionHiddenStates(p: Parameters, config: VisionConfig, pixelValues: Tensor, layers?: number): Tensor[] {
   switch (config.model_type) {
@@ -59,7 +64,7 @@ export function visionHiddenStates(p: Parameters, config: VisionConfig, pixelVal
   }
 }
 
-/** Asks `p` for every parameter of an encoder's folder, those behind the last block included. */
+/** Requests every parameter of an encoder's folder from `p`, including those after the last block. */
 export function visionParameters(p: Parameters, config: VisionConfig): void {
   const last = visionHiddenStates(p, config, input('pixel_values', 'float32', ['images', 3, config.image_size, config.image_size])).at(-1)!;
   switch (config.model_type) {

@@ -1,4 +1,5 @@
-// Layers as functions of parameters and tensors. Weights in PyTorch layout; names as Hugging Face modules name them.
+// Layers as functions of parameters and tensors. Weights in PyTorch layout; names follow Hugging Face
+// modules.
 
 import { layerNorm as layerNormOp, rmsNorm as rmsNormOp } from '../graph/composites.ts';
 import { type Dim, ShapeError } from '../graph/dims.ts';
@@ -12,7 +13,7 @@ export interface LinearOptions {
   std?: number;
 }
 
-/** x weight^T (+ bias): [.., in] -> [.., outFeatures]. */
+/** x weight^T (+ bias): [.., in] -> [.., outFeatures]. ShapeError unless the last dim is a number. */
 export function linear(
   p: Parameters,
   name: string,
@@ -28,7 +29,7 @@ export function linear(
   });
 }
 
-/** LayerNorm with weight and bias over the last dim. */
+/** LayerNorm with weight and bias over the last dim: [.., size] -> the same. */
 export function layerNorm(p: Parameters, name: string, x: Tensor, epsilon: number): Tensor {
   return p.module(name, (p) => {
     const size = x.dims.at(-1) as number;
@@ -36,7 +37,7 @@ export function layerNorm(p: Parameters, name: string, x: Tensor, epsilon: numbe
   });
 }
 
-/** Gemma's RMSNorm: the stored weight is an offset from one. */
+/** Gemma's RMSNorm: the stored weight is an offset from one (modeling_gemma.py). [.., size] -> the same. */
 export function gemmaRmsNorm(p: Parameters, name: string, x: Tensor, epsilon: number): Tensor {
   return p.module(name, (p) => rmsNormOp(x, add(p.get('weight', [x.dims.at(-1) as number], zeros), 1), epsilon));
 }

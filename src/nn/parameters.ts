@@ -1,19 +1,22 @@
-// Parameters of a model: asked for by name and shape while the model function runs, which makes the list of what must be loaded,
-// trained or frozen. Names are those of Hugging Face checkpoints; layouts are PyTorch's ([out, in] for a linear layer).
+// Parameters of a model. The model function requests them by name and shape as it runs; the requests make up
+// the list of what must be loaded, trained or frozen. Names are those of Hugging Face checkpoints; layouts
+// are PyTorch's ([out, in] for a linear layer).
 
 import { formatDims, withPath } from '../graph/dims.ts';
 import { cast, dequantize } from '../graph/primitives.ts';
 import { type BlockFormat, type DType, input, type Tensor } from '../graph/tensor.ts';
 import type { Random } from '../random.ts';
 
-/** How a fresh parameter begins. */
+/** How a fresh parameter is initialized. */
 export type Initializer = { kind: 'normal'; std: number } | { kind: 'zeros' } | { kind: 'ones' } | { kind: 'constant'; value: number };
 
 export const normal = (std = 0.02): Initializer => ({ kind: 'normal', std });
 export const zeros: Initializer = { kind: 'zeros' };
 export const ones: Initializer = { kind: 'ones' };
 
-/** How the values of a parameter are stored: as floats, or as whole numbers of few bits with a scale a block. */
+/**
+ * How the values of a parameter are stored: as floats, or as integers of a few bits with one scale per block.
+ */
 export type Storage = 'float32' | 'float16' | 'bfloat16' | BlockFormat;
 
 /** How the parameter `name` of `dims` is stored. */
@@ -22,17 +25,20 @@ export type StorageOf = (name: string, dims: readonly number[]) => Storage;
 export interface Parameter {
   name: string;
   dims: readonly number[];
-  /** Its values in float32, whatever they are stored as: what the model function computes with. */
+  /** Its values in float32, however they are stored: what the model function computes with. */
   tensor: Tensor;
   storage: Storage;
   initializer: Initializer;
-  /** Nothing that is computed needs it: a checkpoint may lack it. */
+  /** No computation needs it: a checkpoint may lack it. */
   optional?: boolean;
 }
 
 // === Packed weights ===
 
-/** Names of the two tensors that stand for a packed parameter: its whole numbers and their scales. As in compressed-tensors. */
+/**
+ * Names of the two tensors that hold a packed parameter: its integers and their scales. As in
+ * compressed-tensors.
+ */
 export const packedName = (name: string) => `${name}_packed`;
 export const scaleName = (name: string) => `${name}_scale`;
 
@@ -40,8 +46,9 @@ export const scaleName = (name: string) => `${name}_scale`;
 export const isPacked = (storage: Storage): storage is BlockFormat => typeof storage === 'object';
 
 /**
- * The block format of a parameter whose packed tensors are among `shape`, tensors by name; undefined where it is not packed.
- * Bits and size of a block follow from the shapes, and those that fit nothing are no format.
+ * The block format of a packed parameter, inferred from the shapes of its two tensors; undefined where it is
+ * not packed, or where bits and block size come out as none that exist. `shape` gives the dims of a tensor by
+ * name.
  */
 export function packedFormat(
   shape: (name: string) => readonly number[] | undefined,
@@ -57,8 +64,8 @@ export function packedFormat(
 }
 
 /**
- * How parameters are stored whose values are these, by the names of the inputs that hold them. One that is not there counts as
- * float32: whoever needs it says that it is missing.
+ * How parameters with these `values` are stored; `values` are keyed by the names of the inputs that hold
+ * them. A missing parameter counts as float32: the code that needs it reports that it is missing.
  */
 export function storageOfValues(values: ReadonlyMap<string, { dtype: DType; dims: readonly number[] }>): StorageOf {
   return (name, dims) => {
@@ -70,20 +77,23 @@ export function storageOfValues(values: ReadonlyMap<string, { dtype: DType; dims
 
 // === Asking ===
 
-/** What a model function asks for its parameters. */
+/** Where a model function gets its parameters. */
 export class Parameters {
   private readonly all: Map<string, Parameter>;
   private readonly prefix: string;
   private readonly storageOf: StorageOf;
 
-  /** `storageOf` says how each parameter is stored: the model function sees float32 all the same. */
+  /** `storageOf` says how each parameter is stored; the model function sees float32 in any case. */
   constructor(storageOf: StorageOf = () => 'float32', all = new Map<string, Parameter>(), prefix = '') {
     this.storageOf = storageOf;
     this.all = all;
     this.prefix = prefix;
   }
 
-  /** The parameter `<prefix>.<name>` in float32. Asking twice gives the same tensor (tied weights); another shape is an error. */
+  /**
+   * The parameter `<prefix>.<name>` in float32. Asking twice gives the same tensor (tied weights); throws an
+   * Error if the shape differs.
+   */
   get(name: string, dims: readonly number[], initializer: Initializer = normal()): Tensor {
     const full = this.prefix + name;
     const known = this.all.get(full);
@@ -98,7 +108,10 @@ export class Parameters {
     return tensor;
   }
 
-  /** Builds a sub-module: its parameters get `module.` in front, and so does the path of a shape error inside it. */
+  /**
+   * Builds a submodule: `module.` is prefixed to the names of its parameters and to the path of a shape error
+   * inside it.
+   */
   module<T>(module: string, body: (p: Parameters) => T): T {
     return withPath(module, () => body(new Parameters(this.storageOf, this.all, `${this.prefix}${module}.`)));
   }
@@ -114,12 +127,12 @@ function packedWeight(name: string, [rows, columns]: readonly number[], format: 
   return dequantize(packed, input(scaleName(name), 'float32', [rows, columns / blockSize]), format);
 }
 
-/** Names of the inputs that hold a parameter's values. */
+/** Names of the graph inputs that hold a parameter's values. */
 export function inputNames({ name, storage }: Pick<Parameter, 'name' | 'storage'>): string[] {
   return isPacked(storage) ? [packedName(name), scaleName(name)] : [name];
 }
 
-/** Fresh values for a parameter. */
+/** Fresh values for a parameter, row-major; as many as `dims` hold. */
 export function initialize({ dims, initializer }: Pick<Parameter, 'dims' | 'initializer'>, random: Random): Float32Array {
   const values = new Float32Array(dims.reduce((a, b) => a * b, 1));
   if (initializer.kind === 'normal') for (let i = 0; i < values.length; i++) values[i] = initializer.std * random.normal();

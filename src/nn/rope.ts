@@ -1,4 +1,5 @@
-// Rotary position embedding tables (Su et al. 2021), half-rotate form as in Hugging Face modeling_gemma.py, computed in double.
+// Rotary position embedding tables (Su et al. 2021), half-rotate form as in Hugging Face modeling_gemma.py.
+// Computed in float64.
 
 import { rotary } from '../graph/primitives.ts';
 import { constant, type Tensor } from '../graph/tensor.ts';
@@ -8,7 +9,10 @@ export interface RopeTables {
   sin: Tensor;
 }
 
-/** cos and sin of position / factor * theta^(-2i/headDim): [maxPositions, headDim / 2] each. A factor is linear scaling (Chen et al. 2023). */
+/**
+ * cos and sin of position / factor * theta^(-2i/headDim): [maxPositions, headDim / 2] each. `factor` is that
+ * of linear scaling (Chen et al. 2023).
+ */
 export function ropeTables(maxPositions: number, headDim: number, theta: number, factor = 1): RopeTables {
   const half = headDim / 2;
   const cos = new Float32Array(maxPositions * half);
@@ -23,7 +27,7 @@ export function ropeTables(maxPositions: number, headDim: number, theta: number,
   return { cos: constant(cos, [maxPositions, half]), sin: constant(sin, [maxPositions, half]) };
 }
 
-/** Rotates x [batch, heads, tokens, headDim] to positions int32 [batch, tokens]. */
+/** Rotates x [batch, heads, tokens, headDim] to its positions, int32 [batch, tokens]: -> the shape of x. */
 export function applyRope(x: Tensor, positions: Tensor, tables: RopeTables): Tensor {
   return rotary(x, positions, tables.cos, tables.sin);
 }
