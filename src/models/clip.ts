@@ -9,6 +9,7 @@ import { ACTIVATION_NAMES, type ActivationName } from '../nn/activations.ts';
 import { layerNorm, linear } from '../nn/layers.ts';
 import { normal, type Parameters } from '../nn/parameters.ts';
 import { CLIP_BLOCKS, checkSquare, encoder, mlp, patchEmbedding } from './encoder.ts';
+import type { VisionFamily } from './family.ts';
 
 export const clipVisionConfigSchema = z.looseObject({
   model_type: z.literal('clip_vision_model').optional().default('clip_vision_model'),
@@ -153,3 +154,12 @@ export function clipLogitScale(p: Parameters, config: ClipConfig): Tensor {
 export function patchRows(hidden: Tensor): Tensor {
   return slice(hidden, 1, 1, hidden.dims[1] as number);
 }
+
+/** The vision tower as an encoder of LLaVA. */
+export const clipFamily: VisionFamily<ClipVisionConfig> = {
+  name: 'CLIP',
+  prefixTokens: 1,
+  takesAnySize: false,
+  hiddenStates: clipVision,
+  afterBlocks: clipPostNorm,
+};

@@ -10,6 +10,7 @@ import { ACTIVATION_NAMES } from '../nn/activations.ts';
 import { layerNorm, linear } from '../nn/layers.ts';
 import { normal, type Parameters, zeros } from '../nn/parameters.ts';
 import { type BlockNames, encoder, mlp, patchEmbedding, resizePositions } from './encoder.ts';
+import type { VisionFamily } from './family.ts';
 
 /**
  * Hugging Face config.json. `image_size` is the one that the position table is made for; images may have
@@ -106,3 +107,15 @@ export function dinov2Norm(p: Parameters, config: Dinov2Config, hidden: Tensor):
 export function dinov2MaskToken(p: Parameters, config: Dinov2Config): Tensor | undefined {
   return config.use_mask_token ? p.get('embeddings.mask_token', [1, config.hidden_size], zeros) : undefined;
 }
+
+/** DINOv2 as an encoder of LLaVA. */
+export const dinov2Family: VisionFamily<Dinov2Config> = {
+  name: 'DINOv2',
+  prefixTokens: 1,
+  takesAnySize: true,
+  hiddenStates: dinov2,
+  afterBlocks(p, config, last) {
+    dinov2Norm(p, config, last);
+    dinov2MaskToken(p, config);
+  },
+};

@@ -8,6 +8,7 @@ import { ACTIVATION_NAMES } from '../nn/activations.ts';
 import { gemmaRmsNorm } from '../nn/layers.ts';
 import type { Parameters } from '../nn/parameters.ts';
 import { decoder, decoderFields, gatedMlp, type LanguageInputs, type LanguageOutputs, modelRope, ropeParametersSchema } from './decoder.ts';
+import type { LanguageFamily } from './family.ts';
 
 /** Hugging Face config.json of a Gemma 1 model; unknown fields are kept. */
 export const gemmaConfigSchema = z.looseObject({
@@ -32,3 +33,11 @@ export function gemma(p: Parameters, config: GemmaConfig, inputs: LanguageInputs
     return add(attended, gatedMlp(p, config, activation, gemmaRmsNorm(p, 'post_attention_layernorm', attended, epsilon)));
   });
 }
+
+/** Gemma 1 as a language model of LLaVA. */
+export const gemmaFamily: LanguageFamily<GemmaConfig> = {
+  name: 'Gemma 1',
+  architecture: 'GemmaForCausalLM',
+  stack: gemma,
+  scaledImageRows: true,
+};

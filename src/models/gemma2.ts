@@ -19,6 +19,7 @@ import {
   modelRope,
   ropeParametersSchema,
 } from './decoder.ts';
+import type { LanguageFamily } from './family.ts';
 
 const layerTypeSchema = z.enum(['full_attention', 'sliding_attention']);
 export type LayerType = z.infer<typeof layerTypeSchema>;
@@ -85,3 +86,12 @@ export function gemma2(p: Parameters, config: Gemma2Config, inputs: LanguageInpu
     gemma2Block(p, config, hidden, (x) => attend(x, types[layer] === 'sliding_attention' ? { ...options, window } : options)),
   );
 }
+
+/** Gemma 2 as a language model of LLaVA. */
+export const gemma2Family: LanguageFamily<Gemma2Config> = {
+  name: 'Gemma 2',
+  architecture: 'Gemma2ForCausalLM',
+  stack: gemma2,
+  finalSoftcap: (config) => config.final_logit_softcapping ?? undefined,
+  scaledImageRows: true,
+};

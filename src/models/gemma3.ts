@@ -6,6 +6,7 @@ import { z } from 'zod';
 import type { Parameters } from '../nn/parameters.ts';
 import type { RopeTables } from '../nn/rope.ts';
 import { decoder, type LanguageInputs, type LanguageOutputs, modelRope, ropeParametersSchema } from './decoder.ts';
+import type { LanguageFamily } from './family.ts';
 import { gemma2Block, gemma2ConfigSchema, type LayerType, layerTypes } from './gemma2.ts';
 
 /**
@@ -46,3 +47,11 @@ export function gemma3(p: Parameters, config: Gemma3Config, inputs: LanguageInpu
     return gemma2Block(p, config, hidden, (x) => attend(x, { rope: ropes.get(type)!, scale, window, queryKeyNorm: true }));
   });
 }
+
+/** Gemma 3 as a language model of LLaVA. */
+export const gemma3Family: LanguageFamily<Gemma3Config> = {
+  name: 'Gemma 3',
+  architecture: 'Gemma3ForCausalLM',
+  stack: gemma3,
+  finalSoftcap: (config) => config.final_logit_softcapping ?? undefined,
+};

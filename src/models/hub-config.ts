@@ -2,6 +2,7 @@
 // from Hugging Face's, and from that of original LLaVA folders (llava_arch.py,
 // multimodal_encoder/clip_encoder.py; Intel/llava-gemma-7b), which is a Gemma's config with `mm_` fields.
 import { UserError } from '../errors.ts';
+import { languageFamily } from './language.ts';
 import { shapes } from './shapes.ts';
 
 type Json = Record<string, unknown>;
@@ -35,14 +36,14 @@ export function fromHubConfig(config: unknown, parts: NativeConfigParts = {}): u
   if (!isObject(config) || config.model_type !== 'llava' || 'scale_image_features' in config) return config;
   const version = Number.parseInt(String(config.transformers_version), 10);
   const family = isObject(config.text_config) ? config.text_config.model_type : undefined;
-  return version < 5 ? { ...config, scale_image_features: scaledFamilies.includes(String(family)) } : config;
+  return version < 5 ? { ...config, scale_image_features: isScaled(String(family)) } : config;
 }
 
 /**
- * Language models whose code in transformers <= 4.57 scaled every input row. Gemma 3 always scaled only the
- * embedding.
+ * Whether the code of a language model in transformers <= 4.57 scaled every input row. Gemma 3 always scaled
+ * only the embedding.
  */
-const scaledFamilies = ['gemma', 'gemma2'];
+const isScaled = (family: string) => languageFamily(family)?.scaledImageRows === true;
 
 /**
  * `model_type` of the language model: LLaVA's classes are called LlavaGemmaForCausalLM, model_type
@@ -93,7 +94,7 @@ function fromNative(config: Json, { visionConfig, imageTokenId }: NativeConfigPa
     mm_projector_type: config.mm_projector_type ?? 'linear',
     multimodal_projector_bias: true,
     projector_hidden_act: 'gelu',
-    scale_image_features: scaledFamilies.includes(family),
+    scale_image_features: isScaled(family),
     tie_word_embeddings: true,
     vision_feature_layer: config.mm_vision_select_layer ?? -2,
     // SigLIP has no class token to leave out

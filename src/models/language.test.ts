@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { LANGUAGE_ARCHITECTURES, languageConfigSchema } from './language.ts';
+import { LANGUAGE_MODEL_TYPES, languageConfigSchema } from './language.ts';
 
 const sizes = {
   vocab_size: 11,
@@ -14,8 +14,7 @@ const sizes = {
 describe('languageConfigSchema', () => {
   test('reads each family by its model_type, and Gemma 1 where there is none', () => {
     expect(languageConfigSchema.parse(sizes).model_type).toBe('gemma');
-    for (const model_type of Object.keys(LANGUAGE_ARCHITECTURES))
-      expect(languageConfigSchema.parse({ ...sizes, model_type }).model_type).toBe(model_type);
+    for (const model_type of LANGUAGE_MODEL_TYPES) expect(languageConfigSchema.parse({ ...sizes, model_type }).model_type).toBe(model_type);
     expect(languageConfigSchema.parse({ ...sizes, model_type: 'gemma2' })).toMatchObject({ attn_logit_softcapping: 50 });
     expect(languageConfigSchema.parse({ ...sizes, model_type: 'gemma3_text' })).toMatchObject({ final_logit_softcapping: null });
   });

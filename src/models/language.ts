@@ -7,26 +7,38 @@ import { gather, mul } from '../graph/primitives.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { normal, type Parameters } from '../nn/parameters.ts';
 import type { LanguageInputs, LanguageOutputs } from './decoder.ts';
-import { gemma, gemmaConfigSchema } from './gemma.ts';
-import { gemma2, gemma2ConfigSchema } from './gemma2.ts';
-import { gemma3, gemma3ConfigSchema } from './gemma3.ts';
-
-/** Hugging Face's `architectures` entry, by model_type. */
-export const LANGUAGE_ARCHITECTURES = {
-  gemma: 'GemmaForCausalLM',
-  gemma2: 'Gemma2ForCausalLM',
-  gemma3_text: 'Gemma3ForCausalLM',
-} as const;
+import type { LanguageFamily } from './family.ts';
+import { gemmaConfigSchema, gemmaFamily } from './gemma.ts';
+import { gemma2ConfigSchema, gemma2Family } from './gemma2.ts';
+import { gemma3ConfigSchema, gemma3Family } from './gemma3.ts';
 
 /** Error message for any other model_type. */
 export const modelTypeError = ({ code }: { code: string }) =>
-  code === 'invalid_union' ? `must be one of ${Object.keys(LANGUAGE_ARCHITECTURES).join(', ')}` : undefined;
+  code === 'invalid_union' ? `must be one of ${LANGUAGE_MODEL_TYPES.join(', ')}` : undefined;
 
 /** Hugging Face config.json of a language model; without a model_type, of Gemma 1. */
 export const languageConfigSchema = z.discriminatedUnion('model_type', [gemmaConfigSchema, gemma2ConfigSchema, gemma3ConfigSchema], {
   error: modelTypeError,
 });
 export type LanguageConfig = z.infer<typeof languageConfigSchema>;
+
+/** The families by `model_type`. */
+const families: { readonly [T in LanguageConfig['model_type']]: LanguageFamily<Extract<LanguageConfig, { model_type: T }>> } = {
+  gemma: gemmaFamily,
+  gemma2: gemma2Family,
+  gemma3_text: gemma3Family,
+};
+
+/** `model_type` of each family. */
+export const LANGUAGE_MODEL_TYPES: readonly string[] = Object.keys(families);
+
+/** The family of a model_type; undefined for one that is not known here. */
+export function languageFamily(modelType: string): LanguageFamily<LanguageConfig> | undefined {
+  if (!Object.hasOwn(families, modelType)) return undefined;
+  return families[modelType as LanguageConfig['model_type']] as unknown as LanguageFamily<LanguageConfig>;
+}
+
+const familyOf = ({ model_type }: LanguageConfig) => languageFamily(model_type)!;
 
 /** The tied embedding matrix [vocab, hidden]. */
 function embeddingWeight(p: Parameters, config: LanguageConfig): Tensor {
@@ -42,18 +54,10 @@ export function embedTokens(p: Parameters, config: LanguageConfig, inputIds: Ten
  * The decoder stack; see `decoder` for shapes. Parameters are named `model.layers.N...`, `model.norm.weight`.
  */
 export function languageModel(p: Parameters, config: LanguageConfig, inputs: LanguageInputs): LanguageOutputs {
-  switch (config.model_type) {
-    case 'gemma':
-      return gemma(p, config, inputs);
-    case 'gemma2':
-      return gemma2(p, config, inputs);
-    case 'gemma3_text':
-      return gemma3(p, config, inputs);
-  }
+  return familyOf(config).stack(p, config, inputs);
 }
 
-const finalSoftcap = (config: LanguageConfig) =>
-  config.model_type === 'gemma' ? undefined : (config.final_logit_softcapping ?? undefined);
+const finalSoftcap = (config: LanguageConfig) => familyOf(config).finalSoftcap?.(config);
 
 /** Logits of hidden states after the final norm: [.., hidden] -> [.., vocab]. */
 export function logits(p: Parameters, config: LanguageConfig, hidden: Tensor): Tensor {

@@ -10,6 +10,7 @@ import { ACTIVATION_NAMES } from '../nn/activations.ts';
 import { layerNorm, linear, mergeHeads, splitHeads } from '../nn/layers.ts';
 import { normal, type Parameters, zeros } from '../nn/parameters.ts';
 import { CLIP_BLOCKS, checkSquare, encoder, mlp, patchEmbedding } from './encoder.ts';
+import type { VisionFamily } from './family.ts';
 
 /** Hugging Face config.json; hub folders leave out fields that equal the base model's. */
 export const siglipVisionConfigSchema = z.looseObject({
@@ -92,3 +93,12 @@ function attentionPool(p: Parameters, config: SiglipVisionConfig, rows: Tensor):
     return reshape(pooled, [images, hidden]);
   });
 }
+
+/** SigLIP as an encoder of LLaVA. */
+export const siglipFamily: VisionFamily<SiglipVisionConfig> = {
+  name: 'SigLIP',
+  prefixTokens: 0,
+  takesAnySize: false,
+  hiddenStates: siglipVision,
+  afterBlocks: siglipPool,
+};

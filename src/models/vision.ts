@@ -4,20 +4,37 @@
 import { z } from 'zod';
 import { input, type Tensor } from '../graph/tensor.ts';
 import type { Parameters } from '../nn/parameters.ts';
-import { clipPostNorm, clipVision, clipVisionConfigSchema } from './clip.ts';
-import { dinov2, dinov2ConfigSchema, dinov2MaskToken, dinov2Norm } from './dinov2.ts';
-import { siglipPool, siglipVision, siglipVisionConfigSchema } from './siglip.ts';
-
-const families = [clipVisionConfigSchema, siglipVisionConfigSchema, dinov2ConfigSchema] as const;
-
-/** `model_type` of each family. */
-export const VISION_MODEL_TYPES = ['clip_vision_model', 'siglip_vision_model', 'dinov2'] as const;
+import { clipFamily, clipVisionConfigSchema } from './clip.ts';
+import { dinov2ConfigSchema, dinov2Family } from './dinov2.ts';
+import type { VisionFamily } from './family.ts';
+import { siglipFamily, siglipVisionConfigSchema } from './siglip.ts';
 
 /** Hugging Face config.json of a vision encoder; without a model_type, of CLIP. */
-export const visionConfigSchema = z.discriminatedUnion('model_type', families, {
-  error: ({ code }) => (code === 'invalid_union' ? `must be one of ${VISION_MODEL_TYPES.join(', ')}` : undefined),
-});
+export const visionConfigSchema = z.discriminatedUnion(
+  'model_type',
+  [clipVisionConfigSchema, siglipVisionConfigSchema, dinov2ConfigSchema],
+  { error: ({ code }) => (code === 'invalid_union' ? `must be one of ${VISION_MODEL_TYPES.join(', ')}` : undefined) },
+);
 export type VisionConfig = z.infer<typeof visionConfigSchema>;
+
+/** The families by `model_type`. */
+const families: { readonly [T in VisionConfig['model_type']]: VisionFamily<Extract<VisionConfig, { model_type: T }>> } = {
+  clip_vision_model: clipFamily,
+  siglip_vision_model: siglipFamily,
+  dinov2: dinov2Family,
+};
+
+/** `model_type` of each family. */
+export const VISION_MODEL_TYPES: readonly string[] = Object.keys(families);
+
+/** The family of a config. */
+export function visionFamily(config: Pick<VisionConfig, 'model_type'>): VisionFamily<VisionConfig> {
+  return families[config.model_type] as unknown as VisionFamily<VisionConfig>;
+}
+
+/** The family's name for people, by model_type; undefined where there is none. */
+export const visionFamilyName = (modelType: string): string | undefined =>
+  Object.hasOwn(families, modelType) ? families[modelType as VisionConfig['model_type']].name : undefined;
 
 /** The vision part of any config.json: that of a whole CLIP or SigLIP, or the config itself. */
 export function visionPart(config: unknown): unknown {
@@ -32,9 +49,7 @@ export function visionPart(config: unknown): unknown {
 export const visionFolderSchema = z.preprocess(visionPart, visionConfigSchema);
 
 /** Number of rows before those of the patches: the class token of CLIP and DINOv2; SigLIP has none. */
-export function prefixTokens(config: VisionConfig): number {
-  return config.model_type === 'siglip_vision_model' ? 0 : 1;
-}
+export const prefixTokens = (config: VisionConfig): number => visionFamily(config).prefixTokens;
 
 /**
  * Patches along one side of a square image of `size` pixels; pixels after the last whole patch are not seen.
@@ -44,9 +59,7 @@ export function patchesPerSide({ patch_size: patch }: VisionConfig, size: number
 }
 
 /** Whether images may differ in size from `image_size`: DINOv2 resizes its position table. */
-export function takesAnySize(config: VisionConfig): boolean {
-  return config.model_type === 'dinov2';
-}
+export const takesAnySize = (config: VisionConfig): boolean => visionFamily(config).takesAnySize;
 
 /**
  * Hidden states up to block `layers` (default all): pixelValues float32 [images, 3, size, size] -> each
@@ -54,28 +67,12 @@ export function takesAnySize(config: VisionConfig): boolean {
  * after block n, like `output_hidden_states` in transformers.
  */
 export function visionHiddenStates(p: Parameters, config: VisionConfig, pixelValues: Tensor, layers?: number): Tensor[] {
-  switch (config.model_type) {
-    case 'clip_vision_model':
-      return clipVision(p, config, pixelValues, layers);
-    case 'siglip_vision_model':
-      return siglipVision(p, config, pixelValues, layers);
-    case 'dinov2':
-      return dinov2(p, config, pixelValues, layers);
-  }
+  return visionFamily(config).hiddenStates(p, config, pixelValues, layers);
 }
 
 /** Requests every parameter of an encoder's folder from `p`, including those after the last block. */
 export function visionParameters(p: Parameters, config: VisionConfig): void {
-  const last = visionHiddenStates(p, config, input('pixel_values', 'float32', ['images', 3, config.image_size, config.image_size])).at(-1)!;
-  switch (config.model_type) {
-    case 'clip_vision_model':
-      clipPostNorm(p, config, last);
-      break;
-    case 'siglip_vision_model':
-      siglipPool(p, config, last);
-      break;
-    case 'dinov2':
-      dinov2Norm(p, config, last);
-      dinov2MaskToken(p, config);
-  }
+  const { image_size: size } = config;
+  const last = visionHiddenStates(p, config, input('pixel_values', 'float32', ['images', 3, size, size])).at(-1)!;
+  visionFamily(config).afterBlocks(p, config, last);
 }

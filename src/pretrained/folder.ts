@@ -9,7 +9,7 @@ import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
 import { UserError } from '../errors.ts';
 import type { ForwardModel } from '../generate/forward.ts';
 import { fromHubConfig, isNativeConfig } from '../models/hub-config.ts';
-import { LANGUAGE_ARCHITECTURES, languageConfigSchema } from '../models/language.ts';
+import { LANGUAGE_MODEL_TYPES, languageConfigSchema } from '../models/language.ts';
 import { llavaConfigSchema } from '../models/llava.ts';
 import { VISION_MODEL_TYPES, visionFolderSchema, visionPart } from '../models/vision.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
@@ -28,7 +28,7 @@ export function checkConfig<T extends z.ZodType>(schema: T, value: unknown, file
 /** The model that a folder's config.json is of: a LLaVA, or one of its parts in a folder of its own. UserError, naming `file`, for another. */
 export function forwardModelOf(config: unknown, file: string): ForwardModel {
   const type = (config as { model_type?: unknown } | null)?.model_type;
-  const languageTypes = Object.keys(LANGUAGE_ARCHITECTURES);
+  const languageTypes = LANGUAGE_MODEL_TYPES;
   // the encoder of a whole CLIP or SigLIP is taken
   const visionTypes = [...VISION_MODEL_TYPES, 'clip', 'siglip'];
   if (type === 'llava') return { kind: 'llava', config: checkConfig(llavaConfigSchema, config, file) };

@@ -8,24 +8,16 @@ import { type Checkpoint, openCheckpoint, readJsonFile } from '../checkpoint/che
 import type { Layout } from '../checkpoint/layouts.ts';
 import { UserError } from '../errors.ts';
 import { fromHubConfig, isNativeConfig } from '../models/hub-config.ts';
+import { languageFamily } from '../models/language.ts';
 import { modelParameters } from '../models/model-parameters.ts';
+import { VISION_MODEL_TYPES, visionFamilyName } from '../models/vision.ts';
 import { bytesPerElement } from '../weights/dtype.ts';
 import { elementCount } from '../weights/safetensors.ts';
 import { storedFormat } from './run-weights.ts';
 import { allFinite, notFiniteText } from './values.ts';
 
-/** Families by `model_type`. */
-const FAMILIES: Record<string, string> = {
-  llava: 'LLaVA',
-  gemma: 'Gemma 1',
-  gemma2: 'Gemma 2',
-  gemma3_text: 'Gemma 3',
-  clip: 'CLIP',
-  clip_vision_model: 'CLIP',
-  siglip: 'SigLIP',
-  siglip_vision_model: 'SigLIP',
-  dinov2: 'DINOv2',
-};
+/** Models that are no single encoder or language model, by `model_type`. */
+const WHOLE_MODELS: Record<string, string> = { llava: 'LLaVA', clip: 'CLIP', siglip: 'SigLIP' };
 
 /** The models that a checkpoint may hold, one or several. */
 export type Part = 'visionTower' | 'connector' | 'languageModel' | 'textTower' | 'other';
@@ -86,13 +78,13 @@ export function memoryOf(
   return { ...memory, trainStage1: 4 * total + 12 * connector, trainStage2: 4 * total + 12 * (connector + languageModel) };
 }
 
-function partOf(name: string, family: string | undefined): Part {
+function partOf(name: string, isEncoder: boolean): Part {
   if (/^(vision_tower|vision_model)\./.test(name)) return 'visionTower';
   if (name.startsWith('multi_modal_projector.')) return 'connector';
   if (/^(language_model|model)\./.test(name)) return 'languageModel';
   if (name.startsWith('text_model.')) return 'textTower';
-  // a bare DINOv2 has no module around it
-  return family === 'DINOv2' ? 'visionTower' : 'other';
+  // some encoders have no module around them
+  return isEncoder ? 'visionTower' : 'other';
 }
 
 interface ConfigLike {
@@ -103,7 +95,10 @@ interface ConfigLike {
   architectures?: unknown;
 }
 
-const familyOf = (config: ConfigLike | undefined) => FAMILIES[String(config?.model_type)];
+function familyOf(config: ConfigLike | undefined): string | undefined {
+  const type = String(config?.model_type);
+  return WHOLE_MODELS[type] ?? visionFamilyName(type) ?? languageFamily(type)?.name;
+}
 const nameOf = (config: ConfigLike) => familyOf(config) ?? `unknown (model_type ${JSON.stringify(config.model_type)})`;
 
 function architectureOf(config: ConfigLike): string {
@@ -121,7 +116,11 @@ export async function describeCheckpoint(dir: string, { check = false }: { check
     const { config, missingVisionTower, problems } = readConfig(checkpoint);
     const wanted = wantedOf(config);
     const packed = packedWeights(checkpoint, wanted);
-    const { parameters, dtypes, storedBytes, packedSize } = countWeights(checkpoint, familyOf(config), packed);
+    const { parameters, dtypes, storedBytes, packedSize } = countWeights(
+      checkpoint,
+      VISION_MODEL_TYPES.includes(String(config.model_type)),
+      packed,
+    );
     problems.push(...tensorProblems(checkpoint, config, wanted, packed, missingVisionTower !== undefined));
     if (check) problems.push(...(await valueProblems(checkpoint)));
     return {
@@ -177,7 +176,7 @@ function packedWeights(checkpoint: Checkpoint, wanted: Wanted): PackedWeights {
 }
 
 /** Parameters by part and by stored type, and bytes: of everything, and of what is packed. */
-function countWeights(checkpoint: Checkpoint, family: string | undefined, packed: PackedWeights) {
+function countWeights(checkpoint: Checkpoint, isEncoder: boolean, packed: PackedWeights) {
   const parameters: CheckpointInfo['parameters'] = { total: 0 };
   const dtypes: Record<string, number> = {};
   const packedSize = { parameters: 0, bytes: 0 };
@@ -193,7 +192,7 @@ function countWeights(checkpoint: Checkpoint, family: string | undefined, packed
     const count = weight?.count ?? elementCount(shape);
     const type = weight ? `int${weight.bits}` : dtype;
     if (weight) packedSize.parameters += count;
-    const part = partOf(name, family);
+    const part = partOf(name, isEncoder);
     parameters[part] = (parameters[part] ?? 0) + count;
     parameters.total += count;
     dtypes[type] = (dtypes[type] ?? 0) + count;

@@ -6,7 +6,7 @@ import { splitConcepts, trainingArtists } from '../../data/emoji/split.ts';
 import { loadGlosses, textBatch } from '../../data/emoji/texts.ts';
 import { packSamples } from '../../data/packing.ts';
 import { UserError } from '../../errors.ts';
-import { LANGUAGE_ARCHITECTURES, languageConfigSchema } from '../../models/language.ts';
+import { languageConfigSchema, languageFamily } from '../../models/language.ts';
 import { languageModelLoss } from '../../models/programs.ts';
 import { resolvePath } from '../../paths.ts';
 import { createTokenizer } from '../../text/tokenizer.ts';
@@ -19,7 +19,7 @@ export async function languageModelTask(recipe: LanguageModelRecipe, { engine }:
   const files = await readTokenizerFiles(resolvePath(model.tokenizer, 'model.tokenizer'));
   const tokenizer = createTokenizer(files.tokenizerJson, files.tokenizerConfig);
   const config = languageConfigSchema.parse({
-    architectures: [LANGUAGE_ARCHITECTURES[model.text_config.model_type]],
+    architectures: [languageFamily(model.text_config.model_type)!.architecture],
     ...model.text_config,
     // <image> lies behind the last row and is never looked up
     vocab_size: tokenizer.imageTokenId,
