@@ -53,6 +53,12 @@ export function createOrtEngine(options: OrtOptions = {}): Engine {
   };
 }
 
+/**
+ * Constants of more bytes than this leave no room for the runtime's arena, which grows by doubling: memory comes from the
+ * system and goes back there, which costs some time.
+ */
+const ARENA_BYTES = 2 ** 31;
+
 /** Name of the session's output that is written to a state. */
 const writeName = (state: string) => `write ${state}`;
 
@@ -133,6 +139,7 @@ async function openSession(
   options: OrtOptions,
 ): Promise<Session> {
   const { externalInputs, inlineInputs, fed, buffers, folder } = layOutConstants(constants);
+  const storedBytes = [...externalInputs.values()].reduce((sum, { length }) => sum + length, 0);
   const model = lower(inline(graph, inlineInputs), { externalInputs, fuse: options.fuse, packedAccuracy, recast: lean });
   const session = await InferenceSession.create(model, {
     executionProviders: ['cpu'],
@@ -140,7 +147,7 @@ async function openSession(
     interOpNumThreads: 1,
     graphOptimizationLevel: 'all',
     logSeverityLevel: 3,
-    ...(lean ? { enableMemPattern: false } : {}),
+    ...(lean ? { enableMemPattern: false, enableCpuMemArena: storedBytes < ARENA_BYTES } : {}),
     extra: {
       session: {
         intra_op: { allow_spinning: options.spin ? '1' : '0' },
