@@ -58,11 +58,13 @@ export interface Memory {
 }
 
 /**
- * Bytes of the weights, and what training adds to them. All weights lie in float32: 4 bytes each. Each
- * trained one takes 4 more for its gradient and 8 for AdamW's two moments, so that
+ * Bytes of the weights, and what training needs. A frozen weight lies there as it is stored (`storedBytes` of
+ * all, 2 bytes per parameter in 16 bits). A trained one takes 16 bytes: its value in float32, its gradient,
+ * and AdamW's two moments. Frozen 16-bit weights are cast where they are used, one matrix at a time: the
+ * largest has `largestCast` bytes in float32.
  *
- *     stage 1 (connector)                    4 total + 12 connector
- *     stage 2 (connector and language model) 4 total + 12 (connector + language model)
+ *     stage 1 (connector)                    stored without connector + 16 connector + cast
+ *     stage 2 (connector and language model) stored encoder + 16 (connector + language model)
  *
  * Activations and the engine's buffers come on top; they depend on batch and length.
  */
@@ -70,12 +72,14 @@ export function memoryOf(
   { total, connector, languageModel }: CheckpointInfo['parameters'],
   storedBytes: number,
   packed?: { parameters: number; bytes: number },
+  largestCast = 0,
 ): Memory {
   const run = packed ? packed.bytes + 4 * (total - packed.parameters) : 4 * total;
   const memory = { run, float32: 4 * total, stored: storedBytes };
   // packed weights are not trained
   if (packed || connector === undefined || languageModel === undefined) return memory;
-  return { ...memory, trainStage1: 4 * total + 12 * connector, trainStage2: 4 * total + 12 * (connector + languageModel) };
+  const training = (trained: number) => Math.round((storedBytes * (total - trained)) / total) + 16 * trained;
+  return { ...memory, trainStage1: training(connector) + largestCast, trainStage2: training(connector + languageModel) };
 }
 
 function partOf(name: string, isEncoder: boolean): Part {
@@ -131,13 +135,19 @@ export async function describeCheckpoint(dir: string, { check = false }: { check
       parameters,
       dtypes,
       bytes: { weights: checkpoint.files.reduce((sum, { bytes }) => sum + bytes, 0), folder: await folderBytes(dir) },
-      memory: memoryOf(parameters, storedBytes, packed.size > 0 ? packedSize : undefined),
+      memory: memoryOf(parameters, storedBytes, packed.size > 0 ? packedSize : undefined, largestCast(checkpoint)),
       ...(await filesBeside(dir)),
       problems,
     };
   } finally {
     await checkpoint.close();
   }
+}
+
+/** Bytes in float32 of the largest tensor that is stored in 16 bits. */
+function largestCast(checkpoint: Checkpoint): number {
+  const halves = checkpoint.names.map((name) => checkpoint.info(name)).filter(({ dtype }) => dtype === 'F16' || dtype === 'BF16');
+  return halves.reduce((largest, { shape }) => Math.max(largest, 4 * elementCount(shape)), 0);
 }
 
 /** The config in Hugging Face's form, as far as possible, and what is wrong with it. */
