@@ -1,5 +1,5 @@
-// Model folders of any layout: config checked by its schema, tensors by name. Original LLaVA folders come in here too, with the vision
-// tower from a folder of its own where they only name it.
+// Model folders of any layout: config checked by its schema, tensors by name. Original LLaVA folders are
+// opened here too, with the vision tower from a folder of its own if they only name it.
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,7 +15,10 @@ import { VISION_MODEL_TYPES, visionFolderSchema, visionPart } from '../models/vi
 import { createTokenizer } from '../text/tokenizer.ts';
 import { imageProcessorFor, PROCESSOR_FILE } from './processor.ts';
 
-/** A value checked by a schema; the first problem as one sentence that names `file` and field. */
+/**
+ * The value as parsed by a schema. UserError with the first problem, in one sentence that names `file` and
+ * field.
+ */
 export function checkConfig<T extends z.ZodType>(schema: T, value: unknown, file: string): z.output<T> {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
@@ -25,11 +28,14 @@ export function checkConfig<T extends z.ZodType>(schema: T, value: unknown, file
   throw new UserError(`${file}: ${path.join('.') || 'the file'}: ${message}${it}`);
 }
 
-/** The model that a folder's config.json is of: a LLaVA, or one of its parts in a folder of its own. UserError, naming `file`, for another. */
+/**
+ * The model that a folder's config.json describes: a LLaVA, or one of its parts in a folder of its own.
+ * UserError, naming `file`, for any other.
+ */
 export function forwardModelOf(config: unknown, file: string): ForwardModel {
   const type = (config as { model_type?: unknown } | null)?.model_type;
   const languageTypes = Object.keys(LANGUAGE_ARCHITECTURES);
-  // the encoder of a whole CLIP or SigLIP is taken
+  // of a whole CLIP or SigLIP, the vision encoder is taken
   const visionTypes = [...VISION_MODEL_TYPES, 'clip', 'siglip'];
   if (type === 'llava') return { kind: 'llava', config: checkConfig(llavaConfigSchema, config, file) };
   if (languageTypes.includes(String(type))) return { kind: 'language', config: checkConfig(languageConfigSchema, config, file) };
@@ -38,18 +44,26 @@ export function forwardModelOf(config: unknown, file: string): ForwardModel {
   throw new UserError(`${file}: model_type: must be one of ${known} (it is ${type === undefined ? 'missing' : JSON.stringify(type)})`);
 }
 
-/** The folder of a model, its config in Hugging Face form. */
+/** The folder of a model, with its config in Hugging Face form. */
 export interface ModelFolder extends Checkpoint {
-  /** preprocessor_config.json: the folder's own or, in an original LLaVA folder without one, that of the vision tower. */
+  /**
+   * preprocessor_config.json: the folder's own or, in an original LLaVA folder without one, that of the
+   * vision tower.
+   */
   imageProcessor(): Promise<unknown>;
 }
 
 export interface ModelFolderOptions {
-  /** Folder of the vision tower, for an original LLaVA folder that does not hold it or names one that is not known here. */
+  /**
+   * Folder of the vision tower, for an original LLaVA folder that does not hold it or names an unknown one.
+   */
   visionTower?: string;
 }
 
-/** Opens a folder of any layout. Throws UserError, naming the file, for what is damaged, contradictory or not supported. */
+/**
+ * Opens a folder of any layout. Throws UserError, naming the file, for anything damaged, contradictory or
+ * unsupported.
+ */
 export async function openModel(dir: string, { visionTower }: ModelFolderOptions = {}): Promise<ModelFolder> {
   const checkpoint = await openCheckpoint(dir);
   let tower: Checkpoint | undefined;
@@ -105,7 +119,7 @@ async function modelFolder(checkpoint: Checkpoint, tower: Checkpoint | undefined
   return { ...(holdsTower || !tower ? checkpoint : withTower(checkpoint, tower)), config, imageProcessor, close };
 }
 
-/** A checkpoint without a vision tower and the tower's as one. */
+/** A checkpoint without a vision tower and that of the tower, joined as one. */
 function withTower(checkpoint: Checkpoint, tower: Checkpoint): Checkpoint {
   const prefix = 'vision_tower.';
   const isWhole = tower.names.some((name) => name.startsWith('text_model.'));
@@ -129,7 +143,7 @@ function withTower(checkpoint: Checkpoint, tower: Checkpoint): Checkpoint {
   };
 }
 
-/** Opens `dir`, checks its config, and hands both to `body`; the files are closed afterwards. */
+/** Opens `dir`, checks its config, and passes both to `body`; the files are closed afterward. */
 export async function withCheckpoint<T extends z.ZodType, R>(
   dir: string,
   schema: T,

@@ -1,5 +1,5 @@
-// What a checkpoint is, how large it is, and what it takes to run and to train it. Read from the headers of
-// its files; weights are read only where their values are to be checked.
+// Reports what a checkpoint is, how large it is, and what it takes to run and to train it, from the headers
+// of its files; weights are read only if their values are to be checked.
 
 import { readdirSync } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
@@ -14,7 +14,7 @@ import { elementCount } from '../weights/safetensors.ts';
 import { storedFormat } from './run-weights.ts';
 import { allFinite, notFiniteText } from './values.ts';
 
-/** Families by `model_type`. */
+/** Names of families by `model_type`. */
 const FAMILIES: Record<string, string> = {
   llava: 'LLaVA',
   gemma: 'Gemma 1',
@@ -27,28 +27,31 @@ const FAMILIES: Record<string, string> = {
   dinov2: 'DINOv2',
 };
 
-/** The models that a checkpoint may hold, one or several. */
+/** The parts that a checkpoint may hold, one or several. */
 export type Part = 'visionTower' | 'connector' | 'languageModel' | 'textTower' | 'other';
 
 export interface CheckpointInfo {
   folder: string;
-  /** Names of the families, or the `model_type` of one that is not known here. */
+  /** Names of the families, or the `model_type` of an unknown one. */
   architecture: string;
-  /** The vision tower that an original LLaVA folder names and does not hold. */
+  /** The vision tower that an original LLaVA folder names but does not hold. */
   missingVisionTower?: string;
   layout: Layout;
-  /** Parts that are there, and their sum. A second copy of the embedding as output head is not counted. */
+  /**
+   * Numbers of parameters in the parts that are there, and their sum. An output head that is a second copy of
+   * the embedding is not counted.
+   */
   parameters: Partial<Record<Part, number>> & { total: number };
-  /** Parameters stored in each type, by its name in safetensors files. */
+  /** Number of parameters stored in each type, by its name in safetensors files. */
   dtypes: Record<string, number>;
-  /** Of the weights' files, and of everything in the folder. */
+  /** Bytes of the weights files, and of everything in the folder. */
   bytes: { weights: number; folder: number };
   memory: Memory;
   tokenizer: boolean;
   chatTemplate: boolean;
   imageProcessor: boolean;
   licence: string | null;
-  /** What would keep it from being loaded or make it answer nonsense. */
+  /** Whatever would keep it from loading or make it answer nonsense. */
   problems: string[];
 }
 
@@ -60,19 +63,19 @@ export interface Memory {
   run: number;
   float32: number;
   stored: number;
-  /** Of a LLaVA's two stages. */
+  /** Bytes for each of a LLaVA's two training stages. */
   trainStage1?: number;
   trainStage2?: number;
 }
 
 /**
- * Bytes of the weights, and what training adds to them. All weights lie in float32: 4 bytes each. Each
+ * Bytes of the weights, and what training adds to them. All weights are in float32: 4 bytes each. Each
  * trained one takes 4 more for its gradient and 8 for AdamW's two moments, so that
  *
  *     stage 1 (connector)                    4 total + 12 connector
  *     stage 2 (connector and language model) 4 total + 12 (connector + language model)
  *
- * Activations and the engine's buffers come on top; they depend on batch and length.
+ * Activations and the engine's buffers come on top; they depend on batch size and length.
  */
 export function memoryOf(
   { total, connector, languageModel }: CheckpointInfo['parameters'],
@@ -91,7 +94,7 @@ function partOf(name: string, family: string | undefined): Part {
   if (name.startsWith('multi_modal_projector.')) return 'connector';
   if (/^(language_model|model)\./.test(name)) return 'languageModel';
   if (name.startsWith('text_model.')) return 'textTower';
-  // a bare DINOv2 has no module around it
+  // a bare DINOv2 has no enclosing module
   return family === 'DINOv2' ? 'visionTower' : 'other';
 }
 
@@ -112,7 +115,7 @@ function architectureOf(config: ConfigLike): string {
 }
 
 /**
- * Describes the checkpoint in `dir`. `check` also reads every weight. Throws UserError where there is no
+ * Describes the checkpoint in `dir`. `check` also reads every weight. Throws UserError if there is no
  * readable checkpoint.
  */
 export async function describeCheckpoint(dir: string, { check = false }: { check?: boolean } = {}): Promise<CheckpointInfo> {
@@ -156,7 +159,7 @@ function readConfig(checkpoint: Checkpoint): { config: ConfigLike; missingVision
     try {
       config = fromHubConfig(stored, { visionConfig: { model_type: String(stored.mm_vision_tower) } }) as ConfigLike;
     } catch {
-      // more than the vision tower is strange
+      // more than the vision tower is wrong
     }
   }
   if (missingVisionTower !== undefined)
@@ -164,7 +167,7 @@ function readConfig(checkpoint: Checkpoint): { config: ConfigLike; missingVision
   return { config, missingVisionTower, problems };
 }
 
-/** Bits and number of values of the weights that are packed, by name. */
+/** Bits and number of values of the packed weights, by name. */
 type PackedWeights = ReadonlyMap<string, { bits: number; count: number }>;
 
 function packedWeights(checkpoint: Checkpoint, wanted: Wanted): PackedWeights {
@@ -176,7 +179,7 @@ function packedWeights(checkpoint: Checkpoint, wanted: Wanted): PackedWeights {
   );
 }
 
-/** Parameters by part and by stored type, and bytes: of everything, and of what is packed. */
+/** Parameters by part and by stored type, and bytes of everything and of the packed weights. */
 function countWeights(checkpoint: Checkpoint, family: string | undefined, packed: PackedWeights) {
   const parameters: CheckpointInfo['parameters'] = { total: 0 };
   const dtypes: Record<string, number> = {};
@@ -201,13 +204,13 @@ function countWeights(checkpoint: Checkpoint, family: string | undefined, packed
   return { parameters, dtypes, storedBytes, packedSize };
 }
 
-/** Sizes of the files in a folder, not of those in folders below it. */
+/** Bytes of the files in a folder, subfolders not included. */
 async function folderBytes(dir: string): Promise<number> {
   const stats = await Promise.all((await readdir(dir)).map((name) => stat(join(dir, name))));
   return stats.reduce((sum, file) => sum + (file.isFile() ? file.size : 0), 0);
 }
 
-/** What comes with the weights. */
+/** Which other files come with the weights. */
 async function filesBeside(dir: string) {
   const files = readdirSync(dir);
   const configFile = 'tokenizer_config.json';
@@ -222,7 +225,7 @@ async function filesBeside(dir: string) {
 
 type Wanted = ReturnType<typeof modelParameters> | UserError;
 
-/** What the model of this config holds; a UserError for a config of another kind. */
+/** The parameters of the model of this config; a UserError, returned, for a config of another kind. */
 function wantedOf(config: ConfigLike): Wanted {
   try {
     return modelParameters(config);
@@ -232,7 +235,7 @@ function wantedOf(config: ConfigLike): Wanted {
   }
 }
 
-/** Tensors that the config asks for and that are not there, or of another shape. */
+/** Tensors that the config asks for but that are missing or of another shape. */
 function tensorProblems(
   checkpoint: Checkpoint,
   config: ConfigLike,
@@ -240,7 +243,7 @@ function tensorProblems(
   packed: ReadonlyMap<string, unknown>,
   towerIsElsewhere: boolean,
 ): string[] {
-  // with a text tower it is no part of a LLaVA
+  // with a text tower it is not part of a LLaVA
   if (!Array.isArray(wanted)) return ['clip', 'siglip'].includes(String(config.model_type)) ? [] : [`config.json: ${wanted.message}`];
   const here = towerIsElsewhere ? wanted.filter(({ name }) => !name.startsWith('vision_tower.')) : wanted;
   const missing = here.filter(({ name, optional }) => !optional && !checkpoint.has(name) && !packed.has(name)).map(({ name }) => name);
@@ -255,13 +258,13 @@ function tensorProblems(
 }
 
 /**
- * What is wrong with the values: NaN, infinity, an output head that is not the embedding. Reads every weight,
- * a few million at a time.
+ * What is wrong with the values: NaN, infinity, an output head that differs from the embedding. Reads every
+ * weight, a few million at a time.
  */
 async function valueProblems(checkpoint: Checkpoint): Promise<string[]> {
   const problems: string[] = [];
   for (const name of checkpoint.names) {
-    // the whole numbers of packed weights are all finite
+    // the integers of packed weights are all finite
     if (checkpoint.info(name).dtype === 'U8') continue;
     for await (const values of checkpoint.float32Pieces(name)) {
       if (allFinite(values)) continue;
