@@ -1,6 +1,7 @@
-// Hugging Face model folders: config.json beside model.safetensors, or beside shards named by model.safetensors.index.json.
-// Shards are found through the index only, never by pattern: Intel/llava-gemma-2b holds two shard sets in one folder. Tensors go by our
-// names whatever the files call them (layouts.ts).
+// Hugging Face model folders: config.json with model.safetensors, or with shards listed in
+// model.safetensors.index.json. Shards are found through the index only, never by pattern:
+// Intel/llava-gemma-2b holds two shard sets in one folder. Tensors have our names here, whatever the files
+// call them (layouts.ts).
 import { existsSync } from 'node:fs';
 import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
@@ -22,34 +23,43 @@ import { type Layout, mapNames } from './layouts.ts';
 
 export interface Checkpoint {
   dir: string;
-  /** config.json, parsed but not validated: that is the model family's part. */
+  /** config.json, parsed but not validated: the model family does that. */
   config: unknown;
-  /** How the files name their tensors. All names below are ours. */
+  /** How the files name their tensors. All names below are ours; one that is missing is a UserError. */
   layout: Layout;
   names: string[];
   has(name: string): boolean;
   shape(name: string): number[];
   info(name: string): TensorInfo;
-  /** The file that holds a tensor, and where in it its bytes begin. */
+  /** The file that holds a tensor, and the byte offset at which it begins. */
   place(name: string): { path: string; offset: number };
-  /** One tensor's bytes as they are stored. */
+  /** One tensor's bytes as stored. */
   bytes(name: string): Promise<Uint8Array>;
-  /** What the files call a tensor. */
+  /** A tensor's name in the files. */
   storedName(name: string): string;
-  /** One tensor's values as float32, whatever float type it is stored in; row-major. */
+  /** One tensor's values as float32, row-major. UserError if it is not stored as floats. */
   float32(name: string): Promise<Float32Array>;
-  /** The same values in order, some million at a time, each piece overwritten by the next: for tensors that need not lie in memory whole. */
+  /**
+   * The same values in order, one or two million at a time, each piece overwritten by the next: for tensors
+   * that need not be in memory as a whole.
+   */
   float32Pieces(name: string): AsyncGenerator<Float32Array>;
-  /** The output head, where the files hold one beside the embedding. It is not among `names`: Gemma ties both. */
+  /**
+   * The output head, if the files hold one in addition to the embedding. It is not among `names`: Gemma ties
+   * the two.
+   */
   head?: { stored: string; embedding: string };
-  /** Throws UserError when the output head differs from the embedding, whose place it cannot take here. Reads both, piece by piece. */
+  /**
+   * Throws UserError if the output head differs from the embedding, because models here have only one matrix
+   * for both. Reads both, piece by piece.
+   */
   checkHead(): Promise<void>;
   /** The safetensors files that hold the tensors, and their sizes in bytes. */
   files: { path: string; bytes: number }[];
   close(): Promise<void>;
 }
 
-/** Parses a JSON file; UserError when it is missing or not JSON. */
+/** Parses a JSON file. UserError if it is missing or not JSON. */
 export async function readJsonFile(path: string): Promise<unknown> {
   let text: string;
   try {
@@ -65,7 +75,10 @@ export async function readJsonFile(path: string): Promise<unknown> {
   }
 }
 
-/** The values of a stored float tensor. A float32 tensor is not copied; 16-bit values are written into `values` if it is given. */
+/**
+ * The values of a stored float tensor. A float32 tensor is not copied; 16-bit values are written into
+ * `values` if given. UserError, beginning with `where`, for a tensor that is not of floats.
+ */
 export function storedToFloat32(tensor: Pick<StoredTensor, 'dtype' | 'data'>, where: string, values?: Float32Array): Float32Array {
   const { buffer, byteOffset, byteLength } = tensor.data;
   switch (tensor.dtype) {
@@ -82,7 +95,7 @@ export function storedToFloat32(tensor: Pick<StoredTensor, 'dtype' | 'data'>, wh
   }
 }
 
-/** File names by tensor name, as model.safetensors.index.json has them. */
+/** File names by tensor name, from model.safetensors.index.json. UserError if it is malformed. */
 export async function readShardIndex(path: string): Promise<Map<string, string>> {
   const index = await readJsonFile(path);
   const weightMap = (index as { weight_map?: unknown } | null)?.weight_map;
@@ -136,7 +149,10 @@ function mapNamesOf(dir: string, names: readonly string[]) {
   }
 }
 
-/** Opens a Hugging Face folder and reads its headers; tensors are read by name. Throws UserError naming the file at fault. */
+/**
+ * Opens a Hugging Face folder and reads the headers of its files; tensors are read by name. Throws UserError
+ * naming the file at fault.
+ */
 export async function openCheckpoint(dir: string): Promise<Checkpoint> {
   if (!existsSync(dir)) throw new UserError(`${dir}: no such folder`);
   const config = await readJsonFile(join(dir, 'config.json'));
@@ -228,21 +244,24 @@ type FloatDType = 'F32' | 'F16' | 'BF16';
 export interface CheckpointContents {
   /** Written to config.json. */
   config: unknown;
-  /** By Hugging Face name; row-major. Values that need not lie in memory as a whole are asked for piece by piece when their turn comes. */
+  /**
+   * By Hugging Face name; row-major. A function yields the values piece by piece when their turn comes, so
+   * that they need not be in memory as a whole.
+   */
   tensors?: ReadonlyMap<string, { shape: number[]; data: Float32Array | (() => Iterable<Float32Array> | AsyncIterable<Float32Array>) }>;
-  /** What `tensors` are written as. Default: F32. */
+  /** The type that `tensors` are written in. Default: F32. */
   dtype?: FloatDType;
-  /** Tensors that are written in the type that they have: frozen weights, packed ones. */
+  /** Tensors that are written in the type they have: frozen or packed weights. */
   stored?: ReadonlyMap<string, TensorSource>;
-  /** Bytes of tensors in a file of weights; what is more goes into shards. One tensor is never divided. By default there is one file. */
+  /** Bytes of tensors per weights file; more go into shards. A tensor is never split. Default: one file. */
   maxShardSize?: number;
-  /** Further files of the folder (tokenizer.json, optimizer state ...) by plain file name. */
+  /** Additional files of the folder (tokenizer.json, optimizer state ...) by plain file name. */
   files?: Record<string, string | Uint8Array>;
-  /** Further safetensors files by plain file name, such as the moments of the optimizer. */
+  /** Additional safetensors files by plain file name, such as the moments of the optimizer. */
   tensorFiles?: Record<string, ReadonlyMap<string, TensorSource>>;
 }
 
-/** Files that `saveCheckpoint` writes itself, and what an older folder may have in their place. */
+/** Weights files that `saveCheckpoint` writes itself, under any name that they may have. */
 const weightFile = /^model(-\d+-of-\d+)?\.safetensors(\.index\.json)?$/;
 
 function bytesOf(data: Float32Array, dtype: FloatDType): Uint8Array {
@@ -250,13 +269,13 @@ function bytesOf(data: Float32Array, dtype: FloatDType): Uint8Array {
   return new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength);
 }
 
-/** Converts as it goes, so that a 16-bit copy of a tensor never exists as a whole. */
+/** Converts piece by piece, so that a 16-bit copy of a tensor never exists as a whole. */
 async function* bytePieces(data: Iterable<Float32Array> | AsyncIterable<Float32Array>, dtype: FloatDType) {
   for await (const piece of data)
     for (let at = 0; at < piece.length; at += pieceBytes / 4) yield bytesOf(piece.subarray(at, at + pieceBytes / 4), dtype);
 }
 
-/** Tensors in their order, as many to a shard as fit. */
+/** Tensors in their order, as many per shard as fit. */
 function planShards(sources: ReadonlyMap<string, TensorSource>, maxShardSize: number): Map<string, TensorSource>[] {
   const shards = [new Map<string, TensorSource>()];
   let filled = 0;
@@ -293,7 +312,10 @@ async function writeWeights(dir: string, sources: ReadonlyMap<string, TensorSour
   await writeFileAtomically(join(dir, 'model.safetensors.index.json'), [Buffer.from(`${JSON.stringify(index, null, 2)}\n`, 'utf8')]);
 }
 
-/** Fields of configs that transformers 5 reads as floats alone: a whole number, as JavaScript writes 1.0, would be refused. */
+/**
+ * Config fields that transformers 5 accepts only as floats: an integer, which is how JavaScript writes 1.0,
+ * would be refused.
+ */
 const floatFields =
   /"(attn_logit_softcapping|final_logit_softcapping|initializer_factor|initializer_range|layer_norm_eps|layerscale_value|rms_norm_eps)": -?\d+(?=[,\n])/g;
 
@@ -312,8 +334,8 @@ async function syncFolder(dir: string): Promise<void> {
 }
 
 /**
- * Sets right what a killed `saveCheckpoint(dir)` left: between its two renames the older folder is put back, and what is no longer
- * needed is removed.
+ * Repairs what a killed `saveCheckpoint(dir)` left: if it was between its two renames, the older folder is
+ * put back; leftovers are removed.
  */
 export async function recoverCheckpoint(dir: string): Promise<void> {
   const replaced = `${dir}.replaced`;
@@ -322,8 +344,9 @@ export async function recoverCheckpoint(dir: string): Promise<void> {
 }
 
 /**
- * Saves a Hugging Face folder. It is written under `<dir>.incomplete` and renamed at the end, so a run killed half-way never leaves a
- * folder that looks complete; an older folder of that name is replaced.
+ * Saves a Hugging Face folder. It is written under `<dir>.incomplete` and renamed at the end, so a run killed
+ * halfway never leaves a folder that looks complete; an older folder of that name is replaced. UserError if
+ * the disk is full or not writable.
  */
 export async function saveCheckpoint(
   dir: string,

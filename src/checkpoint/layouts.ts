@@ -1,27 +1,34 @@
-// One set of names for the tensors of a checkpoint, whichever software wrote it: ours are those of older Hugging Face hub files.
-// Follows LLaVA's module tree (llava_arch.py: `model.mm_projector`, `model.vision_tower.vision_tower`) and what transformers 4.51, 4.52 and
-// 5.18 write for `LlavaForConditionalGeneration`, CLIP, SigLIP and Gemma.
+// One set of names for the tensors of a checkpoint, whichever software wrote it. Ours are those of older
+// Hugging Face hub files. Follows LLaVA's module tree (llava_arch.py: `model.mm_projector`,
+// `model.vision_tower.vision_tower`) and what transformers 4.51, 4.52 and 5.18 write for
+// `LlavaForConditionalGeneration`, CLIP, SigLIP and Gemma.
 import { UserError } from '../errors.ts';
 
 /**
- * `huggingface`: `vision_tower.`, `multi_modal_projector.`, `language_model.model.` (hub files up to 2025, and `save_pretrained` of transformers 5);
- * `transformers-5`: the same parts under `model.`, with `lm_head.weight` outside (`state_dict()` since 4.52);
- * `native`: original LLaVA, the language model's own names plus `model.mm_projector.` and `model.vision_tower.vision_tower.`;
- * `single`: one encoder or one language model.
+ * `huggingface`: `vision_tower.`, `multi_modal_projector.`, `language_model.model.` (hub files up to 2025,
+ * and `save_pretrained` of transformers 5); `transformers-5`: the same parts under `model.`, with
+ * `lm_head.weight` outside (`state_dict()` since 4.52); `native`: original LLaVA, the language model's own
+ * names plus `model.mm_projector.` and `model.vision_tower.vision_tower.`; `single`: one encoder or one
+ * language model.
  */
 export type Layout = 'huggingface' | 'transformers-5' | 'native' | 'single';
 
 export interface NameMap {
   layout: Layout;
-  /** The name in the files of each tensor, by our name, in the order given. */
+  /** Each tensor's name in the files, by our name, in the order given. */
   stored: ReadonlyMap<string, string>;
-  /** An output head beside the embedding that Gemma ties it to: a second copy, named as in the files, and our name of the embedding. */
+  /**
+   * An output head stored in addition to the embedding that Gemma ties it to: its name in the files, and our
+   * name of the embedding.
+   */
   head?: { stored: string; embedding: string };
-  /** Tensors that older software wrote although they are computed, not learned; named as in the files. */
+  /**
+   * Tensors that older software wrote although they are computed, not learned; by their names in the files.
+   */
   buffers: string[];
 }
 
-/** Names that only one layout has. */
+/** Patterns of names that only one layout has. */
 const marks: readonly [Exclude<Layout, 'single'>, RegExp][] = [
   ['native', /^model\.(mm_projector|vision_tower\.vision_tower)\./],
   ['transformers-5', /^model\.(language_model\.|multi_modal_projector\.|vision_tower\.(?!vision_tower\.))/],
@@ -36,7 +43,7 @@ const projectorLayer = (_: string, index: string) => `multi_modal_projector.line
 function ownName(layout: Layout, name: string): string {
   switch (layout) {
     case 'native':
-      // in this order: what is left under `model.` is the language model's
+      // the order matters: whatever remains under `model.` belongs to the language model
       return name
         .replace(/^model\.image_newline$/, 'image_newline')
         .replace(/^model\.vision_tower\.vision_tower\./, 'vision_tower.')
@@ -55,8 +62,8 @@ function ownName(layout: Layout, name: string): string {
 }
 
 /**
- * Our names of the tensors called `names` in the files. Throws UserError when they mix two layouts, or when two of them would get one name.
- * Names that no layout knows stay as they are.
+ * Our names of the tensors called `names` in the files. Throws UserError if they mix two layouts, or if two
+ * of them would get the same name. Names that no layout knows stay as they are.
  */
 export function mapNames(names: readonly string[]): NameMap {
   const found = marks.flatMap(([layout, mark]) => {
@@ -75,11 +82,12 @@ export function mapNames(names: readonly string[]): NameMap {
   const prefixed = (pattern: RegExp, prefix: string) => {
     pairs = pairs.map(([own, name]) => [own.replace(pattern, (start) => start + prefix), name]);
   };
-  // transformers 5 leaves the module `vision_model` of CLIP and SigLIP out of the names that it saves; DINOv2 has none
+  // transformers 5 omits the module `vision_model` of CLIP and SigLIP from the names that it saves; DINOv2
+  // has no such module
   if (has('vision_tower.embeddings.patch_embedding.weight'))
     prefixed(/^vision_tower\.(?=(embeddings|pre_layrnorm|encoder|post_layernorm|head)\.)/, 'vision_model.');
   if (has('embeddings.patch_embedding.weight')) prefixed(/^(?=(embeddings|pre_layrnorm|encoder|post_layernorm|head)\.)/, 'vision_model.');
-  // a Gemma saved without its output head
+  // a Gemma that was saved without its output head
   if (has('embed_tokens.weight')) prefixed(/^(?=(embed_tokens|layers|norm)\.)/, 'model.');
 
   const stored = new Map<string, string>();

@@ -10,8 +10,9 @@ export interface TokenizerFiles {
 }
 
 /**
- * Reads tokenizer.json and tokenizer_config.json of `dir`; a chat_template.jinja beside them, as transformers 5 writes it, takes the
- * place of the config's `chat_template`. Throws UserError when a file is missing or not JSON.
+ * Reads tokenizer.json and tokenizer_config.json of `dir`; a chat_template.jinja next to them, as
+ * transformers 5 writes it, replaces the config's `chat_template`. Throws UserError if a file is missing or
+ * not JSON.
  */
 export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
   const tokenizerJson = await readJsonFile(join(dir, 'tokenizer.json'));
@@ -21,7 +22,7 @@ export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
   return { tokenizerJson, tokenizerConfig };
 }
 
-/** Tokenizer files as further files of a saved folder. */
+/** Tokenizer files as text, by file name, for saving in a folder. */
 export function tokenizerFilesOf({ tokenizerJson, tokenizerConfig }: TokenizerFiles): Record<string, string> {
   return {
     'tokenizer.json': JSON.stringify(tokenizerJson),

@@ -1,5 +1,6 @@
-// GGUF files, version 3: what llama.cpp loads. Follows ggml/docs/gguf.md; blocks of quantized weights are those of ggml/src/ggml-quants.c
-// (quantize_row_q4_0_ref, quantize_row_q8_0_ref). Tensors are written piece by piece, so that memory does not grow with the model.
+// Writes GGUF files, version 3, which llama.cpp loads. Follows ggml/docs/gguf.md; blocks of quantized weights
+// are those of ggml/src/ggml-quants.c (quantize_row_q4_0_ref, quantize_row_q8_0_ref). Tensors are written
+// piece by piece, so that memory does not grow with the model.
 
 import { UserError } from '../errors.ts';
 import { float32ToFloat16 } from '../floats.ts';
@@ -25,13 +26,18 @@ const ARRAY = 9;
 export type GgufScalar = number | boolean | string;
 export type GgufValueType = keyof typeof VALUE_TYPE;
 
-/** A metadata value; its type is stated, because a reader that asks for uint32 refuses int32. Numbers beyond 2^53 are not for here. */
+/**
+ * A metadata value; its type is stated, because a reader that asks for uint32 refuses int32. Numbers beyond
+ * 2^53 are not supported.
+ */
 export interface GgufValue {
   type: GgufValueType;
   value: GgufScalar | readonly GgufScalar[];
 }
 
-/** Tensor types: number in the file, elements a block, bytes a block. A row is a whole number of blocks. */
+/**
+ * Tensor types: number in the file, elements per block, bytes per block. A row is a whole number of blocks.
+ */
 const TENSOR_TYPE = {
   F32: { id: 0, elements: 1, bytes: 4 },
   F16: { id: 1, elements: 1, bytes: 2 },
@@ -42,19 +48,21 @@ const TENSOR_TYPE = {
 export type GgufTensorType = keyof typeof TENSOR_TYPE;
 
 export interface GgufTensor {
-  /** PyTorch's order, [out, in] for a linear layer; the file has it the other way round. */
+  /** PyTorch's order, [out, in] for a linear layer; the file has the reverse. */
   shape: readonly number[];
   type: GgufTensorType;
-  /** The encoded bytes (`encodeGguf`) in pieces of any size; asked for once, when the tensor is written. */
+  /** The encoded bytes (`encodeGguf`) in pieces of any size; requested once, when the tensor is written. */
   data: () => Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
 }
 
-/** Where tensors begin: multiples of this many bytes, the format's own default. */
+/** Tensors begin at multiples of this many bytes, the format's default. */
 const ALIGNMENT = 32;
 
 const aligned = (bytes: number) => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
 
-/** Bytes that a tensor takes in the file, without padding. UserError where a row is no whole number of blocks. */
+/**
+ * Bytes that a tensor takes in the file, without padding. UserError if a row is not a whole number of blocks.
+ */
 export function ggufBytes(type: GgufTensorType, shape: readonly number[]): number {
   const { elements, bytes } = TENSOR_TYPE[type];
   const row = shape.at(-1) ?? 1;
@@ -64,8 +72,8 @@ export function ggufBytes(type: GgufTensorType, shape: readonly number[]): numbe
 }
 
 /**
- * Writes a GGUF file, atomically. `general.architecture` must be among the metadata; everything else is the architecture's own affair.
- * Throws UserError when a tensor's pieces are not as many bytes as its shape takes.
+ * Writes a GGUF file, atomically. `general.architecture` must be among the metadata; everything else depends
+ * on the architecture. Throws UserError if a tensor's pieces do not add up to the bytes of its shape.
  */
 export async function writeGguf(
   path: string,
@@ -128,7 +136,7 @@ function header(
   return out.bytes();
 }
 
-/** Little-endian bytes in a buffer that grows: a vocabulary is a quarter of a million strings. */
+/** Little-endian bytes in a growing buffer: a vocabulary is a quarter of a million strings. */
 class ByteWriter {
   private buffer = Buffer.alloc(2 ** 16);
   length = 0;
@@ -173,7 +181,10 @@ class ByteWriter {
   }
 }
 
-/** `values`, a whole number of blocks, as a tensor of `type` holds them. Rounding is llama.cpp's own, so that its files come out the same. */
+/**
+ * Encodes `values` as a tensor of `type`. Rounds as llama.cpp does, so that the bytes are the same as its
+ * own. Throws an Error unless `values` are a whole number of blocks.
+ */
 export function encodeGguf(type: GgufTensorType, values: Float32Array): Uint8Array {
   if (type === 'F32') return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
   if (type === 'F16') return new Uint8Array(float32ToFloat16(values).buffer);
@@ -181,8 +192,8 @@ export function encodeGguf(type: GgufTensorType, values: Float32Array): Uint8Arr
 }
 
 /**
- * Blocks of 32 weights: a float16 step, then 4 bits a weight, weight j beside weight j + 16. The step is that of the weight farthest from 0
- * over -8, so that this one comes out exact.
+ * Blocks of 32 weights: a float16 step, then 4 bits per weight, weight j paired with weight j + 16. The step
+ * is the weight farthest from 0 divided by -8, so that this weight comes out exact.
  */
 function encodeQ4(values: Float32Array): Uint8Array {
   const blocks = blockCount(values);
@@ -195,7 +206,7 @@ function encodeQ4(values: Float32Array): Uint8Array {
   const halves = float32ToFloat16(steps);
   const out = new Uint8Array(blocks * 18);
   for (let block = 0; block < blocks; block++) {
-    // the inverse of the step before it is rounded to float16, in float32, as ggml has it
+    // the inverse of the step before that is rounded to float16, in float32, as in ggml
     const inverse = steps[block] === 0 ? 0 : Math.fround(1 / steps[block]);
     const nibble = (i: number) => Math.min(15, Math.trunc(Math.fround(Math.fround(values[i] * inverse) + 8.5)));
     let at = block * 18;
@@ -206,7 +217,7 @@ function encodeQ4(values: Float32Array): Uint8Array {
   return out;
 }
 
-/** Blocks of 32 weights: a float16 step, then a signed byte a weight. */
+/** Blocks of 32 weights: a float16 step, then a signed byte per weight. */
 function encodeQ8(values: Float32Array): Uint8Array {
   const blocks = blockCount(values);
   const steps = new Float32Array(blocks);

@@ -40,12 +40,12 @@ describe('decodeImage', () => {
     expect([kept.data[3], kept.data[15]]).toEqual([255, 0]);
   });
 
-  it('gives three channels for grey and 16-bit pictures', async () => {
-    const grey = await sharp({ create: { width: 2, height: 2, channels: 3, background: '#808080' } })
+  it('gives three channels for gray and 16-bit pictures', async () => {
+    const gray = await sharp({ create: { width: 2, height: 2, channels: 3, background: '#808080' } })
       .toColourspace('b-w')
       .png()
       .toBuffer();
-    expect([...(await decodeImage(grey)).data]).toEqual(Array(12).fill(128));
+    expect([...(await decodeImage(gray)).data]).toEqual(Array(12).fill(128));
     const deep = await halves.clone().toColourspace('rgb16').png().toBuffer();
     expect((await decodeImage(deep)).data.length).toBe(8 * 4 * 3);
   });

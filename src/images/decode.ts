@@ -1,19 +1,21 @@
-// Picture files to pixels, through sharp (libvips): PNG, JPEG, WebP, SVG and whatever else the installed libvips reads.
+// Decodes image files to pixels with sharp (libvips): PNG, JPEG, WebP, SVG and whatever else the installed
+// libvips reads.
 
 import sharp from 'sharp';
 import { UserError } from '../errors.ts';
 import type { PixelImage } from './pixels.ts';
 
 export interface DecodeOptions {
-  /** Transparent parts are laid on white (RGB comes back), or kept (RGBA comes back). Default: flatten. */
+  /** `flatten` puts transparent parts on white and returns RGB; `keep` returns RGBA. Default: flatten. */
   alpha?: 'flatten' | 'keep';
-  /** Larger pictures are refused, so that a small file cannot claim all memory. Default: 100 million. */
+  /** Larger images are refused, so that a small file cannot take up all memory. Default: 100 million. */
   maxPixels?: number;
 }
 
 /**
- * Decodes a file path or a file's bytes to 8-bit sRGB, turned upright as its EXIF orientation says. Of an animation, the first frame.
- * Throws a `UserError` that names the file if it is missing, not a picture, damaged or too large.
+ * Decodes a file, given by path or as bytes, to 8-bit sRGB, turned upright according to its EXIF orientation.
+ * Of an animation, the first frame. Throws a `UserError` that names the file if it is missing, not an image,
+ * damaged or too large.
  */
 export async function decodeImage(source: string | Uint8Array, options: DecodeOptions = {}): Promise<PixelImage> {
   const { alpha = 'flatten', maxPixels = 100_000_000 } = options;

@@ -1,6 +1,9 @@
-// The one form in which pictures pass between rooms.
+// The one form in which images pass between rooms.
 
-/** 8-bit pixels, rows from the top, channels interleaved: `[height, width, channels]`; RGB, or RGBA with straight alpha. */
+/**
+ * 8-bit pixels, rows from the top, channels interleaved: `[height, width, channels]`; RGB, or RGBA with
+ * straight alpha.
+ */
 export interface PixelImage {
   width: number;
   height: number;

@@ -1,27 +1,28 @@
-// Hugging Face's preprocessor_config.json, and the pixel values that it asks for. Covers CLIPImageProcessor, LlavaImageProcessor (do_pad),
-// SiglipImageProcessor and BitImageProcessor (DINOv2): the same steps with different numbers.
+// Hugging Face's preprocessor_config.json, and the pixel values that it asks for. Covers CLIPImageProcessor,
+// LlavaImageProcessor (do_pad), SiglipImageProcessor and BitImageProcessor (DINOv2): the same steps with
+// different numbers.
 
 import { z } from 'zod';
 import type { PixelImage } from './pixels.ts';
 import { type ResizeFilter, resizeImage } from './resize.ts';
-import { centreCrop, normalizeToPlanes, padToSquare, resizeShortestEdge } from './transform.ts';
+import { centerCrop, normalizeToPlanes, padToSquare, resizeShortestEdge } from './transform.ts';
 
 const side = z.int().positive();
 const rectangle = z.object({ height: side, width: side });
 const threeNumbers = z.tuple([z.number(), z.number(), z.number()]);
 
-/** Pillow's filter numbers. */
+/** Resize filters by Pillow's numbers. */
 const resampling: Record<2 | 3, ResizeFilter> = { 2: 'bilinear', 3: 'bicubic' };
 
 const fields = z.looseObject({
   do_resize: z.boolean().default(true),
-  /** A number is the shortest edge, as older files have it. */
+  /** Older files have a number, which is the shortest edge. */
   size: z
     .union([side.transform((edge) => ({ shortest_edge: edge })), z.object({ shortest_edge: side }), rectangle])
     .default({ shortest_edge: 224 }),
   /** Pillow's number of the filter: 2 bilinear, 3 bicubic. */
   resample: z.union([z.literal(2), z.literal(3)]).default(3),
-  /** By default, CLIP and BiT crop; processors with a fixed height and width (SigLIP) do not know the word. */
+  /** By default, CLIP and BiT crop; processors with a fixed height and width (SigLIP) do not. */
   do_center_crop: z.boolean().optional(),
   crop_size: z.union([side.transform((edge) => ({ height: edge, width: edge })), rectangle]).default({ height: 224, width: 224 }),
   do_rescale: z.boolean().default(true),
@@ -29,21 +30,24 @@ const fields = z.looseObject({
   do_normalize: z.boolean().default(true),
   image_mean: threeNumbers.default([0.48145466, 0.4578275, 0.40821073]),
   image_std: threeNumbers.default([0.26862954, 0.26130258, 0.27577711]),
-  /** Pad to a square in the mean colour first, as LLaVA-1.5 does. */
+  /** Pad to a square in the mean color first, as LLaVA-1.5 does. */
   do_pad: z.boolean().default(false),
 });
 
-/** What SiglipImageProcessor has where a file does not say it; the others have CLIP's values. */
+/** SiglipImageProcessor's values for fields that a file leaves out; the others have CLIP's. */
 const siglipDefaults = { size: { height: 224, width: 224 }, image_mean: [0.5, 0.5, 0.5], image_std: [0.5, 0.5, 0.5] };
 
-/** Files written by fast processors of transformers 4 have null for "as the class has it". */
+/** Files written by fast processors of transformers 4 have null for the class's default. */
 function withClassDefaults(config: unknown): unknown {
   if (typeof config !== 'object' || config === null) return config;
   const given = Object.fromEntries(Object.entries(config).filter(([, value]) => value !== null));
   return String(given.image_processor_type).startsWith('SiglipImageProcessor') ? { ...siglipDefaults, ...given } : given;
 }
 
-/** `preprocessor_config.json`; keys that mean nothing to us are kept. Defaults are SigLIP's where it names that class, else CLIP's. */
+/**
+ * `preprocessor_config.json`; unknown keys are kept. Defaults are SigLIP's if it names that class, else
+ * CLIP's.
+ */
 export const imageProcessorConfig = z.preprocess(withClassDefaults, fields).transform((config) => ({
   ...config,
   do_center_crop: config.do_center_crop ?? 'shortest_edge' in config.size,
@@ -51,7 +55,7 @@ export const imageProcessorConfig = z.preprocess(withClassDefaults, fields).tran
 
 export type ImageProcessorConfig = z.infer<typeof imageProcessorConfig>;
 
-/** Size of what `processImage` gives, where it is one for all pictures. */
+/** Size in pixels of `processImage`'s output; undefined if it depends on the image. */
 export function processedSize(config: ImageProcessorConfig): { height: number; width: number } | undefined {
   if (config.do_center_crop) return config.crop_size;
   if (!config.do_resize) return undefined;
@@ -60,7 +64,10 @@ export function processedSize(config: ImageProcessorConfig): { height: number; w
   return config.do_pad ? { height: edge, width: edge } : undefined;
 }
 
-/** An RGB picture to pixel values `[3, height, width]`: pad, resize, crop, rescale and normalize, in this order, each if asked for. */
+/**
+ * Turns an RGB image into pixel values float32 `[3, height, width]`: pad, resize, crop, rescale and
+ * normalize, in this order, each if the config asks for it.
+ */
 export function processImage(image: PixelImage, config: ImageProcessorConfig): Float32Array<ArrayBuffer> {
   let result = image;
   if (config.do_pad) {
@@ -74,7 +81,7 @@ export function processImage(image: PixelImage, config: ImageProcessorConfig): F
         ? resizeShortestEdge(result, config.size.shortest_edge, filter)
         : resizeImage(result, config.size.width, config.size.height, filter);
   }
-  if (config.do_center_crop) result = centreCrop(result, config.crop_size.width, config.crop_size.height);
+  if (config.do_center_crop) result = centerCrop(result, config.crop_size.width, config.crop_size.height);
   const rescale = config.do_rescale ? config.rescale_factor : 1;
   return config.do_normalize
     ? normalizeToPlanes(result, rescale, config.image_mean, config.image_std)

@@ -24,16 +24,16 @@ describe('resizeImage', () => {
     },
   );
 
-  it('keeps a plain colour plain', () => {
+  it('keeps a plain color plain', () => {
     const side = fc.integer({ min: 1, max: 40 });
-    const colour = fc.tuple(fc.nat(255), fc.nat(255), fc.nat(255));
+    const color = fc.tuple(fc.nat(255), fc.nat(255), fc.nat(255));
     fc.assert(
       fc.property(
         side,
         side,
         side,
         side,
-        colour,
+        color,
         fc.constantFrom('bilinear' as const, 'bicubic' as const),
         (w, h, width, height, rgb, filter) => {
           const data = Uint8Array.from({ length: w * h * 3 }, (_, i) => rgb[i % 3]);

@@ -1,5 +1,6 @@
-// Antialiased resizing that gives Pillow's bytes: two passes of fixed-point convolution, as Resample.c of Pillow does it (horizontal first,
-// each pass rounded and clipped to 8 bits). Encoders were trained on Pillow's pixels; a resize that is off by a little costs accuracy.
+// Antialiased resizing with the same bytes as Pillow's: two passes of fixed-point convolution, as in Pillow's
+// Resample.c (horizontal first, each pass rounded and clipped to 8 bits). Encoders were trained on Pillow's
+// pixels; a resize that is slightly off costs accuracy.
 
 import type { PixelImage } from './pixels.ts';
 
@@ -7,7 +8,7 @@ export type ResizeFilter = 'bilinear' | 'bicubic';
 
 const filters: Record<ResizeFilter, { support: number; weight(x: number): number }> = {
   bilinear: { support: 1, weight: (x) => Math.max(0, 1 - Math.abs(x)) },
-  // Keys' cubic with a = -0.5.
+  // Keys' cubic kernel with a = -0.5.
   bicubic: {
     support: 2,
     weight(x) {
@@ -19,7 +20,7 @@ const filters: Record<ResizeFilter, { support: number; weight(x: number): number
   },
 };
 
-/** Bits after the point: 32, less 8 for the pixel, less 2 so that the sums of the lobes cannot overflow. */
+/** Fraction bits: 32, minus 8 for the pixel, minus 2 so that the sums over the lobes cannot overflow. */
 const precisionBits = 22;
 
 interface Kernel {
@@ -34,19 +35,20 @@ interface Kernel {
 function kernelFor(from: number, to: number, filter: ResizeFilter): Kernel {
   const { support: radius, weight } = filters[filter];
   const scale = from / to;
-  // Downscaling widens the filter to cover all source pixels; upscaling interpolates with the filter as it is.
+  // Downscaling widens the filter to cover all source pixels; upscaling interpolates with the filter as it
+  // is.
   const widening = Math.max(scale, 1);
   const support = radius * widening;
   const stride = Math.ceil(support) * 2 + 1;
   const kernel: Kernel = { starts: new Int32Array(to), lengths: new Int32Array(to), weights: new Int32Array(to * stride), stride };
   const exact = new Float64Array(stride);
   for (let out = 0; out < to; out++) {
-    const centre = (out + 0.5) * scale;
-    const start = Math.max(0, Math.trunc(centre - support + 0.5));
-    const length = Math.min(from, Math.trunc(centre + support + 0.5)) - start;
+    const center = (out + 0.5) * scale;
+    const start = Math.max(0, Math.trunc(center - support + 0.5));
+    const length = Math.min(from, Math.trunc(center + support + 0.5)) - start;
     let sum = 0;
     for (let i = 0; i < length; i++) {
-      exact[i] = weight((i + start - centre + 0.5) * (1 / widening));
+      exact[i] = weight((i + start - center + 0.5) * (1 / widening));
       sum += exact[i];
     }
     for (let i = 0; i < length; i++) {
@@ -59,7 +61,10 @@ function kernelFor(from: number, to: number, filter: ResizeFilter): Kernel {
   return kernel;
 }
 
-/** One pass along one axis: `lines` independent lines, whose pixels lie `step` bytes apart. */
+/**
+ * One pass along one axis: `lines` independent lines. `layout` has the bytes from line to line and from pixel
+ * to pixel, in source and target.
+ */
 function convolve(
   source: Uint8Array,
   target: Uint8Array,
@@ -83,7 +88,10 @@ function convolve(
   }
 }
 
-/** Resizes to `width` x `height` pixels. RGBA is filtered with premultiplied alpha, as Pillow does it. */
+/**
+ * Resizes to `width` x `height` pixels. RGBA is filtered with premultiplied alpha, as in Pillow. RangeError
+ * for a size below 1 x 1.
+ */
 export function resizeImage(image: PixelImage, width: number, height: number, filter: ResizeFilter = 'bicubic'): PixelImage {
   if (width < 1 || height < 1) throw new RangeError(`cannot resize to ${width}x${height} pixels`);
   const { channels } = image;

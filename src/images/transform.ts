@@ -1,23 +1,23 @@
-// The steps between a decoded picture and an encoder's input, each as Hugging Face's image processors do it (transformers/image_transforms.py)
-// and, for padding, LLaVA's expand2square (llava/mm_utils.py).
+// The steps between a decoded image and an encoder's input, each as in Hugging Face's image processors
+// (transformers/image_transforms.py) or, for padding, in LLaVA's expand2square (llava/mm_utils.py).
 
 import type { PixelImage } from './pixels.ts';
 import { type ResizeFilter, resizeImage } from './resize.ts';
 
-/** Centres the picture on a square of its longer side, filled with `colour` (0 to 255). RGB only. */
-export function padToSquare(image: PixelImage, colour: readonly [number, number, number]): PixelImage {
+/** Centers the image on a square of its longer side, filled with `color` (0 to 255). RGB only. */
+export function padToSquare(image: PixelImage, color: readonly [number, number, number]): PixelImage {
   const side = Math.max(image.width, image.height);
   if (image.width === image.height) return image;
   const data = new Uint8Array(side * side * 3);
-  for (let i = 0; i < data.length; i++) data[i] = colour[i % 3];
+  for (let i = 0; i < data.length; i++) data[i] = color[i % 3];
   const left = Math.floor((side - image.width) / 2);
   const top = Math.floor((side - image.height) / 2);
   copyRows(image, data, side, left, top);
   return { width: side, height: side, channels: 3, data };
 }
 
-/** Cuts `width` x `height` pixels out of the middle; what lies outside the picture is black. */
-export function centreCrop(image: PixelImage, width: number, height: number): PixelImage {
+/** Cuts `width` x `height` pixels out of the middle; what lies outside the image is black. */
+export function centerCrop(image: PixelImage, width: number, height: number): PixelImage {
   const data = new Uint8Array(width * height * image.channels);
   const left = -Math.floor((image.width - width) / 2);
   const top = -Math.floor((image.height - height) / 2);
@@ -25,7 +25,7 @@ export function centreCrop(image: PixelImage, width: number, height: number): Pi
   return { width, height, channels: image.channels, data };
 }
 
-/** Copies the picture's rows to (left, top) of a canvas; what would fall outside it is dropped. */
+/** Copies the image's rows to (left, top) of a canvas; what would fall outside is dropped. */
 function copyRows(image: PixelImage, canvas: Uint8Array, canvasWidth: number, left: number, top: number): void {
   const { channels } = image;
   const canvasHeight = canvas.length / (canvasWidth * channels);
@@ -38,14 +38,20 @@ function copyRows(image: PixelImage, canvas: Uint8Array, canvasWidth: number, le
   }
 }
 
-/** Resizes so that the shorter side has `edge` pixels, keeping the proportions (the longer side is rounded down). */
+/**
+ * Resizes so that the shorter side has `edge` pixels, keeping the proportions (the longer side is rounded
+ * down).
+ */
 export function resizeShortestEdge(image: PixelImage, edge: number, filter: ResizeFilter): PixelImage {
   const { width, height } = image;
   const long = Math.trunc((edge * Math.max(width, height)) / Math.min(width, height));
   return width <= height ? resizeImage(image, edge, long, filter) : resizeImage(image, long, edge, filter);
 }
 
-/** Pixels `[height, width, 3]` to float planes `[3, height, width]`: `(value * rescale - mean) / std`, by channel. */
+/**
+ * Converts pixels `[height, width, 3]` to float planes `[3, height, width]`:
+ * `(value * rescale - mean) / std`, by channel.
+ */
 export function normalizeToPlanes(
   image: PixelImage,
   rescale: number,

@@ -1,5 +1,5 @@
-// A checkpoint as a folder to keep or to share: in another float type, in shards, under Hugging Face names
-// whatever software wrote it, and without the state of an optimizer.
+// Writes a checkpoint as a folder to keep or to share: in another float type, in shards, under Hugging Face
+// names whatever software wrote it, and without optimizer state.
 
 import { existsSync, statSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
@@ -15,24 +15,24 @@ import type { TensorSource } from '../weights/safetensors.ts';
 import { checkConfig, type ModelFolder, openModel } from './folder.ts';
 import { processorFilesOf } from './processor.ts';
 
-/** Files that only the trainer needs, and the one in which `pull` notes where a folder came from. */
+/** Files that only the trainer needs, and the one in which `pull` records where a folder came from. */
 const LEFT_OUT = ['trainer_state.json', 'optimizer.safetensors', PULL_RECORD];
 
 export interface ConvertOptions {
-  /** What the floats are written in. */
+  /** The type in which floats are written. */
   dtype: FloatType;
-  /** Bytes of weights beyond which they go into several files. */
+  /** Bytes of weights per file; more go into several files. */
   maxShardSize: number;
   /** Folder of the vision tower, for an original LLaVA folder that only names it. */
   visionTower?: string;
-  /** Packs the matrices, so that the model can be run and no longer trained. */
+  /** Packs the matrices; the model can then be run but no longer trained. */
   quantize?: Quantization;
 }
 
 /**
  * Writes the checkpoint in `from` to `to`, replacing a checkpoint that is there. Tensors are read and written
- * piece by piece. UserError where `to` is something else, where `from` is damaged or contradictory, and for
- * weights that are packed and should be packed again.
+ * piece by piece. UserError if `to` is something else, if `from` is damaged or contradictory, or if
+ * `quantize` is given for weights that are packed already.
  */
 export async function convertCheckpoint(
   from: string,
@@ -44,7 +44,7 @@ export async function convertCheckpoint(
   try {
     await model.checkHead();
     const { torch_dtype: _, ...config } = model.config as Record<string, unknown>;
-    // original LLaVA folders have none
+    // original LLaVA folders lack these files
     const processorFiles =
       model.layout === 'native'
         ? processorFilesOf(checkConfig(llavaConfigSchema, config, join(from, 'config.json')), await model.imageProcessor())
@@ -82,8 +82,8 @@ async function furtherFiles(from: string): Promise<Record<string, Uint8Array>> {
 }
 
 /**
- * What becomes of packed weights: those of the folder as they are, and those that are packed now, read once
- * for each of their tensors.
+ * The packed tensors to write: those of the folder as they are, and those that are packed now, which are read
+ * once for each of their two tensors. `replaced` are the names that are not written as floats.
  */
 function packedTensors(
   model: ModelFolder,

@@ -19,7 +19,7 @@ function integers(path: string, name: string, { dtype, shape, data }: StoredTens
 }
 
 /**
- * The inputs in a safetensors file. UserError, naming file and tensor, for one that is not known or of a
+ * The inputs in a safetensors file. UserError, naming file and tensor, for one that is unknown or of the
  * wrong type.
  */
 export async function readForwardInputs(path: string): Promise<ForwardInputs> {
@@ -42,7 +42,7 @@ export async function readForwardInputs(path: string): Promise<ForwardInputs> {
   }
 }
 
-/** A tensor as it is written: computed when its turn comes, until `signal` says stop. */
+/** An output as a tensor to be written: computed when its turn comes, unless `signal` aborts it. */
 const sourceOf = ({ dims, pieces }: ForwardOutput, signal: AbortSignal): TensorSource => ({
   dtype: 'F32',
   shape: [...dims],
@@ -54,10 +54,7 @@ const sourceOf = ({ dims, pieces }: ForwardOutput, signal: AbortSignal): TensorS
   },
 });
 
-/**
- * Writes the outputs as they are computed. `signal` ends it, and leaves no file behind, by throwing its
- * reason.
- */
+/** Writes the outputs as they are computed. When `signal` aborts, throws its reason and leaves no file. */
 export async function writeForwardOutputs(path: string, outputs: ReadonlyMap<string, ForwardOutput>, signal: AbortSignal): Promise<void> {
   await writeSafetensors(path, new Map([...outputs].map(([name, tensor]) => [name, sourceOf(tensor, signal)])));
 }

@@ -1,5 +1,5 @@
-// A checkpoint of a given config with fresh weights. They are drawn and written piece by piece, so that
-// memory does not grow with the model.
+// Writes a checkpoint of a given config with fresh weights, which are drawn and written piece by piece, so
+// that memory does not grow with the model.
 
 import { saveCheckpoint } from '../checkpoint/checkpoint.ts';
 import { readTokenizerFiles, tokenizerFilesOf } from '../checkpoint/tokenizer-files.ts';
@@ -20,21 +20,21 @@ export interface FreshOptions {
   dtype: FloatType;
   /** The same seed writes the same bytes. */
   seed: number;
-  /** Bytes of weights beyond which they go into several files. */
+  /** Bytes of weights per file; more go into several files. */
   maxShardSize: number;
-  /** Folder of a tokenizer to go with the weights. */
+  /** Folder of a tokenizer to save with the weights. */
   tokenizer?: string;
-  /** Ends the work, leaving nothing behind, by throwing `signal.reason`. */
+  /** When it aborts, `signal.reason` is thrown and nothing is left behind. */
   signal: AbortSignal;
-  /** Called with the number of values that have just been drawn. */
+  /** Called with the number of values just drawn. */
   onDrawn(values: number): void;
 }
 
-/** Writes a checkpoint of `config` with the values that training would begin with. */
+/** Writes a checkpoint of `config` with the values that training would start from. */
 export async function writeFreshCheckpoint(config: ModelConfig, out: string, options: FreshOptions): Promise<void> {
   const { dtype, seed, maxShardSize, tokenizer, signal, onDrawn } = options;
   function* pieces({ name, dims, initializer }: Omit<Parameter, 'tensor'>) {
-    // one stream of numbers a tensor, so that its values do not depend on the others
+    // one stream of numbers per tensor, so that its values do not depend on the others
     const random = createRandom(seed, name);
     for (let left = elementCount(dims); left > 0; left -= PIECE) {
       signal.throwIfAborted();
@@ -53,7 +53,7 @@ export async function writeFreshCheckpoint(config: ModelConfig, out: string, opt
   });
 }
 
-/** The folder's files beside config.json and the weights. */
+/** The folder's files other than config.json and the weights. */
 async function furtherFiles(config: ModelConfig, tokenizer: string | undefined): Promise<Record<string, string>> {
   const files: Record<string, string> = {};
   const parsed = llavaConfigSchema.safeParse(config);

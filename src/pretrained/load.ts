@@ -1,4 +1,4 @@
-// Loading a LLaVA from a Hugging Face folder, ready to answer.
+// Loads a LLaVA from a Hugging Face folder, ready to answer.
 
 import { join } from 'node:path';
 import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
@@ -24,11 +24,14 @@ export interface LoadedModel extends AnsweringModel {
 
 export interface LoadOptions {
   engine?: Engine;
-  /** Runs the model on weights of few bits; `int4` keeps 8 bits for vision tower and connector. */
+  /** Runs the model on quantized weights; `int4` keeps 8 bits for vision tower and connector. */
   quantize?: Quantization;
 }
 
-/** Loads the LLaVA in Hugging Face folder `dir`. What is missing, misshapen or contradictory is a UserError that names file and tensor. */
+/**
+ * Loads the LLaVA in the Hugging Face folder `dir`. UserError, naming file and tensor, for anything missing,
+ * misshapen or contradictory.
+ */
 export function loadModel(dir: string, options: LoadOptions = {}): Promise<LoadedModel> {
   return withCheckpoint(dir, llavaConfigSchema, async (config, checkpoint) => {
     const { tokenizerJson, tokenizerConfig } = await readTokenizerFiles(dir);
@@ -41,7 +44,7 @@ export function loadModel(dir: string, options: LoadOptions = {}): Promise<Loade
   });
 }
 
-/** Loads as `loadModel` does, but for the tokenizer: prompts are ids. */
+/** Loads as `loadModel` does, but without the tokenizer: prompts are ids. */
 export function loadGenerator(dir: string, options: LoadOptions = {}): Promise<Pick<LoadedModel, 'config' | 'generator' | 'processor'>> {
   return withCheckpoint(dir, llavaConfigSchema, (config, checkpoint) => openGenerator(config, checkpoint, options));
 }
@@ -55,7 +58,10 @@ async function openGenerator(config: LlavaConfig, checkpoint: ModelFolder, { eng
   return { config: sized, generator, processor };
 }
 
-/** Every token but <image>, which is never looked up, needs a row of the language model's embedding. */
+/**
+ * Throws a UserError unless every token but <image>, which is never looked up, has a row in the language
+ * model's embedding.
+ */
 export function checkVocabulary(tokenizer: Tokenizer, vocabSize: number, dir: string): void {
   const { imageTokenId, vocabSize: tokens } = tokenizer;
   const rows = imageTokenId === tokens - 1 ? tokens - 1 : tokens;

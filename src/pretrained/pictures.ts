@@ -1,4 +1,4 @@
-// Picture files as a loaded model takes them in.
+// Reads image files for a loaded model.
 
 import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';
@@ -9,7 +9,10 @@ import type { AnsweringModel, Picture } from '../generate/session.ts';
 import { decodeImage } from '../images/decode.ts';
 import { type ImageProcessorConfig, processImage } from '../images/processor.ts';
 
-/** How a model reads pictures: the parts of an `AnsweringModel` that take files. */
+/**
+ * How a model reads images: the parts of an `AnsweringModel` that take files. Each element of `imageRows` is
+ * float32 [imageTokens * hidden].
+ */
 export function pictureReader({
   generator,
   processor,
@@ -30,8 +33,8 @@ export function pictureReader({
 }
 
 /**
- * Path, size and time of change of a file; a digest of bytes. A file that is not there has a key too: reading
- * it says what is wrong.
+ * Path, size and modification time of a file; a digest of bytes. A missing file has a key too: reading it
+ * reports what is wrong.
  */
 async function pictureKey(picture: Picture): Promise<string> {
   if (typeof picture !== 'string') return `sha256 ${createHash('sha256').update(picture).digest('hex')}`;

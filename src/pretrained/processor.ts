@@ -1,4 +1,4 @@
-// Image processors of Hugging Face folders: what they say of the way from a picture to pixel values.
+// Image processors of Hugging Face folders, which define how an image becomes pixel values.
 
 import { concatFloat32 } from '../arrays.ts';
 import { UserError } from '../errors.ts';
@@ -9,7 +9,10 @@ import { prefixTokens } from '../models/vision.ts';
 
 export const PROCESSOR_FILE = 'preprocessor_config.json';
 
-/** preprocessor_config.json of LLaVA-1.5 at another size: pad to a square in the mean colour, resize, CLIP's mean and deviation. */
+/**
+ * preprocessor_config.json of LLaVA-1.5 for images of `size` pixels: pad to a square in the mean color,
+ * resize, CLIP's mean and standard deviation.
+ */
 export function imageProcessorFor(size: number) {
   return {
     image_processor_type: 'CLIPImageProcessor',
@@ -29,7 +32,7 @@ export function imageProcessorFor(size: number) {
   } satisfies Partial<ImageProcessorConfig> & Record<string, unknown>;
 }
 
-/** What a LLaVA's folder says of the way from a picture to image rows, as further files of a saved folder. */
+/** The files of a LLaVA folder that define how an image becomes image rows: text by file name. */
 export function processorFilesOf(config: LlavaConfig, imageProcessor: unknown): Record<string, string> {
   const { vision_config: vision, vision_feature_select_strategy } = config;
   const files = {
@@ -46,8 +49,9 @@ export function processorFilesOf(config: LlavaConfig, imageProcessor: unknown): 
 }
 
 /**
- * The config with the side of the pictures that `processor` makes: it alone decides which size an encoder that takes any is shown.
- * UserError, naming the processor's `file`, where the pictures are not squares of one size that the encoder takes.
+ * The config with the image size that `processor` outputs: the processor alone decides the size for an
+ * encoder that takes any. UserError, naming the processor's `file`, if the images are not squares of one size
+ * that the encoder takes.
  */
 export function withImageSize(config: LlavaConfig, processor: ImageProcessorConfig, file: string): LlavaConfig {
   const made = processedSize(processor);
@@ -64,7 +68,10 @@ export function withImageSize(config: LlavaConfig, processor: ImageProcessorConf
   return sized;
 }
 
-/** Picture files as one batch for the encoder: float32 [pictures * 3 * size * size]. All are of one size once processed. */
+/**
+ * Image files as one batch for the encoder: float32 [images * 3 * size * size]. They all have one size once
+ * processed.
+ */
 export async function pixelValuesOf(paths: readonly string[], processor: ImageProcessorConfig): Promise<Float32Array> {
   return concatFloat32(await Promise.all(paths.map(async (path) => processImage(await decodeImage(path), processor))));
 }

@@ -1,6 +1,7 @@
-// The weights of a model that is only run, as constants of a program: as stored or in float32, or packed to few bits, in memory where they
-// are small and in files where they are large. A large file of float32 is used where it lies; what must be converted goes through a
-// scratch file, a few million values at a time, so that no second copy of the model is ever in memory.
+// The weights of a model that is only run, as constants of a program: as stored, in float32, or packed to a
+// few bits; in memory if they are small and in files if they are large. A large float32 file is used in
+// place; whatever must be converted goes through a scratch file, a few million values at a time, so that no
+// second copy of the model is ever in memory.
 
 import { type FileHandle, mkdtemp, open, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -18,25 +19,25 @@ import { allFinite, checkShape, notFiniteText } from './values.ts';
 export interface RunWeights {
   /** By the name of the input; a packed parameter has two (nn/parameters.ts). */
   values: Map<string, Constant>;
-  /** Removes the scratch file. Call it when every program that uses the values is compiled. */
+  /** Removes the scratch file. Call it once every program that uses the values is compiled. */
   release(): Promise<void>;
 }
 
 export interface RunWeightsOptions {
   /** Packs matrices that are not packed yet. */
   quantize?: Quantization;
-  /** Weights of more bytes than this, as they are run, stay in files. */
+  /** If the weights as they are run have more bytes than this, they stay in files. Default: 2^28. */
   memoryLimit?: number;
 }
 
 const DEFAULT_MEMORY_LIMIT = 2 ** 28;
-/** Of each tensor in the scratch file. */
+/** Alignment in bytes of each tensor in the scratch file. */
 const ALIGNMENT = 64;
 
 interface Planned extends Pick<Parameter, 'name' | 'dims'> {
-  /** Packed already in the checkpoint. */
+  /** Its format if it is already packed in the checkpoint. */
   stored?: BlockFormat;
-  /** To be packed now. */
+  /** Its format if it is to be packed now. */
   quantized?: BlockFormat;
 }
 
@@ -49,19 +50,20 @@ function runBytes({ dims, stored, quantized }: Planned): number {
   return format ? packedBytes(elementCount(dims), format) : 4 * elementCount(dims);
 }
 
-/** The block format of a parameter that a checkpoint holds packed. */
+/** The block format of a parameter that a checkpoint holds packed; undefined if it does not. */
 export function storedFormat(checkpoint: Checkpoint, name: string, dims: readonly number[]): BlockFormat | undefined {
   return packedFormat((tensor) => (checkpoint.has(tensor) ? checkpoint.shape(tensor) : undefined), name, dims);
 }
 
-/** How parameters will come out of `readRunWeights`: packed, or in float32. */
+/** How `readRunWeights` will return parameters: packed, or in float32. */
 export function runStorageOf(checkpoint: Checkpoint, quantize?: Quantization): StorageOf {
   return (name, dims) => storedFormat(checkpoint, name, dims) ?? (quantize && plannedFormat(name, dims, quantize)) ?? 'float32';
 }
 
 /**
- * The weights of `parameters` from a checkpoint, optional ones where it has them. A missing tensor or another shape is a UserError that
- * names folder and tensor; NaN and infinity are told on stderr. Throws UserError when the disk has no room for the scratch file.
+ * The weights of `parameters` from a checkpoint, optional ones if it has them. UserError, naming folder and
+ * tensor, for a missing tensor or another shape, and if the disk has no room for the scratch file. NaN and
+ * infinity cause a warning on stderr.
  */
 export async function readRunWeights(
   checkpoint: Checkpoint,
@@ -78,7 +80,7 @@ export async function readRunWeights(
   if (plan.some(({ name }) => name === checkpoint.head?.embedding)) await checkpoint.checkHead();
 
   const inFiles = plan.reduce((sum, planned) => sum + runBytes(planned), 0) > memoryLimit;
-  /** Whether a parameter is run from where it lies. */
+  /** Whether a parameter is used in place, from its file. */
   const isInPlace = ({ name, stored, quantized }: Planned) =>
     inFiles && !quantized && (stored !== undefined || (checkpoint.info(name).dtype === 'F32' && checkpoint.place(name).offset % 4 === 0));
   const scratchBytes = plan
@@ -137,7 +139,7 @@ export async function readRunWeights(
   return { values, release: async () => scratch?.remove() };
 }
 
-/** One of the two tensors of a packed weight, as it lies. */
+/** One of the two tensors of a packed weight, as stored. */
 async function storedConstant(checkpoint: Checkpoint, name: string, dtype: 'uint8' | 'float32', inFiles: boolean): Promise<Constant> {
   const { shape, dtype: storedAs } = checkpoint.info(name);
   const wanted = dtype === 'uint8' ? 'U8' : 'F32';
@@ -176,7 +178,7 @@ async function moveTo(scratch: Scratch | undefined, value: Constant): Promise<Co
 
 interface Scratch {
   path: string;
-  /** Fills up to the next aligned place, and says where it is. */
+  /** Pads to the next aligned offset, and returns it. */
   align(): Promise<number>;
   append(piece: Numbers): Promise<void>;
   close(): Promise<void>;
@@ -185,7 +187,7 @@ interface Scratch {
 
 const SCRATCH_PREFIX = 'llava-gemma-weights-';
 
-/** Removes what processes that were killed while loading have left. */
+/** Removes leftovers of processes that were killed while loading. */
 async function removeLeftovers(): Promise<void> {
   for (const name of await readdir(tmpdir())) {
     const pid = name.startsWith(SCRATCH_PREFIX) ? Number.parseInt(name.slice(SCRATCH_PREFIX.length), 10) : Number.NaN;
@@ -193,14 +195,14 @@ async function removeLeftovers(): Promise<void> {
     try {
       process.kill(pid, 0);
     } catch (error) {
-      // EPERM: it is alive, and somebody else's
+      // EPERM: the process is alive and belongs to another user
       if ((error as NodeJS.ErrnoException).code === 'ESRCH')
         await rm(join(tmpdir(), name), { recursive: true, force: true }).catch(() => {});
     }
   }
 }
 
-/** A file for weights that are converted on loading, in the system's folder for such (TMPDIR). */
+/** A file for weights that are converted on loading, in the system's folder for temporary files (TMPDIR). */
 async function createScratch(bytes: number): Promise<Scratch> {
   const where = `${tmpdir()}: the weights are converted through a file there, of ${(bytes / 1e9).toFixed(1)} GB`;
   const advice = 'set TMPDIR to a folder on a larger disk, or write the converted weights once with llava-gemma convert';

@@ -1,4 +1,4 @@
-// Weights as a checkpoint stores them: constants of a program that nobody converts, in memory or in their files.
+// Weights as a checkpoint stores them, unconverted: constants of a program, in memory or in their files.
 
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { type Constant, elementBytes, sizeOf, type Value } from '../engine/engine.ts';
@@ -9,27 +9,27 @@ import { type Parameter, packedFormat, packedName, type Storage, scaleName } fro
 import { filePieces, type StoredDType, type TensorSource } from '../weights/safetensors.ts';
 import { allFinite, checkShape, notFiniteText } from './values.ts';
 
-/** A parameter with what holds its values. */
+/** A parameter with the constants that hold its values. */
 export interface StoredParameter extends Pick<Parameter, 'name' | 'dims'> {
   storage: Storage;
-  /** By the names of the inputs that hold it (nn/parameters.ts `inputNames`). */
+  /** Keyed by the names of the inputs that hold it (nn/parameters.ts `inputNames`). */
   constants: Map<string, Constant>;
 }
 
 export interface ReadStoredOptions {
-  /** Values stay in their files, where the runtime maps them. */
+  /** Values stay in their files, which the runtime maps into memory. */
   inFiles: boolean;
-  /** The name in the checkpoint, where it differs. */
+  /** Gives the name in the checkpoint, if it differs. */
   rename?: (name: string) => string;
 }
 
-/** Types that a program reads as they are, by their names in safetensors files. */
+/** Types that a program reads unconverted, by their names in safetensors files. */
 const FLOATS: Partial<Record<StoredDType, 'float32' | 'float16' | 'bfloat16'>> = { F32: 'float32', F16: 'float16', BF16: 'bfloat16' };
 const STORED: Partial<Record<DType, StoredDType>> = { float32: 'F32', float16: 'F16', bfloat16: 'BF16', uint8: 'U8' };
 
 /**
- * `parameters` as `checkpoint` stores them, optional ones where it has them. UserError, naming folder and tensor, for one that is
- * missing, misshapen, of a type that is no float, or holds NaN or infinity.
+ * `parameters` as `checkpoint` stores them, optional ones if it has them. UserError, naming folder and
+ * tensor, for one that is missing, misshapen, not of floats, or holds NaN or infinity.
  */
 export async function readStored(
   checkpoint: Checkpoint,
@@ -67,7 +67,10 @@ async function checkFinite(checkpoint: Checkpoint, name: string): Promise<void> 
     if (!allFinite(piece)) throw new UserError(`${checkpoint.dir}: ${notFiniteText([checkpoint.storedName(name)])}`);
 }
 
-/** A tensor as it lies, in its file or read into memory. UserError where it is stored as another type than `dtype`. */
+/**
+ * A tensor as stored, in its file or read into memory. UserError if it is stored in a type other than
+ * `dtype`.
+ */
 export async function constantOf(checkpoint: Checkpoint, name: string, dtype: DType, inFiles: boolean): Promise<Constant> {
   const { shape, dtype: storedAs } = checkpoint.info(name);
   if (storedAs !== STORED[dtype])
@@ -83,7 +86,7 @@ function viewAs(dtype: DType, { buffer, byteOffset, byteLength }: Uint8Array): T
   return new Uint8Array(buffer, byteOffset, byteLength);
 }
 
-/** The float32 values of a constant, in memory of their own unless they were float32 in memory already. */
+/** The float32 values of a constant, copied unless they were float32 in memory already. */
 export async function float32Of(constant: Constant): Promise<Value> {
   const { dtype, dims } = constant;
   if ('data' in constant) return { dtype: 'float32', dims, data: widen(dtype, constant.data) };
@@ -103,7 +106,10 @@ function widen(dtype: DType, data: TypedData): Float32Array {
   return data as Float32Array;
 }
 
-/** A constant as a tensor to be written, in the type that it has. */
+/**
+ * A constant as a tensor to be written, in the type that it has. Throws an Error for a type that is not
+ * stored.
+ */
 export function constantSource(constant: Constant): TensorSource {
   const { dtype, dims } = constant;
   const stored = STORED[dtype];

@@ -1,12 +1,13 @@
-// Values of parameters out of a checkpoint, checked: names, shapes, and that they are numbers.
+// Reads values of parameters from a checkpoint and checks them: names, shapes, no NaN or infinity.
 
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { UserError } from '../errors.ts';
 import { type Parameter, packedName } from '../nn/parameters.ts';
 
 /**
- * Values of `parameters` from a checkpoint, optional ones where it has them. `rename` gives the name in the checkpoint, where it differs.
- * A missing tensor or another shape is a UserError that names folder and tensor, and so is NaN or infinity.
+ * Values of `parameters` from a checkpoint, row-major, optional ones if it has them. `rename` gives the name
+ * in the checkpoint, if it differs. UserError, naming folder and tensor, for a missing tensor, another shape,
+ * NaN or infinity.
  */
 export async function readParameters(
   checkpoint: Checkpoint,
@@ -25,7 +26,7 @@ export async function readParameters(
   return values;
 }
 
-/** UserError, naming folder and tensor, where a tensor is missing or has another shape than `dims`. */
+/** Throws a UserError, naming folder and tensor, if a tensor is missing or its shape is not `dims`. */
 export function checkShape(checkpoint: Checkpoint, name: string, dims: readonly number[]): void {
   if (!checkpoint.has(name) && checkpoint.has(packedName(name)))
     throw new UserError(
@@ -38,7 +39,7 @@ export function checkShape(checkpoint: Checkpoint, name: string, dims: readonly 
     );
 }
 
-/** What is said of tensors that hold NaN or infinity, by their names in the file. */
+/** The message for tensors that hold NaN or infinity, given by their names in the file. */
 export function notFiniteText([first, ...others]: readonly string[]): string {
   const subject = others.length === 0 ? `${first} holds` : `${first} and ${others.length} more hold`;
   return `${subject} NaN or infinity: the file is damaged, or its training went wrong`;

@@ -1,5 +1,5 @@
-// The folder of a run: recipe.yaml, metrics.jsonl, events.out.tfevents.*, checkpoints/<stage>/, samples/<split>.jsonl, summary.json and
-// report.html. It is never written over by accident.
+// The folder of a run: recipe.yaml, metrics.jsonl, events.out.tfevents.*, checkpoints/<stage>/,
+// samples/<split>.jsonl, summary.json and report.html. It is never overwritten by accident.
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../errors.ts';
@@ -13,9 +13,9 @@ export interface StageSummary {
   lastLoss: number;
 }
 
-/** What a whole run came to: summary.json. */
+/** The results of a whole run: summary.json. */
 export interface RunSummary {
-  /** From the start of the command to its end, of all sittings. */
+  /** From start to end of the command, summed over all times it was resumed. */
   wallSeconds: number;
   /** Highest resident memory, in MB of 2^20 bytes. */
   peakRssMb: number;
@@ -50,7 +50,10 @@ const runEntries = /^(recipe\.yaml|metrics\.jsonl|summary\.json(\.tmp)?|report\.
 
 export type RunMode = 'new' | 'overwrite' | 'resume';
 
-/** Whether a run may use the folder: `new` refuses one that holds anything, `overwrite` what is not from a run, `resume` wants an earlier run. */
+/**
+ * Throws a UserError if a run may not use the folder: `new` refuses one that holds anything, `overwrite`
+ * refuses files that are not from a run, `resume` requires an earlier run.
+ */
 export function checkRunFolder(path: string, mode: RunMode): void {
   const folder = runFolder(path);
   if (existsSync(path) && !statSync(path).isDirectory()) throw new UserError(`${path} is a file; give a folder for the run with --out`);
@@ -70,7 +73,10 @@ export function checkRunFolder(path: string, mode: RunMode): void {
   if (foreign !== undefined) throw new UserError(`${path} holds ${foreign}, which is not from a run; give another --out`);
 }
 
-/** Opens the folder of a run, making it when it is absent. `overwrite` removes what an earlier run left there. */
+/**
+ * Opens the folder of a run, creating it if absent. `overwrite` removes what an earlier run left there.
+ * UserErrors as in `checkRunFolder`.
+ */
 export function openRunFolder(path: string, mode: RunMode): RunFolder {
   checkRunFolder(path, mode);
   if (mode === 'overwrite' && existsSync(path)) for (const name of readdirSync(path)) rmSync(join(path, name), { recursive: true });
@@ -78,14 +84,14 @@ export function openRunFolder(path: string, mode: RunMode): RunFolder {
   return runFolder(path);
 }
 
-/** Opens a finished or unfinished run to read it. */
+/** Opens a finished or unfinished run for reading. UserError if `path` is not the folder of a run. */
 export function findRunFolder(path: string): RunFolder {
   const folder = runFolder(path);
   if (!existsSync(folder.recipe)) throw new UserError(`${path} is not the folder of a run: it has no recipe.yaml`);
   return folder;
 }
 
-/** Writes summary.json in one piece: whoever finds it finds it whole. */
+/** Writes summary.json atomically. */
 export function writeSummary(folder: RunFolder, summary: RunSummary): void {
   writeFileSync(`${folder.summary}.tmp`, `${JSON.stringify(summary, null, 2)}\n`);
   renameSync(`${folder.summary}.tmp`, folder.summary);

@@ -1,5 +1,6 @@
-// metrics.jsonl, the source of truth of a run: one JSON object a line, appended in one write as it happens, so that a killed run
-// loses nothing but perhaps half of its last line. TensorBoard files and reports are made from it.
+// metrics.jsonl, the source of truth about a run: one JSON object per line, appended in one write as it
+// happens, so that a killed run loses at most part of its last line. TensorBoard files and reports are made
+// from it.
 import { closeSync, existsSync, openSync, readFileSync, truncateSync, writeSync } from 'node:fs';
 import type { Scores } from '../evaluate/samples.ts';
 
@@ -11,7 +12,7 @@ interface EventBase {
   time: number;
 }
 
-/** What was measured over the steps since the last such event. */
+/** Measurements over the steps since the last such event. */
 export interface StepEvent extends EventBase {
   type: 'step';
   /** Passes over the stage's data so far. */
@@ -22,9 +23,9 @@ export interface StepEvent extends EventBase {
   /** Global norm of the gradient before clipping. */
   gradNorm: number;
   tokensPerSecond: number;
-  /** Time spent in this stage so far, over all of its sittings. */
+  /** Seconds spent in this stage so far, including those before a resume. */
   seconds: number;
-  /** Anything particular to a task, such as the accuracy of contrastive retrieval. */
+  /** Anything specific to a task, such as the accuracy of contrastive retrieval. */
   extra?: Record<string, number>;
 }
 
@@ -45,17 +46,20 @@ export interface EvaluationEvent extends EventBase {
 
 export type MetricEvent = StepEvent | StageEvent | EvaluationEvent;
 
-/** An event as the trainer gives it; the time is added when it is written. */
+/** An event as the trainer reports it; the time is added when it is written. */
 export type NewMetricEvent = MetricEvent extends infer Event ? (Event extends MetricEvent ? Omit<Event, 'time'> : never) : never;
 
-/** Where a run goes on: the stages finished before, the stage in progress and its finished steps. */
+/** Where a run resumes: the stages finished before, the stage in progress and its finished steps. */
 export interface ResumePoint {
   finishedStages: readonly string[];
   stage: string;
   step: number;
 }
 
-/** The events of a file with the byte at which each ends; stops before a line that was cut off or is not JSON. */
+/**
+ * The events of a file, each with the byte offset of its end; stops before a line that is cut off or not
+ * JSON.
+ */
 function readLines(path: string): { event: MetricEvent; end: number }[] {
   const bytes = readFileSync(path);
   const lines: { event: MetricEvent; end: number }[] = [];
@@ -71,16 +75,19 @@ function readLines(path: string): { event: MetricEvent; end: number }[] {
   return lines;
 }
 
-/** All events of a run; none when the file is absent. */
+/** All events of a run; none if the file is absent. */
 export function readMetrics(path: string): MetricEvent[] {
   return existsSync(path) ? readLines(path).map(({ event }) => event) : [];
 }
 
-/** Cuts the file after the last event that a run resumed at `point` does not repeat. Returns the events that stay. */
+/**
+ * Truncates the file after the last event that a run resumed at `point` does not repeat. Returns the events
+ * that remain.
+ */
 export function truncateMetrics(path: string, point: ResumePoint): MetricEvent[] {
   if (!existsSync(path)) return [];
   const lines = readLines(path);
-  // scoring comes after all stages and is never finished when a run is resumed
+  // scoring comes after all stages and is never finished if a run is resumed
   const staysDone = ({ type, stage, step }: MetricEvent) =>
     type !== 'evaluation' && (point.finishedStages.includes(stage) || (stage === point.stage && step <= point.step));
   const firstRepeated = lines.findIndex(({ event }) => !staysDone(event));

@@ -1,5 +1,6 @@
-// report.html: a run on one page that opens offline - curves, scores beside what they must beat, sample pictures with answers, timing.
-// Charts are drawn to SVG here (ECharts' server-side rendering); pictures are inlined. The page loads nothing and runs no script.
+// report.html: a run on one page that opens offline, with curves, scores next to what they must beat, sample
+// images with answers, and timing. Charts are drawn to SVG here (ECharts' server-side rendering); images are
+// inlined. The page loads nothing and runs no script.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { extname } from 'node:path';
 import { LineChart } from 'echarts/charts';
@@ -13,7 +14,7 @@ import { formatDuration } from './status.ts';
 
 use([LineChart, GridComponent, SVGRenderer]);
 
-/** A sample to be shown, with the file of its picture. */
+/** A sample to be shown, with the path of its image. */
 export interface GallerySample extends Sample {
   imagePath: string;
 }
@@ -27,7 +28,7 @@ export interface ReportInput {
   gallery: readonly GallerySample[];
 }
 
-/** Items with the same key together, in the order in which the keys first occur. */
+/** Groups of items with the same key, in the order in which the keys first occur. */
 function groupBy<T>(items: readonly T[], keyOf: (item: T) => string): T[][] {
   const groups = new Map<string, T[]>();
   for (const item of items) {
@@ -42,12 +43,12 @@ function escapeHtml(text: string): string {
   return text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 }
 
-// Mid-grey reads on white and on black; the lines are seen on both as well.
-const chartGrey = '#868e96';
-const lineColour = '#3b82f6';
-const rawColour = '#93b4e8';
+// Mid-gray is readable on white and on black, and so are the colors of the lines.
+const chartGray = '#868e96';
+const lineColor = '#3b82f6';
+const rawColor = '#93b4e8';
 
-/** Exponential moving average, corrected for its start as in Adam. */
+/** Exponential moving average, with the bias of its start corrected as in Adam (Kingma & Ba 2015). */
 export function smooth(values: readonly number[], decay: number): number[] {
   let sum = 0;
   let weight = 0;
@@ -58,15 +59,15 @@ export function smooth(values: readonly number[], decay: number): number[] {
   });
 }
 
-/** The loss of one stage against its steps as an SVG picture: as measured (pale) and smoothed. */
+/** The loss of one stage against its steps as an SVG image: as measured (pale) and smoothed. */
 function lossCurve(events: readonly StepEvent[]): string {
   const chart = init(null, null, { renderer: 'svg', ssr: true, width: 520, height: 260 });
   const smoothed = smooth(
     events.map(({ loss }) => loss),
     events.length > 20 ? 0.8 : 0,
   );
-  const axis = { axisLine: { lineStyle: { color: chartGrey } }, axisLabel: { color: chartGrey }, nameTextStyle: { color: chartGrey } };
-  const grid = { splitLine: { lineStyle: { color: chartGrey, opacity: 0.25 } } };
+  const axis = { axisLine: { lineStyle: { color: chartGray } }, axisLabel: { color: chartGray }, nameTextStyle: { color: chartGray } };
+  const grid = { splitLine: { lineStyle: { color: chartGray, opacity: 0.25 } } };
   const line = { type: 'line', showSymbol: events.length === 1, silent: true } as const;
   chart.setOption({
     animation: false,
@@ -83,12 +84,12 @@ function lossCurve(events: readonly StepEvent[]): string {
     },
     yAxis: { type: 'value', name: 'loss', scale: true, ...axis, ...grid },
     series: [
-      { ...line, data: events.map(({ step, loss }) => [step, loss]), lineStyle: { color: rawColour, width: 1, opacity: 0.6 } },
+      { ...line, data: events.map(({ step, loss }) => [step, loss]), lineStyle: { color: rawColor, width: 1, opacity: 0.6 } },
       {
         ...line,
         data: events.map(({ step }, index) => [step, smoothed[index]]),
-        lineStyle: { color: lineColour, width: 2 },
-        itemStyle: { color: lineColour },
+        lineStyle: { color: lineColor, width: 2 },
+        itemStyle: { color: lineColor },
       },
     ],
   });
@@ -155,7 +156,7 @@ function dataUri(path: string): string {
   return `data:${mediaTypes[extname(path).toLowerCase()] ?? 'application/octet-stream'};base64,${readFileSync(path).toString('base64')}`;
 }
 
-/** Pictures with their questions; questions on one picture share a card. */
+/** Images with their questions; questions about one image share a card. */
 function gallery(samples: readonly GallerySample[]): string {
   if (samples.length === 0) return '<p class="note">No samples were kept.</p>';
   const cards = groupBy(samples, ({ split, imagePath }) => `${split} ${imagePath}`).map((questions) => {
@@ -257,14 +258,15 @@ ${timing(summary, metrics)}
 `;
 }
 
-/** Writes the page. A picture of the gallery that cannot be read is an error. */
+/** Writes the page. Throws the error of the file system if an image of the gallery cannot be read. */
 export function writeReport(path: string, input: ReportInput): void {
   writeFileSync(path, renderReport(input));
 }
 
 /**
- * Samples for the gallery: for each split the same number of pictures, spread evenly over its samples, right and wrong as they come. Each
- * picture comes with at most `questions` questions of different tasks, beginning with another task at each picture.
+ * Samples for the gallery: at most `pictures` images per split, spread evenly over its samples, right and
+ * wrong as they come. Each image comes with at most `questions` questions of different tasks, starting with a
+ * different task at each image.
  */
 export function chooseGallery(
   samples: readonly Sample[],

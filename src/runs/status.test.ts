@@ -42,7 +42,7 @@ describe('createStatus', () => {
     expect(written.join('')).not.toContain('\x1b');
   });
 
-  it('redraws one line in place on a terminal, not oftener than ten times a second, and keeps notes', () => {
+  it('redraws one line in place on a terminal, at most ten times a second, and keeps notes', () => {
     const { stream, written } = recorder(true, 40);
     let time = 0;
     const status = createStatus(stream, () => time, false);

@@ -1,5 +1,4 @@
-// What a person watching a run sees: one line on stderr, redrawn in place on a terminal, printed at log steps
-// elsewhere.
+// The status of a run on stderr: one line, redrawn in place on a terminal, printed at log steps elsewhere.
 import { createColors } from 'picocolors';
 
 export interface Progress {
@@ -24,7 +23,7 @@ export function formatDuration(seconds: number): string {
   return hours > 0 ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
 }
 
-/** The status line. `eta` in seconds; undefined before it is known. */
+/** The text of the status line. `eta` is in seconds, undefined before it is known. */
 export function formatProgress(progress: Progress, eta: number | undefined): string {
   const width = String(progress.totalSteps).length;
   const stage = progress.stageCount > 1 ? `${progress.stageNumber}/${progress.stageCount} ${progress.stage}` : progress.stage;
@@ -47,13 +46,13 @@ export function peakRssMb(): number {
 
 export interface Status {
   /**
-   * Call after each optimizer step; `logged` says that this step's metrics were written, which is when plain
-   * lines are printed.
+   * Call after each optimizer step; `logged` says whether this step's metrics were written, which is when
+   * plain lines are printed.
    */
   update(progress: Progress, logged: boolean): void;
   /** A line that stays, such as the start of a stage. */
   note(text: string): void;
-  /** Leaves the last status line standing. */
+  /** Ends, leaving the last status line on the screen. */
   close(): void;
 }
 
@@ -76,7 +75,7 @@ export interface StatusLine {
   note(text: string): void;
   /** Erases the line. */
   clear(): void;
-  /** Leaves the line standing. */
+  /** Ends, leaving the line on the screen. */
   close(): void;
 }
 
@@ -118,7 +117,7 @@ export function createStatusLine(
   };
 }
 
-/** The status of a run, on a line as above. */
+/** The status of a run, on a status line as above. */
 export function createStatus(
   stream: StatusStream = process.stderr,
   now: () => number = () => performance.now() / 1000,

@@ -1,6 +1,6 @@
-// TensorBoard event files with scalars, written anew from metrics.jsonl when a run is resumed, so that the two always agree.
-// Framing: tensorflow/tsl/lib/io/record_writer.h (length, masked CRC-32C, data, masked CRC-32C); messages: tensorflow/core/util/event.proto
-// and tensorflow/core/framework/summary.proto.
+// TensorBoard event files with scalars, rewritten from metrics.jsonl when a run is resumed, so that the two
+// always agree. Framing: tensorflow/tsl/lib/io/record_writer.h (length, masked CRC-32C, data, masked
+// CRC-32C); messages: tensorflow/core/util/event.proto and tensorflow/core/framework/summary.proto.
 import { closeSync, openSync, readdirSync, rmSync, writeSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
@@ -13,14 +13,17 @@ const crcTable = Uint32Array.from({ length: 256 }, (_, byte) => {
   return value;
 });
 
-/** CRC-32C (Castagnoli, RFC 3720 appendix B.4). Node's zlib has the other CRC-32 only. */
+/** CRC-32C (Castagnoli, RFC 3720 appendix B.4). Node's zlib has only the other CRC-32. */
 export function crc32c(bytes: Uint8Array): number {
   let crc = 0xffffffff;
   for (const byte of bytes) crc = crcTable[(crc ^ byte) & 0xff] ^ (crc >>> 8);
   return ~crc >>> 0;
 }
 
-/** TensorFlow rotates and shifts checksums, so that a checksum over data that holds checksums stays a good one. */
+/**
+ * TensorFlow rotates and shifts checksums, so that a checksum over data that contains checksums remains
+ * useful.
+ */
 export function maskedCrc32c(bytes: Uint8Array): number {
   const crc = crc32c(bytes);
   return (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0;
@@ -52,7 +55,7 @@ function scalarsEvent(time: number, step: number, scalars: Record<string, number
   return event.join().finish();
 }
 
-/** The scalars that a metric event is worth, by TensorBoard tag: `<stage>/loss`, `eval/<split>/<task>`. */
+/** The scalars of a metric event, by TensorBoard tag: `<stage>/loss`, `eval/<split>/<task>`. */
 function scalarsOf(event: MetricEvent): Record<string, number> {
   const scalars: Record<string, number> = {};
   if (event.type === 'step') {

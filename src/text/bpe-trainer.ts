@@ -1,7 +1,8 @@
-// Trains a small tokenizer of Gemma's form: byte-pair encoding (Sennrich et al., 2016) over words that carry their space as `▁`, with
-// digits, punctuation and line breaks alone, and byte tokens for whatever the alphabet lacks. Deterministic: ties go to the pair that
-// sorts first. Merges are written as SentencePiece has them (every way to put a token together, best token first), so that
-// tokenizers, @huggingface/tokenizers and llama.cpp, which knows tokens only, cut a text the same way.
+// Trains a small tokenizer of Gemma's form: byte-pair encoding (Sennrich et al., 2016) over words that carry
+// their leading space as `▁`, with digits, punctuation and line breaks as words of their own, and byte tokens
+// for whatever the alphabet lacks. Deterministic: ties go to the pair that sorts first. Merges are written as
+// in SentencePiece (every way to compose a token, best token first), so that tokenizers,
+// @huggingface/tokenizers and llama.cpp, which knows only tokens, split a text the same way.
 import { UserError } from '../errors.ts';
 import { gemmaChatTemplate } from './chat-template.ts';
 import { endOfTurnToken, imageToken, startOfTurnToken } from './tokenizer.ts';
@@ -13,9 +14,12 @@ export interface TrainingText {
 }
 
 export interface BpeOptions {
-  /** Rows of the language model's embedding: special tokens, bytes, characters and merges. `<image>` comes after, as one more id. */
+  /**
+   * Rows of the language model's embedding: special tokens, bytes, characters and merges. `<image>` comes
+   * after, as one more id.
+   */
   vocabSize: number;
-  /** Characters beyond ASCII seen less often are left to the byte tokens. */
+  /** Characters beyond ASCII that occur less often are left to the byte tokens. Default: 20. */
   minCharacterCount?: number;
 }
 
@@ -26,7 +30,9 @@ export interface TrainedTokenizer {
 
 const gemmaSpecialTokens = ['<pad>', '<eos>', '<bos>', '<unk>', '<mask>', startOfTurnToken, endOfTurnToken];
 
-/** Words as the trainer counts them. No merge crosses from one to the next, so encoding needs no such cut. */
+/**
+ * Words as the trainer counts them. No merge crosses from one to the next, so encoding needs no such split.
+ */
 const wordPattern = /▁?[\p{L}\p{M}]+|[^\p{L}\p{M}]/gu;
 
 function countWords(texts: Iterable<TrainingText>): Map<string, number> {
@@ -41,7 +47,9 @@ function byteTokens(): string[] {
   return Array.from({ length: 256 }, (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`);
 }
 
-/** Printable ASCII and `▁`, then the corpus's other characters that occur often enough, most frequent first. */
+/**
+ * Printable ASCII and `▁`, then the corpus's other characters that occur often enough, most frequent first.
+ */
 function alphabetOf(words: ReadonlyMap<string, number>, minCharacterCount: number): string[] {
   const counts = new Map<string, number>();
   for (const [word, count] of words) for (const character of word) counts.set(character, (counts.get(character) ?? 0) + count);
@@ -52,7 +60,7 @@ function alphabetOf(words: ReadonlyMap<string, number>, minCharacterCount: numbe
   return ['▁', ...ascii, ...others.map(([character]) => character)];
 }
 
-/** A word that occurs `count` times, as the symbols it is cut into so far. */
+/** A word that occurs `count` times, as the symbols it is split into so far. */
 interface Word {
   symbols: string[];
   count: number;
@@ -98,7 +106,7 @@ function learnMerges(counts: ReadonlyMap<string, number>, alphabet: readonly str
     if (bestCount === 0) break;
     const [left, right] = best.split(' ');
     const merged = left + right;
-    // Another pair may have spelled the same token before; it gets no second row.
+    // Another pair may have produced the same token before; it gets no second row.
     if (!known.has(merged)) {
       known.add(merged);
       found.push(merged);
@@ -124,7 +132,7 @@ function learnMerges(counts: ReadonlyMap<string, number>, alphabet: readonly str
   return found;
 }
 
-/** For each token, in order of rank, every pair of tokens that it can be put together from. */
+/** For each token, in order of rank, every pair of tokens that compose it. */
 function allMerges(merged: readonly string[], rank: ReadonlyMap<string, number>): string[] {
   return merged.flatMap((token) => {
     const characters = Array.from(token);
@@ -139,8 +147,9 @@ function allMerges(merged: readonly string[], rank: ReadonlyMap<string, number>)
 }
 
 /**
- * Learns a vocabulary of exactly `vocabSize` tokens from weighted texts and returns the two Hugging Face files.
- * Throws UserError when the texts are too few to fill the vocabulary.
+ * Learns a vocabulary of exactly `vocabSize` tokens from weighted texts and returns the two Hugging Face
+ * files. Throws UserError if `vocabSize` is too small for the fixed tokens, or the texts are too few to fill
+ * it.
  */
 export function trainTokenizer(texts: Iterable<TrainingText>, { vocabSize, minCharacterCount = 20 }: BpeOptions): TrainedTokenizer {
   const words = countWords(texts);

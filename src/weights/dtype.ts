@@ -1,9 +1,9 @@
-// The dtypes of the safetensors format that this project reads.
+// The dtypes of the safetensors format that this project reads, and their sizes.
 
 /** The dtypes of the safetensors format that this project reads, by their names in the file. */
 export type StoredDType = 'F64' | 'F32' | 'F16' | 'BF16' | 'I64' | 'I32' | 'I16' | 'I8' | 'U8' | 'BOOL';
 
-/** Bytes of one element. */
+/** Bytes per element. */
 export const bytesPerElement: Readonly<Record<StoredDType, number>> = {
   F64: 8,
   F32: 4,
@@ -17,6 +17,6 @@ export const bytesPerElement: Readonly<Record<StoredDType, number>> = {
   BOOL: 1,
 };
 
-/** Float types in which weights are written, as config.json says them, with their names in safetensors files. */
+/** Float types in which weights are written: names in config.json, and in safetensors files. */
 export const storedFloats = { float32: 'F32', float16: 'F16', bfloat16: 'BF16' } as const;
 export type FloatType = keyof typeof storedFloats;

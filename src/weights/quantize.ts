@@ -1,13 +1,14 @@
-// Weight-only quantization to whole numbers of 4 or 8 bits with one scale a block, symmetric about zero. At 4 bits it is llama.cpp's Q4_0
-// (ggml-quants.c, quantize_row_q4_0_ref) but for the order of the halves and the scale, which stays float32; at 8 bits, the same rule.
+// Weight-only quantization to integers of 4 or 8 bits with one scale per block, symmetric about zero. At 4
+// bits it is llama.cpp's Q4_0 (ggml-quants.c, quantize_row_q4_0_ref) except for the order of the halves and
+// the scale, which stays float32; at 8 bits, the same rule.
 
-/** Bits of a number, and how many of a row share a scale. */
+/** Bits per number, and how many numbers of a row share a scale. */
 export interface BlockFormat {
   bits: 4 | 8;
   blockSize: number;
 }
 
-/** The numbers of whole rows, and a scale for each block. */
+/** The packed numbers of whole rows, and a scale for each block. */
 export interface PackedRows {
   /** [values * bits / 8]; the first of two 4-bit numbers in the low half of its byte. */
   packed: Uint8Array;
@@ -16,9 +17,10 @@ export interface PackedRows {
 }
 
 /**
- * Quantizes rows whose length is a multiple of `blockSize`. In each block, the value that is largest without its sign becomes
- * -2^(bits - 1), so that all numbers are used; the others are rounded to the nearest. A block with NaN or infinity becomes NaN: its scale is.
- * The result lies at the beginning of `into` if it is given.
+ * Quantizes rows whose length is a multiple of `blockSize`. In each block, the value of largest magnitude
+ * becomes -2^(bits - 1), so that the whole range is used; the others are rounded to nearest. A block with NaN
+ * or infinity becomes NaN, because its scale does. The result is written to the beginning of `into` if given.
+ * Throws an Error for a length that is not whole blocks.
  */
 export function quantizeRows(values: Float32Array, { bits, blockSize }: BlockFormat, into?: PackedRows): PackedRows {
   if (values.length % blockSize !== 0) throw new Error(`${values.length} values are no whole blocks of ${blockSize}`);
@@ -29,7 +31,7 @@ export function quantizeRows(values: Float32Array, { bits, blockSize }: BlockFor
   const zero = 2 ** (bits - 1);
   const top = 2 * zero - 1;
   const half = zero + 0.5;
-  // without its sign, a float's bits are ordered as its size is, and those of NaN are the largest
+  // without the sign bit, floats are ordered as their bits are, and NaN comes out largest
   const sizes = new Int32Array(values.buffer, values.byteOffset, values.length);
   for (let block = 0; block < blocks; block++) {
     const start = block * blockSize;
@@ -43,7 +45,8 @@ export function quantizeRows(values: Float32Array, { bits, blockSize }: BlockFor
     const step = Math.fround(values[at] / -zero);
     scale[block] = largest < 0x7f800000 ? step : Number.NaN;
     const inverse = step === 0 ? 0 : 1 / step;
-    // no number is below 0: the extreme value becomes 0, and the others are at most as far on the other side
+    // no number is below 0: the extreme value becomes 0, and the others are at most as far from zero on the
+    // other side
     if (bits === 8) {
       for (let i = start; i < end; i++) {
         packed[i] = Math.min(top, (values[i] * inverse + half) | 0);
@@ -59,7 +62,7 @@ export function quantizeRows(values: Float32Array, { bits, blockSize }: BlockFor
   return { packed, scale };
 }
 
-/** The values that packed rows stand for. */
+/** The values that packed rows represent, [values]. */
 export function dequantizeRows({ packed, scale }: PackedRows, { bits, blockSize }: BlockFormat): Float32Array {
   const values = new Float32Array((packed.length * 8) / bits);
   const zero = 2 ** (bits - 1);
@@ -70,17 +73,18 @@ export function dequantizeRows({ packed, scale }: PackedRows, { bits, blockSize 
   return values;
 }
 
-/** `--quantize`: bits of the language model's weights. */
+/** Choices of `--quantize`: bits of the language model's weights. */
 export const quantizations = ['int4', 'int8'] as const;
 export type Quantization = (typeof quantizations)[number];
 
-/** Tables of positions are added to whole rows, not multiplied: they are small, and stay as they are. */
+/** Position tables are added to whole rows, not multiplied: they are small, and stay as they are. */
 const kept = /position_embedding/;
 
 /**
- * How `quantization` stores a parameter, or undefined where it leaves it alone: matrices are packed - the embedding, once for both of its
- * uses, among them -, norms, biases, positions and convolutions are not. Of `int4`, vision tower and connector get 8 bits: they are a tenth
- * of the weights, and what they lose is lost to every answer.
+ * How `quantization` stores a parameter, or undefined if it leaves it alone. Matrices are packed, including
+ * the embedding, once for both of its uses; norms, biases, positions and convolutions are not. With `int4`,
+ * vision tower and connector get 8 bits: they are a tenth of the weights, and what they lose hurts every
+ * answer.
  */
 export function plannedFormat(name: string, dims: readonly number[], quantization: Quantization): BlockFormat | undefined {
   if (dims.length !== 2 || !name.endsWith('.weight') || kept.test(name)) return undefined;

@@ -1,6 +1,6 @@
-// The safetensors file format: an 8-byte little-endian header length, a JSON header, then the tensors' bytes without gaps.
-// Follows the format section of the safetensors README; its limits are kept (header at most 100 MB, no holes, no overlaps), so
-// that a hostile file costs a sentence and not the machine's memory.
+// The safetensors file format: an 8-byte little-endian header length, a JSON header, then the tensors' bytes
+// without gaps. Follows the format section of the safetensors README; its limits are enforced (header at most
+// 100 MB, no holes, no overlaps), so that a hostile file causes an error message and does not exhaust memory.
 import type { FileHandle } from 'node:fs/promises';
 import { open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -9,7 +9,7 @@ import { bytesPerElement, type StoredDType } from './dtype.ts';
 
 export type { StoredDType } from './dtype.ts';
 
-/** One tensor as it lies in a file: row-major, little-endian bytes. */
+/** One tensor as stored in a file: row-major, little-endian bytes. */
 export interface StoredTensor {
   dtype: StoredDType;
   shape: number[];
@@ -21,7 +21,10 @@ export interface TensorInfo {
   shape: number[];
 }
 
-/** A tensor to be written: its bytes whole, or asked for piece by piece when its turn comes, so that large ones never lie in memory. */
+/**
+ * A tensor to be written: all of its bytes, or a function that yields them piece by piece when its turn
+ * comes, so that large tensors are never whole in memory.
+ */
 export interface TensorSource extends TensorInfo {
   data: Uint8Array | (() => Iterable<Uint8Array> | AsyncIterable<Uint8Array>);
 }
@@ -40,8 +43,8 @@ export interface SafetensorsFile {
   /** Reads one tensor's bytes into a buffer of its own. */
   read(name: string): Promise<StoredTensor>;
   /**
-   * One tensor's bytes in order, piece by piece; a piece holds whole elements and at most `pieceBytes`. It is overwritten by the next: on
-   * some machines fresh memory costs more than all that is done with the numbers.
+   * One tensor's bytes in order, piece by piece; a piece holds whole elements and at most `pieceBytes`. The
+   * next piece overwrites it: on some machines, fresh memory costs more than processing the numbers.
    */
   pieces(name: string): AsyncGenerator<Uint8Array>;
   close(): Promise<void>;
@@ -54,9 +57,9 @@ interface Entry extends TensorInfo {
 }
 
 const maxHeaderBytes = 100_000_000;
-/** Node reads and writes at most 2^31 - 1 bytes a call. */
+/** Node reads and writes at most 2^31 - 1 bytes per call. */
 const chunkBytes = 2 ** 30;
-/** Bytes of a tensor that pass through memory at a time where it is streamed: a multiple of every element's size. */
+/** Bytes in memory at a time when a tensor is streamed: a multiple of every element size. */
 export const pieceBytes = 2 ** 22;
 
 function reason(error: unknown): string {
@@ -67,7 +70,7 @@ function reason(error: unknown): string {
   return code ?? String(error);
 }
 
-// Not from Node's buffer pool: the bytes must start aligned, so that a Float32Array can look at them.
+// Not from Node's buffer pool: the bytes must start aligned, so that a Float32Array can view them.
 const alignedBytes = (length: number): Uint8Array => Buffer.allocUnsafeSlow(length);
 
 async function readRange(
@@ -117,13 +120,17 @@ function parseEntry(path: string, name: string, value: unknown): Entry {
   return { name, dtype: dtype as StoredDType, shape, begin, end };
 }
 
-/** Characters of one tensor's entry in the header, and of `__metadata__`: far more than any file needs. */
+/**
+ * Limits on the characters of one tensor's entry in the header, and of `__metadata__`: far more than any file
+ * needs.
+ */
 const maxEntryLength = 10_000;
 const maxMetadataLength = 10_000_000;
 
 /**
- * Name and value of each entry of the header, one after the other. The values are found first and parsed singly: JSON.parse of a
- * whole hostile header, which may be 100 MB of brackets, would take gigabytes before it could be looked at. Throws SyntaxError.
+ * Name and value of each entry of the header, in order. The values are located first and parsed one at a
+ * time: JSON.parse of a whole hostile header, which may be 100 MB of brackets, would take gigabytes before
+ * anything could be checked. Throws SyntaxError.
  */
 function* headerEntries(text: string): Generator<[name: string, value: unknown]> {
   let at = 0;
@@ -210,8 +217,8 @@ function parseHeader(path: string, bytes: Uint8Array, dataBytes: number): { entr
 }
 
 /**
- * Opens a safetensors file and reads its header only; tensors are read one by one by name.
- * Throws UserError, naming file and tensor, for anything that the format does not allow.
+ * Opens a safetensors file and reads only its header; tensors are read one at a time, by name. Throws
+ * UserError, naming file and tensor, for anything that the format does not allow.
  */
 export async function openSafetensors(path: string): Promise<SafetensorsFile> {
   let handle: FileHandle;
@@ -267,7 +274,10 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
   }
 }
 
-/** Bytes of a file from `offset` on, piece by piece, each overwritten by the next. UserError, naming the file, if it is shorter. */
+/**
+ * `length` bytes of a file from byte `offset` on, piece by piece; each piece is overwritten by the next.
+ * UserError, naming the file, if it is shorter.
+ */
 export async function* filePieces(path: string, offset: number, length: number): AsyncGenerator<Uint8Array> {
   const handle = await open(path, 'r').catch((error: unknown) => {
     throw new UserError(`${path}: cannot open it: ${reason(error)}`);
@@ -289,8 +299,9 @@ async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
 }
 
 /**
- * Writes `path` so that it is there whole or not at all, even when the machine stops half-way: a temporary file beside it, flushed to
- * the disk, then renamed. `chunks` are asked for one after the other. Throws UserError when the disk is full or not writable.
+ * Writes `path` completely or not at all, even if the machine stops halfway: to a temporary file next to it,
+ * which is flushed to disk, then renamed. `chunks` are requested one at a time. Throws UserError if the disk
+ * is full or not writable.
  */
 export async function writeFileAtomically(path: string, chunks: Iterable<Uint8Array> | AsyncIterable<Uint8Array>): Promise<void> {
   const temporary = `${path}.incomplete-${process.pid}`;
@@ -315,8 +326,9 @@ export async function writeFileAtomically(path: string, chunks: Iterable<Uint8Ar
 }
 
 /**
- * Writes a safetensors file, atomically. Data lie by element size, largest first, then by name, as the reference writer has it: every
- * tensor starts aligned, and the same tensors give the same bytes. A tensor's `data` is asked for once, when it is written.
+ * Writes a safetensors file, atomically. Data are ordered by element size, largest first, then by name, as in
+ * the reference writer: every tensor starts aligned, and the same tensors give the same bytes. A tensor's
+ * `data` is requested once, when it is written. UserError if it is not as long as its shape says.
  */
 export async function writeSafetensors(
   path: string,
@@ -326,7 +338,7 @@ export async function writeSafetensors(
   const order = [...tensors].sort(
     ([nameA, a], [nameB, b]) => bytesPerElement[b.dtype] - bytesPerElement[a.dtype] || (nameA < nameB ? -1 : nameA > nameB ? 1 : 0),
   );
-  // A Map, because a plain object would put a tensor named "0" before its turn and swallow one named "__proto__".
+  // A Map, because a plain object would move a tensor named "0" forward and lose one named "__proto__".
   const header: string[] = [];
   if (Object.keys(metadata).length > 0) header.push(`"__metadata__":${JSON.stringify(metadata)}`);
   let position = 0;
