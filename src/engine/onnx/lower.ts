@@ -17,7 +17,7 @@ import {
   topologicalOrder,
 } from '../../graph/tensor.ts';
 import { GraphBuilder } from './builder.ts';
-import { type ExternalData, isStoredCast, joinNeighbors, readStored } from './packed.ts';
+import { type ExternalData, isStoredCast, joinNeighbors, readStored, splitLarge } from './packed.ts';
 import { MICROSOFT } from './writer.ts';
 
 /** Composites that ORT computes in one kernel. */
@@ -51,7 +51,8 @@ export function lower(outputs: Outputs, options: LowerOptions = {}): Uint8Array 
   const fuse = new Set<Composite>(options.fuse ?? FUSED_KERNELS);
   const external = new Map(options.externalInputs);
   const primitives = mergeCommon(simplify(mergeCommon(expandComposites(outputs, (op) => fuse.has(op)))));
-  const graph = joinNeighbors(readStored(scatterOntoSums(primitives)), external);
+  const stored = readStored(scatterOntoSums(primitives));
+  const graph = joinNeighbors(options.recast ? splitLarge(stored, external) : stored, external);
   const builder = new GraphBuilder(external);
   const names = new Map<Tensor, string>();
   const emit = (tensor: Tensor): string => {
