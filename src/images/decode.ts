@@ -5,6 +5,8 @@ import { UserError } from '../errors.ts';
 import type { PixelImage } from './pixels.ts';
 
 export interface DecodeOptions {
+  /** What errors call the picture. Default: its path, or "image". */
+  name?: string;
   /** Transparent parts are laid on white (RGB comes back), or kept (RGBA comes back). Default: flatten. */
   alpha?: 'flatten' | 'keep';
   /** Larger pictures are refused, so that a small file cannot claim all memory. Default: 100 million. */
@@ -16,8 +18,7 @@ export interface DecodeOptions {
  * Throws a `UserError` that names the file if it is missing, not a picture, damaged or too large.
  */
 export async function decodeImage(source: string | Uint8Array, options: DecodeOptions = {}): Promise<PixelImage> {
-  const { alpha = 'flatten', maxPixels = 100_000_000 } = options;
-  const name = typeof source === 'string' ? source : 'image';
+  const { name = typeof source === 'string' ? source : 'image', alpha = 'flatten', maxPixels = 100_000_000 } = options;
   try {
     let pipeline = sharp(source, { limitInputPixels: maxPixels, failOn: 'truncated' }).autoOrient().toColourspace('srgb');
     pipeline = alpha === 'flatten' ? pipeline.flatten({ background: '#ffffff' }).removeAlpha() : pipeline.ensureAlpha();
