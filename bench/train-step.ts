@@ -193,10 +193,10 @@ function ourSide(engine: Engine, loss: LossGraph, size: Size, optimizer: Setup['
     optimizer: { betas: optimizer.betas, eps: optimizer.eps, weightDecay: optimizer.weight_decay, maxGradNorm: 0 },
     data: {
       stepsPerEpoch: totalSteps,
-      async batches() {
+      async *batches() {
         await asked;
         begin = performance.now();
-        return [batch];
+        yield batch;
       },
     },
     onStep({ loss }) {

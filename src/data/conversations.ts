@@ -21,8 +21,10 @@ export interface ConversationBatchesOptions {
   stage: string;
 }
 
+/** Batches in one pass over `samples` samples; the last may be smaller. */
+export const batchesPerEpoch = (samples: number, batchSize: number) => Math.ceil(samples / batchSize);
+
 export interface ConversationBatches {
-  batchesPerEpoch: number;
   /** Encoded samples of batch `index`, counted over all epochs. */
   batch(index: number): EncodedSample[];
 }
@@ -37,7 +39,7 @@ export function conversationBatches(options: ConversationBatchesOptions): Conver
     else byImage.set(key, [sample]);
   }
   const groups = [...byImage.values()];
-  const batchesPerEpoch = Math.ceil(samples.length / batchSize);
+  const perEpoch = batchesPerEpoch(samples.length, batchSize);
   let shuffled: { epoch: number; samples: Sample[] } | undefined;
   const orderOf = (epoch: number): Sample[] => {
     if (shuffled?.epoch !== epoch) {
@@ -52,10 +54,9 @@ export function conversationBatches(options: ConversationBatchesOptions): Conver
     ...encodeConversation(tokenizer, sample.conversations, { imageTokens, template, maxLength, sampleId: sample.id }),
   });
   return {
-    batchesPerEpoch,
     batch(index) {
-      const order = orderOf(Math.floor(index / batchesPerEpoch));
-      const start = (index % batchesPerEpoch) * batchSize;
+      const order = orderOf(Math.floor(index / perEpoch));
+      const start = (index % perEpoch) * batchSize;
       return order.slice(start, start + batchSize).map(encode);
     },
   };

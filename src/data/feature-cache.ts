@@ -1,6 +1,7 @@
-// Features of a frozen encoder on disk, by content: an image is encoded once, whatever epoch, stage or run asks for it again. One file
-// an encoder, of fixed-size records (sha-256 of the image file, then float32 features), only ever appended to: a run killed while
-// writing leaves at most half a record, which the next run drops, and runs at the same time add to each other's.
+// Features of a frozen encoder on disk, by content: a picture is encoded once, whatever epoch, stage or run asks for it
+// again. One file an encoder, of fixed-size records (sha-256 of the picture file, then float32 features), only ever
+// appended to: a run killed while writing leaves at most half a record, which the next run drops, and runs at the same
+// time add to each other's.
 
 import { createHash } from 'node:crypto';
 import { closeSync, fstatSync, ftruncateSync, mkdirSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
@@ -9,15 +10,24 @@ import { UserError } from '../errors.ts';
 
 const HASH_BYTES = 32;
 
+/** A picture file that was read. */
+export interface PictureFile {
+  path: string;
+  /** sha-256 of its bytes, hexadecimal. */
+  key: string;
+  bytes: Uint8Array;
+}
+
 export interface FeatureCache {
-  /** Features of images one after the other, [images * size]. Every path must have been given to `add`. */
+  /**
+   * Features of pictures one after the other, [paths * size]. UserError for a file that is missing; Error for
+   * one whose features were never written.
+   */
   read(paths: readonly string[]): Float32Array;
-  /** Makes sure that every image is there; `encode` gets the paths of those that are not, in batches, and gives their features. */
-  add(
-    paths: readonly string[],
-    encode: (paths: readonly string[]) => Promise<Float32Array>,
-    onProgress?: (done: number, total: number) => void,
-  ): Promise<void>;
+  /** Pictures whose features are not there, each content once, read as they are asked for. UserError for a missing file. */
+  missing(paths: readonly string[]): Generator<PictureFile, void>;
+  /** Appends the features of pictures one after the other, [keys * size]. UserError when the disk is full. */
+  write(keys: readonly string[], features: Float32Array): void;
   close(): void;
 }
 
@@ -27,7 +37,6 @@ export interface FeatureCacheOptions {
   fingerprint: string;
   /** Numbers in the features of one image. */
   size: number;
-  batchSize?: number;
 }
 
 /** sha-256 over everything that features depend on beside the picture: `weights` are their bytes, in any pieces. */
@@ -37,7 +46,7 @@ export async function encoderFingerprint(description: unknown, weights: Iterable
   return hash.digest('hex').slice(0, 32);
 }
 
-export function openFeatureCache({ folder, fingerprint, size, batchSize = 32 }: FeatureCacheOptions): FeatureCache {
+export function openFeatureCache({ folder, fingerprint, size }: FeatureCacheOptions): FeatureCache {
   mkdirSync(folder, { recursive: true });
   const path = join(folder, `${fingerprint}.features`);
   const record = HASH_BYTES + size * 4;
@@ -57,51 +66,62 @@ export function openFeatureCache({ folder, fingerprint, size, batchSize = 32 }: 
     }
   };
   scan();
-  const hashes = new Map<string, string>();
-  const hashOf = (image: string): string => {
-    let known = hashes.get(image);
-    if (known === undefined) {
-      known = createHash('sha256').update(readFileSync(image)).digest('hex');
-      hashes.set(image, known);
-    }
-    return known;
+  // key by path, so that a file is read once in a stage
+  const keys = new Map<string, string>();
+  const readPicture = (path: string): PictureFile => {
+    const bytes = readFile(path);
+    const key = createHash('sha256').update(bytes).digest('hex');
+    keys.set(path, key);
+    return { path, key, bytes };
   };
   return {
     read(paths) {
       const features = new Float32Array(paths.length * size);
       paths.forEach((image, i) => {
-        const at = records.get(hashOf(image));
+        const at = records.get(keys.get(image) ?? readPicture(image).key);
         if (at === undefined) throw new Error(`${image} was not encoded`);
         readSync(file, new Uint8Array(features.buffer, i * size * 4, size * 4), 0, size * 4, at * record + HASH_BYTES);
       });
       return features;
     },
-    async add(paths, encode, onProgress) {
+    *missing(paths) {
       scan();
-      const missing = new Map<string, string>();
-      for (const image of paths) if (!records.has(hashOf(image))) missing.set(hashOf(image), image);
-      const queue = [...missing];
-      for (let start = 0; start < queue.length; start += batchSize) {
-        const batch = queue.slice(start, start + batchSize);
-        const features = await encode(batch.map(([, image]) => image));
-        if (features.length !== batch.length * size)
-          throw new Error(`the encoder gave ${features.length} numbers for ${batch.length} images, expected ${size} each`);
-        const bytes = Buffer.alloc(batch.length * record);
-        batch.forEach(([key], i) => {
-          bytes.write(key, i * record, 'hex');
-          bytes.set(new Uint8Array(features.buffer, features.byteOffset + i * size * 4, size * 4), i * record + HASH_BYTES);
-        });
-        try {
-          for (let done = 0; done < bytes.length; ) done += writeSync(file, bytes, done);
-        } catch (error) {
-          if ((error as NodeJS.ErrnoException).code === 'ENOSPC')
-            throw new UserError(`${path}: the disk is full; free some space and resume the run`);
-          throw error;
-        }
-        scan();
-        onProgress?.(Math.min(start + batchSize, queue.length), queue.length);
+      const given = new Set<string>();
+      for (const path of paths) {
+        const isKnown = (key: string | undefined) => key !== undefined && (records.has(key) || given.has(key));
+        if (isKnown(keys.get(path))) continue;
+        const picture = readPicture(path);
+        if (isKnown(picture.key)) continue;
+        given.add(picture.key);
+        yield picture;
       }
+    },
+    write(written, features) {
+      if (features.length !== written.length * size)
+        throw new Error(`the encoder gave ${features.length} numbers for ${written.length} images, expected ${size} each`);
+      const bytes = Buffer.alloc(written.length * record);
+      written.forEach((key, i) => {
+        bytes.write(key, i * record, 'hex');
+        bytes.set(new Uint8Array(features.buffer, features.byteOffset + i * size * 4, size * 4), i * record + HASH_BYTES);
+      });
+      try {
+        for (let done = 0; done < bytes.length; ) done += writeSync(file, bytes, done);
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === 'ENOSPC')
+          throw new UserError(`${path}: the disk is full; free some space and resume the run`);
+        throw error;
+      }
+      scan();
     },
     close: () => closeSync(file),
   };
+}
+
+function readFile(path: string): Uint8Array {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new UserError(code === 'ENOENT' ? `${path}: there is no such image file.` : `${path}: cannot be read (${code}).`);
+  }
 }

@@ -6,6 +6,8 @@ import { UserError } from '../errors.ts';
 import type { PixelImage } from './pixels.ts';
 
 export interface DecodeOptions {
+  /** What errors call the image. Default: its path, or "image". */
+  name?: string;
   /** `flatten` puts transparent parts on white and returns RGB; `keep` returns RGBA. Default: flatten. */
   alpha?: 'flatten' | 'keep';
   /** Larger images are refused, so that a small file cannot take up all memory. Default: 100 million. */
@@ -18,8 +20,7 @@ export interface DecodeOptions {
  * damaged or too large.
  */
 export async function decodeImage(source: string | Uint8Array, options: DecodeOptions = {}): Promise<PixelImage> {
-  const { alpha = 'flatten', maxPixels = 100_000_000 } = options;
-  const name = typeof source === 'string' ? source : 'image';
+  const { name = typeof source === 'string' ? source : 'image', alpha = 'flatten', maxPixels = 100_000_000 } = options;
   try {
     let pipeline = sharp(source, { limitInputPixels: maxPixels, failOn: 'truncated' }).autoOrient().toColourspace('srgb');
     pipeline = alpha === 'flatten' ? pipeline.flatten({ background: '#ffffff' }).removeAlpha() : pipeline.ensureAlpha();

@@ -71,7 +71,13 @@ export function withImageSize(config: LlavaConfig, processor: ImageProcessorConf
 /**
  * Image files as one batch for the encoder: float32 [images * 3 * size * size]. They all have one size once
  * processed.
+ * `contents` are the bytes of files that were read already. UserError, naming the file, for one that is no image.
  */
-export async function pixelValuesOf(paths: readonly string[], processor: ImageProcessorConfig): Promise<Float32Array> {
-  return concatFloat32(await Promise.all(paths.map(async (path) => processImage(await decodeImage(path), processor))));
+export async function pixelValuesOf(
+  paths: readonly string[],
+  processor: ImageProcessorConfig,
+  contents?: readonly Uint8Array[],
+): Promise<Float32Array> {
+  const pixels = paths.map(async (path, i) => processImage(await decodeImage(contents?.[i] ?? path, { name: path }), processor));
+  return concatFloat32(await Promise.all(pixels));
 }

@@ -25,7 +25,7 @@ import { openSafetensors, type TensorSource } from '../weights/safetensors.ts';
 import { type Recipe, recipeToYaml } from './recipe.ts';
 import { warmupStepsOf } from './schedule.ts';
 import { type StepReport, trainStage } from './stage.ts';
-import type { Task, TaskContext } from './task.ts';
+import type { PreparedStage, Task, TaskContext } from './task.ts';
 
 export interface TrainOptions {
   recipe: Recipe;
@@ -227,12 +227,26 @@ interface StageContext {
   resumed?: Resumed;
 }
 
-async function runStage(task: Task, index: number, { engine, folder, log, status, signal, resumed }: StageContext): Promise<StageSummary> {
-  signal.throwIfAborted();
-  const { name, train: modules } = task.stages[index];
+async function runStage(task: Task, index: number, context: StageContext): Promise<StageSummary> {
+  context.signal.throwIfAborted();
   const began = performance.now();
-  const isTrained = (parameter: string) => (modules as readonly string[]).includes(task.moduleOf(parameter));
   const prepared = await task.prepareStage(index);
+  try {
+    return await trainPrepared(task, index, prepared, began, context);
+  } finally {
+    await prepared.dispose();
+  }
+}
+
+async function trainPrepared(
+  task: Task,
+  index: number,
+  prepared: PreparedStage,
+  began: number,
+  { engine, folder, log, status, signal, resumed }: StageContext,
+): Promise<StageSummary> {
+  const { name, train: modules } = task.stages[index];
+  const isTrained = (parameter: string) => (modules as readonly string[]).includes(task.moduleOf(parameter));
   const { settings, data, totalSteps } = prepared;
   const loss = prepared.loss(task.weights.storageOf(isTrained));
   const unknown = modules.find((module) => !loss.parameters.some((parameter) => task.moduleOf(parameter.name) === module));

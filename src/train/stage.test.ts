@@ -5,7 +5,8 @@ import { languageConfigSchema } from '../models/language.ts';
 import { languageModelLoss } from '../models/programs.ts';
 import { initialize } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
-import { type MicroBatch, type StageOptions, type StepReport, trainStage } from './stage.ts';
+import type { MicroBatch } from './batch.ts';
+import { type StageOptions, type StepReport, trainStage } from './stage.ts';
 
 // several threads, as real runs have: they must not cost the bits
 const engine = createOrtEngine({ threads: 2 });

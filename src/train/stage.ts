@@ -5,24 +5,15 @@
 import { type Constant, type Engine, type State, sizeOf, type Value, type Write } from '../engine/engine.ts';
 import { grad } from '../graph/grad.ts';
 import { constantsOf, type LossGraph } from '../models/programs.ts';
+import type { MicroBatch } from './batch.ts';
 import { type AdamWOptions, createAdamW, type Optimizer, type TrainedParameter } from './optimizer.ts';
 import { learningRateFactor, type Schedule } from './schedule.ts';
-
-/** Inputs of one pass of the loss, and how many tokens (or patches) it processes. */
-export interface MicroBatch {
-  inputs: Record<string, Value>;
-  /** What its summed loss is divided by, together with that of the step's other batches: its labels. */
-  weight: number;
-  tokens: number;
-  /** Tokens that are there only to fill rows. */
-  padding?: number;
-}
 
 /** A stage's data: a pure function of the step, so that a resumed run sees what an uninterrupted one would have seen. */
 export interface StageData {
   stepsPerEpoch: number;
   /** The batches whose gradients are summed for optimizer step `step`, from 0. */
-  batches(step: number): readonly MicroBatch[] | Promise<readonly MicroBatch[]>;
+  batches(step: number): Iterable<MicroBatch> | AsyncIterable<MicroBatch>;
 }
 
 export interface StageOptions {
@@ -80,9 +71,8 @@ export async function trainStage(options: StageOptions): Promise<void> {
   try {
     await restoreMoments(optimizer, options.start?.moments);
     for (let step = options.start?.step ?? 0; step < schedule.totalSteps; step++) {
-      const batches = await data.batches(step);
-      if (batches.length === 0) throw new Error(`the data gave no batch for step ${step}`);
-      const own = await backward.run(batches);
+      const own = await backward.run(data.batches(step));
+      if (own.tokens === 0) throw new Error(`the data gave no batch for step ${step}`);
       const sums = await reduce(
         parameters.map(({ gradient }) => gradient),
         own,
@@ -145,10 +135,10 @@ async function compileBackward({ engine, loss: graph, constants }: StageOptions,
   const options = { constants: constantsOf(frozen, constants), writes, lean: bytes > LEAN_BYTES };
   const program = await engine.compile(graph.outputs, options);
   return {
-    async run(batches: readonly MicroBatch[]): Promise<StepSums> {
+    async run(batches: Iterable<MicroBatch> | AsyncIterable<MicroBatch>): Promise<StepSums> {
       for (const { gradient } of parameters) gradient.clear();
       const sums: StepSums = { outputs: {}, weight: 0, tokens: 0, padding: 0 };
-      for (const { inputs, weight, tokens, padding = 0 } of batches) {
+      for await (const { inputs, weight, tokens, padding = 0 } of batches) {
         const results = await program.run(inputs, { state });
         for (const [name, { data }] of Object.entries(results)) sums.outputs[name] = (sums.outputs[name] ?? 0) + (data[0] as number);
         sums.weight += weight;

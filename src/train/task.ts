@@ -1,6 +1,5 @@
 // What a recipe's task must provide: the stages, each ready for the trainer, and what a checkpoint of it holds.
 
-import type { PackedBatch } from '../data/packing.ts';
 import type { Engine } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
@@ -9,7 +8,7 @@ import type { StorageOf } from '../nn/parameters.ts';
 import type { GallerySample } from '../runs/report.ts';
 import type { Status } from '../runs/status.ts';
 import type { Stage } from './recipe.ts';
-import type { MicroBatch, StageData } from './stage.ts';
+import type { StageData } from './stage.ts';
 import type { ModelWeights } from './weights.ts';
 
 export interface TaskContext {
@@ -26,8 +25,8 @@ export interface PreparedStage {
   loss: (storage: StorageOf) => LossGraph;
   data: StageData;
   totalSteps: number;
-  /** Lets go of what was opened for the stage. */
-  dispose?(): void;
+  /** Ends the thread that prepares the data. */
+  dispose(): Promise<void>;
 }
 
 export interface SavedModel {
@@ -55,9 +54,4 @@ export interface Task {
 export function stepsOf({ name, steps }: Stage): number {
   if (steps === undefined) throw new UserError(`stage ${name}: its data is made afresh at each step and has no epochs; give steps`);
   return steps;
-}
-
-/** Packed rows as a batch of the trainer, which divides by their labels. */
-export function microBatch({ inputs, tokens, rows, length }: PackedBatch): MicroBatch {
-  return { inputs, weight: inputs.labels.data.length, tokens, padding: rows * length - tokens };
 }

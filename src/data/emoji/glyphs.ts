@@ -1,5 +1,5 @@
-// The embedded drawings: one 64x64 sprite sheet an artist (assets/emoji/*.webp) and the concepts that they show (concepts.json), written by
-// tools/assets/build-emoji.mjs. Licences of the art: NOTICE.
+// The embedded drawings: one 64x64 sprite sheet an artist (assets/emoji/*.webp) and the concepts that they show
+// (concepts.json), written by tools/assets/build-emoji.mjs. Licenses of the art: NOTICE.
 
 import { readFile } from 'node:fs/promises';
 import sharp from 'sharp';
@@ -28,21 +28,28 @@ export interface Concept {
   colour: Record<string, string | null>;
 }
 
-/** The drawings in memory. A concept is named by its index in `concepts` everywhere. */
-export interface EmojiGlyphs {
+/** What there are drawings of. A concept is named by its index in `concepts` everywhere. */
+export interface EmojiConcepts {
   concepts: Concept[];
   artists: string[];
+}
+
+/** The drawings in memory. */
+export interface EmojiGlyphs extends EmojiConcepts {
   /** Side of a drawing in pixels. */
   glyphSize: number;
   /** The concept's drawing, RGBA with straight alpha, `[glyphSize, glyphSize, 4]`; a view, not to be written to. */
   glyph(concept: number, artist: string): Uint8Array;
 }
 
-interface ConceptsFile {
+interface ConceptsFile extends EmojiConcepts {
   glyphSize: number;
   sheetColumns: number;
-  artists: string[];
-  concepts: Concept[];
+}
+
+/** Loads the concepts without the drawings, which take 80 MB. */
+export async function loadEmojiConcepts(): Promise<ConceptsFile> {
+  return JSON.parse(await readFile(new URL('concepts.json', folder), 'utf8'));
 }
 
 let loading: Promise<EmojiGlyphs> | undefined;
@@ -54,8 +61,7 @@ export function loadEmojiGlyphs(): Promise<EmojiGlyphs> {
 }
 
 async function readGlyphs(): Promise<EmojiGlyphs> {
-  const file: ConceptsFile = JSON.parse(await readFile(new URL('concepts.json', folder), 'utf8'));
-  const { glyphSize, sheetColumns, artists, concepts } = file;
+  const { glyphSize, sheetColumns, artists, concepts } = await loadEmojiConcepts();
   const glyphBytes = glyphSize * glyphSize * 4;
   const drawings = new Map<string, Map<number, Uint8Array>>();
   for (const artist of artists) {
@@ -90,6 +96,6 @@ async function readGlyphs(): Promise<EmojiGlyphs> {
 }
 
 /** Indices of the concepts that all six artists drew: the ones that scenes and questions are made of. */
-export function sharedConcepts(glyphs: EmojiGlyphs): number[] {
-  return [...glyphs.concepts.keys()].filter((index) => glyphs.concepts[index].artists.length === glyphs.artists.length);
+export function sharedConcepts({ concepts, artists }: EmojiConcepts): number[] {
+  return [...concepts.keys()].filter((index) => concepts[index].artists.length === artists.length);
 }

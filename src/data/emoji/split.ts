@@ -1,9 +1,9 @@
-// Which concepts may be learnt from and which are kept for the unseen-concepts split. One fixed division for every recipe: an encoder that was
-// pretrained on a held-out concept would make the split worthless.
+// Which concepts may be learned from and which are kept for the unseen-concepts split. One fixed division for every
+// recipe: an encoder that was pretrained on a held-out concept would make the split worthless.
 
 import { UserError } from '../../errors.ts';
 import { hashString } from '../../random.ts';
-import { type EmojiGlyphs, sharedConcepts } from './glyphs.ts';
+import { type EmojiConcepts, sharedConcepts } from './glyphs.ts';
 
 /** The artist that no stage of training sees, unless told otherwise. */
 export const defaultHeldOutArtist = 'twemoji';
@@ -13,7 +13,7 @@ const unseenCount = 40;
 const largestUnseenFamily = 5;
 
 export interface ConceptSplit {
-  /** Drawn by all artists, and learnt: scenes for training and for the unseen-scenes and unseen-artist splits. */
+  /** Drawn by all artists, and learned: scenes for training and for the unseen-scenes and unseen-artist splits. */
   seen: number[];
   /** Drawn by all artists, and held out in whole families. */
   unseen: number[];
@@ -22,9 +22,9 @@ export interface ConceptSplit {
 }
 
 /** Families in the order of their names' hashes are held out until about 40 concepts are. */
-export function splitConcepts(glyphs: EmojiGlyphs): ConceptSplit {
-  const familyOf = (index: number) => glyphs.concepts[index].family;
-  const shared = sharedConcepts(glyphs);
+export function splitConcepts(emoji: EmojiConcepts): ConceptSplit {
+  const familyOf = (index: number) => emoji.concepts[index].family;
+  const shared = sharedConcepts(emoji);
   const order = (family: string) => hashString(`held out:${family}`);
   const byHash = [...new Set(shared.map(familyOf))].sort((a, b) => order(a) - order(b) || (a < b ? -1 : 1));
   const heldOut = new Set<string>();
@@ -39,12 +39,12 @@ export function splitConcepts(glyphs: EmojiGlyphs): ConceptSplit {
   return {
     seen: shared.filter((index) => !heldOut.has(familyOf(index))),
     unseen: shared.filter((index) => heldOut.has(familyOf(index))),
-    pretraining: [...glyphs.concepts.keys()].filter((index) => !heldOut.has(familyOf(index))),
+    pretraining: [...emoji.concepts.keys()].filter((index) => !heldOut.has(familyOf(index))),
   };
 }
 
 /** The artists to learn from: all but the one that is held out. Throws UserError when that one is none of them. */
-export function trainingArtists({ artists }: EmojiGlyphs, heldOut: string): string[] {
+export function trainingArtists({ artists }: EmojiConcepts, heldOut: string): string[] {
   if (!artists.includes(heldOut)) throw new UserError(`held-out artist ${heldOut}: the artists are ${artists.join(', ')}`);
   return artists.filter((artist) => artist !== heldOut);
 }

@@ -1,15 +1,8 @@
 // Contrastive pretraining of a CLIP on emoji scenes (recipe task `contrastive`), with zero-shot naming of unseen scenes as its score.
 
 import { readTokenizerFiles, tokenizerFilesOf } from '../../checkpoint/tokenizer-files.ts';
-import {
-  type ContrastiveOptions,
-  contrastiveBatch,
-  pixelInputs,
-  regionInputs,
-  regionSlots,
-  textInputs,
-} from '../../data/emoji/contrastive.ts';
-import { type EmojiGlyphs, loadEmojiGlyphs } from '../../data/emoji/glyphs.ts';
+import { type ContrastiveOptions, pixelInputs, regionInputs, regionSlots, textInputs } from '../../data/emoji/contrastive.ts';
+import { loadEmojiConcepts, loadEmojiGlyphs } from '../../data/emoji/glyphs.ts';
 import { renderScene, sampleScene } from '../../data/emoji/scene.ts';
 import { splitConcepts, trainingArtists } from '../../data/emoji/split.ts';
 import type { Engine } from '../../engine/engine.ts';
@@ -22,6 +15,7 @@ import { resolvePath } from '../../paths.ts';
 import { imageProcessorFor } from '../../pretrained/processor.ts';
 import { createRandom } from '../../random.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
+import { prefetchedBatches, startSource } from '../prefetch.ts';
 import { augmentationOf, type ContrastiveRecipe } from '../recipe.ts';
 import { stepsOf, type Task, type TaskContext } from '../task.ts';
 import { freshWeights, type ModelWeights } from '../weights.ts';
@@ -30,7 +24,8 @@ const EVALUATION_SCENES = 400;
 
 export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: TaskContext): Promise<Task> {
   const { seed, model, data } = recipe;
-  const files = await readTokenizerFiles(resolvePath(model.tokenizer, 'model.tokenizer'));
+  const tokenizerFolder = resolvePath(model.tokenizer, 'model.tokenizer');
+  const files = await readTokenizerFiles(tokenizerFolder);
   const tokenizer = createTokenizer(files.tokenizerJson, files.tokenizerConfig);
   const config = clipConfigSchema.parse({
     architectures: ['CLIPModel'],
@@ -44,11 +39,10 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: Tas
     },
   });
   const processor = imageProcessorFor(config.vision_config.image_size);
-  const glyphs = await loadEmojiGlyphs();
-  const { seen } = splitConcepts(glyphs);
+  const emoji = await loadEmojiConcepts();
   const options = {
-    concepts: seen,
-    artists: trainingArtists(glyphs, data.held_out_artist),
+    concepts: splitConcepts(emoji).seen,
+    artists: trainingArtists(emoji, data.held_out_artist),
     counts: data.drawings,
     imageSize: config.vision_config.image_size,
     patchSize: config.vision_config.patch_size,
@@ -57,7 +51,6 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: Tas
     std: processor.image_std,
   };
   const weights = freshWeights(engine, contrastiveLoss(config, regionSlots).parameters, seed);
-  const patches = (options.imageSize / options.patchSize) ** 2 + 1;
   return {
     weights,
     saved: {
@@ -71,32 +64,32 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: Tas
     moduleOf: (name) => (/^(vision_model|visual_projection)/.test(name) ? 'vision_model' : 'text_model'),
     async prepareStage(index) {
       const stage = recipe.stages[index];
-      const drawn: ContrastiveOptions = {
+      const { name, accumulation, batch_size: batchSize } = stage;
+      const totalSteps = stepsOf(stage);
+      const source = startSource({
+        task: 'contrastive',
+        seed,
+        stage: name,
+        tokenizer: tokenizerFolder,
+        batchSize,
         ...options,
         singlePatchChance: stage.single_patch_chance,
         augmentation: augmentationOf(stage.augmentation),
-      };
+      });
       return {
         settings: stage,
         loss: (storage) => contrastiveLoss(config, regionSlots, { storage }),
-        totalSteps: stepsOf(stage),
-        data: {
-          // scenes are drawn afresh at each step: the whole stage is one pass
-          stepsPerEpoch: stepsOf(stage),
-          batches: (step) =>
-            Array.from({ length: stage.accumulation }, (_, i) => {
-              const key = `${stage.name} ${step * stage.accumulation + i}`;
-              const inputs = contrastiveBatch(seed, key, stage.batch_size, glyphs, tokenizer, drawn);
-              return { inputs, weight: 1, tokens: stage.batch_size * patches };
-            }),
-        },
+        totalSteps,
+        // scenes are drawn afresh at each step: the whole stage is one pass
+        data: { stepsPerEpoch: totalSteps, batches: prefetchedBatches(source, { accumulation, totalSteps }) },
+        dispose: source.close,
       };
     },
     async evaluate() {
       const splits = { 'unseen-scenes': options.artists, 'unseen-artist': [data.held_out_artist] };
       const scores: Scores = {};
       for (const [split, artists] of Object.entries(splits))
-        scores[split] = { name: await zeroShotNames(engine, config, weights, glyphs, tokenizer, { ...options, artists }, seed, split) };
+        scores[split] = { name: await zeroShotNames(engine, config, weights, tokenizer, { ...options, artists }, seed, split) };
       return scores;
     },
   };
@@ -107,7 +100,6 @@ async function zeroShotNames(
   engine: Engine,
   config: ClipConfig,
   weights: ModelWeights,
-  glyphs: EmojiGlyphs,
   tokenizer: Tokenizer,
   options: Omit<ContrastiveOptions, 'augmentation' | 'singlePatchChance'>,
   seed: number,
@@ -116,6 +108,7 @@ async function zeroShotNames(
   const graph = namingGraph(config, regionSlots, { storage: weights.storageOf() });
   const program = await compileGraph(engine, graph, await weights.constants(graph));
   const { concepts, imageSize, patchSize } = options;
+  const glyphs = await loadEmojiGlyphs();
   const names = textInputs(
     tokenizer,
     'name',

@@ -175,9 +175,11 @@ test('feature mixup puts other pictures into the features of each, the same at t
   const featuresAt = async (step: number, mixup: object) => {
     const pictures = { data_path: join(folders, 'colours.json'), image_folder: folders };
     const task = await taskOver(dir, {}, { data: pictures, batch_size: 3, ...mixup });
-    const { data } = await task.prepareStage(0);
-    const [{ inputs }] = await data.batches(step);
-    return inputs.image_features.data as Float32Array;
+    const { data, dispose } = await task.prepareStage(0);
+    const features: Float32Array[] = [];
+    for await (const { inputs } of data.batches(step)) features.push(inputs.image_features.data as Float32Array);
+    await dispose();
+    return features[0];
   };
   /** Plain features of the batch's pictures, and what mixing adds to each. */
   const changesAt = async (step: number) => {

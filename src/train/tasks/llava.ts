@@ -4,13 +4,11 @@
 import { join } from 'node:path';
 import { readJsonFile } from '../../checkpoint/checkpoint.ts';
 import { readTokenizerFiles, tokenizerFilesOf } from '../../checkpoint/tokenizer-files.ts';
-import { conversationBatches } from '../../data/conversations.ts';
+import { batchesPerEpoch } from '../../data/conversations.ts';
 import { buildEmojiDataset, type EmojiDataset } from '../../data/emoji/build.ts';
-import { encoderFingerprint, type FeatureCache, openFeatureCache } from '../../data/feature-cache.ts';
-import { mixFeatures } from '../../data/feature-mixing.ts';
+import { encoderFingerprint } from '../../data/feature-cache.ts';
 import { readLlavaJson } from '../../data/llava-json.ts';
-import { packSamples } from '../../data/packing.ts';
-import { type Engine, float32, type Value } from '../../engine/engine.ts';
+import type { Engine } from '../../engine/engine.ts';
 import { answerQuestions, readQuestions } from '../../evaluate/evaluate.ts';
 import { type Sample, type Scores, scoreSamples, writeSamples } from '../../evaluate/samples.ts';
 import { createGenerator } from '../../generate/generator.ts';
@@ -23,20 +21,22 @@ import { initialize } from '../../nn/parameters.ts';
 import { resolvePath } from '../../paths.ts';
 import { checkConfig, withCheckpoint } from '../../pretrained/folder.ts';
 import { checkVocabulary } from '../../pretrained/load.ts';
-import { pixelValuesOf, processorFilesOf, withImageSize } from '../../pretrained/processor.ts';
+import { processorFilesOf, withImageSize } from '../../pretrained/processor.ts';
 import { createRandom } from '../../random.ts';
 import { findRunFolder } from '../../runs/folder.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
+import type { BatchSource } from '../batch.ts';
+import { prefetchedBatches, startSource } from '../prefetch.ts';
 import { augmentationOf, type LlavaRecipe, type LlavaStage } from '../recipe.ts';
-import { microBatch, type PreparedStage, type SavedModel, type Task, type TaskContext } from '../task.ts';
+import type { FeatureSource } from '../sources/llava.ts';
+import type { PreparedStage, SavedModel, Task, TaskContext } from '../task.ts';
 import { ModelWeights } from '../weights.ts';
-
-/** Tokens in a packed row: long enough to balance rows well, short enough that attention stays cheap. */
-const PACKED_ROW = 384;
 
 interface Model extends SavedModel {
   config: LlavaConfig;
   tokenizer: Tokenizer;
+  /** Folder of the tokenizer. */
+  tokenizerFolder: string;
   processor: ImageProcessorConfig;
   /** Every parameter that the folders have, by Hugging Face name. */
   weights: ModelWeights;
@@ -46,7 +46,8 @@ interface Model extends SavedModel {
 async function assemble({ model, seed }: LlavaRecipe, engine: Engine): Promise<Model> {
   const visionFolder = resolvePath(model.vision_tower, 'model.vision_tower');
   const languageFolder = resolvePath(model.language_model, 'model.language_model');
-  const tokenizerFiles = await readTokenizerFiles(model.tokenizer ? resolvePath(model.tokenizer, 'model.tokenizer') : languageFolder);
+  const tokenizerFolder = model.tokenizer ? resolvePath(model.tokenizer, 'model.tokenizer') : languageFolder;
+  const tokenizerFiles = await readTokenizerFiles(tokenizerFolder);
   const tokenizer = createTokenizer(tokenizerFiles.tokenizerJson, tokenizerFiles.tokenizerConfig);
   const processorPath = join(visionFolder, 'preprocessor_config.json');
   const processorJson = await readJsonFile(processorPath);
@@ -82,46 +83,40 @@ async function assemble({ model, seed }: LlavaRecipe, engine: Engine): Promise<M
         weights.add(parameter, initialize(parameter, createRandom(seed, parameter.name)));
       await weights.addStored(language, part('language_model'), inFolder);
       const files = { ...tokenizerFilesOf(tokenizerFiles), ...processorFilesOf(config, processorJson) };
-      return { config, tokenizer, processor, weights, files };
+      return { config, tokenizer, tokenizerFolder, processor, weights, files };
     }),
   );
 }
 
-/** Pictures of some files as the encoder takes them, [pictures, 3, size, size]. */
-async function pixelsOf(paths: readonly string[], { config, processor }: Model): Promise<Value> {
-  const size = imageSize(config);
-  return float32(await pixelValuesOf(paths, processor), [paths.length, 3, size, size]);
-}
-
-/** Makes sure that the features of every picture are cached; the frozen encoder runs over those that are not. */
-async function cacheFeatures(paths: readonly string[], model: Model, { engine, status, signal }: TaskContext): Promise<FeatureCache> {
-  const { config, processor, weights } = model;
+/** Where the features of the frozen encoder are, whether or not they are there yet. */
+async function featureSource({ config, processor, weights }: Model, mixup: number): Promise<FeatureSource> {
   const { vision_feature_layer, vision_feature_select_strategy, vision_config } = config;
   const description = { vision_config, vision_feature_layer, vision_feature_select_strategy, processor };
-  const fingerprint = await encoderFingerprint(
-    description,
-    weights.bytes((name) => name.startsWith('vision_tower.')),
-  );
-  const size = imageTokenCount(config) * visionFeatureSize(config);
-  const cache = openFeatureCache({ folder: '.cache/features', fingerprint, size });
+  const encoder = weights.bytes((name) => name.startsWith('vision_tower.'));
+  const fingerprint = await encoderFingerprint(description, encoder);
+  return { folder: '.cache/features', fingerprint, width: visionFeatureSize(config), mixup };
+}
+
+/** Runs the frozen encoder over the pictures whose features are not cached; the next ones are read while it computes. */
+async function cacheFeatures(source: BatchSource, { config, weights }: Model, { engine, status, signal }: TaskContext): Promise<void> {
   let program: GraphProgram<'pixel_values', 'features'> | undefined;
   try {
-    await cache.add(paths, async (batch) => {
+    let pictures = await source.pictures();
+    while (pictures) {
       signal.throwIfAborted();
+      const next = source.pictures();
       if (!program) {
         status.note('encoding pictures with the frozen encoder');
         const graph = encoderGraph(config, { storage: weights.storageOf() });
         program = await compileGraph(engine, graph, await weights.constants(graph));
       }
-      return (await program.run({ pixel_values: await pixelsOf(batch, model) })).features.data as Float32Array;
-    });
-  } catch (error) {
-    cache.close();
-    throw error;
+      const { features } = await program.run({ pixel_values: pictures.pixels });
+      await source.keep(pictures.keys, features.data as Float32Array);
+      pictures = await next;
+    }
   } finally {
     await program?.dispose();
   }
-  return cache;
 }
 
 /** The scenes that the recipe asks for, drawn if need be. */
@@ -144,19 +139,26 @@ async function drawScenes({ seed, data }: LlavaRecipe, { status }: TaskContext):
 export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Promise<Task> {
   const model = await assemble(recipe, context.engine);
   const dataset = await drawScenes(recipe, context);
-  const samplesOf = ({ data }: LlavaStage) => {
-    if (typeof data !== 'string') return readLlavaJson(data.data_path, data.image_folder);
-    return readLlavaJson(data === 'captions' ? dataset!.captions : dataset!.questions, dataset!.imageFolder);
+  const dataOf = ({ data }: LlavaStage) => {
+    if (typeof data !== 'string') return { path: data.data_path, imageFolder: data.image_folder };
+    return { path: data === 'captions' ? dataset!.captions : dataset!.questions, imageFolder: dataset!.imageFolder };
   };
   // of all stages before the first begins: what is wrong with the last one's data shows now, not after hours
-  const samplesOfStages = await Promise.all(recipe.stages.map(samplesOf));
+  const sampleCounts: number[] = [];
+  for (const stage of recipe.stages) {
+    const { path, imageFolder } = dataOf(stage);
+    sampleCounts.push((await readLlavaJson(path, imageFolder)).length);
+  }
   let answered: Sample[] = [];
   return {
     weights: model.weights,
     saved: { config: model.config, files: model.files },
     stages: recipe.stages,
     moduleOf: (name) => name.slice(0, name.indexOf('.')),
-    prepareStage: (index) => prepareStage(recipe, model, samplesOfStages[index], recipe.stages[index], context),
+    prepareStage(index) {
+      const settings = recipe.stages[index];
+      return prepareStage(recipe, model, { ...dataOf(settings), samples: sampleCounts[index] }, settings, context);
+    },
     async evaluate() {
       if (!recipe.evaluate || !dataset) return {};
       const result = await scoreSplits(recipe.evaluate, dataset, model, context);
@@ -173,49 +175,42 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
 async function prepareStage(
   { seed }: LlavaRecipe,
   model: Model,
-  samples: Awaited<ReturnType<typeof readLlavaJson>>,
+  { samples, ...data }: { path: string; imageFolder: string; samples: number },
   settings: LlavaStage,
   context: TaskContext,
 ): Promise<PreparedStage> {
-  const { config, tokenizer } = model;
+  const { config, tokenizerFolder, processor } = model;
   const { batch_size: batchSize, accumulation, template, max_length: maxLength, name } = settings;
-  const imageTokens = imageTokenCount(config);
-  const positions = config.text_config.max_position_embeddings;
-  const batches = conversationBatches({
-    samples,
-    tokenizer,
-    imageTokens,
-    template,
-    maxLength: Math.min(maxLength, positions),
-    batchSize,
+  const stepsPerEpoch = Math.ceil(batchesPerEpoch(samples, batchSize) / accumulation);
+  const totalSteps = settings.steps ?? Math.max(1, Math.round((settings.epochs ?? 1) * stepsPerEpoch));
+  const trainsEncoder = settings.train.includes('vision_tower');
+  const source = startSource({
+    task: 'llava',
     seed,
     stage: name,
+    tokenizer: tokenizerFolder,
+    data,
+    template,
+    maxLength,
+    positions: config.text_config.max_position_embeddings,
+    batchSize,
+    imageTokens: imageTokenCount(config),
+    processor,
+    imageSize: imageSize(config),
+    features: trainsEncoder ? undefined : await featureSource(model, settings.feature_mixup),
   });
-  const stepsPerEpoch = Math.ceil(batches.batchesPerEpoch / accumulation);
-  const trainsEncoder = settings.train.includes('vision_tower');
-  const pictures = samples.flatMap(({ images }) => images);
-  const cache = trainsEncoder ? undefined : await cacheFeatures(pictures, model, context);
-  /** Of batch number `batch` of the stage. */
-  const imageInputs = async (images: readonly string[], batch: number): Promise<Record<string, Value>> => {
-    if (!cache) return { pixel_values: await pixelsOf(images, model) };
-    const random = createRandom(seed, 'feature mixup', name, batch);
-    const features = mixFeatures(cache.read(images), images.length, settings.feature_mixup, random);
-    return { image_features: float32(features, [images.length, imageTokens, visionFeatureSize(config)]) };
-  };
-  const batch = async (index: number) => {
-    const packed = packSamples(batches.batch(index), PACKED_ROW, positions);
-    const { inputs, ...rest } = microBatch(packed);
-    return { inputs: { ...inputs, ...(await imageInputs(packed.images, index)) }, ...rest };
-  };
+  try {
+    await cacheFeatures(source, model, context);
+  } catch (error) {
+    await source.close();
+    throw error;
+  }
   return {
     settings,
     loss: (storage) => llavaLoss(config, { trainsEncoder, storage }),
-    totalSteps: settings.steps ?? Math.max(1, Math.round((settings.epochs ?? 1) * stepsPerEpoch)),
-    data: {
-      stepsPerEpoch,
-      batches: (step) => Promise.all(Array.from({ length: accumulation }, (_, i) => batch(step * accumulation + i))),
-    },
-    dispose: () => cache?.close(),
+    totalSteps,
+    data: { stepsPerEpoch, batches: prefetchedBatches(source, { accumulation, totalSteps }) },
+    dispose: source.close,
   };
 }
 

@@ -1,0 +1,270 @@
+// The thread changes when a batch is made, never what is in it; what goes wrong in it is said where it belongs.
+
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import sharp from 'sharp';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { loadEmojiConcepts } from '../data/emoji/glyphs.ts';
+import { defaultAugmentation } from '../data/emoji/scene.ts';
+import { splitConcepts, trainingArtists } from '../data/emoji/split.ts';
+import { UserError } from '../errors.ts';
+import { imageProcessorConfig } from '../images/processor.ts';
+import { imageProcessorFor } from '../pretrained/processor.ts';
+import type { BatchSource, MicroBatch } from './batch.ts';
+import { prefetchedBatches, startSource } from './prefetch.ts';
+import { openSource, type SourceDescription } from './source.ts';
+import type { LlavaSource } from './sources/llava.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'prefetch-'));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const tokenizer = 'assets/tokenizer';
+const SIZE = 24;
+let descriptions: Record<string, SourceDescription>;
+
+const llava = (more: Partial<LlavaSource> = {}): LlavaSource => ({
+  task: 'llava',
+  seed: 3,
+  stage: 'only',
+  tokenizer,
+  data: { path: join(folder, 'data.json'), imageFolder: folder },
+  template: 'gemma',
+  maxLength: 100,
+  positions: 200,
+  batchSize: 4,
+  imageTokens: 3,
+  processor: imageProcessorConfig.parse(imageProcessorFor(SIZE)),
+  imageSize: SIZE,
+  ...more,
+});
+
+const saveSamples = (file: string, images: readonly string[], answer = 'a color') =>
+  writeFileSync(
+    join(folder, file),
+    JSON.stringify(
+      images.map((image, i) => ({
+        id: `sample ${i}`,
+        image,
+        conversations: [
+          { from: 'human', value: '<image>\nWhat is it?' },
+          ...(answer === '' ? [] : [{ from: 'gpt', value: `${answer} ${i}` }]),
+        ],
+      })),
+    ),
+  );
+
+beforeAll(async () => {
+  const names: string[] = [];
+  for (let i = 0; i < 10; i++) {
+    names.push(`${i}.png`);
+    const background = { r: 20 * i, g: 255 - 20 * i, b: 7 * i };
+    await sharp({ create: { width: 30 + i, height: 20, channels: 3, background } }).toFile(join(folder, names[i]));
+  }
+  saveSamples('data.json', names);
+  const emoji = await loadEmojiConcepts();
+  const drawn = { concepts: splitConcepts(emoji).seen, artists: trainingArtists(emoji, 'twemoji') };
+  const features = { folder: join(folder, 'cache'), fingerprint: 'toy', width: 2, mixup: 0.5 };
+  descriptions = {
+    contrastive: {
+      task: 'contrastive',
+      seed: 1,
+      stage: 'a',
+      tokenizer,
+      batchSize: 3,
+      ...drawn,
+      counts: [1, 4],
+      imageSize: 32,
+      patchSize: 16,
+      augmentation: defaultAugmentation,
+      singlePatchChance: 0.5,
+      captionWeight: 0.3,
+      mean: [0.5, 0.4, 0.3],
+      std: [0.2, 0.3, 0.4],
+    },
+    'language model': {
+      task: 'language-model',
+      seed: 2,
+      stage: 'b',
+      tokenizer,
+      batchSize: 2,
+      maxLength: 64,
+      positions: 128,
+      ...drawn,
+      gridSide: 2,
+      mixture: [
+        { source: 'captions', weight: 1 },
+        { source: 'glosses', weight: 1 },
+      ],
+    },
+    'llava with pixels': llava(),
+    'llava with features': llava({ features }),
+  };
+});
+
+/** Encodes pictures, where the source asks for it: features of a picture are sums over some of its pixels. */
+async function encode(source: BatchSource): Promise<number> {
+  let encoded = 0;
+  for (let next = await source.pictures(); next; next = await source.pictures()) {
+    const { data } = next.pixels;
+    const size = data.length / next.keys.length;
+    const features = next.keys.flatMap((_, i) => Array.from({ length: 6 }, (_, k) => Number(data[i * size + k * 100])));
+    await source.keep(next.keys, Float32Array.from(features));
+    encoded += next.keys.length;
+  }
+  return encoded;
+}
+
+/** The batches of some steps as JSON can hold them, with the bits of every array. */
+async function batchesOf(source: BatchSource, from: number, to: number, accumulation = 2): Promise<unknown[]> {
+  const batches = prefetchedBatches(source, { accumulation, totalSteps: to });
+  const seen: unknown[] = [];
+  for (let step = from; step < to; step++)
+    for await (const { inputs, ...rest } of batches(step)) {
+      const bits = Object.entries(inputs).map(([name, { dtype, dims, data }]) => {
+        return [name, dtype, dims, data.constructor.name, Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('base64')];
+      });
+      seen.push({ bits, ...rest });
+    }
+  return seen;
+}
+
+describe('batches of the thread', () => {
+  test.each(['contrastive', 'language model', 'llava with pixels', 'llava with features'])('%s: are those made in place', async (name) => {
+    const here = await openSource(descriptions[name]);
+    const thread = startSource(descriptions[name]);
+    if (name === 'llava with features') {
+      expect(await encode(here)).toBe(10);
+      // each is encoded once, whoever asks
+      expect(await encode(thread)).toBe(0);
+    }
+    // over the end of an epoch: 10 samples in batches of 4
+    const expected = await batchesOf(here, 0, 4);
+    expect(new Set(expected.map((batch) => JSON.stringify(batch))).size).toBe(8);
+    expect(await batchesOf(thread, 0, 4)).toEqual(expected);
+    await thread.close();
+    // a run that was killed in the middle and goes on
+    const resumed = startSource(descriptions[name]);
+    await encode(resumed);
+    expect(await batchesOf(resumed, 2, 4)).toEqual(expected.slice(4));
+    await Promise.all([resumed.close(), here.close()]);
+  });
+
+  test('have features that the thread cached', async () => {
+    const features = { folder: join(folder, 'other cache'), fingerprint: 'toy', width: 2, mixup: 0 };
+    const thread = startSource(llava({ features }));
+    expect(await encode(thread)).toBe(10);
+    const { inputs } = await thread.batch(0);
+    expect(inputs.image_features.dims).toEqual([4, 3, 2]);
+    await thread.close();
+    const record = 32 + 6 * 4;
+    expect(readFileSync(join(folder, 'other cache', 'toy.features'))).toHaveLength(10 * record);
+  });
+});
+
+describe('prefetching', () => {
+  const batch = (index: number): MicroBatch => ({ inputs: {}, weight: index, tokens: 1 });
+
+  test('asks for one batch more than the one that is taken, and for none behind the end', async () => {
+    const asked: number[] = [];
+    const source = {
+      async batch(index: number) {
+        asked.push(index);
+        return batch(index);
+      },
+    };
+    const batches = prefetchedBatches(source, { accumulation: 2, totalSteps: 3 });
+    const seen: [number, number][] = [];
+    for (const step of [0, 1, 2]) for await (const { weight } of batches(step)) seen.push([weight, asked.at(-1)!]);
+    expect(seen).toEqual([0, 1, 2, 3, 4, 5].map((index) => [index, Math.min(5, index + 1)]));
+    expect(asked).toEqual([0, 1, 2, 3, 4, 5]);
+  });
+
+  test('fails at the batch that fails, not before', async () => {
+    const source = {
+      async batch(index: number) {
+        if (index === 2) throw new UserError('sample x is wrong');
+        return batch(index);
+      },
+    };
+    const batches = prefetchedBatches(source, { accumulation: 1, totalSteps: 9 });
+    const taken: number[] = [];
+    const all = async () => {
+      for (let step = 0; step < 9; step++) for await (const { weight } of batches(step)) taken.push(weight);
+    };
+    await expect(all()).rejects.toThrow('sample x is wrong');
+    expect(taken).toEqual([0, 1]);
+  });
+});
+
+describe('what goes wrong in the thread', () => {
+  /** The error of the first call. */
+  async function errorOf(description: SourceDescription): Promise<Error> {
+    const source = startSource(description);
+    try {
+      await encode(source);
+      await source.batch(0);
+    } catch (error) {
+      return error as Error;
+    } finally {
+      await source.close();
+    }
+    throw new Error('nothing went wrong');
+  }
+
+  test('is the UserError that it would be here', async () => {
+    saveSamples('unanswered.json', ['0.png'], '');
+    saveSamples('gone.json', ['gone.png']);
+    saveSamples('text.json', ['data.json']);
+    const cases: [string, string][] = [
+      ['unanswered.json', '"sample 0": nothing of it would be trained'],
+      ['gone.json', `sample sample 0: image file ${join(folder, 'gone.png')} does not exist`],
+      ['text.json', `${join(folder, 'data.json')}: cannot be read as an image`],
+      ['nowhere.json', `${join(folder, 'nowhere.json')}: there is no such file`],
+    ];
+    const features = { folder: join(folder, 'cache'), fingerprint: 'errors', width: 2, mixup: 0 };
+    for (const [file, message] of cases) {
+      const error = await errorOf(
+        llava({ data: { path: join(folder, file), imageFolder: folder }, ...(file === 'text.json' ? { features } : {}) }),
+      );
+      expect(error).toBeInstanceOf(UserError);
+      expect(error.message).toContain(message);
+    }
+  });
+
+  test('is an error with its own stack where it is a mistake of ours', async () => {
+    const source = startSource(llava());
+    const error = await source.keep([], new Float32Array(0)).catch((reason) => reason);
+    expect(error).not.toBeInstanceOf(UserError);
+    expect(error.message).toBe('there are no features to keep');
+    expect(error.stack).toContain('sources/llava.js');
+    await source.close();
+  });
+
+  test.each([
+    ['process.exit(3)', 'ended with code 3'],
+    ["throw new Error('a mistake')", 'failed: a mistake'],
+  ])('is one sentence when the thread dies of %s, also for those who come later', async (fault, how) => {
+    const file = join(folder, 'dying.mjs');
+    const head = "import { parentPort } from 'node:worker_threads';";
+    writeFileSync(file, `${head}\nparentPort.on('message', () => { ${fault} });\n`);
+    const source = startSource(llava(), pathToFileURL(file));
+    const died = 'the thread that prepares the data of the stage ';
+    for (const index of [0, 1]) {
+      const error = await source.batch(index).catch((reason) => reason);
+      expect(error).toBeInstanceOf(UserError);
+      expect(error.message.slice(0, died.length)).toBe(died);
+      expect(error.message.slice(died.length)).toMatch(how);
+    }
+    await source.close();
+  });
+
+  test('closing ends what is under way', async () => {
+    const source = startSource({ ...descriptions.contrastive, batchSize: 100_000 } as SourceDescription);
+    const batch = source.batch(0);
+    await source.close();
+    await expect(batch).rejects.toThrow('the source is closed');
+    await expect(source.batch(1)).rejects.toThrow('the source is closed');
+  });
+});
