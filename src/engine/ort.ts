@@ -1,5 +1,5 @@
-// The default engine: ONNX Runtime, whole from npm (CPU everywhere). `run` of the Node binding is synchronous inside: it
-// blocks the event loop. State is host memory, updated in place.
+// The default engine: ONNX Runtime, whole from npm (CPU everywhere). `run` of the Node binding is synchronous
+// inside: it blocks the event loop. State is host memory, updated in place.
 
 import { realpathSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -30,8 +30,8 @@ export interface OrtOptions {
   /** Threads inside one op. Default: all cores. */
   threads?: number;
   /**
-   * Whether idle threads spin before they sleep; default false. A little faster where nothing else runs; beside any other
-   * process it halved the speed of a training step.
+   * Whether idle threads spin before they sleep; default false. A little faster where nothing else runs;
+   * beside any other process it halved the speed of a training step.
    */
   spin?: boolean;
   fuse?: LowerOptions['fuse'];
@@ -145,7 +145,8 @@ async function openSession(
         ...(lean ? { disable_prepacking: '1' } : {}),
         ...(folder === undefined ? {} : { model_external_initializers_file_folder_path: folder }),
       },
-      // folding would cast all 16-bit weights when the session begins, merging would keep each cast through the whole run
+      // folding would cast all 16-bit weights when the session begins, merging would keep each cast through
+      // the whole run
       ...(lean ? { optimization: { disable_specified_optimizers: 'ConstantFolding;CommonSubexpressionElimination' } } : {}),
     },
     ...(buffers.length > 0 ? { externalData: buffers } : {}),
@@ -187,9 +188,9 @@ async function openSession(
 const RELEASED_BYTES = 2 ** 20;
 
 /**
- * Frees the memory of buffers that nobody needs. The binding copies every output into a fresh buffer, also those that the
- * runtime has written where it was told to; until the garbage collector came by, a large model's gradients would be there
- * three times. A message to a closed port takes its buffers along.
+ * Frees the memory of buffers that nobody needs. The binding copies every output into a fresh buffer, also
+ * those that the runtime has written where it was told to; until the garbage collector came by, a large
+ * model's gradients would be there three times. A message to a closed port takes its buffers along.
  */
 function release(buffers: readonly ArrayBuffer[]): void {
   const large = buffers.filter(({ byteLength }) => byteLength >= RELEASED_BYTES);
@@ -209,11 +210,12 @@ const PADDING = 64;
 const INLINE_BYTES = 2 ** 20;
 
 /**
- * Says where the runtime finds the constants. Those in files stay there: the runtime maps them. All files must be below one
- * folder, which it is told, and their paths must have no links: it follows none that lead out of the folder. Those in memory
- * are handed over beside the model, one buffer each (packed weights in one, so that neighbours can be multiplied as one). The
- * runtime takes buffers or files, not both for one model: where there are files, small constants in memory are written into
- * the model, and large ones are fed at each run.
+ * Says where the runtime finds the constants. Those in files stay there: the runtime maps them. All files
+ * must be below one folder, which it is told, and their paths must have no links: it follows none that lead
+ * out of the folder. Those in memory are handed over beside the model, one buffer each (packed weights in
+ * one, so that neighbors can be multiplied as one). The runtime takes buffers or files, not both for one
+ * model: where there are files, small constants in memory are written into the model, and large ones are fed
+ * at each run.
  */
 function layOutConstants(constants: ReadonlyMap<string, Constant>) {
   const externalInputs = new Map<string, ExternalData>();
