@@ -1,5 +1,6 @@
-// Writes a tiny LLaVA with `llava-gemma init` and `convert` in every float type, whole and in shards, with the logits that this project
-// computes for it; check_written.py reads the folders with transformers and compares. Run by hand after `npm run build` (README.md).
+// Writes a tiny LLaVA with `llava-gemma init` and `convert` in every float type, whole and in shards, with
+// the logits that this project computes for it; check_written.py reads the folders with transformers and
+// compares. Run by hand after `npm run build` (README.md).
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -20,7 +21,10 @@ async function llavaGemma(...words) {
   if ((await run(['node', 'llava-gemma', ...words])) !== 0) throw new Error(`llava-gemma ${words.join(' ')} failed`);
 }
 
-/** Every value drawn anew and wide, so that a tensor in another one's place shows in the logits. */
+/**
+ * Every value is drawn again from a wide distribution, so that a tensor in another one's place shows in the
+ * logits.
+ */
 async function redraw(dir) {
   await withCheckpoint(dir, llavaConfigSchema, async (config, checkpoint) => {
     const tensors = new Map();
@@ -34,7 +38,7 @@ async function redraw(dir) {
   return `${dir}-wide`;
 }
 
-/** Logits [2, tokens, vocabulary] of two prompts of a picture each. */
+/** Logits [2, tokens, vocabulary] of two prompts with one image each. */
 async function writeLogits(dir) {
   await withCheckpoint(dir, llavaConfigSchema, async (config, checkpoint) => {
     const { vision_config: vision, text_config: text, image_token_index: imageToken } = config;
