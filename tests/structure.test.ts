@@ -44,6 +44,7 @@ const narrow = [
   'src/pretrained',
   'src/random.ts',
   'src/runs',
+  'src/text/bpe-trainer.ts',
   'src/weights',
   'tests',
 ];
