@@ -16,7 +16,7 @@ describe('quantizeRows', () => {
         const back = dequantizeRows(packed, format);
         for (const [i, value] of rows.entries()) {
           const step = Math.abs(packed.scale[Math.floor(i / format.blockSize)]);
-          // the numbers go to -2^(bits - 1) on one side, and one less on the other
+          // the numbers go to -2^(bits - 1) on one side, and to one less on the other
           const beyond = Math.abs(value) / step > 2 ** (format.bits - 1) - 1 ? 1 : 0.5;
           expect(Math.abs(back[i] - value)).toBeLessThanOrEqual(beyond * step * (1 + 1e-5) + 1e-30);
         }
