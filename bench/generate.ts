@@ -1,6 +1,6 @@
-// Encoding an image, prefill and decoding of a LLaVA with random weights, against llama.cpp and transformers.js: same shape, same prompt
-// lengths, same threads (generate/shapes.ts, peers/). Every side is a process of its own; they take turns in one run, so that a noisy machine
-// hurts all alike, and those that wait sleep.
+// Image encoding, prefill and decoding of a LLaVA with random weights, against llama.cpp and transformers.js:
+// same shape, prompt lengths and threads (generate/shapes.ts, peers/). Every side is a process of its own;
+// they take turns in one run, so that a noisy machine hurts all of them alike, and those that wait sleep.
 
 import { availableParallelism, cpus } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -18,9 +18,9 @@ import { type Server, startServer } from './peers/server.ts';
 /** Script of each side in bench/peers. */
 const SCRIPTS: Record<string, string> = { ours: 'ours.js', 'llama.cpp': 'llama-cpp.js', 'transformers.js': 'transformers-js.js' };
 const PEERS = Object.keys(SCRIPTS).filter((side) => side !== 'ours');
-/** Pause before a turn, in ms: threads of the side before may spin for a moment before they sleep. */
+/** Pause before a turn, in ms: threads of the previous side may spin for a moment before they sleep. */
 const PAUSE = 200;
-/** Cores that other processes may keep busy without a word about it. */
+/** Cores that other processes may keep busy without a warning. */
 const QUIET = 0.2;
 
 interface Options {
@@ -74,7 +74,7 @@ export function register(program: Command): void {
     .action(benchGenerate);
 }
 
-/** Turns of one side: seconds an image, tokens a second. */
+/** Turns of one side: seconds per image, tokens per second. */
 interface Turns {
   encode: number[];
   prefill: number[];
@@ -123,7 +123,7 @@ async function benchGenerate(options: Options): Promise<void> {
       if (parameters !== undefined && parameters !== textParameterCount(config))
         throw new Error(`${name} has a language model of ${parameters} parameters, the shape has ${textParameterCount(config)}`);
     }
-    // all sides are loaded and asleep by now, so that what is busy is somebody else's
+    // all sides are loaded and asleep by now, so any busy core belongs to another process
     const before = await busyCores();
     const turns = await takeTurns(servers, loaded, workload, rounds);
     const busy = round(Math.max(before, await busyCores()), 2);
@@ -143,8 +143,8 @@ async function benchGenerate(options: Options): Promise<void> {
 }
 
 /**
- * One turn of each side at each thing, `rounds` times over, after one that is not counted. What stands for nothing is not worth more than that
- * first turn.
+ * One turn of each side at each operation, `rounds` times, after one that is not counted. An `incomparable`
+ * operation gets only that first turn.
  */
 async function takeTurns(
   servers: ReadonlyMap<string, Server>,
@@ -187,7 +187,10 @@ async function resultOf(server: Server, { version, notes }: LoadAnswer, turns: T
   };
 }
 
-/** How many times as fast ours is as each peer, by names such as decode_vs_llama_cpp; nothing when ours was left out. */
+/**
+ * How many times as fast as each peer ours is, by names such as decode_vs_llama_cpp; empty if ours was left
+ * out.
+ */
 function ratiosOf({ ours, ...peers }: Record<string, SideResult>, loaded: Record<string, LoadAnswer>): Record<string, number | null> {
   const ratios: Record<string, number | null> = {};
   if (!ours) return ratios;
@@ -221,9 +224,9 @@ function describe(sides: Record<string, SideResult>, ratios: Record<string, numb
   return lines.join('\n');
 }
 
-// === Small things ===
+// === Helpers ===
 
-/** Cores' worth of work that the machine does in a second in which we do none. */
+/** How many cores the machine keeps busy during a second in which we are idle. */
 async function busyCores(): Promise<number> {
   const spent = () => cpus().reduce((sum, { times }) => sum + times.user + times.nice + times.sys + times.irq, 0);
   await sleep(PAUSE);

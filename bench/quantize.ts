@@ -1,5 +1,5 @@
-// What weights of few bits cost in quality: perplexity of the expected answers and how many greedy answers stay the same, against the same
-// model in float32, on held-out scenes.
+// What quantized weights cost in quality: perplexity of the expected answers and how many greedy answers stay
+// the same, compared with the same model in float32, on held-out scenes.
 
 import type { Command } from 'commander';
 import { parseCount } from '../src/cli/options.ts';
@@ -35,7 +35,7 @@ export function register(program: Command): void {
 
 interface Quality {
   perplexity: number;
-  /** Share of answers that are those of float32, word for word. */
+  /** Share of answers identical to those of float32. */
   agreement: number;
   accuracy: number;
 }
@@ -117,7 +117,7 @@ async function perplexity(
     let count = 0;
     for await (const piece of pieces())
       for (let at = 0; at < piece.length; at += vocabulary, position++) {
-        // the logits of a token are about the next one
+        // the logits at a token predict the next one
         const label = (position + 1) % tokens === 0 ? ignoreIndex : labels[position + 1];
         if (label === ignoreIndex) continue;
         loss += logSumExp(piece.subarray(at, at + vocabulary)) - piece[at + label];

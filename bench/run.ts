@@ -1,4 +1,5 @@
-// Measurements against peers: `npm run bench -- <name> [options]`. One file a benchmark; docs/benchmarks.md says how to read them.
+// Measurements against peers: `npm run bench -- <name> [options]`. One file per benchmark; docs/benchmarks.md
+// says how to read them.
 import { existsSync, symlinkSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Command } from 'commander';
@@ -7,7 +8,7 @@ import * as generate from './generate.ts';
 import * as quantize from './quantize.ts';
 import * as trainStep from './train-step.ts';
 
-// the sources look for the assets beside their folder, and here that is .cache/bench
+// the sources look for the assets next to their folder, which is .cache/bench here
 if (!existsSync('.cache/bench/assets')) symlinkSync(resolve('assets'), '.cache/bench/assets', 'junction');
 
 const program = new Command('npm run bench --').description('Measure llava-gemma against its peers.').helpCommand(false);

@@ -1,6 +1,6 @@
-// One training step (forward, backward, AdamW) of a Gemma-shaped language model against PyTorch: same sizes, weights, tokens and
-// threads (train-step.json, peers/torch_train_step.py). The sides take turns in one run, so that a noisy machine hurts all alike, and
-// the one that waits sleeps. Equal losses prove equal work.
+// One training step (forward, backward, AdamW) of a Gemma-shaped language model against PyTorch: same sizes,
+// weights, tokens and threads (train-step.json, peers/torch_train_step.py). The sides take turns in one run,
+// so that a noisy machine hurts all alike, and the waiting one sleeps. Equal losses prove equal work.
 
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
@@ -26,9 +26,12 @@ interface Setup {
   sizes: Record<string, Size>;
 }
 
-/** Timed steps a turn. One more comes first and is left out: it warms the caches again after the other sides. */
+/**
+ * Timed steps per turn. One more comes first and is not counted: it warms the caches again after the other
+ * sides.
+ */
 const STEPS_PER_TURN: Record<string, number> = { small: 8, large: 2 };
-/** Pause before a turn, in ms: threads of the side before may spin for a moment before they sleep. */
+/** Pause before a turn, in ms: threads of the previous side may spin for a moment before they sleep. */
 const PAUSE = 100;
 
 /** Steps in ms and the losses before each. */
@@ -99,7 +102,7 @@ interface SizeResult {
   /** PyTorch's time over ours: above 1, ours is faster. */
   ratio_vs_torch_fp32: number;
   ratio_vs_torch_bf16: number;
-  /** Losses of the very first step, before any update, and how far ours is from PyTorch's fp32. */
+  /** Losses of the first step, before any update, and how far ours is from PyTorch's fp32. */
   loss: { ours: number; torch_fp32: number; torch_bf16: number; relative_difference: number };
 }
 
@@ -167,8 +170,9 @@ function describe(name: string, size: Size, result: SizeResult): string {
 // === Our side ===
 
 /**
- * `trainStage` itself, held at the data of each step until a turn asks for it: a step's time runs from the batch being handed over to
- * the parameters being updated. Fails when the stage fails; `totalSteps` is what all turns together will ask for.
+ * `trainStage` itself, which waits for the data of each step until a turn asks for it: the time of a step
+ * runs from handing over the batch to the updated parameters. Fails if the stage fails; `totalSteps` is what
+ * all turns together will ask for.
  */
 function ourSide(engine: Engine, loss: LossGraph, size: Size, optimizer: Setup['optimizer'], totalSteps: number): Side {
   const inputs = batchInputs(size);
@@ -223,7 +227,10 @@ function ourSide(engine: Engine, loss: LossGraph, size: Size, optimizer: Setup['
   };
 }
 
-/** Number `index` of the benchmark's stream of uint32: the 32-bit finaliser of MurmurHash3, as `draw` of the PyTorch side. */
+/**
+ * Number `index` of the benchmark's stream of uint32: the 32-bit finalizer of MurmurHash3, like `draw` on the
+ * PyTorch side.
+ */
 function draw(index: number): number {
   let x = index | 0;
   x ^= x >>> 16;
@@ -234,7 +241,10 @@ function draw(index: number): number {
   return x >>> 0;
 }
 
-/** One draw an element over the parameters sorted by name, uniform with the given standard deviation; norm weights are 0 and draw none. */
+/**
+ * One draw per element over the parameters sorted by name, uniform with the given standard deviation; norm
+ * weights are 0 and draw none.
+ */
 function drawWeights(engine: Engine, loss: LossGraph, std: number): Map<string, State> {
   const values = new Map<string, State>();
   let index = 0;
@@ -246,7 +256,7 @@ function drawWeights(engine: Engine, loss: LossGraph, std: number): Map<string, 
   return values;
 }
 
-/** Rows of drawn tokens; token t predicts t + 1, the last of a row predicts nothing. */
+/** Rows of drawn tokens; token t predicts t + 1, the last one of a row predicts nothing. */
 function batchInputs({ batch, tokens, config }: Size): Record<string, Value> {
   const count = batch * tokens;
   const inputIds = Int32Array.from({ length: count }, (_, i) => draw(2 ** 31 + i) % config.vocab_size);
@@ -267,7 +277,7 @@ function batchInputs({ batch, tokens, config }: Size): Record<string, Value> {
   };
 }
 
-// === Small things ===
+// === Helpers ===
 
 function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);

@@ -1,9 +1,12 @@
-// Draws docs/images/demo.png: scenes of a scored run, each with what was asked about it, what the model answered, and whether that is right.
+// Draws docs/images/demo.png: scenes of a scored run, each with the questions about it, the model's answers,
+// and whether they are right.
 //
 //     node scripts/demo-picture.mjs runs/demo
-//     node scripts/demo-picture.mjs runs/demo --split unseen-artist --scenes 12,40,77 --out docs/images/demo.png
+//     node scripts/demo-picture.mjs runs/demo --split unseen-artist --scenes 12,40,77 \
+//         --out docs/images/demo.png
 //
-// Without --scenes it takes the first scenes that show four, three and two things, whatever was answered. Needs `npm ci` and a font (fontconfig).
+// Without --scenes it takes the first scenes that show four, three and two things, whatever the answers.
+// Needs `npm ci` and a font (fontconfig).
 import { mkdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -28,7 +31,10 @@ function fail(message) {
 
 const escapeXml = (text) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 
-/** The question as a person would ask it: without `<image>` and the line on how to answer; choices in one line. */
+/**
+ * The question as a person would ask it: without `<image>` and the line on how to answer; choices in one
+ * line.
+ */
 function questionOf({ prompt }) {
   const lines = prompt
     .replaceAll('<image>', '')
@@ -49,16 +55,18 @@ function wrap(text, width) {
   return lines;
 }
 
-/** Questions and answers of a scene as lines of text, each with its colour; the mark is drawn before an answer. */
+/**
+ * Questions and answers of a scene as lines of text, each with its color; the mark is drawn before an answer.
+ */
 function linesOf(samples) {
   return samples.flatMap((sample, i) => {
-    const question = wrap(questionOf(sample), longestLine).map((text) => ({ text, colour: ink.question }));
+    const question = wrap(questionOf(sample), longestLine).map((text) => ({ text, color: ink.question }));
     const answer = sample.correct ? sample.answer : `${sample.answer}  (it is: ${sample.expected})`;
     const [first, ...rest] = wrap(answer === '' ? '(nothing)' : answer, longestLine - 3);
-    const colour = sample.correct ? ink.text : ink.wrong;
+    const color = sample.correct ? ink.text : ink.wrong;
     const answered = [
-      { text: first, colour, mark: sample.correct ? 'right' : 'wrong' },
-      ...rest.map((text) => ({ text, colour, indent: true })),
+      { text: first, color, mark: sample.correct ? 'right' : 'wrong' },
+      ...rest.map((text) => ({ text, color, indent: true })),
     ];
     return [...(i > 0 ? [{ text: '', half: true }] : []), ...question, ...answered];
   });
@@ -66,7 +74,7 @@ function linesOf(samples) {
 
 const heightOf = (lines) => lines.reduce((sum, { half }) => sum + (half ? lineHeight / 2 : lineHeight), 0);
 
-/** A tick or a cross, 10 by 10, about (x, y). */
+/** A check mark or a cross, 10 by 10, centered at (x, y). */
 function markAt(kind, x, y) {
   const path = kind === 'right' ? `M${x - 5} ${y} l3.5 4 l6.5 -8.5` : `M${x - 4} ${y - 4} l8 8 M${x + 4} ${y - 4} l-8 8`;
   return `<path d="${path}" fill="none" stroke="${ink[kind]}" stroke-width="2.2" stroke-linecap="round" stroke-linejoin="round"/>`;
@@ -75,25 +83,28 @@ function markAt(kind, x, y) {
 function cardSvg(lines, left, height) {
   const x = left + card.pad;
   let y = card.gap + card.pad + picture + 24;
-  const parts = lines.map(({ text, colour, mark, indent, half }) => {
+  const parts = lines.map(({ text, color, mark, indent, half }) => {
     if (half) {
       y += lineHeight / 2;
       return '';
     }
     const textLeft = mark || indent ? x + 18 : x;
     const weight = mark || indent ? 600 : 400;
-    const drawn = `<text x="${textLeft}" y="${y}" fill="${colour}" font-weight="${weight}">${escapeXml(text)}</text>`;
+    const drawn = `<text x="${textLeft}" y="${y}" fill="${color}" font-weight="${weight}">${escapeXml(text)}</text>`;
     const line = mark ? markAt(mark, x + 6, y - 5) + drawn : drawn;
     y += lineHeight;
     return line;
   });
   const box = `x="${left + 0.5}" y="${card.gap + 0.5}" width="${card.width - 1}" height="${height - 1}" rx="6"`;
-  // shows round a scene on white ground
+  // visible around a scene on a white background
   const frame = `x="${left + (card.width - picture) / 2 - 1}" y="${card.gap + card.pad - 1}" width="${picture + 2}" height="${picture + 2}"`;
   return `<rect ${box} fill="${grounds.card}" stroke="${grounds.border}"/><rect ${frame} fill="${grounds.border}"/>${parts.join('')}`;
 }
 
-/** Scenes by picture, each with three samples: a name, the count, and in turn whether something is there (yes, no) or its kind. */
+/**
+ * Scenes by image, each with three samples: a name, the count, and, alternating, whether something is there
+ * (yes, no) or its kind.
+ */
 function scenesOf(samples) {
   const byImage = new Map();
   for (const sample of samples) byImage.set(sample.image, [...(byImage.get(sample.image) ?? []), sample]);
@@ -104,7 +115,10 @@ function scenesOf(samples) {
   });
 }
 
-/** The first scenes with four, three and two things: pictures that differ, chosen without a look at the answers. */
+/**
+ * The first scenes with four, three and two things: images that differ, chosen without looking at the
+ * answers.
+ */
 function chooseScenes(scenes) {
   return ['4', '3', '2'].flatMap((things) => scenes.find((scene) => scene.things === things && scene.samples.length === 3) ?? []);
 }
@@ -128,7 +142,7 @@ async function draw(scenes, imageFolder, out) {
     })),
   );
   mkdirSync(dirname(out), { recursive: true });
-  // librsvg draws at 72 dots an inch
+  // librsvg draws at 72 dots per inch
   const page = sharp(Buffer.from(svg), { density: 72 * density });
   await page.composite(pictures).png({ palette: true, quality: 95, effort: 9 }).toFile(out);
   console.log(`${out}: ${scenes.map(({ image }) => image).join(', ')}`);

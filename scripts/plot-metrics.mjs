@@ -1,9 +1,11 @@
-// Draws the loss of runs against their steps as one SVG picture, from the runs' metrics.jsonl: one panel a stage, one line a run.
+// Draws the loss of runs against their steps as one SVG image, from the runs' metrics.jsonl: one panel per
+// stage, one line per run.
 //
 //     node scripts/plot-metrics.mjs runs/tiny-clip --out docs/images/tiny-clip-loss.svg
-//     node scripts/plot-metrics.mjs runs/two-stages runs/stage-2-only --stage finetune --out docs/images/skip-stage-1.svg
+//     node scripts/plot-metrics.mjs runs/two-stages runs/stage-2-only --stage finetune \
+//         --out docs/images/skip-stage-1.svg
 //
-// Needs `npm ci`. The picture has a white ground, so that it reads the same on light and dark pages.
+// Needs `npm ci`. The image has a white background, so that it looks the same on light and dark pages.
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -19,7 +21,7 @@ const { smooth } = await import('../dist/runs/report.js');
 use([LineChart, GridComponent, LegendComponent, TitleComponent, SVGRenderer]);
 
 const usage = 'usage: node scripts/plot-metrics.mjs <run folder>... --out <file.svg> [--stage <name>]... [--label <name of a run>]...';
-const colours = ['#2563eb', '#d97706', '#059669', '#9333ea'];
+const colors = ['#2563eb', '#d97706', '#059669', '#9333ea'];
 const panel = { width: 560, height: 320, left: 56, right: 24, top: 44, bottom: 76 };
 
 function fail(message) {
@@ -27,7 +29,9 @@ function fail(message) {
   process.exit(1);
 }
 
-/** What a run logged while training, in order. Half a last line, as a killed run leaves it, is passed over. */
+/**
+ * What a run logged while training, in order. An incomplete last line, as a killed run leaves it, is skipped.
+ */
 function readSteps(folder) {
   const path = join(folder, 'metrics.jsonl');
   let text;
@@ -40,21 +44,21 @@ function readSteps(folder) {
   return whole.flatMap((line) => (line === '' ? [] : [JSON.parse(line)])).filter(({ type }) => type === 'step');
 }
 
-/** Pale as measured, full as smoothed. */
-function linesOf(name, events, index, colour) {
+/** Lines of one run: pale as measured, in full color as smoothed. */
+function linesOf(name, events, index, color) {
   const line = { type: 'line', xAxisIndex: index, yAxisIndex: index, showSymbol: false, silent: true };
   const smoothed = smooth(
     events.map(({ loss }) => loss),
     1 - 1 / Math.max(1, events.length / 40),
   );
   return [
-    { ...line, data: events.map(({ step, loss }) => [step, loss]), lineStyle: { color: colour, width: 1, opacity: 0.3 } },
+    { ...line, data: events.map(({ step, loss }) => [step, loss]), lineStyle: { color: color, width: 1, opacity: 0.3 } },
     {
       ...line,
       name,
       data: events.map(({ step }, i) => [step, smoothed[i]]),
-      lineStyle: { color: colour, width: 2 },
-      itemStyle: { color: colour },
+      lineStyle: { color: color, width: 2 },
+      itemStyle: { color: color },
     },
   ];
 }
@@ -87,7 +91,7 @@ function draw(runs, stages) {
     series: stages.flatMap((stage, i) =>
       runs.flatMap(({ name, steps }, r) => {
         const events = steps.filter((event) => event.stage === stage);
-        return events.length === 0 ? [] : linesOf(name, events, i, colours[r % colours.length]);
+        return events.length === 0 ? [] : linesOf(name, events, i, colors[r % colors.length]);
       }),
     ),
   });

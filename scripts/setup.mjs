@@ -1,6 +1,7 @@
-// Of a clone: installs what package-lock.json names when it is not installed yet, and builds dist/ when a source is newer.
-// Everything that must work from a fresh clone (npm test, npm run demo, npx llava-gemma) goes through here; needs only Node.
-// `--package` builds what npm packs: dist/ from nothing, without source maps, whose sources stay here.
+// For a clone: installs what package-lock.json names if it is not installed yet, and builds dist/ if a source
+// is newer. Everything that must work from a fresh clone (npm test, npm run demo, npx llava-gemma) goes
+// through here; needs only Node. `--package` builds what npm packs: dist/ from scratch, without source maps,
+// because the sources are not packed.
 import { spawnSync } from 'node:child_process';
 import { existsSync, lstatSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -9,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 
 function run(command, args, options) {
-  // stdout is kept for what the user asked for; progress goes to stderr.
+  // stdout is reserved for what the user asked for; progress goes to stderr.
   const { status } = spawnSync(command, args, { cwd: root, stdio: ['ignore', 2, 2], ...options });
   if (status === 0) return;
   console.error(`llava-gemma: \`${[command, ...args].join(' ')}\` failed`);
@@ -29,10 +30,10 @@ export function install() {
   const installed = join(root, 'node_modules', '.package-lock.json');
   const lock = join(root, 'package-lock.json');
   const modules = join(root, 'node_modules');
-  // a link leads to somebody else's installation, which `npm ci` would empty
+  // a link leads to another installation, which `npm ci` would empty
   if (existsSync(modules) && lstatSync(modules).isSymbolicLink()) return;
   if (existsSync(installed) && statSync(installed).mtimeMs >= statSync(lock).mtimeMs) return;
-  // npm is a script on Windows, which only a shell finds
+  // on Windows, npm is a script that only a shell finds
   run('npm ci --no-fund --no-audit --loglevel=error', [], { shell: true });
 }
 

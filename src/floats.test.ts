@@ -2,7 +2,10 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from './floats.ts';
 
-/** Nearest representable value with `mantissaBits` and smallest normal exponent `minExponent`, ties to even, in float64 arithmetic. */
+/**
+ * Nearest representable value with `mantissaBits` and smallest normal exponent `minExponent`, ties to even,
+ * in float64 arithmetic.
+ */
 function nearest(value: number, mantissaBits: number, minExponent: number, maxFinite: number): number {
   if (value === 0 || !Number.isFinite(value)) return value;
   const size = Math.abs(value);

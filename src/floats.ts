@@ -68,3 +68,9 @@ export function bfloat16ToFloat32(halves: Uint16Array, values: Float32Array = ne
   for (let i = 0; i < halves.length; i++) bits[i] = halves[i] << 16;
   return values;
 }
+
+/** How a matrix is stored in whole numbers of few bits: blocks along a row, each with one scale. */
+export interface BlockFormat {
+  bits: 4 | 8;
+  blockSize: number;
+}

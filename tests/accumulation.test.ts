@@ -1,4 +1,5 @@
-// Accumulated batches train as one big batch would: every labelled token of an optimizer step weighs the same, in whatever batch it lies.
+// Accumulated batches train as one big batch would: every labelled token of an optimizer step weighs the
+// same, in whatever batch it lies.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import sharp from 'sharp';
@@ -8,7 +9,10 @@ import { readMetrics } from '../src/runs/metrics.ts';
 import { openSafetensors } from '../src/weights/safetensors.ts';
 import { cli, enterToyFolder, recipes } from './toy.ts';
 
-/** Without clipping, and with an epsilon beside which gradients are small: Adam's steps then have the size of the gradient. */
+/**
+ * Without clipping, and with an epsilon beside which gradients are small: Adam's steps then have the size of
+ * the gradient.
+ */
 const plain = { eps: 1, max_grad_norm: 0, log_every: 1 };
 
 beforeAll(async () => {
@@ -71,7 +75,8 @@ it('a LLaVA learns the same from two accumulated batches as from one of both', a
 });
 
 it('a language model has the loss of all its accumulated rows together', async () => {
-  // text is made afresh for each batch, so there is no big batch of the same; at a rate of almost nothing two steps see what one may
+  // text is made afresh for each batch, so there is no big batch of the same; at a rate of almost nothing two
+  // steps see what one may
   const idle = { lr: 1e-12, weight_decay: 0 };
   const [first, second] = await train('text.yaml', 'apart', { ...idle, steps: 2 });
   const [both] = await train('text.yaml', 'together', { ...idle, steps: 1, accumulation: 2 });

@@ -1,5 +1,5 @@
-// The command line from end to end on a toy model: what works, and what bad input comes to - one sentence that names the culprit, an
-// exit code, and nothing damaged.
+// The command line from end to end on a toy model: what works, and what bad input leads to: one sentence that
+// names the culprit, an exit code, and nothing damaged.
 import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -41,7 +41,10 @@ beforeAll(async () => {
   return leave;
 }, 60_000);
 
-/** One line on stderr beside the status, which begins with `error:` and has all of `names` in it; no stack, no plea of surprise. */
+/**
+ * Expects one line on stderr besides the status, which begins with `error:` and contains all of `names`; no
+ * stack trace, no unexpected-error message.
+ */
 function expectFailure({ code, stderr }: Outcome, ...names: string[]): void {
   expect(code, stderr).toBe(1);
   const lines = stderr
@@ -313,7 +316,7 @@ describe('in a process of its own', () => {
   });
 
   it.skipIf(process.platform === 'win32')('a disk that is full ends training with a sentence, and resuming makes good for it', async () => {
-    // a limit on the size of files fails a write as a full disk does
+    // a limit on file size makes a write fail as a full disk does
     mkdirSync('full', { recursive: true });
     const limited = ['-c', 'ulimit -f 100; exec "$@"', 'sh', process.execPath, bin, 'train', 'llava.yaml', '--out', 'full'];
     const { status, stdout, stderr } = spawnSync('bash', limited, { encoding: 'utf8', env: { ...process.env, DEBUG: '' } });

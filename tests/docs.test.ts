@@ -1,5 +1,6 @@
-// The docs keep in step with the code: the tables of docs/recipes.md are made from the recipe schema, and links lead to files that exist.
-// After a change of the schema, `npx vitest run tests/docs.test.ts -u` writes the tables again.
+// The docs stay in step with the code: the tables of docs/recipes.md are made from the recipe schema, and
+// links lead to files that exist. After a change to the schema, `npx vitest run tests/docs.test.ts -u`
+// rewrites the tables.
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -12,7 +13,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 
 // === Tables of recipe fields ===
 
-/** The parts of JSON Schema that zod writes for recipes. */
+/** The parts of JSON Schema that zod emits for recipes. */
 interface Schema {
   type?: string;
   description?: string;
@@ -35,7 +36,7 @@ interface Schema {
 const code = (value: unknown) => `\`${typeof value === 'string' ? value : JSON.stringify(value)}\``;
 
 function rangeText({ minimum, exclusiveMinimum, maximum }: Schema): string {
-  // zod bounds whole numbers by what a double holds exactly
+  // zod bounds integers by what a double holds exactly
   const bound = (value: number | undefined) => (value !== undefined && Math.abs(value) < Number.MAX_SAFE_INTEGER ? value : undefined);
   const [low, above, high] = [minimum, exclusiveMinimum, maximum].map(bound);
   if (above !== undefined) return ` > ${above}`;
@@ -47,7 +48,7 @@ function typeText(schema: Schema): string {
   if (schema.const !== undefined) return code(schema.const);
   if (schema.enum) return schema.enum.map(code).join(', ');
   const alternatives = schema.anyOf ?? schema.oneOf;
-  // null is the same as left out
+  // null means the same as omitting the field
   if (alternatives) return [...new Set(alternatives.filter(({ type }) => type !== 'null').map(typeText))].join(' or ');
   if (schema.prefixItems) return `[${schema.prefixItems.map(typeText).join(', ')}]`;
   switch (schema.type) {
@@ -78,12 +79,12 @@ function rowsOf({ properties = {}, required = [] }: Schema, prefix: string): str
       ...(schema.properties ? rowsOf(schema, `${path}.`) : []),
       ...(schema.items?.properties ? rowsOf(schema.items, `${path}.N.`) : []),
     ]);
-    // the default of a map is that of its fields
+    // the default of a map is made up of those of its fields
     const hasDefault = field.default !== undefined && inner.length === 0;
     const fallback = hasDefault ? code(field.default) : required.includes(name) ? 'required' : '';
-    // fields of models are described where they come from
+    // fields of models are described where they are defined
     const meaning = field.description ?? (inner.length > 0 || !prefix.endsWith('_config.') ? '' : 'as in `config.json`');
-    // what alternatives have in common is said once
+    // what alternatives have in common is listed once
     return [`| \`${path}\` | ${typeText(field)} | ${fallback} | ${meaning} |`, ...new Set(inner)];
   });
 }

@@ -1,5 +1,5 @@
-// `llava-gemma forward` against transformers: the goldens of tests/reference go through the command as files, and must come back as what
-// PyTorch computed. Also the folders that it takes.
+// `llava-gemma forward` against transformers: the goldens of tests/reference go through the command as files,
+// and must come back as what PyTorch computed. Also checks which folders the command takes.
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -36,7 +36,7 @@ const golden = (name: string, file: string) => read(join(folderOf(name), `${file
 const valuesOf = (tensor: StoredTensor) => storedToFloat32(tensor, 'a test');
 const bytesOf = ({ buffer, byteOffset, byteLength }: Uint16Array | Int32Array) => new Uint8Array(buffer, byteOffset, byteLength);
 
-/** What goes in of a golden's inputs: they hold labels too. */
+/** The part of a golden's inputs that goes in: they hold labels too. */
 async function inputsOf(name: string, file = 'inputs'): Promise<Tensors> {
   const all = await golden(name, file);
   return new Map([...all].filter(([tensor]) => ['input_ids', 'attention_mask', 'pixel_values'].includes(tensor)));
@@ -200,7 +200,7 @@ describe('folders', () => {
       ),
       dtype: 'F32',
     });
-    // without a tokenizer <image> is the first id behind the vocabulary
+    // without a tokenizer, <image> is the first id after the vocabulary
     const ids = (image: number): StoredTensor => {
       const row = [2, ...Array<number>(imageTokenCount(config)).fill(image), 5, 6];
       return { dtype: 'I32', shape: [1, row.length], data: bytesOf(Int32Array.from(row)) };

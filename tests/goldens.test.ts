@@ -1,5 +1,6 @@
-// Fidelity: the tiny models of tests/reference (PyTorch and Hugging Face transformers) come in through the ordinary checkpoint path and must
-// give the same outputs, losses and gradients. Errors of gradients are relative to the largest magnitude of their tensor.
+// Fidelity: the tiny models of tests/reference (PyTorch and Hugging Face transformers) are loaded through the
+// ordinary checkpoint path and must give the same outputs, losses and gradients. Errors of gradients are
+// relative to the largest magnitude of their tensor.
 
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
@@ -77,7 +78,7 @@ async function runGraph(
   values: ReadonlyMap<string, Float32Array>,
   inputs: Tensors,
 ) {
-  // a gradient bears its parameter's name, which is an input's already
+  // a gradient has its parameter's name, which is already an input's
   const program = await engine.compile(Object.fromEntries(Object.entries(outputs).map(([name, tensor]) => [OUTPUT + name, tensor])));
   try {
     const results = await program.run({ ...parameterFeeds(parameters, values), ...inputs });
@@ -99,7 +100,7 @@ function lossAndGradients(loss: Tensor, parameters: readonly Parameter[]): Recor
   return { loss, ...Object.fromEntries(parameters.map(({ name }, i) => [name, gradients[i]])) };
 }
 
-/** The loss of packed rows as the goldens have it: the mean over labels. */
+/** The loss of packed rows as in the goldens: the mean over labels. */
 const meanLoss = ({ outputs }: LossGraph) => mul(outputs.loss, input('loss_scale', 'float32', []));
 
 // === Comparing ===
@@ -110,7 +111,7 @@ const maxMagnitude = ({ data }: Value) => (data as Float32Array).reduce((max, v)
 function maxDifference(actual: Value, expected: Value): number {
   expect(actual.data.length).toBe(expected.data.length);
   return (actual.data as Float32Array).reduce((max, v, i) => {
-    // Math.max lets NaN through
+    // Math.max propagates NaN
     return Math.max(max, Math.abs(v - (expected.data[i] as number)));
   }, 0);
 }
@@ -125,10 +126,16 @@ function expectOutputs(label: string, actual: Tensors, expected: Tensors, names:
   console.log(`${label}: worst absolute error of ${names.length} outputs ${worst.toExponential(1)}`);
 }
 
-/** In exact arithmetic a key's bias shifts all scores of a query alike and has no gradient: what is stored is rounding. */
+/**
+ * In exact arithmetic a key's bias shifts all scores of a query alike and has no gradient: what is stored is
+ * rounding error.
+ */
 const hasNoGradient = (name: string) => /(k_proj|attention\.key)\.bias$/.test(name);
 
-/** Every golden gradient against ours (or those that `covered` picks); returns and prints the worst relative error. */
+/**
+ * Every golden gradient against ours (or those that `covered` picks); returns and prints the worst relative
+ * error.
+ */
 function expectGradients(label: string, actual: Tensors, expected: Tensors, covered: (name: string) => boolean = () => true): number {
   const largest = Math.max(...Object.values(expected).map(maxMagnitude));
   const names = Object.keys(expected).filter(covered);
@@ -149,7 +156,10 @@ function expectGradients(label: string, actual: Tensors, expected: Tensors, cove
 
 // === Inputs ===
 
-/** Positions that count from 0 in every row, and keys that padding hides, as transformers treats right-padded rows. */
+/**
+ * Positions that count from 0 in every row, and keys that padding hides, as transformers treats right-padded
+ * rows.
+ */
 function positionsOf(mask: Value): Tensors {
   const tokens = mask.dims[1];
   const positions = Int32Array.from(mask.data as Int32Array, (_, i) => i % tokens);
@@ -157,7 +167,7 @@ function positionsOf(mask: Value): Tensors {
   return { position_ids: int32(positions, mask.dims), key_positions: int32(keys, mask.dims) };
 }
 
-/** A padded batch as the packed rows of our objectives: padding is a sample of its own, without labels. */
+/** A padded batch as the packed rows of our loss graphs: padding is a sample of its own, without labels. */
 function packedInputs({ input_ids, attention_mask, labels }: Tensors): Tensors {
   const tokens = input_ids.dims[1];
   const labelRows = [...labels.data.keys()].filter((i) => i % tokens > 0 && labels.data[i] !== -100);
@@ -222,7 +232,7 @@ describe.each(['gemma', 'gemma-mqa', 'gemma2', 'gemma3'])('%s', (name) => {
 describe('clip', () => {
   const END = 98;
 
-  /** The golden's texts under a prefix of our text inputs; the end mask marks the first end token. */
+  /** The golden's texts under the prefix of our text inputs; the end mask marks the first end token. */
   function texts({ input_ids, attention_mask }: Tensors) {
     const [count, tokens] = input_ids.dims;
     const end = new Uint8Array(count * tokens);
@@ -293,7 +303,7 @@ describe('clip', () => {
     const golden = await readGolden('clip', 'inputs');
     const captions = texts(golden);
     const images = golden.pixel_values.dims[0];
-    // one region and one name of no weight: what is left is CLIP's own loss
+    // one region and one name with weight 0: what remains is CLIP's own loss
     const inputs = {
       pixel_values: golden.pixel_values,
       ...prefixed('caption', captions),
@@ -318,7 +328,7 @@ describe('clip', () => {
   });
 });
 
-/** transformers 5 leaves `vision_model.` out of the names. */
+/** transformers 5 omits `vision_model.` from the names. */
 const shortNames = (tensors: Tensors): Tensors =>
   Object.fromEntries(Object.entries(tensors).map(([name, value]) => [name.replace(/(^|\.)vision_model\./, '$1'), value]));
 
@@ -329,7 +339,7 @@ describe.each([
   { name: 'dinov2', suffix: '-smaller' },
   { name: 'dinov2-swiglu', suffix: '' },
 ])('$name $suffix', ({ name, suffix }) => {
-  /** Every hidden state, and what transformers makes of the last one. */
+  /** Every hidden state, and what transformers computes from the last one. */
   function encode(config: VisionConfig, p: Parameters, size: number): Record<string, Tensor> {
     const states = visionHiddenStates(p, config, input('pixel_values', 'float32', ['images', 3, size, size]));
     const { lastHidden, pooled } = outputsOf(config, p, states.at(-1)!);
@@ -519,7 +529,7 @@ test('cross entropy: rows without a label are left out', async () => {
   const [, classes] = logits.dims;
   const kept = [...labels.data.keys()].filter((row) => labels.data[row] !== -100);
   const hidden = input('hidden', 'float32', ['rows', classes]);
-  // with the identity as the weight the hidden rows are the logits
+  // with the identity as the weight, the hidden rows are the logits
   const identity = input('identity', 'float32', [classes, classes]);
   const losses = linearCrossEntropy(
     gather(hidden, input('label_rows', 'int32', ['labels'])),

@@ -1,5 +1,6 @@
-// A Hugging Face hub on this machine, for tests: the addresses that `pull` asks for, with large files behind a redirect to a second server, and
-// the ways in which they fail. What it answers follows huggingface.co: field names, headers, statuses, x-error-code.
+// A Hugging Face hub on this machine, for tests: the addresses that `pull` requests, with large files behind
+// a redirect to a second server, and the ways in which they fail. Its answers follow huggingface.co: field
+// names, headers, statuses, x-error-code.
 import { createHash } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -12,27 +13,27 @@ export interface Asked {
 
 export interface HubServer {
   url: string;
-  /** The requests for files' bytes, wherever they lie. */
+  /** The requests for bytes of files, on either server. */
   downloads: Asked[];
   /** All requests to the hub itself, and to the server of large files. */
   asked: Asked[];
   askedElsewhere: Asked[];
-  /** Puts a model there, or a further version of it. Returns the commit. */
+  /** Adds a model, or a new version of it. Returns the commit. */
   commit(repo: string, files: Record<string, string | Buffer>): string;
-  /** Tokens that may read a model, where not everybody may. */
+  /** Tokens that may read a model, if it is gated. */
   gated: Map<string, string[]>;
-  /** Ends the connection after so many bytes of a file, once for each number. */
+  /** Closes the connection after so many bytes of a file, once for each number. */
   drops: Map<string, number[]>;
-  /** Says no more after so many bytes of a file, and keeps the connection. */
+  /** Goes silent after so many bytes of a file, and keeps the connection open. */
   stalls: Map<string, number>;
-  /** Listings that end in their middle. */
+  /** Listings that are cut off in the middle. */
   cutListings: number;
   /** Answers with these statuses first. */
   statuses: number[];
-  /** Sends other bytes than the listing says. */
+  /** Sends bytes that differ from what the listing says. */
   corrupt: Set<string>;
   ignoresRanges: boolean;
-  /** Further entries of listings. */
+  /** Additional entries of listings. */
   listed: { type: string; path: string; size: number; oid: string }[];
   close(): Promise<void>;
 }
@@ -96,7 +97,7 @@ export async function startHub(): Promise<HubServer> {
     const stall = hub.stalls.get(name);
     if (stall !== undefined) response.write(body.subarray(0, stall));
     else if (drop === undefined) response.end(body);
-    // the bytes have to be on their way before the connection goes
+    // the bytes must be on their way before the connection closes
     else response.write(body.subarray(0, drop), () => setTimeout(() => response.destroy(), 20));
   }
 
@@ -133,7 +134,7 @@ export async function startHub(): Promise<HubServer> {
         ...(isLarge(path) ? { lfs: { oid: hex('sha256', content), size: content.length, pointerSize: 134 } } : {}),
       }));
       const all = [{ type: 'directory', path: 'runs', size: 0, oid: hex('sha1', 'runs') }, ...entries, ...hub.listed];
-      // in pages, as the hub does with long listings
+      // in pages, like the hub's long listings
       const page = Number(new URL(request.url!, hub.url).searchParams.get('cursor') ?? 0);
       const next = all.length > (page + 1) * 5;
       const link = `<${hub.url}${pathname}?recursive=false&expand=false&cursor=${page + 1}>; rel="next"`;

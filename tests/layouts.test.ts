@@ -1,5 +1,5 @@
-// One set of weights in every layout that LLaVA folders come in - older hub files, transformers 5, original LLaVA, in shards, with the vision
-// tower elsewhere - loads as the same model, bit for bit.
+// One set of weights in every layout of LLaVA folders (older hub files, transformers 5, original LLaVA, in
+// shards, with the vision tower elsewhere) loads as the same model, bit for bit.
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -27,7 +27,7 @@ type Tensors = Map<string, { shape: number[]; data: Float32Array }>;
 const config = shapeNamed('llava-gemma-tiny').config as unknown as LlavaConfig;
 const tensors: Tensors = new Map(
   modelParameters(config).map((parameter) => {
-    // biases too: a swap of two tensors must show
+    // biases too, so that a swap of two tensors shows
     const drawn = { ...parameter, initializer: { kind: 'normal', std: 0.2 } as const };
     return [parameter.name, { shape: [...parameter.dims], data: initialize(drawn, createRandom(7, parameter.name)) }];
   }),
@@ -54,7 +54,7 @@ const nativeConfig = {
   mm_projector_type: 'mlp2x_gelu',
   mm_vision_select_feature: 'patch',
   mm_vision_select_layer: -2,
-  // its last part is the name of a shape
+  // the last part of its name is the name of a shape
   mm_vision_tower: 'someone/llava-gemma-tiny-tower',
   transformers_version: '4.39.0.dev0',
 };
@@ -165,7 +165,7 @@ describe('the same weights', () => {
   });
 
   test('in shards beside those of another conversion, which are not looked at', async () => {
-    // as Intel/llava-gemma-2b has them
+    // as in Intel/llava-gemma-2b
     const dir = await write('two-sets', tensors, { maxShardSize: 100_000 });
     const other = await write('two-sets-other', renamed(nativeName), { maxShardSize: 300_000 });
     const shards = Object.values(JSON.parse(readFileSync(join(other, 'model.safetensors.index.json'), 'utf8')).weight_map as object);
@@ -286,13 +286,13 @@ describe('convert', () => {
       patch_size: 8,
       num_additional_image_tokens: 1,
     });
-    // training padded pictures to squares
+    // training padded images to squares
     expect(JSON.parse(readFileSync(join(out, 'preprocessor_config.json'), 'utf8'))).toMatchObject({
       do_pad: true,
       crop_size: { height: 32 },
     });
 
-    // and it runs: the same rows of a picture as from the folder of the same weights that was never anything else
+    // and it runs: the image rows equal those from the folder with the same weights that was never converted
     const [joined, original] = await Promise.all([loadModel(out), loadModel(await write('original', tensors))]);
     const pixels = Float32Array.from({ length: 3 * 32 * 32 }, (_, i) => Math.sin(i));
     const rows = async ({ generator }: typeof joined) => generator.imageRows(await generator.imageFeatures(pixels));

@@ -1,6 +1,6 @@
-// Reads ONNX models back for the tests, as little of onnx.proto as they ask for. Written apart from
-// engine/onnx/writer.ts, over a reader of any protobuf message: fields by number, each with all that was
-// written for it.
+// Reads ONNX models back for the tests: only the part of onnx.proto that they need. Written independently of
+// engine/onnx/writer.ts, on top of a reader of any protobuf message: fields by number, each with everything
+// that was written for it.
 
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
 
@@ -51,7 +51,7 @@ function readInitializer(tensor: Fields) {
     dataType: number(tensor, 2),
     dims: numbers(tensor, 1),
     rawData: (tensor.get(9)?.[0] ?? new Uint8Array()) as Uint8Array,
-    /** Whether the bytes lie outside the model (data_location), and where. */
+    /** Whether the bytes are outside the model (data_location), and where. */
     external: number(tensor, 14) === 1,
     externalData: Object.fromEntries(messages(tensor, 13).map((entry) => [text(entry, 1), text(entry, 2)])),
   };

@@ -66,7 +66,7 @@ const shape = (minRank: number, maxRank: number): fc.Arbitrary<Axis[]> =>
   fc.integer({ min: minRank, max: maxRank }).chain((rank) => fc.tuple(...Array.from({ length: rank }, (_, i) => axisAt(i))));
 const plain = (axes: readonly Axis[], at: number): Axis[] => axes.map((axis, i) => (i === at ? { size: axis.size } : axis));
 
-/** A shape that broadcasts to `axes`: leading axes dropped, others set to 1. */
+/** A shape that broadcasts to `axes`: leading axes are dropped, others set to 1. */
 function narrowed(random: Random, axes: readonly Axis[]): Axis[] {
   const dropped = random.integer(4) === 0 ? random.integer(axes.length + 1) : 0;
   return axes.slice(dropped).map((axis) => (random.integer(4) === 0 ? { size: 1 } : axis));
@@ -254,7 +254,7 @@ const CASES: Record<keyof Leaves | Primitive | Composite, fc.Arbitrary<Case>> = 
   reduceMax: reduction(p.reduceMax, () => false),
   softmax: withShape(1, 4, (axes, random) => ({ label: 'softmax', operands: [floats(random, axes, -5, 5)], build: ([x]) => p.softmax(x) })),
   argmax: withShape(1, 4, (axes, random) => {
-    // whole numbers, so that some are equal
+    // integers, so that some are equal
     const whole = integers(random, axes, 3);
     const value = float32(Float32Array.from(whole.value.data as Int32Array), whole.value.dims);
     return { label: 'argmax', operands: [{ ...whole, value }], build: ([x]) => p.argmax(x) };
@@ -282,8 +282,8 @@ const CASES: Record<keyof Leaves | Primitive | Composite, fc.Arbitrary<Case>> = 
       const indices = integers(random, [{ size: others, name: 'tokens' }], rows);
       return { label: 'gather', operands: [packed, scale, indices], build: (inputs) => p.gather(matrix(inputs), inputs[2]) };
     }
-    // whole numbers, the largest of a block 127: rounding x to 8 bits changes nothing, so that the kernels
-    // can be held to float64
+    // integers, the largest of each block being 127: rounding x to 8 bits changes nothing, so that the
+    // kernels can be compared with float64
     const x = integers(random, [{ size: others, name: 'batch' }, { size: rest }, { size: columns }], 255);
     const left = {
       ...x,
@@ -380,7 +380,7 @@ const CASES: Record<keyof Leaves | Primitive | Composite, fc.Arbitrary<Case>> = 
     const operands = [floats(random, axes), floats(random, axes), floats(random, axes), floats(random, axes, 0.1, 2), ...scalars];
     return {
       label: `adamW ${part}`,
-      // what one of the results does not depend on has no gradient to be checked
+      // inputs that one of the results does not depend on have no gradient to check
       operands: operands.map((operand, i) => ({ ...operand, gradient: i === 1 })),
       build: ([parameter, gradient, expAvg, expAvgSq, clip, keep, rate, rootScale]) =>
         adamW({ parameter, gradient, expAvg, expAvgSq }, { clip, keep, rate, rootScale }, { beta1: 0.6, beta2: 0.8, eps: 1e-2 })[part],
@@ -412,7 +412,7 @@ interface Built {
 
 /**
  * A case as named outputs: the result and the gradient of a random weighted sum of it, everything named by
- * `id`. Gradients are checked in float32 only: what is rounded has no differences.
+ * `id`. Gradients are checked in float32 only: finite differences of rounded values mean nothing.
  */
 function buildCase(id: number, { operands, build, label }: Case, checked = true): Built {
   const values: Record<string, Value> = {};
@@ -521,8 +521,8 @@ function inHalf({ label, operands, build }: Case, dtype: 'float16' | 'bfloat16')
   };
 }
 
-// many cases a program, since making a session costs more than running it; on failure fast-check drops all
-// but the failing one
+// many cases per program, because making a session costs more than running it; on failure, fast-check drops
+// all but the failing one
 const batchOf = (cases: fc.Arbitrary<Case>) => fc.array(cases, { minLength: 1, maxLength: CASES_PER_PROGRAM, size: 'max' });
 
 describe('ops', () => {
@@ -566,8 +566,8 @@ describe('float16', () => {
 
 describe('bfloat16', () => {
   /**
-   * Ops that only move values, and logic, which has no floats. What else ONNX Runtime cannot do is refused by
-   * name.
+   * Ops that only move values, and logic, which has no floats. Whatever else ONNX Runtime cannot do is
+   * refused by name.
    */
   const moving = ['input', 'stopGradient', 'cast', 'reshape', 'transpose', 'concat', 'slice', 'gather', 'takeAlong'];
   const accepted = new Set([...moving, 'maskedScatter', 'maskedGather', 'and', 'or']);

@@ -28,9 +28,9 @@ let packed: Packed;
 let paths: string[];
 
 beforeAll(() => {
-  // npm is a script on Windows, which only a shell finds
+  // on Windows, npm is a script that only a shell finds
   const { stdout } = spawnSync('npm pack --dry-run --json --ignore-scripts', { cwd: root, shell: true, encoding: 'utf8' });
-  // a list before npm 12, a map from then on
+  // a list before npm 12, a map since then
   [packed] = Object.values(JSON.parse(stdout) as Record<string, Packed>);
   paths = packed.files.map(({ path }) => path).sort();
 }, 120_000);

@@ -1,4 +1,5 @@
-// llava-gemma pull against a hub on this machine: what is downloaded, what goes on where, and what trouble comes to.
+// llava-gemma pull against a hub on this machine: what is downloaded, how it resumes, and what happens when
+// something fails.
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -20,7 +21,7 @@ const folder = `models/${repo}`;
 const before = process.cwd();
 let hub: HubServer;
 let scratch: string;
-/** A model as a folder of ours has it, in three shards. */
+/** A model as in a folder of ours, in three shards. */
 let model: Record<string, Buffer>;
 
 beforeEach(async () => {
@@ -61,7 +62,7 @@ function expectFolder(dir: string, files: Record<string, Buffer>): void {
   for (const [name, content] of Object.entries(files)) expect(readFileSync(join(dir, name)).equals(content), name).toBe(true);
 }
 
-/** One sentence on stderr beside what tells of the download. */
+/** Expects one sentence on stderr besides the download's status. */
 function expectFailure({ code, stderr }: Outcome, ...parts: (string | RegExp)[]): void {
   expect(code, stderr).toBe(1);
   const errors = stderr.split('\n').filter((line) => line.startsWith('error: '));
@@ -208,14 +209,14 @@ describe('a download that breaks off', () => {
     expect(code, stderr).toBe(0);
     expect(stdout).toContain(commit.slice(0, 12));
     expect(rangesOf(shard(2))).toEqual([undefined]);
-    // and what is the same in both versions is not downloaded again
+    // and files that are the same in both versions are not downloaded again
     expect(rangesOf(shard(1))).toEqual([]);
     expectFolder(folder, changed);
   });
 
   it('at Ctrl-C keeps what came', async () => {
     hub.commit(repo, model);
-    // the server says no more after these bytes, and keeps the connection
+    // the server goes silent after these bytes, and keeps the connection open
     hub.stalls.set(shard(1), 30_000);
     const { child, outcome } = spawnCli(['pull', repo]);
     await vi.waitFor(
@@ -411,7 +412,8 @@ describe('trouble', () => {
 
   it.skipIf(process.platform === 'win32')('with a disk that fills up is told, and the next pull goes on', async () => {
     hub.commit(repo, model);
-    // a limit on the size of files fails a write as a full disk does; what the command line has to build must not fall under it
+    // a limit on file size makes a write fail as a full disk does; the build that the command line may need
+    // must not be subject to it
     await spawnCli(['--version']).outcome;
     const child = spawn('bash', ['-c', 'ulimit -f 50; exec "$@"', 'sh', process.execPath, bin, 'pull', repo], {
       env: { ...process.env, DEBUG: '' },

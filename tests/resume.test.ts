@@ -1,4 +1,5 @@
-// A run that is killed, interrupted or repeated ends with the same bits as one that was not; what a run leaves behind is whole.
+// A run that is killed, interrupted or repeated ends with the same bits as one that was not; what a run
+// leaves behind is complete.
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -37,7 +38,7 @@ async function stopAt(moment: RegExp, signal: NodeJS.Signals, words: readonly st
   let seen = '';
   child.stderr!.on('data', (text: string) => {
     seen += text;
-    // once: a second Ctrl-C would end the run without saving
+    // only once: a second Ctrl-C would end the run without saving
     if (!child.killed && moment.test(seen)) child.kill(signal);
   });
   return outcome;

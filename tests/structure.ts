@@ -1,5 +1,6 @@
-// Reading the sources as text: which file imports which, what the rooms of docs/design.md allow, and where
-// comments are too wide. A regular expression does: the formatter writes every import in one way.
+// Reads the sources as text: which file imports which, what the rooms of docs/design.md allow, and where
+// comments are too wide. A regular expression is enough, because the formatter writes every import in one
+// way.
 
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join, relative, sep } from 'node:path';
@@ -20,14 +21,14 @@ export function sourceFiles(path: string): string[] {
 
 export const isTest = (file: string) => file.endsWith('.test.ts');
 
-/** Whether a program wrote it, as its head says. */
+/** Whether a program wrote the file, according to its first lines. */
 export const isGenerated = (text: string) => /@generated|automatically generated/.test(text.slice(0, 1000));
 
 // === Imports ===
 
 export interface Import {
   from: string;
-  /** A file as `src/nn/rope.ts`, or a package as it is named. */
+  /** A file as `src/nn/rope.ts`, or the name of a package. */
   to: string;
 }
 
@@ -43,7 +44,7 @@ export function importsOf(file: string, text: string): Import[] {
   });
 }
 
-/** A way from a file back to itself along imports, each file once; undefined if there is none. */
+/** A path from a file back to itself along imports, each file once; undefined if there is none. */
 export function findCycle(imports: readonly Import[]): string[] | undefined {
   const next = new Map<string, string[]>();
   for (const { from, to } of imports) next.set(from, [...(next.get(from) ?? []), to]);
@@ -71,7 +72,7 @@ export function findCycle(imports: readonly Import[]): string[] | undefined {
 
 // === Rooms ===
 
-/** The rooms that each room may import beside itself, from lines like `train > runs > evaluate, explain`. */
+/** The rooms that each room may import besides itself, from lines like `train > runs > evaluate, explain`. */
 export function parseRooms(text: string): Map<string, Set<string>> {
   const allowed = new Map<string, Set<string>>();
   const tiersOf = (line: string) => line.split('>').map((tier) => tier.split(',').map((room) => room.trim()));
@@ -80,7 +81,7 @@ export function parseRooms(text: string): Map<string, Set<string>> {
     tiers.forEach((tier, i) => {
       for (const room of tier) allowed.set(room, new Set([...(allowed.get(room) ?? []), ...(tiers[i + 1] ?? [])]));
     });
-  // what a room may import may be imported by those above it; a set grows while it is gone through
+  // what a room may import may be imported by those above it; a set grows while it is iterated over
   for (const below of allowed.values()) for (const room of below) for (const each of allowed.get(room)!) below.add(each);
   return allowed;
 }
@@ -92,13 +93,13 @@ export function readRooms(): Map<string, Set<string>> {
   return parseRooms(block[1]);
 }
 
-/** The room of a file, `''` for one that stands beside the rooms. */
+/** The room of a file, `''` for one outside the rooms. */
 export function roomOf(file: string): string {
   const parts = file.split('/');
   return parts.length > 2 ? parts[1] : '';
 }
 
-/** What an import breaks, or undefined. */
+/** The rule that an import breaks, or undefined. */
 export function objection({ from, to }: Import, rooms: ReadonlyMap<string, ReadonlySet<string>>): string | undefined {
   if (!to.startsWith('src/')) {
     if (to.startsWith('.') || to.includes('/src/')) return 'leads out of src';
@@ -118,7 +119,7 @@ export function objection({ from, to }: Import, rooms: ReadonlyMap<string, Reado
 
 const isComment = (line: string) => /^\s*(\/\/|\/?\*)/.test(line);
 
-/** Comment lines wider than `columns`, as `src/x.ts:12 (125 columns)`; none of a generated file. */
+/** Comment lines wider than `columns`, as `src/x.ts:12 (125 columns)`; none for a generated file. */
 export function longComments(file: string, text: string, columns = 110): string[] {
   if (isGenerated(text)) return [];
   return text

@@ -1,5 +1,5 @@
-// Set-up shared by the tests that cross rooms: toy backbones and a toy LLaVA recipe made through the real recipes, and the command line
-// in this process or in one of its own.
+// Setup shared by the tests that cross rooms: toy backbones and a toy LLaVA recipe made through the real
+// recipes, and the command line in this process or in one of its own.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -21,7 +21,7 @@ export interface Outcome {
   stderr: string;
 }
 
-/** The command line in this process: quick. */
+/** The command line in this process, which is fast. */
 export async function cli(...words: string[]): Promise<Outcome> {
   const said = { stdout: '', stderr: '' };
   const spies = (['stdout', 'stderr'] as const).map((name) =>
@@ -30,7 +30,7 @@ export async function cli(...words: string[]): Promise<Outcome> {
       return true;
     }),
   );
-  // vitest has its own console, which does not write to the streams
+  // vitest replaces the console with one that does not write to the streams
   const log = vi.spyOn(console, 'log').mockImplementation((text) => {
     said.stdout += `${text}\n`;
   });
@@ -45,8 +45,8 @@ export async function cli(...words: string[]): Promise<Outcome> {
 }
 
 /**
- * The command line as a user starts it, in a process of its own, which ends with this one at the latest. Its input stays open when `input`
- * is null.
+ * The command line as a user starts it, in a process of its own, which ends with this one at the latest. Its
+ * input stays open if `input` is null.
  */
 export function spawnCli(words: readonly string[], input: string | null = ''): { child: ChildProcess; outcome: Promise<Outcome> } {
   const child = spawn(process.execPath, ['--import', dieWithParent, bin, ...words], {
@@ -120,7 +120,10 @@ export const recipes = {
   },
 } as const;
 
-/** Enters a fresh folder with the recipes in it and the backbones trained in `clip/` and `gemma/`. Returns what removes it. */
+/**
+ * Enters a fresh folder with the recipes in it and the backbones trained in `clip/` and `gemma/`. Returns a
+ * function that removes it.
+ */
 export async function enterToyFolder(): Promise<() => void> {
   const before = process.cwd();
   const folder = mkdtempSync(join(tmpdir(), 'llava-gemma-'));
@@ -136,7 +139,7 @@ export async function enterToyFolder(): Promise<() => void> {
   };
 }
 
-/** A copy of a folder in which a JSON file is changed. */
+/** Copies a folder, changing a JSON file in the copy. */
 export function withChangedJson(
   from: string,
   to: string,

@@ -1,4 +1,5 @@
-// The files of a shape, made when they are asked for and kept under .cache/bench/generate: gigabytes at full size, minutes to write.
+// The files of a shape, made on demand and kept under .cache/bench/generate: gigabytes at full size, minutes
+// to write.
 
 import { existsSync, mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -9,7 +10,7 @@ import { writeTransformersJsFolder } from './onnx.ts';
 import { writeOurFolder } from './ours.ts';
 import { type BenchConfig, benchShapes, textParameterCount } from './shapes.ts';
 
-/** To be counted up when a writer changes, so that no files of before are read. */
+/** Increase it when a writer changes, so that no older files are read. */
 const VERSION = 1;
 const FOLDER = `.cache/bench/generate/v${VERSION}`;
 
@@ -20,12 +21,15 @@ export interface FileOptions {
   accuracyLevel: number;
 }
 
-/** A language model of one layer and a small vocabulary, of the width of the real one: it carries llama.cpp's encoder. */
+/**
+ * A language model with one layer, a small vocabulary and the width of the real one: llama.cpp's encoder
+ * needs one.
+ */
 function carrierOf(config: BenchConfig): BenchConfig {
   return { ...config, text_config: { ...config.text_config, num_hidden_layers: 1, intermediate_size: 256, vocab_size: 512 } };
 }
 
-/** Makes what is missing for the sides named; their absolute paths. */
+/** Makes the missing files of the given sides and returns their absolute paths. */
 export async function makeFiles(
   shape: string,
   sides: readonly string[],
@@ -38,9 +42,9 @@ export async function makeFiles(
   const files: Record<string, string> = {};
   const make = async (key: string, name: string, write: (path: string) => Promise<void>, mark = '') => {
     files[key] = join(folder, name);
-    // each is there whole or not at all
+    // each is there complete or not at all
     if (existsSync(join(files[key], mark))) return;
-    // all files together take about two bytes a weight of the language model
+    // all files together take about two bytes per weight of the language model
     await checkRoom(folder, 2 * textParameterCount(config), 'the files take up to');
     log(`making ${files[key]}`);
     await write(files[key]);

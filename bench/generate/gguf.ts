@@ -1,5 +1,6 @@
-// The shape as llama.cpp's files: the language model in Q4_0, encoder and connector ("mmproj") in float16. Keys and names follow llama.cpp's
-// gguf-py/gguf/constants.py, conversion of GemmaForCausalLM and CLIPVisionModel in convert_hf_to_gguf.py, and tools/mtmd/clip-impl.h.
+// Writes the shape as llama.cpp's files: the language model in Q4_0, encoder and connector ("mmproj") in
+// float16. Keys and names follow llama.cpp's gguf-py/gguf/constants.py, conversion of GemmaForCausalLM and
+// CLIPVisionModel in convert_hf_to_gguf.py, and tools/mtmd/clip-impl.h.
 import { encodeGguf, type GgufTensor, type GgufTensorType, type GgufValue, ggufBytes, writeGguf } from '../../src/export/gguf.ts';
 import type { BenchConfig } from './shapes.ts';
 import { floatPool, piecesOf } from './weights.ts';
@@ -12,7 +13,7 @@ const bool = (value: boolean): GgufValue => ({ type: 'bool', value });
 /** Number of Q4_0 in `general.file_type` (llama_ftype), and of float16. */
 const FILE_TYPE = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7 };
 
-/** Makers of tensors: matrices out of a pool, norms of ones, biases of zeros. */
+/** Makers of tensors: matrices from a pool, norms of ones, biases of zeros. */
 function tensorMaker() {
   const pools = new Map<GgufTensorType, { bytes: Uint8Array; block: number }>();
   const pool = (type: GgufTensorType) => {
@@ -36,8 +37,8 @@ function tensorMaker() {
 }
 
 /**
- * A vocabulary in which every lower-case letter is a token and nothing merges, so that a text of n letters is n tokens: <pad>, <eos>, <bos>,
- * <unk>, the 256 bytes, the letters, and names for the rest.
+ * A vocabulary in which every lowercase letter is a token and nothing merges, so that a text of n letters is
+ * n tokens: <pad>, <eos>, <bos>, <unk>, the 256 bytes, the letters, and names for the rest.
  */
 function vocabulary(size: number): Record<string, GgufValue> {
   const [UNKNOWN, NORMAL, CONTROL, BYTE] = [2, 1, 3, 6];
@@ -67,8 +68,8 @@ function vocabulary(size: number): Record<string, GgufValue> {
 }
 
 /**
- * The language model. `embedding` is the type of the one table that embeds and makes logits; llama-quantize's own Q4_0 files keep it at
- * Q6_K, which is slower, so Q4_0 asks more of us.
+ * The language model. `embedding` is the type of the one table that embeds and makes logits; llama-quantize's
+ * own Q4_0 files keep it at Q6_K, which is slower, so Q4_0 makes the comparison harder for us.
  */
 export async function writeTextGguf(path: string, { text_config: text }: BenchConfig, embedding: GgufTensorType = 'Q4_0'): Promise<void> {
   const { hidden_size: hidden, intermediate_size: inner, head_dim: headDim, num_hidden_layers: layers } = text;
@@ -113,7 +114,10 @@ export async function writeTextGguf(path: string, { text_config: text }: BenchCo
   );
 }
 
-/** Encoder and connector, float16 as the converter makes them; all layers but the last are run, which is vision_feature_layer -2. */
+/**
+ * Encoder and connector in float16, as the converter writes them; all layers but the last are run, as for
+ * vision_feature_layer -2.
+ */
 export async function writeMmprojGguf(path: string, { vision_config, text_config: text }: BenchConfig): Promise<void> {
   const vision = vision_config as unknown as Record<string, number>;
   const { hidden_size: width, intermediate_size: inner, num_hidden_layers: layers, image_size: size, patch_size: patch } = vision;
@@ -130,7 +134,7 @@ export async function writeMmprojGguf(path: string, { vision_config, text_config
   matrix('v.patch_embd.weight', 'F16', width, 3, patch, patch);
   matrix('v.position_embd.weight', 'F32', 1 + (size / patch) ** 2, width);
   norm('v.pre_ln');
-  // the last layer is not read, and left out as the converter leaves it
+  // the last layer is not read, and left out as in the converter
   for (let i = 0; i < layers - 1; i++) {
     norm(`v.blk.${i}.ln1`);
     for (const part of ['attn_q', 'attn_k', 'attn_v', 'attn_out']) linear(`v.blk.${i}.${part}`, width, width);

@@ -1,10 +1,10 @@
-// The shape as a folder for transformers.js: vision_encoder, embed_tokens and decoder_model_merged in its
-// "q4" files, and the JSON beside them. Weights are quantized as transformers.js' own scripts/quantize.py
-// does (MatMulNBits, blocks of 32, symmetric), but for the attribute `accuracy_level`, which that script
+// Writes the shape as a folder for transformers.js: vision_encoder, embed_tokens and decoder_model_merged in
+// its "q4" files, and the JSON beside them. Weights are quantized as transformers.js' own scripts/quantize.py
+// does (MatMulNBits, blocks of 32, symmetric), except for the attribute `accuracy_level`, which that script
 // leaves unset: 4 (products of int8) is what onnxruntime-genai's builder sets for a CPU, and faster. The
-// graph of the decoder is that builder's, as the hub's exports of Gemma have it: GroupQueryAttention over
-// packed q, k and v with the rotation inside, SkipSimplifiedLayerNormalization, FastGelu. The embedding table
-// is 4-bit too (GatherBlockQuantized), as in the hub's newer exports.
+// graph of the decoder is that builder's, as in the hub's exports of Gemma: GroupQueryAttention over packed
+// q, k and v with the rotation inside, SkipSimplifiedLayerNormalization, FastGelu. The embedding table is
+// 4-bit too (GatherBlockQuantized), as in the hub's newer exports.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
@@ -35,7 +35,7 @@ interface ExternalTensor {
   data: () => Iterable<Uint8Array>;
 }
 
-/** A graph in the making, whose weights lie in a file beside it. */
+/** A graph being built, whose weights are in a separate file. */
 class OnnxFile {
   private readonly nodes: OnnxNode[] = [];
   private readonly inputs: OnnxValue[] = [];
@@ -60,7 +60,7 @@ class OnnxFile {
     this.outputs.push({ name, dtype, dims });
   }
 
-  /** A node with one output, or with `outputs` named ones; the name of the first. */
+  /** Adds a node with one output, or with the named `outputs`; returns the name of the first. */
   node(opType: string, inputs: readonly string[], attributes: OnnxAttributes = {}, domain = '', outputs?: readonly string[]): string {
     const name = `${opType}_${this.nodes.length}`;
     const names = outputs ?? [`${name}:0`];
@@ -108,7 +108,7 @@ class OnnxFile {
     return this.node('MatMulNBits', [x, quant, scales], attributes, MICROSOFT, output === undefined ? undefined : [output]);
   }
 
-  /** Rows `ids` of a 4-bit table. */
+  /** Looks up rows `ids` of a 4-bit table. */
   gather4(name: string, ids: string, rows: number, columns: number): string {
     const [quant, scales] = this.quantized(name, rows, columns, [rows, columns / 2]);
     return this.node(
@@ -256,7 +256,7 @@ function decoderModel({ text_config: text }: BenchConfig, accuracyLevel: number)
     addAndNorm(`norm_${i + 1}`, file.matMul4(`down_proj_${i}`, product, hidden, inner));
   }
   const start = file.node('Unsqueeze', [file.node('Neg', [keep]), file.int64([0])]);
-  // -0 is the beginning, so that 0 keeps all
+  // -0 is the first row, so that 0 keeps all
   const last = file.node('Slice', [normed, start, file.int64([Number.MAX_SAFE_INTEGER]), file.int64([1])]);
   file.matMul4('lm_head', last, text.vocab_size, hidden, 'logits');
   file.output('logits', 'float32', ['batch_size', 'num_logits', text.vocab_size]);
@@ -267,7 +267,7 @@ function decoderModel({ text_config: text }: BenchConfig, accuracyLevel: number)
 export async function writeTransformersJsFolder(folder: string, config: BenchConfig, accuracyLevel: number): Promise<void> {
   const onnx = join(folder, 'onnx');
   mkdirSync(onnx, { recursive: true });
-  // one after the other: each holds its pools
+  // one after another, since each holds its pools
   await visionEncoder(config, false, accuracyLevel).write(onnx);
   await visionEncoder(config, true, accuracyLevel).write(onnx);
   await embedTokens(config, accuracyLevel).write(onnx);
@@ -282,6 +282,6 @@ export async function writeTransformersJsFolder(folder: string, config: BenchCon
     vision_config: vision,
     'transformers.js_config': { use_external_data_format: true },
   });
-  // no end token: greedy decoding of random weights must not stop where chance has it
+  // no end token: greedy decoding of random weights must not stop by chance
   json('generation_config.json', { bos_token_id: text.bos_token_id, pad_token_id: text.pad_token_id });
 }

@@ -1,15 +1,16 @@
-// The shapes that `npm run bench -- generate` measures: all sides make a model of the same one, with random weights.
+// The shapes that `npm run bench -- generate` measures: all sides make a model of the same one, with random
+// weights.
 import { type LlavaConfig, llavaConfigSchema } from '../../src/models/llava.ts';
 import { shapeNamed } from '../../src/models/shapes.ts';
 
 /** A LLaVA whose language model is a Gemma 1 and whose encoder is a CLIP tower. */
 export type BenchConfig = LlavaConfig & { text_config: { model_type: 'gemma' }; vision_config: { model_type: 'clip_vision_model' } };
 
-/** What a round asks of every side. */
+/** What every side does in a round. */
 export interface Workload {
-  /** Pictures encoded a turn. */
+  /** Images encoded per turn. */
   images: number;
-  /** Tokens of the prompt: a picture's and a question's. */
+  /** Tokens of the prompt: those of an image and of a question. */
   prompt: number;
   /** Tokens decoded after it. */
   decode: number;

@@ -1,8 +1,8 @@
-// Random weights that cost next to nothing to make: a pool is drawn once, and a tensor is pieces of it from random places on. Speed does not
-// depend on the values, as long as no number overflows.
+// Random weights that cost next to nothing to make: a pool is drawn once, and a tensor consists of pieces
+// that begin at random places in it. Speed does not depend on the values, as long as no number overflows.
 import { createRandom } from '../../src/random.ts';
 
-/** Standard deviation of the weights, as a fresh Gemma has it. */
+/** Standard deviation of the weights, as in a fresh Gemma. */
 export const WEIGHT_STD = 0.02;
 const SEED = 42;
 /** Weights in the pool. */
@@ -21,7 +21,7 @@ export function floatPool(): Float32Array {
 
 let nibbles: Uint8Array | undefined;
 
-/** Evenly distributed bytes: two 4-bit weights each. */
+/** Uniformly distributed bytes: two 4-bit weights each. */
 export function nibblePool(): Uint8Array {
   if (!nibbles) {
     const random = createRandom(SEED, 'nibbles');
@@ -30,12 +30,15 @@ export function nibblePool(): Uint8Array {
   return nibbles;
 }
 
-/** `bytes` bytes out of the pool, for the tensor of that name: pieces that begin at a multiple of `block` bytes. */
+/**
+ * `bytes` bytes from the pool, for the tensor of that name: pieces that begin at a multiple of `block` bytes.
+ */
 export function* piecesOf(pool: Uint8Array, bytes: number, block: number, name: string): Generator<Uint8Array> {
   const random = createRandom(SEED, name);
   const blocks = pool.length / block;
   for (let left = bytes; left > 0; ) {
-    // from the first half on: a piece is at least half the pool, so that a large tensor is thousands of pieces and not millions
+    // they begin in the first half: a piece is at least half the pool, so that a large tensor has thousands
+    // of pieces, not millions
     const start = random.integer(blocks >> 1) * block;
     const piece = pool.subarray(start, Math.min(pool.length, start + left));
     yield piece;
@@ -43,7 +46,7 @@ export function* piecesOf(pool: Uint8Array, bytes: number, block: number, name: 
   }
 }
 
-/** `count` float32 weights out of the pool. */
+/** `count` float32 weights from the pool. */
 export function floatsOf(count: number, name: string): Float32Array {
   const values = new Float32Array(count);
   const bytes = new Uint8Array(values.buffer);

@@ -1,12 +1,13 @@
-// llama.cpp's image encoder (tools/mtmd) for `npm run bench -- generate`, through @fugood/llama.node. The package has no call that only
-// encodes: an image is part of a completion, and how long encoding alone took is printed on stderr, which llama-cpp.ts reads. A language
-// model of one layer stands behind the encoder, so that a completion costs little else.
+// llama.cpp's image encoder (tools/mtmd) for `npm run bench -- generate`, through @fugood/llama.node. The
+// package has no call that only encodes: an image is part of a completion, and the time of encoding alone is
+// printed on stderr, which llama-cpp.ts reads. A language model of one layer follows the encoder, so that a
+// completion costs little else.
 
 import { benchShapes } from '../generate/shapes.ts';
 import { picture, seconds, serve } from './generate-peer.ts';
 import { peerVersion, requirePeer } from './install.ts';
 
-/** What is used of @fugood/llama.node. */
+/** The part of @fugood/llama.node that is used. */
 interface Context {
   getSystemInfo(): string;
   initMultimodal(options: object): boolean;
@@ -21,10 +22,10 @@ interface LlamaNode {
 
 let context: Context;
 let size: number;
-/** Pictures encoded so far: no two are the same, since the library keeps what it has seen. */
+/** Images encoded so far: no two are the same, because the library caches what it has seen. */
 let shown = 0;
 
-/** A picture as a PPM file in a data URL: the smallest format that stb_image, which decodes it there, reads. */
+/** An image as a PPM file in a data URL: the simplest format that stb_image, llama.cpp's decoder, reads. */
 function dataUrl(index: number): string {
   const pixels = Uint8Array.from(picture(index, size), (value) => Math.round(127.5 * (1 + value)));
   const file = Buffer.concat([Buffer.from(`P6 ${size} ${size} 255\n`), pixels]);
@@ -47,7 +48,7 @@ await serve({
       incomparable: slow ? ['encode'] : [],
     };
   },
-  /** Whole completions: an upper bound, for which llama-cpp.ts has better. */
+  /** Whole completions: an upper bound, which llama-cpp.ts replaces by a better number. */
   async encode(images) {
     const urls = Array.from({ length: images }, () => dataUrl(shown++));
     const time = await seconds(async () => {

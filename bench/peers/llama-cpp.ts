@@ -1,5 +1,6 @@
-// llama.cpp as a side of `npm run bench -- generate`. The language model runs in node-llama-cpp, whose npm package brings llama.cpp built for
-// each generation of CPUs. It cannot read images; these go to a process of their own (llama-cpp-vision.ts), and memory is that of both.
+// llama.cpp as a side of `npm run bench -- generate`. The language model runs in node-llama-cpp, whose npm
+// package contains llama.cpp built for each generation of CPUs. It cannot read images; they go to a separate
+// process (llama-cpp-vision.ts), and memory is that of both.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -8,7 +9,7 @@ import { type LoadAnswer, type LoadRequest, type MemoryAnswer, promptIds, serve,
 import { importPeer, peerVersion } from './install.ts';
 import { type Server, startServer } from './server.ts';
 
-/** What is used of node-llama-cpp. */
+/** The part of node-llama-cpp that is used. */
 interface Sequence {
   clearHistory(): Promise<void>;
   evaluate(ids: number[], options: { temperature: number; yieldEogToken: boolean }): AsyncIterable<number>;
@@ -61,7 +62,7 @@ async function load(request: LoadRequest): Promise<LoadAnswer> {
 }
 
 async function generate(prompt: number, tokens: number): Promise<ReturnType<typeof speeds>> {
-  // else it would find the prompt in its cache
+  // otherwise it would find the prompt in its cache
   await sequence.clearHistory();
   const times: number[] = [];
   const start = performance.now();
@@ -72,14 +73,14 @@ async function generate(prompt: number, tokens: number): Promise<ReturnType<type
   return speeds(prompt, start, times);
 }
 
-/** Seconds an image as llama.cpp prints them, in whole milliseconds. */
+/** Seconds per image as llama.cpp prints them, in whole milliseconds. */
 async function encode(images: number): Promise<number> {
   printed = '';
   await vision.request({ op: 'encode', images });
   for (let wait = 0; wait < 100; wait++) {
     const times = [...printed.matchAll(/slice encoded in (\d+) ms/g)].map(([, time]) => Number(time) / 1000);
     if (times.length >= images) return times.reduce((a, b) => a + b, 0) / images;
-    // the answer may come before what was printed
+    // the answer may arrive before the printed text
     await sleep(20);
   }
   throw new Error('@fugood/llama.node does not print how long encoding took');

@@ -1,4 +1,5 @@
-// Our own side of `npm run bench -- generate`: the library's generator on its ONNX Runtime engine, weights in 4 bits.
+// Our own side of `npm run bench -- generate`: the library's generator on its ONNX Runtime engine, 4-bit
+// weights.
 
 import { createOrtEngine } from '../../src/engine/ort.ts';
 import type { Generator } from '../../src/generate/generator.ts';
@@ -15,7 +16,7 @@ async function generate(prompt: number, tokens: number): Promise<ReturnType<type
   const start = performance.now();
   await generator.generate([{ inputIds }], {
     maxNewTokens: tokens,
-    // random weights must not stop where chance has it
+    // random weights must not stop by chance
     stopTokenIds: [],
     onToken: () => void times.push(performance.now()),
   });

@@ -1,5 +1,5 @@
-// A side of a benchmark as a process beside us: one JSON request a line in, one JSON answer a line out. It sleeps while it waits, and its
-// memory is its own.
+// A side of a benchmark as a separate process: one JSON request per line in, one JSON answer per line out. It
+// sleeps while it waits, and its memory is its own.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
@@ -7,22 +7,22 @@ import type { Readable, Writable } from 'node:stream';
 import { UserError } from '../../src/errors.ts';
 
 export interface Server {
-  /** One answer that the process gives unasked, when it has started. */
+  /** The one answer that the process sends unasked, once it has started. */
   greeting<T>(): Promise<T>;
   request<T>(message: object): Promise<T>;
   stop(): void;
 }
 
-/** Characters of a process's messages that are kept for the case that it ends. */
+/** Characters of a process's messages that are kept in case it dies. */
 const TAIL = 3000;
 
 export interface ServerOptions {
   /**
-   * Answers come on descriptor 3, and what the process prints is kept back until it ends: native libraries print in the midst of lines, on
-   * both channels.
+   * Answers come on descriptor 3, and what the process prints is held back until it ends: native libraries
+   * print in the middle of lines, on both channels.
    */
   apart?: boolean;
-  /** Called with what a process apart prints on stderr. */
+  /** Called with what a process with `apart` prints on stderr. */
   onPrint?: (text: string) => void;
 }
 
@@ -42,7 +42,7 @@ export function startServer(
       onPrint(text);
     });
   }
-  // what went wrong is told by the answer that does not come
+  // the missing answer reports what went wrong
   child.on('error', (error) => {
     tail = error.message;
   });

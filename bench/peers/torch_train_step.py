@@ -3,7 +3,7 @@
 A server, so that the caller can interleave it with other sides on a noisy machine. One request a line on stdin, one answer a line on stdout:
     {"size": "small", "precision": "fp32", "steps": 3}  ->  {"ms": [...], "losses": [...], "parameters": ...}
 A model is made on the first request of its size and precision and goes on training; asking for another size forgets it. The first step pays for
-allocation: discard it. Started with `--threads N`; needs only `pip install 'torch==2.13.*'`. Sizes and optimiser come from bench/train-step.json, weights
+allocation: discard it. Started with `--threads N`; needs only `pip install 'torch==2.13.*'`. Sizes and optimizer come from bench/train-step.json, weights
 and tokens from `draw` below, which is easily written in any language, so that two sides which do the same work print the same losses.
 """
 

@@ -1,5 +1,6 @@
-// transformers.js as a side of `npm run bench -- generate`: its own LlavaForConditionalGeneration, its own generate(), on onnxruntime-node.
-// Tensors are handed to the model class directly; resizing pictures and tokenizing are nobody's part of the measurement.
+// transformers.js as a side of `npm run bench -- generate`: its own LlavaForConditionalGeneration, its own
+// generate(), on onnxruntime-node. Tensors are passed to the model class directly; resizing images and
+// tokenizing are not measured on any side.
 
 import { basename, dirname } from 'node:path';
 import { benchShapes } from '../generate/shapes.ts';
@@ -15,7 +16,7 @@ interface Model {
   generate(options: object): Promise<Tensor>;
 }
 
-/** What is used of the package. */
+/** The part of the package that is used. */
 interface TransformersJs {
   env: { allowRemoteModels: boolean; localModelPath: string };
   Tensor: new (type: string, data: Float32Array | BigInt64Array, dims: number[]) => Tensor;
@@ -41,7 +42,7 @@ async function load({ shape, files, threads, spin, vision }: LoadRequest) {
 
 let state: Awaited<ReturnType<typeof load>>;
 
-/** Greedy tokens behind a prompt: when each came, in ms, and when the prompt was given. */
+/** Decodes greedily after a prompt: when each token came, in ms, and when the prompt was given. */
 async function generate(prompt: number, tokens: number): Promise<ReturnType<typeof speeds>> {
   const { library, model, config } = state;
   const times: number[] = [];
@@ -56,7 +57,7 @@ async function generate(prompt: number, tokens: number): Promise<ReturnType<type
     streamer,
   });
   if (result.dims[1] !== prompt + tokens) throw new Error(`${result.dims[1] - prompt} tokens came, ${tokens} were asked for`);
-  // a streamer is handed the prompt first
+  // a streamer receives the prompt first
   return speeds(prompt, start, times.slice(1));
 }
 

@@ -1,5 +1,5 @@
-// What bad input comes to: one sentence that names file and tensor, an exit code, and nothing written. The numbers are in
-// tests/forward.test.ts.
+// What bad input comes to: one sentence that names file and tensor, an exit code, and nothing written. The
+// numbers are in tests/forward.test.ts.
 import { existsSync, linkSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -1,6 +1,7 @@
-// The inner loop of AdamW as WebAssembly SIMD, four weights at a time in float32 as PyTorch computes it: a third of the time of the same
-// loop in JavaScript, which has only double division and square root. Arrays pass through a small memory in chunks that stay in
-// the cache, so they remain ordinary Float32Arrays. Encodings: webassembly.github.io/spec/core/binary/instructions.html
+// The inner loop of AdamW as WebAssembly SIMD, four weights at a time in float32 as PyTorch computes it: a
+// third of the time of the same loop in JavaScript, which has only double division and square root. Arrays
+// pass through a small memory in chunks that stay in the cache, so they remain ordinary Float32Arrays.
+// Encodings: webassembly.github.io/spec/core/binary/instructions.html
 
 /** Weights a chunk; the four arrays of a chunk fill one page of memory. */
 const CHUNK = 4096;
@@ -104,7 +105,8 @@ const chunk = {
 
 /**
  * With g = clip * gradient: mean = beta1 mean + share1 g, square = beta2 square + share2 g^2, and
- * values = keep * values - rate * mean / (sqrt(square) * rootScale + eps). All arrays have one length; the gradient is not changed.
+ * values = keep * values - rate * mean / (sqrt(square) * rootScale + eps). All arrays have one length; the
+ * gradient is not changed.
  */
 export function adamWUpdate(
   arrays: { values: Float32Array; mean: Float32Array; square: Float32Array; gradient: Float32Array },

@@ -1,17 +1,23 @@
-// What a graph runs on. The graph knows nothing of engines; an engine compiles named output tensors to a program. A program
-// has constants (fixed when it is compiled), state (memory of the engine that outlives a run and is shared by the programs
-// that name it) and inputs (given anew at each run).
+// What a graph runs on. The graph knows nothing of engines; an engine compiles named output tensors to a
+// program. A program has constants (fixed when it is compiled), state (memory of the engine that outlives a
+// run and is shared by the programs that name it) and inputs (given anew at each run).
 
 import type { DType, Tensor, TypedData } from '../graph/tensor.ts';
 
-/** A concrete tensor in host memory: row-major data and its shape. float16 and bfloat16 are bit patterns in a Uint16Array. */
+/**
+ * A concrete tensor in host memory: row-major data and its shape. float16 and bfloat16 are bit patterns in a
+ * Uint16Array.
+ */
 export interface Value {
   readonly dtype: DType;
   readonly dims: readonly number[];
   readonly data: TypedData;
 }
 
-/** A value that lies in a file, row-major and little-endian. It must stay as it is until the program is disposed of. */
+/**
+ * A value that lies in a file, row-major and little-endian. It must stay as it is until the program is
+ * disposed of.
+ */
 export interface StoredValue {
   readonly dtype: DType;
   readonly dims: readonly number[];
@@ -25,13 +31,16 @@ export type Constant = Value | StoredValue;
 // === State ===
 
 /**
- * A tensor in an engine's own memory: a trained parameter, a moment of the optimizer, a sum of gradients. It belongs to the
- * engine that made it, and is handed to the programs of that engine.
+ * A tensor in an engine's own memory: a trained parameter, a moment of the optimizer, a sum of gradients. It
+ * belongs to the engine that made it, and is handed to the programs of that engine.
  */
 export interface State {
   readonly dtype: DType;
   readonly dims: readonly number[];
-  /** What it holds. The data may be the engine's own: not to be changed, and good until the next run that writes the state. */
+  /**
+   * What it holds. The data may be the engine's own: not to be changed, and good until the next run that
+   * writes the state.
+   */
   read(): Promise<Value>;
   /** Replaces what it holds. Throws an Error for another dtype or shape. */
   write(value: Value): Promise<void>;
@@ -49,7 +58,10 @@ export interface SequenceState extends State {
   truncate(length: number): void;
 }
 
-/** What a run does to a state: it becomes the tensor's value, or has it added, or appended along the axis of a sequence. */
+/**
+ * What a run does to a state: it becomes the tensor's value, or has it added, or appended along the axis of a
+ * sequence.
+ */
 export interface Write {
   readonly mode: 'replace' | 'add' | 'append';
   readonly tensor: Tensor;
@@ -58,18 +70,21 @@ export interface Write {
 // === Programs ===
 
 export interface CompileOptions {
-  /** Inputs whose values are fixed: the engine may pre-pack them. By input name. What lies in a file need not be read as a whole. */
+  /**
+   * Inputs whose values are fixed: the engine may pre-pack them. By input name. What lies in a file need not
+   * be read as a whole.
+   */
   constants?: ReadonlyMap<string, Constant>;
   /** What each run writes to the state that it is given under a name. */
   writes?: Readonly<Record<string, Write>>;
   /**
-   * How products with packed weights are computed: `float32` as the dequantized matrix would, `int8` with the other operand
-   * rounded to 8 bits a block, which is faster and what llama.cpp does. Default: `float32`.
+   * How products with packed weights are computed: `float32` as the dequantized matrix would, `int8` with the
+   * other operand rounded to 8 bits a block, which is faster and what llama.cpp does. Default: `float32`.
    */
   packedAccuracy?: 'float32' | 'int8';
   /**
-   * Memory before speed, for a model that fills the machine: constants are not pre-packed into copies, 16-bit ones are cast
-   * anew at each use, and what a run has computed with is given back at its end.
+   * Memory before speed, for a model that fills the machine: constants are not pre-packed into copies, 16-bit
+   * ones are cast anew at each use, and what a run has computed with is given back at its end.
    */
   lean?: boolean;
 }
@@ -83,8 +98,8 @@ export interface RunOptions {
 
 export interface Program {
   /**
-   * Runs once. Each input is given by name in `inputs`, or in `options.state`. Throws an Error that names the input or the
-   * state that is missing or has the wrong shape.
+   * Runs once. Each input is given by name in `inputs`, or in `options.state`. Throws an Error that names the
+   * input or the state that is missing or has the wrong shape.
    */
   run(inputs: Readonly<Record<string, Value>>, options?: RunOptions): Promise<Record<string, Value>>;
   /** Names of the inputs that `run` needs, be it as values or as state. */
@@ -96,8 +111,8 @@ export interface Program {
 export interface Engine {
   readonly name: string;
   /**
-   * A program that computes `outputs`, by name. Throws an Error for a constant that is missing, misshapen or of another
-   * dtype, and for an op or dtype that this engine cannot run, by its name.
+   * A program that computes `outputs`, by name. Throws an Error for a constant that is missing, misshapen or
+   * of another dtype, and for an op or dtype that this engine cannot run, by its name.
    */
   compile(outputs: Readonly<Record<string, Tensor>>, options?: CompileOptions): Promise<Program>;
   /** State that begins as `initial`, whose data the engine takes over: the caller lets go of it. */
@@ -138,8 +153,8 @@ export function int32(data: Int32Array | readonly number[], dims: readonly numbe
 }
 
 /**
- * Checks names, dtypes and shapes of values against the inputs of a graph, named dims bound on first sight. Throws an Error of
- * one line that names the input.
+ * Checks names, dtypes and shapes of values against the inputs of a graph, named dims bound on first sight.
+ * Throws an Error of one line that names the input.
  */
 export function checkInputs(
   inputs: ReadonlyMap<string, Pick<Tensor, 'dtype' | 'dims'>>,
@@ -166,7 +181,9 @@ export function checkInputs(
   }
 }
 
-/** Arrays by the name of a parameter as values of its shape. Throws an Error for a parameter without an array. */
+/**
+ * Arrays by the name of a parameter as values of its shape. Throws an Error for a parameter without an array.
+ */
 export function float32Values(
   parameters: Iterable<{ name: string; dims: readonly number[] }>,
   arrays: ReadonlyMap<string, Float32Array>,

@@ -1,5 +1,6 @@
-// Ops on state that an engine in host memory computes itself, in place and in one pass over memory: as graphs, the update of
-// AdamW takes a dozen passes, and the binding of ONNX Runtime copies every result out (docs/decisions.md).
+// Ops on state that an engine in host memory computes itself, in place and in one pass over memory: as
+// graphs, the update of AdamW takes a dozen passes, and the binding of ONNX Runtime copies every result out
+// (docs/decisions.md).
 
 import { inputName, type Tensor, type TensorOf } from '../graph/tensor.ts';
 import type { AdamWConstants } from '../graph/updates.ts';
@@ -44,8 +45,8 @@ export function sumOfSquares(values: Float32Array): number {
 }
 
 /**
- * Takes whole AdamW updates out of `writes`: where parameter and both moments are replaced by one `adamW` of inputs. What is
- * left is for the graph.
+ * Takes whole AdamW updates out of `writes`: where parameter and both moments are replaced by one `adamW` of
+ * inputs. What is left is for the graph.
  */
 export function takeAdamW(writes: Readonly<Record<string, Write>>): { updates: AdamWUpdate[]; rest: Record<string, Write> } {
   const rest = { ...writes };

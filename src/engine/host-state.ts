@@ -1,5 +1,5 @@
-// State in host memory, for engines that compute from there: ONNX Runtime on the CPU, and the reference. It is updated in
-// place.
+// State in host memory, for engines that compute from there: ONNX Runtime on the CPU, and the reference. It
+// is updated in place.
 
 import { type DType, type TypedData, typedData } from '../graph/tensor.ts';
 import { type SequenceState, type State, sizeOf, type Value, type Write } from './engine.ts';
@@ -12,7 +12,10 @@ function zeros(dtype: DType, count: number): TypedData {
   return new kind(count);
 }
 
-/** A cleared state of more bytes than this gives its memory back: asking for it anew costs less than holding it. */
+/**
+ * A cleared state of more bytes than this gives its memory back: asking for it anew costs less than holding
+ * it.
+ */
 const DROPPED_BYTES = 2 ** 28;
 
 /** A state whose shape is fixed. */
@@ -95,9 +98,9 @@ export class HostState implements State {
 }
 
 /**
- * A state that grows along one axis. What lies before the axis are runs: each has room of its own for `capacity` positions,
- * one run behind the other. With a single run, as with one row and one head of keys, a program is handed a view of what is
- * there and nothing is copied.
+ * A state that grows along one axis. What lies before the axis are runs: each has room of its own for
+ * `capacity` positions, one run behind the other. With a single run, as with one row and one head of keys, a
+ * program is handed a view of what is there and nothing is copied.
  */
 export class HostSequence implements SequenceState {
   readonly dtype: DType;
@@ -187,13 +190,18 @@ export class HostSequence implements SequenceState {
 
 export type HostMemory = HostState | HostSequence;
 
-/** The state of an engine in host memory that `run` was given. Throws an Error for what another engine made. */
+/**
+ * The state of an engine in host memory that `run` was given. Throws an Error for what another engine made.
+ */
 export function hostMemory(name: string, state: State): HostMemory {
   if (state instanceof HostState || state instanceof HostSequence) return state;
   throw new Error(`state ${name} belongs to another engine`);
 }
 
-/** The states that `writes` name. Throws an Error for one that is missing or that grows where it must not, or the other way. */
+/**
+ * The states that `writes` name. Throws an Error for one that is missing or that grows where it must not, or
+ * the other way.
+ */
 export function writtenStates(writes: Readonly<Record<string, Write>>, given: Readonly<Record<string, State>>): Map<string, HostMemory> {
   return new Map(
     Object.entries(writes).map(([name, { mode }]) => {

@@ -1,5 +1,5 @@
-// The default engine: ONNX Runtime, whole from npm (CPU everywhere). `run` of the Node binding is synchronous inside: it
-// blocks the event loop. State is host memory, updated in place.
+// The default engine: ONNX Runtime, whole from npm (CPU everywhere). `run` of the Node binding is synchronous
+// inside: it blocks the event loop. State is host memory, updated in place.
 
 import { realpathSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -33,8 +33,8 @@ export interface OrtOptions {
   /** Threads inside one op. Default: all cores. */
   threads?: number;
   /**
-   * Whether idle threads spin before they sleep; default false. A little faster where nothing else runs; beside any other
-   * process it halved the speed of a training step.
+   * Whether idle threads spin before they sleep; default false. A little faster where nothing else runs;
+   * beside any other process it halved the speed of a training step.
    */
   spin?: boolean;
   fuse?: LowerOptions['fuse'];
@@ -54,8 +54,8 @@ export function createOrtEngine(options: OrtOptions = {}): Engine {
 }
 
 /**
- * Constants of more bytes than this leave no room for the runtime's arena, which grows by doubling: memory comes from the
- * system and goes back there, which costs some time.
+ * Constants of more bytes than this leave no room for the runtime's arena, which grows by doubling: memory
+ * comes from the system and goes back there, which costs some time.
  */
 const ARENA_BYTES = 2 ** 31;
 
@@ -155,7 +155,8 @@ async function openSession(
         ...(lean ? { disable_prepacking: '1' } : {}),
         ...(folder === undefined ? {} : { model_external_initializers_file_folder_path: folder }),
       },
-      // folding would cast all 16-bit weights when the session begins, merging would keep each cast through the whole run
+      // folding would cast all 16-bit weights when the session begins, merging would keep each cast through
+      // the whole run
       ...(lean ? { optimization: { disable_specified_optimizers: 'ConstantFolding;CommonSubexpressionElimination' } } : {}),
     },
     ...(buffers.length > 0 ? { externalData: buffers } : {}),
@@ -195,9 +196,9 @@ const SWEEPING = 50;
 let collector: (() => void) | undefined;
 
 /**
- * Frees what nobody needs any more. The binding copies every output into fresh memory, also those that the runtime has
- * written where it was told to; left to itself, the garbage collector would let a large model's gradients be there three
- * times. The memory itself is given back by another thread, a little later.
+ * Frees what nobody needs any more. The binding copies every output into fresh memory, also those that the
+ * runtime has written where it was told to; left to itself, the garbage collector would let a large model's
+ * gradients be there three times. The memory itself is given back by another thread, a little later.
  */
 async function collectGarbage(): Promise<void> {
   if (!collector) {
@@ -217,11 +218,12 @@ const PADDING = 64;
 const INLINE_BYTES = 2 ** 20;
 
 /**
- * Says where the runtime finds the constants. Those in files stay there: the runtime maps them. All files must be below one
- * folder, which it is told, and their paths must have no links: it follows none that lead out of the folder. Those in memory
- * are handed over beside the model, one buffer each (packed weights in one, so that neighbours can be multiplied as one). The
- * runtime takes buffers or files, not both for one model: where there are files, small constants in memory are written into
- * the model, and large ones are fed at each run.
+ * Says where the runtime finds the constants. Those in files stay there: the runtime maps them. All files
+ * must be below one folder, which it is told, and their paths must have no links: it follows none that lead
+ * out of the folder. Those in memory are handed over beside the model, one buffer each (packed weights in
+ * one, so that neighbors can be multiplied as one). The runtime takes buffers or files, not both for one
+ * model: where there are files, small constants in memory are written into the model, and large ones are fed
+ * at each run.
  */
 function layOutConstants(constants: ReadonlyMap<string, Constant>) {
   const externalInputs = new Map<string, ExternalData>();

@@ -1,11 +1,15 @@
-// A second engine in plain float64 loops (reference-ops.ts): the oracle that every other engine is tested against.
+// A second engine in plain float64 loops (reference-ops.ts): the oracle that every other engine is tested
+// against.
 
 import { inputName, numbersOf, type Tensor, topologicalOrder, typedData } from '../graph/tensor.ts';
 import { type Constant, checkInputs, type Engine, type Value } from './engine.ts';
 import { applyWrite, HostSequence, HostState, hostMemory, writtenStates } from './host-state.ts';
 import { evaluateReference, type ReferenceValue } from './reference-ops.ts';
 
-/** An engine that computes in float64 and rounds what it returns to the dtype of the output. Takes constants in memory only. */
+/**
+ * An engine that computes in float64 and rounds what it returns to the dtype of the output. Takes constants
+ * in memory only.
+ */
 export function createReferenceEngine(): Engine {
   return {
     name: 'reference',

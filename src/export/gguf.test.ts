@@ -13,11 +13,14 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true }));
 
-/** A reader written from the format's description, so that the writer is not its own judge. */
+/**
+ * A reader written independently from the format's description, so that the writer is not checked against
+ * itself.
+ */
 function readGguf(path: string) {
   const file = readFileSync(path);
   let end = 0;
-  /** Where the next so many bytes begin. */
+  /** Offset of the next so many bytes. */
   const next = (bytes: number) => {
     end += bytes;
     return end - bytes;
@@ -72,7 +75,7 @@ function readGguf(path: string) {
   };
 }
 
-/** The weights of Q4_0 and Q8_0 blocks, as ggml's dequantize_row_q4_0 and _q8_0 have them. */
+/** The weights of Q4_0 and Q8_0 blocks, as in ggml's dequantize_row_q4_0 and _q8_0. */
 function decode(type: 'Q4_0' | 'Q8_0', bytes: Uint8Array): number[] {
   const size = type === 'Q4_0' ? 18 : 34;
   const values: number[] = [];
@@ -168,7 +171,7 @@ describe('writeGguf', () => {
 
 describe('encodeGguf', () => {
   it('rounds as ggml does', () => {
-    // the weight farthest from 0 is negative and becomes code 0; halves go up
+    // the weight farthest from 0 is negative and becomes code 0; halves round up
     const block = new Float32Array(32);
     block.set([-8, 7, 3.5, 0.49, -0.5]);
     block[16] = 1;
@@ -193,7 +196,7 @@ describe('encodeGguf', () => {
       fc.property(fc.array(fc.float({ min: -100, max: 100, noNaN: true }), { minLength: 32, maxLength: 32 }), (list) => {
         const values = Float32Array.from(list);
         const largest = Math.max(...values.map(Math.abs));
-        // a float16 step is itself off by one part in 2,048, or by 2^-25 where it is tiny
+        // a float16 step is itself off by one part in 2,048, or by 2^-25 if it is tiny
         const slack = largest / 1000 + 1e-6;
         decode('Q4_0', encodeGguf('Q4_0', values)).forEach((value, i) => {
           expect(Math.abs(value - values[i])).toBeLessThanOrEqual(largest / 8 + slack);

@@ -1,5 +1,6 @@
-// One pass of a model over stored tensors, without a cache: logits, hidden states and image features as the forward of transformers 5.18
-// gives them (models/llava/modeling_llava.py), so that two implementations can be compared number by number.
+// One pass of a model over stored tensors, without a cache: logits, hidden states and image features as the
+// forward of transformers 5.18 gives them (models/llava/modeling_llava.py), so that two implementations can
+// be compared number by number.
 
 import { type Constant, type Engine, float32, int32, type Value } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
@@ -29,9 +30,9 @@ export const FORWARD_INPUTS = ['input_ids', 'attention_mask', 'pixel_values'] as
 export type ForwardInput = (typeof FORWARD_INPUTS)[number];
 
 /**
- * `input_ids` int32 [batch, tokens]; `attention_mask` int32 [batch, tokens], 0 hides a token from all others; `pixel_values` float32 [images,
- * 3, size, size]: the images' rows fill the image tokens in order, row by row of the batch. Positions count from 0 in every row,
- * whatever the mask says.
+ * `input_ids` int32 [batch, tokens]; `attention_mask` int32 [batch, tokens], 0 hides a token from all others;
+ * `pixel_values` float32 [images, 3, size, size]: the images' rows fill the image tokens in order, row by row
+ * of the batch. Positions count from 0 in every row, whatever the mask says.
  */
 export type ForwardInputs = Partial<Record<ForwardInput, Value>>;
 
@@ -46,7 +47,9 @@ export interface ForwardOptions {
   logitsAtOnce?: number;
 }
 
-/** A float32 tensor, row-major, whose values are computed as they are asked for. They can be asked for once. */
+/**
+ * A float32 tensor, row-major, whose values are computed as they are asked for. They can be asked for once.
+ */
 export interface ForwardOutput {
   dims: readonly number[];
   pieces(): Iterable<Float32Array> | AsyncIterable<Float32Array>;
@@ -68,10 +71,12 @@ const INPUTS_OF: Record<ForwardModel['kind'], readonly ForwardInput[]> = {
 };
 
 /**
- * Runs `model` once, reading its parameters from `source` part by part, so that encoder and language model need not be in memory together. Returns
+ * Runs `model` once, reading its parameters from `source` part by part, so that encoder and language model
+ * need not be in memory together. Returns
  *
  * - `logits` [batch, tokens, vocab], of any value where the mask is 0;
- * - `hidden_states.0` to `.N` [batch, tokens, hidden]: input of the first layer, then the output of each, the last one normed; of an encoder
+ * - `hidden_states.0` to `.N` [batch, tokens, hidden]: input of the first layer, then the output of each, the
+ * last one normed; of an encoder
  *   [images, rows, hidden], none of them normed;
  * - `image_features` [images, imageTokens, hidden]: what the connector gives, before `scale_image_features`.
  *
@@ -166,7 +171,10 @@ async function languagePass(
   });
 }
 
-/** Logits of final hidden states, some rows at a time: over a vocabulary of 256,000 they are the largest tensor by far. */
+/**
+ * Logits of final hidden states, some rows at a time: over a vocabulary of 256,000 they are the largest
+ * tensor by far.
+ */
 async function* logitPieces(
   engine: Engine,
   head: ReturnType<typeof headGraph>,

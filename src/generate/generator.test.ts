@@ -14,7 +14,8 @@ import { createRandom } from '../random.ts';
 import { createGenerator, type GenerateOptions, type Generator, type PrefixCache, type Prompt } from './generator.ts';
 import { type Sampling, sampleToken } from './sampling.ts';
 
-// A tiny LLaVA with wide random weights: its answers wander over the vocabulary, so a wrong logit soon gives another token.
+// A tiny LLaVA with wide random weights: its answers wander over the vocabulary, so a wrong logit soon gives
+// another token.
 const folderOf = (golden: string) => fileURLToPath(new URL(`../../tests/reference/goldens/${golden}`, import.meta.url));
 const IMAGE = 63;
 const PATCHES = 16;
@@ -76,7 +77,10 @@ afterAll(() => dispose(toyModel));
 
 const NEW_TOKENS = 20;
 const greedy: GenerateOptions = { maxNewTokens: NEW_TOKENS, stopTokenIds: [] };
-/** The most likely token that is not yet there: greedy answers of random weights soon repeat one token, which would hide mistakes. */
+/**
+ * The most likely token that is not yet there: greedy answers of random weights soon repeat one token, which
+ * would hide mistakes.
+ */
 const wandering: GenerateOptions = { ...greedy, sampling: { seed: 0, temperature: 1e-6, repetitionPenalty: 5 } };
 
 /** Generation as it is defined: the whole sequence from the start for every token. */
@@ -234,8 +238,8 @@ describe('a prefix cache', () => {
       expect([answer]).toEqual(await generator.generate([prompt], wandering));
     }
     const wholes = [one, two, prompts[1]].map(({ inputIds }) => inputIds.length);
-    // the image and what stands around it are known to the second question and the third; of a prompt that was read, the last token is new;
-    // the others begin alike in their first token
+    // the image and what stands around it are known to the second question and the third; of a prompt that
+    // was read, the last token is new; the others begin alike in their first token
     expect(answers.map(([tokens]) => tokens)).toEqual([wholes[0], 2, 1, 1, wholes[1] - 1, wholes[2] - 1, wholes[0] - 1]);
     await own.dispose();
   });
@@ -276,7 +280,8 @@ describe('a prefix cache', () => {
   });
 });
 
-// prompts of 2 to 36 tokens and a window of 4: a key's place in the cache is not its position, and most keys are out of local layers' sight
+// prompts of 2 to 36 tokens and a window of 4: a key's place in the cache is not its position, and most keys
+// are out of local layers' sight
 describe.each(['gemma2', 'gemma3'])('generate with %s as the language model', (family) => {
   let model: Toy;
   beforeAll(async () => {

@@ -1,5 +1,6 @@
-// Generation with a KV cache. One program serves prefill (empty past) and decoding; rows of a batch may have prompts of different
-// lengths, with or without images: attention is decided by positions alone, so a batch gives what single prompts give.
+// Generation with a KV cache. One program serves prefill (empty past) and decoding; rows of a batch may have
+// prompts of different lengths, with or without images: attention is decided by positions alone, so a batch
+// gives what single prompts give.
 
 import { concatFloat32 } from '../arrays.ts';
 import { type Constant, type Engine, float32, int32 } from '../engine/engine.ts';
@@ -27,13 +28,17 @@ export interface PrefixCache {
 
 export interface GenerateOptions {
   maxNewTokens: number;
-  /** Generation of a row ends at any of these, which are not part of the result, or where the model's context ends. */
+  /**
+   * Generation of a row ends at any of these, which are not part of the result, or where the model's context
+   * ends.
+   */
   stopTokenIds: readonly number[];
   /** Greedy when absent. */
   sampling?: Sampling;
   /**
-   * What was read for an earlier prompt: the part of this one that begins alike is not read again, such as the same image with another
-   * question. Afterwards it holds this prompt and its answer. For one prompt at a time.
+   * What was read for an earlier prompt: the part of this one that begins alike is not read again, such as
+   * the same image with another question. Afterwards it holds this prompt and its answer. For one prompt at a
+   * time.
    */
   prefix?: PrefixCache;
   /** Looked at before each token; generation ends by throwing its reason. */
@@ -48,14 +53,17 @@ export interface Generator {
   imageFeatures(pixelValues: Float32Array): Promise<Float32Array>;
   /** Features -> rows for the language model, [images * imageTokens * hidden]. */
   imageRows(features: Float32Array): Promise<Float32Array>;
-  /** The new tokens of each prompt. UserError for a prompt that leaves no room in the context or whose images do not fit its image tokens. */
+  /**
+   * The new tokens of each prompt. UserError for a prompt that leaves no room in the context or whose images
+   * do not fit its image tokens.
+   */
   generate(prompts: readonly Prompt[], options: GenerateOptions): Promise<number[][]>;
   dispose(): Promise<void>;
 }
 
 /**
- * Compiles encoder, connector and decoder of a model whose parameters are `values`, by Hugging Face name. A packed weight is two values,
- * named by `packedName` and `scaleName` (nn/parameters.ts).
+ * Compiles encoder, connector and decoder of a model whose parameters are `values`, by Hugging Face name. A
+ * packed weight is two values, named by `packedName` and `scaleName` (nn/parameters.ts).
  */
 export async function createGenerator(engine: Engine, config: LlavaConfig, values: ReadonlyMap<string, Constant>): Promise<Generator> {
   const size = imageSize(config);
@@ -63,7 +71,8 @@ export async function createGenerator(engine: Engine, config: LlavaConfig, value
   const width = visionFeatureSize(config);
 
   const options = { storage: storageOfValues(values) };
-  // packed weights are run as llama.cpp runs them: the other operand is rounded to 8 bits, three times as fast
+  // packed weights are run as llama.cpp runs them: the other operand is rounded to 8 bits, three times as
+  // fast
   const compiled = { packedAccuracy: 'int8' } as const;
   const encoder = await compileGraph(engine, encoderGraph(config, options), values, compiled);
   const connector = await compileGraph(engine, connectorGraph(config, options), values, compiled);
@@ -96,7 +105,10 @@ function checkPrompt({ inputIds, imageRows }: Prompt, { text_config: text, image
   if (places !== rows) throw new UserError(`the prompt has places for ${places} image rows, but its images give ${rows}`);
 }
 
-/** How many of a prompt's first tokens a cache has read, with the same image rows. The last token is always read anew: it gives the logits. */
+/**
+ * How many of a prompt's first tokens a cache has read, with the same image rows. The last token is always
+ * read anew: it gives the logits.
+ */
 function knownTokens(
   { inputIds, imageRows }: Prompt,
   prefix: PrefixCache,

@@ -1,5 +1,5 @@
-// Keys and values of the tokens that a language model has read, as state of the engine: a step reads what is there, and
-// what its tokens give is appended (models/programs.ts `decoderGraph`).
+// Keys and values of the tokens that a language model has read, as state of the engine: a step reads what is
+// there, and what its tokens give is appended (models/programs.ts `decoderGraph`).
 
 import type { Engine, SequenceState } from '../engine/engine.ts';
 import type { LanguageConfig } from '../models/language.ts';

@@ -1,5 +1,5 @@
-// Choosing the next token: greedy, or temperature with top-k and top-p (Holtzman et al. 2020) and a repetition penalty
-// (Keskar et al. 2019), applied in Hugging Face's order.
+// Choosing the next token: greedy, or temperature with top-k and top-p (Holtzman et al. 2020) and a
+// repetition penalty (Keskar et al. 2019), applied in Hugging Face's order.
 
 import type { Random } from '../random.ts';
 
@@ -36,7 +36,10 @@ function kthLargest(scores: Float64Array, k: number): number {
   return largest[0];
 }
 
-/** The next token for `logits` [vocabulary]; greedy without `sampling`. `previous` are the tokens generated so far. */
+/**
+ * The next token for `logits` [vocabulary]; greedy without `sampling`. `previous` are the tokens generated so
+ * far.
+ */
 export function sampleToken(logits: Float32Array, sampling: Sampling | undefined, random: Random, previous: readonly number[]): number {
   if (!sampling) return argmax(logits);
   const { temperature, topK = 0, topP = 1, repetitionPenalty = 1 } = sampling;

@@ -248,8 +248,8 @@ async function settledOrAborted(promise: Promise<unknown>, signal: AbortSignal |
 }
 
 /**
- * Text that `work` pushes, as an AsyncGenerator. The signal that `work` gets aborts with `outer`, and when the
- * consumer leaves. What is not yet asked for waits: answers are short.
+ * Text that `work` pushes, as an AsyncGenerator. The signal that `work` gets aborts with `outer`, and when
+ * the consumer leaves. What is not yet asked for waits: answers are short.
  */
 async function* streamed(
   work: (push: (piece: string) => void, signal: AbortSignal) => Promise<void>,

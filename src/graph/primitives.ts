@@ -2,18 +2,9 @@
 // gradients. Every engine must run all of them. Semantics are those of the ONNX operator named in
 // engine/onnx/lower.ts.
 
+import type { BlockFormat } from '../floats.ts';
 import { broadcastDims, type Dim, type Dims, dimProduct, dimSum, formatDims, normalizeAxis, ShapeError, sameDims } from './dims.ts';
-import {
-  type BlockFormat,
-  constant,
-  createNode,
-  type DType,
-  isFloat,
-  type PerInput,
-  type Primitive,
-  type Tensor,
-  type TensorOf,
-} from './tensor.ts';
+import { constant, createNode, type DType, isFloat, type PerInput, type Primitive, type Tensor, type TensorOf } from './tensor.ts';
 
 /** A tensor, or a number that becomes a scalar of the other operand's dtype. */
 export type Operand = Tensor | number;

@@ -3,7 +3,7 @@
 // there is is declared here, one line each; the tables of gradients, definitions, reference rules and
 // lowerings are typed by these lines, so that one that lacks an op does not compile.
 
-import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from '../floats.ts';
+import { type BlockFormat, bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from '../floats.ts';
 import { type Dims, ShapeError } from './dims.ts';
 
 // === Element types ===
@@ -55,12 +55,6 @@ interface OpType<Inputs, Attributes = Readonly<Record<never, never>>> {
 type Unary = OpType<[x: Tensor]>;
 type Binary = OpType<[a: Tensor, b: Tensor]>;
 type Reduction = OpType<[x: Tensor], { axes: readonly number[]; keepDims: boolean }>;
-
-/** How a matrix is stored in whole numbers of few bits: blocks along a row, each with one scale. */
-export interface BlockFormat {
-  bits: 4 | 8;
-  blockSize: number;
-}
 
 /** What a tensor can begin with. */
 export interface Leaves {

@@ -1,4 +1,5 @@
-// What an optimizer does to state, as composites: an engine may compute them with kernels of its own, in place.
+// What an optimizer does to state, as composites: an engine may compute them with kernels of its own, in
+// place.
 
 import { ShapeError, sameDims } from './dims.ts';
 import { add, div, mul, reduceSum, sqrt, sub } from './primitives.ts';

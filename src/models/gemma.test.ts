@@ -1,5 +1,5 @@
-// Numerics are compared with transformers in tests/goldens.test.ts; here are configs and parameters at full
-// size, which cost nothing as graphs.
+// Numerics are compared with transformers in tests/goldens.test.ts; this file tests configs, and parameters
+// at full size, which cost nothing as graphs.
 
 import { describe, expect, test } from 'vitest';
 import { input } from '../graph/tensor.ts';

@@ -1,5 +1,5 @@
-// Numerics are compared with transformers in tests/goldens.test.ts; here are configs, parameters at full
-// size, and who gets which window.
+// Numerics are compared with transformers in tests/goldens.test.ts; this file tests configs, parameters at
+// full size, and which layer gets which window.
 
 import { describe, expect, test } from 'vitest';
 import { lower } from '../engine/onnx/lower.ts';

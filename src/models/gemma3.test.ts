@@ -1,5 +1,5 @@
-// Numerics are compared with transformers in tests/goldens.test.ts; here are configs in their old and new
-// form, and parameters at full size.
+// Numerics are compared with transformers in tests/goldens.test.ts; this file tests configs in their old and
+// new form, and parameters at full size.
 
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
@@ -11,8 +11,8 @@ import { embedTokens, languageModel, logits } from './language.ts';
 import { causalBias } from './masks.ts';
 
 /**
- * config.json of google/gemma-3-1b-it, and `text_config` of gemma-3-4b-it, which leaves out what equals a
- * default.
+ * config.json of google/gemma-3-1b-it, and `text_config` of gemma-3-4b-it, which leaves out fields that equal
+ * a default.
  */
 const hub1b = {
   architectures: ['Gemma3ForCausalLM'],
@@ -128,7 +128,7 @@ describe('gemma3', () => {
     for (const change of [
       { model_type: 'gemma3' },
       { use_bidirectional_attention: true },
-      // transformers would not read a RoPE that is not given by kind of layer
+      // transformers would not read RoPE parameters that are not given by kind of layer
       { rope_parameters: { rope_type: 'linear', rope_theta: 1e6, factor: 8 } },
       { rope_parameters: { full_attention: { rope_type: 'linear', rope_theta: 1e6 } } },
       { rope_parameters: { full_attention: { rope_type: 'yarn', rope_theta: 1e6, factor: 8 } } },

@@ -4,7 +4,7 @@ import { fromHubConfig, isNativeConfig } from './hub-config.ts';
 import { llavaConfigSchema } from './llava.ts';
 import { shapeNamed } from './shapes.ts';
 
-/** config.json of Intel/llava-gemma-2b before its conversion, as far as it matters. */
+/** config.json of Intel/llava-gemma-2b before its conversion, reduced to the relevant fields. */
 const native = {
   _name_or_path: 'google/gemma-2b-it',
   architectures: ['LlavaGemmaForCausalLM'],

@@ -1,5 +1,5 @@
 // Numerics are compared with transformers in tests/goldens.test.ts, packing in data/packing.test.ts, masks in
-// masks.test.ts; here are configs, names and sizes.
+// masks.test.ts; this file tests configs, names and sizes.
 
 import { describe, expect, test } from 'vitest';
 import { UserError } from '../errors.ts';
@@ -18,7 +18,7 @@ import {
 } from './llava.ts';
 
 /**
- * CLIP ViT-L/14-336 and Gemma 2B, as the hub's llava-gemma-2b has them: what equals a default is left out.
+ * CLIP ViT-L/14-336 and Gemma 2B, as in the hub's llava-gemma-2b: fields that equal a default are left out.
  */
 const hub = {
   architectures: ['LlavaForConditionalGeneration'],
@@ -70,7 +70,7 @@ describe('llava', () => {
     const config = configured();
     expect(sizeOf(config, 'vision_tower')).toBe(303_507_456);
     expect(sizeOf(config, 'multi_modal_projector')).toBe(6_295_552);
-    // 64 rows more than Gemma's, of which <image> is one
+    // 64 more rows than Gemma's, one of which is <image>
     expect(sizeOf(config, 'language_model')).toBe(2_506_172_416 + 64 * 2048);
     expect(config.scale_image_features).toBe(false);
   });
@@ -87,7 +87,7 @@ describe('llava', () => {
     const features = (config: LlavaConfig) => visionFeatures(new Parameters(), config, pixels(config)).dims[1];
     const cases: [LlavaConfig, number][] = [
       [over(siglip, { vision_feature_select_strategy: 'full' }), 27 ** 2],
-      // as transformers, which takes SigLIP's first patch for a class token
+      // like transformers, which takes SigLIP's first patch for a class token
       [over(siglip, { vision_feature_select_strategy: 'default' }), 27 ** 2 - 1],
       [over(dinov2), 37 ** 2],
       [over(dinov2, { image_size: 336 }), 24 ** 2],

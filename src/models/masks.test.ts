@@ -7,7 +7,7 @@ describe('attention masks', () => {
   const row = (values: number[]) => ({ dims: [1, values.length], data: Float64Array.from(values) });
   const ids = (name: string) => input(name, 'int32', [1, name]);
 
-  /** What each query sees: a string of 1 and 0 a query. */
+  /** What each query sees: a string of 1 and 0 per query. */
   function seen(bias: Tensor, inputs: Record<string, ReturnType<typeof row>>): string[] {
     const { dims, data } = evaluateReference({ bias }, inputs).bias;
     const keys = dims[3];

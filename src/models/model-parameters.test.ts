@@ -8,7 +8,7 @@ const totalOf = (name: string) =>
 
 describe('named shapes', () => {
   test.each([
-    // of the LLaVAs, what the released folders hold, a second copy of the embedding left out; of the others,
+    // for the LLaVAs, what the released folders hold, without a second copy of the embedding; for the others,
     // what transformers counts
     ['llava-gemma-2b', 2_815_975_424],
     ['llava-gemma-7b', 8_853_777_408],
@@ -42,7 +42,7 @@ describe('modelParameters', () => {
     expect(namesOf('gemma-2b')).toContain('model.layers.17.mlp.down_proj.weight');
     const tower = namesOf('clip-vit-large-patch14-336');
     expect(tower).toContain('vision_model.embeddings.class_embedding');
-    // the last layer is there although a LLaVA of -2 does not run it
+    // the last layer is there although a LLaVA with vision_feature_layer -2 does not run it
     expect(tower).toContain('vision_model.encoder.layers.23.mlp.fc2.bias');
     expect(tower).toContain('vision_model.post_layernorm.weight');
   });

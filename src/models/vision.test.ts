@@ -1,4 +1,4 @@
-// Numerics are compared with transformers in tests/goldens.test.ts; here are configs, names and sizes.
+// Numerics are compared with transformers in tests/goldens.test.ts; this file tests configs, names and sizes.
 
 import { describe, expect, test } from 'vitest';
 import { input } from '../graph/tensor.ts';
@@ -31,7 +31,7 @@ describe('visionConfigSchema', () => {
       layer_norm_eps: 1e-5,
       hidden_act: 'quick_gelu',
     });
-    // a folder of the base model says no more than this
+    // a folder of the base model has no more fields than this
     expect(visionConfigSchema.parse({ model_type: 'siglip_vision_model' })).toMatchObject({
       hidden_size: 768,
       image_size: 224,

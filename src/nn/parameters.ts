@@ -2,9 +2,10 @@
 // the list of what must be loaded, trained or frozen. Names are those of Hugging Face checkpoints; layouts
 // are PyTorch's ([out, in] for a linear layer).
 
+import type { BlockFormat } from '../floats.ts';
 import { formatDims, withPath } from '../graph/dims.ts';
 import { cast, dequantize } from '../graph/primitives.ts';
-import { type BlockFormat, type DType, input, type Tensor } from '../graph/tensor.ts';
+import { type DType, input, type Tensor } from '../graph/tensor.ts';
 import type { Random } from '../random.ts';
 
 /** How a fresh parameter is initialized. */

@@ -1,5 +1,5 @@
-// Model folders of any layout: config checked by its schema, tensors by name. Original LLaVA folders come in here too, with the vision
-// tower from a folder of its own where they only name it.
+// Model folders of any layout: config checked by its schema, tensors by name. Original LLaVA folders come in
+// here too, with the vision tower from a folder of its own where they only name it.
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -25,7 +25,10 @@ export function checkConfig<T extends z.ZodType>(schema: T, value: unknown, file
   throw new UserError(`${file}: ${path.join('.') || 'the file'}: ${message}${it}`);
 }
 
-/** The model that a folder's config.json is of: a LLaVA, or one of its parts in a folder of its own. UserError, naming `file`, for another. */
+/**
+ * The model that a folder's config.json is of: a LLaVA, or one of its parts in a folder of its own.
+ * UserError, naming `file`, for another.
+ */
 export function forwardModelOf(config: unknown, file: string): ForwardModel {
   const type = (config as { model_type?: unknown } | null)?.model_type;
   const languageTypes = LANGUAGE_MODEL_TYPES;
@@ -40,16 +43,25 @@ export function forwardModelOf(config: unknown, file: string): ForwardModel {
 
 /** The folder of a model, its config in Hugging Face form. */
 export interface ModelFolder extends Checkpoint {
-  /** preprocessor_config.json: the folder's own or, in an original LLaVA folder without one, that of the vision tower. */
+  /**
+   * preprocessor_config.json: the folder's own or, in an original LLaVA folder without one, that of the
+   * vision tower.
+   */
   imageProcessor(): Promise<unknown>;
 }
 
 export interface ModelFolderOptions {
-  /** Folder of the vision tower, for an original LLaVA folder that does not hold it or names one that is not known here. */
+  /**
+   * Folder of the vision tower, for an original LLaVA folder that does not hold it or names one that is not
+   * known here.
+   */
   visionTower?: string;
 }
 
-/** Opens a folder of any layout. Throws UserError, naming the file, for what is damaged, contradictory or not supported. */
+/**
+ * Opens a folder of any layout. Throws UserError, naming the file, for what is damaged, contradictory or not
+ * supported.
+ */
 export async function openModel(dir: string, { visionTower }: ModelFolderOptions = {}): Promise<ModelFolder> {
   const checkpoint = await openCheckpoint(dir);
   let tower: Checkpoint | undefined;

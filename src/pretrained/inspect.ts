@@ -13,7 +13,7 @@ import { modelParameters } from '../models/model-parameters.ts';
 import { VISION_MODEL_TYPES, visionFamilyName } from '../models/vision.ts';
 import { bytesPerElement } from '../weights/dtype.ts';
 import { elementCount } from '../weights/safetensors.ts';
-import { storedFormat } from './run-weights.ts';
+import { storedFormat } from './stored.ts';
 import { allFinite, notFiniteText } from './values.ts';
 
 /** Models that are no single encoder or language model, by `model_type`. */

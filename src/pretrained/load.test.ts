@@ -29,7 +29,7 @@ const config = languageConfigSchema.parse({
 const parameters = languageModelLoss(config).parameters;
 const values = new Map(parameters.map((p) => [p.name, initialize(p, createRandom(1, p.name))]));
 
-/** A folder of the tiny Gemma, its tensors changed first. */
+/** A folder of the tiny Gemma with changed tensors. */
 async function folder(name: string, change: (tensors: Map<string, { shape: number[]; data: Float32Array }>) => void = () => {}) {
   const tensors = new Map(parameters.map((p) => [p.name, { shape: [...p.dims], data: values.get(p.name)! }]));
   change(tensors);
@@ -76,7 +76,7 @@ describe('readParameters', () => {
       const short = await readParameters(checkpoint, all);
       const name = 'vision_tower.vision_model.embeddings.class_embedding';
       expect(checkpoint.storedName(name)).toBe('vision_tower.embeddings.class_embedding');
-      // every tensor of the file is wanted, and nothing besides
+      // every tensor of the file is requested, and nothing else
       expect(short.size).toBe(checkpoint.names.length);
       const dir = join(folders, 'long-names');
       const tensors = new Map(all.map(({ name, dims }) => [name, { shape: [...dims], data: short.get(name)! }]));

@@ -70,8 +70,8 @@ export function withImageSize(config: LlavaConfig, processor: ImageProcessorConf
 
 /**
  * Image files as one batch for the encoder: float32 [images * 3 * size * size]. They all have one size once
- * processed.
- * `contents` are the bytes of files that were read already. UserError, naming the file, for one that is no image.
+ * processed. `contents` are the bytes of files that were read already. UserError, naming the file, for one
+ * that is no image.
  */
 export async function pixelValuesOf(
   paths: readonly string[],

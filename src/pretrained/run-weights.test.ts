@@ -30,7 +30,7 @@ beforeAll(async () => {
   for (const dtype of ['F32', 'BF16'] as const) await saveCheckpoint(folderOf(dtype), { config, tensors, dtype });
   vi.stubEnv('TMPDIR', scratch);
 });
-// ONNX Runtime has files of its own there
+// ONNX Runtime puts files of its own there
 const scratchFolders = () => readdirSync(scratch).filter((name) => name.startsWith('llava-gemma-'));
 afterEach(() => expect(scratchFolders()).toEqual([]));
 afterAll(() => {
@@ -75,7 +75,7 @@ describe('readRunWeights', () => {
       expect(fromFiles.logits).toEqual(inMemory.logits);
       expect(fromFiles.inFiles.length).toBeGreaterThan(10);
       const own = fromFiles.inFiles.filter((path) => path.startsWith(root));
-      // float32 is used where it lies; everything else goes through the scratch file
+      // float32 is used in place; everything else goes through the scratch file
       if (dtype === 'BF16') expect(own).toEqual([]);
       else expect(own.length).toBeGreaterThan(quantize ? 3 : 10);
       if (dtype === 'F32' && !quantize) expect(own).toEqual(fromFiles.inFiles);
@@ -94,7 +94,7 @@ describe('readRunWeights', () => {
     const { logits } = await logitsOf(folderOf('F32'), { quantize });
     const expected = await logitsOf(dir, {});
     const float = await logitsOf(folderOf('F32'), {});
-    // what is left is the rounding of activations to 8 bits, in each of some twenty products
+    // what remains is the rounding of activations to 8 bits, in each of about twenty products
     const activations = difference(logits, expected.logits);
     const all = difference(logits, float.logits);
     console.log(

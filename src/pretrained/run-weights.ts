@@ -7,13 +7,14 @@ import { type FileHandle, mkdtemp, open, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
-import { storedToFloat32 } from '../checkpoint/checkpoint.ts';
 import { freeBytes } from '../disk.ts';
 import { type Constant, float32, type StoredValue } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
-import { type Parameter, packedFormat, packedName, type StorageOf, scaleName } from '../nn/parameters.ts';
-import { type BlockFormat, type PackedRows, plannedFormat, type Quantization, quantizeRows } from '../weights/quantize.ts';
+import type { BlockFormat } from '../floats.ts';
+import { type Parameter, packedName, type StorageOf, scaleName } from '../nn/parameters.ts';
+import { type PackedRows, plannedFormat, type Quantization, quantizeRows } from '../weights/quantize.ts';
 import { elementCount } from '../weights/safetensors.ts';
+import { constantOf, storedFormat } from './stored.ts';
 import { allFinite, checkShape, notFiniteText } from './values.ts';
 
 export interface RunWeights {
@@ -48,11 +49,6 @@ function packedBytes(count: number, { bits, blockSize }: BlockFormat): number {
 function runBytes({ dims, stored, quantized }: Planned): number {
   const format = stored ?? quantized;
   return format ? packedBytes(elementCount(dims), format) : 4 * elementCount(dims);
-}
-
-/** The block format of a parameter that a checkpoint holds packed; undefined if it does not. */
-export function storedFormat(checkpoint: Checkpoint, name: string, dims: readonly number[]): BlockFormat | undefined {
-  return packedFormat((tensor) => (checkpoint.has(tensor) ? checkpoint.shape(tensor) : undefined), name, dims);
 }
 
 /** How `readRunWeights` will return parameters: packed, or in float32. */
@@ -104,7 +100,7 @@ export async function readRunWeights(
           [packedName(name), 'uint8'],
           [scaleName(name), 'float32'],
         ] as const)
-          values.set(part, await storedConstant(checkpoint, part, dtype, inFiles));
+          values.set(part, await constantOf(checkpoint, part, dtype, inFiles));
         finite = allFinite(await checkpoint.float32(scaleName(name)));
       } else if (quantized) {
         const [rows, columns] = dims;
@@ -137,17 +133,6 @@ export async function readRunWeights(
   }
   if (damaged.length > 0) console.error(`warning: ${checkpoint.dir}: ${notFiniteText(damaged)}`);
   return { values, release: async () => scratch?.remove() };
-}
-
-/** One of the two tensors of a packed weight, as stored. */
-async function storedConstant(checkpoint: Checkpoint, name: string, dtype: 'uint8' | 'float32', inFiles: boolean): Promise<Constant> {
-  const { shape, dtype: storedAs } = checkpoint.info(name);
-  const wanted = dtype === 'uint8' ? 'U8' : 'F32';
-  if (storedAs !== wanted)
-    throw new UserError(`${checkpoint.dir}: ${checkpoint.storedName(name)} is stored as ${storedAs}, not as ${wanted}`);
-  if (inFiles) return { dtype, dims: shape, ...checkpoint.place(name) };
-  const data = await checkpoint.bytes(name);
-  return { dtype, dims: shape, data: dtype === 'uint8' ? data : storedToFloat32({ dtype: 'F32', data }, name) };
 }
 
 type Numbers = Uint8Array | Float32Array;

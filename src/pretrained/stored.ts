@@ -3,7 +3,7 @@
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import { type Constant, elementBytes, sizeOf, type Value } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
-import { bfloat16ToFloat32, float16ToFloat32 } from '../floats.ts';
+import { type BlockFormat, bfloat16ToFloat32, float16ToFloat32 } from '../floats.ts';
 import type { DType, TypedData } from '../graph/tensor.ts';
 import { type Parameter, packedFormat, packedName, type Storage, scaleName } from '../nn/parameters.ts';
 import { filePieces, type StoredDType, type TensorSource } from '../weights/safetensors.ts';
@@ -40,7 +40,7 @@ export async function readStored(
   const read: StoredParameter[] = [];
   for (const { name, dims, optional } of parameters) {
     const own = rename(name);
-    const format = packedFormat((tensor) => (checkpoint.has(tensor) ? checkpoint.shape(tensor) : undefined), own, dims);
+    const format = storedFormat(checkpoint, own, dims);
     if (format) {
       const constants = new Map([
         [packedName(name), await constantOf(checkpoint, packedName(own), 'uint8', inFiles)],
@@ -60,6 +60,11 @@ export async function readStored(
     read.push({ name, dims, storage: storage ?? 'float32', constants: new Map([[name, constant]]) });
   }
   return read;
+}
+
+/** The block format of a parameter that a checkpoint holds packed; undefined if it does not. */
+export function storedFormat(checkpoint: Checkpoint, name: string, dims: readonly number[]): BlockFormat | undefined {
+  return packedFormat((tensor) => (checkpoint.has(tensor) ? checkpoint.shape(tensor) : undefined), name, dims);
 }
 
 async function checkFinite(checkpoint: Checkpoint, name: string): Promise<void> {

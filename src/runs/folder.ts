@@ -15,7 +15,7 @@ export interface StageSummary {
 
 /** The results of a whole run: summary.json. */
 export interface RunSummary {
-  /** From start to end of the command, summed over all times it was resumed. */
+  /** Seconds from start to end of the command, summed over all sessions of a resumed run. */
   wallSeconds: number;
   /** Highest resident memory, in MB of 2^20 bytes. */
   peakRssMb: number;

@@ -23,7 +23,7 @@ export interface StepEvent extends EventBase {
   /** Global norm of the gradient before clipping. */
   gradNorm: number;
   tokensPerSecond: number;
-  /** Seconds spent in this stage so far, including those before a resume. */
+  /** Seconds spent in this stage so far, over all sessions of a resumed run. */
   seconds: number;
   /** Anything specific to a task, such as the accuracy of contrastive retrieval. */
   extra?: Record<string, number>;

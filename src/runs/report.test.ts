@@ -62,7 +62,7 @@ describe('renderReport', () => {
     writeReport(path, input);
     const html = readFileSync(path, 'utf8');
     expect(html).not.toMatch(/<script|<link|@import|url\((?!#)/);
-    // The only addresses are XML name spaces.
+    // The only URLs are XML namespaces.
     expect([...html.matchAll(/https?:\/\/[^"'\s<]+/g)].every(([address]) => address.startsWith('http://www.w3.org/'))).toBe(true);
     expect(html).toContain('src="data:image/png;base64,');
   });

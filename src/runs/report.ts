@@ -8,8 +8,8 @@ import { GridComponent } from 'echarts/components';
 import { init, use } from 'echarts/core';
 import { SVGRenderer } from 'echarts/renderers';
 import { beatsBaselines, type Sample, type Scores, type TaskScore } from '../evaluate/samples.ts';
-import type { MetricEvent, StepEvent } from './metrics.ts';
 import type { RunSummary } from './folder.ts';
+import type { MetricEvent, StepEvent } from './metrics.ts';
 import { formatDuration } from './status.ts';
 
 use([LineChart, GridComponent, SVGRenderer]);

@@ -1,4 +1,5 @@
-// The thread changes when a batch is made, never what is in it; what goes wrong in it is said where it belongs.
+// The thread changes when a batch is made, never what is in it; what goes wrong in it is said where it
+// belongs.
 
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,9 +1,10 @@
-// The next batch is prepared while the present one computes. `run` of ONNX Runtime blocks the thread that calls it, so
-// the data of a stage come from a thread of their own. What they are is decided by the source's description alone: the
-// thread changes when a batch is made, never what is in it.
+// The next batch is prepared while the present one computes. `run` of ONNX Runtime blocks the thread that
+// calls it, so the data of a stage come from a thread of their own. What they are is decided by the source's
+// description alone: the thread changes when a batch is made, never what is in it.
 
 import { Worker } from 'node:worker_threads';
-// sharp must be loaded in the main thread before a thread of ours loads it: sharp.pixelplumbing.com/install#worker-threads
+// sharp must be loaded in the main thread before a thread of ours loads it:
+// sharp.pixelplumbing.com/install#worker-threads
 import 'sharp';
 import { UserError } from '../errors.ts';
 import type { BatchSource, MicroBatch } from './batch.ts';
@@ -27,9 +28,10 @@ function errorOf({ message, stack, user }: Failure): Error {
 }
 
 /**
- * Opens a source in a thread of its own. Errors are those of the source, UserErrors among them, thrown by the call that
- * they belong to; a source that cannot be opened fails the first call. UserError when the thread dies. `close` ends the
- * thread, whatever it is doing, and fails calls that are under way. `file` is what the thread runs.
+ * Opens a source in a thread of its own. Errors are those of the source, UserErrors among them, thrown by the
+ * call that they belong to; a source that cannot be opened fails the first call. UserError when the thread
+ * dies. `close` ends the thread, whatever it is doing, and fails calls that are under way. `file` is what the
+ * thread runs.
  */
 export function startSource(description: SourceDescription, file = threadFile): BatchSource {
   const worker = new Worker(file, { workerData: description, name: `${description.task} data` });
@@ -77,8 +79,8 @@ export function startSource(description: SourceDescription, file = threadFile): 
 }
 
 /**
- * The batches of step after step, each step `accumulation` of them, until `totalSteps`. One batch more than the one that is
- * taken is always asked for, across steps too: no more than these two are in memory.
+ * The batches of step after step, each step `accumulation` of them, until `totalSteps`. One batch more than
+ * the one that is taken is always asked for, across steps too: no more than these two are in memory.
  */
 export function prefetchedBatches(
   source: Pick<BatchSource, 'batch'>,

@@ -1,5 +1,6 @@
-// A run: recipe to run folder. Stages are trained one after the other, each saved as a Hugging Face folder with the optimizer's state;
-// a run that is killed goes on from its last checkpoint as if it had never stopped.
+// A run: recipe to run folder. Stages are trained one after the other, each saved as a Hugging Face folder
+// with the optimizer's state; a run that is killed goes on from its last checkpoint as if it had never
+// stopped.
 
 import { existsSync, writeFileSync } from 'node:fs';
 import { openCheckpoint, readJsonFile, recoverCheckpoint, saveCheckpoint } from '../checkpoint/checkpoint.ts';

@@ -1,5 +1,5 @@
-// The thread that prepares a stage's data while the main one computes. It opens the source that it was started with and
-// answers one request after the other.
+// The thread that prepares a stage's data while the main one computes. It opens the source that it was
+// started with and answers one request after the other.
 
 import { parentPort, workerData } from 'node:worker_threads';
 import { UserError } from '../errors.ts';
@@ -22,7 +22,10 @@ export interface Failure {
 
 export type Answer = { id: number; value: unknown } | { id: number; failure: Failure };
 
-/** The memory of the arrays in a value: each was made for this answer alone, and is handed over instead of copied. */
+/**
+ * The memory of the arrays in a value: each was made for this answer alone, and is handed over instead of
+ * copied.
+ */
 function buffersOf(value: unknown, found = new Set<ArrayBuffer>()): Set<ArrayBuffer> {
   if (ArrayBuffer.isView(value)) found.add(value.buffer as ArrayBuffer);
   else if (typeof value === 'object' && value !== null) for (const part of Object.values(value)) buffersOf(part, found);

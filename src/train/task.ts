@@ -1,4 +1,5 @@
-// What a recipe's task must provide: the stages, each ready for the trainer, and what a checkpoint of it holds.
+// What a recipe's task must provide: the stages, each ready for the trainer, and what a checkpoint of it
+// holds.
 
 import type { Engine } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { type BlockFormat, dequantizeRows, plannedFormat, quantizeRows } from './quantize.ts';
+import type { BlockFormat } from '../floats.ts';
+import { dequantizeRows, plannedFormat, quantizeRows } from './quantize.ts';
 
 const formats = fc.record({ bits: fc.constantFrom(4 as const, 8 as const), blockSize: fc.constantFrom(16, 32, 64) });
 const values = (length: number) =>
@@ -16,7 +17,7 @@ describe('quantizeRows', () => {
         const back = dequantizeRows(packed, format);
         for (const [i, value] of rows.entries()) {
           const step = Math.abs(packed.scale[Math.floor(i / format.blockSize)]);
-          // the numbers go to -2^(bits - 1) on one side, and one less on the other
+          // the numbers go to -2^(bits - 1) on one side, and to one less on the other
           const beyond = Math.abs(value) / step > 2 ** (format.bits - 1) - 1 ? 1 : 0.5;
           expect(Math.abs(back[i] - value)).toBeLessThanOrEqual(beyond * step * (1 + 1e-5) + 1e-30);
         }

@@ -2,11 +2,7 @@
 // bits it is llama.cpp's Q4_0 (ggml-quants.c, quantize_row_q4_0_ref) except for the order of the halves and
 // the scale, which stays float32; at 8 bits, the same rule.
 
-/** Bits per number, and how many numbers of a row share a scale. */
-export interface BlockFormat {
-  bits: 4 | 8;
-  blockSize: number;
-}
+import type { BlockFormat } from '../floats.ts';
 
 /** The packed numbers of whole rows, and a scale for each block. */
 export interface PackedRows {

@@ -209,7 +209,7 @@ test('a large file whose header would be gigabytes is refused before anything is
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(2n ** 31n);
   writeFileSync(path, length);
-  // a file with a hole takes no space
+  // a sparse file takes no space
   truncateSync(path, 2 ** 32);
   const alloc = vi.spyOn(Buffer, 'allocUnsafeSlow');
   expect(await openError()).toMatch(/a header of 2147483648 bytes is over the limit of 100 MB/);

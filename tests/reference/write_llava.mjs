@@ -1,5 +1,6 @@
-// Writes a tiny LLaVA with `llava-gemma init` and `convert` in every float type, whole and in shards, with the logits that this project
-// computes for it; check_written.py reads the folders with transformers and compares. Run by hand after `npm run build` (README.md).
+// Writes a tiny LLaVA with `llava-gemma init` and `convert` in every float type, whole and in shards, with
+// the logits that this project computes for it; check_written.py reads the folders with transformers and
+// compares. Run by hand after `npm run build` (README.md).
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -10,17 +11,21 @@ const load = (file) => import(new URL(`../../dist/${file}`, import.meta.url).hre
 const { run } = await load('cli/main.js');
 const { createOrtEngine, float32, input, int32, llavaConfigSchema, llavaParameters, Parameters, writeSafetensors } = await load('index.js');
 const { logits } = await load('models/language.js');
-const { llavaText, projectFeatures, visionFeatures } = await load('models/llava.js');
+const { llava } = await load('models/llava.js');
 const { causalBias } = await load('models/masks.js');
-const { readParameters, withCheckpoint } = await load('train/pretrained.js');
+const { withCheckpoint } = await load('pretrained/folder.js');
+const { readParameters } = await load('pretrained/values.js');
 const { createRandom } = await load('random.js');
-const { saveCheckpoint } = await load('weights/checkpoint.js');
+const { saveCheckpoint } = await load('checkpoint/checkpoint.js');
 
 async function llavaGemma(...words) {
   if ((await run(['node', 'llava-gemma', ...words])) !== 0) throw new Error(`llava-gemma ${words.join(' ')} failed`);
 }
 
-/** Every value drawn anew and wide, so that a tensor in another one's place shows in the logits. */
+/**
+ * Every value is drawn again from a wide distribution, so that a tensor in another one's place shows in the
+ * logits.
+ */
 async function redraw(dir) {
   await withCheckpoint(dir, llavaConfigSchema, async (config, checkpoint) => {
     const tensors = new Map();
@@ -34,7 +39,7 @@ async function redraw(dir) {
   return `${dir}-wide`;
 }
 
-/** Logits [2, tokens, vocabulary] of two prompts of a picture each. */
+/** Logits [2, tokens, vocabulary] of two prompts with one image each. */
 async function writeLogits(dir) {
   await withCheckpoint(dir, llavaConfigSchema, async (config, checkpoint) => {
     const { vision_config: vision, text_config: text, image_token_index: imageToken } = config;
@@ -48,12 +53,11 @@ async function writeLogits(dir) {
 
     const p = new Parameters();
     const positionIds = input('position_ids', 'int32', ['batch', 'tokens']);
-    const features = visionFeatures(p, config, input('pixel_values', 'float32', pixelShape));
-    const { lastHidden } = llavaText(p, config, {
+    const { lastHidden } = llava(p, config, {
       inputIds: input('input_ids', 'int32', ['batch', 'tokens']),
       positionIds,
       attentionBias: causalBias(positionIds, positionIds),
-      imageRows: projectFeatures(p, config, features),
+      images: { pixelValues: input('pixel_values', 'float32', pixelShape) },
     });
     const output = p.module('language_model', (language) => logits(language, text, lastHidden));
     const values = await readParameters(checkpoint, llavaParameters(config));

@@ -1,6 +1,8 @@
-// Regenerates the embedded emoji set (assets/emoji/) from the artists' own vector drawings: one sprite sheet an artist, and concepts.json.
+// Regenerates the embedded emoji set (assets/emoji/) from the artists' own vector drawings: one sprite sheet
+// per artist, and concepts.json.
 //   npm ci && npm ci --prefix tools/assets && node tools/assets/build-emoji.mjs
-// The same package versions give the same bytes. Labels, tags and groups: emojibase (CLDR). Drawings: six @iconify-json sets (see NOTICE).
+// The same package versions give the same bytes. Labels, tags and groups: emojibase (CLDR). Drawings: six
+// @iconify-json sets (see NOTICE).
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import sharp from 'sharp';
@@ -21,10 +23,13 @@ const groupsKept = ['animals-nature', 'food-drink', 'travel-places', 'activities
 const glyphSize = 64;
 const sheetColumns = 32;
 const minArtists = 3;
-/** The artist that is held out by default has no use for drawings that no question can be asked about; without them the set stays small. */
+/**
+ * Of the artist that is held out by default, drawings that no question can be asked about are useless;
+ * without them the set stays small.
+ */
 const artistWithoutExtras = 'twemoji';
-/** A drawing has a colour if this share of its opaque pixels goes by one name. */
-const colourShare = 0.6;
+/** A drawing has a color if at least this share of its opaque pixels has one color name. */
+const colorShare = 0.6;
 
 const here = fileURLToPath(new URL('.', import.meta.url));
 const out = fileURLToPath(new URL('../../assets/emoji/', import.meta.url));
@@ -35,7 +40,7 @@ const squeeze = (text) =>
     .normalize('NFD')
     .replace(/[^a-z0-9]/g, '');
 
-// --- drawings -----------------------------------------------------------------------------------------------------------------------
+// === Drawings ===
 
 const sets = new Map(
   artists.map((artist) => {
@@ -49,7 +54,10 @@ const sets = new Map(
   }),
 );
 
-/** The set's icon for an emoji: by code point where the set lists them, else by its CLDR label; null or undefined if none. */
+/**
+ * The set's icon for an emoji: by code point if the set lists them, else by its CLDR label; null or undefined
+ * if none.
+ */
 function findIcon(artist, emoji) {
   const exception = storedAs[artist]?.[emoji.label];
   if (exception !== undefined) return exception;
@@ -78,7 +86,7 @@ function iconSvg(artist, name) {
   return `<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="${glyphSize}" height="${glyphSize}" viewBox="${box}">${icon.body}</svg>`;
 }
 
-async function rasterise(artist, name) {
+async function rasterize(artist, name) {
   const { data, info } = await sharp(Buffer.from(iconSvg(artist, name)))
     .ensureAlpha()
     .raw()
@@ -87,10 +95,13 @@ async function rasterise(artist, name) {
   return data;
 }
 
-// --- colours ------------------------------------------------------------------------------------------------------------------------
+// === Colors ===
 
-/** The name that people would give to the colour, or null where they would not agree (slate, amber). Hue in degrees, the rest in 0 to 255. */
-function colourName(r, g, b) {
+/**
+ * The name that people would give to the color, or null if they would not agree (slate, amber). Hue in
+ * degrees, the rest in 0 to 255.
+ */
+function colorName(r, g, b) {
   const value = Math.max(r, g, b);
   const chroma = value - Math.min(r, g, b);
   const saturation = chroma / value;
@@ -115,22 +126,22 @@ function colourName(r, g, b) {
   return value > 190 ? 'pink' : 'purple';
 }
 
-/** The name that covers at least `colourShare` of the opaque pixels, else null. */
-function dominantColour(pixels) {
+/** The name that covers at least `colorShare` of the opaque pixels, else null. */
+function dominantColor(pixels) {
   const counts = new Map();
   let opaque = 0;
   for (let i = 0; i < pixels.length; i += 4) {
     if (pixels[i + 3] < 128) continue;
     opaque++;
-    const name = colourName(pixels[i], pixels[i + 1], pixels[i + 2]);
+    const name = colorName(pixels[i], pixels[i + 1], pixels[i + 2]);
     if (name === null) continue;
     counts.set(name, (counts.get(name) ?? 0) + 1);
   }
-  for (const [name, count] of counts) if (count >= colourShare * opaque) return name;
+  for (const [name, count] of counts) if (count >= colorShare * opaque) return name;
   return null;
 }
 
-// --- words --------------------------------------------------------------------------------------------------------------------------
+// === Words ===
 
 function cleanName(label) {
   const plain = label
@@ -154,7 +165,7 @@ const categoryException = new Map(
   Object.entries(categoryExceptions).flatMap(([word, names]) => renamed(names).map((name) => [name, word === 'none' ? null : word])),
 );
 
-// --- concepts -----------------------------------------------------------------------------------------------------------------------
+// === Concepts ===
 
 const messages = readPackageJson('emojibase-data/en/messages.json');
 const groupKey = new Map(messages.groups.map((group) => [group.order, group.key]));
@@ -172,7 +183,7 @@ for (const emoji of emojis) {
   if (drawnBy < minArtists) continue;
   if (drawnBy < artists.length) icons[artists.indexOf(artistWithoutExtras)] = undefined;
   const name = cleanName(emoji.label);
-  const pixels = await Promise.all(icons.map((icon, i) => (icon ? rasterise(artists[i], icon) : null)));
+  const pixels = await Promise.all(icons.map((icon, i) => (icon ? rasterize(artists[i], icon) : null)));
   if (!(subgroup in categoryOfSubgroup)) throw new Error(`subgroup ${subgroup} has no category`);
   concepts.push({
     hexcode: emoji.hexcode,
@@ -184,7 +195,7 @@ for (const emoji of emojis) {
     family: familyOf.get(name) ?? name,
     tags: emoji.tags ?? [],
     artists: artists.filter((_, i) => icons[i]),
-    colour: Object.fromEntries(artists.flatMap((artist, i) => (pixels[i] ? [[artist, dominantColour(pixels[i])]] : []))),
+    colour: Object.fromEntries(artists.flatMap((artist, i) => (pixels[i] ? [[artist, dominantColor(pixels[i])]] : []))),
   });
   drawings.push(pixels);
 }
@@ -196,7 +207,7 @@ for (const name of [...familyOf.keys(), ...categoryException.keys(), ...plurals,
   if (!known.has(name)) throw new Error(`tables: no emoji is called "${name}"`);
 }
 
-// --- files --------------------------------------------------------------------------------------------------------------------------
+// === Files ===
 
 mkdirSync(out, { recursive: true });
 const rows = Math.ceil(concepts.length / sheetColumns);

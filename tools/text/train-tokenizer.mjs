@@ -1,5 +1,6 @@
-// Writes assets/tokenizer/: the tokenizer of the tiny models, trained on the embedded glosses and on what is asked and said about emoji
-// scenes. The same bytes each time, in about half a minute. From the root of a clone:
+// Writes assets/tokenizer/: the tokenizer of the tiny models, trained on the embedded glosses and on
+// questions and captions of emoji scenes. The output is always the same bytes, in about half a minute. From
+// the root of a clone:
 //
 //     node tools/text/train-tokenizer.mjs
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -20,7 +21,7 @@ const { createTokenizer } = await import('../../dist/text/tokenizer.js');
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 const vocabSize = 4096;
 const sceneCount = 4000;
-/** Counts of each concept's name: enough for a word that is in no gloss to become one token. */
+/** Counts of each concept's name: enough for a word that is not in any gloss to become one token. */
 const sharedNameWeight = 60;
 const otherNameWeight = 20;
 
@@ -54,7 +55,7 @@ texts.push(...asked.flat().map((text) => ({ text })));
 for (const [index, concept] of glyphs.concepts.entries()) {
   const weight = isShared.has(index) ? sharedNameWeight : otherNameWeight;
   texts.push({ text: ` ${concept.phrase} ${concept.name}`, weight });
-  // An answer begins with its first word and no space before it: that word needs a token without `▁`.
+  // An answer begins with its first word, without a space before it: that word needs a token without `▁`.
   texts.push({ text: concept.name, weight });
 }
 texts.push(...['user', 'model', ...questions.categories].map((text) => ({ text, weight: 1000 })));

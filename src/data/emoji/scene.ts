@@ -1,5 +1,6 @@
-// Scenes: one to four drawings on a plain ground, in the cells of a 2x2 grid. A scene is a small plain object; rendering it is a pure function,
-// so a data set is its seed, and an encoder can be trained on scenes that are drawn afresh in every step.
+// Scenes: one to four drawings on a plain ground, in the cells of a 2x2 grid. A scene is a small plain
+// object; rendering it is a pure function, so a data set is its seed, and an encoder can be trained on scenes
+// that are drawn afresh in every step.
 
 import type { PixelImage } from '../../images/pixels.ts';
 import type { Random } from '../../random.ts';
@@ -27,7 +28,10 @@ export const grounds: readonly (readonly [number, number, number])[] = [
 /** The four places, by cell: 0 top left, 1 top right, 2 bottom left, 3 bottom right. */
 export const places = ['top left', 'top right', 'bottom left', 'bottom right'] as const;
 
-/** One drawing in a scene. The optional fields are augmentation; without them it is drawn as the artist made it. */
+/**
+ * One drawing in a scene. The optional fields are augmentation; without them it is drawn as the artist made
+ * it.
+ */
 export interface PlacedGlyph {
   /** Index in `EmojiGlyphs.concepts`. */
   concept: number;
@@ -75,7 +79,10 @@ export interface SceneOptions {
   size?: number;
 }
 
-/** A random scene. No two of its glyphs are of one family. The ground is never so close to a drawing that the drawing would vanish. */
+/**
+ * A random scene. No two of its glyphs are of one family. The ground is never so close to a drawing that the
+ * drawing would vanish.
+ */
 export function sampleScene(random: Random, glyphs: EmojiGlyphs, options: SceneOptions): Scene {
   const size = options.size ?? canvasSize;
   const count = random.pick(options.counts ?? [1, 2, 3, 4]);
@@ -161,7 +168,10 @@ export const defaultAugmentation: Augmentation = {
   hue: 25,
 };
 
-/** The scene with each drawing turned, scaled, mirrored and tinted at random: what keeps a small encoder from learning artists by heart. */
+/**
+ * The scene with each drawing turned, scaled, mirrored and tinted at random: what keeps a small encoder from
+ * learning artists by heart.
+ */
 export function augmentScene(random: Random, scene: Scene, augmentation: Augmentation = defaultAugmentation): Scene {
   const spread = (amount: number) => (random.uniform() * 2 - 1) * amount;
   const { scale } = augmentation;
@@ -193,9 +203,12 @@ function randomBox(random: Random): [number, number, number, number] {
   return [left, top, left + width, top + height];
 }
 
-// --- rendering ----------------------------------------------------------------------------------------------------------------------
+// --- rendering
+// ----------------------------------------------------------------------------------------------------
 
-/** Draws the scene. Each canvas pixel averages 2x2 bilinear samples of the drawing with premultiplied alpha. */
+/**
+ * Draws the scene. Each canvas pixel averages 2x2 bilinear samples of the drawing with premultiplied alpha.
+ */
 export function renderScene(scene: Scene, glyphs: EmojiGlyphs): PixelImage {
   const { size, ground } = scene;
   const data = new Uint8Array(size * size * 3);
@@ -208,7 +221,10 @@ export function renderScene(scene: Scene, glyphs: EmojiGlyphs): PixelImage {
   return { width: size, height: size, channels: 3, data };
 }
 
-/** Drawings as the renderer samples them: premultiplied, with a transparent frame one pixel wide so that no sample needs a bounds check. */
+/**
+ * Drawings as the renderer samples them: premultiplied, with a transparent frame one pixel wide so that no
+ * sample needs a bounds check.
+ */
 const framedDrawings = new WeakMap<Uint8Array, Uint8Array>();
 
 function framed(pixels: Uint8Array, side: number): Uint8Array {
@@ -248,8 +264,8 @@ function drawGlyph(data: Uint8Array, canvas: number, placed: PlacedGlyph, drawin
   const x1 = Math.min(canvas, Math.ceil(placed.x + reach));
   const y0 = Math.max(0, Math.floor(placed.y - reach));
   const y1 = Math.min(canvas, Math.ceil(placed.y + reach));
-  // Canvas offset from the centre -> source pixel: (u, v) = inverse of the above (its determinant is 1), mirror, scale. Sample positions
-  // are pixel centres.
+  // Canvas offset from the centre -> source pixel: (u, v) = inverse of the above (its determinant is 1),
+  // mirror, scale. Sample positions are pixel centres.
   const scale = drawingSize / placed.size;
   const mirror = placed.flip ? -1 : 1;
   const ux = d * scale * mirror;
@@ -319,12 +335,16 @@ function drawGlyph(data: Uint8Array, canvas: number, placed: PlacedGlyph, drawin
 
 const clamp = (value: number, top: number) => Math.max(0, Math.min(value, top));
 
-/** Hue turn, saturation, contrast and brightness as one 3x3 matrix (rows R, G, B) and an offset common to the channels; undefined: none. */
+/**
+ * Hue turn, saturation, contrast and brightness as one 3x3 matrix (rows R, G, B) and an offset common to the
+ * channels; undefined: none.
+ */
 function colourMatrix(placed: PlacedGlyph): Float64Array | undefined {
   const { brightness = 1, contrast = 1, hue = 0, grey = false } = placed;
   const saturation = grey ? 0 : (placed.saturation ?? 1);
   if (brightness === 1 && contrast === 1 && saturation === 1 && hue === 0) return undefined;
-  // Chroma is turned about the grey axis, with the luma weights of Rec. 709 (as SVG's feColorMatrix hueRotate does) kept in place.
+  // Chroma is turned about the grey axis, with the luma weights of Rec. 709 (as SVG's feColorMatrix hueRotate
+  // does) kept in place.
   const luma = [0.2126, 0.7152, 0.0722];
   const cos = Math.cos((hue * Math.PI) / 180);
   const sin = Math.sin((hue * Math.PI) / 180);

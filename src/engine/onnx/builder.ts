@@ -139,7 +139,9 @@ export class GraphBuilder {
     return this.node('Slice', [shape, this.int64([source.axis]), this.int64([source.axis + 1])]);
   }
 
-  /** Shape operand of Reshape: 0 copies a dim in place, one -1 is inferred; only the rest is read from inputs. */
+  /**
+   * Shape operand of Reshape: 0 copies a dim in place, one -1 is inferred; only the rest is read from inputs.
+   */
   reshapeTarget(from: Dims, to: Dims): string {
     const target = to.map((dim, i) => (typeof dim === 'number' ? dim : dim === from[i] ? 0 : undefined));
     const open = target.filter((dim) => dim === undefined).length;

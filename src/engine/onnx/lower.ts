@@ -96,7 +96,9 @@ function scatterOntoSums(outputs: Outputs): Outputs {
 
 // === bfloat16 ===
 
-/** All that ONNX Runtime's CPU kernels (1.30) do with bfloat16: they move and cast it, and compute nothing. */
+/**
+ * All that ONNX Runtime's CPU kernels (1.30) do with bfloat16: they move and cast it, and compute nothing.
+ */
 const BFLOAT16_OPS: ReadonlySet<string> = new Set<Lowered>([
   'constant',
   'cast',

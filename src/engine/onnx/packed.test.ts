@@ -93,7 +93,7 @@ describe('stored weights', () => {
         const [up, upValues] = stored('up', format, inner, columns, random);
         const [head, headValues] = stored('head', format, classes, inner, random);
         const [table, tableValues] = stored('table', format, 5, inner, random);
-        // x W^T forwards and dy W backwards; a table that is looked up, and a head that makes a loss
+        // x W^T forward and dy W backward; a table that is looked up, and a head that makes a loss
         const x = input('x', 'float32', ['rows', columns]);
         const ids = input('ids', 'int32', ['rows']);
         const labels = input('labels', 'int32', ['rows']);

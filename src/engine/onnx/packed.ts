@@ -47,15 +47,17 @@ export function isStoredCast(tensor: Tensor): tensor is TensorOf<'cast'> {
   return stored.op === 'input' && (stored.dtype === 'float16' || stored.dtype === 'bfloat16') && tensor.dtype === 'float32';
 }
 
-/** Elements of a 16-bit matrix above which it is cast in pieces: an embedding of 256,000 words, and no layer. */
+/**
+ * Elements of a 16-bit matrix above which it is cast in pieces: an embedding of 256,000 words, and no layer.
+ */
 const LARGE_MATRIX = 2 ** 27;
 /** Elements of a piece. */
 const PIECE = 2 ** 25;
 
 /**
  * Products with a very large matrix of 16 bits are made piece by piece, so that it never lies in float32 as a
- * whole: pieces of its rows, which are ranges of its bytes. They are added to `external`. A matrix is very large
- * above `large` elements; a piece has at most `piece`, one row at least.
+ * whole: pieces of its rows, which are ranges of its bytes. They are added to `external`. A matrix is very
+ * large above `large` elements; a piece has at most `piece`, one row at least.
  */
 export function splitLarge(outputs: Outputs, external: Map<string, ExternalData>, large = LARGE_MATRIX, piece = PIECE): Outputs {
   const pieces = new Map<Tensor, { start: number; end: number; part: Tensor }[]>();

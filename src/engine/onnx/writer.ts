@@ -22,7 +22,9 @@ export const ELEMENT_TYPES: Readonly<Record<DType, number>> = {
   bfloat16: 16,
 };
 
-/** A whole number, a float, a text or whole numbers. ONNX tells ints from floats by attribute, not by value. */
+/**
+ * A whole number, a float, a text or whole numbers. ONNX tells ints from floats by attribute, not by value.
+ */
 export type OnnxAttribute = number | { float: number } | string | readonly number[];
 export type OnnxAttributes = Readonly<Record<string, OnnxAttribute>>;
 

@@ -1,4 +1,5 @@
-// Contrastive pretraining of a CLIP on emoji scenes (recipe task `contrastive`), with zero-shot naming of unseen scenes as its score.
+// Contrastive pretraining of a CLIP on emoji scenes (recipe task `contrastive`), with zero-shot naming of
+// unseen scenes as its score.
 
 import { readTokenizerFiles, tokenizerFilesOf } from '../../checkpoint/tokenizer-files.ts';
 import { type ContrastiveOptions, pixelInputs, regionInputs, regionSlots, textInputs } from '../../data/emoji/contrastive.ts';

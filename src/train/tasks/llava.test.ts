@@ -1,4 +1,5 @@
-// Joining any encoder with a language model, and the folder that comes of it; training itself is tested in stage.test.ts and tests/.
+// Joining any encoder with a language model, and the folder that comes of it; training itself is tested in
+// stage.test.ts and tests/.
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
