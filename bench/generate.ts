@@ -14,14 +14,11 @@ import { benchShapes, textParameterCount, type Workload } from './generate/shape
 import type { LoadAnswer, MemoryAnswer } from './peers/generate-peer.ts';
 import { installPeers } from './peers/install.ts';
 import { type Server, startServer } from './peers/server.ts';
+import { busyCores, busyNote, median, PAUSE, round } from './statistics.ts';
 
 /** Script of each side in bench/peers. */
 const SCRIPTS: Record<string, string> = { ours: 'ours.js', 'llama.cpp': 'llama-cpp.js', 'transformers.js': 'transformers-js.js' };
 const PEERS = Object.keys(SCRIPTS).filter((side) => side !== 'ours');
-/** Pause before a turn, in ms: threads of the side before may spin for a moment before they sleep. */
-const PAUSE = 200;
-/** Cores that other processes may keep busy without a word about it. */
-const QUIET = 0.2;
 
 interface Options {
   json?: boolean;
@@ -126,9 +123,8 @@ async function benchGenerate(options: Options): Promise<void> {
     // all sides are loaded and asleep by now, so that what is busy is somebody else's
     const before = await busyCores();
     const turns = await takeTurns(servers, loaded, workload, rounds);
-    const busy = round(Math.max(before, await busyCores()), 2);
-    if (busy > QUIET)
-      log(`other processes keep ${busy} cores busy: no ratio to a side whose threads spin, as llama.cpp's do, is to be trusted\n`);
+    const { busy, note } = busyNote(before, await busyCores());
+    if (note) log(`${note}, least of all one to a side whose threads spin, as llama.cpp's do\n`);
     const sides: Record<string, SideResult> = {};
     for (const [name, server] of servers) sides[name] = await resultOf(server, loaded[name], turns[name]);
     const ratios = ratiosOf(sides, loaded);
@@ -220,22 +216,3 @@ function describe(sides: Record<string, SideResult>, ratios: Record<string, numb
     lines.push(`  ${name.padEnd(28)}${ratio === null ? 'no measure, see above' : ratio.toFixed(2)}`);
   return lines.join('\n');
 }
-
-// === Small things ===
-
-/** Cores' worth of work that the machine does in a second in which we do none. */
-async function busyCores(): Promise<number> {
-  const spent = () => cpus().reduce((sum, { times }) => sum + times.user + times.nice + times.sys + times.irq, 0);
-  await sleep(PAUSE);
-  const [start, work] = [performance.now(), spent()];
-  await sleep(1000);
-  return (spent() - work) / (performance.now() - start);
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-}
-
-const round = (value: number, digits: number) => Number(value.toFixed(digits));

@@ -1,8 +1,9 @@
-// Measurements against peers: `npm run bench -- <name> [options]`. One file a benchmark; docs/benchmarks.md says how to read them.
+// Measurements against peers, and of one version against another: `npm run bench -- <name> [options]`. One file a benchmark; docs/benchmarks.md says how to read them.
 import { existsSync, symlinkSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { UserError } from '../src/errors.ts';
+import * as compare from './compare.ts';
 import * as generate from './generate.ts';
 import * as quantize from './quantize.ts';
 import * as trainStep from './train-step.ts';
@@ -11,7 +12,7 @@ import * as trainStep from './train-step.ts';
 if (!existsSync('.cache/bench/assets')) symlinkSync(resolve('assets'), '.cache/bench/assets', 'junction');
 
 const program = new Command('npm run bench --').description('Measure llava-gemma against its peers.').helpCommand(false);
-for (const benchmark of [trainStep, generate, quantize]) benchmark.register(program);
+for (const benchmark of [trainStep, generate, quantize, compare]) benchmark.register(program);
 try {
   await program.parseAsync();
 } catch (error) {

@@ -70,7 +70,7 @@ export function speeds(prompt: number, start: number, times: readonly number[]):
   return { prefill: (1000 * prompt) / (times[0] - start), decode: (1000 * (times.length - 1)) / (times[times.length - 1] - times[0]) };
 }
 
-function processMemory(): MemoryAnswer {
+export function processMemory(): MemoryAnswer {
   const megabytes = (kilobytes: string) => Math.round(Number(kilobytes) / 1024);
   try {
     // maxRSS begins, on Linux, with that of the process that started this one; VmHWM does not
@@ -83,12 +83,25 @@ function processMemory(): MemoryAnswer {
 }
 
 interface Request extends LoadRequest {
-  op: 'load' | 'encode' | 'prefill' | 'decode' | 'memory' | 'stop';
+  op: 'load' | 'encode' | 'prefill' | 'decode' | 'memory';
   images: number;
   tokens: number;
 }
 
 /** Answers requests from stdin, on descriptor 3 (`startServer` with `apart`), until stdin ends or says stop. */
+export async function answerRequests<R extends { op: string }>(answerTo: (request: R) => Promise<object>): Promise<never> {
+  for await (const line of createInterface({ input: process.stdin })) {
+    const request = JSON.parse(line) as R | { op: 'stop' };
+    if (request.op === 'stop') break;
+    const answer = await answerTo(request as R).catch((error: unknown) => ({
+      error: error instanceof Error ? error.message : String(error),
+    }));
+    writeSync(3, `${JSON.stringify(answer)}\n`);
+  }
+  process.exit();
+}
+
+/** Serves a side of `npm run bench -- generate`. */
 export async function serve(peer: Peer): Promise<void> {
   const answerTo = async (request: Request): Promise<object> => {
     if (request.op === 'load') return peer.load(request);
@@ -100,11 +113,5 @@ export async function serve(peer: Peer): Promise<void> {
     if (!others) return own;
     return { peak_mb: own.peak_mb + others.peak_mb, anonymous_mb: (own.anonymous_mb ?? 0) + (others.anonymous_mb ?? 0) };
   };
-  for await (const line of createInterface({ input: process.stdin })) {
-    const request = JSON.parse(line) as Request;
-    if (request.op === 'stop') break;
-    const answer = await answerTo(request).catch((error: unknown) => ({ error: error instanceof Error ? error.message : String(error) }));
-    writeSync(3, `${JSON.stringify(answer)}\n`);
-  }
-  process.exit();
+  await answerRequests(answerTo);
 }
