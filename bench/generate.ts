@@ -1,6 +1,6 @@
-// Image encoding, prefill and decoding of a LLaVA with random weights, against llama.cpp and transformers.js:
-// same shape, prompt lengths and threads (generate/shapes.ts, peers/). Every side is a process of its own;
-// they take turns in one run, so that a noisy machine hurts all of them alike, and those that wait sleep.
+// Encoding an image, prefill and decoding of a LLaVA with random weights, against llama.cpp and transformers.js: same shape, same prompt
+// lengths, same threads (generate/shapes.ts, peers/). Every side is a process of its own; they take turns in one run, so that a noisy machine
+// hurts all alike, and those that wait sleep.
 
 import { availableParallelism, cpus } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -14,14 +14,11 @@ import { benchShapes, textParameterCount, type Workload } from './generate/shape
 import type { LoadAnswer, MemoryAnswer } from './peers/generate-peer.ts';
 import { installPeers } from './peers/install.ts';
 import { type Server, startServer } from './peers/server.ts';
+import { busyCores, busyNote, median, PAUSE, round } from './statistics.ts';
 
 /** Script of each side in bench/peers. */
 const SCRIPTS: Record<string, string> = { ours: 'ours.js', 'llama.cpp': 'llama-cpp.js', 'transformers.js': 'transformers-js.js' };
 const PEERS = Object.keys(SCRIPTS).filter((side) => side !== 'ours');
-/** Pause before a turn, in ms: threads of the previous side may spin for a moment before they sleep. */
-const PAUSE = 200;
-/** Cores that other processes may keep busy without a warning. */
-const QUIET = 0.2;
 
 interface Options {
   json?: boolean;
@@ -74,7 +71,7 @@ export function register(program: Command): void {
     .action(benchGenerate);
 }
 
-/** Turns of one side: seconds per image, tokens per second. */
+/** Turns of one side: seconds an image, tokens a second. */
 interface Turns {
   encode: number[];
   prefill: number[];
@@ -123,12 +120,11 @@ async function benchGenerate(options: Options): Promise<void> {
       if (parameters !== undefined && parameters !== textParameterCount(config))
         throw new Error(`${name} has a language model of ${parameters} parameters, the shape has ${textParameterCount(config)}`);
     }
-    // all sides are loaded and asleep by now, so any busy core belongs to another process
+    // all sides are loaded and asleep by now, so that what is busy is somebody else's
     const before = await busyCores();
     const turns = await takeTurns(servers, loaded, workload, rounds);
-    const busy = round(Math.max(before, await busyCores()), 2);
-    if (busy > QUIET)
-      log(`other processes keep ${busy} cores busy: no ratio to a side whose threads spin, as llama.cpp's do, is to be trusted\n`);
+    const { busy, note } = busyNote(before, await busyCores());
+    if (note) log(`${note}, least of all one to a side whose threads spin, as llama.cpp's do\n`);
     const sides: Record<string, SideResult> = {};
     for (const [name, server] of servers) sides[name] = await resultOf(server, loaded[name], turns[name]);
     const ratios = ratiosOf(sides, loaded);
@@ -143,8 +139,8 @@ async function benchGenerate(options: Options): Promise<void> {
 }
 
 /**
- * One turn of each side at each operation, `rounds` times, after one that is not counted. An `incomparable`
- * operation gets only that first turn.
+ * One turn of each side at each thing, `rounds` times over, after one that is not counted. What stands for nothing is not worth more than that
+ * first turn.
  */
 async function takeTurns(
   servers: ReadonlyMap<string, Server>,
@@ -187,10 +183,7 @@ async function resultOf(server: Server, { version, notes }: LoadAnswer, turns: T
   };
 }
 
-/**
- * How many times as fast as each peer ours is, by names such as decode_vs_llama_cpp; empty if ours was left
- * out.
- */
+/** How many times as fast ours is as each peer, by names such as decode_vs_llama_cpp; nothing when ours was left out. */
 function ratiosOf({ ours, ...peers }: Record<string, SideResult>, loaded: Record<string, LoadAnswer>): Record<string, number | null> {
   const ratios: Record<string, number | null> = {};
   if (!ours) return ratios;
@@ -223,22 +216,3 @@ function describe(sides: Record<string, SideResult>, ratios: Record<string, numb
     lines.push(`  ${name.padEnd(28)}${ratio === null ? 'no measure, see above' : ratio.toFixed(2)}`);
   return lines.join('\n');
 }
-
-// === Helpers ===
-
-/** How many cores the machine keeps busy during a second in which we are idle. */
-async function busyCores(): Promise<number> {
-  const spent = () => cpus().reduce((sum, { times }) => sum + times.user + times.nice + times.sys + times.irq, 0);
-  await sleep(PAUSE);
-  const [start, work] = [performance.now(), spent()];
-  await sleep(1000);
-  return (spent() - work) / (performance.now() - start);
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-}
-
-const round = (value: number, digits: number) => Number(value.toFixed(digits));

@@ -1,18 +1,18 @@
-// Measurements against peers: `npm run bench -- <name> [options]`. One file per benchmark; docs/benchmarks.md
-// says how to read them.
+// Measurements against peers, and of one version against another: `npm run bench -- <name> [options]`. One file a benchmark; docs/benchmarks.md says how to read them.
 import { existsSync, symlinkSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { UserError } from '../src/errors.ts';
+import * as compare from './compare.ts';
 import * as generate from './generate.ts';
 import * as quantize from './quantize.ts';
 import * as trainStep from './train-step.ts';
 
-// the sources look for the assets next to their folder, which is .cache/bench here
+// the sources look for the assets beside their folder, and here that is .cache/bench
 if (!existsSync('.cache/bench/assets')) symlinkSync(resolve('assets'), '.cache/bench/assets', 'junction');
 
 const program = new Command('npm run bench --').description('Measure llava-gemma against its peers.').helpCommand(false);
-for (const benchmark of [trainStep, generate, quantize]) benchmark.register(program);
+for (const benchmark of [trainStep, generate, quantize, compare]) benchmark.register(program);
 try {
   await program.parseAsync();
 } catch (error) {

@@ -1,5 +1,4 @@
-// The requests to a side of `npm run bench -- generate`, and the loop that answers them: the process of a
-// side imports this and calls `serve`.
+// What a side of `npm run bench -- generate` can be asked, and the loop that answers: the process of a side imports this and calls `serve`.
 
 import { readFileSync, writeSync } from 'node:fs';
 import { createInterface } from 'node:readline';
@@ -10,7 +9,7 @@ export interface LoadRequest {
   shape: string;
   /** Folder with the shape's files, as `makeFiles` returns them. */
   files: Readonly<Record<string, string>>;
-  /** Number of tokens that the context must hold. */
+  /** Tokens that the context must hold. */
   context: number;
   threads: number;
   /** Whether idle threads of ONNX Runtime spin before they sleep. */
@@ -20,67 +19,61 @@ export interface LoadRequest {
 }
 
 export interface LoadAnswer {
-  /** Name and version of the software that computes. */
+  /** Name and version of what computes. */
   version: string;
-  /**
-   * What else a reader of the numbers should know: the instruction set of the binary, differences from the
-   * others.
-   */
+  /** What else a reader of the numbers should know: which instructions the binary uses, what differs from the others. */
   notes: string[];
-  /** Operations whose speed does not show what the side can do, so that no ratio is made of them. */
+  /** What is measured, but stands for less than the side can do, so that no ratio is made of it. */
   incomparable?: string[];
-  /** Weights of the language model, if the side counts them itself. */
+  /** Weights of the language model, where the side counts them itself. */
   parameters?: number;
 }
 
 export interface MemoryAnswer {
-  /** Peak resident memory of the process, mapped files included, in 2^20 bytes. */
+  /** Most that the process has held in RAM at once, files that are mapped included, in 2^20 bytes. */
   peak_mb: number;
-  /** Resident memory now, mapped files excluded, in 2^20 bytes. Linux only. */
+  /** What it holds now and could not give back: mapped files left out. Linux only. */
   anonymous_mb?: number;
 }
 
 export interface Peer {
   load(request: LoadRequest): Promise<LoadAnswer>;
-  /** Seconds per image, from pixels to rows for the language model. */
+  /** Seconds an image, from pixels to rows for the language model. */
   encode(images: number): Promise<number>;
-  /** Tokens per second from handing over the prompt to its first token. */
+  /** Tokens a second from the prompt being handed over to its first token. */
   prefill(tokens: number): Promise<number>;
-  /** Tokens per second after the first one, greedy, following a prompt of `context` tokens. */
+  /** Tokens a second after the first one, greedy, behind a prompt of `context` tokens. */
   decode(context: number, tokens: number): Promise<number>;
-  /** Memory of the processes that the side started. */
+  /** Memory of processes of its own. */
   memory?(): Promise<MemoryAnswer>;
 }
 
-/** Ids of a prompt: any will do, except those of letters and special tokens. */
+/** Ids of a prompt: any do, and those of the letters and special tokens are left out. */
 export function promptIds(tokens: number, vocabulary: number): number[] {
   return Array.from({ length: tokens }, (_, i) => 300 + ((i * 7919) % (vocabulary - 400)));
 }
 
-/** Pixels of image number `index`, float32 [3 * size * size] about 0. */
+/** Pixels of picture number `index`, float32 [3 * size * size] about 0. */
 export function picture(index: number, size: number): Float32Array {
   return Float32Array.from({ length: 3 * size * size }, (_, i) => Math.sin((i + 1) * (index + 1)));
 }
 
-/** Seconds that `run` takes. */
+/** Seconds of `run`. */
 export async function seconds(run: () => unknown): Promise<number> {
   const start = performance.now();
   await run();
   return (performance.now() - start) / 1000;
 }
 
-/**
- * Tokens per second of prefill and of decoding, from the times in ms at which the prompt was given and each
- * token came.
- */
+/** Tokens a second of prefill and of decoding by when the prompt was given and when each token came, in ms. */
 export function speeds(prompt: number, start: number, times: readonly number[]): { prefill: number; decode: number } {
   return { prefill: (1000 * prompt) / (times[0] - start), decode: (1000 * (times.length - 1)) / (times[times.length - 1] - times[0]) };
 }
 
-function processMemory(): MemoryAnswer {
+export function processMemory(): MemoryAnswer {
   const megabytes = (kilobytes: string) => Math.round(Number(kilobytes) / 1024);
   try {
-    // on Linux, maxRSS starts from that of the parent process; VmHWM does not
+    // maxRSS begins, on Linux, with that of the process that started this one; VmHWM does not
     const status = readFileSync('/proc/self/status', 'utf8');
     const field = (name: string) => megabytes(status.match(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm'))![1]);
     return { peak_mb: field('VmHWM'), anonymous_mb: field('RssAnon') };
@@ -90,15 +83,25 @@ function processMemory(): MemoryAnswer {
 }
 
 interface Request extends LoadRequest {
-  op: 'load' | 'encode' | 'prefill' | 'decode' | 'memory' | 'stop';
+  op: 'load' | 'encode' | 'prefill' | 'decode' | 'memory';
   images: number;
   tokens: number;
 }
 
-/**
- * Answers requests from stdin, on descriptor 3 (`startServer` with `apart`), until stdin ends or asks to
- * stop.
- */
+/** Answers requests from stdin, on descriptor 3 (`startServer` with `apart`), until stdin ends or says stop. */
+export async function answerRequests<R extends { op: string }>(answerTo: (request: R) => Promise<object>): Promise<never> {
+  for await (const line of createInterface({ input: process.stdin })) {
+    const request = JSON.parse(line) as R | { op: 'stop' };
+    if (request.op === 'stop') break;
+    const answer = await answerTo(request as R).catch((error: unknown) => ({
+      error: error instanceof Error ? error.message : String(error),
+    }));
+    writeSync(3, `${JSON.stringify(answer)}\n`);
+  }
+  process.exit();
+}
+
+/** Serves a side of `npm run bench -- generate`. */
 export async function serve(peer: Peer): Promise<void> {
   const answerTo = async (request: Request): Promise<object> => {
     if (request.op === 'load') return peer.load(request);
@@ -110,11 +113,5 @@ export async function serve(peer: Peer): Promise<void> {
     if (!others) return own;
     return { peak_mb: own.peak_mb + others.peak_mb, anonymous_mb: (own.anonymous_mb ?? 0) + (others.anonymous_mb ?? 0) };
   };
-  for await (const line of createInterface({ input: process.stdin })) {
-    const request = JSON.parse(line) as Request;
-    if (request.op === 'stop') break;
-    const answer = await answerTo(request).catch((error: unknown) => ({ error: error instanceof Error ? error.message : String(error) }));
-    writeSync(3, `${JSON.stringify(answer)}\n`);
-  }
-  process.exit();
+  await answerRequests(answerTo);
 }

@@ -1,7 +1,8 @@
 """The PyTorch side of the training-step benchmark: a Gemma-shaped language model in eager PyTorch, forward, backward and AdamW.
 
 A server, so that the caller can interleave it with other sides on a noisy machine. One request a line on stdin, one answer a line on stdout:
-    {"size": "small", "precision": "fp32", "steps": 3}  ->  {"ms": [...], "losses": [...], "parameters": ...}
+    {"size": "small", "precision": "fp32", "steps": 3}  ->  {"ms": [...], "cpu_ms": [...], "losses": [...], "parameters": ...}
+    {"product": {"m": 2, "k": 3, "n": 4, "transB": false}, "precision": "fp32", "count": 3}  ->  {"ms": [...]}
 A model is made on the first request of its size and precision and goes on training; asking for another size forgets it. The first step pays for
 allocation: discard it. Started with `--threads N`; needs only `pip install 'torch==2.13.*'`. Sizes and optimizer come from bench/train-step.json, weights
 and tokens from `draw` below, which is easily written in any language, so that two sides which do the same work print the same losses.
@@ -22,7 +23,7 @@ SETUP = json.loads((Path(__file__).parent.parent / "train-step.json").read_text(
 
 
 def draw(start, count):
-    """Uint32s number start ... start + count - 1 of the benchmark's stream: the 32-bit finaliser of MurmurHash3 over the index."""
+    """Uint32s number start ... start + count - 1 of the benchmark's stream: the 32-bit finalizer of MurmurHash3 over the index."""
     x = torch.arange(start, start + count, dtype=torch.int64)
     x ^= x >> 16
     x = (x * 0x85EBCA6B) & 0xFFFFFFFF
@@ -135,34 +136,55 @@ class Side:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), **SETUP["optimizer"], fused=True)
 
     def step(self):
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), time.process_time()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             loss = self.model(self.input_ids, self.labels)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         loss = loss.item()
-        return (time.perf_counter() - begin) * 1000, loss
+        return (time.perf_counter() - begin) * 1000, (time.process_time() - cpu) * 1000, loss
+
+
+class Product:
+    """a [m, k] times b [k, n], or times the transpose of b [n, k]: in float32, or with operands and result in bfloat16."""
+
+    def __init__(self, shape, precision):
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.a = torch.randn(shape["m"], shape["k"]).to(dtype)
+        b = torch.randn(shape["n"], shape["k"]) if shape["transB"] else torch.randn(shape["k"], shape["n"])
+        b = b.to(dtype)
+        self.b = b.T if shape["transB"] else b
+
+    def time(self):
+        begin = time.perf_counter()
+        torch.matmul(self.a, self.b)
+        return (time.perf_counter() - begin) * 1000
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, required=True)
     torch.set_num_threads(parser.parse_args().threads)
-    size, sides = None, {}
+    size, sides, products = None, {}, {}
     print(json.dumps({"ready": True, "torch": torch.__version__, "threads": torch.get_num_threads()}), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        if request["size"] != size:
-            size, sides = request["size"], {}
         precision = request["precision"]
         assert precision in ("fp32", "bf16"), precision
+        if "product" in request:
+            key = (tuple(request["product"].values()), precision)
+            product = products.get(key) or products.setdefault(key, Product(request["product"], precision))
+            print(json.dumps({"ms": [round(product.time(), 3) for _ in range(request["count"])]}), flush=True)
+            continue
+        if request["size"] != size:
+            size, sides = request["size"], {}
         if precision not in sides:
             sides[precision] = Side(size, precision)
         steps = [sides[precision].step() for _ in range(request["steps"])]
         parameters = sum(p.numel() for p in sides[precision].model.parameters())
-        answer = {"ms": [round(ms, 3) for ms, _ in steps], "losses": [loss for _, loss in steps], "parameters": parameters}
-        print(json.dumps(answer), flush=True)
+        ms, cpu_ms, losses = zip(*steps)
+        print(json.dumps({"ms": ms, "cpu_ms": cpu_ms, "losses": losses, "parameters": parameters}), flush=True)
 
 
 if __name__ == "__main__":

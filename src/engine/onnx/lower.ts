@@ -126,7 +126,7 @@ type LoweringRule<O extends Lowered> = (
   b: GraphBuilder,
   inputs: PerInput<O, string>,
   tensor: TensorOf<O>,
-  options: Pick<LowerOptions, 'packedAccuracy'>,
+  options: Pick<LowerOptions, 'packedAccuracy' | 'recast'>,
 ) => string;
 
 function applyRule<O extends Lowered>(tensor: TensorOf<O>, inputs: readonly string[], b: GraphBuilder, options: LowerOptions): string {
@@ -159,6 +159,26 @@ function scatterRows(b: GraphBuilder, [indices, updates]: readonly string[], ten
   return (onto: string) => scatterSum(b, [onto, wide, flatUpdates], 0, tensor.dtype);
 }
 
+/** The transpose of a matrix, behind a reshape to its own dims, or the runtime would take it into the product. */
+function transposedApart(b: GraphBuilder, matrix: string, columns: number): string {
+  return b.node('Reshape', [b.node('Transpose', [matrix], { perm: [1, 0] }), b.int64([columns, -1])]);
+}
+
+/**
+ * a^T b of two matrices, as gradients of weights are, by a plain product: the kernel transposes pieces of `a` anew
+ * for each block of the columns of `b`. The narrower of the two is transposed before, once; where that is `b`, the
+ * result is, too, unless memory comes first. Undefined for anything else.
+ */
+function transposedProduct(b: GraphBuilder, [x, y]: readonly string[], { dims, inputs, attributes }: TensorOf<'matmul'>, lean = false) {
+  const [rows, columns] = dims;
+  const isPair = dims.length === 2 && inputs.every((x) => x.dims.length === 2);
+  if (!isPair || !attributes.transA || attributes.transB || attributes.alpha !== 1) return undefined;
+  if (typeof rows !== 'number' || typeof columns !== 'number') return undefined;
+  if (rows <= columns) return b.node('MatMul', [transposedApart(b, x, rows), y]);
+  if (lean) return undefined;
+  return b.node('Transpose', [b.node('MatMul', [transposedApart(b, y, columns), x])], { perm: [1, 0] });
+}
+
 const column = (b: GraphBuilder, value: string) => b.node('Unsqueeze', [value, b.int64([-1])]);
 
 /** Indices where a mask holds, one row each. */
@@ -185,10 +205,11 @@ const rules: { readonly [O in Lowered]: LoweringRule<O> } = {
   or: direct('Or'),
   where: direct('Where'),
   cast: (b, [x], { dtype }) => b.cast(x, dtype),
-  matmul(b, inputs, { attributes: { transA, transB, alpha } }) {
+  matmul(b, inputs, tensor, { recast }) {
+    const { transA, transB, alpha } = tensor.attributes;
     if (!transA && !transB && alpha === 1) return b.node('MatMul', inputs);
     const attributes = { transA: Number(transA), transB: Number(transB), alpha: { float: alpha } };
-    return b.node('FusedMatMul', inputs, attributes, MICROSOFT);
+    return transposedProduct(b, inputs, tensor, recast) ?? b.node('FusedMatMul', inputs, attributes, MICROSOFT);
   },
   reshape: (b, [x], { inputs: [{ dims }], ...tensor }) => b.node('Reshape', [x, b.reshapeTarget(dims, tensor.dims)]),
   transpose: (b, inputs, { attributes: { perm } }) => b.node('Transpose', inputs, { perm }),

@@ -1,0 +1,33 @@
+// Numbers of a run: medians, and how busy the machine is without us.
+
+import { cpus } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/** Pause before a turn, in ms: threads of the side before may spin for a moment before they sleep. */
+export const PAUSE = 200;
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+export const round = (value: number, digits: number) => Number(value.toFixed(digits));
+
+/** Cores that other processes may keep busy without a word about it. */
+const QUIET = 0.2;
+
+/** Cores' worth of work that the machine does in a second in which we do none. */
+export async function busyCores(): Promise<number> {
+  const spent = () => cpus().reduce((sum, { times }) => sum + times.user + times.nice + times.sys + times.irq, 0);
+  await sleep(PAUSE);
+  const [start, work] = [performance.now(), spent()];
+  await sleep(1000);
+  return (spent() - work) / (performance.now() - start);
+}
+
+/** The larger of two looks at the machine, before and after the turns, and a sentence where it was not idle. */
+export function busyNote(before: number, after: number): { busy: number; note?: string } {
+  const busy = round(Math.max(before, after), 2);
+  return busy > QUIET ? { busy, note: `other processes keep ${busy} cores busy: no ratio of times is to be trusted` } : { busy };
+}
