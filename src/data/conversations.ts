@@ -1,5 +1,6 @@
-// LLaVA JSON samples as optimizer steps: an epoch shuffles the images, keeps the samples of an image together (packing computes their
-// image once), and cuts the list into batches. A step's samples are a pure function of seed, stage and step.
+// LLaVA JSON samples as optimizer steps: an epoch shuffles the images, keeps the samples of an image together
+// (packing computes their image once), and cuts the list into batches. A step's samples are a pure function
+// of seed, stage and step.
 
 import { createRandom } from '../random.ts';
 import { encodeConversation } from '../text/labels.ts';

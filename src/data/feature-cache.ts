@@ -1,7 +1,7 @@
-// Features of a frozen encoder on disk, by content: a picture is encoded once, whatever epoch, stage or run asks for it
-// again. One file an encoder, of fixed-size records (sha-256 of the picture file, then float32 features), only ever
-// appended to: a run killed while writing leaves at most half a record, which the next run drops, and runs at the same
-// time add to each other's.
+// Features of a frozen encoder on disk, by content: a picture is encoded once, whatever epoch, stage or run
+// asks for it again. One file an encoder, of fixed-size records (sha-256 of the picture file, then float32
+// features), only ever appended to: a run killed while writing leaves at most half a record, which the next
+// run drops, and runs at the same time add to each other's.
 
 import { createHash } from 'node:crypto';
 import { closeSync, fstatSync, ftruncateSync, mkdirSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
@@ -24,7 +24,10 @@ export interface FeatureCache {
    * one whose features were never written.
    */
   read(paths: readonly string[]): Float32Array;
-  /** Pictures whose features are not there, each content once, read as they are asked for. UserError for a missing file. */
+  /**
+   * Pictures whose features are not there, each content once, read as they are asked for. UserError for a
+   * missing file.
+   */
   missing(paths: readonly string[]): Generator<PictureFile, void>;
   /** Appends the features of pictures one after the other, [keys * size]. UserError when the disk is full. */
   write(keys: readonly string[], features: Float32Array): void;
@@ -39,7 +42,10 @@ export interface FeatureCacheOptions {
   size: number;
 }
 
-/** sha-256 over everything that features depend on beside the picture: `weights` are their bytes, in any pieces. */
+/**
+ * sha-256 over everything that features depend on beside the picture: `weights` are their bytes, in any
+ * pieces.
+ */
 export async function encoderFingerprint(description: unknown, weights: Iterable<Uint8Array> | AsyncIterable<Uint8Array>): Promise<string> {
   const hash = createHash('sha256').update(JSON.stringify(description));
   for await (const bytes of weights) hash.update(bytes);

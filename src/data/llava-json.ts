@@ -1,5 +1,6 @@
-// Reads LLaVA's data format: one JSON array of samples beside a folder of images, as LCS-558K and llava_v1_5_mix665k come
-// (LLaVA docs/Finetune_Custom_Data.md; rules of llava/train/train.py `preprocess_v1`).
+// Reads LLaVA's data format: one JSON array of samples beside a folder of images, as LCS-558K and
+// llava_v1_5_mix665k come (LLaVA docs/Finetune_Custom_Data.md; rules of llava/train/train.py
+// `preprocess_v1`).
 
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -34,9 +35,10 @@ export interface Sample {
 }
 
 /**
- * Reads and checks a whole file. A first turn that is not "human" is dropped, as LLaVA does.
- * Throws a `UserError` naming file, sample and fault: not JSON, a wrong field, an unknown role, turns that do not alternate, an image file
- * that is missing, an `<image>` token without an image, an image without a token, or no samples at all.
+ * Reads and checks a whole file. A first turn that is not "human" is dropped, as LLaVA does. Throws a
+ * `UserError` naming file, sample and fault: not JSON, a wrong field, an unknown role, turns that do not
+ * alternate, an image file that is missing, an `<image>` token without an image, an image without a token, or
+ * no samples at all.
  */
 export async function readLlavaJson(path: string, imageFolder: string): Promise<Sample[]> {
   const entries = parseArray(path, await readText(path));

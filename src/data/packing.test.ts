@@ -56,7 +56,10 @@ function labelsFor(random: Random, inputIds: readonly number[], from: number): n
   return inputIds.map((id, t) => (t >= from && id !== IMAGE && (t === sure || random.uniform() < 0.5) ? id : -100));
 }
 
-/** Samples as they come: text alone, questions that share an image, an image in the middle of a text, a second image in the answer. */
+/**
+ * Samples as they come: text alone, questions that share an image, an image in the middle of a text, a second
+ * image in the answer.
+ */
 function randomSamples(random: Random, count: number): EncodedSample[] {
   return Array.from({ length: count }, (_, i) => {
     const key = () => `image ${random.integer(3)}`;
@@ -103,7 +106,8 @@ function unpack({ inputs, images, length, rows }: PackedBatch): string[] {
       for (const branch of new Set(places.filter((at) => samples[at] === sample && branches[at] > 0).map((at) => branches[at]))) {
         const visible = places.filter((at) => samples[at] === sample && (branches[at] === 0 || branches[at] === branch));
         expect(visible.map((at) => positions[at])).toEqual(visible.map((_, t) => t));
-        // a label belongs to the branch whose token it is: that of its row, or the one that follows the prefix
+        // a label belongs to the branch whose token it is: that of its row, or the one that follows the
+        // prefix
         const labels = visible.map((at, t) => {
           if (t === 0 || branches[at] === 0) return [];
           const matches = [...data('label_rows').entries()].filter(([, from]) => from === visible[t - 1]).map(([i]) => data('labels')[i]);
@@ -134,7 +138,8 @@ describe('packSamples', () => {
         expect(sorted(batch.inputs.labels.data as Int32Array)).toEqual(sorted(labelled(samples)));
         expect(batch.tokens).toBe((batch.inputs.sample_ids.data as Int32Array).filter((id) => id > 0).length);
         expect(batch.inputs.input_ids.dims).toEqual([batch.rows, batch.length]);
-        // two samples of an image may label their first own token differently: this is compared by losses below
+        // two samples of an image may label their first own token differently: this is compared by losses
+        // below
         const keepFirst = samples.map((sample) => ({
           ...sample,
           labels: sample.labels.map((label, t) => (t === sample.prefixLength ? -100 : label)),
@@ -297,7 +302,8 @@ describe('the loss of packed samples', () => {
         });
       }
     }
-    // relative to the largest gradient of all: that of a query which sees one key alone is rounding and nothing else
+    // relative to the largest gradient of all: that of a query which sees one key alone is rounding and
+    // nothing else
     const scale = Math.max(1, ...Object.values(sums).map((values) => values.reduce((max, v) => Math.max(max, Math.abs(v)), 0)));
     for (const [name, expected] of Object.entries(sums)) {
       const error = expected.reduce((max, v, i) => Math.max(max, Math.abs(v - packed[name][i])), 0);

@@ -1,6 +1,7 @@
-// Packing: encoded samples become rows of nearly equal length. Samples of one image share its prefix (image rows are computed once)
-// and branch off after it; models/masks.ts packedBias keeps branches apart, so the loss is that of separate rows at a fraction of
-// the work. Row lengths are balanced, which keeps padding to a few percent.
+// Packing: encoded samples become rows of nearly equal length. Samples of one image share its prefix (image
+// rows are computed once) and branch off after it; models/masks.ts packedBias keeps branches apart, so the
+// loss is that of separate rows at a fraction of the work. Row lengths are balanced, which keeps padding to a
+// few percent.
 
 import { int32, type Value } from '../engine/engine.ts';
 import { ignoreIndex } from '../text/labels.ts';
@@ -10,7 +11,10 @@ export interface EncodedSample {
   inputIds: readonly number[];
   /** One a token, -100 where not trained. */
   labels: readonly number[];
-  /** Leading tokens, the first image among them, that samples of this image share; 0 where the sample does not begin with its image. */
+  /**
+   * Leading tokens, the first image among them, that samples of this image share; 0 where the sample does not
+   * begin with its image.
+   */
   prefixLength: number;
   /** Keys of its images in order, one for each run of image tokens. */
   images: readonly string[];
@@ -61,7 +65,10 @@ function groupByPrefix(samples: readonly EncodedSample[], maxLength: number): Gr
   return groups;
 }
 
-/** Longest first, each into the row that is shortest so far (LPT), then evened out: rows end almost equally long. */
+/**
+ * Longest first, each into the row that is shortest so far (LPT), then evened out: rows end almost equally
+ * long.
+ */
 function balance(groups: readonly Group[], rowCount: number): Row[] {
   const rows = Array.from({ length: rowCount }, (): Row => ({ groups: [], length: 0 }));
   for (const group of [...groups].sort((a, b) => b.length - a.length)) {
@@ -74,8 +81,8 @@ function balance(groups: readonly Group[], rowCount: number): Row[] {
 }
 
 /**
- * The best of all ways to make the longest row shorter: hand a group to another row, exchange two groups, or hand over one sample,
- * which takes a copy of its prefix along. False when none helps.
+ * The best of all ways to make the longest row shorter: hand a group to another row, exchange two groups, or
+ * hand over one sample, which takes a copy of its prefix along. False when none helps.
  */
 function shortenLongest(rows: readonly Row[]): boolean {
   const longest = rows.reduce((best, candidate) => (candidate.length > best.length ? candidate : best));
@@ -129,9 +136,9 @@ function shortenLongest(rows: readonly Row[]): boolean {
 const STRETCH = 1.25;
 
 /**
- * Packs samples into rows of about `rowLength` tokens, at most a quarter more unless a single sample is longer. Of the row counts
- * near total / rowLength, the one with the least padding is taken. `limit`: the positions that the language model has; no row is
- * longer, if no sample is.
+ * Packs samples into rows of about `rowLength` tokens, at most a quarter more unless a single sample is
+ * longer. Of the row counts near total / rowLength, the one with the least padding is taken. `limit`: the
+ * positions that the language model has; no row is longer, if no sample is.
  */
 export function packSamples(samples: readonly EncodedSample[], rowLength: number, limit = Number.POSITIVE_INFINITY): PackedBatch {
   const groups = groupByPrefix(samples, Math.min(rowLength, limit));

@@ -1,4 +1,5 @@
-// Equality with torch.optim.AdamW is proven by the golden in tests/goldens.test.ts; here is what the golden cannot say.
+// Equality with torch.optim.AdamW is proven by the golden in tests/goldens.test.ts; here is what the golden
+// cannot say.
 
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

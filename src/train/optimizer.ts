@@ -1,5 +1,6 @@
-// Optimizers: what a step does to the trained parameters, as a program of the engine over its state. AdamW (Loshchilov &
-// Hutter 2019) with clipping by global norm, as torch.optim.AdamW and clip_grad_norm_ compute them.
+// Optimizers: what a step does to the trained parameters, as a program of the engine over its state. AdamW
+// (Loshchilov & Hutter 2019) with clipping by global norm, as torch.optim.AdamW and clip_grad_norm_ compute
+// them.
 
 import { type Engine, float32, type State, type Value, type Write } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
@@ -9,7 +10,10 @@ import { adamW, squaredNorm } from '../graph/updates.ts';
 export interface AdamWOptions {
   betas: readonly [number, number];
   eps: number;
-  /** Decoupled weight decay for tensors of two dims or more; biases and norms get none (LLaVA, Hugging Face Trainer). */
+  /**
+   * Decoupled weight decay for tensors of two dims or more; biases and norms get none (LLaVA, Hugging Face
+   * Trainer).
+   */
   weightDecay: number;
   /** Global gradient norm is clipped to this; 0 does not clip. */
   maxGradNorm: number;
@@ -33,11 +37,14 @@ export interface OptimizerStep {
 }
 
 export interface Optimizer {
-  /** What the optimizer remembers of each parameter, by the name that it has in checkpoints: `<parameter>.exp_avg`. */
+  /**
+   * What the optimizer remembers of each parameter, by the name that it has in checkpoints:
+   * `<parameter>.exp_avg`.
+   */
   readonly moments: ReadonlyMap<string, State>;
   /**
-   * One update of every parameter from its gradient. Returns the global norm of the scaled gradients, before clipping.
-   * UserError when it is not finite, before anything is changed.
+   * One update of every parameter from its gradient. Returns the global norm of the scaled gradients, before
+   * clipping. UserError when it is not finite, before anything is changed.
    */
   step(step: OptimizerStep): Promise<number>;
   dispose(): Promise<void>;

@@ -1,6 +1,6 @@
 // Learning rate schedules as pure functions of the step: linear warmup, then cosine, linear or constant.
-// Follows get_{cosine,linear,constant}_schedule_with_warmup and get_cosine_with_min_lr_schedule_with_warmup of Hugging Face
-// transformers (optimization.py) step for step, which is what LLaVA's scripts train with.
+// Follows get_{cosine,linear,constant}_schedule_with_warmup and get_cosine_with_min_lr_schedule_with_warmup
+// of Hugging Face transformers (optimization.py) step for step, which is what LLaVA's scripts train with.
 
 export type ScheduleKind = 'cosine' | 'linear' | 'constant';
 
@@ -20,8 +20,9 @@ export function warmupStepsOf(totalSteps: number, warmupRatio: number): number {
 }
 
 /**
- * The share of the peak learning rate, in [0, 1], that optimizer step `step` uses. Steps count from 0, so that the first step of a
- * schedule with warmup has factor 0, as in transformers. A module's rate is its own peak times this factor.
+ * The share of the peak learning rate, in [0, 1], that optimizer step `step` uses. Steps count from 0, so
+ * that the first step of a schedule with warmup has factor 0, as in transformers. A module's rate is its own
+ * peak times this factor.
  */
 export function learningRateFactor(schedule: Schedule, step: number): number {
   const { kind, totalSteps, warmupSteps, floor } = schedule;

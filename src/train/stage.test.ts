@@ -129,7 +129,8 @@ describe('trainStage', () => {
   test('gives the same with accumulated halves as with a big batch', async () => {
     const once: Changes = {
       schedule: { kind: 'constant', totalSteps: 1, warmupSteps: 0, floor: 0 },
-      // Adam's first step has the size of the learning rate, whatever the gradient; a large eps lets its size show
+      // Adam's first step has the size of the learning rate, whatever the gradient; a large eps lets its size
+      // show
       optimizer: { betas: [0.9, 0.95], eps: 1, weightDecay: 0, maxGradNorm: 0 },
     };
     const whole = await trained(1, once);

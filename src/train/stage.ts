@@ -1,6 +1,6 @@
-// The loop of one stage. A step is three moves: gradients of the summed losses over the micro-batches; reduce, the seam for
-// several processes; apply, where the sums are divided by what the step weighs. What a stage trains is decided once;
-// everything else is a constant and gets no gradient.
+// The loop of one stage. A step is three moves: gradients of the summed losses over the micro-batches;
+// reduce, the seam for several processes; apply, where the sums are divided by what the step weighs. What a
+// stage trains is decided once; everything else is a constant and gets no gradient.
 
 import { type Constant, type Engine, type State, sizeOf, type Value, type Write } from '../engine/engine.ts';
 import { grad } from '../graph/grad.ts';
@@ -9,7 +9,10 @@ import type { MicroBatch } from './batch.ts';
 import { type AdamWOptions, createAdamW, type Optimizer, type TrainedParameter } from './optimizer.ts';
 import { learningRateFactor, type Schedule } from './schedule.ts';
 
-/** A stage's data: a pure function of the step, so that a resumed run sees what an uninterrupted one would have seen. */
+/**
+ * A stage's data: a pure function of the step, so that a resumed run sees what an uninterrupted one would
+ * have seen.
+ */
 export interface StageData {
   stepsPerEpoch: number;
   /** The batches whose gradients are summed for optimizer step `step`, from 0. */
@@ -31,7 +34,10 @@ export interface StageOptions {
   data: StageData;
   /** Finished steps, and the optimizer's moments after them by name, when resuming. */
   start?: { step: number; moments: ReadonlyMap<string, Value> };
-  /** Adds up, over the processes of a run, gradients in place and the sums that come with them. One process has nothing to add. */
+  /**
+   * Adds up, over the processes of a run, gradients in place and the sums that come with them. One process
+   * has nothing to add.
+   */
   reduce?: (gradients: readonly State[], sums: StepSums) => Promise<StepSums>;
   onStep?: (report: StepReport) => void | Promise<void>;
 }

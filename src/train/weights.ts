@@ -1,5 +1,5 @@
-// The weights of a model in training. A frozen one is a constant as it is stored, in its file where the model is large; a
-// trained one is state of the engine, in float32. Nothing is in memory twice.
+// The weights of a model in training. A frozen one is a constant as it is stored, in its file where the model
+// is large; a trained one is state of the engine, in float32. Nothing is in memory twice.
 
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
 import type { Constant, Engine, State } from '../engine/engine.ts';
@@ -37,8 +37,9 @@ export class ModelWeights {
   }
 
   /**
-   * Adds parameters as `checkpoint` stores them, optional ones where it has them. `rename` gives the name in the checkpoint,
-   * where it differs. UserError, naming folder and tensor, for one that is missing, misshapen, or holds NaN or infinity.
+   * Adds parameters as `checkpoint` stores them, optional ones where it has them. `rename` gives the name in
+   * the checkpoint, where it differs. UserError, naming folder and tensor, for one that is missing,
+   * misshapen, or holds NaN or infinity.
    */
   async addStored(checkpoint: Checkpoint, parameters: readonly Parameter[], rename = (name: string) => name): Promise<void> {
     const inFiles = checkpoint.files.reduce((sum, { bytes }) => sum + bytes, 0) > MEMORY_LIMIT;
@@ -79,7 +80,9 @@ export class ModelWeights {
     return entry.state;
   }
 
-  /** The constants of a graph, frozen weights as they are stored; those that `isTrained` names are left out. */
+  /**
+   * The constants of a graph, frozen weights as they are stored; those that `isTrained` names are left out.
+   */
   async constants(graph: Graph, isTrained: (name: string) => boolean = () => false): Promise<Map<string, Constant>> {
     return constantsOf(
       graph.parameters.filter(({ name }) => !isTrained(name)),
@@ -87,7 +90,10 @@ export class ModelWeights {
     );
   }
 
-  /** Every weight as a constant, trained ones as they are now: for a model that is scored in the middle of a run. */
+  /**
+   * Every weight as a constant, trained ones as they are now: for a model that is scored in the middle of a
+   * run.
+   */
   async all(): Promise<Map<string, Constant>> {
     const all = new Map<string, Constant>();
     for (const { name, state, constants } of this.entries.values())

@@ -1,5 +1,5 @@
-// Writes the emoji scenes as LLaVA JSON and an image folder: training captions (stage 1), training questions (stage 2) and three held-out
-// evaluation files. The same options give the same bytes.
+// Writes the emoji scenes as LLaVA JSON and an image folder: training captions (stage 1), training questions
+// (stage 2) and three held-out evaluation files. The same options give the same bytes.
 
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -10,9 +10,9 @@ import { type EmojiGlyphs, loadEmojiGlyphs } from './glyphs.ts';
 import {
   categorised,
   categoryQuestion,
-  coloured,
-  colourOf,
-  colourQuestion,
+  colored,
+  colorOf,
+  colorQuestion,
   countQuestion,
   describeQuestion,
   type EmojiQuestion,
@@ -32,7 +32,10 @@ export interface EmojiDatasetOptions {
   seed: number;
   /** Folder to write into; made if need be. */
   out: string;
-  /** Default 4,000. With 0, only the evaluation splits are made; their popular wrong names are those of the default's scenes. */
+  /**
+   * Default 4,000. With 0, only the evaluation splits are made; their popular wrong names are those of the
+   * default's scenes.
+   */
   trainScenes?: number;
   /** Evaluation splits to make; all unless given. */
   splits?: readonly EvaluationSplit[];
@@ -92,7 +95,8 @@ export async function buildEmojiDataset(options: EmojiDatasetOptions): Promise<E
     return entry('train', index, [describeQuestion(scene, glyphs, 'any', random)], 'describe');
   });
   await writeEntries(file('train_captions'), captions);
-  // Wrong names that are drawn as the right ones are keep the wording of a question from giving the answer away: no popular ones here.
+  // Wrong names that are drawn as the right ones are keep the wording of a question from giving the answer
+  // away: no popular ones here.
   const trainNames = { all: seen, popular: [], kinds: ['random', 'adversarial'] as const };
   await writeEntries(file('train_questions'), questionsAbout(seed, 'train', train, glyphs, trainNames, true, 'any'));
 
@@ -172,8 +176,9 @@ function leastAsked(
 const talkShare = 0.3;
 
 /**
- * Training or evaluation questions about scenes: existence twice, count, names, category and colour where they can be asked. Training
- * adds the kind in a word, and for some scenes a conversation of three of the questions.
+ * Training or evaluation questions about scenes: existence twice, count, names, category and color where
+ * they can be asked. Training adds the kind in a word, and for some scenes a conversation of three of the
+ * questions.
  */
 export function questionsAbout(
   seed: number,
@@ -187,7 +192,7 @@ export function questionsAbout(
   const letters = balanced(createRandom(seed, split, 'letters'), [0, 1, 2, 3], scenes.length);
   const kinds = balanced(createRandom(seed, split, 'kinds'), names.kinds, scenes.length);
   const askedCategories = new Map<string, number>();
-  const askedColours = new Map<string, number>();
+  const askedColors = new Map<string, number>();
   return scenes.flatMap((scene, index) => {
     const random = createRandom(seed, split, 'questions', index);
     const questions: EmojiQuestion[] = [
@@ -207,10 +212,10 @@ export function questionsAbout(
       questions.push(categoryQuestion(placed, glyphs, letters[index], phrasing, random));
       if (phrasing === 'any') questions.push(kindQuestion(random.pick(withCategory), glyphs, phrasing, random));
     }
-    const withColour = coloured(scene, glyphs);
-    if (withColour.length > 0) {
-      const placed = leastAsked(random, withColour, (candidate) => colourOf(candidate, glyphs)!, askedColours);
-      questions.push(colourQuestion(placed, glyphs, phrasing, random));
+    const withColor = colored(scene, glyphs);
+    if (withColor.length > 0) {
+      const placed = leastAsked(random, withColor, (candidate) => colorOf(candidate, glyphs)!, askedColors);
+      questions.push(colorQuestion(placed, glyphs, phrasing, random));
     }
     const seenTasks = new Map<string, number>();
     const entries = questions.map((question) => {

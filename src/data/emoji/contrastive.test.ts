@@ -47,7 +47,8 @@ const ints = (value: Value) => [...(value.data as Int32Array)];
 
 describe('regionWeights', () => {
   test('is the share of each patch in the drawing, row by row', () => {
-    // a box of 8 centered on the corner where four patches meet, and one inside the second patch of the third row
+    // a box of 8 centered on the corner where four patches meet, and one inside the second patch of the third
+    // row
     expect([...regionWeights(placed(8, 8, 8), 24, 8)]).toEqual([0.25, 0.25, 0, 0.25, 0.25, 0, 0, 0, 0]);
     expect([...regionWeights(placed(12, 20, 4), 24, 8)]).toEqual([0, 0, 0, 0, 0, 0, 0, 1, 0]);
     // wide: x from 6 to 18 covers 2, 8 and 2 of the columns

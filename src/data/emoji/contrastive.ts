@@ -1,5 +1,5 @@
-// Batches for contrastive pretraining: scenes drawn afresh at every step, with the names of their drawings and a caption. Region
-// weights say which patches each drawing covers.
+// Batches for contrastive pretraining: scenes drawn afresh at every step, with the names of their drawings
+// and a caption. Region weights say which patches each drawing covers.
 
 import { float32, int32, type Value } from '../../engine/engine.ts';
 import { createRandom, type Random } from '../../random.ts';
@@ -30,8 +30,8 @@ export interface ContrastiveOptions {
 /** Share of each patch that a drawing's box covers, normalized to sum to one: [patches]. */
 export function regionWeights({ x, y, size }: PlacedGlyph, imageSize: number, patchSize: number): Float32Array {
   const side = Math.floor(imageSize / patchSize);
-  const overlap = (centre: number, index: number) =>
-    Math.max(0, Math.min(centre + size / 2, (index + 1) * patchSize) - Math.max(centre - size / 2, index * patchSize));
+  const overlap = (center: number, index: number) =>
+    Math.max(0, Math.min(center + size / 2, (index + 1) * patchSize) - Math.max(center - size / 2, index * patchSize));
   const weights = new Float32Array(side * side);
   let total = 0;
   for (let row = 0; row < side; row++)
@@ -43,7 +43,10 @@ export function regionWeights({ x, y, size }: PlacedGlyph, imageSize: number, pa
   return weights.map((area) => area / total);
 }
 
-/** One patch that the drawing covers at least by half, as weights: whoever reads it must find all of the drawing's identity there. */
+/**
+ * One patch that the drawing covers at least by half, as weights: whoever reads it must find all of the
+ * drawing's identity there.
+ */
 export function singlePatchWeights(random: Random, glyph: PlacedGlyph, imageSize: number, patchSize: number): Float32Array {
   const weights = regionWeights(glyph, imageSize, patchSize);
   const largest = weights.reduce((a, b) => Math.max(a, b));
@@ -92,7 +95,10 @@ export function pixelInputs(images: readonly { data: Uint8Array }[], size: numbe
   return float32(pixels, [images.length, 3, size, size]);
 }
 
-/** Inputs that say which patches each scene's drawings are read from (by default all that they cover) and which of `names` each shows. */
+/**
+ * Inputs that say which patches each scene's drawings are read from (by default all that they cover) and
+ * which of `names` each shows.
+ */
 export function regionInputs(
   scenes: readonly Scene[],
   nameOf: (concept: number) => number,
@@ -118,7 +124,10 @@ export function regionInputs(
   };
 }
 
-/** The inputs of train/objectives.ts contrastiveObjective for one batch: a pure function of seed and `key`, which names it. */
+/**
+ * The inputs of train/objectives.ts contrastiveObjective for one batch: a pure function of seed and `key`,
+ * which names it.
+ */
 export function contrastiveBatch(
   seed: number,
   key: string,

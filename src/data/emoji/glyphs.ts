@@ -1,5 +1,5 @@
-// The embedded drawings: one 64x64 sprite sheet an artist (assets/emoji/*.webp) and the concepts that they show
-// (concepts.json), written by tools/assets/build-emoji.mjs. Licenses of the art: NOTICE.
+// The embedded drawings: one 64x64 sprite sheet an artist (assets/emoji/*.webp) and the concepts that they
+// show (concepts.json), written by tools/assets/build-emoji.mjs. Licenses of the art: NOTICE.
 
 import { readFile } from 'node:fs/promises';
 import sharp from 'sharp';
@@ -19,12 +19,15 @@ export interface Concept {
   category: string | null;
   /** Emojibase's finer kind: "food-fruit". */
   subgroup: string;
-  /** Near-duplicates share it (cat, cat face): they are held out together and never stand against each other in a question. */
+  /**
+   * Near-duplicates share it (cat, cat face): they are held out together and never stand against each other
+   * in a question.
+   */
   family: string;
   tags: string[];
   /** Who drew it. */
   artists: string[];
-  /** By artist: the colour that covers at least 60 % of the drawing, or null. */
+  /** By artist: the color that covers at least 60 % of the drawing, or null. */
   colour: Record<string, string | null>;
 }
 
@@ -38,7 +41,10 @@ export interface EmojiConcepts {
 export interface EmojiGlyphs extends EmojiConcepts {
   /** Side of a drawing in pixels. */
   glyphSize: number;
-  /** The concept's drawing, RGBA with straight alpha, `[glyphSize, glyphSize, 4]`; a view, not to be written to. */
+  /**
+   * The concept's drawing, RGBA with straight alpha, `[glyphSize, glyphSize, 4]`; a view, not to be written
+   * to.
+   */
   glyph(concept: number, artist: string): Uint8Array;
 }
 

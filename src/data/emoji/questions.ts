@@ -1,6 +1,7 @@
-// Questions and captions about a scene, with the one right answer. Forms follow LLaVA's: short answers end with its response-format prompt
-// (Liu et al., "Improved Baselines with Visual Instruction Tuning", table 7), existence follows POPE (Li et al., 2023: half of the answers
-// are yes; wrong names are random, popular or adversarial).
+// Questions and captions about a scene, with the one right answer. Forms follow LLaVA's: short answers end
+// with its response-format prompt (Liu et al., "Improved Baselines with Visual Instruction Tuning", table 7),
+// existence follows POPE (Li et al., 2023: half of the answers are yes; wrong names are random, popular or
+// adversarial).
 
 import type { Random } from '../../random.ts';
 import { shortAnswerPrompt } from '../../text/chat.ts';
@@ -85,7 +86,10 @@ function choosePhrasing<T>(list: readonly T[], phrasing: Phrasing, random: Rando
   return phrasing === 'canonical' ? list[0] : random.pick(list);
 }
 
-/** Share of training questions that ask without LLaVA's line about the form of the answer, as people do who chat. */
+/**
+ * Share of training questions that ask without LLaVA's line about the form of the answer, as people do who
+ * chat.
+ */
 const plainShare = 0.35;
 
 /** The line about the form of the answer: always there in evaluation, mostly in training. */
@@ -102,7 +106,10 @@ export function captionOf(scene: Scene, glyphs: EmojiGlyphs): string {
   return `${joinAnd(scene.glyphs.map(({ concept, cell }) => `${glyphs.concepts[concept].phrase} at the ${places[cell]}`))}.`;
 }
 
-/** The scene written out in raster order: "top left: red apple. top right: nothing. ...". Teaches a language model to answer from a context. */
+/**
+ * The scene written out in raster order: "top left: red apple. top right: nothing. ...". Teaches a language
+ * model to answer from a context.
+ */
 export function sceneInWords(scene: Scene, glyphs: EmojiGlyphs): string {
   return places
     .map((place, cell) => {
@@ -112,8 +119,8 @@ export function sceneInWords(scene: Scene, glyphs: EmojiGlyphs): string {
     .join(' ');
 }
 
-/** The drawing's dominant colour, or null where none covers enough of it. */
-export function colourOf(placed: PlacedGlyph, glyphs: EmojiGlyphs): string | null {
+/** The drawing's dominant color, or null where none covers enough of it. */
+export function colorOf(placed: PlacedGlyph, glyphs: EmojiGlyphs): string | null {
   return glyphs.concepts[placed.concept].colour[placed.artist];
 }
 
@@ -122,9 +129,9 @@ export function categorised(scene: Scene, glyphs: EmojiGlyphs): PlacedGlyph[] {
   return scene.glyphs.filter((placed) => glyphs.concepts[placed.concept].category !== null);
 }
 
-/** Glyphs of the scene about which a colour question can be asked. */
-export function coloured(scene: Scene, glyphs: EmojiGlyphs): PlacedGlyph[] {
-  return scene.glyphs.filter((placed) => colourOf(placed, glyphs) !== null);
+/** Glyphs of the scene about which a color question can be asked. */
+export function colored(scene: Scene, glyphs: EmojiGlyphs): PlacedGlyph[] {
+  return scene.glyphs.filter((placed) => colorOf(placed, glyphs) !== null);
 }
 
 export function describeQuestion(scene: Scene, glyphs: EmojiGlyphs, phrasing: Phrasing, random: Random): EmojiQuestion {
@@ -136,7 +143,10 @@ export function countQuestion(scene: Scene, phrasing: Phrasing, random: Random):
   return { task: 'count', question, answer: String(scene.glyphs.length) };
 }
 
-/** What is at a place; in training, about a `placed` that is `alone` in its scene, also without naming the place. */
+/**
+ * What is at a place; in training, about a `placed` that is `alone` in its scene, also without naming the
+ * place.
+ */
 export function nameQuestion(placed: PlacedGlyph, glyphs: EmojiGlyphs, phrasing: Phrasing, random: Random, alone = false): EmojiQuestion {
   const withoutPlace = alone && phrasing === 'any' && random.uniform() < 0.5;
   const question = withoutPlace ? random.pick(phrasings.nameOfOne) : choosePhrasing(phrasings.name, phrasing, random)(places[placed.cell]);
@@ -147,7 +157,10 @@ export function nameQuestion(placed: PlacedGlyph, glyphs: EmojiGlyphs, phrasing:
   };
 }
 
-/** The kind of what is at a place, in a word. Throws for a concept without a category: ask `categorised` first. */
+/**
+ * The kind of what is at a place, in a word. Throws for a concept without a category: ask `categorised`
+ * first.
+ */
 export function kindQuestion(placed: PlacedGlyph, glyphs: EmojiGlyphs, phrasing: Phrasing, random: Random): EmojiQuestion {
   const question = choosePhrasing(phrasings.kind, phrasing, random)(places[placed.cell]) + formPrompt(shortAnswerPrompt, phrasing, random);
   return { task: 'kind', question, answer: categoryOf(placed, glyphs) };
@@ -159,10 +172,10 @@ function categoryOf(placed: PlacedGlyph, glyphs: EmojiGlyphs): string {
   return category;
 }
 
-/** Throws for a drawing without one clear colour: ask `coloured` first. */
-export function colourQuestion(placed: PlacedGlyph, glyphs: EmojiGlyphs, phrasing: Phrasing, random: Random): EmojiQuestion {
-  const answer = colourOf(placed, glyphs);
-  if (answer === null) throw new Error(`${glyphs.concepts[placed.concept].name} by ${placed.artist} has no one colour`);
+/** Throws for a drawing without one clear color: ask `colored` first. */
+export function colorQuestion(placed: PlacedGlyph, glyphs: EmojiGlyphs, phrasing: Phrasing, random: Random): EmojiQuestion {
+  const answer = colorOf(placed, glyphs);
+  if (answer === null) throw new Error(`${glyphs.concepts[placed.concept].name} by ${placed.artist} has no one color`);
   const question =
     choosePhrasing(phrasings.colour, phrasing, random)(places[placed.cell]) + formPrompt(shortAnswerPrompt, phrasing, random);
   return { task: 'colour', question, answer };
@@ -175,7 +188,10 @@ export function letteredChoices(right: string, letter: number, random: Random): 
   return options.map((option, i) => `\n${letters[i]}. ${option}`).join('');
 }
 
-/** Four kinds in random order, the right one under `letter` (0 to 3). Throws for a concept without a category: ask `categorised` first. */
+/**
+ * Four kinds in random order, the right one under `letter` (0 to 3). Throws for a concept without a category:
+ * ask `categorised` first.
+ */
 export function categoryQuestion(
   placed: PlacedGlyph,
   glyphs: EmojiGlyphs,
@@ -190,9 +206,10 @@ export function categoryQuestion(
 }
 
 /**
- * An existence question, answered by `yes` or `no` as asked for. A wrong name comes from `names` (concepts that may be asked for): any
- * (random), one of the `popular`, or (adversarial) one of the same finer kind as something in the scene, failing that of the same kind.
- * It is never a near-duplicate of anything in the scene.
+ * An existence question, answered by `yes` or `no` as asked for. A wrong name comes from `names` (concepts
+ * that may be asked for): any (random), one of the `popular`, or (adversarial) one of the same finer kind as
+ * something in the scene, failing that of the same kind. It is never a near-duplicate of anything in the
+ * scene.
  */
 export function existenceQuestion(
   scene: Scene,

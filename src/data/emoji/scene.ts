@@ -1,5 +1,6 @@
-// Scenes: one to four drawings on a plain ground, in the cells of a 2x2 grid. A scene is a small plain object; rendering it is a pure function,
-// so a data set is its seed, and an encoder can be trained on scenes that are drawn afresh in every step.
+// Scenes: one to four drawings on a plain ground, in the cells of a 2x2 grid. A scene is a small plain
+// object; rendering it is a pure function, so a data set is its seed, and an encoder can be trained on scenes
+// that are drawn afresh in every step.
 
 import type { PixelImage } from '../../images/pixels.ts';
 import type { Random } from '../../random.ts';
@@ -27,13 +28,16 @@ export const grounds: readonly (readonly [number, number, number])[] = [
 /** The four places, by cell: 0 top left, 1 top right, 2 bottom left, 3 bottom right. */
 export const places = ['top left', 'top right', 'bottom left', 'bottom right'] as const;
 
-/** One drawing in a scene. The optional fields are augmentation; without them it is drawn as the artist made it. */
+/**
+ * One drawing in a scene. The optional fields are augmentation; without them it is drawn as the artist made
+ * it.
+ */
 export interface PlacedGlyph {
   /** Index in `EmojiGlyphs.concepts`. */
   concept: number;
   artist: string;
   cell: 0 | 1 | 2 | 3;
-  /** Centre, in pixels of the canvas. */
+  /** Center, in pixels of the canvas. */
   x: number;
   y: number;
   /** Side of the drawing's box, in pixels of the canvas. */
@@ -48,7 +52,7 @@ export interface PlacedGlyph {
   shear?: number;
   /** Left, top, right and bottom of a part that is left out, as shares of the drawing's box. */
   erased?: readonly [number, number, number, number];
-  /** Factors about 1; `hue` in degrees; `grey` drops all colour. */
+  /** Factors about 1; `hue` in degrees; `grey` drops all color. */
   brightness?: number;
   contrast?: number;
   saturation?: number;
@@ -75,7 +79,10 @@ export interface SceneOptions {
   size?: number;
 }
 
-/** A random scene. No two of its glyphs are of one family. The ground is never so close to a drawing that the drawing would vanish. */
+/**
+ * A random scene. No two of its glyphs are of one family. The ground is never so close to a drawing that the
+ * drawing would vanish.
+ */
 export function sampleScene(random: Random, glyphs: EmojiGlyphs, options: SceneOptions): Scene {
   const size = options.size ?? canvasSize;
   const count = random.pick(options.counts ?? [1, 2, 3, 4]);
@@ -161,7 +168,10 @@ export const defaultAugmentation: Augmentation = {
   hue: 25,
 };
 
-/** The scene with each drawing turned, scaled, mirrored and tinted at random: what keeps a small encoder from learning artists by heart. */
+/**
+ * The scene with each drawing turned, scaled, mirrored and tinted at random: what keeps a small encoder from
+ * learning artists by heart.
+ */
 export function augmentScene(random: Random, scene: Scene, augmentation: Augmentation = defaultAugmentation): Scene {
   const spread = (amount: number) => (random.uniform() * 2 - 1) * amount;
   const { scale } = augmentation;
@@ -193,9 +203,11 @@ function randomBox(random: Random): [number, number, number, number] {
   return [left, top, left + width, top + height];
 }
 
-// --- rendering ----------------------------------------------------------------------------------------------------------------------
+// === Rendering ===
 
-/** Draws the scene. Each canvas pixel averages 2x2 bilinear samples of the drawing with premultiplied alpha. */
+/**
+ * Draws the scene. Each canvas pixel averages 2x2 bilinear samples of the drawing with premultiplied alpha.
+ */
 export function renderScene(scene: Scene, glyphs: EmojiGlyphs): PixelImage {
   const { size, ground } = scene;
   const data = new Uint8Array(size * size * 3);
@@ -208,7 +220,10 @@ export function renderScene(scene: Scene, glyphs: EmojiGlyphs): PixelImage {
   return { width: size, height: size, channels: 3, data };
 }
 
-/** Drawings as the renderer samples them: premultiplied, with a transparent frame one pixel wide so that no sample needs a bounds check. */
+/**
+ * Drawings as the renderer samples them: premultiplied, with a transparent frame one pixel wide so that no
+ * sample needs a bounds check.
+ */
 const framedDrawings = new WeakMap<Uint8Array, Uint8Array>();
 
 function framed(pixels: Uint8Array, side: number): Uint8Array {
@@ -236,7 +251,7 @@ function drawGlyph(data: Uint8Array, canvas: number, placed: PlacedGlyph, drawin
   const angle = ((placed.rotation ?? 0) * Math.PI) / 180;
   const cos = Math.cos(angle);
   const sin = Math.sin(angle);
-  // Drawing's box, about its centre -> canvas: stretch, lean, then turn.
+  // Drawing's box, about its center -> canvas: stretch, lean, then turn.
   const wide = Math.sqrt(placed.stretch ?? 1);
   const lean = Math.tan(((placed.shear ?? 0) * Math.PI) / 180) / wide;
   const a = wide * cos;
@@ -248,24 +263,24 @@ function drawGlyph(data: Uint8Array, canvas: number, placed: PlacedGlyph, drawin
   const x1 = Math.min(canvas, Math.ceil(placed.x + reach));
   const y0 = Math.max(0, Math.floor(placed.y - reach));
   const y1 = Math.min(canvas, Math.ceil(placed.y + reach));
-  // Canvas offset from the centre -> source pixel: (u, v) = inverse of the above (its determinant is 1), mirror, scale. Sample positions
-  // are pixel centres.
+  // Canvas offset from the center -> source pixel: (u, v) = inverse of the above (its determinant is 1),
+  // mirror, scale. Sample positions are pixel centers.
   const scale = drawingSize / placed.size;
   const mirror = placed.flip ? -1 : 1;
   const ux = d * scale * mirror;
   const uy = -b * scale * mirror;
   const vx = -c * scale;
   const vy = a * scale;
-  const centre = (side - 1) / 2;
+  const center = (side - 1) / 2;
   const limit = side - 1;
-  const colours = colourMatrix(placed);
-  // No sample of a pixel lies further from its centre than this, in source pixels.
+  const colors = colorMatrix(placed);
+  // No sample of a pixel lies further from its center than this, in source pixels.
   const margin = scale * Math.max(wide, 1 / wide) * (0.5 + Math.abs(lean));
   const [left, top, right, bottom] = (placed.erased ?? [0, 0, 0, 0]).map((share) => share * side);
   for (let y = y0; y < y1; y++) {
     for (let x = x0; x < x1; x++) {
-      const u0 = centre + (x + 0.5 - placed.x) * ux + (y + 0.5 - placed.y) * uy;
-      const v0 = centre + (x + 0.5 - placed.x) * vx + (y + 0.5 - placed.y) * vy;
+      const u0 = center + (x + 0.5 - placed.x) * ux + (y + 0.5 - placed.y) * uy;
+      const v0 = center + (x + 0.5 - placed.x) * vx + (y + 0.5 - placed.y) * vy;
       if (u0 < -margin || v0 < -margin || u0 > limit + margin || v0 > limit + margin) continue;
       if (u0 >= left && u0 < right && v0 >= top && v0 < bottom) continue;
       let red = 0;
@@ -300,14 +315,14 @@ function drawGlyph(data: Uint8Array, canvas: number, placed: PlacedGlyph, drawin
       red /= 4;
       green /= 4;
       blue /= 4;
-      if (colours) {
+      if (colors) {
         const r = red;
         const g = green;
         const b = blue;
-        const offset = colours[9] * cover;
-        red = clamp(colours[0] * r + colours[1] * g + colours[2] * b + offset, 255 * cover);
-        green = clamp(colours[3] * r + colours[4] * g + colours[5] * b + offset, 255 * cover);
-        blue = clamp(colours[6] * r + colours[7] * g + colours[8] * b + offset, 255 * cover);
+        const offset = colors[9] * cover;
+        red = clamp(colors[0] * r + colors[1] * g + colors[2] * b + offset, 255 * cover);
+        green = clamp(colors[3] * r + colors[4] * g + colors[5] * b + offset, 255 * cover);
+        blue = clamp(colors[6] * r + colors[7] * g + colors[8] * b + offset, 255 * cover);
       }
       const o = (y * canvas + x) * 3;
       data[o] = data[o] * (1 - cover) + red + 0.5;
@@ -319,12 +334,16 @@ function drawGlyph(data: Uint8Array, canvas: number, placed: PlacedGlyph, drawin
 
 const clamp = (value: number, top: number) => Math.max(0, Math.min(value, top));
 
-/** Hue turn, saturation, contrast and brightness as one 3x3 matrix (rows R, G, B) and an offset common to the channels; undefined: none. */
-function colourMatrix(placed: PlacedGlyph): Float64Array | undefined {
+/**
+ * Hue turn, saturation, contrast and brightness as one 3x3 matrix (rows R, G, B) and an offset common to the
+ * channels; undefined: none.
+ */
+function colorMatrix(placed: PlacedGlyph): Float64Array | undefined {
   const { brightness = 1, contrast = 1, hue = 0, grey = false } = placed;
   const saturation = grey ? 0 : (placed.saturation ?? 1);
   if (brightness === 1 && contrast === 1 && saturation === 1 && hue === 0) return undefined;
-  // Chroma is turned about the grey axis, with the luma weights of Rec. 709 (as SVG's feColorMatrix hueRotate does) kept in place.
+  // Chroma is turned about the grey axis, with the luma weights of Rec. 709 (as SVG's feColorMatrix hueRotate
+  // does) kept in place.
   const luma = [0.2126, 0.7152, 0.0722];
   const cos = Math.cos((hue * Math.PI) / 180);
   const sin = Math.sin((hue * Math.PI) / 180);

@@ -1,5 +1,5 @@
-// Which concepts may be learned from and which are kept for the unseen-concepts split. One fixed division for every
-// recipe: an encoder that was pretrained on a held-out concept would make the split worthless.
+// Which concepts may be learned from and which are kept for the unseen-concepts split. One fixed division for
+// every recipe: an encoder that was pretrained on a held-out concept would make the split worthless.
 
 import { UserError } from '../../errors.ts';
 import { hashString } from '../../random.ts';
@@ -13,11 +13,17 @@ const unseenCount = 40;
 const largestUnseenFamily = 5;
 
 export interface ConceptSplit {
-  /** Drawn by all artists, and learned: scenes for training and for the unseen-scenes and unseen-artist splits. */
+  /**
+   * Drawn by all artists, and learned: scenes for training and for the unseen-scenes and unseen-artist
+   * splits.
+   */
   seen: number[];
   /** Drawn by all artists, and held out in whole families. */
   unseen: number[];
-  /** Everything outside the held-out families, by whichever artists drew it: what an encoder may be pretrained on. */
+  /**
+   * Everything outside the held-out families, by whichever artists drew it: what an encoder may be pretrained
+   * on.
+   */
   pretraining: number[];
 }
 
@@ -43,7 +49,10 @@ export function splitConcepts(emoji: EmojiConcepts): ConceptSplit {
   };
 }
 
-/** The artists to learn from: all but the one that is held out. Throws UserError when that one is none of them. */
+/**
+ * The artists to learn from: all but the one that is held out. Throws UserError when that one is none of
+ * them.
+ */
 export function trainingArtists({ artists }: EmojiConcepts, heldOut: string): string[] {
   if (!artists.includes(heldOut)) throw new UserError(`held-out artist ${heldOut}: the artists are ${artists.join(', ')}`);
   return artists.filter((artist) => artist !== heldOut);

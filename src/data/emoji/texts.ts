@@ -1,5 +1,6 @@
-// Text to pretrain the language model on: WordNet glosses, and the questions and captions of the pictures with the scene written out
-// in words where the image will stand. A model that has learnt to answer from a context gives the connector something to map onto.
+// Text to pretrain the language model on: WordNet glosses, and the questions and captions of the pictures
+// with the scene written out in words where the image will stand. A model that has learned to answer from a
+// context gives the connector something to map onto.
 
 import { readFile } from 'node:fs/promises';
 import { gunzipSync } from 'node:zlib';
@@ -47,10 +48,12 @@ function glossSample(random: Random, { glosses, tokenizer }: TextOptions, id: st
 const gridNoise = 0.5;
 
 /**
- * The scene as a grid of words, one token a patch, where the image will stand: each patch of a drawing says some token of its name, the
- * others say "nothing". What a connector must learn of a patch is then one vector that does not depend on its neighbours. Some patches
- * are wrong, a share that differs from scene to scene: an encoder's are too, and all patches of a drawing must be weighed together. Every
- * other wrong patch of a drawing says a part of the same wrong name, as an encoder's errors agree where a drawing looks like something else.
+ * The scene as a grid of words, one token a patch, where the image will stand: each patch of a drawing says
+ * some token of its name, the others say "nothing". What a connector must learn of a patch is then one vector
+ * that does not depend on its neighbours. Some patches are wrong, a share that differs from scene to scene:
+ * an encoder's are too, and all patches of a drawing must be weighed together. Every other wrong patch of a
+ * drawing says a part of the same wrong name, as an encoder's errors agree where a drawing looks like
+ * something else.
  */
 function sceneInGrid(random: Random, { glyphs: placed }: Scene, { glyphs, tokenizer, gridSide, concepts }: TextOptions): number[] {
   const noise = random.uniform() * gridNoise;
@@ -70,7 +73,10 @@ function sceneInGrid(random: Random, { glyphs: placed }: Scene, { glyphs, tokeni
   });
 }
 
-/** What kind of thing something is, said openly; which letter stands for a kind; and the two put together, as category questions do. */
+/**
+ * What kind of thing something is, said openly; which letter stands for a kind; and the two put together, as
+ * category questions do.
+ */
 function kindSamples(random: Random, { glyphs, tokenizer, concepts }: TextOptions, id: string): EncodedSample[] {
   const { phrase, plural, category } =
     glyphs.concepts[random.pick(concepts.filter((concept) => glyphs.concepts[concept].category !== null))];
@@ -92,7 +98,10 @@ function kindSamples(random: Random, { glyphs, tokenizer, concepts }: TextOption
   });
 }
 
-/** The samples about one scene. They share the tokens up to the first that differs, so that packing reads the scene once. */
+/**
+ * The samples about one scene. They share the tokens up to the first that differs, so that packing reads the
+ * scene once.
+ */
 function sceneSamples(random: Random, seed: number, source: TextSource, options: TextOptions, id: string): EncodedSample[] {
   const { glyphs, tokenizer, concepts, artists } = options;
   const scene = sampleScene(random, glyphs, { concepts, artists });
@@ -145,7 +154,9 @@ function samplesOf(random: Random, seed: number, source: TextSource, options: Te
   return sceneSamples(random, seed, source, options, id);
 }
 
-/** Samples of about `tokens` tokens in all for one batch: a pure function of seed and `key`, which names it. */
+/**
+ * Samples of about `tokens` tokens in all for one batch: a pure function of seed and `key`, which names it.
+ */
 export function textBatch(seed: number, key: string, tokens: number, options: TextOptions): EncodedSample[] {
   const random = createRandom(seed, 'texts', key);
   const samples: EncodedSample[] = [];

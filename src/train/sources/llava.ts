@@ -1,5 +1,5 @@
-// Batches of LLaVA JSON: encoded, packed conversations with the features of their pictures, or with pixel values where
-// the encoder is trained.
+// Batches of LLaVA JSON: encoded, packed conversations with the features of their pictures, or with pixel
+// values where the encoder is trained.
 
 import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
 import { conversationBatches } from '../../data/conversations.ts';

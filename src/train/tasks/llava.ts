@@ -1,5 +1,6 @@
-// The two-stage recipe of LLaVA on a Gemma (recipe task `llava`; Liu et al. 2023, Hinck et al. 2024): stage 1 fits the connector to
-// captions, stage 2 connector and language model to questions. A frozen encoder runs once an image; its features are cached.
+// The two-stage recipe of LLaVA on a Gemma (recipe task `llava`; Liu et al. 2023, Hinck et al. 2024): stage 1
+// fits the connector to captions, stage 2 connector and language model to questions. A frozen encoder runs
+// once an image; its features are cached.
 
 import { join } from 'node:path';
 import { readJsonFile } from '../../checkpoint/checkpoint.ts';
@@ -26,7 +27,7 @@ import { createRandom } from '../../random.ts';
 import { findRunFolder } from '../../runs/folder.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
 import type { BatchSource } from '../batch.ts';
-import { prefetchedBatches, startSource } from '../prefetch.ts';
+import { prefetchedBatches } from '../prefetch.ts';
 import { augmentationOf, type LlavaRecipe, type LlavaStage } from '../recipe.ts';
 import type { FeatureSource } from '../sources/llava.ts';
 import type { PreparedStage, SavedModel, Task, TaskContext } from '../task.ts';
@@ -97,7 +98,10 @@ async function featureSource({ config, processor, weights }: Model, mixup: numbe
   return { folder: '.cache/features', fingerprint, width: visionFeatureSize(config), mixup };
 }
 
-/** Runs the frozen encoder over the pictures whose features are not cached; the next ones are read while it computes. */
+/**
+ * Runs the frozen encoder over the pictures whose features are not cached; the next ones are read while it
+ * computes.
+ */
 async function cacheFeatures(source: BatchSource, { config, weights }: Model, { engine, status, signal }: TaskContext): Promise<void> {
   let program: GraphProgram<'pixel_values', 'features'> | undefined;
   try {
@@ -184,7 +188,7 @@ async function prepareStage(
   const stepsPerEpoch = Math.ceil(batchesPerEpoch(samples, batchSize) / accumulation);
   const totalSteps = settings.steps ?? Math.max(1, Math.round((settings.epochs ?? 1) * stepsPerEpoch));
   const trainsEncoder = settings.train.includes('vision_tower');
-  const source = startSource({
+  const source = context.thread.open({
     task: 'llava',
     seed,
     stage: name,
@@ -214,7 +218,10 @@ async function prepareStage(
   };
 }
 
-/** Scores of the model on the held-out splits that the recipe names; the samples are written to the run folder. */
+/**
+ * Scores of the model on the held-out splits that the recipe names; the samples are written to the run
+ * folder.
+ */
 async function scoreSplits(
   { splits, batch_size: batchSize, max_new_tokens: maxNewTokens }: NonNullable<LlavaRecipe['evaluate']>,
   dataset: EmojiDataset,
