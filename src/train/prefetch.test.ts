@@ -14,12 +14,16 @@ import { UserError } from '../errors.ts';
 import { imageProcessorConfig } from '../images/processor.ts';
 import { imageProcessorFor } from '../pretrained/processor.ts';
 import type { BatchSource, MicroBatch } from './batch.ts';
-import { prefetchedBatches, startSource } from './prefetch.ts';
+import { prefetchedBatches, startSourceThread } from './prefetch.ts';
 import { openSource, type SourceDescription } from './source.ts';
 import type { LlavaSource } from './sources/llava.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'prefetch-'));
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const thread = startSourceThread();
+afterAll(async () => {
+  await thread.close();
+  rmSync(folder, { recursive: true, force: true });
+});
 
 const tokenizer = 'assets/tokenizer';
 const SIZE = 24;
@@ -134,31 +138,32 @@ async function batchesOf(source: BatchSource, from: number, to: number, accumula
 describe('batches of the thread', () => {
   test.each(['contrastive', 'language model', 'llava with pixels', 'llava with features'])('%s: are those made in place', async (name) => {
     const here = await openSource(descriptions[name]);
-    const thread = startSource(descriptions[name]);
+    const there = thread.open(descriptions[name]);
     if (name === 'llava with features') {
       expect(await encode(here)).toBe(10);
       // each is encoded once, whoever asks
-      expect(await encode(thread)).toBe(0);
+      expect(await encode(there)).toBe(0);
     }
     // over the end of an epoch: 10 samples in batches of 4
     const expected = await batchesOf(here, 0, 4);
     expect(new Set(expected.map((batch) => JSON.stringify(batch))).size).toBe(8);
-    expect(await batchesOf(thread, 0, 4)).toEqual(expected);
-    await thread.close();
+    expect(await batchesOf(there, 0, 4)).toEqual(expected);
+    await there.close();
     // a run that was killed in the middle and goes on
-    const resumed = startSource(descriptions[name]);
+    const restarted = startSourceThread();
+    const resumed = restarted.open(descriptions[name]);
     await encode(resumed);
     expect(await batchesOf(resumed, 2, 4)).toEqual(expected.slice(4));
-    await Promise.all([resumed.close(), here.close()]);
+    await Promise.all([restarted.close(), here.close()]);
   });
 
   test('have features that the thread cached', async () => {
     const features = { folder: join(folder, 'other cache'), fingerprint: 'toy', width: 2, mixup: 0 };
-    const thread = startSource(llava({ features }));
-    expect(await encode(thread)).toBe(10);
-    const { inputs } = await thread.batch(0);
+    const source = thread.open(llava({ features }));
+    expect(await encode(source)).toBe(10);
+    const { inputs } = await source.batch(0);
     expect(inputs.image_features.dims).toEqual([4, 3, 2]);
-    await thread.close();
+    await source.close();
     const record = 32 + 6 * 4;
     expect(readFileSync(join(folder, 'other cache', 'toy.features'))).toHaveLength(10 * record);
   });
@@ -202,7 +207,7 @@ describe('prefetching', () => {
 describe('what goes wrong in the thread', () => {
   /** The error of the first call. */
   async function errorOf(description: SourceDescription): Promise<Error> {
-    const source = startSource(description);
+    const source = thread.open(description);
     try {
       await encode(source);
       await source.batch(0);
@@ -235,7 +240,7 @@ describe('what goes wrong in the thread', () => {
   });
 
   test('is an error with its own stack where it is a mistake of ours', async () => {
-    const source = startSource(llava());
+    const source = thread.open(llava());
     const error = await source.keep([], new Float32Array(0)).catch((reason) => reason);
     expect(error).not.toBeInstanceOf(UserError);
     expect(error.message).toBe('there are no features to keep');
@@ -250,8 +255,9 @@ describe('what goes wrong in the thread', () => {
     const file = join(folder, 'dying.mjs');
     const head = "import { parentPort } from 'node:worker_threads';";
     writeFileSync(file, `${head}\nparentPort.on('message', () => { ${fault} });\n`);
-    const source = startSource(llava(), pathToFileURL(file));
-    const died = 'the thread that prepares the data of the stage ';
+    const dying = startSourceThread(pathToFileURL(file));
+    const source = dying.open(llava());
+    const died = 'the thread that prepares the data ';
     for (const index of [0, 1]) {
       const error = await source.batch(index).catch((reason) => reason);
       expect(error).toBeInstanceOf(UserError);
@@ -259,13 +265,16 @@ describe('what goes wrong in the thread', () => {
       expect(error.message.slice(died.length)).toMatch(how);
     }
     await source.close();
+    await dying.close();
   });
 
   test('closing ends what is under way', async () => {
-    const source = startSource({ ...descriptions.contrastive, batchSize: 100_000 } as SourceDescription);
+    const busy = startSourceThread();
+    const source = busy.open({ ...descriptions.contrastive, batchSize: 100_000 } as SourceDescription);
     const batch = source.batch(0);
+    await busy.close();
+    await expect(batch).rejects.toThrow('the thread that prepares the data was closed');
+    await expect(source.batch(1)).rejects.toThrow('was closed');
     await source.close();
-    await expect(batch).rejects.toThrow('the source is closed');
-    await expect(source.batch(1)).rejects.toThrow('the source is closed');
   });
 });

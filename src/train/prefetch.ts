@@ -16,6 +16,18 @@ const threadFile = import.meta.url.endsWith('.ts')
   ? new URL('../../dist/train/source-thread.js', import.meta.url)
   : new URL('./source-thread.js', import.meta.url);
 
+/** The thread of a run, which has one source open at a time. */
+export interface SourceThread {
+  /**
+   * Opens the source of a stage. Errors are those of the source, UserErrors among them, thrown by the call
+   * that they belong to; a source that cannot be opened fails the first call. UserError when the thread dies.
+   * `close` never fails.
+   */
+  open(description: SourceDescription): BatchSource;
+  /** Ends the thread, whatever it is doing, and fails calls that are under way. */
+  close(): Promise<void>;
+}
+
 interface Waiting {
   resolve(value: unknown): void;
   reject(error: Error): void;
@@ -27,14 +39,9 @@ function errorOf({ message, stack, user }: Failure): Error {
   return error;
 }
 
-/**
- * Opens a source in a thread of its own. Errors are those of the source, UserErrors among them, thrown by the
- * call that they belong to; a source that cannot be opened fails the first call. UserError when the thread
- * dies. `close` ends the thread, whatever it is doing, and fails calls that are under way. `file` is what the
- * thread runs.
- */
-export function startSource(description: SourceDescription, file = threadFile): BatchSource {
-  const worker = new Worker(file, { workerData: description, name: `${description.task} data` });
+/** Starts the thread; `file` is what it runs. */
+export function startSourceThread(file = threadFile): SourceThread {
+  const worker = new Worker(file);
   // it keeps the process from ending only while somebody waits for it
   worker.unref();
   const waiting = new Map<number, Waiting>();
@@ -53,10 +60,10 @@ export function startSource(description: SourceDescription, file = threadFile): 
   worker.on('message', (answer: Answer) =>
     settle(answer.id, ({ resolve, reject }) => ('failure' in answer ? reject(errorOf(answer.failure)) : resolve(answer.value))),
   );
-  const died = (how: string, cause?: unknown) => end(new UserError(`the thread that prepares the data of the stage ${how}`, { cause }));
+  const died = (how: string, cause?: unknown) => end(new UserError(`the thread that prepares the data ${how}`, { cause }));
   worker.on('error', (error) => died(`failed: ${error.message}`, error));
   worker.on('exit', (code) => died(`ended with code ${code}`));
-  const call = (method: keyof BatchSource, ...parameters: unknown[]): Promise<unknown> => {
+  const call = (method: Request['method'], ...parameters: unknown[]): Promise<unknown> => {
     if (ended) return Promise.reject(ended);
     const id = requests++;
     const answered = new Promise<unknown>((resolve, reject) => waiting.set(id, { resolve, reject }));
@@ -67,11 +74,22 @@ export function startSource(description: SourceDescription, file = threadFile): 
     return answered;
   };
   return {
-    batch: (index) => call('batch', index) as ReturnType<BatchSource['batch']>,
-    pictures: () => call('pictures') as ReturnType<BatchSource['pictures']>,
-    keep: (keys, features) => call('keep', keys, features) as ReturnType<BatchSource['keep']>,
+    open(description) {
+      call('open', description);
+      return {
+        batch: (index) => call('batch', index) as ReturnType<BatchSource['batch']>,
+        pictures: () => call('pictures') as ReturnType<BatchSource['pictures']>,
+        keep: (keys, features) => call('keep', keys, features) as ReturnType<BatchSource['keep']>,
+        // what went wrong was said by the call that failed
+        close: () =>
+          call('close').then(
+            () => {},
+            () => {},
+          ),
+      };
+    },
     async close() {
-      end(new Error('the source is closed'));
+      end(new Error('the thread that prepares the data was closed'));
       // closes the files that the thread opened, too
       await worker.terminate();
     },

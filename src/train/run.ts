@@ -23,6 +23,7 @@ import { type MetricEvent, type NewMetricEvent, openMetrics, truncateMetrics } f
 import { createStatus, peakRssMb, type Status } from '../runs/status.ts';
 import { openTensorboard } from '../runs/tensorboard.ts';
 import { openSafetensors, type TensorSource } from '../weights/safetensors.ts';
+import { startSourceThread } from './prefetch.ts';
 import { type Recipe, recipeToYaml } from './recipe.ts';
 import { warmupStepsOf } from './schedule.ts';
 import { type StepReport, trainStage } from './stage.ts';
@@ -72,9 +73,10 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
   const startedAt = options.startedAt ?? performance.now();
   checkRunFolder(out, mode);
   const { engine = createOrtEngine(), status = createStatus() } = options;
+  const thread = startSourceThread();
   try {
     // models and data are read first: what is wrong with them costs nobody an earlier run
-    const task = await createTask(recipe, { engine, status, out, signal });
+    const task = await createTask(recipe, { engine, status, thread, out, signal });
     const folder = openRunFolder(out, mode);
     if (mode !== 'resume') writeFileSync(folder.recipe, recipeToYaml(recipe));
     const resumed = await restore(task, folder);
@@ -96,6 +98,8 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
           resumed: index === resumed.finished.length ? resumed : undefined,
         }),
       );
+    // its memory is free for the scoring
+    await thread.close();
     signal.throwIfAborted();
     let scores: Scores = {};
     if (task.evaluate) {
@@ -124,6 +128,7 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
     log.close();
     return summary;
   } finally {
+    await thread.close();
     status.close();
   }
 }

@@ -1,14 +1,14 @@
-// The thread that prepares a stage's data while the main one computes. It opens the source that it was
-// started with and answers one request after the other.
+// The thread that prepares the data of a run while the main one computes. It has one source open, that of the
+// stage, and answers one request after the other.
 
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort } from 'node:worker_threads';
 import { UserError } from '../errors.ts';
 import type { BatchSource } from './batch.ts';
 import { openSource, type SourceDescription } from './source.ts';
 
 export interface Request {
   id: number;
-  method: keyof BatchSource;
+  method: 'open' | keyof BatchSource;
   parameters: unknown[];
 }
 
@@ -38,14 +38,23 @@ const failureOf = (error: unknown): Failure =>
     : { message: String(error), user: false };
 
 const port = parentPort!;
-const source = openSource(workerData as SourceDescription);
-// whoever asks first is told why it could not be opened
-source.catch(() => {});
+let source: Promise<BatchSource> | undefined;
 
-async function answer({ id, method, parameters }: Request): Promise<void> {
+async function resultOf({ method, parameters }: Request): Promise<unknown> {
+  if (method === 'open') {
+    source = openSource(parameters[0] as SourceDescription);
+    // whoever asks it first is told why it could not be opened
+    source.catch(() => {});
+    return undefined;
+  }
+  const opened = await source!;
+  return (opened[method] as (...given: unknown[]) => Promise<unknown>)(...parameters);
+}
+
+async function answer(request: Request): Promise<void> {
+  const { id } = request;
   try {
-    const opened = await source;
-    const value = await (opened[method] as (...given: unknown[]) => Promise<unknown>)(...parameters);
+    const value = await resultOf(request);
     port.postMessage({ id, value } satisfies Answer, [...buffersOf(value)]);
   } catch (error) {
     port.postMessage({ id, failure: failureOf(error) } satisfies Answer);

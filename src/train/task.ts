@@ -8,6 +8,7 @@ import type { LossGraph } from '../models/programs.ts';
 import type { StorageOf } from '../nn/parameters.ts';
 import type { GallerySample } from '../runs/report.ts';
 import type { Status } from '../runs/status.ts';
+import type { SourceThread } from './prefetch.ts';
 import type { Stage } from './recipe.ts';
 import type { StageData } from './stage.ts';
 import type { ModelWeights } from './weights.ts';
@@ -15,6 +16,8 @@ import type { ModelWeights } from './weights.ts';
 export interface TaskContext {
   engine: Engine;
   status: Status;
+  /** Prepares the data of the stages. */
+  thread: SourceThread;
   /** The run folder's path, for caches and samples. */
   out: string;
   signal: AbortSignal;
@@ -26,7 +29,7 @@ export interface PreparedStage {
   loss: (storage: StorageOf) => LossGraph;
   data: StageData;
   totalSteps: number;
-  /** Ends the thread that prepares the data. */
+  /** Lets go of what was opened for the stage. */
   dispose(): Promise<void>;
 }
 

@@ -38,7 +38,7 @@ function textsAbout(scene, random) {
   for (const placed of questions.categorised(scene, glyphs).slice(0, 1)) {
     list.push(questions.categoryQuestion(placed, glyphs, random.integer(4), 'any', random));
   }
-  for (const placed of questions.coloured(scene, glyphs).slice(0, 1)) list.push(questions.colourQuestion(placed, glyphs, 'any', random));
+  for (const placed of questions.colored(scene, glyphs).slice(0, 1)) list.push(questions.colorQuestion(placed, glyphs, 'any', random));
   return [questions.sceneInWords(scene, glyphs), ...list.flatMap(({ question, answer }) => [question, answer])];
 }
 

@@ -10,9 +10,9 @@ import { type EmojiGlyphs, loadEmojiGlyphs } from './glyphs.ts';
 import {
   categorised,
   categoryQuestion,
-  coloured,
-  colourOf,
-  colourQuestion,
+  colored,
+  colorOf,
+  colorQuestion,
   countQuestion,
   describeQuestion,
   type EmojiQuestion,
@@ -176,7 +176,7 @@ function leastAsked(
 const talkShare = 0.3;
 
 /**
- * Training or evaluation questions about scenes: existence twice, count, names, category and colour where
+ * Training or evaluation questions about scenes: existence twice, count, names, category and color where
  * they can be asked. Training adds the kind in a word, and for some scenes a conversation of three of the
  * questions.
  */
@@ -192,7 +192,7 @@ export function questionsAbout(
   const letters = balanced(createRandom(seed, split, 'letters'), [0, 1, 2, 3], scenes.length);
   const kinds = balanced(createRandom(seed, split, 'kinds'), names.kinds, scenes.length);
   const askedCategories = new Map<string, number>();
-  const askedColours = new Map<string, number>();
+  const askedColors = new Map<string, number>();
   return scenes.flatMap((scene, index) => {
     const random = createRandom(seed, split, 'questions', index);
     const questions: EmojiQuestion[] = [
@@ -212,10 +212,10 @@ export function questionsAbout(
       questions.push(categoryQuestion(placed, glyphs, letters[index], phrasing, random));
       if (phrasing === 'any') questions.push(kindQuestion(random.pick(withCategory), glyphs, phrasing, random));
     }
-    const withColour = coloured(scene, glyphs);
-    if (withColour.length > 0) {
-      const placed = leastAsked(random, withColour, (candidate) => colourOf(candidate, glyphs)!, askedColours);
-      questions.push(colourQuestion(placed, glyphs, phrasing, random));
+    const withColor = colored(scene, glyphs);
+    if (withColor.length > 0) {
+      const placed = leastAsked(random, withColor, (candidate) => colorOf(candidate, glyphs)!, askedColors);
+      questions.push(colorQuestion(placed, glyphs, phrasing, random));
     }
     const seenTasks = new Map<string, number>();
     const entries = questions.map((question) => {

@@ -30,8 +30,8 @@ export interface ContrastiveOptions {
 /** Share of each patch that a drawing's box covers, normalized to sum to one: [patches]. */
 export function regionWeights({ x, y, size }: PlacedGlyph, imageSize: number, patchSize: number): Float32Array {
   const side = Math.floor(imageSize / patchSize);
-  const overlap = (centre: number, index: number) =>
-    Math.max(0, Math.min(centre + size / 2, (index + 1) * patchSize) - Math.max(centre - size / 2, index * patchSize));
+  const overlap = (center: number, index: number) =>
+    Math.max(0, Math.min(center + size / 2, (index + 1) * patchSize) - Math.max(center - size / 2, index * patchSize));
   const weights = new Float32Array(side * side);
   let total = 0;
   for (let row = 0; row < side; row++)

@@ -27,7 +27,7 @@ export interface Concept {
   tags: string[];
   /** Who drew it. */
   artists: string[];
-  /** By artist: the colour that covers at least 60 % of the drawing, or null. */
+  /** By artist: the color that covers at least 60 % of the drawing, or null. */
   colour: Record<string, string | null>;
 }
 

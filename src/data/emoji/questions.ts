@@ -119,8 +119,8 @@ export function sceneInWords(scene: Scene, glyphs: EmojiGlyphs): string {
     .join(' ');
 }
 
-/** The drawing's dominant colour, or null where none covers enough of it. */
-export function colourOf(placed: PlacedGlyph, glyphs: EmojiGlyphs): string | null {
+/** The drawing's dominant color, or null where none covers enough of it. */
+export function colorOf(placed: PlacedGlyph, glyphs: EmojiGlyphs): string | null {
   return glyphs.concepts[placed.concept].colour[placed.artist];
 }
 
@@ -129,9 +129,9 @@ export function categorised(scene: Scene, glyphs: EmojiGlyphs): PlacedGlyph[] {
   return scene.glyphs.filter((placed) => glyphs.concepts[placed.concept].category !== null);
 }
 
-/** Glyphs of the scene about which a colour question can be asked. */
-export function coloured(scene: Scene, glyphs: EmojiGlyphs): PlacedGlyph[] {
-  return scene.glyphs.filter((placed) => colourOf(placed, glyphs) !== null);
+/** Glyphs of the scene about which a color question can be asked. */
+export function colored(scene: Scene, glyphs: EmojiGlyphs): PlacedGlyph[] {
+  return scene.glyphs.filter((placed) => colorOf(placed, glyphs) !== null);
 }
 
 export function describeQuestion(scene: Scene, glyphs: EmojiGlyphs, phrasing: Phrasing, random: Random): EmojiQuestion {
@@ -172,10 +172,10 @@ function categoryOf(placed: PlacedGlyph, glyphs: EmojiGlyphs): string {
   return category;
 }
 
-/** Throws for a drawing without one clear colour: ask `coloured` first. */
-export function colourQuestion(placed: PlacedGlyph, glyphs: EmojiGlyphs, phrasing: Phrasing, random: Random): EmojiQuestion {
-  const answer = colourOf(placed, glyphs);
-  if (answer === null) throw new Error(`${glyphs.concepts[placed.concept].name} by ${placed.artist} has no one colour`);
+/** Throws for a drawing without one clear color: ask `colored` first. */
+export function colorQuestion(placed: PlacedGlyph, glyphs: EmojiGlyphs, phrasing: Phrasing, random: Random): EmojiQuestion {
+  const answer = colorOf(placed, glyphs);
+  if (answer === null) throw new Error(`${glyphs.concepts[placed.concept].name} by ${placed.artist} has no one color`);
   const question =
     choosePhrasing(phrasings.colour, phrasing, random)(places[placed.cell]) + formPrompt(shortAnswerPrompt, phrasing, random);
   return { task: 'colour', question, answer };

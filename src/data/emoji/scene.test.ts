@@ -110,7 +110,7 @@ describe('renderScene', () => {
     expect(mirrored.data).not.toEqual(plain.data);
   });
 
-  it('stretches and leans about the centre, with the area kept', () => {
+  it('stretches and leans about the center, with the area kept', () => {
     const covered = (scene: Scene) => {
       const { data, width, height } = renderScene(scene, glyphs);
       const found = { pixels: 0, xs: [] as number[], ys: [] as number[], topX: 0, bottomX: 0 };

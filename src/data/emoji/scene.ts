@@ -37,7 +37,7 @@ export interface PlacedGlyph {
   concept: number;
   artist: string;
   cell: 0 | 1 | 2 | 3;
-  /** Centre, in pixels of the canvas. */
+  /** Center, in pixels of the canvas. */
   x: number;
   y: number;
   /** Side of the drawing's box, in pixels of the canvas. */
@@ -52,7 +52,7 @@ export interface PlacedGlyph {
   shear?: number;
   /** Left, top, right and bottom of a part that is left out, as shares of the drawing's box. */
   erased?: readonly [number, number, number, number];
-  /** Factors about 1; `hue` in degrees; `grey` drops all colour. */
+  /** Factors about 1; `hue` in degrees; `grey` drops all color. */
   brightness?: number;
   contrast?: number;
   saturation?: number;
@@ -203,8 +203,7 @@ function randomBox(random: Random): [number, number, number, number] {
   return [left, top, left + width, top + height];
 }
 
-// --- rendering
-// ----------------------------------------------------------------------------------------------------
+// === Rendering ===
 
 /**
  * Draws the scene. Each canvas pixel averages 2x2 bilinear samples of the drawing with premultiplied alpha.
@@ -252,7 +251,7 @@ function drawGlyph(data: Uint8Array, canvas: number, placed: PlacedGlyph, drawin
   const angle = ((placed.rotation ?? 0) * Math.PI) / 180;
   const cos = Math.cos(angle);
   const sin = Math.sin(angle);
-  // Drawing's box, about its centre -> canvas: stretch, lean, then turn.
+  // Drawing's box, about its center -> canvas: stretch, lean, then turn.
   const wide = Math.sqrt(placed.stretch ?? 1);
   const lean = Math.tan(((placed.shear ?? 0) * Math.PI) / 180) / wide;
   const a = wide * cos;
@@ -264,24 +263,24 @@ function drawGlyph(data: Uint8Array, canvas: number, placed: PlacedGlyph, drawin
   const x1 = Math.min(canvas, Math.ceil(placed.x + reach));
   const y0 = Math.max(0, Math.floor(placed.y - reach));
   const y1 = Math.min(canvas, Math.ceil(placed.y + reach));
-  // Canvas offset from the centre -> source pixel: (u, v) = inverse of the above (its determinant is 1),
-  // mirror, scale. Sample positions are pixel centres.
+  // Canvas offset from the center -> source pixel: (u, v) = inverse of the above (its determinant is 1),
+  // mirror, scale. Sample positions are pixel centers.
   const scale = drawingSize / placed.size;
   const mirror = placed.flip ? -1 : 1;
   const ux = d * scale * mirror;
   const uy = -b * scale * mirror;
   const vx = -c * scale;
   const vy = a * scale;
-  const centre = (side - 1) / 2;
+  const center = (side - 1) / 2;
   const limit = side - 1;
-  const colours = colourMatrix(placed);
-  // No sample of a pixel lies further from its centre than this, in source pixels.
+  const colors = colorMatrix(placed);
+  // No sample of a pixel lies further from its center than this, in source pixels.
   const margin = scale * Math.max(wide, 1 / wide) * (0.5 + Math.abs(lean));
   const [left, top, right, bottom] = (placed.erased ?? [0, 0, 0, 0]).map((share) => share * side);
   for (let y = y0; y < y1; y++) {
     for (let x = x0; x < x1; x++) {
-      const u0 = centre + (x + 0.5 - placed.x) * ux + (y + 0.5 - placed.y) * uy;
-      const v0 = centre + (x + 0.5 - placed.x) * vx + (y + 0.5 - placed.y) * vy;
+      const u0 = center + (x + 0.5 - placed.x) * ux + (y + 0.5 - placed.y) * uy;
+      const v0 = center + (x + 0.5 - placed.x) * vx + (y + 0.5 - placed.y) * vy;
       if (u0 < -margin || v0 < -margin || u0 > limit + margin || v0 > limit + margin) continue;
       if (u0 >= left && u0 < right && v0 >= top && v0 < bottom) continue;
       let red = 0;
@@ -316,14 +315,14 @@ function drawGlyph(data: Uint8Array, canvas: number, placed: PlacedGlyph, drawin
       red /= 4;
       green /= 4;
       blue /= 4;
-      if (colours) {
+      if (colors) {
         const r = red;
         const g = green;
         const b = blue;
-        const offset = colours[9] * cover;
-        red = clamp(colours[0] * r + colours[1] * g + colours[2] * b + offset, 255 * cover);
-        green = clamp(colours[3] * r + colours[4] * g + colours[5] * b + offset, 255 * cover);
-        blue = clamp(colours[6] * r + colours[7] * g + colours[8] * b + offset, 255 * cover);
+        const offset = colors[9] * cover;
+        red = clamp(colors[0] * r + colors[1] * g + colors[2] * b + offset, 255 * cover);
+        green = clamp(colors[3] * r + colors[4] * g + colors[5] * b + offset, 255 * cover);
+        blue = clamp(colors[6] * r + colors[7] * g + colors[8] * b + offset, 255 * cover);
       }
       const o = (y * canvas + x) * 3;
       data[o] = data[o] * (1 - cover) + red + 0.5;
@@ -339,7 +338,7 @@ const clamp = (value: number, top: number) => Math.max(0, Math.min(value, top));
  * Hue turn, saturation, contrast and brightness as one 3x3 matrix (rows R, G, B) and an offset common to the
  * channels; undefined: none.
  */
-function colourMatrix(placed: PlacedGlyph): Float64Array | undefined {
+function colorMatrix(placed: PlacedGlyph): Float64Array | undefined {
   const { brightness = 1, contrast = 1, hue = 0, grey = false } = placed;
   const saturation = grey ? 0 : (placed.saturation ?? 1);
   if (brightness === 1 && contrast === 1 && saturation === 1 && hue === 0) return undefined;

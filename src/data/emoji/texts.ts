@@ -1,5 +1,5 @@
 // Text to pretrain the language model on: WordNet glosses, and the questions and captions of the pictures
-// with the scene written out in words where the image will stand. A model that has learnt to answer from a
+// with the scene written out in words where the image will stand. A model that has learned to answer from a
 // context gives the connector something to map onto.
 
 import { readFile } from 'node:fs/promises';

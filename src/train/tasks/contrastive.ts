@@ -16,14 +16,14 @@ import { resolvePath } from '../../paths.ts';
 import { imageProcessorFor } from '../../pretrained/processor.ts';
 import { createRandom } from '../../random.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
-import { prefetchedBatches, startSource } from '../prefetch.ts';
+import { prefetchedBatches } from '../prefetch.ts';
 import { augmentationOf, type ContrastiveRecipe } from '../recipe.ts';
 import { stepsOf, type Task, type TaskContext } from '../task.ts';
 import { freshWeights, type ModelWeights } from '../weights.ts';
 
 const EVALUATION_SCENES = 400;
 
-export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: TaskContext): Promise<Task> {
+export async function contrastiveTask(recipe: ContrastiveRecipe, { engine, thread }: TaskContext): Promise<Task> {
   const { seed, model, data } = recipe;
   const tokenizerFolder = resolvePath(model.tokenizer, 'model.tokenizer');
   const files = await readTokenizerFiles(tokenizerFolder);
@@ -67,7 +67,7 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine }: Tas
       const stage = recipe.stages[index];
       const { name, accumulation, batch_size: batchSize } = stage;
       const totalSteps = stepsOf(stage);
-      const source = startSource({
+      const source = thread.open({
         task: 'contrastive',
         seed,
         stage: name,

@@ -8,12 +8,12 @@ import { languageConfigSchema, languageFamily } from '../../models/language.ts';
 import { languageModelLoss } from '../../models/programs.ts';
 import { resolvePath } from '../../paths.ts';
 import { createTokenizer } from '../../text/tokenizer.ts';
-import { prefetchedBatches, startSource } from '../prefetch.ts';
+import { prefetchedBatches } from '../prefetch.ts';
 import type { LanguageModelRecipe } from '../recipe.ts';
 import { stepsOf, type Task, type TaskContext } from '../task.ts';
 import { freshWeights } from '../weights.ts';
 
-export async function languageModelTask(recipe: LanguageModelRecipe, { engine }: TaskContext): Promise<Task> {
+export async function languageModelTask(recipe: LanguageModelRecipe, { engine, thread }: TaskContext): Promise<Task> {
   const { seed, model, data } = recipe;
   const tokenizerFolder = resolvePath(model.tokenizer, 'model.tokenizer');
   const files = await readTokenizerFiles(tokenizerFolder);
@@ -43,7 +43,7 @@ export async function languageModelTask(recipe: LanguageModelRecipe, { engine }:
       const stage = recipe.stages[index];
       const { name, mixture, accumulation, batch_size: batchSize, max_length: maxLength } = stage;
       const totalSteps = stepsOf(stage);
-      const source = startSource({
+      const source = thread.open({
         task: 'language-model',
         seed,
         stage: name,

@@ -16,12 +16,17 @@ import { visionFolderSchema, visionParameters } from '../../models/vision.ts';
 import { initialize, type Parameter, Parameters } from '../../nn/parameters.ts';
 import { loadModel } from '../../pretrained/load.ts';
 import { createRandom } from '../../random.ts';
+import { startSourceThread } from '../prefetch.ts';
 import { type LlavaRecipe, parseRecipe } from '../recipe.ts';
 import type { Task } from '../task.ts';
 import { llavaTask } from './llava.ts';
 
 const folders = mkdtempSync(join(tmpdir(), 'llava-'));
-afterAll(() => rmSync(folders, { recursive: true, force: true }));
+const thread = startSourceThread();
+afterAll(async () => {
+  await thread.close();
+  rmSync(folders, { recursive: true, force: true });
+});
 const engine = createOrtEngine({ threads: 1 });
 const languageModel = join(folders, 'gemma');
 const picture = join(folders, 'picture.png');
@@ -62,7 +67,7 @@ function taskOver(visionTower: string, model: object = {}, stage: object = {}): 
     'recipe',
   ) as LlavaRecipe;
   const status = { note: () => {}, update: () => {}, close: () => {} };
-  return llavaTask(recipe, { engine, status, out: join(folders, 'run'), signal: new AbortController().signal });
+  return llavaTask(recipe, { engine, status, thread, out: join(folders, 'run'), signal: new AbortController().signal });
 }
 
 /** Saves an encoder of fresh weights, whose processor is `processor`. */

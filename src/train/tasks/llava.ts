@@ -27,7 +27,7 @@ import { createRandom } from '../../random.ts';
 import { findRunFolder } from '../../runs/folder.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
 import type { BatchSource } from '../batch.ts';
-import { prefetchedBatches, startSource } from '../prefetch.ts';
+import { prefetchedBatches } from '../prefetch.ts';
 import { augmentationOf, type LlavaRecipe, type LlavaStage } from '../recipe.ts';
 import type { FeatureSource } from '../sources/llava.ts';
 import type { PreparedStage, SavedModel, Task, TaskContext } from '../task.ts';
@@ -188,7 +188,7 @@ async function prepareStage(
   const stepsPerEpoch = Math.ceil(batchesPerEpoch(samples, batchSize) / accumulation);
   const totalSteps = settings.steps ?? Math.max(1, Math.round((settings.epochs ?? 1) * stepsPerEpoch));
   const trainsEncoder = settings.train.includes('vision_tower');
-  const source = startSource({
+  const source = context.thread.open({
     task: 'llava',
     seed,
     stage: name,
