@@ -7,6 +7,7 @@ export default defineConfig({
     maxWorkers: 2,
     // training starts a thread from dist/, which must be what the sources say
     globalSetup: 'scripts/setup.mjs',
-    testTimeout: 60_000,
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
   },
 });

@@ -51,7 +51,7 @@ beforeAll(async () => {
   writeFileSync('saving.yaml', stringify({ ...rest, stages: saving }));
   await train('saving.yaml', '--out', 'straight');
   return leave;
-}, 60_000);
+}, 180_000);
 
 describe('a killed run', () => {
   it('goes on to the same weights and the same story, wherever it was killed', async () => {

@@ -159,15 +159,17 @@ function scatterRows(b: GraphBuilder, [indices, updates]: readonly string[], ten
   return (onto: string) => scatterSum(b, [onto, wide, flatUpdates], 0, tensor.dtype);
 }
 
-/** The transpose of a matrix, behind a reshape to its own dims, or the runtime would take it into the product. */
+/**
+ * The transpose of a matrix, behind a reshape to its own dims, or the runtime would take it into the product.
+ */
 function transposedApart(b: GraphBuilder, matrix: string, columns: number): string {
   return b.node('Reshape', [b.node('Transpose', [matrix], { perm: [1, 0] }), b.int64([columns, -1])]);
 }
 
 /**
- * a^T b of two matrices, as gradients of weights are, by a plain product: the kernel transposes pieces of `a` anew
- * for each block of the columns of `b`. The narrower of the two is transposed before, once; where that is `b`, the
- * result is, too, unless memory comes first. Undefined for anything else.
+ * a^T b of two matrices, as gradients of weights are, by a plain product: the kernel transposes pieces of `a`
+ * anew for each block of the columns of `b`. The narrower of the two is transposed before, once; where that
+ * is `b`, the result is, too, unless memory comes first. Undefined for anything else.
  */
 function transposedProduct(b: GraphBuilder, [x, y]: readonly string[], { dims, inputs, attributes }: TensorOf<'matmul'>, lean = false) {
   const [rows, columns] = dims;
