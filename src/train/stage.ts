@@ -3,6 +3,7 @@
 // stage trains is decided once; everything else is a constant and gets no gradient.
 
 import { type Constant, type Engine, type State, sizeOf, type Value, type Write } from '../engine/engine.ts';
+import { UserError } from '../errors.ts';
 import { grad } from '../graph/grad.ts';
 import { constantsOf, type LossGraph } from '../models/programs.ts';
 import type { MicroBatch } from './batch.ts';
@@ -113,7 +114,7 @@ async function restoreMoments({ moments }: Optimizer, saved: ReadonlyMap<string,
   if (!saved) return;
   for (const [name, state] of moments) {
     const value = saved.get(name);
-    if (!value) throw new Error(`the optimizer's state lacks ${name}`);
+    if (!value) throw new UserError(`the checkpoint has no ${name} of the optimizer: another version wrote it; start the run anew`);
     await state.write(value);
   }
 }
