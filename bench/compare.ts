@@ -1,5 +1,6 @@
-// This checkout against another one, such as an older commit: training steps at both sizes, prefill and decoding. Each side runs its own
-// built code in a process of its own (compare/side.ts); they take turns in one run, so that a noisy machine hurts both alike.
+// This checkout against another one, such as an older commit: training steps at both sizes, prefill and
+// decoding. Each side runs its own built code in a process of its own (compare/side.ts); they take turns in
+// one run, so that a noisy machine hurts both alike.
 
 import { existsSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg } from 'node:os';
@@ -54,7 +55,9 @@ interface Times {
   cpu: number[];
 }
 
-/** A number of each side, and the other's over ours: above 1, this checkout is faster, or takes less memory. */
+/**
+ * A number of each side, and the other's over ours: above 1, this checkout is faster, or takes less memory.
+ */
 interface Comparison {
   other: number;
   ours: number;
@@ -64,7 +67,9 @@ interface Comparison {
 interface TaskResult {
   /** Medians by what was measured: `step`, or `prefill` and `decode` (a token). */
   ms: Record<string, Comparison>;
-  /** The least CPU time over all threads: other processes take no part in it, and only ever make it longer. */
+  /**
+   * The least CPU time over all threads: other processes take no part in it, and only ever make it longer.
+   */
   cpu_ms: Record<string, Comparison>;
   peak_memory_mb: Comparison;
 }

@@ -1,6 +1,7 @@
-// Encoding an image, prefill and decoding of a LLaVA with random weights, against llama.cpp and transformers.js: same shape, same prompt
-// lengths, same threads (generate/shapes.ts, peers/). Every side is a process of its own; they take turns in one run, so that a noisy machine
-// hurts all alike, and those that wait sleep.
+// Encoding an image, prefill and decoding of a LLaVA with random weights, against llama.cpp and
+// transformers.js: same shape, same prompt lengths, same threads (generate/shapes.ts, peers/). Every side is
+// a process of its own; they take turns in one run, so that a noisy machine hurts all alike, and those that
+// wait sleep.
 
 import { availableParallelism, cpus } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -139,8 +140,8 @@ async function benchGenerate(options: Options): Promise<void> {
 }
 
 /**
- * One turn of each side at each thing, `rounds` times over, after one that is not counted. What stands for nothing is not worth more than that
- * first turn.
+ * One turn of each side at each thing, `rounds` times over, after one that is not counted. What stands for
+ * nothing is not worth more than that first turn.
  */
 async function takeTurns(
   servers: ReadonlyMap<string, Server>,
@@ -183,7 +184,10 @@ async function resultOf(server: Server, { version, notes }: LoadAnswer, turns: T
   };
 }
 
-/** How many times as fast ours is as each peer, by names such as decode_vs_llama_cpp; nothing when ours was left out. */
+/**
+ * How many times as fast ours is as each peer, by names such as decode_vs_llama_cpp; nothing when ours was
+ * left out.
+ */
 function ratiosOf({ ours, ...peers }: Record<string, SideResult>, loaded: Record<string, LoadAnswer>): Record<string, number | null> {
   const ratios: Record<string, number | null> = {};
   if (!ours) return ratios;

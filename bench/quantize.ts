@@ -1,5 +1,5 @@
-// What weights of few bits cost in quality: perplexity of the expected answers and how many greedy answers stay the same, against the same
-// model in float32, on held-out scenes.
+// What weights of few bits cost in quality: perplexity of the expected answers and how many greedy answers
+// stay the same, against the same model in float32, on held-out scenes.
 
 import type { Command } from 'commander';
 import { parseCount } from '../src/cli/options.ts';

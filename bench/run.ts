@@ -1,4 +1,5 @@
-// Measurements against peers, and of one version against another: `npm run bench -- <name> [options]`. One file a benchmark; docs/benchmarks.md says how to read them.
+// Measurements against peers, and of one version against another: `npm run bench -- <name> [options]`. One
+// file a benchmark; docs/benchmarks.md says how to read them.
 import { existsSync, symlinkSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Command } from 'commander';

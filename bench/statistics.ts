@@ -26,7 +26,9 @@ export async function busyCores(): Promise<number> {
   return (spent() - work) / (performance.now() - start);
 }
 
-/** The larger of two looks at the machine, before and after the turns, and a sentence where it was not idle. */
+/**
+ * The larger of two looks at the machine, before and after the turns, and a sentence where it was not idle.
+ */
 export function busyNote(before: number, after: number): { busy: number; note?: string } {
   const busy = round(Math.max(before, after), 2);
   return busy > QUIET ? { busy, note: `other processes keep ${busy} cores busy: no ratio of times is to be trusted` } : { busy };

@@ -1,6 +1,7 @@
-// One training step (forward, backward, AdamW) of a Gemma-shaped language model against PyTorch: same sizes, weights, tokens and
-// threads (train-step.json, peers/torch_train_step.py). The sides take turns in one run, so that a noisy machine hurts all alike, and
-// the one that waits sleeps. Equal losses prove equal work. Beside the steps, both sides' products alone are measured.
+// One training step (forward, backward, AdamW) of a Gemma-shaped language model against PyTorch: same sizes,
+// weights, tokens and threads (train-step.json, peers/torch_train_step.py). The sides take turns in one run,
+// so that a noisy machine hurts all alike, and the one that waits sleeps. Equal losses prove equal work.
+// Beside the steps, both sides' products alone are measured.
 
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
@@ -132,7 +133,10 @@ interface SizeResult {
   /** PyTorch's time over ours: above 1, ours is faster. */
   ratio_vs_torch_fp32: number;
   ratio_vs_torch_bf16: number;
-  /** CPU time of a step over all threads: other processes do not take part in it, but threads that spin while they wait do. */
+  /**
+   * CPU time of a step over all threads: other processes do not take part in it, but threads that spin while
+   * they wait do.
+   */
   cpu_ms: { ours: number; torch_fp32: number; torch_bf16: number };
   /** The product of the step's own widest layer. */
   products: ProductResult;

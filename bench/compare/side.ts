@@ -1,6 +1,6 @@
 // One side of `npm run bench -- compare`: the built code of a checkout, this one or an older one, started as
-// `node side.js <its dist folder>`. Internals move between versions, so it takes what the checkout has: a stage of
-// train/stage.js or, before that, of train/trainer.js. What all versions have comes from index.js.
+// `node side.js <its dist folder>`. Internals move between versions, so it takes what the checkout has: a
+// stage of train/stage.js or, before that, of train/trainer.js. What all versions have comes from index.js.
 
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';

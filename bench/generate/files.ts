@@ -1,4 +1,5 @@
-// The files of a shape, made when they are asked for and kept under .cache/bench/generate: gigabytes at full size, minutes to write.
+// The files of a shape, made when they are asked for and kept under .cache/bench/generate: gigabytes at full
+// size, minutes to write.
 
 import { existsSync, mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -20,7 +21,10 @@ export interface FileOptions {
   accuracyLevel: number;
 }
 
-/** A language model of one layer and a small vocabulary, of the width of the real one: it carries llama.cpp's encoder. */
+/**
+ * A language model of one layer and a small vocabulary, of the width of the real one: it carries llama.cpp's
+ * encoder.
+ */
 function carrierOf(config: BenchConfig): BenchConfig {
   return { ...config, text_config: { ...config.text_config, num_hidden_layers: 1, intermediate_size: 256, vocab_size: 512 } };
 }

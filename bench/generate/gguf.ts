@@ -1,5 +1,6 @@
-// The shape as llama.cpp's files: the language model in Q4_0, encoder and connector ("mmproj") in float16. Keys and names follow llama.cpp's
-// gguf-py/gguf/constants.py, conversion of GemmaForCausalLM and CLIPVisionModel in convert_hf_to_gguf.py, and tools/mtmd/clip-impl.h.
+// The shape as llama.cpp's files: the language model in Q4_0, encoder and connector ("mmproj") in float16.
+// Keys and names follow llama.cpp's gguf-py/gguf/constants.py, conversion of GemmaForCausalLM and
+// CLIPVisionModel in convert_hf_to_gguf.py, and tools/mtmd/clip-impl.h.
 import { encodeGguf, type GgufTensor, type GgufTensorType, type GgufValue, ggufBytes, writeGguf } from '../../src/export/gguf.ts';
 import type { BenchConfig } from './shapes.ts';
 import { floatPool, piecesOf } from './weights.ts';
@@ -36,8 +37,8 @@ function tensorMaker() {
 }
 
 /**
- * A vocabulary in which every lower-case letter is a token and nothing merges, so that a text of n letters is n tokens: <pad>, <eos>, <bos>,
- * <unk>, the 256 bytes, the letters, and names for the rest.
+ * A vocabulary in which every lower-case letter is a token and nothing merges, so that a text of n letters is
+ * n tokens: <pad>, <eos>, <bos>, <unk>, the 256 bytes, the letters, and names for the rest.
  */
 function vocabulary(size: number): Record<string, GgufValue> {
   const [UNKNOWN, NORMAL, CONTROL, BYTE] = [2, 1, 3, 6];
@@ -67,8 +68,8 @@ function vocabulary(size: number): Record<string, GgufValue> {
 }
 
 /**
- * The language model. `embedding` is the type of the one table that embeds and makes logits; llama-quantize's own Q4_0 files keep it at
- * Q6_K, which is slower, so Q4_0 asks more of us.
+ * The language model. `embedding` is the type of the one table that embeds and makes logits; llama-quantize's
+ * own Q4_0 files keep it at Q6_K, which is slower, so Q4_0 asks more of us.
  */
 export async function writeTextGguf(path: string, { text_config: text }: BenchConfig, embedding: GgufTensorType = 'Q4_0'): Promise<void> {
   const { hidden_size: hidden, intermediate_size: inner, head_dim: headDim, num_hidden_layers: layers } = text;
@@ -113,7 +114,10 @@ export async function writeTextGguf(path: string, { text_config: text }: BenchCo
   );
 }
 
-/** Encoder and connector, float16 as the converter makes them; all layers but the last are run, which is vision_feature_layer -2. */
+/**
+ * Encoder and connector, float16 as the converter makes them; all layers but the last are run, which is
+ * vision_feature_layer -2.
+ */
 export async function writeMmprojGguf(path: string, { vision_config, text_config: text }: BenchConfig): Promise<void> {
   const vision = vision_config as unknown as Record<string, number>;
   const { hidden_size: width, intermediate_size: inner, num_hidden_layers: layers, image_size: size, patch_size: patch } = vision;

@@ -1,4 +1,5 @@
-// Our files of a shape: a Hugging Face folder with packed weights, as `llava-gemma convert --quantize int4` writes it.
+// Our files of a shape: a Hugging Face folder with packed weights, as `llava-gemma convert --quantize int4`
+// writes it.
 
 import { saveCheckpoint } from '../../src/checkpoint/checkpoint.ts';
 import { llavaConfigSchema } from '../../src/models/llava.ts';
@@ -10,7 +11,10 @@ import { elementCount, type TensorSource } from '../../src/weights/safetensors.t
 import type { BenchConfig } from './shapes.ts';
 import { floatsOf, nibblePool, piecesOf, WEIGHT_STD } from './weights.ts';
 
-/** Standard deviation of whole numbers that are evenly distributed over 4 bits; over 8 it is sixteen times that. */
+/**
+ * Standard deviation of whole numbers that are evenly distributed over 4 bits; over 8 it is sixteen times
+ * that.
+ */
 const NIBBLE_STD = 4.6;
 
 /** Writes `dir`, whole or not at all. */

@@ -1,4 +1,5 @@
-// The shapes that `npm run bench -- generate` measures: all sides make a model of the same one, with random weights.
+// The shapes that `npm run bench -- generate` measures: all sides make a model of the same one, with random
+// weights.
 import { type LlavaConfig, llavaConfigSchema } from '../../src/models/llava.ts';
 import { shapeNamed } from '../../src/models/shapes.ts';
 

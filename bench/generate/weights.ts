@@ -1,5 +1,5 @@
-// Random weights that cost next to nothing to make: a pool is drawn once, and a tensor is pieces of it from random places on. Speed does not
-// depend on the values, as long as no number overflows.
+// Random weights that cost next to nothing to make: a pool is drawn once, and a tensor is pieces of it from
+// random places on. Speed does not depend on the values, as long as no number overflows.
 import { createRandom } from '../../src/random.ts';
 
 /** Standard deviation of the weights, as a fresh Gemma has it. */
@@ -30,12 +30,16 @@ export function nibblePool(): Uint8Array {
   return nibbles;
 }
 
-/** `bytes` bytes out of the pool, for the tensor of that name: pieces that begin at a multiple of `block` bytes. */
+/**
+ * `bytes` bytes out of the pool, for the tensor of that name: pieces that begin at a multiple of `block`
+ * bytes.
+ */
 export function* piecesOf(pool: Uint8Array, bytes: number, block: number, name: string): Generator<Uint8Array> {
   const random = createRandom(SEED, name);
   const blocks = pool.length / block;
   for (let left = bytes; left > 0; ) {
-    // from the first half on: a piece is at least half the pool, so that a large tensor is thousands of pieces and not millions
+    // from the first half on: a piece is at least half the pool, so that a large tensor is thousands of
+    // pieces and not millions
     const start = random.integer(blocks >> 1) * block;
     const piece = pool.subarray(start, Math.min(pool.length, start + left));
     yield piece;

@@ -1,4 +1,5 @@
-// What a side of `npm run bench -- generate` can be asked, and the loop that answers: the process of a side imports this and calls `serve`.
+// What a side of `npm run bench -- generate` can be asked, and the loop that answers: the process of a side
+// imports this and calls `serve`.
 
 import { readFileSync, writeSync } from 'node:fs';
 import { createInterface } from 'node:readline';
@@ -21,7 +22,10 @@ export interface LoadRequest {
 export interface LoadAnswer {
   /** Name and version of what computes. */
   version: string;
-  /** What else a reader of the numbers should know: which instructions the binary uses, what differs from the others. */
+  /**
+   * What else a reader of the numbers should know: which instructions the binary uses, what differs from the
+   * others.
+   */
   notes: string[];
   /** What is measured, but stands for less than the side can do, so that no ratio is made of it. */
   incomparable?: string[];
@@ -65,7 +69,9 @@ export async function seconds(run: () => unknown): Promise<number> {
   return (performance.now() - start) / 1000;
 }
 
-/** Tokens a second of prefill and of decoding by when the prompt was given and when each token came, in ms. */
+/**
+ * Tokens a second of prefill and of decoding by when the prompt was given and when each token came, in ms.
+ */
 export function speeds(prompt: number, start: number, times: readonly number[]): { prefill: number; decode: number } {
   return { prefill: (1000 * prompt) / (times[0] - start), decode: (1000 * (times.length - 1)) / (times[times.length - 1] - times[0]) };
 }
@@ -88,7 +94,9 @@ interface Request extends LoadRequest {
   tokens: number;
 }
 
-/** Answers requests from stdin, on descriptor 3 (`startServer` with `apart`), until stdin ends or says stop. */
+/**
+ * Answers requests from stdin, on descriptor 3 (`startServer` with `apart`), until stdin ends or says stop.
+ */
 export async function answerRequests<R extends { op: string }>(answerTo: (request: R) => Promise<object>): Promise<never> {
   for await (const line of createInterface({ input: process.stdin })) {
     const request = JSON.parse(line) as R | { op: 'stop' };

@@ -1,5 +1,5 @@
-// Installs the peers that come from npm (bench/peers/package.json) into .cache/bench/peers when they are asked for: they are large, and
-// nothing else needs them.
+// Installs the peers that come from npm (bench/peers/package.json) into .cache/bench/peers when they are
+// asked for: they are large, and nothing else needs them.
 
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
@@ -36,7 +36,8 @@ export function installPeers(log: (line: string) => void): void {
   log(`installing the peers into ${FOLDER} (some 600 MB, once)`);
   mkdirSync(FOLDER, { recursive: true });
   copyFileSync(MANIFEST, join(FOLDER, 'package.json'));
-  // optional packages are left out, because they bring binaries for CUDA and Vulkan; those for this CPU are then named one by one
+  // optional packages are left out, because they bring binaries for CUDA and Vulkan; those for this CPU are
+  // then named one by one
   npm('install');
   const binaries = WITH_BINARIES.flatMap((name) =>
     Object.entries(manifestOf(join(FOLDER, 'node_modules', name, 'package.json')).optionalDependencies ?? {})
@@ -59,7 +60,10 @@ function npm(...args: string[]): void {
 /** Path of a file of an installed peer. */
 export const peerFile = (name: string, ...path: string[]) => join(process.cwd(), FOLDER, 'node_modules', name, ...path);
 
-/** A peer's ES module by its file, and a peer's CommonJS package. Their types are not installed here: callers say what they use. */
+/**
+ * A peer's ES module by its file, and a peer's CommonJS package. Their types are not installed here: callers
+ * say what they use.
+ */
 export const importPeer = async <T>(name: string, ...path: string[]) => (await import(pathToFileURL(peerFile(name, ...path)).href)) as T;
 export const requirePeer = <T>(name: string) => createRequire(join(process.cwd(), FOLDER, 'package.json'))(name) as T;
 

@@ -1,6 +1,7 @@
-// llama.cpp's image encoder (tools/mtmd) for `npm run bench -- generate`, through @fugood/llama.node. The package has no call that only
-// encodes: an image is part of a completion, and how long encoding alone took is printed on stderr, which llama-cpp.ts reads. A language
-// model of one layer stands behind the encoder, so that a completion costs little else.
+// llama.cpp's image encoder (tools/mtmd) for `npm run bench -- generate`, through @fugood/llama.node. The
+// package has no call that only encodes: an image is part of a completion, and how long encoding alone took
+// is printed on stderr, which llama-cpp.ts reads. A language model of one layer stands behind the encoder, so
+// that a completion costs little else.
 
 import { benchShapes } from '../generate/shapes.ts';
 import { picture, seconds, serve } from './generate-peer.ts';
@@ -24,7 +25,9 @@ let size: number;
 /** Pictures encoded so far: no two are the same, since the library keeps what it has seen. */
 let shown = 0;
 
-/** A picture as a PPM file in a data URL: the smallest format that stb_image, which decodes it there, reads. */
+/**
+ * A picture as a PPM file in a data URL: the smallest format that stb_image, which decodes it there, reads.
+ */
 function dataUrl(index: number): string {
   const pixels = Uint8Array.from(picture(index, size), (value) => Math.round(127.5 * (1 + value)));
   const file = Buffer.concat([Buffer.from(`P6 ${size} ${size} 255\n`), pixels]);

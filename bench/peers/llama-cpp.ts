@@ -1,5 +1,6 @@
-// llama.cpp as a side of `npm run bench -- generate`. The language model runs in node-llama-cpp, whose npm package brings llama.cpp built for
-// each generation of CPUs. It cannot read images; these go to a process of their own (llama-cpp-vision.ts), and memory is that of both.
+// llama.cpp as a side of `npm run bench -- generate`. The language model runs in node-llama-cpp, whose npm
+// package brings llama.cpp built for each generation of CPUs. It cannot read images; these go to a process of
+// their own (llama-cpp-vision.ts), and memory is that of both.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';

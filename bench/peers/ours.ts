@@ -1,4 +1,5 @@
-// Our own side of `npm run bench -- generate`: the library's generator on its ONNX Runtime engine, weights in 4 bits.
+// Our own side of `npm run bench -- generate`: the library's generator on its ONNX Runtime engine, weights in
+// 4 bits.
 
 import { createOrtEngine } from '../../src/engine/ort.ts';
 import type { Generator } from '../../src/generate/generator.ts';

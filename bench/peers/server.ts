@@ -1,5 +1,5 @@
-// A side of a benchmark as a process beside us: one JSON request a line in, one JSON answer a line out. It sleeps while it waits, and its
-// memory is its own.
+// A side of a benchmark as a process beside us: one JSON request a line in, one JSON answer a line out. It
+// sleeps while it waits, and its memory is its own.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
@@ -18,8 +18,8 @@ const TAIL = 3000;
 
 export interface ServerOptions {
   /**
-   * Answers come on descriptor 3, and what the process prints is kept back until it ends: native libraries print in the midst of lines, on
-   * both channels.
+   * Answers come on descriptor 3, and what the process prints is kept back until it ends: native libraries
+   * print in the midst of lines, on both channels.
    */
   apart?: boolean;
   /** Called with what a process apart prints on stderr. */

@@ -7,7 +7,10 @@ import { startServer } from './server.ts';
 
 const VENV_PYTHON = process.platform === 'win32' ? '.venv/Scripts/python.exe' : '.venv/bin/python';
 
-/** The Python to compare against: `asked`, else the one in .venv, else python3. Throws a UserError when it has no PyTorch. */
+/**
+ * The Python to compare against: `asked`, else the one in .venv, else python3. Throws a UserError when it has
+ * no PyTorch.
+ */
 export function torchPython(asked?: string): string {
   const python = asked ?? (existsSync(VENV_PYTHON) ? VENV_PYTHON : 'python3');
   if (spawnSync(python, ['-c', 'import torch'], { stdio: 'ignore' }).status !== 0)

@@ -1,5 +1,6 @@
-// transformers.js as a side of `npm run bench -- generate`: its own LlavaForConditionalGeneration, its own generate(), on onnxruntime-node.
-// Tensors are handed to the model class directly; resizing pictures and tokenizing are nobody's part of the measurement.
+// transformers.js as a side of `npm run bench -- generate`: its own LlavaForConditionalGeneration, its own
+// generate(), on onnxruntime-node. Tensors are handed to the model class directly; resizing pictures and
+// tokenizing are nobody's part of the measurement.
 
 import { basename, dirname } from 'node:path';
 import { benchShapes } from '../generate/shapes.ts';

@@ -1,5 +1,6 @@
-// A training stage that waits before each step until a turn asks for it, and the formula by which all sides of a comparison draw the same
-// weights and tokens. Which checkout's code the stage runs is the caller's business: nothing here is of one version.
+// A training stage that waits before each step until a turn asks for it, and the formula by which all sides
+// of a comparison draw the same weights and tokens. Which checkout's code the stage runs is the caller's
+// business: nothing here is of one version.
 
 import { readFileSync } from 'node:fs';
 
@@ -17,7 +18,9 @@ export interface Setup {
 /** Sizes and optimizer of the step, which the PyTorch side reads too. */
 export const readSetup = (): Setup => JSON.parse(readFileSync('bench/train-step.json', 'utf8'));
 
-/** Timed steps a turn. One more comes first and is left out: it warms the caches again after the other sides. */
+/**
+ * Timed steps a turn. One more comes first and is left out: it warms the caches again after the other sides.
+ */
 export const STEPS_PER_TURN: Record<string, number> = { small: 8, large: 2 };
 
 /** Steps: ms, ms of CPU time over all threads, and the losses before each. */
@@ -38,8 +41,8 @@ export interface Hold {
 }
 
 /**
- * Runs `train` step by step: a step's time runs from the batch being handed over to the parameters being updated. A turn fails when
- * the stage fails.
+ * Runs `train` step by step: a step's time runs from the batch being handed over to the parameters being
+ * updated. A turn fails when the stage fails.
  */
 export function heldStage(train: (hold: Hold) => Promise<void>): Side {
   let start = () => {};
@@ -85,7 +88,10 @@ export function heldStage(train: (hold: Hold) => Promise<void>): Side {
 
 // === Data ===
 
-/** Number `index` of the benchmark's stream of uint32: the 32-bit finalizer of MurmurHash3, as `draw` of the PyTorch side. */
+/**
+ * Number `index` of the benchmark's stream of uint32: the 32-bit finalizer of MurmurHash3, as `draw` of the
+ * PyTorch side.
+ */
 function draw(index: number): number {
   let x = index | 0;
   x ^= x >>> 16;
@@ -96,7 +102,10 @@ function draw(index: number): number {
   return x >>> 0;
 }
 
-/** One draw an element over the parameters sorted by name, uniform with the given standard deviation; norm weights are 0 and draw none. */
+/**
+ * One draw an element over the parameters sorted by name, uniform with the given standard deviation; norm
+ * weights are 0 and draw none.
+ */
 export function drawWeights(
   parameters: readonly { name: string; dims: readonly number[] }[],
   std: number,
@@ -111,7 +120,10 @@ export function drawWeights(
     });
 }
 
-/** Rows of drawn tokens, int32 [batch, tokens] or [labels]; token t predicts t + 1, the last of a row predicts nothing. */
+/**
+ * Rows of drawn tokens, int32 [batch, tokens] or [labels]; token t predicts t + 1, the last of a row predicts
+ * nothing.
+ */
 export function batchRows({ batch, tokens, config }: Size) {
   const count = batch * tokens;
   const inputIds = Int32Array.from({ length: count }, (_, i) => draw(2 ** 31 + i) % config.vocab_size);

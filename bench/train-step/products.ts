@@ -1,5 +1,5 @@
-// The speed of float32 products alone, through our engine: what the ratio of two training steps has to be read beside, since some nine
-// tenths of a large step are products.
+// The speed of float32 products alone, through our engine: what the ratio of two training steps has to be
+// read beside, since some nine tenths of a large step are products.
 
 import { float32 } from '../../src/engine/engine.ts';
 import { createOrtEngine } from '../../src/engine/ort.ts';
@@ -25,7 +25,10 @@ export const describeProduct = ({ m, k, n, transB }: Product) => `${m} x ${k} x 
 /** GFLOP/s of a product that took `ms`. */
 export const gflops = ({ m, k, n }: Product, ms: number) => (2 * m * k * n) / ms / 1e6;
 
-/** Measures a product: ms of each of `count`. Only its first row is read back, so that no time goes into copying the result. */
+/**
+ * Measures a product: ms of each of `count`. Only its first row is read back, so that no time goes into
+ * copying the result.
+ */
 export async function productSide(
   product: Product,
   options: { threads: number; spin: boolean },
