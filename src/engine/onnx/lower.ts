@@ -95,7 +95,9 @@ function scatterOntoSums(outputs: Outputs): Outputs {
 
 // === bfloat16 ===
 
-/** All that ONNX Runtime's CPU kernels (1.30) do with bfloat16: they move and cast it, and compute nothing. */
+/**
+ * All that ONNX Runtime's CPU kernels (1.30) do with bfloat16: they move and cast it, and compute nothing.
+ */
 const BFLOAT16_OPS: ReadonlySet<string> = new Set<Lowered>([
   'constant',
   'cast',
@@ -156,21 +158,26 @@ function scatterRows(b: GraphBuilder, [indices, updates]: readonly string[], ten
   return (onto: string) => scatterSum(b, [onto, wide, flatUpdates], 0, tensor.dtype);
 }
 
-/** The transpose of a matrix, behind a reshape to its own dims, or the runtime would take it into the product. */
+/**
+ * The transpose of a matrix, behind a reshape to its own dims, or the runtime would take it into the product.
+ */
 function transposedApart(b: GraphBuilder, matrix: string, columns: number): string {
   return b.node('Reshape', [b.node('Transpose', [matrix], { perm: [1, 0] }), b.int64([columns, -1])]);
 }
 
+/** Columns of the narrower matrix from which on it pays: it did with 768, but not with 256. */
+const LEAST_TRANSPOSED = 512;
+
 /**
- * a^T b of two matrices, as gradients of weights are, by a plain product: the kernel transposes pieces of `a` anew
- * for each block of the columns of `b`. The narrower of the two is transposed before, once; where that is `b`, the
- * result is, too, unless memory comes first. Undefined for anything else.
+ * a^T b of two matrices, as gradients of weights are, by a plain product: the kernel transposes pieces of `a`
+ * anew for each block of the columns of `b`. The narrower of the two is transposed before, once; where that
+ * is `b`, the result is, too, unless memory comes first. Undefined for anything else.
  */
 function transposedProduct(b: GraphBuilder, [x, y]: readonly string[], { dims, inputs, attributes }: TensorOf<'matmul'>, lean = false) {
   const [rows, columns] = dims;
   const isPair = dims.length === 2 && inputs.every((x) => x.dims.length === 2);
   if (!isPair || !attributes.transA || attributes.transB || attributes.alpha !== 1) return undefined;
-  if (typeof rows !== 'number' || typeof columns !== 'number') return undefined;
+  if (typeof rows !== 'number' || typeof columns !== 'number' || Math.min(rows, columns) < LEAST_TRANSPOSED) return undefined;
   if (rows <= columns) return b.node('MatMul', [transposedApart(b, x, rows), y]);
   if (lean) return undefined;
   return b.node('Transpose', [b.node('MatMul', [transposedApart(b, y, columns), x])], { perm: [1, 0] });
