@@ -32,6 +32,18 @@ function expectClose(actual: Record<string, Value>, expected: Record<string, Val
   }
 }
 
+test('gradients of wide weights, whose operands are transposed before the product', async () => {
+  const x = input('x', 'float32', ['rows', 512]);
+  const weights = { up: input('up', 'float32', [640, 512]), down: input('down', 'float32', [512, 640]) };
+  const hidden = tanh(matmul(x, weights.up, { transB: true }));
+  const y = matmul(hidden, weights.down, { transB: true });
+  const [up, down] = grad(reduceSum(mul(y, y), [0, 1]), [weights.up, weights.down]);
+  const values = { x: noise(3, 512), up: noise(640, 512), down: noise(512, 640) };
+  const outputs = { dup: up, ddown: down };
+  const reference = await createReferenceEngine().compile(outputs);
+  expectClose(await (await ort.compile(outputs)).run(values), await reference.run(values));
+});
+
 /** One attention layer over a cache with its gradient: named dims in products and sums. */
 function cachedAttention() {
   const x = input('x', 'float32', ['batch', 'tokens', 8]);

@@ -245,3 +245,20 @@ describe('named dims', () => {
     expect(() => lower({ y: reshape(flat, ['batch', 'tokens', 4]) })).toThrow('no graph input carries the dimension "batch"');
   });
 });
+
+describe('a product of transposed rows', () => {
+  const product = (rows: number, columns: number, options?: LowerOptions) => {
+    const [a, b] = [input('a', 'float32', ['rows', rows]), input('b', 'float32', ['rows', columns])];
+    return parse({ y: matmul(a, b, { transA: true }) }, options).ops;
+  };
+
+  test('is a plain one of which the narrower operand was transposed before', () => {
+    expect(product(512, 1024)).toEqual(['Transpose', 'Reshape', 'MatMul']);
+    expect(product(1024, 512)).toEqual(['Transpose', 'Reshape', 'MatMul', 'Transpose']);
+  });
+
+  test('stays whole where it is thin, or where memory comes first', () => {
+    expect(product(64, 1024)).toEqual(['FusedMatMul']);
+    expect(product(1024, 512, { recast: true })).toEqual(['FusedMatMul']);
+  });
+});

@@ -166,6 +166,9 @@ function transposedApart(b: GraphBuilder, matrix: string, columns: number): stri
   return b.node('Reshape', [b.node('Transpose', [matrix], { perm: [1, 0] }), b.int64([columns, -1])]);
 }
 
+/** Columns of the narrower matrix from which on it pays: it did with 768, but not with 256. */
+const LEAST_TRANSPOSED = 512;
+
 /**
  * a^T b of two matrices, as gradients of weights are, by a plain product: the kernel transposes pieces of `a`
  * anew for each block of the columns of `b`. The narrower of the two is transposed before, once; where that
@@ -175,7 +178,7 @@ function transposedProduct(b: GraphBuilder, [x, y]: readonly string[], { dims, i
   const [rows, columns] = dims;
   const isPair = dims.length === 2 && inputs.every((x) => x.dims.length === 2);
   if (!isPair || !attributes.transA || attributes.transB || attributes.alpha !== 1) return undefined;
-  if (typeof rows !== 'number' || typeof columns !== 'number') return undefined;
+  if (typeof rows !== 'number' || typeof columns !== 'number' || Math.min(rows, columns) < LEAST_TRANSPOSED) return undefined;
   if (rows <= columns) return b.node('MatMul', [transposedApart(b, x, rows), y]);
   if (lean) return undefined;
   return b.node('Transpose', [b.node('MatMul', [transposedApart(b, y, columns), x])], { perm: [1, 0] });
