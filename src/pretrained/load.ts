@@ -35,12 +35,19 @@ export function loadModel(dir: string, options: LoadOptions = {}): Promise<Loade
   return withCheckpoint(dir, llavaConfigSchema, async (config, checkpoint) => {
     const { tokenizerJson, tokenizerConfig } = await readTokenizerFiles(dir);
     const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig);
+    warnOfMissingTemplate(dir, tokenizerConfig);
     if (tokenizer.imageTokenId !== config.image_token_index)
       throw new UserError(`${dir}: <image> is ${config.image_token_index} in config.json and ${tokenizer.imageTokenId} in the tokenizer`);
     checkVocabulary(tokenizer, config.text_config.vocab_size, dir);
     const opened = await openGenerator(config, checkpoint, options);
     return { ...opened, ...pictureReader(opened), tokenizer };
   });
+}
+
+/** Says on stderr that prompts will be laid out by Gemma's template, where the folder `dir` brings none. */
+export function warnOfMissingTemplate(dir: string, { chat_template }: Record<string, unknown>): void {
+  if (chat_template !== undefined && chat_template !== null) return;
+  console.error(`warning: ${dir}: none of its files has a chat template: Gemma's is used`);
 }
 
 /** Loads as `loadModel` does, but without the tokenizer: prompts are ids. */
