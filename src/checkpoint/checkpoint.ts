@@ -59,15 +59,19 @@ export interface Checkpoint {
   close(): Promise<void>;
 }
 
-/** Parses a JSON file. UserError if it is missing or not JSON. */
-export async function readJsonFile(path: string): Promise<unknown> {
-  let text: string;
+/** The text of a file. UserError if it is missing or cannot be read. */
+export async function readTextFile(path: string): Promise<string> {
   try {
-    text = await readFile(path, 'utf8');
+    return await readFile(path, 'utf8');
   } catch (error) {
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
     throw new UserError(`${path}: ${missing ? 'no such file' : `cannot read it: ${(error as Error).message}`}`);
   }
+}
+
+/** Parses a JSON file. UserError if it is missing or not JSON. */
+export async function readJsonFile(path: string): Promise<unknown> {
+  const text = await readTextFile(path);
   try {
     return JSON.parse(text);
   } catch (error) {

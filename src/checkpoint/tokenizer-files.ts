@@ -1,7 +1,7 @@
 // The tokenizer files of a Hugging Face folder, parsed: what `createTokenizer` (text/tokenizer.ts) takes.
 import { existsSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { readChatTemplate } from './chat-template-files.ts';
 import { readJsonFile } from './checkpoint.ts';
 
 export interface TokenizerFiles {
@@ -10,16 +10,15 @@ export interface TokenizerFiles {
 }
 
 /**
- * Reads tokenizer.json and tokenizer_config.json of `dir`; a chat_template.jinja next to them, as
- * transformers 5 writes it, replaces the config's `chat_template`. Throws UserError if a file is missing or
- * not JSON.
+ * Reads tokenizer.json and, if it is there, tokenizer_config.json of `dir`; `chat_template` is the folder's,
+ * whichever of its files has it. Throws UserError if tokenizer.json is missing or a file is not JSON.
  */
 export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
   const tokenizerJson = await readJsonFile(join(dir, 'tokenizer.json'));
-  const tokenizerConfig = { ...((await readJsonFile(join(dir, 'tokenizer_config.json'))) as Record<string, unknown>) };
-  const template = join(dir, 'chat_template.jinja');
-  if (existsSync(template)) tokenizerConfig.chat_template = await readFile(template, 'utf8');
-  return { tokenizerJson, tokenizerConfig };
+  const configFile = join(dir, 'tokenizer_config.json');
+  const config = existsSync(configFile) ? ((await readJsonFile(configFile)) as Record<string, unknown>) : {};
+  const chat_template = await readChatTemplate(dir);
+  return { tokenizerJson, tokenizerConfig: { ...config, ...(chat_template === undefined ? {} : { chat_template }) } };
 }
 
 /** Tokenizer files as text, by file name, for saving in a folder. */

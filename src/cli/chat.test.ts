@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import sharp from 'sharp';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { saveCheckpoint } from '../checkpoint/checkpoint.ts';
 import { type Conversation, startConversation } from '../generate/conversation.ts';
 import { createSession } from '../generate/session.ts';
@@ -189,6 +189,16 @@ describe('loadModel', () => {
       json.image_token_index = 9;
     });
     await expect(loadModel(copy)).rejects.toThrow('<image> is 9 in config.json');
+  });
+
+  it('says that a template is not the folder’s own', async () => {
+    const warn = vi.spyOn(console, 'error').mockImplementation(() => {});
+    await loadModel(folder);
+    expect(warn).not.toHaveBeenCalled();
+    const copy = broken('tokenizer_config.json', (json) => delete json.chat_template);
+    await loadModel(copy);
+    expect(warn.mock.calls).toEqual([[`warning: ${copy}: none of its files has a chat template: Gemma's is used`]]);
+    warn.mockRestore();
   });
 
   it('names the folder that is not there', async () => {

@@ -4,9 +4,15 @@
 
 import type { PixelImage } from './pixels.ts';
 
-export type ResizeFilter = 'bilinear' | 'bicubic';
+export type ResizeFilter = 'nearest' | 'lanczos' | 'bilinear' | 'bicubic' | 'box' | 'hamming';
 
-const filters: Record<ResizeFilter, { support: number; weight(x: number): number }> = {
+const sinc = (x: number) => (x === 0 ? 1 : Math.sin(Math.PI * x) / (Math.PI * x));
+
+/** Nearest has no weights: it takes one pixel. */
+const filters: Record<Exclude<ResizeFilter, 'nearest'>, { support: number; weight(x: number): number }> = {
+  box: { support: 0.5, weight: (x) => (x > -0.5 && x <= 0.5 ? 1 : 0) },
+  hamming: { support: 1, weight: (x) => (Math.abs(x) < 1 ? sinc(x) * (0.54 + 0.46 * Math.cos(Math.PI * x)) : 0) },
+  lanczos: { support: 3, weight: (x) => (x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0) },
   bilinear: { support: 1, weight: (x) => Math.max(0, 1 - Math.abs(x)) },
   // Keys' cubic kernel with a = -0.5.
   bicubic: {
@@ -32,7 +38,7 @@ interface Kernel {
   stride: number;
 }
 
-function kernelFor(from: number, to: number, filter: ResizeFilter): Kernel {
+function kernelFor(from: number, to: number, filter: Exclude<ResizeFilter, 'nearest'>): Kernel {
   const { support: radius, weight } = filters[filter];
   const scale = from / to;
   // Downscaling widens the filter to cover all source pixels; upscaling interpolates with the filter as it
@@ -96,6 +102,7 @@ export function resizeImage(image: PixelImage, width: number, height: number, fi
   if (width < 1 || height < 1) throw new RangeError(`cannot resize to ${width}x${height} pixels`);
   const { channels } = image;
   if (width === image.width && height === image.height) return { ...image, data: image.data.slice() };
+  if (filter === 'nearest') return nearest(image, width, height);
   let data = channels === 4 ? premultiply(image.data) : image.data;
   if (width !== image.width) {
     const wider = new Uint8Array(width * image.height * channels);
@@ -110,6 +117,32 @@ export function resizeImage(image: PixelImage, width: number, height: number, fi
     data = taller;
   }
   return { width, height, channels, data: channels === 4 ? unpremultiply(data) : data };
+}
+
+/** The source pixel under the center of each output pixel. */
+function nearest(image: PixelImage, width: number, height: number): PixelImage {
+  const { channels, data } = image;
+  const result = new Uint8Array(width * height * channels);
+  const columns = centers(image.width, width);
+  const rows = centers(image.height, height);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const from = (rows[y] * image.width + columns[x]) * channels;
+      result.set(data.subarray(from, from + channels), (y * width + x) * channels);
+    }
+  }
+  return { width, height, channels, data: result };
+}
+
+/** Added up step by step, as in Pillow's Geometry.c: a center between two pixels falls to the same side. */
+function centers(from: number, to: number): number[] {
+  const step = from / to;
+  let center = step * 0.5;
+  return Array.from({ length: to }, () => {
+    const pixel = Math.min(Math.floor(center), from - 1);
+    center += step;
+    return pixel;
+  });
 }
 
 function premultiply(data: Uint8Array): Uint8Array {

@@ -2,7 +2,6 @@
 // (transformers/image_transforms.py) or, for padding, in LLaVA's expand2square (llava/mm_utils.py).
 
 import type { PixelImage } from './pixels.ts';
-import { type ResizeFilter, resizeImage } from './resize.ts';
 
 /** Centers the image on a square of its longer side, filled with `color` (0 to 255). RGB only. */
 export function padToSquare(image: PixelImage, color: readonly [number, number, number]): PixelImage {
@@ -36,16 +35,6 @@ function copyRows(image: PixelImage, canvas: Uint8Array, canvasWidth: number, le
     const row = image.data.subarray(start, start + (last - first) * channels);
     canvas.set(row, ((y + top) * canvasWidth + left + first) * channels);
   }
-}
-
-/**
- * Resizes so that the shorter side has `edge` pixels, keeping the proportions (the longer side is rounded
- * down).
- */
-export function resizeShortestEdge(image: PixelImage, edge: number, filter: ResizeFilter): PixelImage {
-  const { width, height } = image;
-  const long = Math.trunc((edge * Math.max(width, height)) / Math.min(width, height));
-  return width <= height ? resizeImage(image, edge, long, filter) : resizeImage(image, long, edge, filter);
 }
 
 /**

@@ -14,11 +14,13 @@ import { embedTokens, languageConfigSchema, languageModel } from './language.ts'
 import { causalBias } from './masks.ts';
 import { patchesPerSide, prefixTokens, takesAnySize, visionConfigSchema, visionHiddenStates, visionParameters } from './vision.ts';
 
+/** Hugging Face config.json of a LLaVA; unknown fields are kept. Defaults are LlavaConfig's. */
 export const llavaConfigSchema = z.looseObject({
   model_type: z.literal('llava').default('llava'),
   vision_config: visionConfigSchema,
   text_config: languageConfigSchema,
-  image_token_index: z.int().nonnegative(),
+  image_token_index: z.int().nonnegative().default(32_000),
+  multimodal_projector_bias: z.literal(true, { error: 'must be true: a connector without biases is not supported' }).optional(),
   projector_hidden_act: z.enum(ACTIVATION_NAMES).default('gelu'),
   /** Ours: connector shape. Hugging Face files without it are mlp2x_gelu. */
   mm_projector_type: connectorTypeSchema.default('mlp2x_gelu'),

@@ -1,6 +1,5 @@
 // Loads a LLaVA from a Hugging Face folder, ready to answer.
 
-import { join } from 'node:path';
 import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
 import type { Engine } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
@@ -13,7 +12,7 @@ import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import type { Quantization } from '../weights/quantize.ts';
 import { checkConfig, type ModelFolder, withCheckpoint } from './folder.ts';
 import { pictureReader } from './pictures.ts';
-import { PROCESSOR_FILE, withImageSize } from './processor.ts';
+import { withImageSize } from './processor.ts';
 import { readRunWeights } from './run-weights.ts';
 
 /** A LLaVA ready to answer: see `createSession`. */
@@ -36,6 +35,7 @@ export function loadModel(dir: string, options: LoadOptions = {}): Promise<Loade
   return withCheckpoint(dir, llavaConfigSchema, async (config, checkpoint) => {
     const { tokenizerJson, tokenizerConfig } = await readTokenizerFiles(dir);
     const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig);
+    warnOfMissingTemplate(dir, tokenizerConfig);
     if (tokenizer.imageTokenId !== config.image_token_index)
       throw new UserError(`${dir}: <image> is ${config.image_token_index} in config.json and ${tokenizer.imageTokenId} in the tokenizer`);
     checkVocabulary(tokenizer, config.text_config.vocab_size, dir);
@@ -44,15 +44,21 @@ export function loadModel(dir: string, options: LoadOptions = {}): Promise<Loade
   });
 }
 
+/** Says on stderr that prompts will be laid out by Gemma's template, where the folder `dir` brings none. */
+export function warnOfMissingTemplate(dir: string, { chat_template }: Record<string, unknown>): void {
+  if (chat_template !== undefined && chat_template !== null) return;
+  console.error(`warning: ${dir}: none of its files has a chat template: Gemma's is used`);
+}
+
 /** Loads as `loadModel` does, but without the tokenizer: prompts are ids. */
 export function loadGenerator(dir: string, options: LoadOptions = {}): Promise<Pick<LoadedModel, 'config' | 'generator' | 'processor'>> {
   return withCheckpoint(dir, llavaConfigSchema, (config, checkpoint) => openGenerator(config, checkpoint, options));
 }
 
 async function openGenerator(config: LlavaConfig, checkpoint: ModelFolder, { engine = createOrtEngine(), quantize }: LoadOptions) {
-  const processorFile = join(checkpoint.dir, PROCESSOR_FILE);
-  const processor = checkConfig(imageProcessorConfig, await checkpoint.imageProcessor(), processorFile);
-  const sized = withImageSize(config, processor, processorFile);
+  const { value, file } = await checkpoint.imageProcessor();
+  const processor = checkConfig(imageProcessorConfig, value, file);
+  const sized = withImageSize(config, processor, file);
   const weights = await readRunWeights(checkpoint, llavaParameters(sized), { quantize });
   const generator = await createGenerator(engine, sized, weights.values).finally(weights.release);
   return { config: sized, generator, processor };
