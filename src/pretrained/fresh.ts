@@ -2,7 +2,8 @@
 // that memory does not grow with the model.
 
 import { saveCheckpoint } from '../checkpoint/checkpoint.ts';
-import { readTokenizerFiles, tokenizerFilesOf } from '../checkpoint/tokenizer-files.ts';
+import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
+import { imageProcessorConfig } from '../images/processor.ts';
 import { llavaConfigSchema } from '../models/llava.ts';
 import { modelParameters } from '../models/model-parameters.ts';
 import type { ModelConfig } from '../models/shapes.ts';
@@ -11,7 +12,9 @@ import { resolvePath } from '../paths.ts';
 import { createRandom } from '../random.ts';
 import { type FloatType, storedFloats } from '../weights/dtype.ts';
 import { elementCount } from '../weights/safetensors.ts';
+import { TRANSFORMERS_VERSION } from './hub-form.ts';
 import { imageProcessorFor, PROCESSOR_FILE, processorFilesOf } from './processor.ts';
+import { hubTokenizerFiles } from './tokenizer-form.ts';
 
 /** Values drawn at a time. */
 const PIECE = 2 ** 20;
@@ -45,7 +48,7 @@ export async function writeFreshCheckpoint(config: ModelConfig, out: string, opt
   }
   const parameters = modelParameters(config);
   await saveCheckpoint(out, {
-    config: { ...config, dtype },
+    config: { ...config, dtype, transformers_version: TRANSFORMERS_VERSION },
     tensors: new Map(parameters.map((parameter) => [parameter.name, { shape: [...parameter.dims], data: () => pieces(parameter) }])),
     dtype: storedFloats[dtype],
     maxShardSize,
@@ -58,9 +61,12 @@ async function furtherFiles(config: ModelConfig, tokenizer: string | undefined):
   const files: Record<string, string> = {};
   const parsed = llavaConfigSchema.safeParse(config);
   if (config.model_type === 'llava' && parsed.success)
-    Object.assign(files, processorFilesOf(parsed.data, imageProcessorFor(parsed.data.vision_config.image_size)));
+    Object.assign(
+      files,
+      processorFilesOf(parsed.data, imageProcessorConfig.parse(imageProcessorFor(parsed.data.vision_config.image_size))),
+    );
   if (config.model_type === 'clip_vision_model')
     files[PROCESSOR_FILE] = `${JSON.stringify(imageProcessorFor(config.image_size as number), null, 2)}\n`;
-  if (tokenizer !== undefined) Object.assign(files, tokenizerFilesOf(await readTokenizerFiles(resolvePath(tokenizer, 'the tokenizer'))));
+  if (tokenizer !== undefined) Object.assign(files, hubTokenizerFiles(await readTokenizerFiles(resolvePath(tokenizer, 'the tokenizer'))));
   return files;
 }

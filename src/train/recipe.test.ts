@@ -79,14 +79,14 @@ describe('--set', () => {
     expect(recipe.stages[0].lr).toBe(5e-4);
     expect(recipe.stages[1].steps).toBe(10);
     expect(recipe.stages[1].epochs).toBeUndefined();
-    expect(recipe.model.vision_feature_layer).toEqual([-2, -4]);
+    expect(recipe.model).toMatchObject({ vision_feature_layer: [-2, -4] });
     expect(recipe.data?.train_scenes).toBe(7);
   });
 
   it('reads values as YAML, up to the first equals sign', () => {
     expect(read('data.folder=a=b').data?.folder).toBe('a=b');
     expect(read(' data.folder =yes').data?.folder).toBe('yes');
-    expect(read('model.scale_image_features=false').model.scale_image_features).toBe(false);
+    expect(read('model.scale_image_features=false').model).toMatchObject({ scale_image_features: false });
     expect(read('stages.1.lr_by_module={language_model: 1e-4}').stages[1].lr_by_module).toEqual({ language_model: 1e-4 });
     expect(read('evaluate=').evaluate).toBeUndefined();
     expect(read('seed=5', 'seed=6').seed).toBe(6);
