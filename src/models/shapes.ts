@@ -97,7 +97,8 @@ const tinyGemma = {
   num_key_value_heads: 2,
   head_dim: 8,
   max_position_embeddings: 512,
-  vocab_size: 4096,
+  // 4,096 tokens and `<image>`, padded to a multiple of 64: transformers looks `<image>` up in the table
+  vocab_size: 4160,
 };
 
 const clipVision = {
@@ -177,21 +178,21 @@ const tinyClip = {
 };
 
 /**
- * LLaVA-Gemma in the form that transformers 5 runs: mlp2x_gelu on patch rows of the second-to-last hidden
- * state. `<image>` is the first token behind the language model's; the table is padded to a multiple of 64.
+ * LLaVA-Gemma as it was trained: mlp2x_gelu on patch rows of the second-to-last hidden state, scaled like
+ * embedded text.
  */
-function llavaGemma(vision: typeof clipLarge336, text: typeof gemma2b): ModelConfig {
+function llavaGemma(vision: typeof clipLarge336, text: typeof gemma2b, imageToken: number): ModelConfig {
   return {
     architectures: ['LlavaForConditionalGeneration'],
     model_type: 'llava',
     vision_config: vision,
-    text_config: { ...text, vocab_size: text.vocab_size + 64 },
-    image_token_index: text.vocab_size,
+    text_config: text,
+    image_token_index: imageToken,
     image_seq_length: (vision.image_size / vision.patch_size) ** 2,
     mm_projector_type: 'mlp2x_gelu',
     multimodal_projector_bias: true,
     projector_hidden_act: 'gelu',
-    scale_image_features: false,
+    scale_image_features: true,
     tie_word_embeddings: true,
     vision_feature_layer: -2,
     vision_feature_select_strategy: 'default',
@@ -199,11 +200,11 @@ function llavaGemma(vision: typeof clipLarge336, text: typeof gemma2b): ModelCon
 }
 
 export const shapes: Readonly<Record<string, Shape>> = {
-  'llava-gemma-2b': { summary: 'Gemma 2B, CLIP ViT-L/14-336, mlp2x_gelu', config: llavaGemma(clipLarge336, gemma2b) },
-  'llava-gemma-7b': { summary: 'Gemma 7B, CLIP ViT-L/14-336, mlp2x_gelu', config: llavaGemma(clipLarge336, gemma7b) },
+  'llava-gemma-2b': { summary: 'Gemma 2B, CLIP ViT-L/14-336, mlp2x_gelu', config: llavaGemma(clipLarge336, gemma2b, 256000) },
+  'llava-gemma-7b': { summary: 'Gemma 7B, CLIP ViT-L/14-336, mlp2x_gelu', config: llavaGemma(clipLarge336, gemma7b, 256000) },
   'llava-gemma-tiny': {
     summary: 'a toy for tests, with a tokenizer',
-    config: llavaGemma(tinyClip, tinyGemma),
+    config: llavaGemma(tinyClip, tinyGemma, 4096),
     tokenizer: 'assets/tokenizer',
   },
   'gemma-2b': { summary: 'Gemma 2B', config: gemma2b },

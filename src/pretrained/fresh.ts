@@ -12,7 +12,7 @@ import { resolvePath } from '../paths.ts';
 import { createRandom } from '../random.ts';
 import { type FloatType, storedFloats } from '../weights/dtype.ts';
 import { elementCount } from '../weights/safetensors.ts';
-import { TRANSFORMERS_VERSION } from './hub-form.ts';
+import { hubForm, TRANSFORMERS_VERSION } from './hub-form.ts';
 import { imageProcessorFor, PROCESSOR_FILE, processorFilesOf } from './processor.ts';
 import { hubTokenizerFiles } from './tokenizer-form.ts';
 
@@ -33,7 +33,15 @@ export interface FreshOptions {
   onDrawn(values: number): void;
 }
 
-/** Writes a checkpoint of `config` with the values that training would start from. */
+/** The config that is written for a model of this one: of a LLaVA, in the form that transformers runs. */
+export function freshConfig(config: ModelConfig): ModelConfig {
+  const tensors = new Map(modelParameters(config).map(({ name, dims }) => [name, { shape: [...dims], data: () => [] }]));
+  return { ...config, ...hubForm(config, tensors).config, transformers_version: TRANSFORMERS_VERSION };
+}
+
+/**
+ * Writes a checkpoint of a `config` as of `freshConfig`, with the values that training would start from.
+ */
 export async function writeFreshCheckpoint(config: ModelConfig, out: string, options: FreshOptions): Promise<void> {
   const { dtype, seed, maxShardSize, tokenizer, signal, onDrawn } = options;
   function* pieces({ name, dims, initializer }: Omit<Parameter, 'tensor'>) {
@@ -48,7 +56,7 @@ export async function writeFreshCheckpoint(config: ModelConfig, out: string, opt
   }
   const parameters = modelParameters(config);
   await saveCheckpoint(out, {
-    config: { ...config, dtype, transformers_version: TRANSFORMERS_VERSION },
+    config: { ...config, dtype },
     tensors: new Map(parameters.map((parameter) => [parameter.name, { shape: [...parameter.dims], data: () => pieces(parameter) }])),
     dtype: storedFloats[dtype],
     maxShardSize,

@@ -90,12 +90,15 @@ export function describeProblem(schema: z.core.$ZodType, error: z.ZodError, valu
 function flattenUnion(issue: z.core.$ZodIssue, prefix: Path): z.core.$ZodIssue[] {
   const path = [...prefix, ...issue.path] as PropertyKey[];
   if (issue.code === 'invalid_union') {
-    const deeper = issue.errors
-      .map((alternative) => alternative.flatMap((problem) => flattenUnion(problem, path)))
+    const alternatives = issue.errors.map((problems) => problems.flatMap((problem) => flattenUnion(problem, path)));
+    const deeper = alternatives
       .map((problems) => problems.filter(({ code, path: inner }) => code === 'unrecognized_keys' || inner.length > path.length))
       .filter((problems) => problems.length > 0)
       .sort((a, b) => a.length - b.length);
     if (deeper.length > 0) return deeper[0];
+    // a discriminated union has none
+    const [first] = alternatives;
+    if (first && alternatives.every(([problem]) => problem.message === first[0].message)) return first;
   }
   return [{ ...issue, path }];
 }

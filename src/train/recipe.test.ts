@@ -166,6 +166,16 @@ describe('a wrong recipe is one sentence that names the field', () => {
     expect(() => read(override)).toThrow(/^emoji-tiny\.yaml: [^\n]*$/);
   });
 
+  it('of a LLaVA that is trained further', () => {
+    const modelOf = (model: object) => read(`model=${JSON.stringify(model)}`).model;
+    expect(modelOf({ llava: 'a' })).toEqual({ llava: 'a' });
+    expect(modelOf({ llava: 'a', new_connector: 'linear' })).toEqual({ llava: 'a', new_connector: 'linear' });
+    expect(() => modelOf({ llava: 'a', new_conector: 'linear' })).toThrow('unknown field model.new_conector; did you mean new_connector?');
+    expect(() => modelOf({ llava: 'a', new_connector: 'mlp' })).toThrow('model.new_connector: must be "linear" or');
+    expect(() => modelOf({ llava: 'a', vision_tower: 'b' })).toThrow('model.vision_tower cannot be given beside llava');
+    expect(() => modelOf({ vision_tower: 'b' })).toThrow('model.language_model is missing');
+  });
+
   it('of a language model, by its family', () => {
     const text = readFileSync(join(recipes, 'tiny-gemma.yaml'), 'utf8');
     const model = (...overrides: string[]) =>
