@@ -243,7 +243,7 @@ async function equalPieces(a: AsyncGenerator<Float32Array>, b: AsyncGenerator<Fl
   return rest.length === 0;
 }
 
-type FloatDType = 'F32' | 'F16' | 'BF16';
+export type FloatDType = 'F32' | 'F16' | 'BF16';
 
 export interface CheckpointContents {
   /** Written to config.json. */
@@ -273,7 +273,15 @@ function bytesOf(data: Float32Array, dtype: FloatDType): Uint8Array {
   return new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength);
 }
 
-/** Converts piece by piece, so that a 16-bit copy of a tensor never exists as a whole. */
+/** Floats as a tensor to be written, converted piece by piece: a 16-bit copy never exists as a whole. */
+export function floatSource(
+  shape: number[],
+  data: Float32Array | (() => Iterable<Float32Array> | AsyncIterable<Float32Array>),
+  dtype: FloatDType,
+): TensorSource {
+  return { dtype, shape, data: () => bytePieces(data instanceof Float32Array ? [data] : data(), dtype) };
+}
+
 async function* bytePieces(data: Iterable<Float32Array> | AsyncIterable<Float32Array>, dtype: FloatDType) {
   for await (const piece of data)
     for (let at = 0; at < piece.length; at += pieceBytes / 4) yield bytesOf(piece.subarray(at, at + pieceBytes / 4), dtype);
@@ -370,8 +378,7 @@ export async function saveCheckpoint(
     }
   }
   const sources = new Map<string, TensorSource>();
-  for (const [name, { shape, data }] of tensors)
-    sources.set(name, { dtype, shape, data: () => bytePieces(data instanceof Float32Array ? [data] : data(), dtype) });
+  for (const [name, { shape, data }] of tensors) sources.set(name, floatSource(shape, data, dtype));
   for (const [name, source] of stored) sources.set(name, source);
   const incomplete = `${dir}.incomplete`;
   const replaced = `${dir}.replaced`;

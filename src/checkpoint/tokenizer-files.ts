@@ -21,10 +21,15 @@ export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
   return { tokenizerJson, tokenizerConfig: { ...config, ...(chat_template === undefined ? {} : { chat_template }) } };
 }
 
-/** Tokenizer files as text, by file name, for saving in a folder. */
+/**
+ * Tokenizer files as text, by file name, for saving in a folder. transformers 5 finds the chat template in
+ * chat_template.jinja, older software in tokenizer_config.json.
+ */
 export function tokenizerFilesOf({ tokenizerJson, tokenizerConfig }: TokenizerFiles): Record<string, string> {
+  const { chat_template: template } = tokenizerConfig;
   return {
     'tokenizer.json': JSON.stringify(tokenizerJson),
     'tokenizer_config.json': `${JSON.stringify(tokenizerConfig, null, 2)}\n`,
+    ...(typeof template === 'string' ? { 'chat_template.jinja': template } : {}),
   };
 }

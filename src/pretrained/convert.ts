@@ -1,19 +1,23 @@
 // Writes a checkpoint as a folder to keep or to share: in another float type, in shards, under Hugging Face
-// names whatever software wrote it, and without optimizer state.
+// names whatever software wrote it, in the form that transformers runs, and without optimizer state.
 
 import { existsSync, statSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { saveCheckpoint } from '../checkpoint/checkpoint.ts';
+import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
 import { UserError } from '../errors.ts';
 import { PULL_RECORD } from '../hub/download.ts';
+import { imageProcessorConfig } from '../images/processor.ts';
 import { llavaConfigSchema } from '../models/llava.ts';
 import { packedName, scaleName } from '../nn/parameters.ts';
 import { type FloatType, storedFloats } from '../weights/dtype.ts';
 import { plannedFormat, type Quantization, quantizeRows } from '../weights/quantize.ts';
 import type { TensorSource } from '../weights/safetensors.ts';
 import { checkConfig, type ModelFolder, openModel } from './folder.ts';
-import { processorFilesOf } from './processor.ts';
+import { type FloatTensor, hubForm } from './hub-form.ts';
+import { processorFilesOf, readImageProcessor } from './processor.ts';
+import { hubTokenizerFiles, readGenerationConfig } from './tokenizer-form.ts';
 
 /** Files that only the trainer needs, and the one in which `pull` records where a folder came from. */
 const LEFT_OUT = ['trainer_state.json', 'optimizer.safetensors', PULL_RECORD];
@@ -43,21 +47,22 @@ export async function convertCheckpoint(
   const model = await openModel(from, { visionTower });
   try {
     await model.checkHead();
-    const { torch_dtype: _, ...config } = model.config as Record<string, unknown>;
-    // original LLaVA folders lack these files
-    const processorFiles =
-      model.layout === 'native'
-        ? processorFilesOf(checkConfig(llavaConfigSchema, config, join(from, 'config.json')), (await model.imageProcessor()).value)
-        : {};
-    const { packed, replaced } = packedTensors(model, quantize);
-    const floats = model.names.filter((name) => !replaced.has(name));
+    const stored = storedPacked(model, quantize);
+    const floats = new Map<string, FloatTensor>();
+    for (const name of model.names)
+      if (!stored.has(name)) floats.set(name, { shape: model.shape(name), data: () => model.float32Pieces(name) });
+    const form = hubForm(model.config, floats);
+    for (const [name, tensor] of [...form.widened, ...form.folded]) floats.set(name, tensor);
+    const { torch_dtype: _, ...config } = form.config;
+    const { packed, replaced } = packedTensors(floats, quantize);
+    for (const name of replaced) floats.delete(name);
     await saveCheckpoint(to, {
       config: { ...config, dtype, ...(quantize ? { quantization_config: { quant_method: 'llava-gemma', weights: quantize } } : {}) },
-      tensors: new Map(floats.map((name) => [name, { shape: model.shape(name), data: () => model.float32Pieces(name) }])),
+      tensors: floats,
       dtype: storedFloats[dtype],
-      stored: packed,
+      stored: new Map([...stored, ...packed]),
       maxShardSize,
-      files: { ...processorFiles, ...(await furtherFiles(from)) },
+      files: { ...(await furtherFiles(from)), ...(await llavaFiles(from, model)) },
     });
   } finally {
     await model.close();
@@ -81,21 +86,27 @@ async function furtherFiles(from: string): Promise<Record<string, Uint8Array>> {
   return Object.fromEntries(await Promise.all(kept.map(async (name) => [name, await readFile(join(from, name))] as const)));
 }
 
-/**
- * The packed tensors to write: those of the folder as they are, and those that are packed now, which are read
- * once for each of their two tensors. `replaced` are the names that are not written as floats.
- */
-function packedTensors(
-  model: ModelFolder,
-  quantize: Quantization | undefined,
-): { packed: Map<string, TensorSource>; replaced: Set<string> } {
+/** The files of a LLaVA folder as transformers 5 reads them, as far as the folder has what they are made of. */
+async function llavaFiles(from: string, model: ModelFolder): Promise<Record<string, string>> {
+  const parsed = llavaConfigSchema.safeParse(model.config);
+  if (!parsed.success) return {};
+  const has = (name: string) => existsSync(join(from, name));
+  const files: Record<string, string> = {};
+  if (has('tokenizer.json') && has('tokenizer_config.json'))
+    Object.assign(files, hubTokenizerFiles(await readTokenizerFiles(from), await readGenerationConfig(from)));
+  // original LLaVA folders lack it: it is that of the vision tower
+  const processor = model.layout === 'native' ? await model.imageProcessor() : await readImageProcessor(from, 'llava');
+  if (processor) Object.assign(files, processorFilesOf(parsed.data, checkConfig(imageProcessorConfig, processor.value, processor.file)));
+  return files;
+}
+
+/** Tensors that are packed already, as they are. UserError if `quantize` asks to pack them. */
+function storedPacked(model: ModelFolder, quantize: Quantization | undefined): Map<string, TensorSource> {
   const packed = new Map<string, TensorSource>();
-  const replaced = new Set<string>();
   for (const name of model.names.filter((name) => name.endsWith(packedName('')))) {
     if (quantize) throw new UserError(`${model.dir}: its weights are quantized already: --quantize needs those that they were made from`);
     const weight = name.slice(0, -packedName('').length);
     for (const part of [packedName(weight), scaleName(weight)]) {
-      replaced.add(part);
       packed.set(part, {
         ...model.info(part),
         async *data() {
@@ -104,18 +115,31 @@ function packedTensors(
       });
     }
   }
+  return packed;
+}
+
+/**
+ * The tensors that are packed now, which are read once for each of their two tensors. `replaced` are the
+ * names that are not written as floats.
+ */
+function packedTensors(
+  floats: ReadonlyMap<string, FloatTensor>,
+  quantize: Quantization | undefined,
+): { packed: Map<string, TensorSource>; replaced: string[] } {
+  const packed = new Map<string, TensorSource>();
+  const replaced: string[] = [];
   if (!quantize) return { packed, replaced };
-  for (const name of model.names) {
-    const format = plannedFormat(name, model.shape(name), quantize);
+  for (const [name, { shape, data }] of floats) {
+    const format = plannedFormat(name, shape, quantize);
     if (!format) continue;
-    const [rows, columns] = model.shape(name);
+    const [rows, columns] = shape;
     const pieces = async function* (part: 'packed' | 'scale') {
-      for await (const values of model.float32Pieces(name)) {
+      for await (const values of data()) {
         const { buffer, byteOffset, byteLength } = quantizeRows(values, format)[part];
         yield new Uint8Array(buffer, byteOffset, byteLength);
       }
     };
-    replaced.add(name);
+    replaced.push(name);
     packed.set(packedName(name), { dtype: 'U8', shape: [rows, (columns * format.bits) / 8], data: () => pieces('packed') });
     packed.set(scaleName(name), { dtype: 'F32', shape: [rows, columns / format.blockSize], data: () => pieces('scale') });
   }

@@ -2,7 +2,8 @@
 // that memory does not grow with the model.
 
 import { saveCheckpoint } from '../checkpoint/checkpoint.ts';
-import { readTokenizerFiles, tokenizerFilesOf } from '../checkpoint/tokenizer-files.ts';
+import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
+import { imageProcessorConfig } from '../images/processor.ts';
 import { llavaConfigSchema } from '../models/llava.ts';
 import { modelParameters } from '../models/model-parameters.ts';
 import type { ModelConfig } from '../models/shapes.ts';
@@ -11,7 +12,9 @@ import { resolvePath } from '../paths.ts';
 import { createRandom } from '../random.ts';
 import { type FloatType, storedFloats } from '../weights/dtype.ts';
 import { elementCount } from '../weights/safetensors.ts';
+import { hubForm, TRANSFORMERS_VERSION } from './hub-form.ts';
 import { imageProcessorFor, PROCESSOR_FILE, processorFilesOf } from './processor.ts';
+import { hubTokenizerFiles } from './tokenizer-form.ts';
 
 /** Values drawn at a time. */
 const PIECE = 2 ** 20;
@@ -30,7 +33,15 @@ export interface FreshOptions {
   onDrawn(values: number): void;
 }
 
-/** Writes a checkpoint of `config` with the values that training would start from. */
+/** The config that is written for a model of this one: of a LLaVA, in the form that transformers runs. */
+export function freshConfig(config: ModelConfig): ModelConfig {
+  const tensors = new Map(modelParameters(config).map(({ name, dims }) => [name, { shape: [...dims], data: () => [] }]));
+  return { ...config, ...hubForm(config, tensors).config, transformers_version: TRANSFORMERS_VERSION };
+}
+
+/**
+ * Writes a checkpoint of a `config` as of `freshConfig`, with the values that training would start from.
+ */
 export async function writeFreshCheckpoint(config: ModelConfig, out: string, options: FreshOptions): Promise<void> {
   const { dtype, seed, maxShardSize, tokenizer, signal, onDrawn } = options;
   function* pieces({ name, dims, initializer }: Omit<Parameter, 'tensor'>) {
@@ -58,9 +69,12 @@ async function furtherFiles(config: ModelConfig, tokenizer: string | undefined):
   const files: Record<string, string> = {};
   const parsed = llavaConfigSchema.safeParse(config);
   if (config.model_type === 'llava' && parsed.success)
-    Object.assign(files, processorFilesOf(parsed.data, imageProcessorFor(parsed.data.vision_config.image_size)));
+    Object.assign(
+      files,
+      processorFilesOf(parsed.data, imageProcessorConfig.parse(imageProcessorFor(parsed.data.vision_config.image_size))),
+    );
   if (config.model_type === 'clip_vision_model')
     files[PROCESSOR_FILE] = `${JSON.stringify(imageProcessorFor(config.image_size as number), null, 2)}\n`;
-  if (tokenizer !== undefined) Object.assign(files, tokenizerFilesOf(await readTokenizerFiles(resolvePath(tokenizer, 'the tokenizer'))));
+  if (tokenizer !== undefined) Object.assign(files, hubTokenizerFiles(await readTokenizerFiles(resolvePath(tokenizer, 'the tokenizer'))));
   return files;
 }

@@ -36,9 +36,7 @@ export function loadModel(dir: string, options: LoadOptions = {}): Promise<Loade
     const { tokenizerJson, tokenizerConfig } = await readTokenizerFiles(dir);
     const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig);
     warnOfMissingTemplate(dir, tokenizerConfig);
-    if (tokenizer.imageTokenId !== config.image_token_index)
-      throw new UserError(`${dir}: <image> is ${config.image_token_index} in config.json and ${tokenizer.imageTokenId} in the tokenizer`);
-    checkVocabulary(tokenizer, config.text_config.vocab_size, dir);
+    checkTokenizer(tokenizer, config, dir);
     const opened = await openGenerator(config, checkpoint, options);
     return { ...opened, ...pictureReader(opened), tokenizer };
   });
@@ -62,6 +60,13 @@ async function openGenerator(config: LlavaConfig, checkpoint: ModelFolder, { eng
   const weights = await readRunWeights(checkpoint, llavaParameters(sized), { quantize });
   const generator = await createGenerator(engine, sized, weights.values).finally(weights.release);
   return { config: sized, generator, processor };
+}
+
+/** Throws a UserError unless the tokenizer in `dir` is that of the LLaVA there. */
+export function checkTokenizer(tokenizer: Tokenizer, config: LlavaConfig, dir: string): void {
+  if (tokenizer.imageTokenId !== config.image_token_index)
+    throw new UserError(`${dir}: <image> is ${config.image_token_index} in config.json and ${tokenizer.imageTokenId} in the tokenizer`);
+  checkVocabulary(tokenizer, config.text_config.vocab_size, dir);
 }
 
 /**

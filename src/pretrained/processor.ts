@@ -47,12 +47,12 @@ export async function requireImageProcessor(dir: string, modelType: unknown): Pr
 
 /**
  * preprocessor_config.json of LLaVA-1.5 for images of `size` pixels: pad to a square in the mean color,
- * resize, CLIP's mean and standard deviation.
+ * resize, CLIP's mean and standard deviation. In transformers, LlavaImageProcessor pads to a square;
+ * CLIPImageProcessor ignores `do_pad`.
  */
 export function imageProcessorFor(size: number) {
   return {
-    image_processor_type: 'CLIPImageProcessor',
-    processor_class: 'LlavaProcessor',
+    image_processor_type: 'LlavaImageProcessor',
     do_pad: true,
     do_resize: true,
     size: { shortest_edge: size },
@@ -68,13 +68,25 @@ export function imageProcessorFor(size: number) {
   } satisfies Partial<ImageProcessorConfig> & Record<string, unknown>;
 }
 
-/** The files of a LLaVA folder that define how an image becomes image rows: text by file name. */
-export function processorFilesOf(config: LlavaConfig, imageProcessor: unknown): Record<string, string> {
+/**
+ * The files of a LLaVA folder that define how an image becomes image rows: text by file name.
+ * processor_config.json is what transformers 5 reads, preprocessor_config.json what older software does. Every
+ * field of the image processor is written, since the classes' defaults differ.
+ */
+export function processorFilesOf(config: LlavaConfig, imageProcessor: ImageProcessorConfig): Record<string, string> {
   const { vision_config: vision, vision_feature_select_strategy } = config;
+  const { crop_size, ...rest } = imageProcessor;
+  const image_processor = {
+    ...rest,
+    ...(rest.do_center_crop ? { crop_size } : {}),
+    ...(rest.do_pad ? { image_processor_type: 'LlavaImageProcessor' } : {}),
+    processor_class: undefined,
+  };
   const files = {
-    [PROCESSOR_FILE]: imageProcessor,
+    [PROCESSOR_FILE]: { ...image_processor, processor_class: 'LlavaProcessor' },
     'processor_config.json': {
       processor_class: 'LlavaProcessor',
+      image_processor,
       image_token: '<image>',
       patch_size: vision.patch_size,
       num_additional_image_tokens: prefixTokens(vision),

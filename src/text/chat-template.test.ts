@@ -1,6 +1,6 @@
 import { Template } from '@huggingface/jinja';
 import { expect, test } from 'vitest';
-import { gemmaChatTemplate } from './chat-template.ts';
+import { gemmaChatTemplate, withParts } from './chat-template.ts';
 
 const render = (roles: string[], addGenerationPrompt = false) =>
   new Template(gemmaChatTemplate).render({
@@ -28,4 +28,31 @@ test.each([
   [['user', 'assistant', 'assistant'], 'Conversation roles must alternate'],
 ])('refuses %j', (roles, message) => {
   expect(() => render(roles)).toThrow(message);
+});
+
+const rendered = (template: string, contents: unknown[]) =>
+  new Template(template).render({
+    messages: contents.map((content, i) => ({ role: i % 2 === 0 ? 'user' : 'assistant', content })),
+    add_generation_prompt: true,
+    bos_token: '<bos>',
+  });
+
+test('contents in parts are laid out as the text that the model was trained on', () => {
+  const image = { type: 'image' };
+  const text = (words: string) => ({ type: 'text', text: words });
+  const template = withParts(gemmaChatTemplate);
+  const question = rendered(gemmaChatTemplate, ['<image>\nWhat is it?', 'a cat', 'Sure?']);
+  expect(rendered(template, ['<image>\nWhat is it?', 'a cat', 'Sure?'])).toBe(question);
+  expect(rendered(template, [[image, text('What is it?')], [text('a cat')], [text('Sure?')]])).toBe(question);
+  // pictures go first, as LLaVA moves them
+  expect(rendered(template, [[text('What is it?'), image], 'a cat', 'Sure?'])).toBe(question);
+  expect(rendered(template, [[image, image, text('Which?')]])).toContain('user\n<image>\n<image>\nWhich?<end_of_turn>');
+});
+
+test('a template that takes parts already is left alone', () => {
+  const template = withParts(gemmaChatTemplate);
+  expect(withParts(template)).toBe(template);
+  const own =
+    "{% for message in messages %}{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}";
+  expect(withParts(own)).toBe(own);
 });

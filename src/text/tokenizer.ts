@@ -46,7 +46,7 @@ interface AddedToken {
   special: boolean;
 }
 
-interface TokenizerJson {
+export interface TokenizerJson {
   model: { vocab: Record<string, number>; byte_fallback?: boolean };
   added_tokens: AddedToken[];
 }
@@ -64,9 +64,10 @@ function checkForm(json: unknown): asserts json is TokenizerJson {
 /**
  * The file with the special tokens that it may lack: `<image>` gets the first free id, and the turn markers,
  * which some copies of Gemma's tokenizer keep in the vocabulary only, are added so that the text
- * `<start_of_turn>` is one token.
+ * `<start_of_turn>` is one token. UserError if it is not of Gemma's form.
  */
-function withSpecialTokens(json: TokenizerJson): TokenizerJson {
+export function withSpecialTokens(json: unknown): TokenizerJson {
+  checkForm(json);
   const added = [...json.added_tokens];
   const vocab = json.model.vocab;
   const add = (content: string, id: number) =>
@@ -95,7 +96,6 @@ function tokenText(value: unknown, fallback: string): string {
  * Throws UserError when the files are not of Gemma's form.
  */
 export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown): Tokenizer {
-  checkForm(tokenizerJson);
   const config = (tokenizerConfig ?? {}) as Record<string, unknown>;
   const json = withSpecialTokens(tokenizerJson);
   let inner: HuggingFaceTokenizer;

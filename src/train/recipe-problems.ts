@@ -5,6 +5,9 @@ type Path = readonly PropertyKey[];
 
 const pathText = (path: Path) => path.map(String).join('.');
 
+const valueAt = (path: Path, value: unknown) =>
+  path.reduce<unknown>((inner, key) => (inner as Record<PropertyKey, unknown> | undefined)?.[key], value);
+
 /** Edits (insert, delete, replace, swap of neighbors) that turn one word into another. */
 function editDistance(a: string, b: string): number {
   const rows: number[][] = [Array.from({ length: b.length + 1 }, (_, j) => j)];
@@ -59,11 +62,17 @@ export function describeProblem(schema: z.core.$ZodType, error: z.ZodError, valu
   if (issue.code === 'unrecognized_keys') {
     const name = issue.keys[0];
     const fields = knownFields(schema, issue.path, value);
+    // of another alternative
+    if (fields.includes(name)) {
+      const given = Object.keys(valueAt(issue.path, value) as object);
+      const others = given.filter((key) => !issue.keys.includes(key));
+      return `${pathText([...issue.path, name])} cannot be given beside ${others.join(', ')}`;
+    }
     const guess = nearest(name, fields);
     return `unknown field ${pathText([...issue.path, name])}; ${guess ? `did you mean ${guess}?` : `known fields are ${fields.join(', ')}`}`;
   }
   const place = pathText(issue.path);
-  const found = issue.path.reduce<unknown>((inner, key) => (inner as Record<PropertyKey, unknown> | undefined)?.[key], value);
+  const found = valueAt(issue.path, value);
   if (issue.code === 'invalid_union' && issue.path.at(-1) === 'task') {
     return `task must be contrastive, language-model or llava, and is ${found === undefined ? 'missing' : JSON.stringify(found)}`;
   }
@@ -81,9 +90,15 @@ export function describeProblem(schema: z.core.$ZodType, error: z.ZodError, valu
 function flattenUnion(issue: z.core.$ZodIssue, prefix: Path): z.core.$ZodIssue[] {
   const path = [...prefix, ...issue.path] as PropertyKey[];
   if (issue.code === 'invalid_union') {
-    const inner = issue.errors.flatMap((alternative) => alternative.flatMap((problem) => flattenUnion(problem, path)));
-    const deeper = inner.filter((problem) => problem.code === 'unrecognized_keys' || problem.path.length > path.length);
-    if (deeper.length > 0) return deeper;
+    const alternatives = issue.errors.map((problems) => problems.flatMap((problem) => flattenUnion(problem, path)));
+    const deeper = alternatives
+      .map((problems) => problems.filter(({ code, path: inner }) => code === 'unrecognized_keys' || inner.length > path.length))
+      .filter((problems) => problems.length > 0)
+      .sort((a, b) => a.length - b.length);
+    if (deeper.length > 0) return deeper[0];
+    // a discriminated union has none
+    const [first] = alternatives;
+    if (first && alternatives.every(([problem]) => problem.message === first[0].message)) return first;
   }
   return [{ ...issue, path }];
 }

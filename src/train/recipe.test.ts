@@ -79,14 +79,14 @@ describe('--set', () => {
     expect(recipe.stages[0].lr).toBe(5e-4);
     expect(recipe.stages[1].steps).toBe(10);
     expect(recipe.stages[1].epochs).toBeUndefined();
-    expect(recipe.model.vision_feature_layer).toEqual([-2, -4]);
+    expect(recipe.model).toMatchObject({ vision_feature_layer: [-2, -4] });
     expect(recipe.data?.train_scenes).toBe(7);
   });
 
   it('reads values as YAML, up to the first equals sign', () => {
     expect(read('data.folder=a=b').data?.folder).toBe('a=b');
     expect(read(' data.folder =yes').data?.folder).toBe('yes');
-    expect(read('model.scale_image_features=false').model.scale_image_features).toBe(false);
+    expect(read('model.scale_image_features=false').model).toMatchObject({ scale_image_features: false });
     expect(read('stages.1.lr_by_module={language_model: 1e-4}').stages[1].lr_by_module).toEqual({ language_model: 1e-4 });
     expect(read('evaluate=').evaluate).toBeUndefined();
     expect(read('seed=5', 'seed=6').seed).toBe(6);
@@ -168,6 +168,16 @@ describe('a wrong recipe is one sentence that names the field', () => {
     expect(() => read(override)).toThrow(UserError);
     expect(() => read(override)).toThrow(message);
     expect(() => read(override)).toThrow(/^emoji-tiny\.yaml: [^\n]*$/);
+  });
+
+  it('of a LLaVA that is trained further', () => {
+    const modelOf = (model: object) => read(`model=${JSON.stringify(model)}`).model;
+    expect(modelOf({ llava: 'a' })).toEqual({ llava: 'a' });
+    expect(modelOf({ llava: 'a', new_connector: 'linear' })).toEqual({ llava: 'a', new_connector: 'linear' });
+    expect(() => modelOf({ llava: 'a', new_conector: 'linear' })).toThrow('unknown field model.new_conector; did you mean new_connector?');
+    expect(() => modelOf({ llava: 'a', new_connector: 'mlp' })).toThrow('model.new_connector: must be "linear" or');
+    expect(() => modelOf({ llava: 'a', vision_tower: 'b' })).toThrow('model.vision_tower cannot be given beside llava');
+    expect(() => modelOf({ vision_tower: 'b' })).toThrow('model.language_model is missing');
   });
 
   it('of a language model, by its family', () => {

@@ -247,27 +247,36 @@ const languageModelRecipe = z.strictObject({
   stages: z.array(languageModelStage).min(1),
 });
 
+const partsModel = z.strictObject({
+  vision_tower: z.string().describe('Hugging Face folder of the vision encoder'),
+  language_model: z.string().describe('Hugging Face folder of the Gemma'),
+  tokenizer: z.string().optional().describe('Folder of a tokenizer.json; that of the language model when left out'),
+  connector: connectorTypeSchema.default('mlp2x_gelu').describe('linear, or mlpNx_gelu: N linear layers with GELU between'),
+  vision_feature_layer: z
+    .union([z.int(), z.array(z.int()).min(1)])
+    .default(-2)
+    .describe('Hidden state of the encoder that is used, counted from the end when negative; several are joined'),
+  vision_feature_select_strategy: z
+    .enum(['default', 'full'])
+    .default('default')
+    .describe('default drops the class token where the encoder has one, full keeps it'),
+  scale_image_features: z
+    .boolean()
+    .default(true)
+    .describe('Multiply image rows by sqrt(hidden_size), as the released LLaVA-Gemma does (transformers before 5)'),
+});
+
+const llavaModel = z.strictObject({
+  llava: z.string().describe('Hugging Face folder of a LLaVA to train further, instead of the two parts'),
+  new_connector: connectorTypeSchema
+    .optional()
+    .describe('A fresh connector of this type, as connector; that of the folder is kept when left out'),
+});
+
 const llavaRecipe = z.strictObject({
   task: z.literal('llava').describe('Join a vision encoder to a Gemma through a connector'),
   ...runFields,
-  model: z.strictObject({
-    vision_tower: z.string().describe('Hugging Face folder of the vision encoder'),
-    language_model: z.string().describe('Hugging Face folder of the Gemma'),
-    tokenizer: z.string().optional().describe('Folder of a tokenizer.json; that of the language model when left out'),
-    connector: connectorTypeSchema.default('mlp2x_gelu').describe('linear, or mlpNx_gelu: N linear layers with GELU between'),
-    vision_feature_layer: z
-      .union([z.int(), z.array(z.int()).min(1)])
-      .default(-2)
-      .describe('Hidden state of the encoder that is used, counted from the end when negative; several are joined'),
-    vision_feature_select_strategy: z
-      .enum(['default', 'full'])
-      .default('default')
-      .describe('default drops the class token where the encoder has one, full keeps it'),
-    scale_image_features: z
-      .boolean()
-      .default(true)
-      .describe('Multiply image rows by sqrt(hidden_size), as the released LLaVA-Gemma does (transformers before 5)'),
-  }),
+  model: z.union([partsModel, llavaModel]).describe('The parts to join, or a LLaVA to train further'),
   data: generatedData.optional().describe('Data made before training; stages may name LLaVA JSON files instead'),
   stages: z.array(llavaStage).min(1).describe('What happens, in order; each stage starts from the weights of the one before'),
   evaluate: z

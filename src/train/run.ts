@@ -9,7 +9,6 @@ import { createOrtEngine } from '../engine/ort.ts';
 import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
 import { constantSource } from '../pretrained/stored.ts';
-import { readParameters } from '../pretrained/values.ts';
 import {
   checkRunFolder,
   openRunFolder,
@@ -25,6 +24,7 @@ import { openTensorboard } from '../runs/tensorboard.ts';
 import { openSafetensors, type TensorSource } from '../weights/safetensors.ts';
 import { startSourceThread } from './prefetch.ts';
 import { type Recipe, recipeToYaml } from './recipe.ts';
+import { readTrained, savedModel } from './saved.ts';
 import { warmupStepsOf } from './schedule.ts';
 import { type StepReport, trainStage } from './stage.ts';
 import type { PreparedStage, Task, TaskContext } from './task.ts';
@@ -166,11 +166,11 @@ async function save(task: Task, dir: string, state: TrainerState, moments: Reado
     for (const [name, moment] of moments) sources.set(name, constantSource(await moment.read()));
     tensorFiles[OPTIMIZER_FILE] = sources;
   }
+  const model = await savedModel(task);
   await saveCheckpoint(dir, {
-    ...task.saved,
-    stored: await task.weights.sources(),
-    files: { ...task.saved.files, [STATE_FILE]: `${JSON.stringify(state, null, 2)}\n` },
-    tensorFiles,
+    ...model,
+    files: { ...model.files, [STATE_FILE]: `${JSON.stringify(state, null, 2)}\n` },
+    tensorFiles: { ...model.tensorFiles, ...tensorFiles },
   });
 }
 
@@ -195,8 +195,7 @@ async function restore(task: Task, folder: RunFolder): Promise<Resumed> {
     try {
       for (const parameter of task.weights.parameters) {
         if (!trained.has(task.moduleOf(parameter.name))) continue;
-        const [[, data]] = await readParameters(checkpoint, [parameter]);
-        await task.weights.restore(parameter.name, data);
+        await task.weights.restore(parameter.name, await readTrained(checkpoint, parameter));
       }
     } finally {
       await checkpoint.close();

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, statSync } from 'node:fs';
 import { UserError } from '../../errors.ts';
 import { modelParameters } from '../../models/model-parameters.ts';
 import { shapeNamed } from '../../models/shapes.ts';
-import { writeFreshCheckpoint } from '../../pretrained/fresh.ts';
+import { freshConfig, writeFreshCheckpoint } from '../../pretrained/fresh.ts';
 import { bytesPerElement, storedFloats } from '../../weights/dtype.ts';
 import { elementCount } from '../../weights/safetensors.ts';
 import { checkRoom } from '../disk.ts';
@@ -38,7 +38,8 @@ function createPercentage(count: number): (more: number) => void {
 
 /** Runs the command. */
 export async function init(name: string, { out, dtype: type, seed, maxShardSize }: InitFlags): Promise<void> {
-  const { config, tokenizer } = shapeNamed(name);
+  const { config: shape, tokenizer } = shapeNamed(name);
+  const config = freshConfig(shape);
   const dtype = floatTypeOf(type);
   const count = modelParameters(config).reduce((sum, { dims }) => sum + elementCount(dims), 0);
   const bytes = count * bytesPerElement[storedFloats[dtype]];

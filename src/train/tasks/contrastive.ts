@@ -13,7 +13,7 @@ import { type ClipConfig, clipConfigSchema } from '../../models/clip.ts';
 import { contrastiveLoss, namingGraph } from '../../models/contrastive.ts';
 import { compileGraph } from '../../models/programs.ts';
 import { resolvePath } from '../../paths.ts';
-import { imageProcessorFor } from '../../pretrained/processor.ts';
+import { imageProcessorFor, PROCESSOR_FILE } from '../../pretrained/processor.ts';
 import { createRandom } from '../../random.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
 import { prefetchedBatches } from '../prefetch.ts';
@@ -57,7 +57,7 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine, threa
     saved: {
       config,
       files: {
-        'preprocessor_config.json': `${JSON.stringify(processor, null, 2)}\n`,
+        [PROCESSOR_FILE]: `${JSON.stringify({ ...processor, processor_class: 'CLIPProcessor' }, null, 2)}\n`,
         ...tokenizerFilesOf(files),
       },
     },

@@ -3,7 +3,7 @@
 // once an image; its features are cached.
 
 import { join } from 'node:path';
-import { readTokenizerFiles, tokenizerFilesOf } from '../../checkpoint/tokenizer-files.ts';
+import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
 import { batchesPerEpoch, samplesPerEpoch } from '../../data/conversations.ts';
 import { type DataFile, type DataIndex, indexData } from '../../data/data-set.ts';
 import { buildEmojiDataset, type EmojiDataset } from '../../data/emoji/build.ts';
@@ -17,11 +17,12 @@ import { languageConfigSchema } from '../../models/language.ts';
 import { imageSize, imageTokenCount, type LlavaConfig, llavaConfigSchema, llavaParameters, visionFeatureSize } from '../../models/llava.ts';
 import { compileGraph, encoderGraph, type GraphProgram, llavaLoss } from '../../models/programs.ts';
 import { prefixTokens, visionFolderSchema } from '../../models/vision.ts';
-import { initialize } from '../../nn/parameters.ts';
+import { initialize, type Parameter } from '../../nn/parameters.ts';
 import { resolvePath } from '../../paths.ts';
 import { checkConfig, withCheckpoint } from '../../pretrained/folder.ts';
-import { checkVocabulary, warnOfMissingTemplate } from '../../pretrained/load.ts';
+import { checkTokenizer, checkVocabulary, warnOfMissingTemplate } from '../../pretrained/load.ts';
 import { processorFilesOf, withImageSize } from '../../pretrained/processor.ts';
+import { hubTokenizerFiles, readGenerationConfig } from '../../pretrained/tokenizer-form.ts';
 import { createRandom } from '../../random.ts';
 import { findRunFolder } from '../../runs/folder.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
@@ -42,8 +43,13 @@ interface Model extends SavedModel {
   weights: ModelWeights;
 }
 
+type Given<K extends string> = Extract<LlavaRecipe['model'], Record<K, unknown>>;
+
+const assemble = ({ model, seed }: LlavaRecipe, engine: Engine): Promise<Model> =>
+  'llava' in model ? furtherModel(model, seed, engine) : joinedModel(model, seed, engine);
+
 /** Joins the recipe's encoder and language model through a fresh connector. */
-async function assemble({ model, seed }: LlavaRecipe, engine: Engine): Promise<Model> {
+async function joinedModel(model: Given<'vision_tower'>, seed: number, engine: Engine): Promise<Model> {
   const visionFolder = resolvePath(model.vision_tower, 'model.vision_tower');
   const languageFolder = resolvePath(model.language_model, 'model.language_model');
   const tokenizerFolder = model.tokenizer ? resolvePath(model.tokenizer, 'model.tokenizer') : languageFolder;
@@ -57,7 +63,6 @@ async function assemble({ model, seed }: LlavaRecipe, engine: Engine): Promise<M
       const joined = checkConfig(
         llavaConfigSchema,
         {
-          architectures: ['LlavaForConditionalGeneration'],
           dtype: 'float32',
           vision_config,
           text_config,
@@ -68,24 +73,55 @@ async function assemble({ model, seed }: LlavaRecipe, engine: Engine): Promise<M
           vision_feature_select_strategy: prefixTokens(vision_config) === 0 ? 'full' : model.vision_feature_select_strategy,
           scale_image_features: model.scale_image_features,
           multimodal_projector_bias: true,
-          tie_word_embeddings: true,
         },
         'the recipe',
       );
       const config = withImageSize(joined, processor, processorPath);
       checkVocabulary(tokenizer, config.text_config.vocab_size, languageFolder);
       const parameters = llavaParameters(config);
-      const part = (module: string) => parameters.filter(({ name }) => name.startsWith(`${module}.`));
       const inFolder = (name: string) => name.slice(name.indexOf('.') + 1);
       const weights = new ModelWeights(engine);
-      await weights.addStored(vision, part('vision_tower'), inFolder);
-      for (const parameter of part('multi_modal_projector'))
-        weights.add(parameter, initialize(parameter, createRandom(seed, parameter.name)));
-      await weights.addStored(language, part('language_model'), inFolder);
-      const files = { ...tokenizerFilesOf(tokenizerFiles), ...processorFilesOf(config, processorJson) };
+      await weights.addStored(vision, ofModule(parameters, 'vision_tower'), inFolder);
+      addFresh(weights, ofModule(parameters, 'multi_modal_projector'), seed);
+      await weights.addStored(language, ofModule(parameters, 'language_model'), inFolder);
+      const files = { ...hubTokenizerFiles(tokenizerFiles), ...processorFilesOf(config, processor) };
       return { config, tokenizer, tokenizerFolder, processor, weights, files };
     }),
   );
+}
+
+/** The recipe's LLaVA, with its own connector or a fresh one. */
+async function furtherModel(model: Given<'llava'>, seed: number, engine: Engine): Promise<Model> {
+  const folder = resolvePath(model.llava, 'model.llava');
+  const tokenizerFiles = await readTokenizerFiles(folder);
+  const tokenizer = createTokenizer(tokenizerFiles.tokenizerJson, tokenizerFiles.tokenizerConfig);
+  warnOfMissingTemplate(folder, tokenizerFiles.tokenizerConfig);
+  return withCheckpoint(folder, llavaConfigSchema, async (stored, checkpoint) => {
+    const { value: processorJson, file: processorPath } = await checkpoint.imageProcessor();
+    const processor = checkConfig(imageProcessorConfig, processorJson, processorPath);
+    const { torch_dtype: _, ...kept } = stored;
+    const connector = model.new_connector ? ({ mm_projector_type: model.new_connector, projector_hidden_act: 'gelu' } as const) : {};
+    const config = withImageSize({ ...kept, ...connector, dtype: 'float32' }, processor, processorPath);
+    checkTokenizer(tokenizer, config, folder);
+    const isFresh = ({ name }: Parameter) => model.new_connector !== undefined && name.startsWith('multi_modal_projector.');
+    const parameters = llavaParameters(config);
+    const weights = new ModelWeights(engine);
+    await weights.addStored(
+      checkpoint,
+      parameters.filter((parameter) => !isFresh(parameter)),
+    );
+    addFresh(weights, parameters.filter(isFresh), seed);
+    const text = hubTokenizerFiles(tokenizerFiles, await readGenerationConfig(folder));
+    const files = { ...text, ...processorFilesOf(config, processor) };
+    return { config, tokenizer, tokenizerFolder: folder, processor, weights, files };
+  });
+}
+
+const ofModule = (parameters: readonly Parameter[], module: string) => parameters.filter(({ name }) => name.startsWith(`${module}.`));
+
+/** Each value a function of `seed` and the parameter's name. */
+function addFresh(weights: ModelWeights, parameters: readonly Parameter[], seed: number): void {
+  for (const parameter of parameters) weights.add(parameter, initialize(parameter, createRandom(seed, parameter.name)));
 }
 
 /** Where the features of the frozen encoder are, whether or not they are there yet. */
