@@ -17,11 +17,19 @@ import {
   topologicalOrder,
 } from '../../graph/tensor.ts';
 import { GraphBuilder } from './builder.ts';
+import { scanClasses } from './classes.ts';
 import { type ExternalData, isStoredCast, joinNeighbors, readStored, splitLarge } from './packed.ts';
 import { MICROSOFT } from './writer.ts';
 
-/** Composites that ORT computes in one kernel. */
-export const FUSED_KERNELS = ['rmsNorm', 'layerNorm', 'geluTanh', 'quickGelu'] as const satisfies Composite[];
+/** Composites that ORT computes in one kernel, or in a loop that has no whole in memory. */
+export const FUSED_KERNELS = [
+  'rmsNorm',
+  'layerNorm',
+  'geluTanh',
+  'quickGelu',
+  'linearLogSumExp',
+  'classMean',
+] as const satisfies Composite[];
 export type FusedKernel = (typeof FUSED_KERNELS)[number];
 
 export interface LowerOptions {
@@ -55,10 +63,11 @@ export function lower(outputs: Outputs, options: LowerOptions = {}): Uint8Array 
   const graph = joinNeighbors(options.recast ? splitLarge(stored, external) : stored, external);
   const builder = new GraphBuilder(external);
   const names = new Map<Tensor, string>();
+  const order = topologicalOrder(Object.values(graph));
   const emit = (tensor: Tensor): string => {
     if (!isIn(rules, tensor)) throw new Error(`${tensor.op} has no ONNX lowering`);
     checkBfloat16(tensor);
-    return applyRule(tensor, tensor.inputs.map(nameOf), builder, options);
+    return applyRule(tensor, tensor.inputs.map(nameOf), builder, { ...options, order });
   };
   const anew = (tensor: Tensor) =>
     options.recast && (tensor.op === 'dequantize' || isStoredCast(tensor)) && tensor.inputs.every((x) => isFixed(x, external));
@@ -67,7 +76,6 @@ export function lower(outputs: Outputs, options: LowerOptions = {}): Uint8Array 
   // that the other operand needs.
   const nameOf = (tensor: Tensor): string => (anew(tensor) ? builder.lead(() => emit(tensor)) : names.get(tensor)!);
 
-  const order = topologicalOrder(Object.values(graph));
   for (const tensor of order) if (tensor.op === 'input') names.set(tensor, builder.input(tensor));
   for (const tensor of order) if (tensor.op !== 'input' && !anew(tensor)) names.set(tensor, emit(tensor));
   return builder.model(graph, nameOf);
@@ -113,6 +121,8 @@ const BFLOAT16_OPS: ReadonlySet<string> = new Set<Lowered>([
 ]);
 
 function checkBfloat16(tensor: Tensor): void {
+  // these cast the pieces of their weight
+  if ((tensor.op === 'linearLogSumExp' || tensor.op === 'classMean') && tensor.dtype !== 'bfloat16') return;
   if (BFLOAT16_OPS.has(tensor.op) || [tensor, ...tensor.inputs].every(({ dtype }) => dtype !== 'bfloat16')) return;
   throw new Error(`${tensor.op}: ONNX Runtime has no kernel for bfloat16; cast the operands to float32 or float16`);
 }
@@ -122,14 +132,14 @@ function checkBfloat16(tensor: Tensor): void {
 type Lowered = Exclude<Primitive, 'stopGradient'> | keyof Dialect | FusedKernel | 'constant';
 
 /** Adds the nodes that compute `tensor` from values named `inputs`; the name of the result. */
-type LoweringRule<O extends Lowered> = (
-  b: GraphBuilder,
-  inputs: PerInput<O, string>,
-  tensor: TensorOf<O>,
-  options: Pick<LowerOptions, 'packedAccuracy' | 'recast'>,
-) => string;
+type LoweringRule<O extends Lowered> = (b: GraphBuilder, inputs: PerInput<O, string>, tensor: TensorOf<O>, context: Context) => string;
 
-function applyRule<O extends Lowered>(tensor: TensorOf<O>, inputs: readonly string[], b: GraphBuilder, options: LowerOptions): string {
+interface Context extends Pick<LowerOptions, 'packedAccuracy' | 'recast'> {
+  /** All tensors of the graph. */
+  order: readonly Tensor[];
+}
+
+function applyRule<O extends Lowered>(tensor: TensorOf<O>, inputs: readonly string[], b: GraphBuilder, options: Context): string {
   return rules[tensor.op](b, inputs as PerInput<O, string>, tensor, options);
 }
 
@@ -275,5 +285,7 @@ const rules: { readonly [O in Lowered]: LoweringRule<O> } = {
     b.node('SimplifiedLayerNormalization', inputs, { axis: -1, epsilon: { float: epsilon } }),
   layerNorm: (b, inputs, { attributes: { epsilon } }) => b.node('LayerNormalization', inputs, { axis: -1, epsilon: { float: epsilon } }),
   geluTanh: (b, inputs) => b.node('Gelu', inputs, { approximate: 'tanh' }),
+  linearLogSumExp: (b, inputs, tensor, { order }) => scanClasses(b, inputs, tensor, order).logSumExp,
+  classMean: (b, inputs, tensor, { order }) => scanClasses(b, inputs, tensor, order).mean!,
   quickGelu: (b, inputs) => b.node('QuickGelu', inputs, { alpha: { float: 1.702 } }, MICROSOFT),
 };

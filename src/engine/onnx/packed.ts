@@ -21,7 +21,8 @@ export interface ExternalData {
 
 /**
  * Products with packed weights, and rows looked up in them, read the packed numbers: the matrix in float32 is
- * never made. Of a table in 16 bits, only the rows that are looked up are cast.
+ * never made. Of a table in 16 bits, only the rows that are looked up are cast, and of very many classes one
+ * piece at a time (classes.ts).
  */
 export function readStored(outputs: Outputs): Outputs {
   return rewrite(outputs, (node) => {
@@ -35,6 +36,10 @@ export function readStored(outputs: Outputs): Outputs {
       const [table, indices] = node.inputs;
       if (table.op === 'dequantize') return createNode('gatherPacked', [...table.inputs, indices], table.attributes, node);
       if (isStoredCast(table)) return cast(gather(table.inputs[0], indices), table.dtype);
+    }
+    if (node.op === 'linearLogSumExp' || node.op === 'classMean') {
+      const [hidden, weight] = node.inputs;
+      if (isStoredCast(weight)) return createNode(node.op, [hidden, weight.inputs[0]], node.attributes, node);
     }
     return node;
   });
