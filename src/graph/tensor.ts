@@ -136,6 +136,14 @@ export interface Dialect {
   matmulPacked: OpType<[x: Tensor, packed: Tensor, scale: Tensor], BlockFormat & { alpha: number }>;
   /** Rows of a packed matrix. */
   gatherPacked: OpType<[packed: Tensor, scale: Tensor, indices: Tensor], BlockFormat>;
+  /**
+   * linearLogSumExp or classMean over the weight as it is stored: in 32 or 16 bits, or packed with its scale.
+   * `both` says that the graph asks for both of the same operands.
+   */
+  classLoop: OpType<
+    [hidden: Tensor, ...stored: Tensor[]],
+    { part: 'logSumExp' | 'mean'; both: boolean; scale: number; softcap?: number; format?: BlockFormat }
+  >;
   /** `scatterAdd` onto a tensor instead of onto zeros. */
   scatterAddOnto: OpType<[indices: Tensor, updates: Tensor, onto: Tensor]>;
   /** `putAlong`, added to a tensor instead of to zeros. */

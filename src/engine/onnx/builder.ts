@@ -1,6 +1,7 @@
 // An ONNX graph in the making: names of values, nodes, initializers, and shapes that are read at run time.
 // What each op of ours becomes is in lower.ts; the bytes are writer.ts's.
 
+import type { BlockFormat } from '../../floats.ts';
 import { computeDim, type Dims } from '../../graph/dims.ts';
 import type { Outputs } from '../../graph/passes.ts';
 import { type DType, type Tensor, type TensorOf, type TypedData, typedData } from '../../graph/tensor.ts';
@@ -77,23 +78,24 @@ export class GraphBuilder {
   }
 
   /**
-   * A loop over the pieces of `over` along its first axis, one after the other: `body` adds the nodes that make
-   * the next state of the one before and a piece. Returns the last state.
+   * A loop over the pieces of `over` along their first axis, one after the other: `body` adds the nodes that make
+   * the next state of the one before and a piece of each. Returns the last state.
    */
-  scan(state: readonly OnnxValue[], over: OnnxValue, body: (state: string[], piece: string) => string[]): string[] {
+  scan(state: readonly OnnxValue[], over: readonly OnnxValue[], body: (state: string[], pieces: string[]) => string[]): string[] {
     const named = () => state.map((value) => ({ ...value, name: this.fresh() }));
-    const [before, piece] = [named(), { ...over, name: this.fresh(), dims: over.dims.slice(1) }];
+    const before = named();
+    const pieces = over.map((value) => ({ ...value, name: this.fresh(), dims: value.dims.slice(1) }));
     const { target } = this;
     const nodes: OnnxNode[] = [];
     this.target = nodes;
     const names = (values: OnnxValue[]) => values.map(({ name }) => name);
-    const after = body(names(before), piece.name).map((name, i) => ({ ...state[i], name }));
+    const after = body(names(before), names(pieces)).map((name, i) => ({ ...state[i], name }));
     this.target = target;
-    const graph = { name: 'piece', nodes, inputs: [...before, piece], outputs: after, initializers: [] };
-    const inputs = names([...state, over]);
+    const graph = { name: 'piece', nodes, inputs: [...before, ...pieces], outputs: after, initializers: [] };
+    const inputs = names([...state, ...over]);
     const outputs = names(named());
     const name = this.nodeName('Scan');
-    target.push({ opType: 'Scan', domain: '', name, inputs, outputs, attributes: { body: { graph }, num_scan_inputs: 1 } });
+    target.push({ opType: 'Scan', domain: '', name, inputs, outputs, attributes: { body: { graph }, num_scan_inputs: over.length } });
     return outputs;
   }
 
@@ -127,6 +129,11 @@ export class GraphBuilder {
     return this.initializer(typedData([value], dtype), [1], dtype);
   }
 
+  /** A value with one more dim, of size 1, at the end. */
+  column(value: string): string {
+    return this.node('Unsqueeze', [value, this.int64([-1])]);
+  }
+
   zeros(dims: Dims, dtype: DType): string {
     const zero = this.number(0, dtype);
     return this.node('Expand', [zero, this.shape(dims)]);
@@ -144,6 +151,20 @@ export class GraphBuilder {
     if (!this.constants.has(name)) this.externalInitializer(name, source, packed.dtype, dims);
     this.constants.set(name, name);
     return name;
+  }
+
+  /** A packed weight [rows, bytes] with a scale a block, as the matrix of `dims` that it stands for. */
+  unpacked(packed: string, scale: string, { bits, blockSize }: BlockFormat, [rows, columns]: readonly number[], dtype: DType): string {
+    let whole = packed;
+    if (bits === 4) {
+      const low = this.node('BitwiseAnd', [packed, this.number(15, 'uint8')]);
+      const high = this.node('BitShift', [packed, this.number(4, 'uint8')], { direction: 'RIGHT' });
+      whole = this.node('Concat', [this.column(low), this.column(high)], { axis: -1 });
+    }
+    const blocks = this.node('Reshape', [whole, this.int64([rows, columns / blockSize, blockSize])]);
+    const centered = this.node('Sub', [this.cast(blocks, dtype), this.number(2 ** (bits - 1), dtype)]);
+    const values = this.node('Mul', [centered, this.column(scale)]);
+    return this.node('Reshape', [values, this.int64([rows, columns])]);
   }
 
   private externalInitializer(name: string, source: string, dtype: DType, dims: readonly number[]): void {
