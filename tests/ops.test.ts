@@ -147,6 +147,20 @@ function filledMask(random: Random, axes: readonly Axis[]): [Operand, number] {
   return [mask, (mask.value.data as Uint8Array).reduce((a, b) => a + b, 0)];
 }
 
+/** An op of rows [rows, n] and very many classes [classes, n], here few. */
+const classes = (label: string, of: (h: Tensor, w: Tensor, numbers: Tensor, options: c.CappedOptions) => Tensor) =>
+  withShape(1, 1, ([rows], random) => {
+    const count = { size: 2 + random.integer(5) };
+    const width = { size: 1 + random.integer(5) };
+    const options = random.pick([{}, { scale: 0.5 }, { scale: 0.5, softcap: 0.875 }]);
+    const operands = [
+      floats(random, [rows, width]),
+      floats(random, [count, width]),
+      { ...floats(random, [rows]), gradient: label === 'classGradient' },
+    ];
+    return { label, operands, build: ([h, w, numbers]) => of(h, w, numbers, options) };
+  });
+
 const CASES: Record<keyof Leaves | Primitive | Composite, fc.Arbitrary<Case>> = {
   input: unary((x) => x),
   constant: withShape(0, 3, (axes, random) => {
@@ -372,6 +386,11 @@ const CASES: Record<keyof Leaves | Primitive | Composite, fc.Arbitrary<Case>> = 
     const scale = random.pick([1, 0.5]);
     const operands = [floats(random, [rows, width]), floats(random, [classes, width]), integers(random, [rows], classes.size)];
     return { label: 'linearCrossEntropy', operands, build: ([h, w, l]) => c.linearCrossEntropy(h, w, l, { scale }) };
+  }),
+  linearLogSumExp: classes('linearLogSumExp', (h, w, _, options) => c.linearLogSumExp(h, w, options)),
+  classMean: classes('classMean', (h, w, _, options) => c.classMean(h, w, options)),
+  classGradient: classes('classGradient', (h, w, numbers, options) => {
+    return c.classGradient(h, w, { logSumExp: c.linearLogSumExp(h, w, options), factors: numbers }, options);
   }),
   squaredNorm: unary(squaredNorm),
   adamW: withShape(0, 3, (axes, random) => {

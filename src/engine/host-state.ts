@@ -12,12 +12,6 @@ function zeros(dtype: DType, count: number): TypedData {
   return new kind(count);
 }
 
-/**
- * A cleared state of more bytes than this gives its memory back: asking for it anew costs less than holding
- * it.
- */
-const DROPPED_BYTES = 2 ** 28;
-
 /** A state whose shape is fixed. */
 export class HostState implements State {
   readonly dtype: DType;
@@ -69,7 +63,6 @@ export class HostState implements State {
 
   clear(): void {
     this.isSet = false;
-    if (this.data && this.data.byteLength >= DROPPED_BYTES) this.data = undefined;
   }
 
   /** Replaces what it holds by a value whose data nobody else keeps. */
@@ -89,6 +82,17 @@ export class HostState implements State {
     const sum = this.memory() as Float32Array;
     const term = value.data as Float32Array;
     for (let i = 0; i < sum.length; i++) sum[i] += term[i];
+  }
+
+  /**
+   * The same for a part of it, from element `start` on. With `isFirst` the part replaces what is there: parts that
+   * fill a cleared state one after the other.
+   */
+  addPart(start: number, part: Float32Array, isFirst: boolean): void {
+    const sum = this.memory() as Float32Array;
+    this.isSet = true;
+    if (isFirst) sum.set(part, start);
+    else for (let i = 0; i < part.length; i++) sum[start + i] += part[i];
   }
 
   private check({ dtype, dims }: Value): void {

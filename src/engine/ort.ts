@@ -28,6 +28,7 @@ import { hostNormOf, runAdamW, sumOfSquares, takeAdamW } from './host-kernels.ts
 import { applyWrite, type HostMemory, HostSequence, HostState, hostMemory, writtenStates } from './host-state.ts';
 import { type LowerOptions, lower } from './onnx/lower.ts';
 import type { ExternalData } from './onnx/packed.ts';
+import { addRows, pieceGraph, rowOperands, takeRowWrites } from './row-writes.ts';
 
 export interface OrtOptions {
   /** Threads inside one op. Default: all cores. */
@@ -64,7 +65,8 @@ const writeName = (state: string) => `write ${state}`;
 
 async function compile(outputs: Outputs, compileOptions: CompileOptions, options: OrtOptions): Promise<Program> {
   const { constants = new Map(), writes = {} } = compileOptions;
-  const { updates, rest } = takeAdamW(writes);
+  const { updates, rest: other } = takeAdamW(writes);
+  const { rows, rest } = takeRowWrites(other);
   const hostNorms = new Map<string, string>();
   const graph: Record<string, Tensor> = {};
   for (const [name, tensor] of Object.entries(outputs)) {
@@ -73,6 +75,8 @@ async function compile(outputs: Outputs, compileOptions: CompileOptions, options
     else hostNorms.set(name, normed);
   }
   for (const [name, { tensor }] of Object.entries(rest)) graph[writeName(name)] = tensor;
+  const operands = Object.assign({}, ...[...rows].map(([name, parts]) => rowOperands(writeName(name), parts))) as Outputs;
+  Object.assign(graph, operands);
 
   const inputs = new Map<string, Tensor>();
   const fixed = new Map<string, Tensor>();
@@ -83,6 +87,9 @@ async function compile(outputs: Outputs, compileOptions: CompileOptions, options
 
   const used = new Map([...fixed.keys()].map((name) => [name, constants.get(name)!]));
   const session = Object.keys(graph).length > 0 ? await openSession(graph, used, compileOptions, options) : undefined;
+  const pieces = new Map<string, Program[]>();
+  for (const [name, { gradients }] of rows)
+    pieces.set(name, await Promise.all(gradients.map((gradient) => compile(pieceGraph(gradient), {}, options))));
 
   return {
     inputNames: [...inputs.keys()],
@@ -91,7 +98,11 @@ async function compile(outputs: Outputs, compileOptions: CompileOptions, options
       const targets = writtenStates(writes, state);
       const value = valueReader(values, state);
       checkInputs(inputs, value);
-      const results = session ? await session.run(value, wanted, rest, targets) : {};
+      const results = session ? await session.run(value, [...wanted, ...Object.keys(operands)], rest, targets) : {};
+      for (const [name, parts] of rows) {
+        const operand = (part: string) => results[`${writeName(name)} ${part}`];
+        await addRows(targets.get(name) as HostState, parts, operand, pieces.get(name)!, (weight) => value(weight)!);
+      }
       for (const [name, normed] of hostNorms)
         if (wanted.includes(name)) results[name] = scalar(sumOfSquares(value(normed)!.data as Float32Array));
       for (const update of updates)
@@ -100,9 +111,12 @@ async function compile(outputs: Outputs, compileOptions: CompileOptions, options
           (name) => hostMemory(name, state[name]) as HostState,
           (name) => value(name)!,
         );
-      return results;
+      return Object.fromEntries(wanted.map((name) => [name, results[name]]));
     },
-    dispose: async () => session?.dispose(),
+    async dispose() {
+      await session?.dispose();
+      for (const program of [...pieces.values()].flat()) await program.dispose();
+    },
   };
 }
 

@@ -1,10 +1,12 @@
 // State of both engines: what one program writes another reads, in place where the engine can.
 
 import { describe, expect, test } from 'vitest';
-import { add, concat, mul, reduceSum } from '../graph/primitives.ts';
+import { crossEntropyOfMany } from '../graph/composites.ts';
+import { grad } from '../graph/grad.ts';
+import { add, concat, gather, mul, reduceSum } from '../graph/primitives.ts';
 import { input } from '../graph/tensor.ts';
 import { adamW, squaredNorm } from '../graph/updates.ts';
-import { type Engine, float32, type SequenceState, type State } from './engine.ts';
+import { type Engine, float32, int32, type SequenceState, type State } from './engine.ts';
 import { createOrtEngine } from './ort.ts';
 import { createReferenceEngine } from './reference.ts';
 
@@ -48,6 +50,37 @@ describe.each(engines)('state of %s', (_, engine) => {
     const program = await engine.compile({}, { writes: { w: { mode: 'add', tensor: mul(vector('w'), 2) } } });
     await program.run({}, { state: { w } });
     expect(await numbers(w)).toEqual([3, 6, 9]);
+  });
+
+  test('adds the gradient of a table whose rows are looked up and are very many classes', async () => {
+    // more than a piece of it
+    const [words, width] = [5000, 3];
+    const table = input('table', 'float32', [words, width]);
+    const ids = (name: string) => input(name, 'int32', ['rows']);
+    const losses = crossEntropyOfMany(mul(gather(table, ids('ids')), 2), table, ids('labels'), { softcap: 2 });
+    const [gradient] = grad(reduceSum(losses, [0]), [table]);
+    const whole = await createReferenceEngine().compile({ gradient });
+    const program = await engine.compile({ losses }, { writes: { sum: { mode: 'add', tensor: add(gradient, mul(table, 3)) } } });
+    const values = float32(
+      Float32Array.from({ length: words * width }, (_, i) => Math.sin(i)),
+      [words, width],
+    );
+    const state = { table: engine.state(values), sum: engine.zeros('float32', [words, width]) };
+    const rows = [
+      { ids: int32([4999, 0, 4096, 0], [4]), labels: int32([1, 4999, 1, 4095], [4]) },
+      { ids: int32([7], [1]), labels: int32([7], [1]) },
+    ];
+    const expected = new Float64Array(words * width);
+    for (const [i, row] of rows.entries()) {
+      if (i === 0) state.sum.clear();
+      const results = await program.run(row, { state });
+      expect(Object.keys(results)).toEqual(['losses']);
+      const { data } = (await whole.run({ ...row, table: values })).gradient;
+      for (const j of expected.keys()) expected[j] += (data[j] as number) + 3 * (values.data[j] as number);
+      const sums = await numbers(state.sum);
+      for (const j of expected.keys()) if (!(Math.abs(sums[j] - expected[j]) < 1e-5)) expect.fail(`${j}: ${sums[j]}, not ${expected[j]}`);
+    }
+    await program.dispose();
   });
 
   test('grows along an axis, with one run and with several, and can be cut back', async () => {

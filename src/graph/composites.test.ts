@@ -4,11 +4,26 @@ import { FUSED_KERNELS } from '../engine/onnx/lower.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { evaluateReference, type ReferenceValue } from '../engine/reference-ops.ts';
 import { createRandom } from '../random.ts';
-import { attention, compositeRules, geluErf, geluTanh, layerNorm, linearCrossEntropy, maskBias, quickGelu, rmsNorm } from './composites.ts';
+import {
+  attention,
+  classGradient,
+  classMean,
+  compositeRules,
+  crossEntropyOfMany,
+  geluErf,
+  geluTanh,
+  layerNorm,
+  linearCrossEntropy,
+  linearLogSumExp,
+  maskBias,
+  quickGelu,
+  rmsNorm,
+} from './composites.ts';
 import type { Dims } from './dims.ts';
-import { definitionGradient, ruleGradient } from './grad.ts';
-import { add, softmax } from './primitives.ts';
-import { type Composite, constant, input, isIn, type Tensor, type TensorOf, typedData, withInputs } from './tensor.ts';
+import { definitionGradient, grad, ruleGradient } from './grad.ts';
+import { expandComposites } from './passes.ts';
+import { add, mul, reduceSum, softmax } from './primitives.ts';
+import { type Composite, constant, input, isIn, type Tensor, type TensorOf, topologicalOrder, typedData, withInputs } from './tensor.ts';
 
 const f = (name: string, ...dims: number[]) => input(name, 'float32', dims);
 const random = createRandom(11);
@@ -34,6 +49,10 @@ const examples = [
     bias: maskBias(input('keep', 'bool', [2, 1, 3, 3])),
   }),
   linearCrossEntropy(f('hidden', 6, 5), f('weight', 9, 5), input('labels', 'int32', [6]), { scale: 0.5, softcap: 0.875 }),
+  linearLogSumExp(f('hidden', 6, 5), f('weight', 9, 5), { scale: 0.5 }),
+  linearLogSumExp(f('hidden', 6, 5), f('weight', 9, 5), { scale: 0.5, softcap: 0.875 }),
+  classMean(f('hidden', 6, 5), f('weight', 9, 5), { scale: 0.5, softcap: 0.875 }),
+  classGradient(f('hidden', 6, 5), f('weight', 9, 5), { logSumExp: f('sums', 6), factors: f('factors', 6) }, { scale: 0.5 }),
 ].map((y): TensorOf<Composite> => {
   if (!isIn(compositeRules, y)) throw new Error(`${y.op} is no composite`);
   return y;
@@ -106,6 +125,34 @@ describe('masks', () => {
     const { data } = evaluateReference({ y }, {}).y;
     expect([...data.subarray(0, 3)]).toEqual([0.5, 0, 0.5]);
     expect(data.subarray(3).every((probability) => Math.abs(probability - 1 / 3) < 2e-3)).toBe(true);
+  });
+});
+
+describe('a loss of very many classes', () => {
+  const hidden = f('hidden', 6, 5);
+  const labels = input('labels', 'int32', [6]);
+
+  // numbers beside tensors are float32, and these are exact in it
+  test.each([{}, { scale: 0.5 }, { scale: 0.4375, softcap: 0.875 }])('is that of few, and so are its gradients: %o', (options) => {
+    const weight = f('weight', 9, 5);
+    const [few, many] = [linearCrossEntropy, crossEntropyOfMany].map((loss) => {
+      const losses = loss(hidden, weight, labels, options);
+      return [losses, ...grad(reduceSum(mul(losses, f('dy', 6)), [0]), [hidden, weight])];
+    });
+    const outputs = Object.fromEntries([...few.map((x, i) => [`few${i}`, x]), ...many.map((x, i) => [`many${i}`, x])]);
+    const results = evaluateReference(outputs, widen(valuesFor(Object.values(outputs))));
+    for (const i of few.keys())
+      for (const [j, expected] of results[`few${i}`].data.entries()) expect(results[`many${i}`].data[j]).toBeCloseTo(expected, 11);
+  });
+
+  test('has neither logits nor a whole softmax in its graph', () => {
+    const words = 256_000;
+    const large = f('large', words, 768);
+    const losses = linearCrossEntropy(input('rows', 'float32', ['rows', 768]), large, input('words', 'int32', ['rows']));
+    const [gradient] = grad(reduceSum(losses, [0]), [large]);
+    const graph = topologicalOrder(Object.values(expandComposites({ losses, gradient }, (op) => op !== 'linearCrossEntropy')));
+    expect(graph.filter(({ op }) => op === 'classGradient')).toHaveLength(1);
+    expect(graph.filter(({ op, dims }) => op !== 'classGradient' && dims.length === 2 && dims[1] === words)).toEqual([]);
   });
 });
 

@@ -7,14 +7,17 @@ import {
   add,
   div,
   erf,
+  exp,
   expand,
   flattenLeading,
+  gather,
   log,
   matmul,
   maximum,
   mul,
   neg,
   putAlong,
+  reduceMax,
   reduceMean,
   reduceSum,
   reshape,
@@ -262,15 +265,22 @@ export function linearCrossEntropy(hidden: Tensor, weight: Tensor, labels: Tenso
   return createNode('linearCrossEntropy', [hidden, weight, labels], cappedAttributes(options), result);
 }
 
-/** Elements of a head whose gradient is not transposed: that of 256,000 words and 2,048 units takes 2 GB. */
+/**
+ * Elements of a weight of classes above which neither logits nor the weight's gradient are made as a whole:
+ * with 256,000 words, logits of 650 labels take 0.7 GB, and the gradient 0.8 GB or more.
+ */
 const LARGE_WEIGHT = 2 ** 27;
+
+const isLarge = (weight: Tensor) => weight.dims.reduce<number>((product, dim) => product * Number(dim), 1) > LARGE_WEIGHT;
 
 const linearCrossEntropyRule: CompositeRule<'linearCrossEntropy'> = {
   definition({ inputs: [hidden, weight, labels], attributes }) {
+    if (isLarge(weight)) return crossEntropyOfMany(hidden, weight, labels, attributes);
     const probabilities = takeAlong(softmax(cappedProduct(hidden, weight, attributes).product), labels);
     return neg(log(maximum(probabilities, smallestProbability(hidden.dtype))));
   },
   gradient({ inputs: [hidden, weight, labels], attributes }, dy) {
+    if (isLarge(weight)) return undefined;
     // dlogits = (softmax - onehot) dy. The rows' factors go to the thin side of each product, not over the
     // logits.
     const rowFactors = mul(reshape(dy, [dy.dims[0], 1]), attributes.scale);
@@ -279,15 +289,93 @@ const linearCrossEntropyRule: CompositeRule<'linearCrossEntropy'> = {
     const dlogits = add(softmax(product), minusOnehot);
     const difference = slope ? mul(dlogits, slope) : dlogits;
     const dhidden = mul(matmul(difference, weight), rowFactors);
-    // there are many more classes than hidden units: the thin matrix is the one to read transposed, where
-    // there is memory for the result twice
+    // there are many more classes than hidden units: the thin matrix is the one to read transposed
     const scaled = mul(hidden, rowFactors);
-    const elements = weight.dims.reduce<number>((product, dim) => product * Number(dim), 1);
-    const dweight =
-      elements > LARGE_WEIGHT
-        ? matmul(difference, scaled, { transA: true })
-        : transpose(matmul(scaled, difference, { transA: true }), [1, 0]);
+    const dweight = transpose(matmul(scaled, difference, { transA: true }), [1, 0]);
     return [dhidden, dweight, undefined];
+  },
+};
+
+// === Very many classes ===
+
+/**
+ * `linearCrossEntropy` of so many classes that an engine goes through them in pieces: log sum exp of all logits
+ * less the label's, which is a product of two rows.
+ */
+export function crossEntropyOfMany(hidden: Tensor, weight: Tensor, labels: Tensor, options: CappedOptions = {}): Tensor {
+  const { scale = 1, softcap } = options;
+  const product = reduceSum(mul(hidden, gather(weight, labels)), [1]);
+  const ofLabels = softcap === undefined ? mul(product, scale) : mul(tanh(mul(product, scale / softcap)), softcap);
+  return sub(linearLogSumExp(hidden, weight, options), ofLabels);
+}
+
+/** log sum_v exp(logit of class v) for each row of hidden [rows, n], with logits of weight [classes, n] as above: [rows]. */
+export function linearLogSumExp(hidden: Tensor, weight: Tensor, options: CappedOptions = {}): Tensor {
+  checkClasses('linearLogSumExp', hidden, weight);
+  return createNode('linearLogSumExp', [hidden, weight], cappedAttributes(options), { dtype: hidden.dtype, dims: [hidden.dims[0]] });
+}
+
+/**
+ * Mean of the rows of weight [classes, n] under the softmax of each row of hidden [rows, n], under a soft cap
+ * each times its slope: [rows, n]. It is the gradient of `linearLogSumExp` in hidden, but for the scale.
+ */
+export function classMean(hidden: Tensor, weight: Tensor, options: CappedOptions = {}): Tensor {
+  checkClasses('classMean', hidden, weight);
+  return createNode('classMean', [hidden, weight], cappedAttributes(options), hidden);
+}
+
+/**
+ * Gradient of sum(factors linearLogSumExp) in weight [classes, n], with logSumExp its result and factors, both
+ * [rows]: [classes, n]. Its rows need only the same rows of weight.
+ */
+export function classGradient(
+  hidden: Tensor,
+  weight: Tensor,
+  { logSumExp, factors }: { logSumExp: Tensor; factors: Tensor },
+  options: CappedOptions = {},
+): Tensor {
+  checkClasses('classGradient', hidden, weight);
+  for (const { dims } of [logSumExp, factors])
+    if (!sameDims(dims, [hidden.dims[0]])) throw new ShapeError('classGradient', 'needs a number a row', [hidden.dims, dims]);
+  return createNode('classGradient', [hidden, weight, logSumExp, factors], cappedAttributes(options), weight);
+}
+
+function checkClasses(op: string, hidden: Tensor, weight: Tensor) {
+  if (hidden.dims.length !== 2 || weight.dims.length !== 2 || hidden.dims[1] !== weight.dims[1])
+    throw new ShapeError(op, 'needs hidden [rows, n], weight [classes, n]', [hidden.dims, weight.dims]);
+}
+
+const asColumn = (x: Tensor) => reshape(x, [x.dims[0], 1]);
+
+const linearLogSumExpRule: CompositeRule<'linearLogSumExp'> = {
+  definition({ inputs: [hidden, weight], attributes }) {
+    const { product } = cappedProduct(hidden, weight, attributes);
+    const max = reduceMax(product, [1], true);
+    const sum = reduceSum(exp(sub(product, max)), [1], true);
+    return reshape(add(max, log(sum)), [hidden.dims[0]]);
+  },
+  gradient(y, dy) {
+    const { inputs, attributes } = y;
+    const [hidden, weight] = inputs;
+    const dhidden = mul(classMean(hidden, weight, attributes), mul(asColumn(dy), attributes.scale));
+    return [dhidden, classGradient(hidden, weight, { logSumExp: y, factors: dy }, attributes)];
+  },
+};
+
+const classMeanRule: CompositeRule<'classMean'> = {
+  definition({ inputs: [hidden, weight], attributes }) {
+    const { product, slope } = cappedProduct(hidden, weight, attributes);
+    const probabilities = softmax(product);
+    return matmul(slope ? mul(probabilities, slope) : probabilities, weight);
+  },
+};
+
+const classGradientRule: CompositeRule<'classGradient'> = {
+  definition({ inputs: [hidden, weight, logSumExp, factors], attributes }) {
+    const { product, slope } = cappedProduct(hidden, weight, attributes);
+    const probabilities = exp(sub(product, asColumn(logSumExp)));
+    const scaled = mul(hidden, mul(asColumn(factors), attributes.scale));
+    return matmul(slope ? mul(probabilities, slope) : probabilities, scaled, { transA: true });
   },
 };
 
@@ -301,6 +389,9 @@ export const compositeRules: { readonly [O in Composite]: CompositeRule<O> } = {
   quickGelu: quickGeluRule,
   attention: attentionRule,
   linearCrossEntropy: linearCrossEntropyRule,
+  linearLogSumExp: linearLogSumExpRule,
+  classMean: classMeanRule,
+  classGradient: classGradientRule,
   squaredNorm: squaredNormRule,
   adamW: adamWRule,
 };

@@ -116,6 +116,9 @@ export interface Composites {
   /** With a mask as a fourth operand, or without. */
   attention: OpType<[q: Tensor, k: Tensor, v: Tensor, ...bias: Tensor[]], { scale: number; softcap?: number }>;
   linearCrossEntropy: OpType<[hidden: Tensor, weight: Tensor, labels: Tensor], { scale: number; softcap?: number }>;
+  linearLogSumExp: OpType<[hidden: Tensor, weight: Tensor], { scale: number; softcap?: number }>;
+  classMean: OpType<[hidden: Tensor, weight: Tensor], { scale: number; softcap?: number }>;
+  classGradient: OpType<[hidden: Tensor, weight: Tensor, logSumExp: Tensor, factors: Tensor], { scale: number; softcap?: number }>;
   squaredNorm: Unary;
   /** One of the three results of an update. */
   adamW: OpType<
@@ -133,6 +136,14 @@ export interface Dialect {
   matmulPacked: OpType<[x: Tensor, packed: Tensor, scale: Tensor], BlockFormat & { alpha: number }>;
   /** Rows of a packed matrix. */
   gatherPacked: OpType<[packed: Tensor, scale: Tensor, indices: Tensor], BlockFormat>;
+  /**
+   * linearLogSumExp or classMean over the weight as it is stored: in 32 or 16 bits, or packed with its scale.
+   * `both` says that the graph asks for both of the same operands.
+   */
+  classLoop: OpType<
+    [hidden: Tensor, ...stored: Tensor[]],
+    { part: 'logSumExp' | 'mean'; both: boolean; scale: number; softcap?: number; format?: BlockFormat }
+  >;
   /** `scatterAdd` onto a tensor instead of onto zeros. */
   scatterAddOnto: OpType<[indices: Tensor, updates: Tensor, onto: Tensor]>;
   /** `putAlong`, added to a tensor instead of to zeros. */
@@ -175,8 +186,9 @@ export interface CompositeRule<O extends Composite> {
   definition(y: TensorOf<O>): Tensor;
   /**
    * Gradients for each input given the gradient of the result; undefined where there is none (labels, masks).
+   * No gradients at all ask for those of the definition.
    */
-  gradient?(y: TensorOf<O>, dy: Tensor): PerInput<O, Tensor | undefined>;
+  gradient?(y: TensorOf<O>, dy: Tensor): PerInput<O, Tensor | undefined> | undefined;
 }
 
 /** Makes a node. For the builders of ops, which check what they are given and say the type of the result. */

@@ -1,11 +1,20 @@
 // An ONNX graph in the making: names of values, nodes, initializers, and shapes that are read at run time.
 // What each op of ours becomes is in lower.ts; the bytes are writer.ts's.
 
+import type { BlockFormat } from '../../floats.ts';
 import { computeDim, type Dims } from '../../graph/dims.ts';
 import type { Outputs } from '../../graph/passes.ts';
 import { type DType, type Tensor, type TensorOf, type TypedData, typedData } from '../../graph/tensor.ts';
 import { EXTERNAL_DATA_PATH, type ExternalData } from './packed.ts';
-import { ELEMENT_TYPES, encodeModel, type OnnxAttributes, type OnnxInitializer, type OnnxNode, type OnnxValue } from './writer.ts';
+import {
+  ELEMENT_TYPES,
+  encodeModel,
+  type OnnxAttributes,
+  type OnnxGraph,
+  type OnnxInitializer,
+  type OnnxNode,
+  type OnnxValue,
+} from './writer.ts';
 
 export class GraphBuilder {
   private readonly nodes: OnnxNode[] = [];
@@ -17,8 +26,10 @@ export class GraphBuilder {
   /** Where each named dimension can be read at run time: an input and an axis. */
   private readonly dimSources = new Map<string, { name: string; axis: number }>();
   private readonly external: ReadonlyMap<string, ExternalData>;
+  private readonly shared = new Map<string, unknown>();
   private target = this.nodes;
   private counter = 0;
+  private nodeCount = 0;
 
   /** Inputs that `external` names become initializers whose bytes lie there. */
   constructor(external: ReadonlyMap<string, ExternalData>) {
@@ -43,17 +54,19 @@ export class GraphBuilder {
   }
 
   /** Adds a node; the name of its result. */
-  node(
-    opType: string,
-    inputs: readonly string[],
-    attributes: OnnxAttributes = {},
-    domain = '',
-    // no input is named so
-    output = `%${this.counter++}`,
-  ): string {
-    const name = `${opType}_${this.leading.length + this.nodes.length}`;
+  node(opType: string, inputs: readonly string[], attributes: OnnxAttributes = {}, domain = '', output = this.fresh()): string {
+    const name = this.nodeName(opType);
     this.target.push({ opType, domain, name, inputs, outputs: [output], attributes });
     return output;
+  }
+
+  private nodeName(opType: string): string {
+    return `${opType}_${this.nodeCount++}`;
+  }
+
+  /** A name that no input has. */
+  private fresh(): string {
+    return `%${this.counter++}`;
   }
 
   /** The nodes that `emit` adds go before all others: they read initializers only. */
@@ -62,6 +75,34 @@ export class GraphBuilder {
     const name = emit();
     this.target = this.nodes;
     return name;
+  }
+
+  /**
+   * A loop over the pieces of `over` along their first axis, one after the other: `body` adds the nodes that make
+   * the next state of the one before and a piece of each. Returns the last state.
+   */
+  scan(state: readonly OnnxValue[], over: readonly OnnxValue[], body: (state: string[], pieces: string[]) => string[]): string[] {
+    const named = () => state.map((value) => ({ ...value, name: this.fresh() }));
+    const before = named();
+    const pieces = over.map((value) => ({ ...value, name: this.fresh(), dims: value.dims.slice(1) }));
+    const { target } = this;
+    const nodes: OnnxNode[] = [];
+    this.target = nodes;
+    const names = (values: OnnxValue[]) => values.map(({ name }) => name);
+    const after = body(names(before), names(pieces)).map((name, i) => ({ ...state[i], name }));
+    this.target = target;
+    const graph = { name: 'piece', nodes, inputs: [...before, ...pieces], outputs: after, initializers: [] };
+    const inputs = names([...state, ...over]);
+    const outputs = names(named());
+    const name = this.nodeName('Scan');
+    target.push({ opType: 'Scan', domain: '', name, inputs, outputs, attributes: { body: { graph }, num_scan_inputs: over.length } });
+    return outputs;
+  }
+
+  /** What `make` has given for `key` before, or gives now: results that several tensors share. */
+  once<T>(key: string, make: () => T): T {
+    if (!this.shared.has(key)) this.shared.set(key, make());
+    return this.shared.get(key) as T;
   }
 
   cast(value: string, to: DType): string {
@@ -88,6 +129,11 @@ export class GraphBuilder {
     return this.initializer(typedData([value], dtype), [1], dtype);
   }
 
+  /** A value with one more dim, of size 1, at the end. */
+  column(value: string): string {
+    return this.node('Unsqueeze', [value, this.int64([-1])]);
+  }
+
   zeros(dims: Dims, dtype: DType): string {
     const zero = this.number(0, dtype);
     return this.node('Expand', [zero, this.shape(dims)]);
@@ -105,6 +151,20 @@ export class GraphBuilder {
     if (!this.constants.has(name)) this.externalInitializer(name, source, packed.dtype, dims);
     this.constants.set(name, name);
     return name;
+  }
+
+  /** A packed weight [rows, bytes] with a scale a block, as the matrix of `dims` that it stands for. */
+  unpacked(packed: string, scale: string, { bits, blockSize }: BlockFormat, [rows, columns]: readonly number[], dtype: DType): string {
+    let whole = packed;
+    if (bits === 4) {
+      const low = this.node('BitwiseAnd', [packed, this.number(15, 'uint8')]);
+      const high = this.node('BitShift', [packed, this.number(4, 'uint8')], { direction: 'RIGHT' });
+      whole = this.node('Concat', [this.column(low), this.column(high)], { axis: -1 });
+    }
+    const blocks = this.node('Reshape', [whole, this.int64([rows, columns / blockSize, blockSize])]);
+    const centered = this.node('Sub', [this.cast(blocks, dtype), this.number(2 ** (bits - 1), dtype)]);
+    const values = this.node('Mul', [centered, this.column(scale)]);
+    return this.node('Reshape', [values, this.int64([rows, columns])]);
   }
 
   private externalInitializer(name: string, source: string, dtype: DType, dims: readonly number[]): void {
@@ -167,10 +227,17 @@ export class GraphBuilder {
       return { name, dtype, dims };
     });
     const rename = (names: readonly string[]) => names.map((name) => renamed.get(name) ?? name);
+    const renameNode = (node: OnnxNode): OnnxNode => {
+      const attributes = Object.entries(node.attributes).map(([key, value]) => {
+        const { graph } = value as { graph?: OnnxGraph };
+        return [key, graph ? { graph: { ...graph, nodes: graph.nodes.map(renameNode) } } : value];
+      });
+      return { ...node, inputs: rename(node.inputs), outputs: rename(node.outputs), attributes: Object.fromEntries(attributes) };
+    };
     return encodeModel({
       producer: 'llava-gemma',
       name: 'graph',
-      nodes: [...this.leading, ...this.nodes].map((node) => ({ ...node, inputs: rename(node.inputs), outputs: rename(node.outputs) })),
+      nodes: [...this.leading, ...this.nodes].map(renameNode),
       inputs: this.inputs,
       outputs: graphOutputs,
       initializers: this.initializers,

@@ -17,18 +17,20 @@ import {
   topologicalOrder,
 } from '../../graph/tensor.ts';
 import { GraphBuilder } from './builder.ts';
-import { type ExternalData, isStoredCast, joinNeighbors, readStored, splitLarge } from './packed.ts';
+import { CLASS_LOOPS, classLoop, loopOverClasses } from './classes.ts';
+import { type ExternalData, isStoredCast, joinNeighbors, readStored } from './packed.ts';
 import { MICROSOFT } from './writer.ts';
 
 /** Composites that ORT computes in one kernel. */
 export const FUSED_KERNELS = ['rmsNorm', 'layerNorm', 'geluTanh', 'quickGelu'] as const satisfies Composite[];
 export type FusedKernel = (typeof FUSED_KERNELS)[number];
+const WHOLE = [...FUSED_KERNELS, ...CLASS_LOOPS];
 
 export interface LowerOptions {
   /** Inputs that become initializers with external data. By name. */
   externalInputs?: ReadonlyMap<string, ExternalData>;
-  /** Composites left whole; the default keeps every fused kernel. */
-  fuse?: readonly FusedKernel[];
+  /** Composites left whole; the default keeps every fused kernel and loop. */
+  fuse?: readonly (typeof WHOLE)[number][];
   /**
    * What products with packed weights compute in. 'int8', the default, rounds x to 8 bits a block, as
    * llama.cpp does, and is two to three times as fast; 'float32' keeps x, for gradients.
@@ -48,11 +50,10 @@ export interface LowerOptions {
  * input carries.
  */
 export function lower(outputs: Outputs, options: LowerOptions = {}): Uint8Array {
-  const fuse = new Set<Composite>(options.fuse ?? FUSED_KERNELS);
+  const fuse = new Set<Composite>(options.fuse ?? WHOLE);
   const external = new Map(options.externalInputs);
   const primitives = mergeCommon(simplify(mergeCommon(expandComposites(outputs, (op) => fuse.has(op)))));
-  const stored = readStored(scatterOntoSums(primitives));
-  const graph = joinNeighbors(options.recast ? splitLarge(stored, external) : stored, external);
+  const graph = joinNeighbors(readStored(loopOverClasses(scatterOntoSums(primitives))), external);
   const builder = new GraphBuilder(external);
   const names = new Map<Tensor, string>();
   const emit = (tensor: Tensor): string => {
@@ -113,6 +114,8 @@ const BFLOAT16_OPS: ReadonlySet<string> = new Set<Lowered>([
 ]);
 
 function checkBfloat16(tensor: Tensor): void {
+  // which casts the pieces of its weight
+  if (tensor.op === 'classLoop' && tensor.dtype !== 'bfloat16') return;
   if (BFLOAT16_OPS.has(tensor.op) || [tensor, ...tensor.inputs].every(({ dtype }) => dtype !== 'bfloat16')) return;
   throw new Error(`${tensor.op}: ONNX Runtime has no kernel for bfloat16; cast the operands to float32 or float16`);
 }
@@ -184,8 +187,6 @@ function transposedProduct(b: GraphBuilder, [x, y]: readonly string[], { dims, i
   return b.node('Transpose', [b.node('MatMul', [transposedApart(b, y, columns), x])], { perm: [1, 0] });
 }
 
-const column = (b: GraphBuilder, value: string) => b.node('Unsqueeze', [value, b.int64([-1])]);
-
 /** Indices where a mask holds, one row each. */
 const nonZero = (b: GraphBuilder, mask: string) => b.node('Transpose', [b.node('NonZero', [mask])], { perm: [1, 0] });
 
@@ -231,15 +232,15 @@ const rules: { readonly [O in Lowered]: LoweringRule<O> } = {
   scatterAdd: (b, inputs, tensor) => scatterRows(b, inputs, tensor)(b.zeros(tensor.dims, tensor.dtype)),
   scatterAddOnto: (b, inputs, tensor) => scatterRows(b, inputs, tensor)(inputs[2]),
   takeAlong(b, [x, indices]) {
-    const elements = b.node('GatherElements', [x, column(b, indices)], { axis: -1 });
+    const elements = b.node('GatherElements', [x, b.column(indices)], { axis: -1 });
     return b.node('Squeeze', [elements, b.int64([-1])]);
   },
   putAlong(b, [indices, values], { dims, dtype }) {
-    const [at, updates] = [column(b, indices), column(b, values)];
+    const [at, updates] = [b.column(indices), b.column(values)];
     return b.node('ScatterElements', [b.zeros(dims, dtype), at, updates], { axis: -1 });
   },
   putAlongOnto(b, [indices, values, onto], { dtype }) {
-    const [at, updates] = [column(b, indices), column(b, values)];
+    const [at, updates] = [b.column(indices), b.column(values)];
     return scatterSum(b, [onto, at, updates], -1, dtype);
   },
   maskedScatter: (b, [x, mask, rows]) => b.node('ScatterND', [x, nonZero(b, mask), rows]),
@@ -258,19 +259,8 @@ const rules: { readonly [O in Lowered]: LoweringRule<O> } = {
     return b.node('GatherBlockQuantized', [packed, indices, scale], attributes, MICROSOFT);
   },
   // the matrix itself, where no kernel reads it as it is
-  dequantize(b, [packed, scale], { attributes: { bits, blockSize }, dims, dtype }) {
-    const [rows, columns] = dims as number[];
-    let whole = packed;
-    if (bits === 4) {
-      const low = b.node('BitwiseAnd', [packed, b.number(15, 'uint8')]);
-      const high = b.node('BitShift', [packed, b.number(4, 'uint8')], { direction: 'RIGHT' });
-      whole = b.node('Concat', [column(b, low), column(b, high)], { axis: -1 });
-    }
-    const blocks = b.node('Reshape', [whole, b.int64([rows, columns / blockSize, blockSize])]);
-    const centered = b.node('Sub', [b.cast(blocks, dtype), b.number(2 ** (bits - 1), dtype)]);
-    const values = b.node('Mul', [centered, column(b, scale)]);
-    return b.node('Reshape', [values, b.int64([rows, columns])]);
-  },
+  dequantize: (b, [packed, scale], { attributes, dims, dtype }) => b.unpacked(packed, scale, attributes, dims as number[], dtype),
+  classLoop,
   rmsNorm: (b, inputs, { attributes: { epsilon } }) =>
     b.node('SimplifiedLayerNormalization', inputs, { axis: -1, epsilon: { float: epsilon } }),
   layerNorm: (b, inputs, { attributes: { epsilon } }) => b.node('LayerNormalization', inputs, { axis: -1, epsilon: { float: epsilon } }),

@@ -2,16 +2,16 @@ import fc from 'fast-check';
 import { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-node';
 import { describe, expect, test } from 'vitest';
 import { readOnnxModel } from '../../../tests/onnx-reader.ts';
-import { linearCrossEntropy } from '../../graph/composites.ts';
+import { crossEntropyOfMany, linearCrossEntropy } from '../../graph/composites.ts';
 import { grad } from '../../graph/grad.ts';
-import { expandComposites, type Outputs } from '../../graph/passes.ts';
+import type { Outputs } from '../../graph/passes.ts';
 import { add, cast, dequantize, gather, matmul, mul, reduceSum, tanh } from '../../graph/primitives.ts';
 import { type DType, input, numbersOf, type Tensor, type TypedData, typedData } from '../../graph/tensor.ts';
 import { createRandom, type Random } from '../../random.ts';
 import type { Value } from '../engine.ts';
 import { evaluateReference } from '../reference-ops.ts';
 import { type LowerOptions, lower } from './lower.ts';
-import { EXTERNAL_DATA_PATH, type ExternalData, splitLarge } from './packed.ts';
+import { EXTERNAL_DATA_PATH, type ExternalData } from './packed.ts';
 
 const count = (dims: readonly number[]) => dims.reduce((a, b) => a * b, 1);
 const noise = (random: Random, dims: readonly number[], scale = 1) =>
@@ -79,6 +79,9 @@ describe('stored weights', () => {
   const cases = fc.record({
     format: fc.constantFrom(...FORMATS),
     recast: fc.boolean(),
+    // few in one piece, or many in four
+    classes: fc.constantFrom(7, 8200),
+    softcap: fc.constantFrom(undefined, 2),
     rows: fc.integer({ min: 1, max: 5 }),
     blocks: fc.integer({ min: 1, max: 3 }),
     hidden: fc.integer({ min: 1, max: 2 }),
@@ -87,9 +90,9 @@ describe('stored weights', () => {
 
   test('give results and gradients of the float32 weights that they stand for', async () => {
     await fc.assert(
-      fc.asyncProperty(cases, async ({ format, recast, rows, blocks, hidden, seed }) => {
+      fc.asyncProperty(cases, async ({ format, recast, classes, softcap, rows, blocks, hidden, seed }) => {
         const random = createRandom(seed);
-        const [columns, inner, classes] = [16 * blocks, 16 * hidden, 7];
+        const [columns, inner] = [16 * blocks, 16 * hidden];
         const [up, upValues] = stored('up', format, inner, columns, random);
         const [head, headValues] = stored('head', format, classes, inner, random);
         const [table, tableValues] = stored('table', format, 5, inner, random);
@@ -98,7 +101,7 @@ describe('stored weights', () => {
         const ids = input('ids', 'int32', ['rows']);
         const labels = input('labels', 'int32', ['rows']);
         const y = add(tanh(matmul(x, up, { transB: true, alpha: 0.5 })), gather(table, ids));
-        const losses = linearCrossEntropy(y, head, labels);
+        const losses = (classes > 7 ? crossEntropyOfMany : linearCrossEntropy)(y, head, labels, { scale: 0.5, softcap });
         const outputs = { y, losses, dx: grad(reduceSum(mul(losses, losses), [0]), [x])[0] };
         const weights = { ...upValues, ...headValues, ...tableValues };
         const integers = (below: number): Value => ({
@@ -176,42 +179,4 @@ describe('stored weights', () => {
     const { node } = readOnnxModel(lower({ rows }, { externalInputs: places }));
     expect(node.map(({ opType }) => opType)).toEqual(['Gather', 'Cast']);
   });
-});
-
-test('a very large matrix of 16 bits is multiplied piece by piece, forward and backward', () => {
-  const random = createRandom(4);
-  const x = input('x', 'float32', ['rows', 6]);
-  const table = input('table', 'bfloat16', [11, 6]);
-  const labels = input('labels', 'int32', ['rows']);
-  const loss = reduceSum(linearCrossEntropy(x, cast(table, 'float32'), labels), [0]);
-  const whole: Outputs = { logits: matmul(x, cast(table, 'float32'), { transB: true, alpha: 0.5 }), loss, dx: grad(loss, [x])[0] };
-  const external = new Map<string, ExternalData>([['table', { location: 'file', offset: 100, length: 11 * 6 * 2 }]]);
-  const split = splitLarge(expandComposites(whole), external, 10, 4 * 6);
-  const parts = [...external].filter(([name]) => name !== 'table');
-  expect(parts.map(([name, { offset, length }]) => [name, offset, length])).toEqual([
-    ['table[0:4]', 100, 48],
-    ['table[4:8]', 148, 48],
-    ['table[8:11]', 196, 36],
-  ]);
-  const data = typedData(noise(random, [11, 6]), 'bfloat16');
-  const numbers = numbersOf(data, 'bfloat16');
-  const values = {
-    x: { dims: [3, 6], data: Float64Array.from(noise(random, [3, 6])) },
-    labels: { dims: [3], data: Float64Array.of(0, 7, 10) },
-  };
-  const pieces = Object.fromEntries(
-    parts.map(([name, { offset, length }]) => {
-      const from = (offset - 100) / 2;
-      return [name, { dims: [length / 12, 6], data: numbers.slice(from, from + length / 2) }];
-    }),
-  );
-  const expected = evaluateReference(whole, { ...values, table: { dims: [11, 6], data: numbers } });
-  // nothing asks for the table as a whole
-  const actual = evaluateReference(split, { ...values, ...pieces });
-  for (const [name, { dims, data }] of Object.entries(expected)) {
-    expect(actual[name].dims).toEqual(dims);
-    for (const [i, value] of data.entries()) expect(actual[name].data[i]).toBeCloseTo(value, 12);
-  }
-  // and a smaller one stays whole
-  expect(splitLarge(whole, new Map(external), 66)).toEqual(whole);
 });

@@ -3,7 +3,7 @@
 // neighbors that are multiplied as one.
 
 import { type Outputs, rewrite } from '../../graph/passes.ts';
-import { add, cast, concat, gather, matmul, slice } from '../../graph/primitives.ts';
+import { cast, gather, slice } from '../../graph/primitives.ts';
 import { createNode, input, type Tensor, type TensorOf, topologicalOrder } from '../../graph/tensor.ts';
 
 /** Name under which the bytes of fixed inputs are handed to the runtime beside the model. */
@@ -45,56 +45,6 @@ export function isStoredCast(tensor: Tensor): tensor is TensorOf<'cast'> {
   if (tensor.op !== 'cast') return false;
   const [stored] = tensor.inputs;
   return stored.op === 'input' && (stored.dtype === 'float16' || stored.dtype === 'bfloat16') && tensor.dtype === 'float32';
-}
-
-/**
- * Elements of a 16-bit matrix above which it is cast in pieces: an embedding of 256,000 words, and no layer.
- */
-const LARGE_MATRIX = 2 ** 27;
-/** Elements of a piece. */
-const PIECE = 2 ** 25;
-
-/**
- * Products with a very large matrix of 16 bits are made piece by piece, so that it never lies in float32 as a
- * whole: pieces of its rows, which are ranges of its bytes. They are added to `external`. A matrix is very
- * large above `large` elements; a piece has at most `piece`, one row at least.
- */
-export function splitLarge(outputs: Outputs, external: Map<string, ExternalData>, large = LARGE_MATRIX, piece = PIECE): Outputs {
-  const pieces = new Map<Tensor, { start: number; end: number; part: Tensor }[]>();
-  const piecesOf = (stored: TensorOf<'input'>) => {
-    const known = pieces.get(stored);
-    if (known) return known;
-    const [rows, columns] = stored.dims as [number, number];
-    const { name } = stored.attributes;
-    const place = external.get(name)!;
-    const step = Math.max(1, Math.floor(piece / columns));
-    const made = Array.from({ length: Math.ceil(rows / step) }, (_, i) => {
-      const [start, end] = [i * step, Math.min(rows, (i + 1) * step)];
-      const part = input(`${name}[${start}:${end}]`, stored.dtype, [end - start, columns]);
-      external.set(part.attributes.name, { ...place, offset: place.offset + start * columns * 2, length: (end - start) * columns * 2 });
-      return { start, end, part: cast(part, 'float32') };
-    });
-    pieces.set(stored, made);
-    return made;
-  };
-  return rewrite(outputs, (node) => {
-    if (node.op !== 'matmul') return node;
-    const [x, matrix] = node.inputs;
-    const { transA, transB, alpha } = node.attributes;
-    if (transA || !isStoredCast(matrix) || matrix.dims.length !== 2) return node;
-    const [stored] = matrix.inputs as readonly [TensorOf<'input'>];
-    const [rows, columns] = matrix.dims as [number, number];
-    if (rows * columns <= large || !external.has(stored.attributes.name)) return node;
-    const last = x.dims.length - 1;
-    if (transB)
-      return concat(
-        piecesOf(stored).map(({ part }) => matmul(x, part, { transB, alpha })),
-        last,
-      );
-    return piecesOf(stored)
-      .map(({ start, end, part }) => matmul(slice(x, last, start, end), part, { alpha }))
-      .reduce((sum, product) => add(sum, product));
-  });
 }
 
 type PackedProduct = TensorOf<'matmulPacked'>;

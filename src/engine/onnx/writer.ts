@@ -23,9 +23,10 @@ export const ELEMENT_TYPES: Readonly<Record<DType, number>> = {
 };
 
 /**
- * A whole number, a float, a text or whole numbers. ONNX tells ints from floats by attribute, not by value.
+ * A whole number, a float, a text, whole numbers, or the body of a loop. ONNX tells ints from floats by
+ * attribute, not by value.
  */
-export type OnnxAttribute = number | { float: number } | string | readonly number[];
+export type OnnxAttribute = number | { float: number } | { graph: OnnxGraph } | string | readonly number[];
 export type OnnxAttributes = Readonly<Record<string, OnnxAttribute>>;
 
 export interface OnnxNode {
@@ -54,9 +55,7 @@ export interface OnnxInitializer {
   data: Uint8Array | { location: string; offset: number; length: number };
 }
 
-export interface OnnxModel {
-  producer: string;
-  /** Name of the graph. */
+export interface OnnxGraph {
   name: string;
   nodes: readonly OnnxNode[];
   inputs: readonly OnnxValue[];
@@ -64,18 +63,16 @@ export interface OnnxModel {
   initializers: readonly OnnxInitializer[];
 }
 
+export interface OnnxModel extends OnnxGraph {
+  producer: string;
+}
+
 /** The model as the bytes of an .onnx file. */
 export function encodeModel(model: OnnxModel): Uint8Array {
   const writer = new BinaryWriter();
   integer(writer, 1, IR_VERSION);
   text(writer, 2, model.producer);
-  message(writer, 7, () => {
-    for (const node of model.nodes) message(writer, 1, () => encodeNode(writer, node));
-    text(writer, 2, model.name);
-    for (const initializer of model.initializers) message(writer, 5, () => encodeInitializer(writer, initializer));
-    for (const value of model.inputs) message(writer, 11, () => encodeValue(writer, value));
-    for (const value of model.outputs) message(writer, 12, () => encodeValue(writer, value));
-  });
+  message(writer, 7, () => encodeGraph(writer, model));
   for (const [domain, version] of [['', OPSET] as const, [MICROSOFT, 1] as const])
     message(writer, 8, () => {
       text(writer, 1, domain);
@@ -102,6 +99,14 @@ function integer(writer: BinaryWriter, field: number, value: number): void {
 
 // === Messages ===
 
+function encodeGraph(writer: BinaryWriter, { name, nodes, inputs, outputs, initializers }: OnnxGraph): void {
+  for (const node of nodes) message(writer, 1, () => encodeNode(writer, node));
+  text(writer, 2, name);
+  for (const initializer of initializers) message(writer, 5, () => encodeInitializer(writer, initializer));
+  for (const value of inputs) message(writer, 11, () => encodeValue(writer, value));
+  for (const value of outputs) message(writer, 12, () => encodeValue(writer, value));
+}
+
 function encodeNode(writer: BinaryWriter, { opType, domain, name, inputs, outputs, attributes }: OnnxNode): void {
   for (const input of inputs) text(writer, 1, input);
   for (const output of outputs) text(writer, 2, output);
@@ -111,7 +116,7 @@ function encodeNode(writer: BinaryWriter, { opType, domain, name, inputs, output
   text(writer, 7, domain);
 }
 
-/** AttributeProto: f = 2, i = 3, s = 4, ints = 8, and which of them holds in type = 20. */
+/** AttributeProto: f = 2, i = 3, s = 4, g = 6, ints = 8, and which of them holds in type = 20. */
 function encodeAttribute(writer: BinaryWriter, name: string, value: OnnxAttribute): void {
   text(writer, 1, name);
   let type: number;
@@ -124,6 +129,9 @@ function encodeAttribute(writer: BinaryWriter, name: string, value: OnnxAttribut
   } else if ('float' in value) {
     writer.tag(2, WireType.Bit32).float(value.float);
     type = 1;
+  } else if ('graph' in value) {
+    message(writer, 6, () => encodeGraph(writer, value.graph));
+    type = 5;
   } else {
     for (const item of value) integer(writer, 8, item);
     type = 7;
