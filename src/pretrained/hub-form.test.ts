@@ -145,6 +145,27 @@ describe('a LLaVA that is written', () => {
   });
 });
 
+test('the bundled model is such a folder', async () => {
+  const dir = 'assets/models/tiny-llava';
+  const config = json(dir, 'config.json');
+  const checkpoint = await openCheckpoint(dir);
+  const [rows] = checkpoint.shape(TABLE);
+  await checkpoint.close();
+  expect(rows).toBe(config.text_config.vocab_size);
+  expect(rows % 64).toBe(0);
+  expect(config.image_token_index).toBeLessThan(rows);
+  expect(config).toMatchObject({ architectures: ['LlavaForConditionalGeneration'], scale_image_features: false, image_seq_length: 36 });
+  const { image_processor } = json(dir, 'processor_config.json');
+  expect(image_processor.image_processor_type).toBe('LlavaImageProcessor');
+  expect(json(dir, 'preprocessor_config.json')).toEqual({ ...image_processor, processor_class: 'LlavaProcessor' });
+  expect(readFileSync(join(dir, 'chat_template.jinja'), 'utf8')).toBe(json(dir, 'tokenizer_config.json').chat_template);
+  expect(json(dir, 'generation_config.json').eos_token_id).toEqual([1, 6]);
+  // nothing is left to be done
+  const again = hubForm(config, new Map([[TABLE, { shape: [rows, 192], data: () => [] }]]));
+  expect([again.widened.size, again.folded.size]).toEqual([0, 0]);
+  expect(again.config).toEqual(config);
+});
+
 test('what is packed, or of another kind, is left as it is', () => {
   const { config } = shapeNamed('llava-gemma-2b');
   const packed = hubForm(config, new Map());

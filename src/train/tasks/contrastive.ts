@@ -13,6 +13,7 @@ import { type ClipConfig, clipConfigSchema } from '../../models/clip.ts';
 import { contrastiveLoss, namingGraph } from '../../models/contrastive.ts';
 import { compileGraph } from '../../models/programs.ts';
 import { resolvePath } from '../../paths.ts';
+import { TRANSFORMERS_VERSION } from '../../pretrained/hub-form.ts';
 import { imageProcessorFor, PROCESSOR_FILE } from '../../pretrained/processor.ts';
 import { createRandom } from '../../random.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
@@ -30,6 +31,7 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine, threa
   const tokenizer = createTokenizer(files.tokenizerJson, files.tokenizerConfig);
   const config = clipConfigSchema.parse({
     architectures: ['CLIPModel'],
+    transformers_version: TRANSFORMERS_VERSION,
     ...model,
     tokenizer: undefined,
     text_config: {

@@ -7,6 +7,7 @@ import { UserError } from '../../errors.ts';
 import { languageConfigSchema, languageFamily } from '../../models/language.ts';
 import { languageModelLoss } from '../../models/programs.ts';
 import { resolvePath } from '../../paths.ts';
+import { TRANSFORMERS_VERSION } from '../../pretrained/hub-form.ts';
 import { createTokenizer } from '../../text/tokenizer.ts';
 import { prefetchedBatches } from '../prefetch.ts';
 import type { LanguageModelRecipe } from '../recipe.ts';
@@ -20,6 +21,7 @@ export async function languageModelTask(recipe: LanguageModelRecipe, { engine, t
   const tokenizer = createTokenizer(files.tokenizerJson, files.tokenizerConfig);
   const config = languageConfigSchema.parse({
     architectures: [languageFamily(model.text_config.model_type)!.architecture],
+    transformers_version: TRANSFORMERS_VERSION,
     ...model.text_config,
     // <image> lies behind the last row and is never looked up
     vocab_size: tokenizer.imageTokenId,
