@@ -9,6 +9,9 @@ import type { Sample } from './samples.ts';
 /** Where emoji scenes are drawn, and found again by the next evaluation. */
 const SCENES_FOLDER = '.cache/emoji-eval';
 
+/** Enough for a short answer. */
+const MAX_NEW_TOKENS = 24;
+
 /** Held-out splits of the emoji scenes: `scenes` in each, drawn from `seed`. */
 export interface EmojiQuestions {
   generate: 'emoji';
@@ -24,7 +27,9 @@ export interface QuestionFile {
   imageFolder: string;
 }
 
-export interface ModelEvaluation extends EvaluationOptions {
+export interface ModelEvaluation extends Omit<EvaluationOptions, 'maxNewTokens'> {
+  /** Longest answer in tokens. Default: what the model's generation_config.json says, else 24. */
+  maxNewTokens?: number;
   /** Hugging Face folder of a LLaVA model. */
   model: string;
   data: EmojiQuestions | QuestionFile;
@@ -38,10 +43,13 @@ export interface ModelEvaluation extends EvaluationOptions {
  * Loads a model and lets it answer; samples in the order of the questions. What is wrong with model or
  * questions is a UserError.
  */
-export async function evaluateModel({ model: dir, data, limit, quantize, ...options }: ModelEvaluation): Promise<Sample[]> {
+export async function evaluateModel({ model: dir, data, limit, quantize, maxNewTokens, ...options }: ModelEvaluation): Promise<Sample[]> {
   const model = await loadModel(dir, { quantize });
   const questions = 'generate' in data ? await emojiQuestions(data) : await readQuestions(data.dataPath, data.imageFolder);
-  return answerQuestions(model, limitQuestions(questions, limit), options);
+  return answerQuestions(model, limitQuestions(questions, limit), {
+    ...options,
+    maxNewTokens: maxNewTokens ?? model.generation.maxNewTokens ?? MAX_NEW_TOKENS,
+  });
 }
 
 async function emojiQuestions({ splits, scenes, seed, heldOutArtist }: EmojiQuestions): Promise<Question[]> {

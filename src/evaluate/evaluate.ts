@@ -60,7 +60,7 @@ export interface EvaluationOptions {
 
 /** Answers every question and judges the answers; samples in the order of the questions. */
 export async function answerQuestions(
-  model: Pick<LoadedModel, 'generator' | 'tokenizer' | 'processor'>,
+  model: Pick<LoadedModel, 'generator' | 'tokenizer' | 'processor'> & Partial<Pick<LoadedModel, 'generation'>>,
   questions: readonly Question[],
   { blind, ...options }: EvaluationOptions,
 ): Promise<Sample[]> {

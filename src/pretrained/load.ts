@@ -1,9 +1,11 @@
 // Loads a LLaVA from a Hugging Face folder, ready to answer.
 
+import { join } from 'node:path';
 import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
 import type { Engine } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { UserError } from '../errors.ts';
+import { type GenerationDefaults, generationConfigSchema, generationDefaultsOf } from '../generate/defaults.ts';
 import { createGenerator } from '../generate/generator.ts';
 import type { AnsweringModel } from '../generate/session.ts';
 import { type ImageProcessorConfig, imageProcessorConfig } from '../images/processor.ts';
@@ -14,9 +16,11 @@ import { checkConfig, type ModelFolder, withCheckpoint } from './folder.ts';
 import { pictureReader } from './pictures.ts';
 import { withImageSize } from './processor.ts';
 import { readRunWeights } from './run-weights.ts';
+import { GENERATION_FILE, readGenerationConfig } from './tokenizer-form.ts';
 
 /** A LLaVA ready to answer: see `createSession`. */
 export interface LoadedModel extends AnsweringModel {
+  generation: GenerationDefaults;
   config: LlavaConfig;
   processor: ImageProcessorConfig;
 }
@@ -37,9 +41,17 @@ export function loadModel(dir: string, options: LoadOptions = {}): Promise<Loade
     const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig);
     warnOfMissingTemplate(dir, tokenizerConfig);
     checkTokenizer(tokenizer, config, dir);
+    const generation = await readGenerationDefaults(dir, config);
     const opened = await openGenerator(config, checkpoint, options);
-    return { ...opened, ...pictureReader(opened), tokenizer };
+    return { ...opened, ...pictureReader(opened), tokenizer, generation };
   });
+}
+
+/** What generation_config.json of the folder `dir` says, or config.json where there is none. */
+async function readGenerationDefaults(dir: string, { text_config }: LlavaConfig): Promise<GenerationDefaults> {
+  const config = checkConfig(generationConfigSchema, await readGenerationConfig(dir), join(dir, GENERATION_FILE));
+  const { eos_token_id } = generationConfigSchema.safeParse({ eos_token_id: text_config.eos_token_id }).data ?? {};
+  return generationDefaultsOf(config, eos_token_id);
 }
 
 /** Says on stderr that prompts will be laid out by Gemma's template, where the folder `dir` brings none. */

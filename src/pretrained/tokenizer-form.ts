@@ -9,7 +9,7 @@ import { withParts } from '../text/chat-template.ts';
 import { createTokenizer, withSpecialTokens } from '../text/tokenizer.ts';
 import { TRANSFORMERS_VERSION } from './hub-form.ts';
 
-const GENERATION_FILE = 'generation_config.json';
+export const GENERATION_FILE = 'generation_config.json';
 
 /** generation_config.json of a folder, or nothing where it has none. */
 export async function readGenerationConfig(dir: string): Promise<Record<string, unknown>> {

@@ -20,7 +20,7 @@ export interface EvaluateFlags {
   heldOutArtist?: string;
   limit?: number;
   batchSize: number;
-  maxNewTokens: number;
+  maxNewTokens?: number;
   blind: boolean;
   quantize?: Quantization;
   out?: string;
