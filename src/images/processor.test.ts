@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { UserError } from '../errors.ts';
 import type { PixelImage } from './pixels.ts';
 import { imageProcessorConfig, processedSize, processImage } from './processor.ts';
 
@@ -23,6 +24,32 @@ describe('processImage', () => {
     expect(actual.length).toBe(shape[0] * shape[1] * shape[2]);
     // One level of 255 would be 0.014 after normalization.
     for (const [i, value] of expected.entries()) expect(actual[i]).toBeCloseTo(value, 5);
+  });
+
+  it('takes very long pictures, whatever padding or resizing would make of them', () => {
+    const start = performance.now();
+    const memory = process.memoryUsage().arrayBuffers;
+    const clip = imageProcessorConfig.parse({});
+    const llava = imageProcessorConfig.parse({ do_pad: true });
+    const siglip = imageProcessorConfig.parse({ size: { height: 224, width: 224 } });
+    const made = (config: typeof clip, width: number, height: number) => processImage(plain(width, height, 0), config);
+    expect(made(clip, 1, 60_000).length).toBe(3 * 224 * 224);
+    expect(made(siglip, 65_000, 100).length).toBe(3 * 224 * 224);
+    // less than a pixel wide on a square of its height: all that is seen at the edge is the color around it
+    const mean = Math.trunc(llava.image_mean[0] * 255) / 255;
+    expect(made(llava, 1, 60_000)[0]).toBeCloseTo((mean - llava.image_mean[0]) / llava.image_std[0], 5);
+    expect(performance.now() - start).toBeLessThan(20_000);
+    expect(process.memoryUsage().arrayBuffers - memory).toBeLessThan(1e9);
+  });
+
+  it('names a picture that would still be too large, with its size and what it would become', () => {
+    const uncropped = imageProcessorConfig.parse({ do_center_crop: false });
+    expect(() => processImage(plain(1, 60_000, 0), uncropped, 'a.png')).toThrow(UserError);
+    expect(() => processImage(plain(1, 60_000, 0), uncropped, 'a.png')).toThrow(
+      /^a\.png: the picture has 1 x 60000 pixels and would become 224 x 13440000 .* more than 100000000; crop it$/,
+    );
+    const wide = imageProcessorConfig.parse({ size: { height: 9, width: 20_000 } });
+    expect(() => processImage(plain(2, 6_000, 0), wide)).toThrow(/would become 20000 x 6000/);
   });
 
   it('has the class that the file names fill in what it does not say, or says as null', () => {

@@ -3,9 +3,10 @@
 // different numbers.
 
 import { z } from 'zod';
+import { UserError } from '../errors.ts';
 import type { PixelImage } from './pixels.ts';
 import { type ResizeFilter, resizeImage } from './resize.ts';
-import { centerCrop, normalizeToPlanes, padToSquare, resizeShortestEdge } from './transform.ts';
+import { centerCrop, centerOf, normalizeToPlanes, type Size, shortestEdge, squareAround } from './transform.ts';
 
 const side = z.int().positive();
 const rectangle = z.object({ height: side, width: side });
@@ -64,26 +65,40 @@ export function processedSize(config: ImageProcessorConfig): { height: number; w
   return config.do_pad ? { height: edge, width: edge } : undefined;
 }
 
+/** No picture has more pixels than this on its way to the encoder. */
+const MAX_PIXELS = 100_000_000;
+
 /**
  * Turns an RGB image into pixel values float32 `[3, height, width]`: pad, resize, crop, rescale and
- * normalize, in this order, each if the config asks for it.
+ * normalize, in this order, each if the config asks for it. Of what padding and resizing would make of a very
+ * long picture, only the part that is left in the end is computed. UserError, which begins with `name`, where
+ * even that is too large.
  */
-export function processImage(image: PixelImage, config: ImageProcessorConfig): Float32Array<ArrayBuffer> {
-  let result = image;
-  if (config.do_pad) {
-    const [red, green, blue] = config.image_mean;
-    result = padToSquare(result, [Math.trunc(red * 255), Math.trunc(green * 255), Math.trunc(blue * 255)]);
-  }
-  if (config.do_resize) {
-    const filter = resampling[config.resample];
-    result =
-      'shortest_edge' in config.size
-        ? resizeShortestEdge(result, config.size.shortest_edge, filter)
-        : resizeImage(result, config.size.width, config.size.height, filter);
-  }
-  if (config.do_center_crop) result = centerCrop(result, config.crop_size.width, config.crop_size.height);
+export function processImage(image: PixelImage, config: ImageProcessorConfig, name = 'image'): Float32Array<ArrayBuffer> {
+  const [red, green, blue] = config.image_mean.map((mean) => Math.trunc(mean * 255));
+  const canvas = config.do_pad && image.width !== image.height ? squareAround(image, [red, green, blue]) : undefined;
+  const resized = resizedSize(canvas ?? image, config);
+  const window = config.do_center_crop ? centerOf(resized, config.crop_size) : { left: 0, top: 0, ...resized };
+  const made = config.do_center_crop ? config.crop_size : resized;
+  // resizing makes rows as wide as the result first, one for each of the picture's
+  for (const size of [made, { width: window.width, height: image.height }]) checkSize(image, size, name);
+  let result = resizeImage(image, resized.width, resized.height, resampling[config.resample], { canvas, window });
+  if (config.do_center_crop) result = centerCrop(result, made.width, made.height);
   const rescale = config.do_rescale ? config.rescale_factor : 1;
   return config.do_normalize
     ? normalizeToPlanes(result, rescale, config.image_mean, config.image_std)
     : normalizeToPlanes(result, rescale, [0, 0, 0], [1, 1, 1]);
+}
+
+function resizedSize({ width, height }: Size, { do_resize, size }: ImageProcessorConfig): Size {
+  if (!do_resize) return { width, height };
+  return 'shortest_edge' in size ? shortestEdge({ width, height }, size.shortest_edge) : size;
+}
+
+function checkSize(image: Size, becomes: Size, name: string): void {
+  if (becomes.width * becomes.height <= MAX_PIXELS) return;
+  const text = ({ width, height }: Size) => `${width} x ${height}`;
+  throw new UserError(
+    `${name}: the picture has ${text(image)} pixels and would become ${text(becomes)} while it is resized, more than ${MAX_PIXELS}; crop it`,
+  );
 }
