@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs';
+import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
 import { UserError } from '../errors.ts';
 import type { PixelImage } from './pixels.ts';
-import { imageProcessorConfig, processedSize, processImage } from './processor.ts';
+import { imageProcessorConfig, processedSize, processImage, readPixelValues } from './processor.ts';
 
 const goldens = readFileSync(new URL('goldens/processor.jsonl', import.meta.url), 'utf8')
   .trim()
@@ -82,6 +83,24 @@ describe('processImage', () => {
     const off = { do_resize: false, do_center_crop: false, do_rescale: false, do_normalize: false };
     const image: PixelImage = { width: 2, height: 1, channels: 3, data: new Uint8Array([1, 2, 3, 4, 5, 6]) };
     expect([...processImage(image, imageProcessorConfig.parse(off))]).toEqual([1, 4, 2, 5, 3, 6]);
+  });
+
+  it('reads files one after the other, with transparent parts as the config says', async () => {
+    const raw = { width: 1, height: 1, channels: 4 } as const;
+    const pictures = await Promise.all(
+      [10, 20, 30, 40, 50, 60].map((v) =>
+        sharp(Buffer.from([v, v, v, 0]), { raw })
+          .png()
+          .toBuffer(),
+      ),
+    );
+    const off = { do_resize: false, do_center_crop: false, do_rescale: false, do_normalize: false };
+    const read = async (more: object) => [...(await readPixelValues(pictures, imageProcessorConfig.parse({ ...off, ...more })))];
+    expect(await read({})).toEqual([10, 20, 30, 40, 50, 60].flatMap((v) => [v, v, v]));
+    expect(await read({ transparency: 'white' })).toEqual(Array(18).fill(255));
+    await expect(readPixelValues([pictures[0], Buffer.from('x')], imageProcessorConfig.parse(off), ['a', 'b'])).rejects.toThrow(
+      /^b: cannot/,
+    );
   });
 
   it('refuses a filter that it does not have', () => {

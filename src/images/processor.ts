@@ -3,7 +3,9 @@
 // different numbers.
 
 import { z } from 'zod';
+import { concatFloat32 } from '../arrays.ts';
 import { UserError } from '../errors.ts';
+import { decodeImage } from './decode.ts';
 import type { PixelImage } from './pixels.ts';
 import { type ResizeFilter, resizeImage } from './resize.ts';
 import { centerCrop, centerOf, normalizeToPlanes, type Size, shortestEdge, squareAround } from './transform.ts';
@@ -33,6 +35,11 @@ const fields = z.looseObject({
   image_std: threeNumbers.default([0.26862954, 0.26130258, 0.27577711]),
   /** Pad to a square in the mean color first, as LLaVA-1.5 does. */
   do_pad: z.boolean().default(false),
+  /**
+   * A field of our own: `white` lays transparent parts on white; `drop` leaves them the color that the file
+   * has there, as Pillow does.
+   */
+  transparency: z.enum(['drop', 'white']).default('drop'),
 });
 
 /** SiglipImageProcessor's values for fields that a file leaves out; the others have CLIP's. */
@@ -101,4 +108,31 @@ function checkSize(image: Size, becomes: Size, name: string): void {
   throw new UserError(
     `${name}: the picture has ${text(image)} pixels and would become ${text(becomes)} while it is resized, more than ${MAX_PIXELS}; crop it`,
   );
+}
+
+/** Pictures in memory at a time: libvips decodes no more at once. */
+const DECODED_TOGETHER = 4;
+
+/**
+ * Pixel values of image files, given by path or as bytes, one after the other: float32
+ * [images * 3 * height * width]. `names` are what errors call them. UserError names one that is missing, no
+ * image, damaged or too large.
+ */
+export async function readPixelValues(
+  sources: readonly (string | Uint8Array)[],
+  config: ImageProcessorConfig,
+  names?: readonly string[],
+): Promise<Float32Array> {
+  const pixels = new Array<Float32Array<ArrayBuffer>>(sources.length);
+  let next = 0;
+  const readOn = async () => {
+    while (next < sources.length) {
+      const i = next++;
+      const source = sources[i];
+      const name = names?.[i] ?? (typeof source === 'string' ? source : 'image');
+      pixels[i] = processImage(await decodeImage(source, { name, alpha: config.transparency }), config, name);
+    }
+  };
+  await Promise.all(Array.from({ length: DECODED_TOGETHER }, readOn));
+  return concatFloat32(pixels);
 }

@@ -1,9 +1,7 @@
 // Image processors of Hugging Face folders, which define how an image becomes pixel values.
 
-import { concatFloat32 } from '../arrays.ts';
 import { UserError } from '../errors.ts';
-import { decodeImage } from '../images/decode.ts';
-import { type ImageProcessorConfig, processedSize, processImage } from '../images/processor.ts';
+import { type ImageProcessorConfig, processedSize, readPixelValues } from '../images/processor.ts';
 import { imageSize, type LlavaConfig } from '../models/llava.ts';
 import { prefixTokens } from '../models/vision.ts';
 
@@ -73,11 +71,10 @@ export function withImageSize(config: LlavaConfig, processor: ImageProcessorConf
  * processed. `contents` are the bytes of files that were read already. UserError, naming the file, for one
  * that is no image.
  */
-export async function pixelValuesOf(
+export function pixelValuesOf(
   paths: readonly string[],
   processor: ImageProcessorConfig,
   contents?: readonly Uint8Array[],
 ): Promise<Float32Array> {
-  const pixels = paths.map(async (path, i) => processImage(await decodeImage(contents?.[i] ?? path, { name: path }), processor));
-  return concatFloat32(await Promise.all(pixels));
+  return readPixelValues(contents ?? paths, processor, paths);
 }
