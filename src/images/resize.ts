@@ -92,7 +92,7 @@ interface Layout {
   sourceStep: number;
   targetLine: number;
   targetStep: number;
-  /** What lies around the source, `[channels]` at every `borderLine` bytes: one color for each line, or for all. */
+  /** What lies around the source: one color for each line, `borderLine` bytes apart, or for all. */
   border: ArrayLike<number>;
   borderLine: number;
 }
@@ -122,7 +122,9 @@ export interface Rectangle {
   height: number;
 }
 
-/** A larger plane on which a picture lies at (left, top); the rest of it has one color (0 to 255), by channel. */
+/**
+ * A larger plane on which a picture lies at (left, top); the rest of it has one color, 0 to 255 by channel.
+ */
 export interface Canvas extends Rectangle {
   color: readonly number[];
 }

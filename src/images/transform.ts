@@ -15,7 +15,7 @@ export function squareAround({ width, height }: Size, color: readonly [number, n
   return { width: side, height: side, left: Math.floor((side - width) / 2), top: Math.floor((side - height) / 2), color };
 }
 
-/** The size whose shorter side has `edge` pixels, in the same proportions (the longer side is rounded down). */
+/** The size in the same proportions whose shorter side has `edge` pixels; the longer one is rounded down. */
 export function shortestEdge({ width, height }: Size, edge: number): Size {
   const long = Math.trunc((edge * Math.max(width, height)) / Math.min(width, height));
   return width <= height ? { width: edge, height: long } : { width: long, height: edge };
