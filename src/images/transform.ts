@@ -21,7 +21,7 @@ export function shortestEdge({ width, height }: Size, edge: number): Size {
   return width <= height ? { width: edge, height: long } : { width: long, height: edge };
 }
 
-/** The size in the same proportions whose shorter side is `edge`; the longer one is rounded down. */
+/** What a crop of `size` out of the middle leaves of a picture: less where the picture is smaller. */
 export function centerOf({ width, height }: Size, size: Size): Rectangle {
   return {
     left: Math.max(0, Math.floor((width - size.width) / 2)),
