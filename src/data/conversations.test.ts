@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { trainTokenizer } from '../text/bpe-trainer.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
 import { batchesPerEpoch, conversationBatches } from './conversations.ts';
+import { createGrouping } from './data-set.ts';
 import type { Sample } from './llava-json.ts';
 
 const { tokenizerJson, tokenizerConfig } = trainTokenizer([{ text: 'what is it? a cat', weight: 1 }], { vocabSize: 365 });
@@ -30,8 +31,24 @@ function samplesAbout(sizes: readonly number[], textOnly = 0): Sample[] {
   return [...pictured, ...others].sort((a, b) => (a.id.split('-')[1] + a.id < b.id.split('-')[1] + b.id ? -1 : 1));
 }
 
+/** Samples as if they had been read from one file. */
+function dataOf(samples: readonly Sample[], share = 1) {
+  const groups = samples.map(createGrouping());
+  return { files: [{ share, samples: samples.length }], sample: (i: number) => samples[i], group: (i: number) => groups[i] };
+}
+
 const open = (samples: readonly Sample[], batchSize: number, more: { seed?: number; stage?: string } = {}) =>
-  conversationBatches({ samples, tokenizer, imageTokens: 4, template: 'gemma', maxLength: 64, batchSize, seed: 1, stage: 'a', ...more });
+  conversationBatches({
+    data: dataOf(samples),
+    tokenizer,
+    imageTokens: 4,
+    template: 'gemma',
+    maxLength: 64,
+    batchSize,
+    seed: 1,
+    stage: 'a',
+    ...more,
+  });
 
 /** Of the samples in each batch of an epoch that has `count` batches. */
 const ids = ({ batch }: ReturnType<typeof open>, epoch: number, count: number) =>

@@ -5,11 +5,11 @@
 import { createRandom } from '../random.ts';
 import { encodeConversation } from '../text/labels.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
-import type { Sample } from './llava-json.ts';
+import type { DataSet } from './data-set.ts';
 import type { EncodedSample } from './packing.ts';
 
 export interface ConversationBatchesOptions {
-  samples: readonly Sample[];
+  data: Pick<DataSet, 'files' | 'sample' | 'group'>;
   tokenizer: Tokenizer;
   /** Tokens that one image takes. */
   imageTokens: number;
@@ -22,8 +22,50 @@ export interface ConversationBatchesOptions {
   stage: string;
 }
 
+/** Samples of a file in one epoch: its share, and at least one. */
+const drawnFrom = ({ share, samples }: DataSet['files'][number]) => Math.max(1, Math.round(share * samples));
+
+/** Samples in one epoch over `files`. */
+export const samplesPerEpoch = (files: DataSet['files']) => files.reduce((sum, file) => sum + drawnFrom(file), 0);
+
 /** Batches in one pass over `samples` samples; the last may be smaller. */
 export const batchesPerEpoch = (samples: number, batchSize: number) => Math.ceil(samples / batchSize);
+
+/**
+ * The samples of an epoch, in ascending order. Of a file whose share is not 1, epochs take one stretch after
+ * the other from a deck that is shuffled anew each time it is through: none comes twice before all have come.
+ */
+export function drawSamples(files: DataSet['files'], { seed, stage }: { seed: number; stage: string }, epoch: number): Uint32Array {
+  const drawn = new Uint32Array(samplesPerEpoch(files));
+  let filled = 0;
+  let first = 0;
+  files.forEach((file, number) => {
+    const inFile = Array.from({ length: file.samples }, (_, i) => first + i);
+    const deck = (round: number) => (file.share === 1 ? inFile : createRandom(seed, 'share', stage, number, round).shuffle(inFile));
+    const count = drawnFrom(file);
+    for (let at = epoch * count; at < (epoch + 1) * count; ) {
+      const start = at % file.samples;
+      const taken = deck(Math.floor(at / file.samples)).slice(start, start + (epoch + 1) * count - at);
+      drawn.set(taken, filled);
+      filled += taken.length;
+      at += taken.length;
+    }
+    first += file.samples;
+  });
+  return drawn.sort();
+}
+
+/** The samples of an epoch in their order. */
+function orderOf({ data, seed, stage }: ConversationBatchesOptions, epoch: number): Uint32Array {
+  const groups = new Map<number, number[]>();
+  for (const index of drawSamples(data.files, { seed, stage }, epoch)) {
+    const group = groups.get(data.group(index));
+    if (group) group.push(index);
+    else groups.set(data.group(index), [index]);
+  }
+  const random = createRandom(seed, 'order', stage, epoch);
+  return Uint32Array.from(random.shuffle([...groups.values()]).flatMap((group) => random.shuffle(group)));
+}
 
 export interface ConversationBatches {
   /** Encoded samples of batch `index`, counted over all epochs. */
@@ -31,34 +73,21 @@ export interface ConversationBatches {
 }
 
 export function conversationBatches(options: ConversationBatchesOptions): ConversationBatches {
-  const { samples, tokenizer, imageTokens, template, maxLength, batchSize, seed, stage } = options;
-  const byImage = new Map<string, Sample[]>();
-  for (const sample of samples) {
-    const key = sample.images.length > 0 ? sample.images.join('\n') : sample.id;
-    const group = byImage.get(key);
-    if (group) group.push(sample);
-    else byImage.set(key, [sample]);
-  }
-  const groups = [...byImage.values()];
-  const perEpoch = batchesPerEpoch(samples.length, batchSize);
-  let shuffled: { epoch: number; samples: Sample[] } | undefined;
-  const orderOf = (epoch: number): Sample[] => {
-    if (shuffled?.epoch !== epoch) {
-      const random = createRandom(seed, 'order', stage, epoch);
-      shuffled = { epoch, samples: random.shuffle(groups).flatMap((group) => random.shuffle(group)) };
-    }
-    return shuffled.samples;
+  const { data, tokenizer, imageTokens, template, maxLength, batchSize } = options;
+  const perEpoch = batchesPerEpoch(samplesPerEpoch(data.files), batchSize);
+  let shuffled: { epoch: number; order: Uint32Array } | undefined;
+  const encode = (index: number): EncodedSample => {
+    const { id, images, conversations } = data.sample(index);
+    // without a picture, `<image>` is text
+    const rows = images.length > 0 ? imageTokens : 0;
+    return { id, images, ...encodeConversation(tokenizer, conversations, { imageTokens: rows, template, maxLength, sampleId: id }) };
   };
-  const encode = (sample: Sample): EncodedSample => ({
-    id: sample.id,
-    images: sample.images,
-    ...encodeConversation(tokenizer, sample.conversations, { imageTokens, template, maxLength, sampleId: sample.id }),
-  });
   return {
     batch(index) {
-      const order = orderOf(Math.floor(index / perEpoch));
+      const epoch = Math.floor(index / perEpoch);
+      if (shuffled?.epoch !== epoch) shuffled = { epoch, order: orderOf(options, epoch) };
       const start = (index % perEpoch) * batchSize;
-      return order.slice(start, start + batchSize).map(encode);
+      return [...shuffled.order.subarray(start, start + batchSize)].map(encode);
     },
   };
 }

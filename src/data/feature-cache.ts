@@ -28,7 +28,7 @@ export interface FeatureCache {
    * Pictures whose features are not there, each content once, read as they are asked for. UserError for a
    * missing file.
    */
-  missing(paths: readonly string[]): Generator<PictureFile, void>;
+  missing(paths: Iterable<string>): Generator<PictureFile, void>;
   /** Appends the features of pictures one after the other, [keys * size]. UserError when the disk is full. */
   write(keys: readonly string[], features: Float32Array): void;
   close(): void;

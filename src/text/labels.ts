@@ -22,7 +22,10 @@ export interface EncodedConversation {
 }
 
 export interface EncodeOptions {
-  /** Rows of one image; each `<image>` in the text becomes that many ids. */
+  /**
+   * Rows of one image; each `<image>` in the text becomes that many ids. 0 for a sample without images, where
+   * it is text like any other.
+   */
   imageTokens: number;
   /** Longest sample in tokens; the end is cut off. Unlimited if not given. */
   maxLength?: number;
@@ -33,9 +36,9 @@ export interface EncodeOptions {
 }
 
 /** `<bos><image>caption\n`: what the human says is replaced by the image alone. */
-function plainSegments(tokenizer: Tokenizer, turns: readonly Turn[], where: string): Segment[] {
+function plainSegments(tokenizer: Tokenizer, turns: readonly Turn[], imageTokens: number, where: string): Segment[] {
   const [human, gpt] = turns;
-  if (turns.length !== 2 || human.from !== 'human' || gpt.from !== 'gpt' || !human.value.includes(imageToken)) {
+  if (turns.length !== 2 || human.from !== 'human' || gpt.from !== 'gpt' || imageTokens === 0 || !human.value.includes(imageToken)) {
     throw new UserError(`${where}: the plain template needs one human turn with ${imageToken} and one gpt turn`);
   }
   return [
@@ -45,6 +48,7 @@ function plainSegments(tokenizer: Tokenizer, turns: readonly Turn[], where: stri
 }
 
 function sharedPrefix(tokenizer: Tokenizer, inputIds: readonly number[], turns: readonly Turn[], options: EncodeOptions): number {
+  if (options.imageTokens === 0) return 0;
   const end = inputIds.indexOf(tokenizer.imageTokenId) + options.imageTokens;
   if (options.template === 'plain') return end;
   const first = turns.find((turn) => turn.from === 'human')?.value.trimStart() ?? '';
@@ -59,13 +63,15 @@ function sharedPrefix(tokenizer: Tokenizer, inputIds: readonly number[], turns: 
 export function encodeConversation(tokenizer: Tokenizer, turns: readonly Turn[], options: EncodeOptions): EncodedConversation {
   const { imageTokens, maxLength = Number.POSITIVE_INFINITY, template = 'gemma', sampleId } = options;
   const where = sampleId === undefined ? 'the sample' : `sample ${JSON.stringify(sampleId)}`;
-  const segments = template === 'plain' ? plainSegments(tokenizer, turns, where) : renderSegments(tokenizer, turns, where);
+  const segments = template === 'plain' ? plainSegments(tokenizer, turns, imageTokens, where) : renderSegments(tokenizer, turns, where);
   const inputIds: number[] = [];
   const labels: number[] = [];
+  const encode = (text: string) =>
+    imageTokens === 0 ? tokenizer.encodeWithoutImages(text) : expandImageTokens(tokenizer.encode(text), tokenizer, imageTokens);
   // A segment ends with a line break or begins with a special token, and contents are trimmed: no merge
   // crosses a cut.
   for (const { text, isAnswer } of segments) {
-    for (const id of expandImageTokens(tokenizer.encode(text), tokenizer, imageTokens)) {
+    for (const id of encode(text)) {
       inputIds.push(id);
       labels.push(isAnswer && id !== tokenizer.imageTokenId ? id : ignoreIndex);
     }

@@ -14,6 +14,8 @@ export const endOfTurnToken = '<end_of_turn>';
 export interface Tokenizer {
   /** Token ids of `text`. Special tokens written in the text become their ids; no `<bos>` is added. */
   encode(text: string): number[];
+  /** The same where there is no picture: `<image>` is text like any other. */
+  encodeWithoutImages(text: string): number[];
   /** The text of `ids`; invalid UTF-8 in byte tokens comes out as U+FFFD. */
   decode(ids: readonly number[], options?: { skipSpecialTokens?: boolean }): string;
   /** A token as the vocabulary writes it: `▁cat`, `<0x0A>`, `<bos>`. */
@@ -97,8 +99,13 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
   const config = (tokenizerConfig ?? {}) as Record<string, unknown>;
   const json = withSpecialTokens(tokenizerJson);
   let inner: HuggingFaceTokenizer;
+  let withoutImages: HuggingFaceTokenizer;
   try {
     inner = new HuggingFaceTokenizer(json, config);
+    // another splitter before the same model
+    const added = json.added_tokens.filter(({ content }) => content !== imageToken);
+    withoutImages = new HuggingFaceTokenizer({ ...json, model: { ...json.model, vocab: {}, merges: [] }, added_tokens: added }, config);
+    withoutImages.model = inner.model;
   } catch (error) {
     throw new UserError(`tokenizer.json cannot be used: ${(error as Error).message}`);
   }
@@ -117,6 +124,7 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
   const bosToken = tokenText(config.bos_token, '<bos>');
   const tokenizer: Tokenizer = {
     encode,
+    encodeWithoutImages: (text) => withoutImages.encode(text, { add_special_tokens: false }).ids,
     decode: (ids, options) => {
       const stream = createTextStream(tokenizer, options);
       return ids.map((id) => stream.push(id)).join('') + stream.end();

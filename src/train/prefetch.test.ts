@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type DataIndex, indexData } from '../data/data-set.ts';
 import { loadEmojiConcepts } from '../data/emoji/glyphs.ts';
 import { defaultAugmentation } from '../data/emoji/scene.ts';
 import { splitConcepts, trainingArtists } from '../data/emoji/split.ts';
@@ -27,6 +28,7 @@ afterAll(async () => {
 
 const tokenizer = 'assets/tokenizer';
 const SIZE = 24;
+let data: DataIndex;
 let descriptions: Record<string, SourceDescription>;
 
 const llava = (more: Partial<LlavaSource> = {}): LlavaSource => ({
@@ -34,7 +36,7 @@ const llava = (more: Partial<LlavaSource> = {}): LlavaSource => ({
   seed: 3,
   stage: 'only',
   tokenizer,
-  data: { path: join(folder, 'data.json'), imageFolder: folder },
+  data,
   template: 'gemma',
   maxLength: 100,
   positions: 200,
@@ -44,6 +46,8 @@ const llava = (more: Partial<LlavaSource> = {}): LlavaSource => ({
   imageSize: SIZE,
   ...more,
 });
+
+const indexOf = (file: string) => indexData([{ path: join(folder, file), imageFolder: folder, share: 1 }]);
 
 const saveSamples = (file: string, images: readonly string[], answer = 'a color') =>
   writeFileSync(
@@ -68,6 +72,7 @@ beforeAll(async () => {
     await sharp({ create: { width: 30 + i, height: 20, channels: 3, background } }).toFile(join(folder, names[i]));
   }
   saveSamples('data.json', names);
+  data = await indexOf('data.json');
   const emoji = await loadEmojiConcepts();
   const drawn = { concepts: splitConcepts(emoji).seen, artists: trainingArtists(emoji, 'twemoji') };
   const features = { folder: join(folder, 'cache'), fingerprint: 'toy', width: 2, mixup: 0.5 };
@@ -222,18 +227,24 @@ describe('what goes wrong in the thread', () => {
   test('is the UserError that it would be here', async () => {
     saveSamples('unanswered.json', ['0.png'], '');
     saveSamples('gone.json', ['gone.png']);
+    writeFileSync(join(folder, 'gone.png'), '');
     saveSamples('text.json', ['data.json']);
+    saveSamples('nowhere.json', ['0.png']);
+    saveSamples('changed.json', ['0.png']);
     const cases: [string, string][] = [
       ['unanswered.json', '"sample 0": nothing of it would be trained'],
-      ['gone.json', `sample sample 0: image file ${join(folder, 'gone.png')} does not exist`],
+      ['gone.json', `${join(folder, 'gone.png')}: there is no such image file`],
       ['text.json', `${join(folder, 'data.json')}: cannot be read as an image`],
-      ['nowhere.json', `${join(folder, 'nowhere.json')}: there is no such file`],
+      ['nowhere.json', `${join(folder, 'nowhere.json')}: cannot be read (ENOENT)`],
+      ['changed.json', `${join(folder, 'changed.json')}: has changed since it was read`],
     ];
     const features = { folder: join(folder, 'cache'), fingerprint: 'errors', width: 2, mixup: 0 };
+    const indexes = new Map(await Promise.all(cases.map(async ([file]) => [file, await indexOf(file)] as const)));
+    for (const file of ['gone.png', 'nowhere.json']) rmSync(join(folder, file));
+    saveSamples('changed.json', ['0.png', '1.png']);
     for (const [file, message] of cases) {
-      const error = await errorOf(
-        llava({ data: { path: join(folder, file), imageFolder: folder }, ...(file === 'text.json' ? { features } : {}) }),
-      );
+      const withCache = file === 'text.json' || file === 'gone.json';
+      const error = await errorOf(llava({ data: indexes.get(file), ...(withCache ? { features } : {}) }));
       expect(error).toBeInstanceOf(UserError);
       expect(error.message).toContain(message);
     }

@@ -107,13 +107,16 @@ const generatedData = z.strictObject({
 
 const jsonData = z
   .strictObject({
-    data_path: z.string().describe('A file in LLaVA JSON format'),
+    data_path: z.string().describe('A file in LLaVA JSON format, or of chat messages; a JSON array or JSON Lines'),
     image_folder: z.string().describe('The folder that its image paths are relative to'),
+    share: positive()
+      .default(1)
+      .describe('How much of the file an epoch takes: 1 all, 0.5 one half and the next epoch the other, 2 everything twice'),
   })
   .describe('Pictures and conversations on disk');
 
-const stageData = z.union([z.enum(['captions', 'questions']), jsonData], {
-  error: 'must be captions or questions (of generated data), or {data_path, image_folder}',
+const stageData = z.union([z.enum(['captions', 'questions']), jsonData, z.array(jsonData).min(1)], {
+  error: 'must be captions or questions (of generated data), {data_path, image_folder}, or a list of these',
 });
 
 // ---- Stages ----
@@ -164,7 +167,7 @@ const llavaModules = ['vision_tower', 'multi_modal_projector', 'language_model']
 const llavaStage = z
   .strictObject({
     ...stageSchema(llavaModules, 2e-5, 128),
-    data: stageData.describe('captions or questions of generated data, or LLaVA JSON with an image folder'),
+    data: stageData.describe('captions or questions of generated data, or LLaVA JSON with an image folder; a list mixes several files'),
     max_length: count().default(2048).describe('Longest sequence in tokens, image rows included; longer ones are cut'),
     template: z
       .enum(['gemma', 'plain'])

@@ -3,9 +3,9 @@
 
 import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
 import { conversationBatches } from '../../data/conversations.ts';
+import { type DataIndex, type DataSet, onePerGroup, openData } from '../../data/data-set.ts';
 import { openFeatureCache, type PictureFile } from '../../data/feature-cache.ts';
 import { mixFeatures } from '../../data/feature-mixing.ts';
-import { readLlavaJson } from '../../data/llava-json.ts';
 import { packSamples } from '../../data/packing.ts';
 import { float32, type Value } from '../../engine/engine.ts';
 import type { ImageProcessorConfig } from '../../images/processor.ts';
@@ -38,7 +38,7 @@ export interface LlavaSource {
   stage: string;
   /** Folder of the tokenizer. */
   tokenizer: string;
-  data: { path: string; imageFolder: string };
+  data: DataIndex;
   template: 'gemma' | 'plain';
   /** Longest sequence in tokens. */
   maxLength: number;
@@ -55,13 +55,18 @@ export interface LlavaSource {
   features?: FeatureSource;
 }
 
-/** UserError as of `readLlavaJson`; of a batch, one that names the sample or the picture that is wrong. */
+/** Every picture, those of the samples that come first in the files before others. */
+function* picturesOf(data: DataSet): Generator<string, void> {
+  for (const { images } of onePerGroup(data)) yield* images;
+}
+
+/** UserError where a data file has changed since it was indexed; of a batch, one that names the sample or the picture that is wrong. */
 export async function llavaSource(description: LlavaSource): Promise<BatchSource> {
-  const { seed, stage, data, positions, imageTokens, processor, imageSize, features } = description;
+  const { seed, stage, positions, imageTokens, processor, imageSize, features } = description;
   const files = await readTokenizerFiles(description.tokenizer);
-  const samples = await readLlavaJson(data.path, data.imageFolder);
+  const data = openData(description.data);
   const batches = conversationBatches({
-    samples,
+    data,
     tokenizer: createTokenizer(files.tokenizerJson, files.tokenizerConfig),
     imageTokens,
     template: description.template,
@@ -74,7 +79,7 @@ export async function llavaSource(description: LlavaSource): Promise<BatchSource
     float32(await pixelValuesOf(paths, processor, contents), [paths.length, 3, imageSize, imageSize]);
   const cache =
     features && openFeatureCache({ folder: features.folder, fingerprint: features.fingerprint, size: imageTokens * features.width });
-  const missing = cache?.missing(samples.flatMap(({ images }) => images));
+  const missing = cache?.missing(picturesOf(data));
   /** Of batch number `index`. */
   const imageInputs = async (images: readonly string[], index: number): Promise<Record<string, Value>> => {
     if (!cache || !features) return { pixel_values: await pixelsOf(images) };
@@ -107,6 +112,7 @@ export async function llavaSource(description: LlavaSource): Promise<BatchSource
       cache.write(keys, values);
     },
     async close() {
+      data.close();
       cache?.close();
     },
   };

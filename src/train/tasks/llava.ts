@@ -5,10 +5,10 @@
 import { join } from 'node:path';
 import { readJsonFile } from '../../checkpoint/checkpoint.ts';
 import { readTokenizerFiles, tokenizerFilesOf } from '../../checkpoint/tokenizer-files.ts';
-import { batchesPerEpoch } from '../../data/conversations.ts';
+import { batchesPerEpoch, samplesPerEpoch } from '../../data/conversations.ts';
+import { type DataFile, type DataIndex, indexData } from '../../data/data-set.ts';
 import { buildEmojiDataset, type EmojiDataset } from '../../data/emoji/build.ts';
 import { encoderFingerprint } from '../../data/feature-cache.ts';
-import { readLlavaJson } from '../../data/llava-json.ts';
 import type { Engine } from '../../engine/engine.ts';
 import { answerQuestions, readQuestions } from '../../evaluate/evaluate.ts';
 import { type Sample, type Scores, scoreSamples, writeSamples } from '../../evaluate/samples.ts';
@@ -143,16 +143,13 @@ async function drawScenes({ seed, data }: LlavaRecipe, { status }: TaskContext):
 export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Promise<Task> {
   const model = await assemble(recipe, context.engine);
   const dataset = await drawScenes(recipe, context);
-  const dataOf = ({ data }: LlavaStage) => {
-    if (typeof data !== 'string') return { path: data.data_path, imageFolder: data.image_folder };
-    return { path: data === 'captions' ? dataset!.captions : dataset!.questions, imageFolder: dataset!.imageFolder };
+  const filesOf = ({ data }: LlavaStage): DataFile[] => {
+    if (typeof data === 'string') return [{ path: dataset![data], imageFolder: dataset!.imageFolder, share: 1 }];
+    return [data].flat().map(({ data_path, image_folder, share }) => ({ path: data_path, imageFolder: image_folder, share }));
   };
   // of all stages before the first begins: what is wrong with the last one's data shows now, not after hours
-  const sampleCounts: number[] = [];
-  for (const stage of recipe.stages) {
-    const { path, imageFolder } = dataOf(stage);
-    sampleCounts.push((await readLlavaJson(path, imageFolder)).length);
-  }
+  const indexes: DataIndex[] = [];
+  for (const stage of recipe.stages) indexes.push(await indexData(filesOf(stage)));
   let answered: Sample[] = [];
   return {
     weights: model.weights,
@@ -161,7 +158,7 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
     moduleOf: (name) => name.slice(0, name.indexOf('.')),
     prepareStage(index) {
       const settings = recipe.stages[index];
-      return prepareStage(recipe, model, { ...dataOf(settings), samples: sampleCounts[index] }, settings, context);
+      return prepareStage(recipe, model, indexes[index], settings, context);
     },
     async evaluate() {
       if (!recipe.evaluate || !dataset) return {};
@@ -179,13 +176,13 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
 async function prepareStage(
   { seed }: LlavaRecipe,
   model: Model,
-  { samples, ...data }: { path: string; imageFolder: string; samples: number },
+  data: DataIndex,
   settings: LlavaStage,
   context: TaskContext,
 ): Promise<PreparedStage> {
   const { config, tokenizerFolder, processor } = model;
   const { batch_size: batchSize, accumulation, template, max_length: maxLength, name } = settings;
-  const stepsPerEpoch = Math.ceil(batchesPerEpoch(samples, batchSize) / accumulation);
+  const stepsPerEpoch = Math.ceil(batchesPerEpoch(samplesPerEpoch(data.files), batchSize) / accumulation);
   const totalSteps = settings.steps ?? Math.max(1, Math.round((settings.epochs ?? 1) * stepsPerEpoch));
   const trainsEncoder = settings.train.includes('vision_tower');
   const source = context.thread.open({
