@@ -10,6 +10,10 @@ const goldens = readFileSync(new URL('goldens/processor.jsonl', import.meta.url)
   .split('\n')
   .map((line) => JSON.parse(line));
 
+const defaults = JSON.parse(readFileSync(new URL('../../tests/reference/defaults.json', import.meta.url), 'utf8')) as {
+  image_processors: Record<string, { fields: Record<string, unknown>; size_5: object }>;
+};
+
 const plain = (width: number, height: number, value: number): PixelImage => ({
   width,
   height,
@@ -32,7 +36,7 @@ describe('processImage', () => {
     const memory = process.memoryUsage().arrayBuffers;
     const clip = imageProcessorConfig.parse({});
     const llava = imageProcessorConfig.parse({ do_pad: true });
-    const siglip = imageProcessorConfig.parse({ size: { height: 224, width: 224 } });
+    const siglip = imageProcessorConfig.parse({ image_processor_type: 'SiglipImageProcessor' });
     const made = (config: typeof clip, width: number, height: number) => processImage(plain(width, height, 0), config);
     expect(made(clip, 1, 60_000).length).toBe(3 * 224 * 224);
     expect(made(siglip, 65_000, 100).length).toBe(3 * 224 * 224);
@@ -49,8 +53,10 @@ describe('processImage', () => {
     expect(() => processImage(plain(1, 60_000, 0), uncropped, 'a.png')).toThrow(
       /^a\.png: the picture has 1 x 60000 pixels and would become 224 x 13440000 .* more than 100000000; crop it$/,
     );
-    const wide = imageProcessorConfig.parse({ size: { height: 9, width: 20_000 } });
+    const wide = imageProcessorConfig.parse({ size: { height: 9, width: 20_000 }, do_center_crop: false });
     expect(() => processImage(plain(2, 6_000, 0), wide)).toThrow(/would become 20000 x 6000/);
+    const both = imageProcessorConfig.parse({ size: { shortest_edge: 8, longest_edge: 9 }, do_center_crop: false });
+    expect(() => processImage(plain(1, 6_000, 0), both)).toThrow(/would become 0 x 9 .* which is nothing/);
   });
 
   it('has the class that the file names fill in what it does not say, or says as null', () => {
@@ -67,7 +73,10 @@ describe('processImage', () => {
   it('says beforehand how large the result is, where pictures do not decide it', () => {
     const size = (config: object) => processedSize(imageProcessorConfig.parse(config));
     expect(size({ size: 6, crop_size: { height: 4, width: 5 } })).toEqual({ height: 4, width: 5 });
-    expect(size({ size: { height: 7, width: 8 } })).toEqual({ height: 7, width: 8 });
+    expect(size({ image_processor_type: 'SiglipImageProcessor', size: { height: 7, width: 8 } })).toEqual({ height: 7, width: 8 });
+    // CLIP's class crops whatever the size
+    expect(size({ size: { height: 7, width: 8 } })).toEqual({ height: 224, width: 224 });
+    expect(size({ size: { shortest_edge: 6, longest_edge: 5 }, do_center_crop: false, do_pad: true })).toEqual({ height: 5, width: 5 });
     expect(size({ size: 6, do_center_crop: false, do_pad: true })).toEqual({ height: 6, width: 6 });
     expect(size({ size: 6, do_center_crop: false })).toBeUndefined();
     expect(size({ do_resize: false, do_center_crop: false })).toBeUndefined();
@@ -103,7 +112,25 @@ describe('processImage', () => {
     );
   });
 
-  it('refuses a filter that it does not have', () => {
-    expect(imageProcessorConfig.safeParse({ resample: 1 }).success).toBe(false);
+  it.each(Object.entries(defaults.image_processors))(
+    '%s: what a file leaves out is what transformers takes',
+    (name, { fields, size_5 }) => {
+      // pixels are RGB here in any case
+      const { do_convert_rgb: _, ...expected } = fields;
+      expect(imageProcessorConfig.parse({ image_processor_type: name })).toMatchObject(expected);
+      const ofFive = imageProcessorConfig.parse({ image_processor_type: `${name}Fast`, size: 5 });
+      expect(ofFive).toMatchObject({ ...expected, size: size_5 });
+    },
+  );
+
+  it.each([
+    [{ resample: 6 }, 'resample'],
+    [{ resample: 'bicubic' }, 'resample'],
+    [{ size: { longest_edge: 8 } }, 'size'],
+    [{ size: { height: 8, width: 8, shortest_edge: 8 } }, 'size'],
+    [{ image_mean: [0.5] }, 'image_mean'],
+    [{ image_processor_type: 'LlavaNextImageProcessor' }, 'image_processor_type'],
+  ])('refuses %j by the name of the field', (config, field) => {
+    expect(imageProcessorConfig.safeParse(config).error?.issues[0].path[0]).toBe(field);
   });
 });

@@ -1,6 +1,6 @@
-// Hugging Face's preprocessor_config.json, and the pixel values that it asks for. Covers CLIPImageProcessor,
-// LlavaImageProcessor (do_pad), SiglipImageProcessor and BitImageProcessor (DINOv2): the same steps with
-// different numbers.
+// Hugging Face's image processors, and the pixel values that they ask for: pad, resize, crop, rescale and
+// normalize, with the numbers of each class (image_processing_backends.py and models/*/image_processing_*.py of
+// transformers 5.18).
 
 import { z } from 'zod';
 import { concatFloat32 } from '../arrays.ts';
@@ -8,31 +8,74 @@ import { UserError } from '../errors.ts';
 import { decodeImage } from './decode.ts';
 import type { PixelImage } from './pixels.ts';
 import { type ResizeFilter, resizeImage } from './resize.ts';
-import { centerCrop, centerOf, normalizeToPlanes, type Size, shortestEdge, squareAround } from './transform.ts';
+import { centerCrop, centerOf, normalizeToPlanes, type Size, squareAround } from './transform.ts';
+
+/** Resize filters in the order of Pillow's numbers. */
+const resampling: readonly ResizeFilter[] = ['nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming'];
 
 const side = z.int().positive();
-const rectangle = z.object({ height: side, width: side });
-const threeNumbers = z.tuple([z.number(), z.number(), z.number()]);
+const rectangle = z.strictObject({ height: side, width: side });
+const channels = z.tuple([z.number(), z.number(), z.number()]);
+const ofChannels = z.preprocess((value) => (typeof value === 'number' ? [value, value, value] : value), channels);
+const sizeForms = [
+  rectangle,
+  z.strictObject({ shortest_edge: side, longest_edge: side }),
+  z.strictObject({ shortest_edge: side }),
+  z.strictObject({ max_height: side, max_width: side }),
+] as const;
+const sizeError = 'must be a height and width, a shortest_edge, a shortest_edge and longest_edge, or a max_height and max_width';
 
-/** Resize filters by Pillow's numbers. */
-const resampling: Record<2 | 3, ResizeFilter> = { 2: 'bilinear', 3: 'bicubic' };
+const openai = { image_mean: [0.48145466, 0.4578275, 0.40821073], image_std: [0.26862954, 0.26130258, 0.27577711] };
+const half = { image_mean: [0.5, 0.5, 0.5], image_std: [0.5, 0.5, 0.5] };
+const square = (side: number) => ({ height: side, width: side });
+const clip = { size: { shortest_edge: 224 }, do_center_crop: true, resample: 3, ...openai };
+
+/** What each class takes for the fields that a file leaves out. */
+const classes: Readonly<Record<string, Record<string, unknown> & { numberIsSquare?: true }>> = {
+  CLIPImageProcessor: clip,
+  LlavaImageProcessor: clip,
+  BitImageProcessor: clip,
+  SiglipImageProcessor: { size: square(224), resample: 3, ...half },
+  ViTImageProcessor: { size: square(224), resample: 2, numberIsSquare: true, ...half },
+  DeiTImageProcessor: { ...clip, size: square(256), numberIsSquare: true, ...half },
+  BlipImageProcessor: { size: square(384), resample: 3, numberIsSquare: true, ...openai },
+};
+
+/** The class that a file names, without what says how it is computed; older files name a feature extractor. */
+function classOf({ image_processor_type: type, feature_extractor_type: older }: Record<string, unknown>): unknown {
+  const name = type ?? older ?? 'CLIPImageProcessor';
+  return typeof name === 'string' ? name.replace(/FeatureExtractor$/, 'ImageProcessor').replace(/(Fast|Pil)$/, '') : name;
+}
+
+/** A single number, or a list of height and width, as the object that it stands for. */
+function sizeOf(value: unknown, numberIsSquare: boolean): unknown {
+  if (typeof value === 'number') return numberIsSquare ? square(value) : { shortest_edge: value };
+  return Array.isArray(value) ? { height: value[0], width: value[1] } : value;
+}
+
+/** Null stands for the class's default, as a field that is missing does. */
+function withClassDefaults(config: unknown): unknown {
+  if (typeof config !== 'object' || config === null) return config;
+  const given = Object.fromEntries(Object.entries(config).filter(([, value]) => value !== null));
+  const name = classOf(given);
+  const { numberIsSquare = false, ...defaults } = Object.hasOwn(classes, String(name)) ? classes[String(name)] : {};
+  const all: Record<string, unknown> = { ...defaults, ...given, image_processor_type: name };
+  return { ...all, size: sizeOf(all.size, numberIsSquare), crop_size: sizeOf(all.crop_size ?? 224, true) };
+}
 
 const fields = z.looseObject({
+  image_processor_type: z.enum(Object.keys(classes), { error: `must be one of ${Object.keys(classes).join(', ')}` }),
   do_resize: z.boolean().default(true),
-  /** Older files have a number, which is the shortest edge. */
-  size: z
-    .union([side.transform((edge) => ({ shortest_edge: edge })), z.object({ shortest_edge: side }), rectangle])
-    .default({ shortest_edge: 224 }),
-  /** Pillow's number of the filter: 2 bilinear, 3 bicubic. */
-  resample: z.union([z.literal(2), z.literal(3)]).default(3),
-  /** By default, CLIP and BiT crop; processors with a fixed height and width (SigLIP) do not. */
-  do_center_crop: z.boolean().optional(),
-  crop_size: z.union([side.transform((edge) => ({ height: edge, width: edge })), rectangle]).default({ height: 224, width: 224 }),
+  size: z.union(sizeForms, { error: sizeError }),
+  /** Pillow's number of the filter: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming. */
+  resample: z.literal([0, 1, 2, 3, 4, 5], { error: "must be one of Pillow's numbers 0 to 5" }),
+  do_center_crop: z.boolean().default(false),
+  crop_size: rectangle,
   do_rescale: z.boolean().default(true),
   rescale_factor: z.number().default(1 / 255),
   do_normalize: z.boolean().default(true),
-  image_mean: threeNumbers.default([0.48145466, 0.4578275, 0.40821073]),
-  image_std: threeNumbers.default([0.26862954, 0.26130258, 0.27577711]),
+  image_mean: ofChannels,
+  image_std: ofChannels,
   /** Pad to a square in the mean color first, as LLaVA-1.5 does. */
   do_pad: z.boolean().default(false),
   /**
@@ -42,34 +85,42 @@ const fields = z.looseObject({
   transparency: z.enum(['drop', 'white']).default('drop'),
 });
 
-/** SiglipImageProcessor's values for fields that a file leaves out; the others have CLIP's. */
-const siglipDefaults = { size: { height: 224, width: 224 }, image_mean: [0.5, 0.5, 0.5], image_std: [0.5, 0.5, 0.5] };
-
-/** Files written by fast processors of transformers 4 have null for the class's default. */
-function withClassDefaults(config: unknown): unknown {
-  if (typeof config !== 'object' || config === null) return config;
-  const given = Object.fromEntries(Object.entries(config).filter(([, value]) => value !== null));
-  return String(given.image_processor_type).startsWith('SiglipImageProcessor') ? { ...siglipDefaults, ...given } : given;
-}
-
 /**
- * `preprocessor_config.json`; unknown keys are kept. Defaults are SigLIP's if it names that class, else
- * CLIP's.
+ * The fields of an image processor, from `preprocessor_config.json` or processor_config.json; unknown keys are
+ * kept. What is missing has the value of the class that the file names; without a name it is CLIP's.
  */
-export const imageProcessorConfig = z.preprocess(withClassDefaults, fields).transform((config) => ({
-  ...config,
-  do_center_crop: config.do_center_crop ?? 'shortest_edge' in config.size,
-}));
+export const imageProcessorConfig = z.preprocess(withClassDefaults, fields);
 
 export type ImageProcessorConfig = z.infer<typeof imageProcessorConfig>;
 
+/** Rounds a half to the even neighbor, as Python does. */
+const roundHalfEven = (x: number) => (x % 1 === 0.5 ? 2 * Math.round(x / 2) : Math.round(x));
+
+/** The size that an image is resized to, in pixels: get_size_with_aspect_ratio and its neighbors in transformers. */
+function resizedSize({ height, width }: Size, size: ImageProcessorConfig['size']): Size {
+  if ('height' in size) return size;
+  if ('max_height' in size) {
+    const scale = Math.min(size.max_height / height, size.max_width / width);
+    return { height: Math.trunc(height * scale), width: Math.trunc(width * scale) };
+  }
+  const [short, long] = [Math.min(height, width), Math.max(height, width)];
+  let { shortest_edge: edge } = size;
+  let exact = edge;
+  if ('longest_edge' in size && (long / short) * edge > size.longest_edge) {
+    exact = (size.longest_edge * short) / long;
+    edge = roundHalfEven(exact);
+  }
+  const other = Math.trunc((exact * long) / short);
+  return width <= height ? { width: edge, height: other } : { width: other, height: edge };
+}
+
 /** Size in pixels of `processImage`'s output; undefined if it depends on the image. */
-export function processedSize(config: ImageProcessorConfig): { height: number; width: number } | undefined {
+export function processedSize(config: ImageProcessorConfig): Size | undefined {
   if (config.do_center_crop) return config.crop_size;
   if (!config.do_resize) return undefined;
-  if (!('shortest_edge' in config.size)) return config.size;
-  const { shortest_edge: edge } = config.size;
-  return config.do_pad ? { height: edge, width: edge } : undefined;
+  if ('height' in config.size) return config.size;
+  // a square stays one
+  return config.do_pad && 'shortest_edge' in config.size ? resizedSize({ width: 1, height: 1 }, config.size) : undefined;
 }
 
 /** No picture has more pixels than this on its way to the encoder. */
@@ -84,7 +135,8 @@ const MAX_PIXELS = 100_000_000;
 export function processImage(image: PixelImage, config: ImageProcessorConfig, name = 'image'): Float32Array<ArrayBuffer> {
   const [red, green, blue] = config.image_mean.map((mean) => Math.trunc(mean * 255));
   const canvas = config.do_pad && image.width !== image.height ? squareAround(image, [red, green, blue]) : undefined;
-  const resized = resizedSize(canvas ?? image, config);
+  const { width, height } = canvas ?? image;
+  const resized = config.do_resize ? resizedSize({ width, height }, config.size) : { width, height };
   const window = config.do_center_crop ? centerOf(resized, config.crop_size) : { left: 0, top: 0, ...resized };
   const made = config.do_center_crop ? config.crop_size : resized;
   // resizing makes rows as wide as the result first, one for each of the picture's
@@ -97,16 +149,13 @@ export function processImage(image: PixelImage, config: ImageProcessorConfig, na
     : normalizeToPlanes(result, rescale, [0, 0, 0], [1, 1, 1]);
 }
 
-function resizedSize({ width, height }: Size, { do_resize, size }: ImageProcessorConfig): Size {
-  if (!do_resize) return { width, height };
-  return 'shortest_edge' in size ? shortestEdge({ width, height }, size.shortest_edge) : size;
-}
-
 function checkSize(image: Size, becomes: Size, name: string): void {
-  if (becomes.width * becomes.height <= MAX_PIXELS) return;
+  const pixels = becomes.width * becomes.height;
+  if (pixels > 0 && pixels <= MAX_PIXELS) return;
   const text = ({ width, height }: Size) => `${width} x ${height}`;
+  const fault = pixels > 0 ? `more than ${MAX_PIXELS}` : 'which is nothing';
   throw new UserError(
-    `${name}: the picture has ${text(image)} pixels and would become ${text(becomes)} while it is resized, more than ${MAX_PIXELS}; crop it`,
+    `${name}: the picture has ${text(image)} pixels and would become ${text(becomes)} while it is resized, ${fault}; crop it`,
   );
 }
 

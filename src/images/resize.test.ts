@@ -64,7 +64,7 @@ describe('resizeImage', () => {
       target: fc.tuple(side(60), side(60)),
       around: fc.option(fc.tuple(fc.nat(40), fc.nat(40), fc.nat(40), fc.nat(40), fc.tuple(fc.nat(255), fc.nat(255), fc.nat(255)))),
       part: fc.tuple(fc.double({ min: 0, max: 0.99, noNaN: true }), fc.double({ min: 0, max: 0.99, noNaN: true })),
-      filter: fc.constantFrom('bilinear' as const, 'bicubic' as const),
+      filter: fc.constantFrom<ResizeFilter>('nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming'),
     });
     fc.assert(
       fc.property(cases, ({ image: [w, h], seed, target: [width, height], around, part, filter }) => {

@@ -4,9 +4,15 @@
 
 import type { PixelImage } from './pixels.ts';
 
-export type ResizeFilter = 'bilinear' | 'bicubic';
+export type ResizeFilter = 'nearest' | 'lanczos' | 'bilinear' | 'bicubic' | 'box' | 'hamming';
 
-const filters: Record<ResizeFilter, { support: number; weight(x: number): number }> = {
+const sinc = (x: number) => (x === 0 ? 1 : Math.sin(Math.PI * x) / (Math.PI * x));
+
+/** Nearest has no weights: it takes one pixel. */
+const filters: Record<Exclude<ResizeFilter, 'nearest'>, { support: number; weight(x: number): number }> = {
+  box: { support: 0.5, weight: (x) => (x > -0.5 && x <= 0.5 ? 1 : 0) },
+  hamming: { support: 1, weight: (x) => (Math.abs(x) < 1 ? sinc(x) * (0.54 + 0.46 * Math.cos(Math.PI * x)) : 0) },
+  lanczos: { support: 3, weight: (x) => (x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0) },
   bilinear: { support: 1, weight: (x) => Math.max(0, 1 - Math.abs(x)) },
   // Keys' cubic kernel with a = -0.5.
   bicubic: {
@@ -35,7 +41,7 @@ interface Kernel {
 }
 
 /** The kernel of `count` output pixels, from `first` on, of `to` in all. */
-function kernelFor(from: number, to: number, filter: ResizeFilter, first: number, count: number): Kernel {
+function kernelFor(from: number, to: number, filter: Exclude<ResizeFilter, 'nearest'>, first: number, count: number): Kernel {
   const { support: radius, weight } = filters[filter];
   const scale = from / to;
   // Downscaling widens the filter to cover all source pixels; upscaling interpolates with the filter as it
@@ -151,7 +157,9 @@ export function resizeImage(
   if (width < 1 || height < 1) throw new RangeError(`cannot resize to ${width}x${height} pixels`);
   if (!canvas && width === image.width && height === image.height) return cut(image, window);
   const { channels } = image;
-  const { left, top, color, ...plane } = canvas ?? { left: 0, top: 0, width: image.width, height: image.height, color: [0, 0, 0, 0] };
+  const plane = canvas ?? { left: 0, top: 0, width: image.width, height: image.height, color: [0, 0, 0, 0] };
+  if (filter === 'nearest') return nearest(image, plane, { width, height, window });
+  const { left, top, color } = plane;
   const rows = restrict(kernelFor(plane.height, height, filter, window.top, window.height), top, image.height);
   const columns = restrict(kernelFor(plane.width, width, filter, window.left, window.width), left, image.width);
   const { first, count } = rowsUnder(rows);
@@ -193,6 +201,38 @@ function cut({ width, channels, data }: PixelImage, window: Rectangle): PixelIma
     part.set(data.subarray(start, start + line), y * line);
   }
   return { width: window.width, height: window.height, channels, data: part };
+}
+
+/** The pixel of the canvas under the center of each output pixel. */
+function nearest(image: PixelImage, canvas: Canvas, size: { width: number; height: number; window: Rectangle }): PixelImage {
+  const { channels, data } = image;
+  const { width, height, left, top } = size.window;
+  const result = new Uint8Array(width * height * channels);
+  const columns = centers(canvas.width, size.width, left, width).map((x) => x - canvas.left);
+  const rows = centers(canvas.height, size.height, top, height).map((y) => y - canvas.top);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const from = (rows[y] * image.width + columns[x]) * channels;
+      const isInside = rows[y] >= 0 && rows[y] < image.height && columns[x] >= 0 && columns[x] < image.width;
+      result.set(isInside ? data.subarray(from, from + channels) : canvas.color, (y * width + x) * channels);
+    }
+  }
+  return { width, height, channels, data: result };
+}
+
+/**
+ * Of `count` output pixels from `first` on. Added up step by step, as in Pillow's Geometry.c: a center
+ * between two pixels falls to the same side.
+ */
+function centers(from: number, to: number, first: number, count: number): number[] {
+  const step = from / to;
+  let center = step * 0.5;
+  for (let skipped = 0; skipped < first; skipped++) center += step;
+  return Array.from({ length: count }, () => {
+    const pixel = Math.min(Math.floor(center), from - 1);
+    center += step;
+    return pixel;
+  });
 }
 
 function premultiply(data: Uint8Array): Uint8Array {

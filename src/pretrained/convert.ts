@@ -47,7 +47,7 @@ export async function convertCheckpoint(
     // original LLaVA folders lack these files
     const processorFiles =
       model.layout === 'native'
-        ? processorFilesOf(checkConfig(llavaConfigSchema, config, join(from, 'config.json')), await model.imageProcessor())
+        ? processorFilesOf(checkConfig(llavaConfigSchema, config, join(from, 'config.json')), (await model.imageProcessor()).value)
         : {};
     const { packed, replaced } = packedTensors(model, quantize);
     const floats = model.names.filter((name) => !replaced.has(name));

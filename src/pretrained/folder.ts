@@ -4,7 +4,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { z } from 'zod';
-import { type Checkpoint, openCheckpoint, readJsonFile } from '../checkpoint/checkpoint.ts';
+import { type Checkpoint, openCheckpoint } from '../checkpoint/checkpoint.ts';
 import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
 import { UserError } from '../errors.ts';
 import type { ForwardModel } from '../generate/forward.ts';
@@ -13,7 +13,7 @@ import { LANGUAGE_MODEL_TYPES, languageConfigSchema } from '../models/language.t
 import { llavaConfigSchema } from '../models/llava.ts';
 import { VISION_MODEL_TYPES, visionFolderSchema, visionPart } from '../models/vision.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
-import { imageProcessorFor, PROCESSOR_FILE } from './processor.ts';
+import { imageProcessorFor, PROCESSOR_FILE, readImageProcessor, requireImageProcessor, type StoredProcessor } from './processor.ts';
 
 /** A value checked by a schema; the first problem as one sentence that names `file` and field. */
 export function checkConfig<T extends z.ZodType>(schema: T, value: unknown, file: string): z.output<T> {
@@ -44,10 +44,10 @@ export function forwardModelOf(config: unknown, file: string): ForwardModel {
 /** The folder of a model, its config in Hugging Face form. */
 export interface ModelFolder extends Checkpoint {
   /**
-   * preprocessor_config.json: the folder's own or, in an original LLaVA folder without one, that of the
-   * vision tower.
+   * The folder's own image processor or, in an original LLaVA folder without one, that of the vision tower.
+   * UserError where there is none.
    */
-  imageProcessor(): Promise<unknown>;
+  imageProcessor(): Promise<StoredProcessor>;
 }
 
 export interface ModelFolderOptions {
@@ -77,10 +77,11 @@ export async function openModel(dir: string, { visionTower }: ModelFolderOptions
 
 async function modelFolder(checkpoint: Checkpoint, tower: Checkpoint | undefined): Promise<ModelFolder> {
   const { dir, config: stored } = checkpoint;
-  const processorFile = join(dir, PROCESSOR_FILE);
   if (!isNativeConfig(stored)) {
     if (tower) throw new UserError(`${dir} is no original LLaVA folder: its vision tower cannot be taken from ${tower.dir}`);
-    return { ...checkpoint, config: fromHubConfig(stored), imageProcessor: () => readJsonFile(processorFile) };
+    const config = fromHubConfig(stored);
+    const { model_type } = (config ?? {}) as { model_type?: unknown };
+    return { ...checkpoint, config, imageProcessor: () => requireImageProcessor(dir, model_type) };
   }
   const holdsTower = checkpoint.names.some((name) => name.startsWith('vision_tower.'));
   if (!holdsTower && !tower) {
@@ -100,15 +101,19 @@ async function modelFolder(checkpoint: Checkpoint, tower: Checkpoint | undefined
   } catch (error) {
     throw error instanceof UserError ? new UserError(`${join(dir, 'config.json')}: ${error.message}`) : error;
   }
-  const imageProcessor = async () => {
-    if (existsSync(processorFile)) return readJsonFile(processorFile);
-    const ofTower = tower && join(tower.dir, PROCESSOR_FILE);
+  const imageProcessor = async (): Promise<StoredProcessor> => {
     const { model_type, image_size } = (config as { vision_config: { model_type?: string; image_size: number } }).vision_config;
-    let processor: unknown;
-    if (ofTower !== undefined && existsSync(ofTower)) processor = await readJsonFile(ofTower);
-    else if (model_type === 'clip_vision_model') processor = imageProcessorFor(image_size);
-    else throw new UserError(`${processorFile}: no such file; copy that of ${stored.mm_vision_tower} here`);
-    return { ...(processor as object), processor_class: 'LlavaProcessor', do_pad: stored.image_aspect_ratio === 'pad' };
+    const own = await readImageProcessor(dir, 'llava');
+    if (own) return own;
+    const ofTower = tower && (await readImageProcessor(tower.dir, model_type));
+    const file = join(dir, PROCESSOR_FILE);
+    if (!ofTower && model_type !== 'clip_vision_model')
+      throw new UserError(`${file}: no such file; copy that of ${stored.mm_vision_tower} here`);
+    const value = (ofTower?.value ?? imageProcessorFor(image_size)) as object;
+    return {
+      value: { ...value, processor_class: 'LlavaProcessor', do_pad: stored.image_aspect_ratio === 'pad' },
+      file: ofTower?.file ?? file,
+    };
   };
   const close = async () => {
     await checkpoint.close();

@@ -1,6 +1,5 @@
 // Loads a LLaVA from a Hugging Face folder, ready to answer.
 
-import { join } from 'node:path';
 import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
 import type { Engine } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
@@ -13,7 +12,7 @@ import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import type { Quantization } from '../weights/quantize.ts';
 import { checkConfig, type ModelFolder, withCheckpoint } from './folder.ts';
 import { pictureReader } from './pictures.ts';
-import { PROCESSOR_FILE, withImageSize } from './processor.ts';
+import { withImageSize } from './processor.ts';
 import { readRunWeights } from './run-weights.ts';
 
 /** A LLaVA ready to answer: see `createSession`. */
@@ -50,9 +49,9 @@ export function loadGenerator(dir: string, options: LoadOptions = {}): Promise<P
 }
 
 async function openGenerator(config: LlavaConfig, checkpoint: ModelFolder, { engine = createOrtEngine(), quantize }: LoadOptions) {
-  const processorFile = join(checkpoint.dir, PROCESSOR_FILE);
-  const processor = checkConfig(imageProcessorConfig, await checkpoint.imageProcessor(), processorFile);
-  const sized = withImageSize(config, processor, processorFile);
+  const { value, file } = await checkpoint.imageProcessor();
+  const processor = checkConfig(imageProcessorConfig, value, file);
+  const sized = withImageSize(config, processor, file);
   const weights = await readRunWeights(checkpoint, llavaParameters(sized), { quantize });
   const generator = await createGenerator(engine, sized, weights.values).finally(weights.release);
   return { config: sized, generator, processor };

@@ -1,11 +1,47 @@
 // Image processors of Hugging Face folders, which define how an image becomes pixel values.
 
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { readJsonFile } from '../checkpoint/checkpoint.ts';
 import { UserError } from '../errors.ts';
 import { type ImageProcessorConfig, processedSize, readPixelValues } from '../images/processor.ts';
 import { imageSize, type LlavaConfig } from '../models/llava.ts';
 import { prefixTokens } from '../models/vision.ts';
 
 export const PROCESSOR_FILE = 'preprocessor_config.json';
+
+/** An image processor as a file has it, not yet validated, and the path of the file. */
+export interface StoredProcessor {
+  value: unknown;
+  file: string;
+}
+
+/**
+ * The image processor of the folder `dir`, whose config.json has this `model_type`; undefined where there is
+ * none. As in transformers 5.18 (image_processing_base.py), one inside processor_config.json comes before
+ * preprocessor_config.json, and the model decides the class of one that names none.
+ */
+export async function readImageProcessor(dir: string, modelType: unknown): Promise<StoredProcessor | undefined> {
+  for (const name of ['processor_config.json', PROCESSOR_FILE]) {
+    const file = join(dir, name);
+    if (!existsSync(file)) continue;
+    const content = await readJsonFile(file);
+    const value = name === PROCESSOR_FILE ? content : (content as { image_processor?: unknown } | null)?.image_processor;
+    if (value === undefined || value === null) continue;
+    const { image_processor_type, feature_extractor_type } = value as Record<string, unknown>;
+    const isNamed = (image_processor_type ?? feature_extractor_type) !== undefined;
+    const isSiglip = !isNamed && String(modelType).startsWith('siglip');
+    return { value: isSiglip ? { ...value, image_processor_type: 'SiglipImageProcessor' } : value, file };
+  }
+  return undefined;
+}
+
+/** The same for a folder that must have one. UserError, naming its file, where there is none. */
+export async function requireImageProcessor(dir: string, modelType: unknown): Promise<StoredProcessor> {
+  const found = await readImageProcessor(dir, modelType);
+  if (!found) throw new UserError(`${join(dir, PROCESSOR_FILE)}: no such file, and no image_processor in a processor_config.json`);
+  return found;
+}
 
 /**
  * preprocessor_config.json of LLaVA-1.5 for images of `size` pixels: pad to a square in the mean color,

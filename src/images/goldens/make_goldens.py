@@ -7,7 +7,15 @@ import os
 
 import numpy as np
 from PIL import Image
-from transformers import BitImageProcessorPil, CLIPImageProcessorPil, LlavaImageProcessorPil, SiglipImageProcessorPil
+from transformers import (
+    BitImageProcessorPil,
+    BlipImageProcessorPil,
+    CLIPImageProcessorPil,
+    DeiTImageProcessorPil,
+    LlavaImageProcessorPil,
+    SiglipImageProcessorPil,
+    ViTImageProcessorPil,
+)
 
 here = os.path.dirname(os.path.abspath(__file__))
 
@@ -59,7 +67,8 @@ for seed, (width, height, channels, new_width, new_height) in enumerate(
 ):
     pixels = picture(width, height, channels, seed)
     image = Image.fromarray(pixels, {3: "RGB", 4: "RGBA"}[channels])
-    for name, number in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
+    for number in Image.Resampling:
+        name = number.name.lower()
         cases.append({"source": image_json(pixels), "filter": name, "result": image_json(np.asarray(image.resize((new_width, new_height), number)))})
 write("pillow.jsonl", cases)
 
@@ -100,4 +109,17 @@ for pixels, processors in (
     (drawing(15, 11), (siglip(17), dinov2(16, 14))),
 ):
     cases.extend(processor_case(pixels, processor) for processor in processors)
+
+# the other filters, and the other ways to give a size
+pixels = photograph(27, 16, 9)
+for processor in (
+    *(CLIPImageProcessorPil(size=9, crop_size=8, resample=number) for number in (0, 1, 4, 5)),
+    CLIPImageProcessorPil(size={"height": 8, "width": 9}, crop_size={"height": 7, "width": 7}, image_mean=0.5, image_std=0.25),
+    CLIPImageProcessorPil(size={"shortest_edge": 9, "longest_edge": 13}, crop_size=8),
+    CLIPImageProcessorPil(size={"max_height": 9, "max_width": 13}, crop_size=8),
+    ViTImageProcessorPil(size=8),
+    DeiTImageProcessorPil(size=[9, 11], crop_size=8),
+    BlipImageProcessorPil(size=8, do_rescale=False, do_normalize=False),
+):
+    cases.append(processor_case(pixels, processor))
 write("processor.jsonl", cases)

@@ -55,7 +55,8 @@ const tower = { hidden_size: 8, num_hidden_layers: 3, num_attention_heads: 2, pa
 const clip = { ...tower, intermediate_size: 12, model_type: 'clip_vision_model', image_size: 12 };
 const siglip = { ...clip, model_type: 'siglip_vision_model', image_size: 14 };
 const dinov2 = { ...tower, model_type: 'dinov2', image_size: 12, mlp_ratio: 2 };
-const square = (side: number) => ({ size: { height: side, width: side } });
+// the classes of CLIP and DINOv2 crop unless told otherwise
+const square = (side: number) => ({ size: { height: side, width: side }, do_center_crop: false });
 
 function taskOver(visionTower: string, model: object = {}, stage: object = {}): Promise<Task> {
   const recipe = parseRecipe(
@@ -144,7 +145,12 @@ describe('an encoder joined with a language model', () => {
     const cases: [string, object, object, string][] = [
       ['wrong-clip', clip, square(16), 'pictures of 16 x 16 pixels do not fit the encoder, which takes 12 x 12'],
       ['wrong-siglip', siglip, square(12), 'pictures of 12 x 12 pixels do not fit the encoder, which takes 14 x 14'],
-      ['oblong', dinov2, { size: { height: 8, width: 12 } }, 'pictures come out 12 x 8 pixels, but the encoder takes squares'],
+      [
+        'oblong',
+        dinov2,
+        { size: { height: 8, width: 12 }, do_center_crop: false },
+        'pictures come out 12 x 8 pixels, but the encoder takes squares',
+      ],
       ['uncropped', dinov2, { size: 12, do_center_crop: false }, 'pictures come out in different sizes'],
     ];
     for (const [name, config, processor, message] of cases) {

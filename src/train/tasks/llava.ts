@@ -3,7 +3,6 @@
 // once an image; its features are cached.
 
 import { join } from 'node:path';
-import { readJsonFile } from '../../checkpoint/checkpoint.ts';
 import { readTokenizerFiles, tokenizerFilesOf } from '../../checkpoint/tokenizer-files.ts';
 import { batchesPerEpoch, samplesPerEpoch } from '../../data/conversations.ts';
 import { type DataFile, type DataIndex, indexData } from '../../data/data-set.ts';
@@ -50,11 +49,10 @@ async function assemble({ model, seed }: LlavaRecipe, engine: Engine): Promise<M
   const tokenizerFolder = model.tokenizer ? resolvePath(model.tokenizer, 'model.tokenizer') : languageFolder;
   const tokenizerFiles = await readTokenizerFiles(tokenizerFolder);
   const tokenizer = createTokenizer(tokenizerFiles.tokenizerJson, tokenizerFiles.tokenizerConfig);
-  const processorPath = join(visionFolder, 'preprocessor_config.json');
-  const processorJson = await readJsonFile(processorPath);
-  const processor = checkConfig(imageProcessorConfig, processorJson, processorPath);
   return withCheckpoint(visionFolder, visionFolderSchema, (vision_config, vision) =>
     withCheckpoint(languageFolder, languageConfigSchema, async (text_config, language) => {
+      const { value: processorJson, file: processorPath } = await vision.imageProcessor();
+      const processor = checkConfig(imageProcessorConfig, processorJson, processorPath);
       const joined = checkConfig(
         llavaConfigSchema,
         {
