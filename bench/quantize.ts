@@ -6,7 +6,8 @@ import { parseCount } from '../src/cli/options.ts';
 import { buildEmojiDataset } from '../src/data/emoji/build.ts';
 import { float32, int32 } from '../src/engine/engine.ts';
 import { createOrtEngine } from '../src/engine/ort.ts';
-import { answerQuestions, type Question, readQuestions } from '../src/evaluate/evaluate.ts';
+import { answerQuestions } from '../src/evaluate/evaluate.ts';
+import { type Question, readQuestions } from '../src/evaluate/questions.ts';
 import { forward } from '../src/generate/forward.ts';
 import { imageSize, imageTokenCount } from '../src/models/llava.ts';
 import { bundledModel } from '../src/paths.ts';
@@ -90,7 +91,7 @@ async function perplexity(
   }
   const dims = [encoded.length, tokens];
   const pixels = await pixelValuesOf(
-    questions.map(({ imagePath }) => imagePath!),
+    questions.map(({ imagePaths }) => imagePaths[0]),
     processor,
   );
   const checkpoint = await openModel(dir);

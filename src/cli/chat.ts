@@ -10,7 +10,7 @@ export function register(program: Command): void {
     .command('chat')
     .summary('ask about a picture')
     .description(
-      'Ask about a picture (PNG, JPEG, WebP or SVG). Answers appear word by word; without --prompt, questions are read line by line.',
+      'Ask about a picture (PNG, JPEG, WebP, GIF, TIFF, AVIF, BMP or SVG). Answers appear word by word; without --prompt, questions are read line by line.',
     )
     .option('-m, --model <folder>', 'Hugging Face folder of the model', bundledModel)
     .option('-i, --image <file>', 'the picture; may be given several times', collect, [])

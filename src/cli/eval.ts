@@ -16,14 +16,14 @@ export function register(program: Command): void {
     .option('--scenes <n>', 'scenes in each split', parseCount, 1000)
     .option('--seed <n>', 'seed of the scenes', parseSeed, 42)
     .option('--held-out-artist <name>', 'the artist of the unseen-artist split')
-    .option('-d, --data <file>', 'questions in LLaVA JSON, each with a task, instead of emoji scenes')
+    .option('-d, --data <file>', "questions in LLaVA JSON, each with a task, or LLaVA's question.jsonl, instead of emoji scenes")
     .option('--image-folder <folder>', 'what the image paths of --data are relative to')
     .option('-n, --limit <n>', 'at most so many questions of each task', parseCount)
     .option('-b, --batch-size <n>', 'questions answered at a time', parseCount, 64)
     .option('--max-new-tokens <n>', "longest answer in tokens (default: as the model's generation_config.json says, else 24)", parseCount)
     .option('--no-blind', 'do not ask again before a blank picture (halves the time)')
     .addOption(quantizeOption())
-    .option('-o, --out <file>', 'keep the samples as JSON Lines')
+    .option('-o, --out <file>', 'keep the samples as JSON Lines, written as they come; of a question.jsonl, its answers.jsonl')
     .option('--json', 'print the scores as JSON')
     .addHelpText(
       'after',

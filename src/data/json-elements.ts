@@ -96,7 +96,7 @@ function startOf(path: string, piece: Uint8Array): [Splitter, number] {
   const first = skipSpace(piece, marked ? 3 : 0);
   if (piece[first] === OPEN_ARRAY) return [arraySplitter(), first + 1];
   const firstLine = Buffer.from(piece.subarray(first)).toString('latin1').split('\n', 1)[0];
-  if (piece[first] === OPEN_OBJECT && /"(conversations|messages)"/.test(firstLine)) return [lines, first];
+  if (piece[first] === OPEN_OBJECT && /"(conversations|messages|question_id)"/.test(firstLine)) return [lines, first];
   throw new UserError(
     `${path}: is not JSON that can be read: it must be a JSON array of samples, as in LLaVA's data files, or JSON Lines, a sample in each line.`,
   );

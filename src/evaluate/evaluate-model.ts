@@ -1,9 +1,11 @@
 // A whole evaluation: a model folder and a choice of questions become samples.
 
+import { basename, resolve } from 'node:path';
 import { buildEmojiDataset, type EvaluationSplit } from '../data/emoji/build.ts';
-import { loadModel } from '../pretrained/load.ts';
+import { type LoadedModel, loadModel } from '../pretrained/load.ts';
 import type { Quantization } from '../weights/quantize.ts';
-import { answerQuestions, type EvaluationOptions, type Question, readQuestions } from './evaluate.ts';
+import { type AnsweringOptions, answerOpenQuestions, answerQuestions, type EvaluationOptions, type OpenAnswer } from './evaluate.ts';
+import { type OpenQuestion, type Question, readQuestions } from './questions.ts';
 import type { Sample } from './samples.ts';
 
 /** Where emoji scenes are drawn, and found again by the next evaluation. */
@@ -32,7 +34,7 @@ export interface ModelEvaluation extends Omit<EvaluationOptions, 'maxNewTokens'>
   maxNewTokens?: number;
   /** Hugging Face folder of a LLaVA model. */
   model: string;
-  data: EmojiQuestions | QuestionFile;
+  data: EmojiQuestions | QuestionFile | readonly Question[];
   /** At most so many questions of each task in each split. */
   limit?: number;
   /** Packs the matrices while loading. */
@@ -44,12 +46,42 @@ export interface ModelEvaluation extends Omit<EvaluationOptions, 'maxNewTokens'>
  * questions is a UserError.
  */
 export async function evaluateModel({ model: dir, data, limit, quantize, maxNewTokens, ...options }: ModelEvaluation): Promise<Sample[]> {
+  const questions = await questionsOf(data);
   const model = await loadModel(dir, { quantize });
-  const questions = 'generate' in data ? await emojiQuestions(data) : await readQuestions(data.dataPath, data.imageFolder);
-  return answerQuestions(model, limitQuestions(questions, limit), {
+  return answerQuestions(model, limitQuestions(questions, limit), { ...options, maxNewTokens: longestAnswer(model, maxNewTokens) });
+}
+
+/**
+ * Loads a model and lets it answer questions that expect nothing, at most `limit` of them; answers in the order
+ * of the questions.
+ */
+export async function answerWithModel({
+  model: dir,
+  questions,
+  limit,
+  quantize,
+  maxNewTokens,
+  ...options
+}: Omit<AnsweringOptions, 'maxNewTokens'> &
+  Pick<ModelEvaluation, 'model' | 'limit' | 'quantize' | 'maxNewTokens'> & {
+    questions: readonly OpenQuestion[];
+    onAnswers?: (answers: OpenAnswer[]) => void;
+  }): Promise<OpenAnswer[]> {
+  const model = await loadModel(dir, { quantize });
+  return answerOpenQuestions(model, questions.slice(0, limit), {
     ...options,
-    maxNewTokens: maxNewTokens ?? model.generation.maxNewTokens ?? MAX_NEW_TOKENS,
+    maxNewTokens: longestAnswer(model, maxNewTokens),
+    modelId: basename(resolve(dir)),
   });
+}
+
+function longestAnswer({ generation }: LoadedModel, asked: number | undefined): number {
+  return asked ?? generation.maxNewTokens ?? MAX_NEW_TOKENS;
+}
+
+async function questionsOf(data: ModelEvaluation['data']): Promise<readonly Question[]> {
+  if ('generate' in data) return emojiQuestions(data);
+  return 'dataPath' in data ? readQuestions(data.dataPath, data.imageFolder) : data;
 }
 
 async function emojiQuestions({ splits, scenes, seed, heldOutArtist }: EmojiQuestions): Promise<Question[]> {

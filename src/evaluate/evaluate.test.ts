@@ -13,7 +13,9 @@ import { imageProcessorFor } from '../pretrained/processor.ts';
 import { createRandom } from '../random.ts';
 import { trainTokenizer } from '../text/bpe-trainer.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
-import { answerQuestions, readQuestions } from './evaluate.ts';
+import { answerOpenQuestions, answerQuestions } from './evaluate.ts';
+import { readQuestionFile, readQuestions } from './questions.ts';
+import type { Sample } from './samples.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'evaluate-'));
 const colours = ['#f00', '#0f0', '#00f'];
@@ -83,8 +85,8 @@ describe('questions', () => {
     expect(questions).toEqual([
       {
         id: 'long',
-        imagePath: join(folder, '0.png'),
-        image: '0.png',
+        imagePaths: [join(folder, '0.png')],
+        images: ['0.png'],
         task: 'count',
         split: 'mine',
         prompt: long.conversations.slice(0, 3),
@@ -92,8 +94,8 @@ describe('questions', () => {
       },
       {
         id: 'text',
-        image: '',
-        imagePath: undefined,
+        images: [],
+        imagePaths: [],
         task: 'question',
         split: 'mine',
         prompt: [{ from: 'human', value: 'what?' }],
@@ -106,13 +108,48 @@ describe('questions', () => {
     expect(named.split).toBe('held out');
   });
 
-  it('without an expected answer, or about several pictures, are refused by name', async () => {
+  it('may be about several pictures, and about some that are not there', async () => {
+    const many = entry('q2', '<image> which?', '0.png', { image: ['0.png', 'nowhere.png'] });
+    const [question] = await readQuestions(write('b.json', [many]), folder);
+    expect(question).toMatchObject({ images: ['0.png', 'nowhere.png'], imagePaths: [join(folder, '0.png'), join(folder, 'nowhere.png')] });
+  });
+
+  it('of a question.jsonl expect no answer', async () => {
+    const lines = [
+      { question_id: 7, image: '0.png', text: 'what is it?', category: 'conv' },
+      { question_id: 'b', text: 'what does <image> mean?' },
+      { question_id: 'c', image: ['0.png', '1.png'], text: 'is <image> as blue as <image>?' },
+      { question_id: 'd', image: ['0.png', '1.png'], text: 'which?' },
+    ];
+    const path = join(folder, 'question.jsonl');
+    writeFileSync(path, lines.map((line) => JSON.stringify(line)).join('\n'));
+    const read = await readQuestionFile(path, folder);
+    const open = 'open' in read ? read.open : [];
+    expect(open.map(({ prompt: [{ value }] }) => value)).toEqual([
+      '<image>\nwhat is it?',
+      'what does <image> mean?',
+      'is <image> as blue as <image>?',
+      '<image>\n<image>\nwhich?',
+    ]);
+    expect(open[0]).toMatchObject({ question_id: 7, text: 'what is it?', imagePaths: [join(folder, '0.png')] });
+    await expect(readQuestions(path, folder)).rejects.toThrow('question.jsonl: its questions have no expected answers');
+  });
+
+  it.each<[unknown, string]>([
+    [[{ question_id: 1, text: 'what?' }, entry('q', 'what?')], 'question #1: some questions have an expected answer and some have none'],
+    [[{ question_id: 1, text: ' ' }], 'question #0: text: must be the question'],
+    [[{ question_id: null, text: 'what?' }], 'question #0: question_id: must be text or a number'],
+    [[{ question_id: 1, text: 'what?', image: 3 }], 'question #0: image: must be the path'],
+    [[], 'there are no questions in it'],
+  ])('%j is refused', async (entries, message) => {
+    await expect(readQuestionFile(write('wrong.json', entries), folder)).rejects.toThrow(message);
+  });
+
+  it('without an expected answer are refused by name', async () => {
     const unanswered = { id: 'q1', conversations: [{ from: 'human', value: 'what?' }] };
     await expect(readQuestions(write('a.json', [unanswered]), folder)).rejects.toThrow(
       'a.json: sample q1: does not end with an expected answer',
     );
-    const many = entry('q2', '<image> which?', '0.png', { image: ['0.png', '1.png'] });
-    await expect(readQuestions(write('b.json', [many]), folder)).rejects.toThrow('b.json: sample q2: has 2 images');
   });
 });
 
@@ -215,6 +252,99 @@ describe('answers', () => {
       [tokenizer.endOfTurnTokenId, tokenizer.eosTokenId],
       [tokenizer.endOfTurnTokenId, tokenizer.eosTokenId],
     ]);
+  });
+
+  it('to what cannot be asked are wrong, with the reason, and change nothing for the others', async () => {
+    writeFileSync(join(folder, 'broken.png'), 'x');
+    const good = [entry('a', words[0], '0.png'), entry('b', words[1], '1.png'), entry('c', words[2])];
+    const bad = [
+      entry('long', 'what is it? '.repeat(40), '0.png'),
+      entry('missing', words[0], 'nowhere.png', { task: 'existence' }),
+      entry('broken', words[0], 'broken.png'),
+    ];
+    const asked = async (name: string, entries: unknown[]) => {
+      const batches: string[][] = [];
+      const samples = await answerQuestions(model, await readQuestions(write(name, entries), folder), {
+        batchSize: 4,
+        maxNewTokens: 3,
+        blind: true,
+        onSamples: (batch: readonly Sample[]) => batches.push(batch.map(({ id }) => id)),
+      });
+      return { samples, batches };
+    };
+    const alone = await asked('good.json', good);
+    const mixed = await asked('mixed.json', [bad[0], good[0], bad[1], good[1], bad[2], good[2]]);
+    expect(mixed.batches).toEqual([
+      ['long', 'a', 'missing', 'b'],
+      ['broken', 'c'],
+    ]);
+    expect(mixed.samples.filter(({ problem }) => problem === undefined)).toEqual(alone.samples.map((s) => ({ ...s, split: 'mixed' })));
+    const of = (id: string) => mixed.samples.find((sample) => sample.id === id)!;
+    expect(of('long')).toMatchObject({ answer: '', correct: false, blindAnswer: '', blindCorrect: false });
+    expect(of('long').problem).toMatch(/the prompt has \d+ tokens/);
+    expect(of('missing')).toMatchObject({ answer: '', correct: false, image: 'nowhere.png' });
+    expect(of('missing').problem).toMatch(/nowhere\.png: there is no such image file/);
+    expect(of('broken').problem).toMatch(/broken\.png: cannot be read as an image/);
+  });
+
+  it('about several pictures are about each of them', async () => {
+    const given: Float32Array[] = [];
+    const watched: Parameters<typeof answerQuestions>[0] = {
+      ...model,
+      generator: {
+        ...model.generator,
+        generate: (prompts, options) => {
+          given.push(prompts[0].imageRows!);
+          return model.generator.generate(prompts, options);
+        },
+      },
+    };
+    const ask = async (...image: string[]) => {
+      const question = entry('q', words[0], '0.png', { image });
+      question.conversations[0].value = `<image> <image> ${words[0]}`;
+      const [sample] = await answerQuestions(watched, await readQuestions(write('two.json', [question]), folder), {
+        batchSize: 1,
+        maxNewTokens: 8,
+        blind: true,
+      });
+      return sample;
+    };
+    const samples = [await ask('0.png', '1.png'), await ask('1.png', '0.png')];
+    expect(samples[0]).toMatchObject({ image: '0.png', images: ['0.png', '1.png'] });
+    const halves = given.map((rows) => [rows.slice(0, rows.length / 2), rows.slice(rows.length / 2)]);
+    const [forward, blank, backward, blankAgain] = halves;
+    expect(forward).not.toEqual([...forward].reverse());
+    expect(backward).toEqual([...forward].reverse());
+    expect(blank[0]).toEqual(blank[1]);
+    expect(blankAgain).toEqual(blank);
+  });
+
+  it('to open questions come as lines of LLaVA', async () => {
+    const path = join(folder, 'open.jsonl');
+    const lines = [
+      { question_id: 7, image: '0.png', text: words[0] },
+      { question_id: 'b', image: 'nowhere.png', text: words[0] },
+    ];
+    writeFileSync(path, lines.map((line) => JSON.stringify(line)).join('\n'));
+    const read = await readQuestionFile(path, folder);
+    const questions = 'open' in read ? read.open : [];
+    const options = { batchSize: 1, maxNewTokens: 5, modelId: 'toy' };
+    const answers = await answerOpenQuestions(model, questions, options);
+    const [scored] = await answerQuestions(model, await readQuestions(write('same.json', [entry('a', words[0], '0.png')]), folder), {
+      ...options,
+      blind: false,
+    });
+    expect(answers[0]).toEqual({
+      question_id: 7,
+      prompt: words[0],
+      text: scored.answer,
+      answer_id: expect.stringMatching(/^[\w-]{22}$/),
+      model_id: 'toy',
+      metadata: {},
+    });
+    expect(answers[1]).toMatchObject({ question_id: 'b', text: '', metadata: { problem: expect.stringContaining('nowhere.png') } });
+    expect(answers[1].answer_id).not.toBe(answers[0].answer_id);
+    expect(await answerOpenQuestions(model, questions, options)).toEqual(answers);
   });
 
   it('stop when they are told to', async () => {

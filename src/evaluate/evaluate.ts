@@ -1,100 +1,151 @@
-// Questions in LLaVA JSON answered greedily by a model, with the picture and (blind) before a blank one of
-// the mean color, and judged.
+// Questions answered greedily by a model, with their pictures and (blind) before blank ones of the mean
+// color, and judged.
 
-import { basename, relative } from 'node:path';
-import { readLlavaJson } from '../data/llava-json.ts';
+import { createHash } from 'node:crypto';
 import { UserError } from '../errors.ts';
 import { createSession, type Session, type SessionPrompt } from '../generate/session.ts';
 import type { LoadedModel } from '../pretrained/load.ts';
 import { pictureReader } from '../pretrained/pictures.ts';
-import type { Turn } from '../text/chat.ts';
+import type { Asked, OpenQuestion, Question } from './questions.ts';
 import { judgeSample, type Sample } from './samples.ts';
 
-/** One question about one picture. */
-export interface Question {
-  id: string;
-  /** Path of the picture; absent for a question without one. */
-  imagePath?: string;
-  /** The same relative to the image folder, as samples name it. */
-  image: string;
-  task: string;
-  split: string;
-  prompt: Turn[];
-  expected: string;
-}
-
-/**
- * The questions of a LLaVA JSON file: the last answer of each conversation is asked for. Entries may carry a
- * `task`.
- */
-export async function readQuestions(path: string, imageFolder: string, split = basename(path, '.json')): Promise<Question[]> {
-  return (await readLlavaJson(path, imageFolder)).map(({ id, images, conversations, fields }) => {
-    const answer = conversations.at(-1)!;
-    if (answer.from !== 'gpt' || conversations.length < 2)
-      throw new UserError(`${path}: sample ${id}: does not end with an expected answer`);
-    if (images.length > 1) throw new UserError(`${path}: sample ${id}: has ${images.length} images; questions are about one`);
-    return {
-      id,
-      imagePath: images[0],
-      image: images[0] === undefined ? '' : relative(imageFolder, images[0]),
-      task: typeof fields.task === 'string' ? fields.task : 'question',
-      split,
-      prompt: conversations.slice(0, -1),
-      expected: answer.value,
-    };
-  });
-}
-
-export interface EvaluationOptions {
+export interface AnsweringOptions {
   /** Questions answered at a time. */
   batchSize: number;
   /** Longest answer in tokens. */
   maxNewTokens: number;
-  /** Also answer before a blank picture. */
-  blind: boolean;
   /** Ends the work by throwing `signal.reason`. */
   signal?: AbortSignal;
   /** Called after each batch of questions; those before a blank picture are not counted. */
   onProgress?: (done: number, total: number) => void;
 }
 
-/** Answers every question and judges the answers; samples in the order of the questions. */
+export interface EvaluationOptions extends AnsweringOptions {
+  /** Also answer before a blank picture. */
+  blind: boolean;
+  /** Called with the samples of each batch, in the order of the questions. */
+  onSamples?: (samples: readonly Sample[]) => void;
+}
+
+type AskedModel = Pick<LoadedModel, 'generator' | 'tokenizer' | 'processor'> & Partial<Pick<LoadedModel, 'generation'>>;
+
+interface Answer {
+  /** Empty where the question could not be asked. */
+  text: string;
+  /** Why it could not: too long, a picture that is missing or damaged. */
+  problem?: string;
+}
+
+const sessionOf = (model: AskedModel) => createSession({ ...model, ...pictureReader(model) });
+
+const promptOf = ({ prompt, imagePaths }: Asked): SessionPrompt => ({ turns: prompt, images: imagePaths });
+
+/**
+ * Answers every question and judges the answers; samples in the order of the questions. A question that
+ * cannot be asked is a wrong answer with a `problem`.
+ */
 export async function answerQuestions(
-  model: Pick<LoadedModel, 'generator' | 'tokenizer' | 'processor'> & Partial<Pick<LoadedModel, 'generation'>>,
+  model: AskedModel,
   questions: readonly Question[],
-  { blind, ...options }: EvaluationOptions,
+  { blind, onSamples, onProgress, ...options }: EvaluationOptions,
 ): Promise<Sample[]> {
-  const session = createSession({ ...model, ...pictureReader(model) });
-  const prompts = questions.map(({ prompt, imagePath }) => ({ turns: prompt, images: imagePath === undefined ? [] : [imagePath] }));
-  const answers = await session.answerAll(prompts, options);
-  const blindAnswers = blind ? await answerBlind(session, prompts, { ...options, onProgress: undefined }) : undefined;
-  return questions.map(({ id, image, task, split, prompt, expected }, i) =>
-    judgeSample({
-      id,
-      image,
-      task,
-      split,
-      prompt: prompt.map(({ value }) => value).join('\n'),
-      expected,
-      answer: answers[i],
-      ...(blindAnswers ? { blindAnswer: blindAnswers[i] } : {}),
-    }),
-  );
+  const session = sessionOf(model);
+  const askBlind = blind ? await createBlindAsker(session, options) : undefined;
+  const samples: Sample[] = [];
+  for await (const { batch, answers } of inBatches(session, questions, options)) {
+    const blindAnswers = await askBlind?.(batch.map(promptOf));
+    const judged = batch.map((question, i) => judgeSample({ ...sampleOf(question, answers[i]), blindAnswer: blindAnswers?.[i].text }));
+    samples.push(...judged);
+    onSamples?.(judged);
+    onProgress?.(samples.length, questions.length);
+  }
+  return samples;
+}
+
+function sampleOf({ id, images, task, split, prompt, expected }: Question, { text, problem }: Answer): Parameters<typeof judgeSample>[0] {
+  return {
+    id,
+    image: images[0] ?? '',
+    images: images.length > 1 ? images : undefined,
+    task,
+    split,
+    prompt: prompt.map(({ value }) => value).join('\n'),
+    expected,
+    answer: text,
+    problem,
+  };
+}
+
+/** One line of LLaVA's answers.jsonl. */
+export interface OpenAnswer {
+  question_id: string | number;
+  prompt: string;
+  text: string;
+  /** The same for the same answer of the same model. */
+  answer_id: string;
+  model_id: string;
+  /** Of a question that could not be asked, the `problem`. */
+  metadata: { problem?: string };
+}
+
+/** Answers questions without scoring them, in their order. `onAnswers` is called with those of each batch. */
+export async function answerOpenQuestions(
+  model: AskedModel,
+  questions: readonly OpenQuestion[],
+  { modelId, onAnswers, onProgress, ...options }: AnsweringOptions & { modelId: string; onAnswers?: (answers: OpenAnswer[]) => void },
+): Promise<OpenAnswer[]> {
+  const all: OpenAnswer[] = [];
+  for await (const { batch, answers } of inBatches(sessionOf(model), questions, options)) {
+    const lines = batch.map(({ question_id, text: prompt }, i): OpenAnswer => {
+      const { text, problem } = answers[i];
+      const digest = createHash('sha256').update(JSON.stringify([modelId, question_id, prompt, text]));
+      const answer_id = digest.digest('base64url').slice(0, 22);
+      return { question_id, prompt, text, answer_id, model_id: modelId, metadata: problem === undefined ? {} : { problem } };
+    });
+    all.push(...lines);
+    onAnswers?.(lines);
+    onProgress?.(all.length, questions.length);
+  }
+  return all;
+}
+
+async function* inBatches<Q extends Asked>(session: Session, questions: readonly Q[], options: AnsweringOptions) {
+  for (let start = 0; start < questions.length; start += options.batchSize) {
+    options.signal?.throwIfAborted();
+    const batch = questions.slice(start, start + options.batchSize);
+    yield { batch, answers: await ask(session, batch.map(promptOf), options) };
+  }
+}
+
+/** Answers prompts together. Where one of them cannot be asked, halves of them are tried, down to that one. */
+async function ask(session: Session, prompts: readonly SessionPrompt[], options: AnsweringOptions): Promise<Answer[]> {
+  try {
+    return (await session.answerAll(prompts, options)).map((text) => ({ text }));
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    if (prompts.length === 1) return [{ text: '', problem: error.message }];
+    const middle = Math.ceil(prompts.length / 2);
+    return [...(await ask(session, prompts.slice(0, middle), options)), ...(await ask(session, prompts.slice(middle), options))];
+  }
 }
 
 /**
  * Answers before a blank picture in place of each prompt's own. There, the same words get the same answer:
  * they are asked once.
  */
-async function answerBlind(
-  session: Session,
-  prompts: readonly SessionPrompt[],
-  options: Omit<EvaluationOptions, 'blind'>,
-): Promise<string[]> {
+async function createBlindAsker(session: Session, options: AnsweringOptions) {
   const blank = await session.blankPicture();
-  const keys = prompts.map(({ turns }) => JSON.stringify(turns));
-  const distinct = new Map(prompts.map(({ turns, images = [] }, i) => [keys[i], { turns, images: images.map(() => blank) }]));
-  const answers = await session.answerAll([...distinct.values()], options);
-  const answerOf = new Map([...distinct.keys()].map((key, i) => [key, answers[i]]));
-  return keys.map((key) => answerOf.get(key)!);
+  const known = new Map<string, Answer>();
+  return async (prompts: readonly SessionPrompt[]): Promise<Answer[]> => {
+    const keys = prompts.map(({ turns, images = [] }) => JSON.stringify([turns, images.length]));
+    const fresh = new Map<string, SessionPrompt>();
+    prompts.forEach(({ turns, images = [] }, i) => {
+      if (!known.has(keys[i])) fresh.set(keys[i], { turns, images: images.map(() => blank) });
+    });
+    const answers = await ask(session, [...fresh.values()], options);
+    [...fresh.keys()].forEach((key, i) => {
+      known.set(key, answers[i]);
+    });
+    return keys.map((key) => known.get(key)!);
+  };
 }

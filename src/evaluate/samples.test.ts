@@ -1,9 +1,9 @@
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { UserError } from '../errors.ts';
-import { beatsBaselines, judgeSample, readSamples, scoreSamples, writeSamples } from './samples.ts';
+import { beatsBaselines, judgeSample, openLines, readSamples, scoreSamples, writeSamples } from './samples.ts';
 
 function sample(task: string, expected: string, answer: string, blindAnswer?: string, split = 'unseen-artist') {
   const prompt = task === 'category' ? 'Which?\nA. fruit\nB. animal' : 'Question?';
@@ -38,7 +38,56 @@ describe('samples', () => {
   });
 });
 
+describe('a file of lines', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'lines-'));
+
+  it('holds what came so far, in place of what it held before', () => {
+    const path = join(folder, 'deep', 'out.jsonl');
+    const first = openLines(path);
+    first.append([{ a: 1 }, { a: 2 }]);
+    expect(readFileSync(path, 'utf8')).toBe('{"a":1}\n{"a":2}\n');
+    first.append([{ a: 3 }]);
+    first.close();
+    const second = openLines(path);
+    expect(readFileSync(path, 'utf8')).toBe('{"a":1}\n{"a":2}\n{"a":3}\n');
+    second.append([7]);
+    second.close();
+    expect(readFileSync(path, 'utf8')).toBe('7\n');
+  });
+
+  it('stays as it was where nothing came', () => {
+    const old = join(folder, 'old.jsonl');
+    writeFileSync(old, 'old\n');
+    openLines(old).close();
+    expect(readFileSync(old, 'utf8')).toBe('old\n');
+    openLines(join(folder, 'new.jsonl')).close();
+    expect(existsSync(join(folder, 'new.jsonl'))).toBe(false);
+  });
+
+  it('that cannot be written is named with the reason', () => {
+    writeFileSync(join(folder, 'file'), '');
+    mkdirSync(join(folder, 'sub'));
+    expect(() => openLines(join(folder, 'sub'))).toThrow(/sub: cannot be written: it is a folder/);
+    expect(() => openLines(join(folder, 'file', 'out.jsonl'))).toThrow(UserError);
+    expect(() => openLines(join(folder, 'a'.repeat(300)))).toThrow(/cannot be written: the name is too long/);
+  });
+});
+
 describe('scoreSamples', () => {
+  it('counts a question that could not be asked as wrong, whatever its task makes of no answer', () => {
+    const unasked = (task: string, expected: string) =>
+      judgeSample({ id: expected, image: 'a.png', task, split: 's', prompt: 'q', expected, answer: '', blindAnswer: '', problem: 'no' });
+    const { existence, count } = scoreSamples([
+      unasked('existence', 'yes'),
+      unasked('existence', 'no'),
+      sample('existence', 'yes', 'yes', 'yes', 's'),
+      sample('existence', 'no', 'no', 'no', 's'),
+      sample('count', '1', '1', '1', 's'),
+    ]).s;
+    expect(existence).toMatchObject({ accuracy: 0.5, blind: 0.5, unasked: 2, precision: 0.5, recall: 0.5, yesRate: 0.25 });
+    expect(count).not.toHaveProperty('unasked');
+  });
+
   it('groups by split and task, with intervals and baselines', () => {
     const scores = scoreSamples(
       [

@@ -1,17 +1,19 @@
 // The samples behind every score, kept as JSON Lines, and the scores computed from them: a score can always
 // be computed again.
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, ftruncateSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { z } from 'zod';
-import { UserError } from '../errors.ts';
+import { systemReason, UserError } from '../errors.ts';
 import { majorityBaseline, randomBaseline } from './baselines.ts';
 import { answerKind, isCorrect, yesNoScores } from './scoring.ts';
 import { wilsonInterval } from './statistics.ts';
 
 const sampleSchema = z.object({
   id: z.string(),
-  /** Path of the picture, relative to the image folder. */
+  /** Path of the picture, or the first of several, relative to the image folder. */
   image: z.string(),
+  /** The paths of several pictures. */
+  images: z.array(z.string()).optional(),
   task: z.string(),
   split: z.string(),
   prompt: z.string(),
@@ -21,6 +23,8 @@ const sampleSchema = z.object({
   blindAnswer: z.string().optional(),
   correct: z.boolean(),
   blindCorrect: z.boolean().optional(),
+  /** Why the question could not be asked; it counts as answered wrong. */
+  problem: z.string().optional(),
 });
 
 /** One question of an evaluation with what the model answered. */
@@ -29,14 +33,55 @@ export type Sample = z.infer<typeof sampleSchema>;
 /** A sample with its answers judged by the scorer of its task. */
 export function judgeSample(sample: Omit<Sample, 'correct' | 'blindCorrect'>): Sample {
   const kind = answerKind(sample.task);
-  const judged: Sample = { ...sample, correct: isCorrect(kind, sample.expected, sample.answer) };
-  if (sample.blindAnswer !== undefined) judged.blindCorrect = isCorrect(kind, sample.expected, sample.blindAnswer);
-  return judged;
+  const { expected, answer, blindAnswer, problem } = sample;
+  // where a question could not be asked, no answer is not an answer
+  const isRight = (text: string) => !(problem !== undefined && text === '') && isCorrect(kind, expected, text);
+  return { ...sample, correct: isRight(answer), blindCorrect: blindAnswer === undefined ? undefined : isRight(blindAnswer) };
 }
 
 export function writeSamples(path: string, samples: readonly Sample[]): void {
   mkdirSync(dirname(path), { recursive: true });
   writeFileSync(path, samples.map((sample) => `${JSON.stringify(sample)}\n`).join(''));
+}
+
+/** A file that takes lines of JSON as they come. */
+export interface LineFile {
+  /** Adds lines; the first ones replace what the file held before. UserError when the disk is full. */
+  append(values: readonly unknown[]): void;
+  /** A file that never got a line is as it was before. */
+  close(): void;
+}
+
+/** Opens a file for lines, before there are any. UserError, naming it, if it cannot be written. */
+export function openLines(path: string): LineFile {
+  const attempt = <T>(action: () => T): T => {
+    try {
+      return action();
+    } catch (error) {
+      const reason = systemReason(error);
+      throw reason === undefined ? error : new UserError(`${path}: cannot be written: ${reason}`);
+    }
+  };
+  const wasThere = existsSync(path);
+  const file = attempt(() => {
+    mkdirSync(dirname(path), { recursive: true });
+    return openSync(path, 'a');
+  });
+  let isEmpty = true;
+  return {
+    append(values) {
+      attempt(() => {
+        // a pipe or a terminal has nothing to replace
+        if (isEmpty && fstatSync(file).isFile()) ftruncateSync(file);
+        isEmpty = false;
+        writeFileSync(file, values.map((value) => `${JSON.stringify(value)}\n`).join(''));
+      });
+    },
+    close() {
+      closeSync(file);
+      if (isEmpty && !wasThere) rmSync(path, { force: true });
+    },
+  };
 }
 
 /** Reads samples back. A line that is not a sample is a `UserError` naming file and line. */
@@ -75,6 +120,8 @@ export interface TaskScore {
   majorityFrom: 'training' | 'evaluation';
   /** Expected accuracy of guessing. */
   random: number;
+  /** Questions that could not be asked, where there are any; they count as wrong. */
+  unasked?: number;
   /** Of yes/no tasks, as in POPE. */
   precision?: number;
   recall?: number;
@@ -113,6 +160,8 @@ function scoreTask(task: string, samples: readonly Sample[], trainingAnswers: re
     majorityFrom: majority.from,
     random: randomBaseline(task, samples),
   };
+  const unasked = samples.filter(({ problem }) => problem !== undefined).length;
+  if (unasked > 0) score.unasked = unasked;
   const seen = samples.filter(({ blindCorrect }) => blindCorrect !== undefined);
   if (seen.length === n) {
     const blindCorrect = seen.filter((sample) => sample.blindCorrect).length;

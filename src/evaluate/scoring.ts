@@ -76,15 +76,20 @@ export interface YesNoScores {
   yesRate: number;
 }
 
-/** POPE's scores, `yes` being the positive class. A ratio without anything to count is 0. */
-export function yesNoScores(pairs: readonly { expected: string; answer: string }[]): YesNoScores {
+/**
+ * POPE's scores, `yes` being the positive class. A ratio without anything to count is 0. A question with a
+ * `problem` was not asked: it counts as answered wrong, and not as a yes.
+ */
+export function yesNoScores(pairs: readonly { expected: string; answer: string; problem?: string }[]): YesNoScores {
   let truePositive = 0;
   let falsePositive = 0;
   let trueNegative = 0;
   let falseNegative = 0;
-  for (const { expected, answer } of pairs) {
+  let unasked = 0;
+  for (const { expected, answer, problem } of pairs) {
     const isYes = parseYesNo(expected) === 'yes';
-    const saysYes = parseYesNo(answer) === 'yes';
+    const saysYes = problem === undefined ? parseYesNo(answer) === 'yes' : !isYes;
+    if (problem !== undefined && saysYes) unasked++;
     if (isYes && saysYes) truePositive++;
     else if (isYes) falseNegative++;
     else if (saysYes) falsePositive++;
@@ -98,6 +103,6 @@ export function yesNoScores(pairs: readonly { expected: string; answer: string }
     precision,
     recall,
     f1: ratio(2 * precision * recall, precision + recall),
-    yesRate: ratio(truePositive + falsePositive, pairs.length),
+    yesRate: ratio(truePositive + falsePositive - unasked, pairs.length),
   };
 }

@@ -17,7 +17,27 @@ const halves = sharp({ create: { width: 8, height: 4, channels: 3, background: '
   { input: { create: { width: 4, height: 4, channels: 3, background: '#0000ff' } }, left: 4, top: 0 },
 ]);
 
+interface Golden {
+  name: string;
+  width: number;
+  height: number;
+  file: string;
+  rgb: string;
+}
+
+const goldens = readFileSync(new URL('goldens/files.jsonl', import.meta.url), 'utf8')
+  .trim()
+  .split('\n')
+  .map((line) => JSON.parse(line) as Golden);
+
 describe('decodeImage', () => {
+  it.each(goldens)('gives the pixels of Pillow: $name', async ({ name, width, height, file: content, rgb }) => {
+    const bytes = Buffer.from(content, 'base64');
+    const expected = { width, height, channels: 3, data: new Uint8Array(Buffer.from(rgb, 'base64')) };
+    expect(await decodeImage(bytes)).toEqual(expected);
+    expect(await decodeImage(file(name, bytes))).toEqual(expected);
+  });
+
   it.each(['png', 'jpeg', 'webp'] as const)('decodes %s from a path and from bytes', async (format) => {
     const bytes = await halves.clone().toFormat(format, { quality: 100 }).toBuffer();
     for (const image of [await decodeImage(file(`halves.${format}`, bytes)), await decodeImage(bytes)]) {
@@ -28,7 +48,7 @@ describe('decodeImage', () => {
     }
   });
 
-  it('decodes SVG, and lays transparency on white or keeps it', async () => {
+  it('decodes SVG, and lays its transparency on white or keeps it', async () => {
     const path = file(
       'dot.svg',
       '<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4"><rect width="2" height="4" fill="#00ff00"/></svg>',
@@ -38,6 +58,14 @@ describe('decodeImage', () => {
     const kept = await decodeImage(path, { alpha: 'keep' });
     expect(kept.channels).toBe(4);
     expect([kept.data[3], kept.data[15]]).toEqual([255, 0]);
+  });
+
+  it('lays the transparency of other pictures on white if asked to', async () => {
+    const half = await sharp(Buffer.from([10, 20, 30, 255, 40, 50, 60, 0]), { raw: { width: 2, height: 1, channels: 4 } })
+      .png()
+      .toBuffer();
+    expect([...(await decodeImage(half)).data]).toEqual([10, 20, 30, 40, 50, 60]);
+    expect([...(await decodeImage(half, { alpha: 'white' })).data]).toEqual([10, 20, 30, 255, 255, 255]);
   });
 
   it('gives three channels for gray and 16-bit pictures', async () => {
@@ -65,10 +93,16 @@ describe('decodeImage', () => {
     })
       .jpeg()
       .toBuffer();
+    const bmp = goldens.find(({ name }) => name === 'rgb24.bmp')!;
     const faults: [string, RegExp, number?][] = [
-      [join(folder, 'none.png'), /none\.png: there is no such image file/],
-      [folder, /cannot be read as an image/],
       [file('text.png', 'hello'), /text\.png: cannot be read as an image/],
+      [join(folder, 'none.png'), /none\.png: there is no such image file/],
+      ['', /empty path/],
+      [folder, /decode-\w+: cannot be read as an image: it is a folder/],
+      [join(folder, 'text.png', 'a.png'), /a\.png: cannot be read as an image: .* no folder/],
+      [file('short.bmp', Buffer.from(bmp.file, 'base64').subarray(0, 90)), /short\.bmp: cannot be read as an image/],
+      [file('header.bmp', 'BM'), /header\.bmp: cannot be read as an image/],
+      [file('large.bmp', Buffer.from(bmp.file, 'base64')), /large\.bmp: the image has more than 10 pixels/, 10],
       [file('empty.jpg', ''), /empty\.jpg: cannot be read as an image/],
       [file('short.jpg', noise.subarray(0, noise.length / 2)), /short\.jpg: cannot be read as an image/],
       [file('large.png', png), /large\.png: the image has more than 10 pixels/, 10],

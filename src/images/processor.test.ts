@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs';
+import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
+import { UserError } from '../errors.ts';
 import type { PixelImage } from './pixels.ts';
-import { imageProcessorConfig, processedSize, processImage } from './processor.ts';
+import { imageProcessorConfig, processedSize, processImage, readPixelValues } from './processor.ts';
 
 const goldens = readFileSync(new URL('goldens/processor.jsonl', import.meta.url), 'utf8')
   .trim()
@@ -27,6 +29,34 @@ describe('processImage', () => {
     expect(actual.length).toBe(shape[0] * shape[1] * shape[2]);
     // One level of 255 would be 0.014 after normalization.
     for (const [i, value] of expected.entries()) expect(actual[i]).toBeCloseTo(value, 5);
+  });
+
+  it('takes very long pictures, whatever padding or resizing would make of them', () => {
+    const start = performance.now();
+    const memory = process.memoryUsage().arrayBuffers;
+    const clip = imageProcessorConfig.parse({});
+    const llava = imageProcessorConfig.parse({ do_pad: true });
+    const siglip = imageProcessorConfig.parse({ image_processor_type: 'SiglipImageProcessor' });
+    const made = (config: typeof clip, width: number, height: number) => processImage(plain(width, height, 0), config);
+    expect(made(clip, 1, 60_000).length).toBe(3 * 224 * 224);
+    expect(made(siglip, 65_000, 100).length).toBe(3 * 224 * 224);
+    // less than a pixel wide on a square of its height: all that is seen at the edge is the color around it
+    const mean = Math.trunc(llava.image_mean[0] * 255) / 255;
+    expect(made(llava, 1, 60_000)[0]).toBeCloseTo((mean - llava.image_mean[0]) / llava.image_std[0], 5);
+    expect(performance.now() - start).toBeLessThan(20_000);
+    expect(process.memoryUsage().arrayBuffers - memory).toBeLessThan(1e9);
+  });
+
+  it('names a picture that would still be too large, with its size and what it would become', () => {
+    const uncropped = imageProcessorConfig.parse({ do_center_crop: false });
+    expect(() => processImage(plain(1, 60_000, 0), uncropped, 'a.png')).toThrow(UserError);
+    expect(() => processImage(plain(1, 60_000, 0), uncropped, 'a.png')).toThrow(
+      /^a\.png: the picture has 1 x 60000 pixels and would become 224 x 13440000 .* more than 100000000; crop it$/,
+    );
+    const wide = imageProcessorConfig.parse({ size: { height: 9, width: 20_000 }, do_center_crop: false });
+    expect(() => processImage(plain(2, 6_000, 0), wide)).toThrow(/would become 20000 x 6000/);
+    const both = imageProcessorConfig.parse({ size: { shortest_edge: 8, longest_edge: 9 }, do_center_crop: false });
+    expect(() => processImage(plain(1, 6_000, 0), both)).toThrow(/would become 0 x 9 .* which is nothing/);
   });
 
   it('has the class that the file names fill in what it does not say, or says as null', () => {
@@ -62,6 +92,24 @@ describe('processImage', () => {
     const off = { do_resize: false, do_center_crop: false, do_rescale: false, do_normalize: false };
     const image: PixelImage = { width: 2, height: 1, channels: 3, data: new Uint8Array([1, 2, 3, 4, 5, 6]) };
     expect([...processImage(image, imageProcessorConfig.parse(off))]).toEqual([1, 4, 2, 5, 3, 6]);
+  });
+
+  it('reads files one after the other, with transparent parts as the config says', async () => {
+    const raw = { width: 1, height: 1, channels: 4 } as const;
+    const pictures = await Promise.all(
+      [10, 20, 30, 40, 50, 60].map((v) =>
+        sharp(Buffer.from([v, v, v, 0]), { raw })
+          .png()
+          .toBuffer(),
+      ),
+    );
+    const off = { do_resize: false, do_center_crop: false, do_rescale: false, do_normalize: false };
+    const read = async (more: object) => [...(await readPixelValues(pictures, imageProcessorConfig.parse({ ...off, ...more })))];
+    expect(await read({})).toEqual([10, 20, 30, 40, 50, 60].flatMap((v) => [v, v, v]));
+    expect(await read({ transparency: 'white' })).toEqual(Array(18).fill(255));
+    await expect(readPixelValues([pictures[0], Buffer.from('x')], imageProcessorConfig.parse(off), ['a', 'b'])).rejects.toThrow(
+      /^b: cannot/,
+    );
   });
 
   it.each(Object.entries(defaults.image_processors))(

@@ -3,9 +3,12 @@
 // transformers 5.18).
 
 import { z } from 'zod';
+import { concatFloat32 } from '../arrays.ts';
+import { UserError } from '../errors.ts';
+import { decodeImage } from './decode.ts';
 import type { PixelImage } from './pixels.ts';
 import { type ResizeFilter, resizeImage } from './resize.ts';
-import { centerCrop, normalizeToPlanes, padToSquare } from './transform.ts';
+import { centerCrop, centerOf, normalizeToPlanes, type Size, squareAround } from './transform.ts';
 
 /** Resize filters in the order of Pillow's numbers. */
 const resampling: readonly ResizeFilter[] = ['nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming'];
@@ -75,6 +78,11 @@ const fields = z.looseObject({
   image_std: ofChannels,
   /** Pad to a square in the mean color first, as LLaVA-1.5 does. */
   do_pad: z.boolean().default(false),
+  /**
+   * A field of our own: `white` lays transparent parts on white; `drop` leaves them the color that the file
+   * has there, as Pillow does.
+   */
+  transparency: z.enum(['drop', 'white']).default('drop'),
 });
 
 /**
@@ -84,11 +92,6 @@ const fields = z.looseObject({
 export const imageProcessorConfig = z.preprocess(withClassDefaults, fields);
 
 export type ImageProcessorConfig = z.infer<typeof imageProcessorConfig>;
-
-interface Size {
-  height: number;
-  width: number;
-}
 
 /** Rounds a half to the even neighbor, as Python does. */
 const roundHalfEven = (x: number) => (x % 1 === 0.5 ? 2 * Math.round(x / 2) : Math.round(x));
@@ -120,23 +123,65 @@ export function processedSize(config: ImageProcessorConfig): Size | undefined {
   return config.do_pad && 'shortest_edge' in config.size ? resizedSize({ width: 1, height: 1 }, config.size) : undefined;
 }
 
+/** No picture has more pixels than this on its way to the encoder. */
+const MAX_PIXELS = 100_000_000;
+
 /**
  * Turns an RGB image into pixel values float32 `[3, height, width]`: pad, resize, crop, rescale and
- * normalize, in this order, each if the config asks for it.
+ * normalize, in this order, each if the config asks for it. Of what padding and resizing would make of a very
+ * long picture, only the part that is left in the end is computed. UserError, which begins with `name`, where
+ * even that is too large.
  */
-export function processImage(image: PixelImage, config: ImageProcessorConfig): Float32Array<ArrayBuffer> {
-  let result = image;
-  if (config.do_pad) {
-    const [red, green, blue] = config.image_mean;
-    result = padToSquare(result, [Math.trunc(red * 255), Math.trunc(green * 255), Math.trunc(blue * 255)]);
-  }
-  if (config.do_resize) {
-    const { width, height } = resizedSize(result, config.size);
-    result = resizeImage(result, width, height, resampling[config.resample]);
-  }
-  if (config.do_center_crop) result = centerCrop(result, config.crop_size.width, config.crop_size.height);
+export function processImage(image: PixelImage, config: ImageProcessorConfig, name = 'image'): Float32Array<ArrayBuffer> {
+  const [red, green, blue] = config.image_mean.map((mean) => Math.trunc(mean * 255));
+  const canvas = config.do_pad && image.width !== image.height ? squareAround(image, [red, green, blue]) : undefined;
+  const { width, height } = canvas ?? image;
+  const resized = config.do_resize ? resizedSize({ width, height }, config.size) : { width, height };
+  const window = config.do_center_crop ? centerOf(resized, config.crop_size) : { left: 0, top: 0, ...resized };
+  const made = config.do_center_crop ? config.crop_size : resized;
+  // resizing makes rows as wide as the result first, one for each of the picture's
+  for (const size of [made, { width: window.width, height: image.height }]) checkSize(image, size, name);
+  let result = resizeImage(image, resized.width, resized.height, resampling[config.resample], { canvas, window });
+  if (config.do_center_crop) result = centerCrop(result, made.width, made.height);
   const rescale = config.do_rescale ? config.rescale_factor : 1;
   return config.do_normalize
     ? normalizeToPlanes(result, rescale, config.image_mean, config.image_std)
     : normalizeToPlanes(result, rescale, [0, 0, 0], [1, 1, 1]);
+}
+
+function checkSize(image: Size, becomes: Size, name: string): void {
+  const pixels = becomes.width * becomes.height;
+  if (pixels > 0 && pixels <= MAX_PIXELS) return;
+  const text = ({ width, height }: Size) => `${width} x ${height}`;
+  const fault = pixels > 0 ? `more than ${MAX_PIXELS}` : 'which is nothing';
+  throw new UserError(
+    `${name}: the picture has ${text(image)} pixels and would become ${text(becomes)} while it is resized, ${fault}; crop it`,
+  );
+}
+
+/** Pictures in memory at a time: libvips decodes no more at once. */
+const DECODED_TOGETHER = 4;
+
+/**
+ * Pixel values of image files, given by path or as bytes, one after the other: float32
+ * [images * 3 * height * width]. `names` are what errors call them. UserError names one that is missing, no
+ * image, damaged or too large.
+ */
+export async function readPixelValues(
+  sources: readonly (string | Uint8Array)[],
+  config: ImageProcessorConfig,
+  names?: readonly string[],
+): Promise<Float32Array> {
+  const pixels = new Array<Float32Array<ArrayBuffer>>(sources.length);
+  let next = 0;
+  const readOn = async () => {
+    while (next < sources.length) {
+      const i = next++;
+      const source = sources[i];
+      const name = names?.[i] ?? (typeof source === 'string' ? source : 'image');
+      pixels[i] = processImage(await decodeImage(source, { name, alpha: config.transparency }), config, name);
+    }
+  };
+  await Promise.all(Array.from({ length: DECODED_TOGETHER }, readOn));
+  return concatFloat32(pixels);
 }

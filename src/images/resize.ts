@@ -36,9 +36,12 @@ interface Kernel {
   /** `stride` fixed-point weights for each output pixel. */
   weights: Int32Array;
   stride: number;
+  /** Sum of the weights that fall outside the source, on the border. */
+  outside: Int32Array;
 }
 
-function kernelFor(from: number, to: number, filter: Exclude<ResizeFilter, 'nearest'>): Kernel {
+/** The kernel of `count` output pixels, from `first` on, of `to` in all. */
+function kernelFor(from: number, to: number, filter: Exclude<ResizeFilter, 'nearest'>, first: number, count: number): Kernel {
   const { support: radius, weight } = filters[filter];
   const scale = from / to;
   // Downscaling widens the filter to cover all source pixels; upscaling interpolates with the filter as it
@@ -46,10 +49,11 @@ function kernelFor(from: number, to: number, filter: Exclude<ResizeFilter, 'near
   const widening = Math.max(scale, 1);
   const support = radius * widening;
   const stride = Math.ceil(support) * 2 + 1;
-  const kernel: Kernel = { starts: new Int32Array(to), lengths: new Int32Array(to), weights: new Int32Array(to * stride), stride };
+  const [starts, lengths, outside] = Array.from({ length: 3 }, () => new Int32Array(count));
+  const weights = new Int32Array(count * stride);
   const exact = new Float64Array(stride);
-  for (let out = 0; out < to; out++) {
-    const center = (out + 0.5) * scale;
+  for (let out = 0; out < count; out++) {
+    const center = (first + out + 0.5) * scale;
     const start = Math.max(0, Math.trunc(center - support + 0.5));
     const length = Math.min(from, Math.trunc(center + support + 0.5)) - start;
     let sum = 0;
@@ -59,34 +63,56 @@ function kernelFor(from: number, to: number, filter: Exclude<ResizeFilter, 'near
     }
     for (let i = 0; i < length; i++) {
       const share = (sum === 0 ? exact[i] : exact[i] / sum) * 2 ** precisionBits;
-      kernel.weights[out * stride + i] = Math.trunc(share < 0 ? share - 0.5 : share + 0.5);
+      weights[out * stride + i] = Math.trunc(share < 0 ? share - 0.5 : share + 0.5);
     }
-    kernel.starts[out] = start;
-    kernel.lengths[out] = length;
+    starts[out] = start;
+    lengths[out] = length;
+  }
+  return { starts, lengths, weights, stride, outside };
+}
+
+/**
+ * Changes a kernel over a canvas to one over the `size` pixels that lie on it from `offset` on: all others
+ * have one color, so that the sum of their weights is all that counts.
+ */
+function restrict(kernel: Kernel, offset: number, size: number): Kernel {
+  const { starts, lengths, weights, stride, outside } = kernel;
+  for (let out = 0; out < starts.length; out++) {
+    const own = weights.subarray(out * stride, out * stride + lengths[out]);
+    const first = Math.min(own.length, Math.max(0, offset - starts[out]));
+    const last = Math.max(first, Math.min(own.length, offset + size - starts[out]));
+    for (let i = 0; i < own.length; i++) if (i < first || i >= last) outside[out] += own[i];
+    own.copyWithin(0, first, last);
+    starts[out] += first - offset;
+    lengths[out] = last - first;
   }
   return kernel;
 }
 
-/**
- * One pass along one axis: `lines` independent lines. `layout` has the bytes from line to line and from pixel
- * to pixel, in source and target.
- */
-function convolve(
-  source: Uint8Array,
-  target: Uint8Array,
-  kernel: Kernel,
-  lines: number,
-  channels: number,
-  layout: { sourceLine: number; sourceStep: number; targetLine: number; targetStep: number },
-): void {
-  const { starts, lengths, weights, stride } = kernel;
-  const { sourceLine, sourceStep, targetLine, targetStep } = layout;
+interface Layout {
+  /** Lines that do not depend on each other. */
+  lines: number;
+  channels: number;
+  /** Bytes from line to line and from pixel to pixel. */
+  sourceLine: number;
+  sourceStep: number;
+  targetLine: number;
+  targetStep: number;
+  /** What lies around the source: one color for each line, `borderLine` bytes apart, or for all. */
+  border: ArrayLike<number>;
+  borderLine: number;
+}
+
+/** One pass along one axis. */
+function convolve(source: Uint8Array, target: Uint8Array, kernel: Kernel, layout: Layout): void {
+  const { starts, lengths, weights, stride, outside } = kernel;
+  const { lines, channels, sourceLine, sourceStep, targetLine, targetStep, border, borderLine } = layout;
   for (let line = 0; line < lines; line++) {
     for (let out = 0; out < starts.length; out++) {
       const from = line * sourceLine + starts[out] * sourceStep;
       const to = line * targetLine + out * targetStep;
       for (let channel = 0; channel < channels; channel++) {
-        let sum = 1 << (precisionBits - 1);
+        let sum = (1 << (precisionBits - 1)) + outside[out] * border[line * borderLine + channel];
         for (let i = 0; i < lengths[out]; i++) sum += source[from + i * sourceStep + channel] * weights[out * stride + i];
         target[to + channel] = Math.max(0, Math.min(255, sum >> precisionBits));
       }
@@ -94,51 +120,115 @@ function convolve(
   }
 }
 
-/**
- * Resizes to `width` x `height` pixels. RGBA is filtered with premultiplied alpha, as in Pillow. RangeError
- * for a size below 1 x 1.
- */
-export function resizeImage(image: PixelImage, width: number, height: number, filter: ResizeFilter = 'bicubic'): PixelImage {
-  if (width < 1 || height < 1) throw new RangeError(`cannot resize to ${width}x${height} pixels`);
-  const { channels } = image;
-  if (width === image.width && height === image.height) return { ...image, data: image.data.slice() };
-  if (filter === 'nearest') return nearest(image, width, height);
-  let data = channels === 4 ? premultiply(image.data) : image.data;
-  if (width !== image.width) {
-    const wider = new Uint8Array(width * image.height * channels);
-    const layout = { sourceLine: image.width * channels, sourceStep: channels, targetLine: width * channels, targetStep: channels };
-    convolve(data, wider, kernelFor(image.width, width, filter), image.height, channels, layout);
-    data = wider;
-  }
-  if (height !== image.height) {
-    const taller = new Uint8Array(width * height * channels);
-    const layout = { sourceLine: channels, sourceStep: width * channels, targetLine: channels, targetStep: width * channels };
-    convolve(data, taller, kernelFor(image.height, height, filter), width, channels, layout);
-    data = taller;
-  }
-  return { width, height, channels, data: channels === 4 ? unpremultiply(data) : data };
+/** A part of a picture, in pixels. */
+export interface Rectangle {
+  left: number;
+  top: number;
+  width: number;
+  height: number;
 }
 
-/** The source pixel under the center of each output pixel. */
-function nearest(image: PixelImage, width: number, height: number): PixelImage {
+/**
+ * A larger plane on which a picture lies at (left, top); the rest of it has one color, 0 to 255 by channel.
+ */
+export interface Canvas extends Rectangle {
+  color: readonly number[];
+}
+
+export interface ResizeOptions {
+  /** Resize this, with the picture on it. Default: the picture alone. */
+  canvas?: Canvas;
+  /** The part of the result to compute. Default: all. */
+  window?: Rectangle;
+}
+
+/**
+ * Resizes to `width` x `height` pixels. RGBA is filtered with premultiplied alpha, as in Pillow. Neither the
+ * canvas nor what lies outside the window is ever in memory; the bytes are those that they would give.
+ * RangeError for a size below 1 x 1.
+ */
+export function resizeImage(
+  image: PixelImage,
+  width: number,
+  height: number,
+  filter: ResizeFilter = 'bicubic',
+  { canvas, window = { left: 0, top: 0, width, height } }: ResizeOptions = {},
+): PixelImage {
+  if (width < 1 || height < 1) throw new RangeError(`cannot resize to ${width}x${height} pixels`);
+  if (!canvas && width === image.width && height === image.height) return cut(image, window);
+  const { channels } = image;
+  const plane = canvas ?? { left: 0, top: 0, width: image.width, height: image.height, color: [0, 0, 0, 0] };
+  if (filter === 'nearest') return nearest(image, plane, { width, height, window });
+  const { left, top, color } = plane;
+  const rows = restrict(kernelFor(plane.height, height, filter, window.top, window.height), top, image.height);
+  const columns = restrict(kernelFor(plane.width, width, filter, window.left, window.width), left, image.width);
+  const { first, count } = rowsUnder(rows);
+
+  const line = window.width * channels;
+  const between = new Uint8Array(count * line);
+  const source = (channels === 4 ? premultiply(image.data) : image.data).subarray(first * image.width * channels);
+  const across = { channels, sourceLine: image.width * channels, sourceStep: channels, targetLine: line, targetStep: channels };
+  convolve(source, between, columns, { ...across, lines: count, border: color, borderLine: 0 });
+  // what a row without a pixel of the picture becomes
+  const border = new Uint8Array(line);
+  convolve(source, border, restrict(columns, 0, 0), { ...across, lines: 1, border: color, borderLine: 0 });
+
+  const data = new Uint8Array(window.height * line);
+  for (let out = 0; out < window.height; out++) rows.starts[out] -= first;
+  const down = { channels, sourceLine: channels, sourceStep: line, targetLine: channels, targetStep: line };
+  convolve(between, data, rows, { ...down, lines: window.width, border, borderLine: channels });
+  return { width: window.width, height: window.height, channels, data: channels === 4 ? unpremultiply(data) : data };
+}
+
+/** The rows of a picture that a restricted kernel reads. */
+function rowsUnder({ starts, lengths }: Kernel): { first: number; count: number } {
+  let first = Number.POSITIVE_INFINITY;
+  let last = 0;
+  for (let out = 0; out < starts.length; out++) {
+    if (lengths[out] === 0) continue;
+    first = Math.min(first, starts[out]);
+    last = Math.max(last, starts[out] + lengths[out]);
+  }
+  return last === 0 ? { first: 0, count: 0 } : { first, count: last - first };
+}
+
+/** A copy of a part of the picture. */
+function cut({ width, channels, data }: PixelImage, window: Rectangle): PixelImage {
+  const line = window.width * channels;
+  const part = new Uint8Array(window.height * line);
+  for (let y = 0; y < window.height; y++) {
+    const start = ((window.top + y) * width + window.left) * channels;
+    part.set(data.subarray(start, start + line), y * line);
+  }
+  return { width: window.width, height: window.height, channels, data: part };
+}
+
+/** The pixel of the canvas under the center of each output pixel. */
+function nearest(image: PixelImage, canvas: Canvas, size: { width: number; height: number; window: Rectangle }): PixelImage {
   const { channels, data } = image;
+  const { width, height, left, top } = size.window;
   const result = new Uint8Array(width * height * channels);
-  const columns = centers(image.width, width);
-  const rows = centers(image.height, height);
+  const columns = centers(canvas.width, size.width, left, width).map((x) => x - canvas.left);
+  const rows = centers(canvas.height, size.height, top, height).map((y) => y - canvas.top);
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
       const from = (rows[y] * image.width + columns[x]) * channels;
-      result.set(data.subarray(from, from + channels), (y * width + x) * channels);
+      const isInside = rows[y] >= 0 && rows[y] < image.height && columns[x] >= 0 && columns[x] < image.width;
+      result.set(isInside ? data.subarray(from, from + channels) : canvas.color, (y * width + x) * channels);
     }
   }
   return { width, height, channels, data: result };
 }
 
-/** Added up step by step, as in Pillow's Geometry.c: a center between two pixels falls to the same side. */
-function centers(from: number, to: number): number[] {
+/**
+ * Of `count` output pixels from `first` on. Added up step by step, as in Pillow's Geometry.c: a center
+ * between two pixels falls to the same side.
+ */
+function centers(from: number, to: number, first: number, count: number): number[] {
   const step = from / to;
   let center = step * 0.5;
-  return Array.from({ length: to }, () => {
+  for (let skipped = 0; skipped < first; skipped++) center += step;
+  return Array.from({ length: count }, () => {
     const pixel = Math.min(Math.floor(center), from - 1);
     center += step;
     return pixel;

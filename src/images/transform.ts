@@ -2,21 +2,38 @@
 // (transformers/image_transforms.py) or, for padding, in LLaVA's expand2square (llava/mm_utils.py).
 
 import type { PixelImage } from './pixels.ts';
+import type { Canvas, Rectangle } from './resize.ts';
 
-/** Centers the image on a square of its longer side, filled with `color` (0 to 255). RGB only. */
-export function padToSquare(image: PixelImage, color: readonly [number, number, number]): PixelImage {
-  const side = Math.max(image.width, image.height);
-  if (image.width === image.height) return image;
-  const data = new Uint8Array(side * side * 3);
-  for (let i = 0; i < data.length; i++) data[i] = color[i % 3];
-  const left = Math.floor((side - image.width) / 2);
-  const top = Math.floor((side - image.height) / 2);
-  copyRows(image, data, side, left, top);
-  return { width: side, height: side, channels: 3, data };
+export interface Size {
+  width: number;
+  height: number;
+}
+
+/** A square of the longer side with the picture in its middle. */
+export function squareAround({ width, height }: Size, color: readonly [number, number, number]): Canvas {
+  const side = Math.max(width, height);
+  return { width: side, height: side, left: Math.floor((side - width) / 2), top: Math.floor((side - height) / 2), color };
+}
+
+/** The size in the same proportions whose shorter side has `edge` pixels; the longer one is rounded down. */
+export function shortestEdge({ width, height }: Size, edge: number): Size {
+  const long = Math.trunc((edge * Math.max(width, height)) / Math.min(width, height));
+  return width <= height ? { width: edge, height: long } : { width: long, height: edge };
+}
+
+/** What a crop of `size` out of the middle leaves of a picture: less where the picture is smaller. */
+export function centerOf({ width, height }: Size, size: Size): Rectangle {
+  return {
+    left: Math.max(0, Math.floor((width - size.width) / 2)),
+    top: Math.max(0, Math.floor((height - size.height) / 2)),
+    width: Math.min(width, size.width),
+    height: Math.min(height, size.height),
+  };
 }
 
 /** Cuts `width` x `height` pixels out of the middle; what lies outside the image is black. */
 export function centerCrop(image: PixelImage, width: number, height: number): PixelImage {
+  if (width === image.width && height === image.height) return image;
   const data = new Uint8Array(width * height * image.channels);
   const left = -Math.floor((image.width - width) / 2);
   const top = -Math.floor((image.height - height) / 2);

@@ -3,11 +3,9 @@
 import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { concatFloat32 } from '../arrays.ts';
 import type { Generator } from '../generate/generator.ts';
 import type { AnsweringModel, Picture } from '../generate/session.ts';
-import { decodeImage } from '../images/decode.ts';
-import { type ImageProcessorConfig, processImage } from '../images/processor.ts';
+import { type ImageProcessorConfig, readPixelValues } from '../images/processor.ts';
 
 /**
  * How a model reads images: the parts of an `AnsweringModel` that take files. Each element of `imageRows` is
@@ -23,8 +21,7 @@ export function pictureReader({
   return {
     async imageRows(pictures) {
       if (pictures.length === 0) return [];
-      const pixels = await Promise.all(pictures.map(async (picture) => processImage(await decodeImage(picture), processor)));
-      const rows = await generator.imageRows(await generator.imageFeatures(concatFloat32(pixels)));
+      const rows = await generator.imageRows(await generator.imageFeatures(await readPixelValues(pictures, processor)));
       const size = rows.length / pictures.length;
       return pictures.map((_, i) => rows.slice(i * size, (i + 1) * size));
     },

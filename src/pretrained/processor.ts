@@ -2,11 +2,9 @@
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { concatFloat32 } from '../arrays.ts';
 import { readJsonFile } from '../checkpoint/checkpoint.ts';
 import { UserError } from '../errors.ts';
-import { decodeImage } from '../images/decode.ts';
-import { type ImageProcessorConfig, processedSize, processImage } from '../images/processor.ts';
+import { type ImageProcessorConfig, processedSize, readPixelValues } from '../images/processor.ts';
 import { imageSize, type LlavaConfig } from '../models/llava.ts';
 import { prefixTokens } from '../models/vision.ts';
 
@@ -121,11 +119,10 @@ export function withImageSize(config: LlavaConfig, processor: ImageProcessorConf
  * processed. `contents` are the bytes of files that were read already. UserError, naming the file, for one
  * that is no image.
  */
-export async function pixelValuesOf(
+export function pixelValuesOf(
   paths: readonly string[],
   processor: ImageProcessorConfig,
   contents?: readonly Uint8Array[],
 ): Promise<Float32Array> {
-  const pixels = paths.map(async (path, i) => processImage(await decodeImage(contents?.[i] ?? path, { name: path }), processor));
-  return concatFloat32(await Promise.all(pixels));
+  return readPixelValues(contents ?? paths, processor, paths);
 }

@@ -1,8 +1,10 @@
 // What `llava-gemma eval` does.
 import { type EvaluationSplit, evaluationSplits } from '../../data/emoji/build.ts';
 import { UserError } from '../../errors.ts';
-import { evaluateModel, type ModelEvaluation } from '../../evaluate/evaluate-model.ts';
-import { scoreSamples, writeSamples } from '../../evaluate/samples.ts';
+import type { OpenAnswer } from '../../evaluate/evaluate.ts';
+import { answerWithModel, evaluateModel, type ModelEvaluation } from '../../evaluate/evaluate-model.ts';
+import { type OpenQuestion, readQuestionFile } from '../../evaluate/questions.ts';
+import { type LineFile, openLines, scoreSamples } from '../../evaluate/samples.ts';
 import { resolvePath } from '../../paths.ts';
 import { createStatusLine } from '../../runs/status.ts';
 import type { Quantization } from '../../weights/quantize.ts';
@@ -46,15 +48,69 @@ export async function evaluateOptionsOf(flags: EvaluateFlags): Promise<Omit<Mode
   return { ...common, data: { generate: 'emoji', splits, scenes, seed, heldOutArtist } };
 }
 
-/** Runs the command. */
+/** Says how many questions could not be asked, and why. */
+function reportProblems(problems: readonly (string | undefined)[], consequence: string): void {
+  const found = problems.filter((problem) => problem !== undefined);
+  if (found.length === 0) return;
+  console.error(`${formatCount(found.length)} of ${formatCount(problems.length)} questions could not be asked${consequence}:`);
+  const reasons = [...new Set(found)];
+  for (const reason of reasons.slice(0, REASONS_SHOWN)) console.error(`  ${reason}`);
+  if (reasons.length > REASONS_SHOWN) console.error(`  and ${formatCount(reasons.length - REASONS_SHOWN)} other reasons`);
+}
+
+const REASONS_SHOWN = 5;
+
+/** Runs the command. What it is to write is tried before anything is computed, and gets the answers as they come. */
 export async function evaluate(flags: EvaluateFlags): Promise<void> {
-  const options = await evaluateOptionsOf(flags);
+  const { data, ...options } = await evaluateOptionsOf(flags);
+  const questions = 'dataPath' in data ? await readQuestionFile(data.dataPath, data.imageFolder) : undefined;
+  const lines = flags.out === undefined ? undefined : openLines(flags.out);
+  const advice = lines ? `the answers so far are in ${flags.out}` : 'nothing was written';
+  try {
+    await withInterrupt(async (signal) => {
+      const work = { ...options, signal };
+      if (questions && 'open' in questions) await answer(questions.open, work, lines, flags);
+      else await score(questions?.scored ?? data, work, lines, flags);
+    }, advice);
+  } finally {
+    lines?.close();
+  }
+}
+
+type Work = Omit<ModelEvaluation, 'data' | 'onSamples' | 'onProgress'>;
+
+async function score(data: ModelEvaluation['data'], work: Work, lines: LineFile | undefined, { json }: EvaluateFlags): Promise<void> {
+  const { status, onProgress } = showProgress();
+  const samples = await evaluateModel({ ...work, data, onProgress, onSamples: lines?.append }).finally(status.clear);
+  if (samples.every(({ problem }) => problem !== undefined))
+    throw new UserError(`none of the ${formatCount(samples.length)} questions could be asked: ${samples[0].problem}`);
+  const scores = scoreSamples(samples);
+  console.log(json ? JSON.stringify(scores, null, 2) : formatScores(scores, process.stdout.isTTY === true));
+  reportProblems(
+    samples.map(({ problem }) => problem),
+    ' and count as wrong',
+  );
+}
+
+/** Answers questions that expect nothing, into the file or onto the terminal. */
+async function answer(questions: readonly OpenQuestion[], work: Work, lines: LineFile | undefined, flags: EvaluateFlags): Promise<void> {
+  if (flags.json) throw new UserError(`--json prints scores, and the questions of ${flags.data} have no expected answers`);
+  const { status, onProgress } = showProgress();
+  const onAnswers = (answers: OpenAnswer[]) => {
+    if (lines) return lines.append(answers);
+    status.clear();
+    for (const line of answers) console.log(JSON.stringify(line));
+  };
+  const answers = await answerWithModel({ ...work, questions, onAnswers, onProgress }).finally(status.clear);
+  if (lines) console.log(`wrote ${flags.out}; ${flags.data} has no expected answers, so that there is no score`);
+  reportProblems(
+    answers.map(({ metadata }) => metadata.problem),
+    '',
+  );
+}
+
+function showProgress() {
   const status = createStatusLine();
   const onProgress = (done: number, total: number) => status.draw(`answered ${formatCount(done)} of ${formatCount(total)} questions`);
-  await withInterrupt(async (signal) => {
-    const samples = await evaluateModel({ ...options, signal, onProgress }).finally(status.clear);
-    if (flags.out !== undefined) writeSamples(flags.out, samples);
-    const scores = scoreSamples(samples);
-    console.log(flags.json ? JSON.stringify(scores, null, 2) : formatScores(scores, process.stdout.isTTY === true));
-  }, 'nothing was written');
+  return { status, onProgress };
 }

@@ -9,7 +9,8 @@ import { type DataFile, type DataIndex, indexData } from '../../data/data-set.ts
 import { buildEmojiDataset, type EmojiDataset } from '../../data/emoji/build.ts';
 import { encoderFingerprint } from '../../data/feature-cache.ts';
 import type { Engine } from '../../engine/engine.ts';
-import { answerQuestions, readQuestions } from '../../evaluate/evaluate.ts';
+import { answerQuestions } from '../../evaluate/evaluate.ts';
+import { readQuestions } from '../../evaluate/questions.ts';
 import { type Sample, type Scores, scoreSamples, writeSamples } from '../../evaluate/samples.ts';
 import { createGenerator } from '../../generate/generator.ts';
 import { type ImageProcessorConfig, imageProcessorConfig } from '../../images/processor.ts';
@@ -276,6 +277,9 @@ async function scoreSplits(
     const options = { batchSize, maxNewTokens, blind: true, signal };
     const answered = await answerQuestions({ generator, tokenizer, processor }, questions, options);
     writeSamples(folder.samples(split), answered);
+    const unasked = answered.filter(({ problem }) => problem !== undefined);
+    if (unasked.length > 0)
+      status.note(`${unasked.length} questions of ${split} could not be asked and count as wrong: ${unasked[0].problem}`);
     samples.push(...answered);
     Object.assign(scores, scoreSamples(answered, trainingAnswers));
   }
