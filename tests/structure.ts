@@ -32,7 +32,8 @@ export interface Import {
   to: string;
 }
 
-// `import ... from 'x'`, `export ... from 'x'`, `import 'x'`, `import('x')` in code and in types; 'from' in quotes is a word
+// `import ... from 'x'`, `export ... from 'x'`, `import 'x'`, `import('x')` in code and in types;
+// 'from' in quotes is a word
 const importPattern = /(?<!')\bfrom\s*'([^']+)'|\bimport\s*\(\s*'([^']+)'|^\s*import\s+'([^']+)'/gm;
 
 /** Every import in the text of a file: static, type and dynamic. */
