@@ -93,10 +93,17 @@ export function storedToFloat32(tensor: Pick<StoredTensor, 'dtype' | 'data'>, wh
     case 'BF16':
       return bfloat16ToFloat32(new Uint16Array(buffer, byteOffset, byteLength / 2), values);
     case 'F64':
-      return Float32Array.from(new Float64Array(buffer, byteOffset, byteLength / 8));
+      return narrowed(new Float64Array(buffer, byteOffset, byteLength / 8), where);
     default:
       throw new UserError(`${where}: expected a float tensor, found ${tensor.dtype}`);
   }
+}
+
+function narrowed(doubles: Float64Array, where: string): Float32Array {
+  const values = Float32Array.from(doubles);
+  const lost = values.findIndex((value, i) => !Number.isFinite(value) && Number.isFinite(doubles[i]));
+  if (lost >= 0) throw new UserError(`${where}: ${doubles[lost]} is beyond float32, in which models are computed`);
+  return values;
 }
 
 /** File names by tensor name, from model.safetensors.index.json. UserError if it is malformed. */
@@ -273,10 +280,36 @@ function bytesOf(data: Float32Array, dtype: FloatDType): Uint8Array {
   return new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength);
 }
 
-/** Converts piece by piece, so that a 16-bit copy of a tensor never exists as a whole. */
-async function* bytePieces(data: Iterable<Float32Array> | AsyncIterable<Float32Array>, dtype: FloatDType) {
-  for await (const piece of data)
+/** The largest number of each type, and the least one that is rounded to infinity. */
+const RANGES: Partial<Record<FloatDType, { type: string; largest: number; limit: number }>> = {
+  F16: { type: 'float16', largest: 65504, limit: (2 - 2 ** -11) * 2 ** 15 },
+  BF16: { type: 'bfloat16', largest: (2 - 2 ** -7) * 2 ** 127, limit: (2 - 2 ** -8) * 2 ** 127 },
+};
+
+/** The largest finite magnitude of `values` that is not below `limit`; 0 where there is none. */
+function largestFrom(limit: number, values: Float32Array): number {
+  let largest = 0;
+  for (let i = 0; i < values.length; i++) {
+    const magnitude = Math.abs(values[i]);
+    if (magnitude >= limit && magnitude > largest && magnitude < Number.POSITIVE_INFINITY) largest = magnitude;
+  }
+  return largest;
+}
+
+/**
+ * Converts piece by piece, so that a 16-bit copy of a tensor never exists as a whole. UserError, beginning with
+ * `where`, after the last piece, for a number that the type does not hold; infinity and NaN stay what they are.
+ */
+async function* bytePieces(data: Iterable<Float32Array> | AsyncIterable<Float32Array>, dtype: FloatDType, where: string) {
+  const range = RANGES[dtype];
+  let beyond = 0;
+  for await (const piece of data) {
+    if (range) beyond = Math.max(beyond, largestFrom(range.limit, piece));
     for (let at = 0; at < piece.length; at += pieceBytes / 4) yield bytesOf(piece.subarray(at, at + pieceBytes / 4), dtype);
+  }
+  if (!range || beyond === 0) return;
+  const other = dtype === 'F16' ? 'bfloat16 or float32' : 'float32';
+  throw new UserError(`${where} holds ${beyond}, but ${range.type} ends at ${range.largest}: write ${other} instead`);
 }
 
 /** Tensors in their order, as many per shard as fit. */
@@ -371,7 +404,7 @@ export async function saveCheckpoint(
   }
   const sources = new Map<string, TensorSource>();
   for (const [name, { shape, data }] of tensors)
-    sources.set(name, { dtype, shape, data: () => bytePieces(data instanceof Float32Array ? [data] : data(), dtype) });
+    sources.set(name, { dtype, shape, data: () => bytePieces(data instanceof Float32Array ? [data] : data(), dtype, `${dir}: ${name}`) });
   for (const [name, source] of stored) sources.set(name, source);
   const incomplete = `${dir}.incomplete`;
   const replaced = `${dir}.replaced`;
