@@ -7,6 +7,8 @@ import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { UserError } from '../errors.ts';
 import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from '../floats.ts';
+import { refusePointer } from '../git-lfs.ts';
+import { hubAdvice } from '../paths.ts';
 import { bytesPerElement } from '../weights/dtype.ts';
 import {
   elementCount,
@@ -20,6 +22,7 @@ import {
   writeSafetensors,
 } from '../weights/safetensors.ts';
 import { type Layout, mapNames } from './layouts.ts';
+import { foreignQuantization, otherFolder } from './other-folders.ts';
 
 export interface Checkpoint {
   dir: string;
@@ -62,8 +65,11 @@ export interface Checkpoint {
 /** The text of a file. UserError if it is missing or cannot be read. */
 export async function readTextFile(path: string): Promise<string> {
   try {
-    return await readFile(path, 'utf8');
+    const text = await readFile(path, 'utf8');
+    refusePointer(text, path);
+    return text;
   } catch (error) {
+    if (error instanceof UserError) throw error;
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
     throw new UserError(`${path}: ${missing ? 'no such file' : `cannot read it: ${(error as Error).message}`}`);
   }
@@ -130,8 +136,7 @@ async function openShards(dir: string): Promise<{ shards: SafetensorsFile[]; hom
   }
   const index = join(dir, 'model.safetensors.index.json');
   if (!existsSync(index)) {
-    const pickled = existsSync(join(dir, 'pytorch_model.bin')) ? ' (pytorch_model.bin is not read; save it as safetensors)' : '';
-    throw new UserError(`${dir}: neither model.safetensors nor model.safetensors.index.json is there${pickled}`);
+    throw new UserError(otherFolder(dir) ?? `${dir}: neither model.safetensors nor model.safetensors.index.json is there`);
   }
   const shards = new Map<string, SafetensorsFile>();
   const home = new Map<string, SafetensorsFile>();
@@ -165,8 +170,16 @@ function mapNamesOf(dir: string, names: readonly string[]) {
  * naming the file at fault.
  */
 export async function openCheckpoint(dir: string): Promise<Checkpoint> {
-  if (!existsSync(dir)) throw new UserError(`${dir}: no such folder`);
-  const config = await readJsonFile(join(dir, 'config.json'));
+  if (!existsSync(dir)) throw new UserError(`${dir}: no such folder${hubAdvice(dir)}`);
+  const configFile = join(dir, 'config.json');
+  const other = existsSync(configFile) ? undefined : otherFolder(dir);
+  if (other !== undefined) throw new UserError(other);
+  const config = await readJsonFile(configFile);
+  const quantizer = foreignQuantization(config);
+  if (quantizer !== undefined)
+    throw new UserError(
+      `${dir}: its weights are packed by ${quantizer}, which is not read: take the model before that; --quantize packs it here`,
+    );
   const { shards, home } = await openShards(dir);
   const close = async () => {
     for (const shard of shards) await shard.close();
@@ -297,8 +310,9 @@ function largestFrom(limit: number, values: Float32Array): number {
 }
 
 /**
- * Converts piece by piece, so that a 16-bit copy of a tensor never exists as a whole. UserError, beginning with
- * `where`, after the last piece, for a number that the type does not hold; infinity and NaN stay what they are.
+ * Converts piece by piece, so that a 16-bit copy of a tensor never exists as a whole. UserError, beginning
+ * with `where`, after the last piece, for a number that the type does not hold; infinity and NaN stay what
+ * they are.
  */
 async function* bytePieces(data: Iterable<Float32Array> | AsyncIterable<Float32Array>, dtype: FloatDType, where: string) {
   const range = RANGES[dtype];

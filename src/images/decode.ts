@@ -3,6 +3,7 @@
 
 import sharp from 'sharp';
 import { UserError } from '../errors.ts';
+import { refusePointer, refusePointerFile } from '../git-lfs.ts';
 import type { PixelImage } from './pixels.ts';
 
 export interface DecodeOptions {
@@ -27,6 +28,8 @@ export async function decodeImage(source: string | Uint8Array, options: DecodeOp
     const { data, info } = await pipeline.raw({ depth: 'uchar' }).toBuffer({ resolveWithObject: true });
     return { width: info.width, height: info.height, channels: alpha === 'flatten' ? 3 : 4, data: new Uint8Array(data) };
   } catch (error) {
+    if (typeof source === 'string') await refusePointerFile(source);
+    else refusePointer(source, name);
     const reason = error instanceof Error ? error.message.split('\n')[0] : String(error);
     if (/input file is missing/i.test(reason)) throw new UserError(`${name}: there is no such image file.`);
     if (/exceeds pixel limit/i.test(reason)) throw new UserError(`${name}: the image has more than ${maxPixels} pixels.`);
