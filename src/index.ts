@@ -14,6 +14,7 @@ export { answerQuestions, readQuestions } from './evaluate/evaluate.ts';
 export { evaluateModel, type ModelEvaluation } from './evaluate/evaluate-model.ts';
 export { scoreSamples } from './evaluate/samples.ts';
 export { type Conversation, startConversation } from './generate/conversation.ts';
+export type { GenerationDefaults } from './generate/defaults.ts';
 export { type ForwardInputs, type ForwardModel, type ForwardOptions, type ForwardOutput, forward } from './generate/forward.ts';
 export { createGenerator, type Generator } from './generate/generator.ts';
 export type { Sampling } from './generate/sampling.ts';
