@@ -1,5 +1,5 @@
-// Where a Hugging Face folder keeps its chat template, in the order of transformers 5.18: the processor's files
-// (processing_utils.py get_processor_dict), then the tokenizer's (tokenization_utils_base.py).
+// Where a Hugging Face folder keeps its chat template, in the order of transformers 5.18: the processor's
+// files (processing_utils.py get_processor_dict), then the tokenizer's (tokenization_utils_base.py).
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,8 +15,8 @@ const FILES = [
 ];
 
 /**
- * The chat template of the folder `dir`: Jinja source or, as some tokenizer_config.json have it, a list of named
- * ones. Undefined where there is none. UserError, naming the file, for one that cannot be read.
+ * The chat template of the folder `dir`: Jinja source or, as some tokenizer_config.json have it, a list of
+ * named ones. Undefined where there is none. UserError, naming the file, for one that cannot be read.
  */
 export async function readChatTemplate(dir: string): Promise<unknown> {
   for (const name of FILES) {

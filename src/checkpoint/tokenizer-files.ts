@@ -1,6 +1,7 @@
 // The tokenizer files of a Hugging Face folder, parsed: what `createTokenizer` (text/tokenizer.ts) takes.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { UserError } from '../errors.ts';
 import { readChatTemplate } from './chat-template-files.ts';
 import { readJsonFile } from './checkpoint.ts';
 
@@ -14,7 +15,12 @@ export interface TokenizerFiles {
  * whichever of its files has it. Throws UserError if tokenizer.json is missing or a file is not JSON.
  */
 export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
-  const tokenizerJson = await readJsonFile(join(dir, 'tokenizer.json'));
+  const tokenizerFile = join(dir, 'tokenizer.json');
+  if (!existsSync(tokenizerFile) && existsSync(join(dir, 'tokenizer.model')))
+    throw new UserError(
+      `${dir} has tokenizer.model alone, SentencePiece's format, which is not read: make tokenizer.json of it once in Python (AutoTokenizer.from_pretrained, then save_pretrained), or take it from the model's page on the hub`,
+    );
+  const tokenizerJson = await readJsonFile(tokenizerFile);
   const configFile = join(dir, 'tokenizer_config.json');
   const config = existsSync(configFile) ? ((await readJsonFile(configFile)) as Record<string, unknown>) : {};
   const chat_template = await readChatTemplate(dir);

@@ -1,5 +1,6 @@
-// What a model's generation_config.json says of answering: where answers end, how long they get, and how tokens
-// are chosen where nobody asks for another way. Fields and defaults follow GenerationConfig of transformers 5.18.
+// What a model's generation_config.json says of answering: where answers end, how long they get, and how
+// tokens are chosen where nobody asks for another way. Fields and defaults follow GenerationConfig of
+// transformers 5.18.
 
 import { z } from 'zod';
 import type { Sampling } from './sampling.ts';

@@ -5,6 +5,7 @@
 import { open, readFile } from 'node:fs/promises';
 import sharp from 'sharp';
 import { systemReason, UserError } from '../errors.ts';
+import { refusePointer, refusePointerFile } from '../git-lfs.ts';
 import { decodeBmp, isBmp } from './bmp.ts';
 import type { PixelImage } from './pixels.ts';
 
@@ -35,6 +36,8 @@ export async function decodeImage(source: string | Uint8Array, options: DecodeOp
   } catch (error) {
     const message = error instanceof Error ? error.message.split('\n')[0] : String(error);
     if (/no such file/.test(message)) throw new UserError(`${name}: there is no such image file.`);
+    if (typeof source === 'string') await refusePointerFile(source);
+    else refusePointer(source, name);
     if (/exceeds pixel limit/i.test(message)) throw new UserError(`${name}: the image has more than ${maxPixels} pixels.`);
     const reason = systemReason(error);
     throw new UserError(`${name}: cannot be read as an image${reason ? `: ${reason}` : ` (${message})`}.`);

@@ -34,19 +34,8 @@ export interface NativeConfigParts {
 export function fromHubConfig(config: unknown, parts: NativeConfigParts = {}): unknown {
   if (isNativeConfig(config)) return fromNative(config, parts);
   if (!isObject(config) || config.model_type !== 'llava') return config;
-  return withImageScale(withImageTokenIndex({ ...config, vision_config: config.vision_config ?? defaultTower }));
+  return withImageScale(withImageTokenIndex(config));
 }
-
-/** The CLIP ViT-L/14-336 of LLaVA-1.5, which a config without a vision tower has in transformers. */
-const defaultTower = {
-  model_type: 'clip_vision_model',
-  hidden_size: 1024,
-  intermediate_size: 4096,
-  num_hidden_layers: 24,
-  num_attention_heads: 16,
-  image_size: 336,
-  patch_size: 14,
-};
 
 /** `image_token_id` is another name of the field in transformers; where both are given, it counts. */
 function withImageTokenIndex({ image_token_id: id, ...config }: Json): Json {

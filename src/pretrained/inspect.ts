@@ -16,7 +16,7 @@ import { bytesPerElement } from '../weights/dtype.ts';
 import { elementCount } from '../weights/safetensors.ts';
 import { readImageProcessor } from './processor.ts';
 import { storedFormat } from './stored.ts';
-import { allFinite, notFiniteText } from './values.ts';
+import { notFinite, notFiniteText } from './values.ts';
 
 /** Models that are no single encoder or language model, by `model_type`. */
 const WHOLE_MODELS: Record<string, string> = { llava: 'LLaVA', clip: 'CLIP', siglip: 'SigLIP' };
@@ -273,8 +273,9 @@ async function valueProblems(checkpoint: Checkpoint): Promise<string[]> {
     // the whole numbers of packed weights are all finite
     if (checkpoint.info(name).dtype === 'U8') continue;
     for await (const values of checkpoint.float32Pieces(name)) {
-      if (allFinite(values)) continue;
-      problems.push(notFiniteText([checkpoint.storedName(name)]));
+      const problem = notFinite(checkpoint, name, values);
+      if (!problem) continue;
+      problems.push(notFiniteText([problem]));
       break;
     }
   }

@@ -3,8 +3,9 @@ import { Template } from '@huggingface/jinja';
 import { UserError } from '../errors.ts';
 
 /**
- * The Jinja source of `chat_template` in a tokenizer's config: the text itself or, of a list of named ones, the
- * one called default. Gemma's where there is none. UserError where none of the list is meant for answering.
+ * The Jinja source of `chat_template` in a tokenizer's config: the text itself or, of a list of named ones,
+ * the one called default. Gemma's where there is none. UserError where none of the list is meant for
+ * answering.
  */
 export function chatTemplateOf(chatTemplate: unknown): string {
   if (chatTemplate === undefined || chatTemplate === null) return gemmaChatTemplate;

@@ -45,8 +45,8 @@ function layoutOf(tokenizer: Tokenizer): Layout {
 }
 
 /**
- * Whether a template makes the place of a picture out of a part, or loses the text of a message that is one text.
- * It is found by trying, which holds however the template is written.
+ * Whether a template makes the place of a picture out of a part, or loses the text of a message that is one
+ * text. It is found by trying, which holds however the template is written.
  */
 function takesParts(template: Template, tokenizer: Tokenizer): boolean {
   const question = 'a question';
