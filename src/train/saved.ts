@@ -34,7 +34,8 @@ export async function savedModel({
   const form = hubForm(config, new Map(floats.map(([name, source]) => [name, floatTensor(name, source)])));
   const stored = new Map(sources);
   const trained = new Map<string, TensorSource>();
-  for (const [name, { shape, data }] of form.widened) stored.set(name, floatSource(shape, data, sources.get(name)!.dtype as FloatDType, name));
+  for (const [name, { shape, data }] of form.widened)
+    stored.set(name, floatSource(shape, data, sources.get(name)!.dtype as FloatDType, name));
   for (const [name, { shape, data }] of form.folded) {
     stored.set(name, floatSource(shape, data, 'F32', name));
     trained.set(name, sources.get(name)!);

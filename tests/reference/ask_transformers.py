@@ -15,6 +15,12 @@ SAME_ANSWERS = 0.97
 TOLERANCE = 1e-4
 
 
+def capped(logits, config):
+    """LlavaForConditionalGeneration leaves out the cap that Gemma 2 has on its logits; the largest stays the largest."""
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
 def main(folder, asked):
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
@@ -43,7 +49,7 @@ def main(folder, asked):
         with torch.no_grad():
             answer = model.generate(**inputs, do_sample=False, max_new_tokens=ours["maxNewTokens"])
             if agree and str(i) in logits:
-                theirs = model(**inputs).logits[0, -1]
+                theirs = capped(model(**inputs).logits[0, -1], model.config.text_config)
                 worst = max(worst, (theirs - logits[str(i)]).abs().max().item())
                 largest = max(largest, theirs.abs().max().item())
         text = processor.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()

@@ -3,7 +3,6 @@
 Run by hand (see README.md beside this file): the other direction of make_goldens.py, which compares folders that transformers wrote.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -21,11 +20,6 @@ def load(folder):
     )
     left_over = {kind: names for kind, names in info.items() if names}
     assert not left_over, f"{folder.name}: {left_over}"
-    config = json.loads((folder / "config.json").read_text())
-    if config["scale_image_features"]:
-        # as transformers up to 4.57 did
-        scale = config["text_config"]["hidden_size"] ** 0.5
-        model.model.multi_modal_projector.register_forward_hook(lambda module, inputs, rows: rows * scale)
     return model.eval()
 
 

@@ -18,8 +18,8 @@ const { createRandom } = await load('random.js');
 const language = join(out, 'gemma');
 mkdirSync(out, { recursive: true });
 const config = languageConfigSchema.parse({
-  architectures: ['Gemma2ForCausalLM'],
-  model_type: 'gemma2',
+  architectures: ['GemmaForCausalLM'],
+  model_type: 'gemma',
   vocab_size: 256000,
   hidden_size: 48,
   intermediate_size: 128,
@@ -27,7 +27,6 @@ const config = languageConfigSchema.parse({
   num_attention_heads: 2,
   num_key_value_heads: 1,
   head_dim: 24,
-  query_pre_attn_scalar: 24,
 });
 const drawn = (parameter) => ({ shape: [...parameter.dims], data: initialize(parameter, createRandom(1, parameter.name)) });
 await saveCheckpoint(language, {
@@ -36,20 +35,15 @@ await saveCheckpoint(language, {
 });
 for (const name of ['tokenizer.json', 'tokenizer_config.json']) cpSync(join(tokenizer, name), join(language, name));
 
+const stage = { train: ['multi_modal_projector', 'language_model'], batch_size: 8, lr: 4e-3, max_length: 128 };
 const recipe = {
   task: 'llava',
   model: { vision_tower: 'assets/models/tiny-clip', language_model: language, vision_feature_layer: -1 },
   data: { generate: 'emoji', folder: join(out, 'scenes'), train_scenes: 600, evaluation_scenes: 1 },
+  // captions first, so that answers are more than a word
   stages: [
-    {
-      name: 'only',
-      train: ['multi_modal_projector', 'language_model'],
-      data: 'questions',
-      steps: 200,
-      batch_size: 16,
-      lr: 2e-3,
-      max_length: 128,
-    },
+    { name: 'captions', data: 'captions', template: 'gemma', steps: 150, ...stage },
+    { name: 'questions', data: 'questions', steps: 30, ...stage },
   ],
 };
 writeFileSync(join(out, 'recipe.yaml'), JSON.stringify(recipe));

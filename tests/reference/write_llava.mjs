@@ -1,7 +1,6 @@
-// Writes a tiny LLaVA with `llava-gemma init` and `convert` in every float type, whole and in shards, with
-// the logits that this project computes for it; check_written.py reads the folders with transformers and
+// Writes a tiny LLaVA with `llava-gemma init` and `convert` in every float type, whole and in shards, from
+// weights with and without scaled image rows, with the logits that this project computes for it; check_written.py reads the folders with transformers and
 // compares. Run by hand after `npm run build` (README.md).
-import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 const out = process.argv[2];
@@ -26,7 +25,7 @@ async function llavaGemma(...words) {
  * Every value is drawn again from a wide distribution, so that a tensor in another one's place shows in the
  * logits.
  */
-async function redraw(dir) {
+async function redraw(dir, scaled) {
   await withCheckpoint(dir, llavaConfigSchema, async (config, checkpoint) => {
     const tensors = new Map();
     for (const name of checkpoint.names) {
@@ -34,9 +33,9 @@ async function redraw(dir) {
       const values = await checkpoint.float32(name);
       tensors.set(name, { shape: checkpoint.shape(name), data: values.map((value) => value + 0.2 * random.normal()) });
     }
-    await saveCheckpoint(`${dir}-wide`, { config, tensors, dtype: 'F32' });
+    await saveCheckpoint(`${dir}-wide-${scaled}`, { config: { ...config, scale_image_features: scaled }, tensors, dtype: 'F32' });
   });
-  return `${dir}-wide`;
+  return `${dir}-wide-${scaled}`;
 }
 
 /** Logits [2, tokens, vocabulary] of two prompts with one image each. */
@@ -87,7 +86,7 @@ async function writeLogits(dir) {
 
 const fresh = join(out, 'fresh');
 await llavaGemma('init', 'llava-gemma-tiny', '--out', fresh, '--dtype', 'float32');
-const wide = await redraw(fresh);
+const wide = { false: await redraw(fresh, false), true: await redraw(fresh, true) };
 for (const dtype of ['float32', 'float16', 'bfloat16']) {
   for (const [form, size] of [
     ['whole', '5GB'],
@@ -95,9 +94,7 @@ for (const dtype of ['float32', 'float16', 'bfloat16']) {
   ]) {
     for (const scaled of [false, true]) {
       const dir = join(out, `${dtype}-${form}${scaled ? '-scaled' : ''}`);
-      await llavaGemma('convert', wide, dir, '--dtype', dtype, '--max-shard-size', size);
-      const path = join(dir, 'config.json');
-      writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, 'utf8')), scale_image_features: scaled }, null, 2));
+      await llavaGemma('convert', wide[scaled], dir, '--dtype', dtype, '--max-shard-size', size);
       await writeLogits(dir);
     }
   }
