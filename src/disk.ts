@@ -14,8 +14,8 @@ export async function freeBytes(folder: string): Promise<number> {
 }
 
 /**
- * Runs `work`, which reads or writes the file or folder at `path`. What the operating system refuses becomes a
- * UserError with the path and the reason in words.
+ * Runs `work`, which reads or writes the file or folder at `path`. What the operating system refuses becomes
+ * a UserError with the path and the reason in words.
  */
 export function onDisk<T>(path: string, work: () => T): T {
   try {
@@ -28,7 +28,8 @@ export function onDisk<T>(path: string, work: () => T): T {
 
 /**
  * Makes a folder, and those above it, where they are missing. UserError, naming the one that cannot be made.
- * Node's own `recursive` never ends where the system refuses a new folder as if its parent were missing (/proc).
+ * Node's own `recursive` never ends where the system refuses a new folder as if its parent were missing, as
+ * /proc does.
  */
 export function makeFolder(path: string): void {
   if (existsSync(path)) return;

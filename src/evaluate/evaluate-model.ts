@@ -47,8 +47,8 @@ export async function evaluateModel({ model: dir, data, limit, quantize, ...opti
 }
 
 /**
- * Loads a model and lets it answer questions that expect nothing, at most `limit` of them; answers in the order
- * of the questions.
+ * Loads a model and lets it answer questions that expect nothing, at most `limit` of them; answers in the
+ * order of the questions.
  */
 export async function answerWithModel({
   model: dir,
