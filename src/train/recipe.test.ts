@@ -146,6 +146,10 @@ describe('a wrong recipe is one sentence that names the field', () => {
     ['stages=[]', 'stages:'],
     ['data.train_scene=1', 'unknown field data.train_scene; did you mean train_scenes?'],
     ['stages.0.data={data_path: a, image_foldr: b}', 'unknown field stages.0.data.image_foldr; did you mean image_folder?'],
+    ['stages.0.data=[{data_path: a, image_folder: b, shear: 2}]', 'unknown field stages.0.data.0.shear; did you mean share?'],
+    ['stages.0.data=[{data_path: a, image_folder: b, share: 0}]', 'stages.0.data.0.share:'],
+    ['stages.0.data=[{data_path: a}]', 'stages.0.data.0.image_folder is missing'],
+    ['stages.0.data=[]', 'stages.0.data:'],
     ['stages.0.lr_by_module.vision_towr=1', 'unknown field stages.0.lr_by_module.vision_towr; did you mean vision_tower?'],
     ['stages.0.lr_by_module.language_model=1', 'stages.0.lr_by_module.language_model: language_model is not trained in this stage'],
     ['stages.0.lr=fast', 'stages.0.lr: expected number, received string (it is "fast")'],
@@ -195,6 +199,14 @@ describe('a wrong recipe is one sentence that names the field', () => {
   it('generated data that are not generated', () => {
     const text = 'task: llava\nmodel: {vision_tower: a, language_model: b}\nstages: [{name: s, train: [language_model], data: captions}]';
     expect(() => readRecipe(text, 'x.yaml')).toThrow('stages.0.data: captions are generated data');
+  });
+
+  it('files that are not UTF-8', () => {
+    const path = join(mkdtempSync(join(tmpdir(), 'recipe-')), 'x.yaml');
+    writeFileSync(path, Buffer.from(`seed: 1\n# é\n${tiny}`, 'latin1'));
+    expect(() => loadRecipe(path)).toThrow(`${path}: line 2 is not UTF-8 (it has the byte 0xE9)`);
+    writeFileSync(path, `\ufeff${tiny}`);
+    expect(loadRecipe(path)).toEqual(read());
   });
 
   it('files that are not recipes', () => {

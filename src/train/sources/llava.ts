@@ -60,7 +60,10 @@ function* picturesOf(data: DataSet): Generator<string, void> {
   for (const { images } of onePerGroup(data)) yield* images;
 }
 
-/** UserError where a data file has changed since it was indexed; of a batch, one that names the sample or the picture that is wrong. */
+/**
+ * UserError where a data file has changed since it was indexed; of a batch, one that names the sample or the
+ * picture that is wrong.
+ */
 export async function llavaSource(description: LlavaSource): Promise<BatchSource> {
   const { seed, stage, positions, imageTokens, processor, imageSize, features } = description;
   const files = await readTokenizerFiles(description.tokenizer);
