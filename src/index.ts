@@ -15,6 +15,7 @@ export { evaluateModel, type ModelEvaluation } from './evaluate/evaluate-model.t
 export { readQuestions } from './evaluate/questions.ts';
 export { scoreSamples } from './evaluate/samples.ts';
 export { type Conversation, startConversation } from './generate/conversation.ts';
+export type { GenerationDefaults } from './generate/defaults.ts';
 export { type ForwardInputs, type ForwardModel, type ForwardOptions, type ForwardOutput, forward } from './generate/forward.ts';
 export { createGenerator, type Generator } from './generate/generator.ts';
 export type { Sampling } from './generate/sampling.ts';

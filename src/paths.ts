@@ -11,6 +11,18 @@ export const bundledModel = 'assets/models/tiny-llava';
 const packageRoot = fileURLToPath(new URL('..', import.meta.url));
 
 /**
+ * What else a path that leads nowhere may be: the name of a model on the hub, perhaps one that was
+ * downloaded.
+ */
+export function hubAdvice(path: string): string {
+  if (!/^[\w-][\w.-]*\/[\w-][\w.-]*$/.test(path) || /\.(ya?ml|json)$/.test(path)) return '';
+  const pulled = join('models', path);
+  return existsSync(pulled)
+    ? `; it was pulled to ${pulled}`
+    : `; a model of that name on the hub is downloaded by: llava-gemma pull ${path}`;
+}
+
+/**
  * Resolves a path that a recipe or an option names: first from the working directory, then from this package,
  * so that `assets/...` and `recipes/...` are found wherever a command is run. Throws a UserError that begins
  * with `field`, which named the path, if nothing is there.
@@ -19,5 +31,5 @@ export function resolvePath(path: string, field: string): string {
   if (existsSync(path)) return path;
   const packaged = join(packageRoot, path);
   if (existsSync(packaged)) return packaged;
-  throw new UserError(`${field}: there is nothing at ${path}`);
+  throw new UserError(`${field}: there is nothing at ${path}${hubAdvice(path)}`);
 }

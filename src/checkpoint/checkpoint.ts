@@ -7,6 +7,8 @@ import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { systemReason, UserError } from '../errors.ts';
 import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from '../floats.ts';
+import { refusePointer } from '../git-lfs.ts';
+import { hubAdvice } from '../paths.ts';
 import { bytesPerElement } from '../weights/dtype.ts';
 import {
   elementCount,
@@ -20,6 +22,7 @@ import {
   writeSafetensors,
 } from '../weights/safetensors.ts';
 import { type Layout, mapNames } from './layouts.ts';
+import { foreignQuantization, otherFolder } from './other-folders.ts';
 
 export interface Checkpoint {
   dir: string;
@@ -59,15 +62,22 @@ export interface Checkpoint {
   close(): Promise<void>;
 }
 
-/** Parses a JSON file. UserError if it is missing or not JSON. */
-export async function readJsonFile(path: string): Promise<unknown> {
-  let text: string;
+/** The text of a file. UserError if it is missing or cannot be read. */
+export async function readTextFile(path: string): Promise<string> {
   try {
-    text = await readFile(path, 'utf8');
+    const text = await readFile(path, 'utf8');
+    refusePointer(text, path);
+    return text;
   } catch (error) {
+    if (error instanceof UserError) throw error;
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
     throw new UserError(`${path}: ${missing ? 'no such file' : `cannot read it: ${systemReason(error) ?? (error as Error).message}`}`);
   }
+}
+
+/** Parses a JSON file. UserError if it is missing or not JSON. */
+export async function readJsonFile(path: string): Promise<unknown> {
+  const text = await readTextFile(path);
   try {
     return JSON.parse(text);
   } catch (error) {
@@ -89,10 +99,17 @@ export function storedToFloat32(tensor: Pick<StoredTensor, 'dtype' | 'data'>, wh
     case 'BF16':
       return bfloat16ToFloat32(new Uint16Array(buffer, byteOffset, byteLength / 2), values);
     case 'F64':
-      return Float32Array.from(new Float64Array(buffer, byteOffset, byteLength / 8));
+      return narrowed(new Float64Array(buffer, byteOffset, byteLength / 8), where);
     default:
       throw new UserError(`${where}: expected a float tensor, found ${tensor.dtype}`);
   }
+}
+
+function narrowed(doubles: Float64Array, where: string): Float32Array {
+  const values = Float32Array.from(doubles);
+  const lost = values.findIndex((value, i) => !Number.isFinite(value) && Number.isFinite(doubles[i]));
+  if (lost >= 0) throw new UserError(`${where}: ${doubles[lost]} is beyond float32, in which models are computed`);
+  return values;
 }
 
 /** File names by tensor name, from model.safetensors.index.json. UserError if it is malformed. */
@@ -119,8 +136,7 @@ async function openShards(dir: string): Promise<{ shards: SafetensorsFile[]; hom
   }
   const index = join(dir, 'model.safetensors.index.json');
   if (!existsSync(index)) {
-    const pickled = existsSync(join(dir, 'pytorch_model.bin')) ? ' (pytorch_model.bin is not read; save it as safetensors)' : '';
-    throw new UserError(`${dir}: neither model.safetensors nor model.safetensors.index.json is there${pickled}`);
+    throw new UserError(otherFolder(dir) ?? `${dir}: neither model.safetensors nor model.safetensors.index.json is there`);
   }
   const shards = new Map<string, SafetensorsFile>();
   const home = new Map<string, SafetensorsFile>();
@@ -154,8 +170,16 @@ function mapNamesOf(dir: string, names: readonly string[]) {
  * naming the file at fault.
  */
 export async function openCheckpoint(dir: string): Promise<Checkpoint> {
-  if (!existsSync(dir)) throw new UserError(`${dir}: no such folder`);
-  const config = await readJsonFile(join(dir, 'config.json'));
+  if (!existsSync(dir)) throw new UserError(`${dir}: no such folder${hubAdvice(dir)}`);
+  const configFile = join(dir, 'config.json');
+  const other = existsSync(configFile) ? undefined : otherFolder(dir);
+  if (other !== undefined) throw new UserError(other);
+  const config = await readJsonFile(configFile);
+  const quantizer = foreignQuantization(config);
+  if (quantizer !== undefined)
+    throw new UserError(
+      `${dir}: its weights are packed by ${quantizer}, which is not read: take the model before that; --quantize packs it here`,
+    );
   const { shards, home } = await openShards(dir);
   const close = async () => {
     for (const shard of shards) await shard.close();
@@ -269,10 +293,37 @@ function bytesOf(data: Float32Array, dtype: FloatDType): Uint8Array {
   return new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength);
 }
 
-/** Converts piece by piece, so that a 16-bit copy of a tensor never exists as a whole. */
-async function* bytePieces(data: Iterable<Float32Array> | AsyncIterable<Float32Array>, dtype: FloatDType) {
-  for await (const piece of data)
+/** The largest number of each type, and the least one that is rounded to infinity. */
+const RANGES: Partial<Record<FloatDType, { type: string; largest: number; limit: number }>> = {
+  F16: { type: 'float16', largest: 65504, limit: (2 - 2 ** -11) * 2 ** 15 },
+  BF16: { type: 'bfloat16', largest: (2 - 2 ** -7) * 2 ** 127, limit: (2 - 2 ** -8) * 2 ** 127 },
+};
+
+/** The largest finite magnitude of `values` that is not below `limit`; 0 where there is none. */
+function largestFrom(limit: number, values: Float32Array): number {
+  let largest = 0;
+  for (let i = 0; i < values.length; i++) {
+    const magnitude = Math.abs(values[i]);
+    if (magnitude >= limit && magnitude > largest && magnitude < Number.POSITIVE_INFINITY) largest = magnitude;
+  }
+  return largest;
+}
+
+/**
+ * Converts piece by piece, so that a 16-bit copy of a tensor never exists as a whole. UserError, beginning
+ * with `where`, after the last piece, for a number that the type does not hold; infinity and NaN stay what
+ * they are.
+ */
+async function* bytePieces(data: Iterable<Float32Array> | AsyncIterable<Float32Array>, dtype: FloatDType, where: string) {
+  const range = RANGES[dtype];
+  let beyond = 0;
+  for await (const piece of data) {
+    if (range) beyond = Math.max(beyond, largestFrom(range.limit, piece));
     for (let at = 0; at < piece.length; at += pieceBytes / 4) yield bytesOf(piece.subarray(at, at + pieceBytes / 4), dtype);
+  }
+  if (!range || beyond === 0) return;
+  const other = dtype === 'F16' ? 'bfloat16 or float32' : 'float32';
+  throw new UserError(`${where} holds ${beyond}, but ${range.type} ends at ${range.largest}: write ${other} instead`);
 }
 
 /** Tensors in their order, as many per shard as fit. */
@@ -367,7 +418,7 @@ export async function saveCheckpoint(
   }
   const sources = new Map<string, TensorSource>();
   for (const [name, { shape, data }] of tensors)
-    sources.set(name, { dtype, shape, data: () => bytePieces(data instanceof Float32Array ? [data] : data(), dtype) });
+    sources.set(name, { dtype, shape, data: () => bytePieces(data instanceof Float32Array ? [data] : data(), dtype, `${dir}: ${name}`) });
   for (const [name, source] of stored) sources.set(name, source);
   const incomplete = `${dir}.incomplete`;
   const replaced = `${dir}.replaced`;

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import sharp from 'sharp';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { saveCheckpoint } from '../checkpoint/checkpoint.ts';
 import { type Conversation, startConversation } from '../generate/conversation.ts';
 import { createSession } from '../generate/session.ts';
@@ -13,7 +13,7 @@ import { initialize } from '../nn/parameters.ts';
 import { loadModel } from '../pretrained/load.ts';
 import { createRandom } from '../random.ts';
 import { trainTokenizer } from '../text/bpe-trainer.ts';
-import { converse } from './run/chat.ts';
+import { converse, longestAnswer, samplingOf } from './run/chat.ts';
 
 const vocabSize = 380;
 const folder = join(mkdtempSync(join(tmpdir(), 'chat-')), 'model');
@@ -149,6 +149,31 @@ it('reads questions line by line, and says what is wrong with one without ending
   expect(await said).toContain('leave <image> out');
 });
 
+describe('the flags and generation_config.json', () => {
+  const sampled = { stopTokenIds: [], temperature: 0.7, topK: 50, topP: 0.9, repetitionPenalty: 1.1 };
+
+  it('has the flags count, and the file where they are silent', () => {
+    expect(samplingOf({ seed: 1 }, sampled)).toEqual({ seed: 1, temperature: 0.7, topK: 50, topP: 0.9, repetitionPenalty: 1.1 });
+    const flags = { seed: 1, temperature: 0.2, topK: 3, topP: 0.5, repetitionPenalty: 2 };
+    expect(samplingOf(flags, sampled)).toEqual(flags);
+    const greedy = { ...sampled, temperature: 0 };
+    expect(samplingOf({ seed: 1, temperature: 0.5 }, greedy)).toMatchObject({ temperature: 0.5, topP: 0.9 });
+  });
+
+  it('is greedy by itself, and with --temperature 0', () => {
+    expect(samplingOf({ seed: 1 }, { stopTokenIds: [], temperature: 0 })).toBeUndefined();
+    // the session knows the penalty of the file
+    expect(samplingOf({ seed: 1, temperature: 0 }, sampled)).toBeUndefined();
+    expect(samplingOf({ seed: 1, temperature: 0, repetitionPenalty: 1 }, sampled)).toMatchObject({ topK: 1, repetitionPenalty: 1 });
+  });
+
+  it('leaves room for the question', () => {
+    expect(longestAnswer({ stopTokenIds: [], temperature: 0 }, { contextLength: 8192 })).toBe(64);
+    expect(longestAnswer({ ...sampled, maxNewTokens: 512 }, { contextLength: 8192 })).toBe(512);
+    expect(longestAnswer({ ...sampled, maxNewTokens: 8192 }, { contextLength: 8192 })).toBe(4096);
+  });
+});
+
 describe('loadModel', () => {
   it('packs the weights on request', async () => {
     const answersOf = async (quantize?: 'int4' | 'int8') => {
@@ -189,6 +214,41 @@ describe('loadModel', () => {
       json.image_token_index = 9;
     });
     await expect(loadModel(copy)).rejects.toThrow('<image> is 9 in config.json');
+  });
+
+  it('ends answers where generation_config.json, or else config.json, says', async () => {
+    const answerOf = async (dir: string) => {
+      const conversation = startConversation(createSession(await loadModel(dir)), { maxNewTokens: 12 });
+      await conversation.show(red);
+      return ask(conversation, 'how many things?');
+    };
+    const whole = await answerOf(folder);
+    const vocabulary = Object.entries(
+      JSON.parse(readFileSync(join(folder, 'tokenizer.json'), 'utf8')).model.vocab as Record<string, number>,
+    );
+    const copy = broken('config.json', () => {});
+    const ends = (ids: number[]) => writeFileSync(join(copy, 'generation_config.json'), JSON.stringify({ eos_token_id: ids }));
+    ends(vocabulary.map(([, id]) => id));
+    expect(await answerOf(copy)).toBe('');
+    // the list replaces that of config.json
+    ends([1]);
+    expect(await answerOf(copy)).toBe(whole);
+    const inConfig = broken('config.json', ({ text_config }) => {
+      Object.assign(text_config as object, { eos_token_id: vocabulary.map(([, id]) => id) });
+    });
+    expect(await answerOf(inConfig)).toBe('');
+    ends(['x'] as never);
+    await expect(loadModel(copy)).rejects.toThrow('generation_config.json: eos_token_id: must be a token id or a list of them');
+  });
+
+  it('says that a template is not the folder’s own', async () => {
+    const warn = vi.spyOn(console, 'error').mockImplementation(() => {});
+    await loadModel(folder);
+    expect(warn).not.toHaveBeenCalled();
+    const copy = broken('tokenizer_config.json', (json) => delete json.chat_template);
+    await loadModel(copy);
+    expect(warn.mock.calls).toEqual([[`warning: ${copy}: none of its files has a chat template: Gemma's is used`]]);
+    warn.mockRestore();
   });
 
   it('names the folder that is not there', async () => {

@@ -1,9 +1,11 @@
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { openCheckpoint, saveCheckpoint } from '../checkpoint/checkpoint.ts';
+import { UserError } from '../errors.ts';
+import { convertCheckpoint } from '../pretrained/convert.ts';
 import { openSafetensors } from '../weights/safetensors.ts';
 import { register } from './convert.ts';
 
@@ -70,6 +72,30 @@ describe('a converted checkpoint', () => {
     await expect(convert(diary)).rejects.toThrow(`${diary} holds monday.txt and is no checkpoint; give another folder`);
     await expect(convert(join(diary, 'monday.txt'))).rejects.toThrow('monday.txt is a file; give a folder');
     expect(readdirSync(diary)).toEqual(['monday.txt']);
+  });
+
+  it.each([
+    ['float16', [65504, 65519.99], []],
+    ['float16', [65504, -65520, 7e4], 'w holds 70000, but float16 ends at 65504: write bfloat16 or float32 instead'],
+    ['bfloat16', [3.396e38, -7e4], []],
+    ['bfloat16', [3.4e38], 'w holds 3.3999999521443642e+38, but bfloat16 ends at 3.3895313892515355e+38: write float32 instead'],
+    // a folder that has infinity keeps it
+    ['float16', [Number.POSITIVE_INFINITY, 1], [Number.POSITIVE_INFINITY]],
+  ] as const)('in %s holds no infinity that was a number: %j', async (dtype, numbers, expected) => {
+    const large = mkdtempSync(join(scratch, 'large-'));
+    const data = Float32Array.from(numbers);
+    await saveCheckpoint(large, { config: {}, tensors: new Map([['w', { shape: [data.length], data }]]) });
+    const to = join(large, 'converted');
+    const converting = convertCheckpoint(large, to, { dtype, maxShardSize: 1e9 });
+    if (typeof expected === 'string') {
+      await expect(converting).rejects.toThrow(new UserError(`${to}: ${expected}`));
+      expect(existsSync(to)).toBe(false);
+      return;
+    }
+    await converting;
+    const checkpoint = await openCheckpoint(to);
+    expect([...(await checkpoint.float32('w'))].filter((value) => !Number.isFinite(value))).toEqual(expected);
+    await checkpoint.close();
   });
 
   it('is of a known type', async () => {

@@ -20,7 +20,7 @@ export function register(program: Command): void {
     .option('--image-folder <folder>', 'what the image paths of --data are relative to')
     .option('-n, --limit <n>', 'at most so many questions of each task', parseCount)
     .option('-b, --batch-size <n>', 'questions answered at a time', parseCount, 64)
-    .option('--max-new-tokens <n>', 'longest answer', parseCount, 24)
+    .option('--max-new-tokens <n>', "longest answer in tokens (default: as the model's generation_config.json says, else 24)", parseCount)
     .option('--no-blind', 'do not ask again before a blank picture (halves the time)')
     .addOption(quantizeOption())
     .option('-o, --out <file>', 'keep the samples as JSON Lines, written as they come; of a question.jsonl, its answers.jsonl')

@@ -90,6 +90,16 @@ describe('a LLaVA', () => {
     expect(stderr).toBe('');
   });
 
+  it('has its chat template and its image processor wherever transformers finds them', async () => {
+    const without = await folder({ files: { 'tokenizer.json': '{}', 'tokenizer_config.json': '{}' } });
+    expect(await describeCheckpoint(without)).toMatchObject({ chatTemplate: false, imageProcessor: false });
+    await info(without);
+    expect(stdout).toMatch(/^chat template +none, Gemma's is used$/m);
+    const elsewhere = { 'chat_template.json': '{"chat_template":"x"}', 'processor_config.json': '{"image_processor":{}}' };
+    const found = await folder({ files: { 'tokenizer.json': '{}', ...elsewhere } });
+    expect(await describeCheckpoint(found)).toMatchObject({ chatTemplate: true, imageProcessor: true });
+  });
+
   it('is read by its headers: the values may be absent', async () => {
     const dir = await folder();
     const path = join(dir, 'model.safetensors');

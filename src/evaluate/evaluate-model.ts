@@ -2,7 +2,7 @@
 
 import { basename, resolve } from 'node:path';
 import { buildEmojiDataset, type EvaluationSplit } from '../data/emoji/build.ts';
-import { loadModel } from '../pretrained/load.ts';
+import { type LoadedModel, loadModel } from '../pretrained/load.ts';
 import type { Quantization } from '../weights/quantize.ts';
 import { type AnsweringOptions, answerOpenQuestions, answerQuestions, type EvaluationOptions, type OpenAnswer } from './evaluate.ts';
 import { type OpenQuestion, type Question, readQuestions } from './questions.ts';
@@ -10,6 +10,9 @@ import type { Sample } from './samples.ts';
 
 /** Where emoji scenes are drawn, and found again by the next evaluation. */
 const SCENES_FOLDER = '.cache/emoji-eval';
+
+/** Enough for a short answer. */
+const MAX_NEW_TOKENS = 24;
 
 /** Held-out splits of the emoji scenes: `scenes` in each, drawn from `seed`. */
 export interface EmojiQuestions {
@@ -26,7 +29,9 @@ export interface QuestionFile {
   imageFolder: string;
 }
 
-export interface ModelEvaluation extends EvaluationOptions {
+export interface ModelEvaluation extends Omit<EvaluationOptions, 'maxNewTokens'> {
+  /** Longest answer in tokens. Default: what the model's generation_config.json says, else 24. */
+  maxNewTokens?: number;
   /** Hugging Face folder of a LLaVA model. */
   model: string;
   data: EmojiQuestions | QuestionFile | readonly Question[];
@@ -40,10 +45,10 @@ export interface ModelEvaluation extends EvaluationOptions {
  * Loads a model and lets it answer; samples in the order of the questions. What is wrong with model or
  * questions is a UserError.
  */
-export async function evaluateModel({ model: dir, data, limit, quantize, ...options }: ModelEvaluation): Promise<Sample[]> {
+export async function evaluateModel({ model: dir, data, limit, quantize, maxNewTokens, ...options }: ModelEvaluation): Promise<Sample[]> {
   const questions = await questionsOf(data);
   const model = await loadModel(dir, { quantize });
-  return answerQuestions(model, limitQuestions(questions, limit), options);
+  return answerQuestions(model, limitQuestions(questions, limit), { ...options, maxNewTokens: longestAnswer(model, maxNewTokens) });
 }
 
 /**
@@ -55,15 +60,19 @@ export async function answerWithModel({
   questions,
   limit,
   quantize,
+  maxNewTokens,
   ...options
-}: AnsweringOptions &
-  Pick<ModelEvaluation, 'model' | 'limit' | 'quantize'> & {
+}: Omit<AnsweringOptions, 'maxNewTokens'> &
+  Pick<ModelEvaluation, 'model' | 'limit' | 'quantize' | 'maxNewTokens'> & {
     questions: readonly OpenQuestion[];
     onAnswers?: (answers: OpenAnswer[]) => void;
   }): Promise<OpenAnswer[]> {
   const model = await loadModel(dir, { quantize });
-  return answerOpenQuestions(model, questions.slice(0, limit), { ...options, modelId: basename(resolve(dir)) });
+  const longest = longestAnswer(model, maxNewTokens);
+  return answerOpenQuestions(model, questions.slice(0, limit), { ...options, maxNewTokens: longest, modelId: basename(resolve(dir)) });
 }
+
+const longestAnswer = ({ generation }: LoadedModel, asked: number | undefined) => asked ?? generation.maxNewTokens ?? MAX_NEW_TOKENS;
 
 async function questionsOf(data: ModelEvaluation['data']): Promise<readonly Question[]> {
   if ('generate' in data) return emojiQuestions(data);

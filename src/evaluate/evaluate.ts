@@ -27,7 +27,7 @@ export interface EvaluationOptions extends AnsweringOptions {
   onSamples?: (samples: readonly Sample[]) => void;
 }
 
-type AskedModel = Pick<LoadedModel, 'generator' | 'tokenizer' | 'processor'>;
+type AskedModel = Pick<LoadedModel, 'generator' | 'tokenizer' | 'processor'> & Partial<Pick<LoadedModel, 'generation'>>;
 
 interface Answer {
   /** Empty where the question could not be asked. */

@@ -98,7 +98,7 @@ async function recompute({ config, whole }: Toy, { inputIds, imageRows }: Prompt
     });
     const last = (logits.data as Float32Array).slice(-config.text_config.vocab_size);
     last[IMAGE] = Number.NEGATIVE_INFINITY;
-    generated.push(sampleToken(last, sampling, random, generated));
+    generated.push(sampleToken(last, sampling, random, ids));
   }
   return generated;
 }

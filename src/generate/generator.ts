@@ -188,7 +188,7 @@ async function decode(
     for (const row of [...active]) {
       const logits = results.logits?.data.subarray(row * text.vocab_size, (row + 1) * text.vocab_size) as Float32Array;
       const token = options.sampling
-        ? sampleToken(logits, options.sampling, random, generated[row])
+        ? sampleToken(logits, options.sampling, random, [...prompts[row].inputIds, ...generated[row]])
         : (results.likeliest.data[row] as number);
       if (options.stopTokenIds.includes(token)) {
         active.delete(row);

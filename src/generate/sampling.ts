@@ -11,7 +11,10 @@ export interface Sampling {
   topK?: number;
   /** Keep the smallest set of most likely tokens whose probabilities reach this; 1 keeps all. */
   topP?: number;
-  /** Divides positive logits (multiplies negative ones) of tokens generated before; 1 changes nothing. */
+  /**
+   * Divides positive logits (multiplies negative ones) of tokens that the prompt or the answer has already; 1
+   * changes nothing.
+   */
   repetitionPenalty?: number;
 }
 
@@ -37,8 +40,8 @@ function kthLargest(scores: Float64Array, k: number): number {
 }
 
 /**
- * The next token for `logits` [vocabulary]; greedy without `sampling`. `previous` are the tokens generated so
- * far.
+ * The next token for `logits` [vocabulary]; greedy without `sampling`. `previous` are the tokens so far,
+ * those of the prompt included.
  */
 export function sampleToken(logits: Float32Array, sampling: Sampling | undefined, random: Random, previous: readonly number[]): number {
   if (!sampling) return argmax(logits);

@@ -8,6 +8,7 @@ import { imageSize, imageTokenCount } from '../models/llava.ts';
 import { encodePrompt, imagePlaces, type Turn, withImages } from '../text/chat.ts';
 import { createTextStream } from '../text/stream.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
+import { type GenerationDefaults, greedySampling } from './defaults.ts';
 import type { Prompt as EncodedPrompt, Generator, PrefixCache } from './generator.ts';
 import type { Sampling } from './sampling.ts';
 
@@ -21,6 +22,8 @@ export type Picture = string | Uint8Array;
 export interface AnsweringModel {
   generator: Generator;
   tokenizer: Tokenizer;
+  /** What its folder says of answering. */
+  generation?: GenerationDefaults;
   /**
    * Pictures, encoded together, as rows for the language model: [imageTokens * hidden] each. UserError names
    * one that cannot be read.
@@ -48,7 +51,7 @@ export interface SessionPrompt {
 export interface AnswerOptions {
   /** Longest answer in tokens. Default: 64. */
   maxNewTokens?: number;
-  /** Greedy when absent. */
+  /** Greedy when absent, with the repetition penalty that the model's folder asks for. */
   sampling?: Sampling;
   /**
    * Ends the answer, or the wait for earlier ones, by throwing `signal.reason`. It is checked between tokens.
@@ -128,7 +131,8 @@ export function createSession(model: AnsweringModel, { picturesKept = 16 }: Sess
   const { generator, tokenizer } = model;
   const { config } = generator;
   const imageTokens = imageTokenCount(config);
-  const stopTokenIds = [tokenizer.endOfTurnTokenId, tokenizer.eosTokenId];
+  const stopTokenIds = [tokenizer.endOfTurnTokenId, tokenizer.eosTokenId, ...(model.generation?.stopTokenIds ?? [])];
+  const greedy = greedySampling(model.generation?.repetitionPenalty);
   const turn = createQueue();
   const prefix: PrefixCache = {};
   const pictures = createPictureCache(model, picturesKept);
@@ -152,7 +156,7 @@ export function createSession(model: AnsweringModel, { picturesKept = 16 }: Sess
     inputIds: number[],
     images: readonly (Picture | SeenPicture)[],
     push: (piece: string) => void,
-    { maxNewTokens = MAX_NEW_TOKENS, sampling, signal }: AnswerOptions,
+    { maxNewTokens = MAX_NEW_TOKENS, sampling = greedy, signal }: AnswerOptions,
   ) {
     const prompt = encode(inputIds, await pictures.look(images, 1));
     signal?.throwIfAborted();
@@ -182,7 +186,7 @@ export function createSession(model: AnsweringModel, { picturesKept = 16 }: Sess
   }
 
   async function answerAll(prompts: readonly SessionPrompt[], options: AnswerAllOptions = {}): Promise<string[]> {
-    const { batchSize = BATCH, maxNewTokens = MAX_NEW_TOKENS, sampling, signal, onProgress } = options;
+    const { batchSize = BATCH, maxNewTokens = MAX_NEW_TOKENS, sampling = greedy, signal, onProgress } = options;
     const ids = prompts.map(promptIds);
     const seen = await turn(() => pictures.lookAll(prompts, signal), signal);
     const answers = new Array<string>(prompts.length);

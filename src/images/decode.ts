@@ -5,6 +5,7 @@
 import { open, readFile } from 'node:fs/promises';
 import sharp from 'sharp';
 import { systemReason, UserError } from '../errors.ts';
+import { refusePointer, refusePointerFile } from '../git-lfs.ts';
 import { decodeBmp, isBmp } from './bmp.ts';
 import type { PixelImage } from './pixels.ts';
 
@@ -33,6 +34,8 @@ export async function decodeImage(source: string | Uint8Array, options: DecodeOp
     if (isBmp(await firstBytes(source))) return await decodeBmp(await bytesOf(source), maxPixels);
     return await decodeWithSharp(source, alpha, maxPixels);
   } catch (error) {
+    if (typeof source === 'string') await refusePointerFile(source);
+    else refusePointer(source, name);
     const message = error instanceof Error ? error.message.split('\n')[0] : String(error);
     if (/no such file/.test(message)) throw new UserError(`${name}: there is no such image file.`);
     if (/exceeds pixel limit/i.test(message)) throw new UserError(`${name}: the image has more than ${maxPixels} pixels.`);

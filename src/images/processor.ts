@@ -1,6 +1,6 @@
 // Hugging Face's image processors, and the pixel values that they ask for: pad, resize, crop, rescale and
-// normalize, with the numbers of each class (image_processing_backends.py and models/*/image_processing_*.py of
-// transformers 5.18).
+// normalize, with the numbers of each class (image_processing_backends.py and models/*/image_processing_*.py
+// of transformers 5.18).
 
 import { z } from 'zod';
 import { concatFloat32 } from '../arrays.ts';
@@ -41,7 +41,9 @@ const classes: Readonly<Record<string, Record<string, unknown> & { numberIsSquar
   BlipImageProcessor: { size: square(384), resample: 3, numberIsSquare: true, ...openai },
 };
 
-/** The class that a file names, without what says how it is computed; older files name a feature extractor. */
+/**
+ * The class that a file names, without what says how it is computed; older files name a feature extractor.
+ */
 function classOf({ image_processor_type: type, feature_extractor_type: older }: Record<string, unknown>): unknown {
   const name = type ?? older ?? 'CLIPImageProcessor';
   return typeof name === 'string' ? name.replace(/FeatureExtractor$/, 'ImageProcessor').replace(/(Fast|Pil)$/, '') : name;
@@ -86,8 +88,8 @@ const fields = z.looseObject({
 });
 
 /**
- * The fields of an image processor, from `preprocessor_config.json` or processor_config.json; unknown keys are
- * kept. What is missing has the value of the class that the file names; without a name it is CLIP's.
+ * The fields of an image processor, from `preprocessor_config.json` or processor_config.json; unknown keys
+ * are kept. What is missing has the value of the class that the file names; without a name it is CLIP's.
  */
 export const imageProcessorConfig = z.preprocess(withClassDefaults, fields);
 
@@ -96,7 +98,10 @@ export type ImageProcessorConfig = z.infer<typeof imageProcessorConfig>;
 /** Rounds a half to the even neighbor, as Python does. */
 const roundHalfEven = (x: number) => (x % 1 === 0.5 ? 2 * Math.round(x / 2) : Math.round(x));
 
-/** The size that an image is resized to, in pixels: get_size_with_aspect_ratio and its neighbors in transformers. */
+/**
+ * The size that an image is resized to, in pixels: get_size_with_aspect_ratio and its neighbors in
+ * transformers.
+ */
 function resizedSize({ height, width }: Size, size: ImageProcessorConfig['size']): Size {
   if ('height' in size) return size;
   if ('max_height' in size) {

@@ -8,17 +8,21 @@ import { constant, type Tensor } from '../graph/tensor.ts';
 import { ACTIVATION_NAMES, type ActivationName } from '../nn/activations.ts';
 import { layerNorm, linear } from '../nn/layers.ts';
 import { normal, type Parameters } from '../nn/parameters.ts';
+import { counts } from './config-fields.ts';
 import { CLIP_BLOCKS, checkSquare, encoder, mlp, patchEmbedding } from './encoder.ts';
 import type { VisionFamily } from './family.ts';
 
+/** Hugging Face config.json, as of the two below; defaults are those of transformers' classes. */
 export const clipVisionConfigSchema = z.looseObject({
   model_type: z.literal('clip_vision_model').optional().default('clip_vision_model'),
-  hidden_size: z.int().positive(),
-  intermediate_size: z.int().positive(),
-  num_hidden_layers: z.int().positive(),
-  num_attention_heads: z.int().positive(),
-  image_size: z.int().positive(),
-  patch_size: z.int().positive(),
+  ...counts({
+    hidden_size: 768,
+    intermediate_size: 3072,
+    num_hidden_layers: 12,
+    num_attention_heads: 12,
+    image_size: 224,
+    patch_size: 32,
+  }),
   num_channels: z.literal(3).default(3),
   hidden_act: z.enum(ACTIVATION_NAMES).default('quick_gelu'),
   layer_norm_eps: z.number().positive().default(1e-5),
@@ -27,24 +31,26 @@ export type ClipVisionConfig = z.infer<typeof clipVisionConfigSchema>;
 
 export const clipTextConfigSchema = z.looseObject({
   model_type: z.literal('clip_text_model').default('clip_text_model'),
-  vocab_size: z.int().positive(),
-  hidden_size: z.int().positive(),
-  intermediate_size: z.int().positive(),
-  num_hidden_layers: z.int().positive(),
-  num_attention_heads: z.int().positive(),
-  max_position_embeddings: z.int().positive().default(77),
+  ...counts({
+    vocab_size: 49_408,
+    hidden_size: 512,
+    intermediate_size: 2048,
+    num_hidden_layers: 12,
+    num_attention_heads: 8,
+    max_position_embeddings: 77,
+  }),
   hidden_act: z.enum(ACTIVATION_NAMES).default('quick_gelu'),
   layer_norm_eps: z.number().positive().default(1e-5),
   /** The text's feature is read where this id first occurs. */
-  eos_token_id: z.int().nonnegative(),
+  eos_token_id: z.int().nonnegative().default(49_407),
 });
 export type ClipTextConfig = z.infer<typeof clipTextConfigSchema>;
 
 export const clipConfigSchema = z.looseObject({
   model_type: z.literal('clip').default('clip'),
-  vision_config: clipVisionConfigSchema,
-  text_config: clipTextConfigSchema,
-  projection_dim: z.int().positive(),
+  vision_config: clipVisionConfigSchema.prefault({}),
+  text_config: clipTextConfigSchema.prefault({}),
+  ...counts({ projection_dim: 512 }),
   logit_scale_init_value: z.number().default(2.6592),
 });
 export type ClipConfig = z.infer<typeof clipConfigSchema>;

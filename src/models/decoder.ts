@@ -33,25 +33,30 @@ function isLinear({ rope_type, type }: { rope_type?: string; type?: string }): b
   return (rope_type ?? type) === 'linear';
 }
 
-/** Config fields that every family has. */
+/** Config fields that every family has with the same default. */
 export const decoderFields = {
-  vocab_size: z.int().positive(),
-  hidden_size: z.int().positive(),
-  intermediate_size: z.int().positive(),
-  num_hidden_layers: z.int().positive(),
-  num_attention_heads: z.int().positive(),
-  num_key_value_heads: z.int().positive(),
-  head_dim: z.int().positive(),
-  max_position_embeddings: z.int().positive().default(8192),
   rms_norm_eps: z.number().positive().default(1e-6),
   rope_theta: z.number().positive().optional(),
   rope_scaling: ropeParametersSchema.nullish(),
   attention_bias: z.literal(false).optional(),
   tie_word_embeddings: z.literal(true).default(true),
   initializer_range: z.number().positive().default(0.02),
+  // true would not be a causal language model
+  use_bidirectional_attention: z.literal(false).nullish(),
 };
 const decoderConfigSchema = z.looseObject(decoderFields);
-export type DecoderConfig = z.infer<typeof decoderConfigSchema>;
+
+/** What the families' configs have in common; the sizes have each family's own defaults. */
+export interface DecoderConfig extends z.infer<typeof decoderConfigSchema> {
+  vocab_size: number;
+  hidden_size: number;
+  intermediate_size: number;
+  num_hidden_layers: number;
+  num_attention_heads: number;
+  num_key_value_heads: number;
+  head_dim: number;
+  max_position_embeddings: number;
+}
 
 /** RoPE tables for all positions of a model; `theta` is used where `parameters` have none. */
 export function modelRope(config: DecoderConfig, theta: number, parameters?: Partial<RopeParameters> | null): RopeTables {

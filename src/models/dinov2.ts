@@ -9,6 +9,7 @@ import type { Tensor } from '../graph/tensor.ts';
 import { ACTIVATION_NAMES } from '../nn/activations.ts';
 import { layerNorm, linear } from '../nn/layers.ts';
 import { normal, type Parameters, zeros } from '../nn/parameters.ts';
+import { counts } from './config-fields.ts';
 import { type BlockNames, encoder, mlp, patchEmbedding, resizePositions } from './encoder.ts';
 import type { VisionFamily } from './family.ts';
 
@@ -18,12 +19,8 @@ import type { VisionFamily } from './family.ts';
  */
 export const dinov2ConfigSchema = z.looseObject({
   model_type: z.literal('dinov2'),
-  hidden_size: z.int().positive().default(768),
-  num_hidden_layers: z.int().positive().default(12),
-  num_attention_heads: z.int().positive().default(12),
+  ...counts({ hidden_size: 768, num_hidden_layers: 12, num_attention_heads: 12, image_size: 224, patch_size: 14 }),
   mlp_ratio: z.number().positive().default(4),
-  image_size: z.int().positive().default(224),
-  patch_size: z.int().positive().default(14),
   num_channels: z.literal(3).default(3),
   hidden_act: z.enum(ACTIVATION_NAMES).default('gelu'),
   layer_norm_eps: z.number().positive().default(1e-6),

@@ -78,7 +78,7 @@ describe('gemma', () => {
     expect(gemmaConfigSchema.safeParse({ ...gemma2b, attention_bias: true }).success).toBe(false);
     expect(gemmaConfigSchema.safeParse({ ...gemma2b, rope_scaling: { rope_type: 'yarn', factor: 4 } }).success).toBe(false);
     expect(gemmaConfigSchema.safeParse({ ...gemma2b, rope_scaling: { type: 'linear' } }).success).toBe(false);
-    const { head_dim: _, ...headless } = gemma2b;
-    expect(gemmaConfigSchema.safeParse(headless).success).toBe(false);
+    expect(gemmaConfigSchema.safeParse({ ...gemma2b, head_dim: null }).success).toBe(false);
+    expect(gemmaConfigSchema.safeParse({ ...gemma2b, use_bidirectional_attention: true }).success).toBe(false);
   });
 });

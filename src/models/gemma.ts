@@ -7,13 +7,24 @@ import { add } from '../graph/primitives.ts';
 import { ACTIVATION_NAMES } from '../nn/activations.ts';
 import { gemmaRmsNorm } from '../nn/layers.ts';
 import type { Parameters } from '../nn/parameters.ts';
+import { counts } from './config-fields.ts';
 import { decoder, decoderFields, gatedMlp, type LanguageInputs, type LanguageOutputs, modelRope, ropeParametersSchema } from './decoder.ts';
 import type { LanguageFamily } from './family.ts';
 
-/** Hugging Face config.json of a Gemma 1 model; unknown fields are kept. */
+/** Hugging Face config.json of a Gemma 1 model; unknown fields are kept. Defaults are GemmaConfig's. */
 export const gemmaConfigSchema = z.looseObject({
   model_type: z.literal('gemma').optional().default('gemma'),
   ...decoderFields,
+  ...counts({
+    vocab_size: 256_000,
+    hidden_size: 3072,
+    intermediate_size: 24_576,
+    num_hidden_layers: 28,
+    num_attention_heads: 16,
+    num_key_value_heads: 16,
+    head_dim: 256,
+    max_position_embeddings: 8192,
+  }),
   rope_parameters: ropeParametersSchema.nullish(),
   // Gemma 1.0 checkpoints say "gelu" and mean the tanh form (transformers PR #29402)
   hidden_act: z.enum(ACTIVATION_NAMES).default('gelu_pytorch_tanh'),

@@ -9,6 +9,7 @@ import type { Tensor } from '../graph/tensor.ts';
 import { ACTIVATION_NAMES, type ActivationName } from '../nn/activations.ts';
 import { gemmaRmsNorm } from '../nn/layers.ts';
 import type { Parameters } from '../nn/parameters.ts';
+import { counts } from './config-fields.ts';
 import {
   type DecoderConfig,
   decoder,
@@ -31,18 +32,23 @@ export type LayerType = z.infer<typeof layerTypeSchema>;
 export const gemma2ConfigSchema = z.looseObject({
   model_type: z.literal('gemma2'),
   ...decoderFields,
-  num_attention_heads: z.int().positive().default(8),
-  num_key_value_heads: z.int().positive().default(4),
-  head_dim: z.int().positive().default(256),
+  ...counts({
+    vocab_size: 256_000,
+    hidden_size: 2304,
+    intermediate_size: 9216,
+    num_hidden_layers: 26,
+    num_attention_heads: 8,
+    num_key_value_heads: 4,
+    head_dim: 256,
+    max_position_embeddings: 8192,
+    sliding_window: 4096,
+  }),
   rope_parameters: ropeParametersSchema.nullish(),
   hidden_activation: z.enum(ACTIVATION_NAMES).default('gelu_pytorch_tanh'),
   query_pre_attn_scalar: z.number().positive().default(256),
   layer_types: z.array(layerTypeSchema).nullish(),
-  sliding_window: z.int().positive().default(4096),
   attn_logit_softcapping: z.number().positive().nullable().default(50),
   final_logit_softcapping: z.number().positive().nullable().default(30),
-  // true would not be a causal language model
-  use_bidirectional_attention: z.literal(false).nullish(),
 });
 export type Gemma2Config = z.infer<typeof gemma2ConfigSchema>;
 

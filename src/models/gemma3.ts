@@ -5,6 +5,7 @@
 import { z } from 'zod';
 import type { Parameters } from '../nn/parameters.ts';
 import type { RopeTables } from '../nn/rope.ts';
+import { counts } from './config-fields.ts';
 import { decoder, type LanguageInputs, type LanguageOutputs, modelRope, ropeParametersSchema } from './decoder.ts';
 import type { LanguageFamily } from './family.ts';
 import { gemma2Block, gemma2ConfigSchema, type LayerType, layerTypes } from './gemma2.ts';
@@ -16,8 +17,7 @@ import { gemma2Block, gemma2ConfigSchema, type LayerType, layerTypes } from './g
  */
 export const gemma3ConfigSchema = gemma2ConfigSchema.omit({ attn_logit_softcapping: true }).extend({
   model_type: z.literal('gemma3_text'),
-  vocab_size: z.int().positive().default(262_208),
-  max_position_embeddings: z.int().positive().default(131_072),
+  ...counts({ vocab_size: 262_208, max_position_embeddings: 131_072 }),
   // older folders have rope_theta and rope_scaling for the global layers, and rope_local_base_freq for the
   // local ones
   rope_parameters: z

@@ -33,7 +33,17 @@ export interface NativeConfigParts {
  */
 export function fromHubConfig(config: unknown, parts: NativeConfigParts = {}): unknown {
   if (isNativeConfig(config)) return fromNative(config, parts);
-  if (!isObject(config) || config.model_type !== 'llava' || 'scale_image_features' in config) return config;
+  if (!isObject(config) || config.model_type !== 'llava') return config;
+  return withImageScale(withImageTokenIndex(config));
+}
+
+/** `image_token_id` is another name of the field in transformers; where both are given, it counts. */
+function withImageTokenIndex({ image_token_id: id, ...config }: Json): Json {
+  return id === undefined ? config : { ...config, image_token_index: id };
+}
+
+function withImageScale(config: Json): Json {
+  if ('scale_image_features' in config) return config;
   const version = Number.parseInt(String(config.transformers_version), 10);
   const family = isObject(config.text_config) ? config.text_config.model_type : undefined;
   return version < 5 ? { ...config, scale_image_features: isScaled(String(family)) } : config;

@@ -14,11 +14,24 @@ import { embedTokens, languageConfigSchema, languageModel } from './language.ts'
 import { causalBias } from './masks.ts';
 import { patchesPerSide, prefixTokens, takesAnySize, visionConfigSchema, visionHiddenStates, visionParameters } from './vision.ts';
 
+/** The CLIP ViT-L/14-336 of LLaVA-1.5, which a config without a vision tower has in transformers. */
+const defaultTower = {
+  model_type: 'clip_vision_model' as const,
+  hidden_size: 1024,
+  intermediate_size: 4096,
+  num_hidden_layers: 24,
+  num_attention_heads: 16,
+  image_size: 336,
+  patch_size: 14,
+};
+
+/** Hugging Face config.json of a LLaVA; unknown fields are kept. Defaults are LlavaConfig's. */
 export const llavaConfigSchema = z.looseObject({
   model_type: z.literal('llava').default('llava'),
-  vision_config: visionConfigSchema,
+  vision_config: visionConfigSchema.prefault(defaultTower),
   text_config: languageConfigSchema,
-  image_token_index: z.int().nonnegative(),
+  image_token_index: z.int().nonnegative().default(32_000),
+  multimodal_projector_bias: z.literal(true, { error: 'must be true: a connector without biases is not supported' }).optional(),
   projector_hidden_act: z.enum(ACTIVATION_NAMES).default('gelu'),
   /** Ours: connector shape. Hugging Face files without it are mlp2x_gelu. */
   mm_projector_type: connectorTypeSchema.default('mlp2x_gelu'),

@@ -35,7 +35,8 @@ export function modelParameters(config: unknown): Omit<Parameter, 'tensor'>[] {
     // all of its blocks are read
     vision_tower: { vision_config: config, text_config: anyText, image_token_index: 0, vision_feature_layer: -1 },
   };
-  for (const [module, llava] of Object.entries(parts)) if (llavaConfigSchema.safeParse(llava).success) return partParameters(llava, module);
   const type = (config as { model_type?: unknown } | null)?.model_type;
+  for (const [module, llava] of Object.entries(parts))
+    if (type !== undefined && llavaConfigSchema.safeParse(llava).success) return partParameters(llava, module);
   throw new UserError(`models of model_type ${JSON.stringify(type)} are not known here, or a field of the config is wrong`);
 }

@@ -9,18 +9,21 @@ import type { Tensor } from '../graph/tensor.ts';
 import { ACTIVATION_NAMES } from '../nn/activations.ts';
 import { layerNorm, linear, mergeHeads, splitHeads } from '../nn/layers.ts';
 import { normal, type Parameters, zeros } from '../nn/parameters.ts';
+import { counts } from './config-fields.ts';
 import { CLIP_BLOCKS, checkSquare, encoder, mlp, patchEmbedding } from './encoder.ts';
 import type { VisionFamily } from './family.ts';
 
 /** Hugging Face config.json; hub folders leave out fields that equal the base model's. */
 export const siglipVisionConfigSchema = z.looseObject({
   model_type: z.literal('siglip_vision_model'),
-  hidden_size: z.int().positive().default(768),
-  intermediate_size: z.int().positive().default(3072),
-  num_hidden_layers: z.int().positive().default(12),
-  num_attention_heads: z.int().positive().default(12),
-  image_size: z.int().positive().default(224),
-  patch_size: z.int().positive().default(16),
+  ...counts({
+    hidden_size: 768,
+    intermediate_size: 3072,
+    num_hidden_layers: 12,
+    num_attention_heads: 12,
+    image_size: 224,
+    patch_size: 16,
+  }),
   num_channels: z.literal(3).default(3),
   hidden_act: z.enum(ACTIVATION_NAMES).default('gelu_pytorch_tanh'),
   layer_norm_eps: z.number().positive().default(1e-6),

@@ -38,9 +38,10 @@ export const visionFamilyName = (modelType: string): string | undefined =>
 
 /** The vision part of any config.json: that of a whole CLIP or SigLIP, or the config itself. */
 export function visionPart(config: unknown): unknown {
-  const { model_type, vision_config } = (config ?? {}) as { model_type?: unknown; vision_config?: unknown };
-  const isWhole = (model_type === 'clip' || model_type === 'siglip') && typeof vision_config === 'object';
-  return isWhole ? { model_type: `${model_type}_vision_model`, ...vision_config } : config;
+  const { model_type, ...whole } = (config ?? {}) as { model_type?: unknown; vision_config?: object; vision_config_dict?: object };
+  if (model_type !== 'clip' && model_type !== 'siglip') return config;
+  // the first CLIP folders have a second copy, which counts for transformers
+  return { model_type: `${model_type}_vision_model`, ...(whole.vision_config_dict ?? whole.vision_config) };
 }
 
 /**

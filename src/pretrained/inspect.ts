@@ -4,7 +4,8 @@
 import { readdirSync } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Checkpoint, openCheckpoint, readJsonFile } from '../checkpoint/checkpoint.ts';
+import { readChatTemplate } from '../checkpoint/chat-template-files.ts';
+import { type Checkpoint, openCheckpoint } from '../checkpoint/checkpoint.ts';
 import type { Layout } from '../checkpoint/layouts.ts';
 import { UserError } from '../errors.ts';
 import { fromHubConfig, isNativeConfig } from '../models/hub-config.ts';
@@ -13,8 +14,9 @@ import { modelParameters } from '../models/model-parameters.ts';
 import { VISION_MODEL_TYPES, visionFamilyName } from '../models/vision.ts';
 import { bytesPerElement } from '../weights/dtype.ts';
 import { elementCount } from '../weights/safetensors.ts';
+import { readImageProcessor } from './processor.ts';
 import { storedFormat } from './stored.ts';
-import { allFinite, notFiniteText } from './values.ts';
+import { notFinite, notFiniteText } from './values.ts';
 
 /** Models that are no single encoder or language model, by `model_type`. */
 const WHOLE_MODELS: Record<string, string> = { llava: 'LLaVA', clip: 'CLIP', siglip: 'SigLIP' };
@@ -219,12 +221,10 @@ async function folderBytes(dir: string): Promise<number> {
 /** What comes with the weights. */
 async function filesBeside(dir: string) {
   const files = readdirSync(dir);
-  const configFile = 'tokenizer_config.json';
-  const tokenizerConfig = (files.includes(configFile) ? await readJsonFile(join(dir, configFile)) : {}) as { chat_template?: unknown };
   return {
     tokenizer: files.includes('tokenizer.json'),
-    chatTemplate: files.includes('chat_template.jinja') || Boolean(tokenizerConfig.chat_template),
-    imageProcessor: files.includes('preprocessor_config.json'),
+    chatTemplate: (await readChatTemplate(dir)) !== undefined,
+    imageProcessor: (await readImageProcessor(dir, undefined)) !== undefined,
     licence: files.find((name) => /^(licen[cs]e|copying)/i.test(name)) ?? null,
   };
 }
@@ -273,8 +273,9 @@ async function valueProblems(checkpoint: Checkpoint): Promise<string[]> {
     // the whole numbers of packed weights are all finite
     if (checkpoint.info(name).dtype === 'U8') continue;
     for await (const values of checkpoint.float32Pieces(name)) {
-      if (allFinite(values)) continue;
-      problems.push(notFiniteText([checkpoint.storedName(name)]));
+      const problem = notFinite(checkpoint, name, values);
+      if (!problem) continue;
+      problems.push(notFiniteText([problem]));
       break;
     }
   }

@@ -1,9 +1,13 @@
 // Loads a LLaVA from a Hugging Face folder, ready to answer.
 
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { readJsonFile } from '../checkpoint/checkpoint.ts';
 import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
 import type { Engine } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { UserError } from '../errors.ts';
+import { type GenerationDefaults, generationConfigSchema, generationDefaultsOf } from '../generate/defaults.ts';
 import { createGenerator } from '../generate/generator.ts';
 import type { AnsweringModel } from '../generate/session.ts';
 import { type ImageProcessorConfig, imageProcessorConfig } from '../images/processor.ts';
@@ -17,6 +21,7 @@ import { readRunWeights } from './run-weights.ts';
 
 /** A LLaVA ready to answer: see `createSession`. */
 export interface LoadedModel extends AnsweringModel {
+  generation: GenerationDefaults;
   config: LlavaConfig;
   processor: ImageProcessorConfig;
 }
@@ -35,12 +40,28 @@ export function loadModel(dir: string, options: LoadOptions = {}): Promise<Loade
   return withCheckpoint(dir, llavaConfigSchema, async (config, checkpoint) => {
     const { tokenizerJson, tokenizerConfig } = await readTokenizerFiles(dir);
     const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig);
+    warnOfMissingTemplate(dir, tokenizerConfig);
     if (tokenizer.imageTokenId !== config.image_token_index)
       throw new UserError(`${dir}: <image> is ${config.image_token_index} in config.json and ${tokenizer.imageTokenId} in the tokenizer`);
     checkVocabulary(tokenizer, config.text_config.vocab_size, dir);
+    const generation = await readGenerationDefaults(dir, config);
     const opened = await openGenerator(config, checkpoint, options);
-    return { ...opened, ...pictureReader(opened), tokenizer };
+    return { ...opened, ...pictureReader(opened), tokenizer, generation };
   });
+}
+
+/** What generation_config.json of the folder `dir` says, or config.json where there is none. */
+async function readGenerationDefaults(dir: string, { text_config }: LlavaConfig): Promise<GenerationDefaults> {
+  const file = join(dir, 'generation_config.json');
+  const config = checkConfig(generationConfigSchema, existsSync(file) ? await readJsonFile(file) : {}, file);
+  const { eos_token_id } = generationConfigSchema.safeParse({ eos_token_id: text_config.eos_token_id }).data ?? {};
+  return generationDefaultsOf(config, eos_token_id);
+}
+
+/** Says on stderr that prompts will be laid out by Gemma's template, where the folder `dir` brings none. */
+export function warnOfMissingTemplate(dir: string, { chat_template }: Record<string, unknown>): void {
+  if (chat_template !== undefined && chat_template !== null) return;
+  console.error(`warning: ${dir}: none of its files has a chat template: Gemma's is used`);
 }
 
 /** Loads as `loadModel` does, but without the tokenizer: prompts are ids. */

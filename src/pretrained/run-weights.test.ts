@@ -13,6 +13,7 @@ import { initialize, packedName, scaleName } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
 import { dequantizeRows, plannedFormat, quantizeRows } from '../weights/quantize.ts';
 import { type RunWeightsOptions, readRunWeights, runStorageOf } from './run-weights.ts';
+import { readStored } from './stored.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'run-weights-'));
 const scratch = mkdtempSync(join(tmpdir(), 'run-weights-scratch-'));
@@ -143,6 +144,25 @@ describe('readRunWeights', () => {
       }
     } finally {
       said.mockRestore();
+    }
+  });
+
+  test('tells numbers that float16 could not hold from damage', async () => {
+    const name = 'language_model.model.layers.1.mlp.up_proj.weight';
+    const { shape, data } = tensors.get(name)!;
+    const dir = join(root, 'beyond');
+    const spoiled = { shape, data: data.with(3, Number.POSITIVE_INFINITY) };
+    await saveCheckpoint(dir, { config, tensors: new Map([...tensors, [name, spoiled]]), dtype: 'F16' });
+    const said = vi.spyOn(console, 'error').mockImplementation(() => {});
+    const checkpoint = await openCheckpoint(dir);
+    try {
+      await (await readRunWeights(checkpoint, parameters)).release();
+      const message = `${name} holds infinity: numbers beyond float16, which ends at 65504, were converted to it`;
+      expect(said.mock.calls).toEqual([[expect.stringContaining(message)]]);
+      await expect(readStored(checkpoint, parameters, { inFiles: false })).rejects.toThrow(message);
+    } finally {
+      said.mockRestore();
+      await checkpoint.close();
     }
   });
 

@@ -15,7 +15,7 @@ import { type Parameter, packedName, type StorageOf, scaleName } from '../nn/par
 import { type PackedRows, plannedFormat, type Quantization, quantizeRows } from '../weights/quantize.ts';
 import { elementCount } from '../weights/safetensors.ts';
 import { constantOf, storedFormat } from './stored.ts';
-import { allFinite, checkShape, notFiniteText } from './values.ts';
+import { checkShape, type NotFinite, notFinite, notFiniteText } from './values.ts';
 
 export interface RunWeights {
   /** By the name of the input; a packed parameter has two (nn/parameters.ts). */
@@ -84,14 +84,14 @@ export async function readRunWeights(
     .reduce((sum, planned) => sum + runBytes(planned) + 3 * ALIGNMENT, 0);
   const scratch = scratchBytes > 0 ? await createScratch(scratchBytes) : undefined;
   const values = new Map<string, Constant>();
-  const damaged: string[] = [];
+  const damaged: NotFinite[] = [];
   try {
     for (const planned of plan) {
       const { name, dims, stored, quantized } = planned;
-      let finite = true;
+      let problem: NotFinite | undefined;
       const checked = async function* () {
         for await (const piece of checkpoint.float32Pieces(name)) {
-          finite &&= allFinite(piece);
+          problem ??= notFinite(checkpoint, name, piece);
           yield piece;
         }
       };
@@ -101,7 +101,7 @@ export async function readRunWeights(
           [scaleName(name), 'float32'],
         ] as const)
           values.set(part, await constantOf(checkpoint, part, dtype, inFiles));
-        finite = allFinite(await checkpoint.float32(scaleName(name)));
+        problem = notFinite(checkpoint, scaleName(name), await checkpoint.float32(scaleName(name)));
       } else if (quantized) {
         const [rows, columns] = dims;
         const packed = await joinPieces(scratch, [rows, (columns * quantized.bits) / 8], 'uint8');
@@ -124,7 +124,7 @@ export async function readRunWeights(
         for await (const piece of checked()) await joined.add(piece);
         values.set(name, joined.value);
       }
-      if (!finite) damaged.push(checkpoint.has(name) ? checkpoint.storedName(name) : checkpoint.storedName(scaleName(name)));
+      if (problem) damaged.push(problem);
     }
     await scratch?.close();
   } catch (error) {

@@ -7,7 +7,7 @@ import { type BlockFormat, bfloat16ToFloat32, float16ToFloat32 } from '../floats
 import type { DType, TypedData } from '../graph/tensor.ts';
 import { type Parameter, packedFormat, packedName, type Storage, scaleName } from '../nn/parameters.ts';
 import { filePieces, type StoredDType, type TensorSource } from '../weights/safetensors.ts';
-import { allFinite, checkShape, notFiniteText } from './values.ts';
+import { checkShape, notFinite, notFiniteText } from './values.ts';
 
 /** A parameter with the constants that hold its values. */
 export interface StoredParameter extends Pick<Parameter, 'name' | 'dims'> {
@@ -68,8 +68,10 @@ export function storedFormat(checkpoint: Checkpoint, name: string, dims: readonl
 }
 
 async function checkFinite(checkpoint: Checkpoint, name: string): Promise<void> {
-  for await (const piece of checkpoint.float32Pieces(name))
-    if (!allFinite(piece)) throw new UserError(`${checkpoint.dir}: ${notFiniteText([checkpoint.storedName(name)])}`);
+  for await (const piece of checkpoint.float32Pieces(name)) {
+    const problem = notFinite(checkpoint, name, piece);
+    if (problem) throw new UserError(`${checkpoint.dir}: ${notFiniteText([problem])}`);
+  }
 }
 
 /**

@@ -20,7 +20,8 @@ export async function readParameters(
     if (optional && !checkpoint.has(rename(name))) continue;
     checkShape(checkpoint, rename(name), dims);
     const data = await checkpoint.float32(rename(name));
-    if (!allFinite(data)) throw new UserError(`${checkpoint.dir}: ${notFiniteText([checkpoint.storedName(rename(name))])}`);
+    const problem = notFinite(checkpoint, rename(name), data);
+    if (problem) throw new UserError(`${checkpoint.dir}: ${notFiniteText([problem])}`);
     values.set(name, data);
   }
   return values;
@@ -39,13 +40,30 @@ export function checkShape(checkpoint: Checkpoint, name: string, dims: readonly 
     );
 }
 
-/** The message for tensors that hold NaN or infinity, given by their names in the file. */
-export function notFiniteText([first, ...others]: readonly string[]): string {
-  const subject = others.length === 0 ? `${first} holds` : `${first} and ${others.length} more hold`;
+/** A tensor with values that are not finite. */
+export interface NotFinite {
+  /** Its name in the file. */
+  name: string;
+  /** Whether it is float16 with infinity alone: what a conversion makes of numbers beyond that type. */
+  isBeyondFloat16: boolean;
+}
+
+/** What is wrong with some values of a tensor; undefined if they are all finite. */
+export function notFinite(checkpoint: Checkpoint, name: string, values: Float32Array): NotFinite | undefined {
+  if (allFinite(values)) return undefined;
+  return { name: checkpoint.storedName(name), isBeyondFloat16: checkpoint.info(name).dtype === 'F16' && !values.some(Number.isNaN) };
+}
+
+/** The message for tensors that hold NaN or infinity. */
+export function notFiniteText(tensors: readonly NotFinite[]): string {
+  const [first, ...others] = tensors;
+  const subject = others.length === 0 ? `${first.name} holds` : `${first.name} and ${others.length} more hold`;
+  if (tensors.every(({ isBeyondFloat16 }) => isBeyondFloat16))
+    return `${subject} infinity: numbers beyond float16, which ends at 65504, were converted to it; take the weights in bfloat16 or float32`;
   return `${subject} NaN or infinity: the file is damaged, or its training went wrong`;
 }
 
-export function allFinite(values: Float32Array): boolean {
+function allFinite(values: Float32Array): boolean {
   let sum = 0;
   for (let i = 0; i < values.length; i++) sum += values[i] * 0;
   return sum === 0;

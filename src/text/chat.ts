@@ -22,16 +22,60 @@ interface Message {
   content: string;
 }
 
-/** Parsed once for each tokenizer, and forgotten with it. */
-const templates = new WeakMap<Tokenizer, Template>();
+/** A message as templates of vision models want it: pictures and stretches of text. */
+type Part = { type: 'image' } | { type: 'text'; text: string };
 
-function templateOf(tokenizer: Tokenizer): Template {
-  let template = templates.get(tokenizer);
-  if (!template) {
-    template = new Template(tokenizer.chatTemplate);
-    templates.set(tokenizer, template);
+interface Layout {
+  template: Template;
+  takesParts: boolean;
+}
+
+/** Parsed once for each tokenizer, and forgotten with it. */
+const layouts = new WeakMap<Tokenizer, Layout>();
+
+/** Throws an Error for a template that is not Jinja. */
+function layoutOf(tokenizer: Tokenizer): Layout {
+  let layout = layouts.get(tokenizer);
+  if (!layout) {
+    const template = new Template(tokenizer.chatTemplate);
+    layout = { template, takesParts: takesParts(template, tokenizer) };
+    layouts.set(tokenizer, layout);
   }
-  return template;
+  return layout;
+}
+
+/**
+ * Whether a template makes the place of a picture out of a part, or loses the text of a message that is one
+ * text. It is found by trying, which holds however the template is written.
+ */
+function takesParts(template: Template, tokenizer: Tokenizer): boolean {
+  const question = 'a question';
+  const shown = (content: string | Part[]) => {
+    try {
+      return template.render({ messages: [{ role: 'user', content }], add_generation_prompt: true, ...specialTokens(tokenizer) });
+    } catch {
+      return '';
+    }
+  };
+  const text = { type: 'text' as const, text: question };
+  const withPicture = shown([{ type: 'image' }, text]);
+  if (withPicture.includes(imageToken) && withPicture.includes(question)) return true;
+  return !shown(question).includes(question) && shown([text]).includes(question);
+}
+
+/** What transformers gives templates of a tokenizer. */
+function specialTokens(tokenizer: Tokenizer) {
+  const { bosToken, eosTokenId, unkTokenId, padTokenId } = tokenizer;
+  const [eos_token, unk_token, pad_token] = [eosTokenId, unkTokenId, padTokenId].map((id) => tokenizer.token(id));
+  return { bos_token: bosToken, eos_token, unk_token, pad_token };
+}
+
+/** `<image>` becomes a part, and takes the line break between it and its neighbor with it. */
+function partsOf(content: string): Part[] {
+  return content.split(new RegExp(`(\n?${imageToken}\n?)`)).flatMap((text): Part[] => {
+    if (text.includes(imageToken)) return [{ type: 'image' }];
+    return text === '' ? [] : [{ type: 'text', text }];
+  });
 }
 
 /**
@@ -54,11 +98,11 @@ function render(tokenizer: Tokenizer, messages: readonly Message[], addGeneratio
   const { bosToken } = tokenizer;
   let text: string;
   try {
-    text = templateOf(tokenizer).render({
-      messages,
+    const { template, takesParts } = layoutOf(tokenizer);
+    text = template.render({
+      messages: takesParts ? messages.map(({ role, content }) => ({ role, content: partsOf(content) })) : messages,
       add_generation_prompt: addGenerationPrompt,
-      bos_token: bosToken,
-      eos_token: tokenizer.token(tokenizer.eosTokenId),
+      ...specialTokens(tokenizer),
     });
   } catch (error) {
     throw new UserError(`${where}: the chat template refuses the conversation: ${(error as Error).message}`);

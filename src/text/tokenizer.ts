@@ -4,7 +4,7 @@
 // language model.
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { UserError } from '../errors.ts';
-import { gemmaChatTemplate } from './chat-template.ts';
+import { chatTemplateOf } from './chat-template.ts';
 import { createTextStream } from './stream.ts';
 
 export const imageToken = '<image>';
@@ -140,7 +140,7 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
     newlineTokenId: single('\n'),
     bosToken,
     vocabSize: tokens.length,
-    chatTemplate: typeof config.chat_template === 'string' ? config.chat_template : gemmaChatTemplate,
+    chatTemplate: chatTemplateOf(config.chat_template),
   };
   return tokenizer;
 }

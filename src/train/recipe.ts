@@ -23,17 +23,34 @@ const count = () => z.int().positive();
 
 // ---- Models, as in their Hugging Face config.json ----
 
+// A recipe says how large a new model is: the sizes that a folder's config may leave out are of billions.
+const sizes = <Name extends string>(...names: Name[]) =>
+  Object.fromEntries(names.map((name) => [name, count()])) as Record<Name, ReturnType<typeof count>>;
+const languageSizes = sizes('hidden_size', 'intermediate_size', 'num_hidden_layers');
+const towerSizes = sizes('hidden_size', 'intermediate_size', 'num_hidden_layers', 'num_attention_heads');
+
 // The vocabulary is the tokenizer's: it is not repeated here.
 const [gemma, gemma2, gemma3] = languageConfigSchema.options;
 const languageConfig = z
   .discriminatedUnion(
     'model_type',
-    [gemma.omit({ vocab_size: true }).strict(), gemma2.omit({ vocab_size: true }).strict(), gemma3.omit({ vocab_size: true }).strict()],
+    [
+      gemma
+        .extend({ ...languageSizes, ...sizes('num_attention_heads', 'num_key_value_heads', 'head_dim') })
+        .omit({ vocab_size: true })
+        .strict(),
+      gemma2.extend(languageSizes).omit({ vocab_size: true }).strict(),
+      gemma3.extend(languageSizes).omit({ vocab_size: true }).strict(),
+    ],
     { error: modelTypeError },
   )
   .describe('Config of a Gemma, Gemma 2 or Gemma 3 without vocab_size; a field that is the same in several is listed once');
-const clipVisionConfig = clipVisionConfigSchema.strict().describe('A CLIP vision config');
+const clipVisionConfig = clipVisionConfigSchema
+  .extend({ ...towerSizes, ...sizes('image_size', 'patch_size') })
+  .strict()
+  .describe('A CLIP vision config');
 const clipTextConfig = clipTextConfigSchema
+  .extend(towerSizes)
   .omit({ vocab_size: true, eos_token_id: true })
   .strict()
   .describe('A CLIP text config without vocab_size and eos_token_id');

@@ -5,6 +5,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { UserError } from '../errors.ts';
+import { refusePointer } from '../git-lfs.ts';
 import { bytesPerElement, type StoredDType } from './dtype.ts';
 
 export type { StoredDType } from './dtype.ts';
@@ -234,6 +235,9 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
     const lengthBytes = await readRange(handle, path, 'the header length', 0, 8);
     const headerBytes = Number(new DataView(lengthBytes.buffer, lengthBytes.byteOffset).getBigUint64(0, true));
     if (headerBytes > maxHeaderBytes) {
+      // a text in place of the file: its first letters make a large number
+      const isText = lengthBytes.every((byte) => byte >= 0x20 && byte < 0x7f);
+      if (isText) refusePointer(await readRange(handle, path, 'its beginning', 0, Math.min(512, stat.size)), path);
       throw new UserError(`${path}: a header of ${headerBytes} bytes is over the limit of 100 MB; this is not a safetensors file`);
     }
     if (headerBytes > stat.size - 8) throw new UserError(`${path}: the file ends inside the header; copy or download it again`);

@@ -3,8 +3,9 @@ import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { UserError } from '../../errors.ts';
 import { type Conversation, startConversation } from '../../generate/conversation.ts';
+import type { GenerationDefaults } from '../../generate/defaults.ts';
 import type { Sampling } from '../../generate/sampling.ts';
-import { createSession } from '../../generate/session.ts';
+import { createSession, type Session } from '../../generate/session.ts';
 import { resolvePath } from '../../paths.ts';
 import { loadModel } from '../../pretrained/load.ts';
 import type { Quantization } from '../../weights/quantize.ts';
@@ -14,11 +15,11 @@ export interface ChatFlags {
   model: string;
   image: string[];
   prompt?: string;
-  maxNewTokens: number;
-  temperature: number;
+  maxNewTokens?: number;
+  temperature?: number;
   topK?: number;
-  topP: number;
-  repetitionPenalty: number;
+  topP?: number;
+  repetitionPenalty?: number;
   seed: number;
   short?: boolean;
   quantize?: Quantization;
@@ -71,17 +72,26 @@ export async function converse(
 /** Runs the command. */
 export async function chat(flags: ChatFlags): Promise<void> {
   const model = await loadModel(resolvePath(flags.model, '--model'), { quantize: flags.quantize });
-  const { maxNewTokens, short } = flags;
-  const conversation = startConversation(createSession(model), { maxNewTokens, sampling: samplingOf(flags), short });
+  const session = createSession(model);
+  const { maxNewTokens = longestAnswer(model.generation, session), short } = flags;
+  const conversation = startConversation(session, { maxNewTokens, sampling: samplingOf(flags, model.generation), short });
   if (flags.image.length > 0) await conversation.show(...flags.image);
   if (flags.prompt === undefined) return converse(conversation, process.stdin, process.stdout);
   for await (const piece of conversation.ask(flags.prompt)) process.stdout.write(piece);
   process.stdout.write('\n');
 }
 
-/** Greedy, unless a temperature or a penalty asks for more. */
-function samplingOf({ temperature, topK, topP, repetitionPenalty, seed }: ChatFlags): Sampling | undefined {
-  if (temperature > 0) return { seed, temperature, topK, topP, repetitionPenalty };
-  // a penalty without chance: the likeliest word after it
-  return repetitionPenalty === 1 ? undefined : { seed, temperature: 1, topK: 1, repetitionPenalty };
+/** The model's own limit, but never so much that no room is left to ask. */
+export function longestAnswer({ maxNewTokens = 64 }: GenerationDefaults, { contextLength }: Pick<Session, 'contextLength'>): number {
+  return Math.min(maxNewTokens, Math.max(64, Math.floor(contextLength / 2)));
+}
+
+/** What the flags say and, where they are silent, the model's folder. Greedy, unless either asks for more. */
+export function samplingOf(flags: Omit<ChatFlags, 'model' | 'image'>, defaults: GenerationDefaults): Sampling | undefined {
+  const { seed, temperature = defaults.temperature, topK = defaults.topK, topP = defaults.topP } = flags;
+  const { repetitionPenalty = defaults.repetitionPenalty ?? 1 } = flags;
+  // the session's own way is faster: it reads one number of all logits
+  if (temperature === 0 && repetitionPenalty === (defaults.repetitionPenalty ?? 1)) return undefined;
+  if (temperature === 0) return { seed, temperature: 1, topK: 1, repetitionPenalty };
+  return { seed, temperature, topK, topP, repetitionPenalty };
 }

@@ -22,7 +22,7 @@ export interface EvaluateFlags {
   heldOutArtist?: string;
   limit?: number;
   batchSize: number;
-  maxNewTokens: number;
+  maxNewTokens?: number;
   blind: boolean;
   quantize?: Quantization;
   out?: string;

@@ -56,7 +56,7 @@ export function formatInfo(info: CheckpointInfo): string {
   const has = (present: boolean) => (present ? 'yes' : 'no');
   rows.push(
     ['tokenizer', has(info.tokenizer)],
-    ['chat template', has(info.chatTemplate)],
+    ['chat template', info.tokenizer && !info.chatTemplate ? "none, Gemma's is used" : has(info.chatTemplate)],
     ['image processor', has(info.imageProcessor)],
     ['licence', info.licence ?? 'no file'],
   );

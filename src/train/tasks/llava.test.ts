@@ -126,6 +126,12 @@ describe('an encoder joined with a language model', () => {
     expect((await reloaded(own, 'llava-dinov2-own')).rows).toBe(9);
   });
 
+  test('an image processor inside processor_config.json is taken before the one beside it', async () => {
+    const dir = await saveEncoder('nested', clip, square(16));
+    writeFileSync(join(dir, 'processor_config.json'), JSON.stringify({ image_processor: square(12) }));
+    expect((await reloaded(await taskOver(dir), 'llava-nested')).rows).toBe(9);
+  });
+
   test('several hidden states of a whole CLIP are joined', async () => {
     const task = await joined('clip', { model_type: 'clip', vision_config: clip }, square(12), { vision_feature_layer: [-2, 1] });
     expect(task.weights.parameters.find(({ name }) => name === 'multi_modal_projector.linear_1.weight')?.dims).toEqual([8, 16]);

@@ -21,7 +21,7 @@ import { prefixTokens, visionFolderSchema } from '../../models/vision.ts';
 import { initialize } from '../../nn/parameters.ts';
 import { resolvePath } from '../../paths.ts';
 import { checkConfig, withCheckpoint } from '../../pretrained/folder.ts';
-import { checkVocabulary } from '../../pretrained/load.ts';
+import { checkVocabulary, warnOfMissingTemplate } from '../../pretrained/load.ts';
 import { processorFilesOf, withImageSize } from '../../pretrained/processor.ts';
 import { createRandom } from '../../random.ts';
 import { findRunFolder } from '../../runs/folder.ts';
@@ -50,6 +50,7 @@ async function assemble({ model, seed }: LlavaRecipe, engine: Engine): Promise<M
   const tokenizerFolder = model.tokenizer ? resolvePath(model.tokenizer, 'model.tokenizer') : languageFolder;
   const tokenizerFiles = await readTokenizerFiles(tokenizerFolder);
   const tokenizer = createTokenizer(tokenizerFiles.tokenizerJson, tokenizerFiles.tokenizerConfig);
+  warnOfMissingTemplate(tokenizerFolder, tokenizerFiles.tokenizerConfig);
   return withCheckpoint(visionFolder, visionFolderSchema, (vision_config, vision) =>
     withCheckpoint(languageFolder, languageConfigSchema, async (text_config, language) => {
       const { value: processorJson, file: processorPath } = await vision.imageProcessor();

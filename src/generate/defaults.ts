@@ -1,0 +1,46 @@
+// What a model's generation_config.json says of answering: where answers end, how long they get, and how
+// tokens are chosen where nobody asks for another way. Fields and defaults follow GenerationConfig of
+// transformers 5.18.
+
+import { z } from 'zod';
+import type { Sampling } from './sampling.ts';
+
+const id = z.int().nonnegative();
+
+/** generation_config.json; null stands for the default, and what is not known here is not heeded. */
+export const generationConfigSchema = z.looseObject({
+  eos_token_id: z.union([id, z.array(id)], { error: 'must be a token id or a list of them' }).nullish(),
+  do_sample: z.boolean().nullish(),
+  temperature: z.number().positive().nullish(),
+  top_k: z.int().nonnegative().nullish(),
+  top_p: z.number().positive().max(1).nullish(),
+  repetition_penalty: z.number().positive().nullish(),
+  max_new_tokens: z.int().positive().nullish(),
+});
+export type GenerationConfig = z.infer<typeof generationConfigSchema>;
+
+export interface GenerationDefaults extends Omit<Sampling, 'seed' | 'temperature'> {
+  /** Tokens that end an answer, in addition to the ends of turn and text. */
+  stopTokenIds: readonly number[];
+  maxNewTokens?: number;
+  /** 0 is greedy. */
+  temperature: number;
+}
+
+/** The defaults in a generation_config.json; `eos` are the end tokens in the model's config.json. */
+export function generationDefaultsOf(config: GenerationConfig, eos: GenerationConfig['eos_token_id'] = []): GenerationDefaults {
+  const { eos_token_id, do_sample, temperature, top_k, top_p, repetition_penalty, max_new_tokens } = config;
+  return {
+    stopTokenIds: [eos_token_id ?? eos ?? []].flat(),
+    maxNewTokens: max_new_tokens ?? undefined,
+    temperature: do_sample ? (temperature ?? 1) : 0,
+    topK: top_k ?? (do_sample ? 50 : undefined),
+    topP: top_p ?? undefined,
+    repetitionPenalty: repetition_penalty ?? undefined,
+  };
+}
+
+/** Greedy with a repetition penalty: the likeliest token after it. */
+export function greedySampling(repetitionPenalty = 1): Sampling | undefined {
+  return repetitionPenalty === 1 ? undefined : { seed: 0, temperature: 1, topK: 1, repetitionPenalty };
+}
