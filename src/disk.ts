@@ -1,5 +1,8 @@
-// Free space on a disk.
+// What goes wrong with disks, and free space on them.
+import { existsSync, mkdirSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { systemReason, UserError } from './errors.ts';
 
 /**
  * Bytes free for this user on the disk of `folder`, which must exist; Infinity if the file system does not
@@ -8,4 +11,34 @@ import { statfs } from 'node:fs/promises';
 export async function freeBytes(folder: string): Promise<number> {
   const { bavail, bsize, blocks } = await statfs(folder);
   return blocks > 0 ? bavail * bsize : Number.POSITIVE_INFINITY;
+}
+
+/**
+ * Runs `work`, which reads or writes the file or folder at `path`. What the operating system refuses becomes
+ * a UserError with the path and the reason in words.
+ */
+export function onDisk<T>(path: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    const reason = systemReason(error);
+    throw reason === undefined ? error : new UserError(`${path}: ${reason}`, { cause: error });
+  }
+}
+
+/**
+ * Makes a folder, and those above it, where they are missing. UserError, naming the one that cannot be made.
+ * Node's own `recursive` never ends where the system refuses a new folder as if its parent were missing, as
+ * /proc does.
+ */
+export function makeFolder(path: string): void {
+  if (existsSync(path)) return;
+  if (dirname(path) !== path) makeFolder(dirname(path));
+  onDisk(path, () => {
+    try {
+      mkdirSync(path);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    }
+  });
 }

@@ -5,7 +5,7 @@
 import { existsSync } from 'node:fs';
 import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { UserError } from '../errors.ts';
+import { systemReason, UserError } from '../errors.ts';
 import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from '../floats.ts';
 import { refusePointer } from '../git-lfs.ts';
 import { hubAdvice } from '../paths.ts';
@@ -71,7 +71,7 @@ export async function readTextFile(path: string): Promise<string> {
   } catch (error) {
     if (error instanceof UserError) throw error;
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
-    throw new UserError(`${path}: ${missing ? 'no such file' : `cannot read it: ${(error as Error).message}`}`);
+    throw new UserError(`${path}: ${missing ? 'no such file' : `cannot read it: ${systemReason(error) ?? (error as Error).message}`}`);
   }
 }
 
@@ -452,6 +452,6 @@ export async function saveCheckpoint(
   } catch (error) {
     await rm(incomplete, { recursive: true, force: true });
     if (error instanceof UserError || (error as NodeJS.ErrnoException).code === undefined) throw error;
-    throw new UserError(`${dir}: cannot save the checkpoint: ${(error as Error).message}`);
+    throw new UserError(`${dir}: cannot save the checkpoint: ${systemReason(error) ?? (error as Error).message}`);
   }
 }

@@ -138,6 +138,30 @@ describe('describeFailure', () => {
     });
   });
 
+  it('says in words what the system refuses, with the path', () => {
+    vi.stubEnv('DEBUG', '');
+    const refused = (code: string, path?: string) => Object.assign(new Error(`${code}: text, write`), { code, path });
+    expect(describeFailure(refused('EACCES', '/a/b')).text).toBe('error: /a/b: no permission');
+    expect(describeFailure(refused('EISDIR', 'b')).text).toBe('error: b: it is a folder');
+    expect(describeFailure(refused('ENOSPC')).text).toBe('error: the disk is full (ENOSPC: text, write)');
+    expect(describeFailure(refused('EODD', 'b')).text).toMatch(/unexpected/);
+  });
+
+  it('names an option or argument that is empty', async () => {
+    for (const words of [
+      ['chat', '--image', ''],
+      ['chat', '--prompt', ' '],
+      ['eval', '--out', ''],
+      ['train', 'a.yaml', '--set', ''],
+    ]) {
+      expect(await run(['node', 'llava-gemma', ...words])).toBe(1);
+      expect(stderr).toBe(`error: ${words.at(-2)} is empty; give a value\n`);
+      stderr = '';
+    }
+    expect(await run(['node', 'llava-gemma', 'info', ''])).toBe(1);
+    expect(stderr).toBe('error: <folder> is empty; give a value\n');
+  });
+
   it('shows the stack to whoever asks for it', () => {
     vi.stubEnv('DEBUG', '1');
     expect(describeFailure(new UserError('x')).text).toMatch(/UserError: x\n +at /);

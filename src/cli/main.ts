@@ -2,7 +2,7 @@
 // only when it runs: so --help is instant.
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
-import { UserError } from '../errors.ts';
+import { systemReason, UserError } from '../errors.ts';
 import * as chat from './chat.ts';
 import * as convert from './convert.ts';
 import * as data from './data.ts';
@@ -37,7 +37,19 @@ export function createProgram(): Command {
   for (const command of [demo, train, evaluate, chat, data, pull, convert, info, init, forward]) command.register(program);
   // Commander would end the process itself; this makes it throw an error with an exit code.
   for (const command of [program, ...program.commands]) command.exitOverride();
+  program.hook('preAction', (_, command) => refuseEmpty(command));
   return program;
+}
+
+/** Nothing that a command takes may be empty: it is a variable of the shell that was not set. */
+function refuseEmpty(command: Command): void {
+  const given = [
+    ...command.options.map((option) => [option.long, command.opts()[option.attributeName()]] as const),
+    ...command.registeredArguments.map((argument, i) => [`<${argument.name()}>`, command.args[i]] as const),
+  ];
+  for (const [name, value] of given)
+    if ([value].flat().some((text) => typeof text === 'string' && text.trim() === ''))
+      throw new UserError(`${name} is empty; give a value`);
 }
 
 /** What a failed command says on stderr, and its exit code. Stacks are for whoever asks with DEBUG=1. */
@@ -46,6 +58,10 @@ export function describeFailure(error: unknown): { text: string; code: number } 
   if (error instanceof InterruptedError) return { text: error.message, code: 130 };
   const { message, stack } = error instanceof Error ? error : new Error(String(error));
   if (process.env.DEBUG) return { text: stack ?? message, code: 1 };
+  const reason = systemReason(error);
+  const { path } = (error ?? {}) as NodeJS.ErrnoException;
+  // a file that nobody expected to fail: the path and the reason say enough
+  if (reason !== undefined) return { text: `error: ${path === undefined ? `${reason} (${message})` : `${path}: ${reason}`}`, code: 1 };
   // Messages of libraries may have many lines; one is shown.
   const line = `error: ${message.split('\n')[0]}`;
   return { text: error instanceof UserError ? `error: ${message}` : `${line}\n(unexpected; DEBUG=1 shows where it happened)`, code: 1 };

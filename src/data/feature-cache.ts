@@ -6,7 +6,7 @@
 import { createHash } from 'node:crypto';
 import { closeSync, fstatSync, ftruncateSync, mkdirSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { UserError } from '../errors.ts';
+import { systemReason, UserError } from '../errors.ts';
 
 const HASH_BYTES = 32;
 
@@ -128,6 +128,8 @@ function readFile(path: string): Uint8Array {
     return readFileSync(path);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    throw new UserError(code === 'ENOENT' ? `${path}: there is no such image file.` : `${path}: cannot be read (${code}).`);
+    throw new UserError(
+      code === 'ENOENT' ? `${path}: there is no such image file.` : `${path}: cannot be read: ${systemReason(error) ?? code}.`,
+    );
   }
 }

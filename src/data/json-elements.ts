@@ -4,7 +4,7 @@
 
 import { closeSync, openSync, readSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
-import { UserError } from '../errors.ts';
+import { systemReason, UserError } from '../errors.ts';
 import { isUtf16, lineOf } from '../utf8.ts';
 
 /** Bytes read at a time. */
@@ -92,7 +92,7 @@ export function lineInFile(path: string, offset: number): number {
 /** A file that cannot be opened or read, in words. */
 function unreadable(path: string, error: unknown): UserError {
   const { code } = error as NodeJS.ErrnoException;
-  return new UserError(code === 'ENOENT' ? `${path}: there is no such file.` : `${path}: cannot be read (${code}).`);
+  return new UserError(code === 'ENOENT' ? `${path}: there is no such file.` : `${path}: cannot be read: ${systemReason(error) ?? code}.`);
 }
 
 /** The splitter for a file that begins with `piece`, and where its first element may begin. */

@@ -105,7 +105,7 @@ describe('readLlavaJson', () => {
   });
 
   it('says why a file cannot be read', async () => {
-    await expect(readLlavaJson(folder, folder)).rejects.toThrow(`${folder}: cannot be read (EISDIR)`);
+    await expect(readLlavaJson(folder, folder)).rejects.toThrow(`${folder}: cannot be read: it is a folder`);
   });
 
   it('names a file that is not there', async () => {

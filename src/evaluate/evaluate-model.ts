@@ -52,8 +52,8 @@ export async function evaluateModel({ model: dir, data, limit, quantize, maxNewT
 }
 
 /**
- * Loads a model and lets it answer questions that expect nothing, at most `limit` of them; answers in the order
- * of the questions.
+ * Loads a model and lets it answer questions that expect nothing, at most `limit` of them; answers in the
+ * order of the questions.
  */
 export async function answerWithModel({
   model: dir,
@@ -68,16 +68,11 @@ export async function answerWithModel({
     onAnswers?: (answers: OpenAnswer[]) => void;
   }): Promise<OpenAnswer[]> {
   const model = await loadModel(dir, { quantize });
-  return answerOpenQuestions(model, questions.slice(0, limit), {
-    ...options,
-    maxNewTokens: longestAnswer(model, maxNewTokens),
-    modelId: basename(resolve(dir)),
-  });
+  const longest = longestAnswer(model, maxNewTokens);
+  return answerOpenQuestions(model, questions.slice(0, limit), { ...options, maxNewTokens: longest, modelId: basename(resolve(dir)) });
 }
 
-function longestAnswer({ generation }: LoadedModel, asked: number | undefined): number {
-  return asked ?? generation.maxNewTokens ?? MAX_NEW_TOKENS;
-}
+const longestAnswer = ({ generation }: LoadedModel, asked: number | undefined) => asked ?? generation.maxNewTokens ?? MAX_NEW_TOKENS;
 
 async function questionsOf(data: ModelEvaluation['data']): Promise<readonly Question[]> {
   if ('generate' in data) return emojiQuestions(data);

@@ -88,7 +88,7 @@ export interface OpenAnswer {
   metadata: { problem?: string };
 }
 
-/** Answers questions without scoring them, in their order. `onAnswers` is called with those of each batch. */
+/** Answers questions without scoring them, in their order. `onAnswers` gets those of each batch. */
 export async function answerOpenQuestions(
   model: AskedModel,
   questions: readonly OpenQuestion[],

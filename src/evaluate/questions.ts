@@ -36,8 +36,8 @@ export interface OpenQuestion extends Asked {
 export type QuestionList = { scored: Question[] } | { open: OpenQuestion[] };
 
 /**
- * Reads a file of questions, a JSON array or JSON Lines. In LLaVA JSON the last answer of each conversation is
- * asked for, and entries may carry a `task`. UserError with file and entry for what is malformed, for a
+ * Reads a file of questions, a JSON array or JSON Lines. In LLaVA JSON the last answer of each conversation
+ * is asked for, and entries may carry a `task`. UserError with file and entry for what is malformed, for a
  * conversation without a final answer, and for a file with both kinds of questions.
  */
 export async function readQuestionFile(path: string, imageFolder: string, split = basename(path, extname(path))): Promise<QuestionList> {

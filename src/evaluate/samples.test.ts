@@ -67,9 +67,9 @@ describe('a file of lines', () => {
   it('that cannot be written is named with the reason', () => {
     writeFileSync(join(folder, 'file'), '');
     mkdirSync(join(folder, 'sub'));
-    expect(() => openLines(join(folder, 'sub'))).toThrow(/sub: cannot be written: it is a folder/);
+    expect(() => openLines(join(folder, 'sub'))).toThrow(/sub: it is a folder/);
     expect(() => openLines(join(folder, 'file', 'out.jsonl'))).toThrow(UserError);
-    expect(() => openLines(join(folder, 'a'.repeat(300)))).toThrow(/cannot be written: the name is too long/);
+    expect(() => openLines(join(folder, 'a'.repeat(300)))).toThrow(/aaa: the name is too long/);
   });
 });
 

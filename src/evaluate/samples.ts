@@ -1,9 +1,10 @@
 // The samples behind every score, kept as JSON Lines, and the scores computed from them: a score can always
 // be computed again.
-import { closeSync, existsSync, fstatSync, ftruncateSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, ftruncateSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { z } from 'zod';
-import { systemReason, UserError } from '../errors.ts';
+import { makeFolder, onDisk } from '../disk.ts';
+import { UserError } from '../errors.ts';
 import { majorityBaseline, randomBaseline } from './baselines.ts';
 import { answerKind, isCorrect, yesNoScores } from './scoring.ts';
 import { wilsonInterval } from './statistics.ts';
@@ -40,8 +41,8 @@ export function judgeSample(sample: Omit<Sample, 'correct' | 'blindCorrect'>): S
 }
 
 export function writeSamples(path: string, samples: readonly Sample[]): void {
-  mkdirSync(dirname(path), { recursive: true });
-  writeFileSync(path, samples.map((sample) => `${JSON.stringify(sample)}\n`).join(''));
+  makeFolder(dirname(path));
+  onDisk(path, () => writeFileSync(path, samples.map((sample) => `${JSON.stringify(sample)}\n`).join('')));
 }
 
 /** A file that takes lines of JSON as they come. */
@@ -54,23 +55,13 @@ export interface LineFile {
 
 /** Opens a file for lines, before there are any. UserError, naming it, if it cannot be written. */
 export function openLines(path: string): LineFile {
-  const attempt = <T>(action: () => T): T => {
-    try {
-      return action();
-    } catch (error) {
-      const reason = systemReason(error);
-      throw reason === undefined ? error : new UserError(`${path}: cannot be written: ${reason}`);
-    }
-  };
   const wasThere = existsSync(path);
-  const file = attempt(() => {
-    mkdirSync(dirname(path), { recursive: true });
-    return openSync(path, 'a');
-  });
+  makeFolder(dirname(path));
+  const file = onDisk(path, () => openSync(path, 'a'));
   let isEmpty = true;
   return {
     append(values) {
-      attempt(() => {
+      onDisk(path, () => {
         // a pipe or a terminal has nothing to replace
         if (isEmpty && fstatSync(file).isFile()) ftruncateSync(file);
         isEmpty = false;
@@ -86,7 +77,7 @@ export function openLines(path: string): LineFile {
 
 /** Reads samples back. A line that is not a sample is a `UserError` naming file and line. */
 export function readSamples(path: string): Sample[] {
-  const lines = readFileSync(path, 'utf8').split('\n');
+  const lines = onDisk(path, () => readFileSync(path, 'utf8')).split('\n');
   return lines.flatMap((line, index) => {
     if (line.trim() === '') return [];
     const problem = (text: string) => new UserError(`${path}:${index + 1}: not a sample: ${text}`);

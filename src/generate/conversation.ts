@@ -29,6 +29,10 @@ export interface ConversationOptions extends Pick<AnswerOptions, 'sampling'> {
 
 export function startConversation(session: Session, { maxNewTokens, sampling, short = false }: ConversationOptions): Conversation {
   const longest = session.contextLength - maxNewTokens;
+  if (longest < 1)
+    throw new UserError(
+      `answers of ${maxNewTokens} tokens leave no room for a question: the model has ${session.contextLength} positions in all; ask for shorter ones`,
+    );
   let images: SeenPicture[] = [];
   let turns: Turn[] = [];
 

@@ -235,7 +235,7 @@ describe('what goes wrong in the thread', () => {
       ['unanswered.json', '"sample 0": nothing of it would be trained'],
       ['gone.json', `${join(folder, 'gone.png')}: there is no such image file`],
       ['text.json', `${join(folder, 'data.json')}: cannot be read as an image`],
-      ['nowhere.json', `${join(folder, 'nowhere.json')}: cannot be read (ENOENT)`],
+      ['nowhere.json', `${join(folder, 'nowhere.json')}: cannot be read: there is no such file or folder`],
       ['changed.json', `${join(folder, 'changed.json')}: has changed since it was read`],
     ];
     const features = { folder: join(folder, 'cache'), fingerprint: 'errors', width: 2, mixup: 0 };

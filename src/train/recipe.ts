@@ -8,7 +8,7 @@ import { evaluationSplits } from '../data/emoji/build.ts';
 import { canvasSize, defaultAugmentation, type Augmentation as SceneAugmentation } from '../data/emoji/scene.ts';
 import { defaultHeldOutArtist } from '../data/emoji/split.ts';
 import { textSources } from '../data/emoji/texts.ts';
-import { UserError } from '../errors.ts';
+import { systemReason, UserError } from '../errors.ts';
 import { clipTextConfigSchema, clipVisionConfigSchema } from '../models/clip.ts';
 import { connectorTypeSchema } from '../models/connector.ts';
 import { languageConfigSchema, modelTypeError } from '../models/language.ts';
@@ -396,7 +396,7 @@ export function loadRecipe(path: string, overrides: readonly string[] = []): Rec
     text = decodeUtf8(readFileSync(file), path);
   } catch (error) {
     if (error instanceof UserError) throw error;
-    throw new UserError(`recipe: cannot read ${path}: ${(error as NodeJS.ErrnoException).code}`);
+    throw new UserError(`recipe: cannot read ${path}: ${systemReason(error) ?? (error as Error).message}`);
   }
   return readRecipe(text, path, overrides);
 }

@@ -60,7 +60,10 @@ function reportProblems(problems: readonly (string | undefined)[], consequence: 
 
 const REASONS_SHOWN = 5;
 
-/** Runs the command. What it is to write is tried before anything is computed, and gets the answers as they come. */
+/**
+ * Runs the command. What it is to write is tried before anything is computed, and gets the answers as they
+ * come.
+ */
 export async function evaluate(flags: EvaluateFlags): Promise<void> {
   const { data, ...options } = await evaluateOptionsOf(flags);
   const questions = 'dataPath' in data ? await readQuestionFile(data.dataPath, data.imageFolder) : undefined;

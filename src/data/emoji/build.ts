@@ -4,6 +4,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import sharp from 'sharp';
+import { UserError } from '../../errors.ts';
 import { createRandom, type Random } from '../../random.ts';
 import type { Turn } from '../../text/chat.ts';
 import { type EmojiGlyphs, loadEmojiGlyphs } from './glyphs.ts';
@@ -68,7 +69,12 @@ export interface Entry {
 
 const defaultTrainScenes = 4000;
 
-/** Builds the data set; 4,000 training scenes take about ten seconds. */
+/** Side in pixels. */
+const LARGEST_SCENE = 4096;
+
+/**
+ * Builds the data set; 4,000 training scenes take about ten seconds. UserError for scenes that are too large.
+ */
 export async function buildEmojiDataset(options: EmojiDatasetOptions): Promise<EmojiDataset> {
   const {
     seed,
@@ -79,6 +85,7 @@ export async function buildEmojiDataset(options: EmojiDatasetOptions): Promise<E
     size = canvasSize,
     heldOutArtist = defaultHeldOutArtist,
   } = options;
+  if (size > LARGEST_SCENE) throw new UserError(`scenes of ${size} pixels are too large: the largest have ${LARGEST_SCENE}`);
   const glyphs = await loadEmojiGlyphs();
   const { seen, unseen } = splitConcepts(glyphs);
   const trainArtists = trainingArtists(glyphs, heldOutArtist);
