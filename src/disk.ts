@@ -1,5 +1,6 @@
-// Free space on a disk.
+// What goes wrong with disks, and free space on them.
 import { statfs } from 'node:fs/promises';
+import { systemReason, UserError } from './errors.ts';
 
 /**
  * Bytes free for this user on the disk of `folder`, which must exist; Infinity if the file system does not
@@ -8,4 +9,17 @@ import { statfs } from 'node:fs/promises';
 export async function freeBytes(folder: string): Promise<number> {
   const { bavail, bsize, blocks } = await statfs(folder);
   return blocks > 0 ? bavail * bsize : Number.POSITIVE_INFINITY;
+}
+
+/**
+ * Runs `work`, which reads or writes the file or folder at `path`. What the operating system refuses becomes a
+ * UserError with the path and the reason in words.
+ */
+export function onDisk<T>(path: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    const reason = systemReason(error);
+    throw reason === undefined ? error : new UserError(`${path}: ${reason}`, { cause: error });
+  }
 }

@@ -46,6 +46,8 @@ export interface Task {
   stages: readonly Stage[];
   /** The module, as recipes name it, that a parameter belongs to. */
   moduleOf(parameter: string): string;
+  /** The files that a stage's samples come from. */
+  dataFiles?(index: number): string[];
   /** Gets ready what a stage needs, such as the features of a frozen encoder. */
   prepareStage(index: number): Promise<PreparedStage>;
   /** Scores of the finished model; undefined where the recipe asks for none. */

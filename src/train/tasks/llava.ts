@@ -156,6 +156,7 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
     saved: { config: model.config, files: model.files },
     stages: recipe.stages,
     moduleOf: (name) => name.slice(0, name.indexOf('.')),
+    dataFiles: (index) => indexes[index].files.map(({ path }) => path),
     prepareStage(index) {
       const settings = recipe.stages[index];
       return prepareStage(recipe, model, indexes[index], settings, context);
