@@ -2,7 +2,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { trainTokenizer } from '../text/bpe-trainer.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
-import { batchesPerEpoch, conversationBatches } from './conversations.ts';
+import { createRandom } from '../random.ts';
+import { batchesPerEpoch, conversationBatches, drawSamples, samplesPerEpoch } from './conversations.ts';
 import { createGrouping } from './data-set.ts';
 import type { Sample } from './llava-json.ts';
 
@@ -37,18 +38,9 @@ function dataOf(samples: readonly Sample[], share = 1) {
   return { files: [{ share, samples: samples.length }], sample: (i: number) => samples[i], group: (i: number) => groups[i] };
 }
 
+const options = { tokenizer, imageTokens: 4, template: 'gemma', maxLength: 64, seed: 1, stage: 'a' } as const;
 const open = (samples: readonly Sample[], batchSize: number, more: { seed?: number; stage?: string } = {}) =>
-  conversationBatches({
-    data: dataOf(samples),
-    tokenizer,
-    imageTokens: 4,
-    template: 'gemma',
-    maxLength: 64,
-    batchSize,
-    seed: 1,
-    stage: 'a',
-    ...more,
-  });
+  conversationBatches({ ...options, data: dataOf(samples), batchSize, ...more });
 
 /** Of the samples in each batch of an epoch that has `count` batches. */
 const ids = ({ batch }: ReturnType<typeof open>, epoch: number, count: number) =>
@@ -118,6 +110,35 @@ describe('batches of conversations', () => {
     expect(Math.max(...runs)).toBeGreaterThan(1);
   });
 
+  it('have no more samples without a picture together when all have the same id', () => {
+    const samples = samplesAbout([1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1], 12).map((sample) =>
+      sample.images.length > 0 ? sample : { ...sample, id: 'same' },
+    );
+    const batches = open(samples, 24);
+    for (const epoch of [0, 1, 2]) {
+      const [order] = ids(batches, epoch, 1);
+      // all twelve side by side are one order in a hundred thousand
+      expect(order.lastIndexOf('same') - order.indexOf('same')).toBeGreaterThan(11);
+    }
+  });
+
+  it('come in the order of samples that are all in memory: groups are shuffled, then the samples of each', () => {
+    fc.assert(
+      fc.property(sizes, fc.nat(3), fc.nat(5), fc.nat(3), (pictures, textOnly, seed, epoch) => {
+        const samples = samplesAbout(pictures, textOnly);
+        const groups = new Map<string, Sample[]>();
+        for (const sample of samples) {
+          const key = sample.images[0] ?? sample.id;
+          groups.set(key, [...(groups.get(key) ?? []), sample]);
+        }
+        const random = createRandom(seed, 'order', 'a', epoch);
+        const expected = random.shuffle([...groups.values()]).flatMap((group) => random.shuffle(group));
+        const [order] = ids(open(samples, samples.length, { seed }), epoch, 1);
+        expect(order).toEqual(expected.map(({ id }) => id));
+      }),
+    );
+  });
+
   it('are encoded: image rows in the prompt, labels on the answer', () => {
     const [[sample]] = [open(samplesAbout([1]), 1).batch(0)];
     expect(sample.images).toEqual(['0.png']);
@@ -129,5 +150,47 @@ describe('batches of conversations', () => {
     const [sample] = samplesAbout([1]);
     const unanswered = { ...sample, id: 'q7', conversations: sample.conversations.slice(0, 1) };
     expect(() => open([unanswered], 1).batch(0)).toThrow('"q7": nothing of it would be trained');
+  });
+});
+
+describe('the samples of an epoch', () => {
+  const draw = (files: { share: number; samples: number }[], epoch: number, seed = 1, stage = 'a') => [...drawSamples(files, { seed, stage }, epoch)];
+  const all = (from: number, samples: number) => Array.from({ length: samples }, (_, i) => from + i);
+
+  it('are as many of each file as its share says, and none comes again before all have come', () => {
+    const file = fc.record({ share: fc.constantFrom(0.01, 0.25, 0.4, 1, 1.5, 2), samples: fc.integer({ min: 1, max: 30 }) });
+    fc.assert(
+      fc.property(fc.array(file, { minLength: 1, maxLength: 3 }), fc.nat(5), (files, seed) => {
+        const epochs = all(0, 7).map((epoch) => draw(files, epoch, seed));
+        let first = 0;
+        for (const { share, samples } of files) {
+          const own = epochs.map((epoch) => epoch.filter((index) => index >= first && index < first + samples));
+          for (const drawn of own) expect(drawn).toHaveLength(Math.max(1, Math.round(share * samples)));
+          const times = all(first, samples).map((index) => own.flat().filter((drawn) => drawn === index).length);
+          expect(Math.max(...times) - Math.min(...times)).toBeLessThan(2);
+          first += samples;
+        }
+        expect(epochs[0]).toHaveLength(samplesPerEpoch(files));
+      }),
+    );
+  });
+
+  it('are a function of seed, stage and epoch', () => {
+    const files = [{ share: 0.5, samples: 40 }, { share: 1, samples: 10 }];
+    expect(draw(files, 3)).toEqual(draw(files, 3));
+    for (const other of [draw(files, 2), draw(files, 3, 2), draw(files, 3, 1, 'b')]) expect(other).not.toEqual(draw(files, 3));
+    expect(draw(files, 3).slice(-10)).toEqual(all(40, 10));
+    expect(draw([{ share: 1, samples: 10 }], 5)).toEqual(all(0, 10));
+    expect(draw([{ share: 2, samples: 3 }], 5)).toEqual([0, 0, 1, 1, 2, 2]);
+  });
+
+  it('are trained in batches, those of one picture side by side', () => {
+    const samples = samplesAbout([4, 4, 4, 4]);
+    const batches = conversationBatches({ ...options, data: dataOf(samples, 0.5), batchSize: 3 });
+    const [first, second] = [0, 1].map((epoch) => ids(batches, epoch, 3).flat());
+    expect(first).toHaveLength(8);
+    expect([...first, ...second].sort()).toEqual(samples.map(({ id }) => id).sort());
+    const pictures = first.map((id) => id.split('-')[0]);
+    expect(pictures.filter((picture, i) => picture !== pictures[i - 1])).toHaveLength(new Set(pictures).size);
   });
 });

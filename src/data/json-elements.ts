@@ -121,43 +121,45 @@ export async function forEachElement(path: string, visit: (json: Uint8Array, off
 
 async function splitFile(path: string, file: FileHandle, visit: (json: Uint8Array, offset: number) => void): Promise<void> {
   const memory = Buffer.allocUnsafe(PIECE);
-  const fail = (offset: number, fault: string) => new UserError(`${path}: is not JSON: line ${lineInFile(path, offset)}: ${fault}.`);
   let splitter: Splitter | undefined;
-  // what earlier pieces have of the element in progress
+  // of the element in progress: its place, and what earlier pieces have of it
+  let start = 0;
   let begun: Uint8Array = new Uint8Array();
   let elements = 0;
+  const fail = (at: number, fault: string) => new UserError(`${path}: is not JSON: line ${lineInFile(path, at)}: ${fault}.`);
+  const finish = (rest: Uint8Array, mayBeEmpty: boolean) => {
+    const element = begun.length > 0 ? Buffer.concat([begun, rest]) : rest;
+    const first = skipSpace(element, 0);
+    if (first < element.length) {
+      elements++;
+      visit(element.subarray(first), start + first);
+    } else if (!mayBeEmpty) throw fail(start + first, 'a sample is missing beside a comma');
+    begun = new Uint8Array();
+  };
   for (let offset = 0; ; ) {
     const { bytesRead } = await file.read(memory, 0, PIECE, offset).catch((error) => {
       throw unreadable(path, error);
     });
+    if (bytesRead === 0) break;
     const piece = memory.subarray(0, bytesRead);
     let from = 0;
-    /** Hands on the element that ends at `end` of the piece. */
-    const finish = (end: number, isLast: boolean) => {
-      const start = offset + from - begun.length;
-      const element = begun.length > 0 ? Buffer.concat([begun, piece.subarray(from, end)]) : piece.subarray(from, end);
-      const first = skipSpace(element, 0);
-      if (first < element.length) {
-        elements++;
-        visit(element.subarray(first), start + first);
-      } else if (splitter !== lines && !(isLast && elements === 0)) throw fail(start, 'a sample is missing beside a comma');
-      begun = new Uint8Array();
-    };
-    if (bytesRead === 0) {
-      if (!splitter) throw new UserError(`${path}: is not JSON: it is empty.`);
-      if (splitter === lines) finish(0, true);
-      else if (!splitter.complete()) throw fail(offset - begun.length, 'the sample that begins here does not end, or the array does not');
-      else if (skipSpace(begun, 0) < begun.length) throw fail(offset - begun.length, 'something follows the array');
-      return;
+    if (!splitter) {
+      [splitter, from] = startOf(path, piece);
+      start = from;
     }
-    if (!splitter) [splitter, from] = startOf(path, piece);
     for (let end = splitter.next(piece, from); end >= 0; end = splitter.next(piece, from)) {
-      finish(end, splitter.complete());
+      finish(piece.subarray(from, end), splitter === lines || (splitter.complete() && elements === 0));
       from = end + 1;
+      start = offset + from;
     }
     begun = Buffer.concat([begun, piece.subarray(from)]);
     offset += bytesRead;
-    if (begun.length > LONGEST)
-      throw fail(offset - begun.length, 'the sample that begins here does not end; is a quote or bracket missing?');
+    if (begun.length > LONGEST) break;
   }
+  const first = skipSpace(begun, 0);
+  if (!splitter) throw new UserError(`${path}: is not JSON: it is empty.`);
+  if (!splitter.complete() || begun.length > LONGEST)
+    throw fail(start + first, 'the sample that begins here does not end; a quote or a bracket is missing, or the end of the file');
+  if (splitter === lines) finish(new Uint8Array(), true);
+  else if (first < begun.length) throw fail(start + first, 'something follows the array');
 }

@@ -101,6 +101,13 @@ describe('an answer', () => {
     await expect(refused).rejects.toThrow('the turns have 2 <image> tokens, but the prompt has 1 pictures');
   });
 
+  it('takes <image> for text where there is no picture', async () => {
+    const session = createSession(watched());
+    const rows = session.promptTokens(about(what, red)) - session.promptTokens(about(what));
+    expect(session.promptTokens(about(`<image>${what}`))).toBeLessThan(session.promptTokens(about(what)) + rows);
+    expect(await session.answerAll([about('What does <image> mean?')])).toHaveLength(1);
+  });
+
   it('ends with the reason of the signal, even where the engine blocks the event loop', async () => {
     const session = createSession(watched(endless));
     const controller = new AbortController();

@@ -39,7 +39,7 @@ export interface SeenPicture {
 export interface SessionPrompt {
   /**
    * Beginning and ending with a question. Pictures stand where the turns say `<image>`; where none does,
-   * before the first question.
+   * before the first question. Without pictures, `<image>` is text like any other.
    */
   turns: readonly Turn[];
   images?: readonly (Picture | SeenPicture)[];
@@ -134,6 +134,7 @@ export function createSession(model: AnsweringModel, { picturesKept = 16 }: Sess
   const pictures = createPictureCache(model, picturesKept);
 
   const promptIds = ({ turns, images = [] }: SessionPrompt): number[] => {
+    if (images.length === 0) return encodePrompt(tokenizer, turns, 0);
     const places = imagePlaces(turns);
     const placed = places === 0 ? withImages(turns, images.length) : turns;
     if (places > 0 && places !== images.length)

@@ -108,17 +108,21 @@ export function withImages(turns: readonly Turn[], images: number): Turn[] {
   return turns.map((turn, i) => (i === first ? { ...turn, value: `${imageToken}\n`.repeat(images) + turn.value } : turn));
 }
 
-/** Replaces each `<image>` by as many copies as the image has rows. */
-export function expandImageTokens(ids: readonly number[], tokenizer: Tokenizer, imageTokens: number): number[] {
-  return ids.flatMap((id) => (id === tokenizer.imageTokenId ? new Array<number>(imageTokens).fill(id) : id));
+/**
+ * The ids of `text`, with as many for each `<image>` as the image has rows. Where there are no images,
+ * `imageTokens` is 0 and `<image>` is text like any other.
+ */
+export function encodeText(tokenizer: Tokenizer, text: string, imageTokens: number): number[] {
+  if (imageTokens === 0) return tokenizer.encodeWithoutImages(text);
+  return tokenizer.encode(text).flatMap((id) => (id === tokenizer.imageTokenId ? new Array<number>(imageTokens).fill(id) : id));
 }
 
 /**
  * The ids that ask for the next answer: the turns so far, then the opening of the model's turn. Ends where
- * `encodeConversation` starts an answer. `imageTokens`: rows of one image; each `<image>` in the text becomes
- * that many ids.
+ * `encodeConversation` starts an answer. `imageTokens`: rows of one image, 0 where there is none: see
+ * `encodeText`.
  */
 export function encodePrompt(tokenizer: Tokenizer, turns: readonly Turn[], imageTokens: number): number[] {
   const where = 'the conversation';
-  return expandImageTokens(tokenizer.encode(render(tokenizer, toMessages(turns, where), true, where)), tokenizer, imageTokens);
+  return encodeText(tokenizer, render(tokenizer, toMessages(turns, where), true, where), imageTokens);
 }

@@ -3,7 +3,7 @@
 // compared, so a mismatch cannot silently empty a sample. Trained tokens as in Intel's preprocess_gemma: the
 // answer, `<end_of_turn>`, `\n`; in LLaVA's preprocess_plain: the caption, `\n`.
 import { UserError } from '../errors.ts';
-import { expandImageTokens, renderSegments, type Segment, type Turn } from './chat.ts';
+import { encodeText, renderSegments, type Segment, type Turn } from './chat.ts';
 import { imageToken, type Tokenizer } from './tokenizer.ts';
 
 /** Cross-entropy leaves out positions with this label. */
@@ -22,10 +22,7 @@ export interface EncodedConversation {
 }
 
 export interface EncodeOptions {
-  /**
-   * Rows of one image; each `<image>` in the text becomes that many ids. 0 for a sample without images, where
-   * it is text like any other.
-   */
+  /** Rows of one image; 0 for a sample without images, where `<image>` is text like any other. */
   imageTokens: number;
   /** Longest sample in tokens; the end is cut off. Unlimited if not given. */
   maxLength?: number;
@@ -66,12 +63,10 @@ export function encodeConversation(tokenizer: Tokenizer, turns: readonly Turn[],
   const segments = template === 'plain' ? plainSegments(tokenizer, turns, imageTokens, where) : renderSegments(tokenizer, turns, where);
   const inputIds: number[] = [];
   const labels: number[] = [];
-  const encode = (text: string) =>
-    imageTokens === 0 ? tokenizer.encodeWithoutImages(text) : expandImageTokens(tokenizer.encode(text), tokenizer, imageTokens);
   // A segment ends with a line break or begins with a special token, and contents are trimmed: no merge
   // crosses a cut.
   for (const { text, isAnswer } of segments) {
-    for (const id of encode(text)) {
+    for (const id of encodeText(tokenizer, text, imageTokens)) {
       inputIds.push(id);
       labels.push(isAnswer && id !== tokenizer.imageTokenId ? id : ignoreIndex);
     }

@@ -148,8 +148,9 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
     return [data].flat().map(({ data_path, image_folder, share }) => ({ path: data_path, imageFolder: image_folder, share }));
   };
   // of all stages before the first begins: what is wrong with the last one's data shows now, not after hours
-  const indexes: DataIndex[] = [];
-  for (const stage of recipe.stages) indexes.push(await indexData(filesOf(stage)));
+  const indexes = new Map<string, DataIndex>();
+  const keyOf = (stage: LlavaStage) => JSON.stringify(stage.data);
+  for (const stage of recipe.stages) if (!indexes.has(keyOf(stage))) indexes.set(keyOf(stage), await indexData(filesOf(stage)));
   let answered: Sample[] = [];
   return {
     weights: model.weights,
@@ -159,7 +160,7 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
     dataFiles: (index) => indexes[index].files.map(({ path }) => path),
     prepareStage(index) {
       const settings = recipe.stages[index];
-      return prepareStage(recipe, model, indexes[index], settings, context);
+      return prepareStage(recipe, model, indexes.get(keyOf(settings))!, settings, context);
     },
     async evaluate() {
       if (!recipe.evaluate || !dataset) return {};

@@ -1,0 +1,60 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { UserError } from '../errors.ts';
+import { type DataFile, indexData, onePerGroup, openData } from './data-set.ts';
+import { readLlavaJson } from './llava-json.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'data-set-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+for (const name of ['a.png', 'b.png']) writeFileSync(join(folder, name), '');
+
+/** Writes samples about the pictures named, '' for none, all with the same id. */
+function save(name: string, pictures: readonly string[], lines = false): DataFile {
+  const samples = pictures.map((image, i) => ({
+    id: 'same',
+    ...(image === '' ? {} : { image }),
+    conversations: [
+      { from: 'human', value: `${image === '' ? '' : '<image>\n'}é ${i}?` },
+      { from: 'gpt', value: name },
+    ],
+  }));
+  const path = join(folder, name);
+  writeFileSync(path, lines ? samples.map((sample) => JSON.stringify(sample)).join('\n') : JSON.stringify(samples, null, 2));
+  return { path, imageFolder: folder, share: 1 };
+}
+
+describe('a data set', () => {
+  it('has the samples of all its files, in any order that they are asked for', async () => {
+    const files = [save('one.json', ['a.png', '', 'b.png']), save('two.jsonl', ['b.png', '', 'a.png', ''], true)];
+    const expected = [];
+    for (const { path, imageFolder } of files) expected.push(...(await readLlavaJson(path, imageFolder)));
+    const data = openData(await indexData(files));
+    expect(data.length).toBe(7);
+    for (const i of [6, 0, 3, 2, 5, 1, 4]) {
+      expect(data.sample(i)).toEqual(expected[i]);
+      const texts = expected[i].conversations.map(({ value }) => Buffer.byteLength(value));
+      expect(data.bytes(i)).toBeGreaterThan(texts.reduce((sum, bytes) => sum + bytes, 0));
+    }
+    data.close();
+  });
+
+  it('groups samples by their pictures, across files; one without a picture is its own group', async () => {
+    const data = openData(await indexData([save('one.json', ['a.png', '', 'b.png', 'a.png']), save('two.json', ['', 'b.png', ''])]));
+    expect(Array.from({ length: 7 }, (_, i) => data.group(i))).toEqual([0, 1, 2, 0, 3, 2, 4]);
+    expect([...onePerGroup(data)].map(({ images }) => images)).toEqual([[join(folder, 'a.png')], [], [join(folder, 'b.png')], [], []]);
+    data.close();
+  });
+
+  it('is refused when a file has changed since, and by file and sample when one is wrong', async () => {
+    const index = await indexData([save('one.json', ['a.png']), save('two.json', ['a.png'])]);
+    save('two.json', ['a.png', 'b.png']);
+    expect(() => openData(index)).toThrow(UserError);
+    expect(() => openData(index)).toThrow(/two\.json: has changed since it was read/);
+    rmSync(join(folder, 'two.json'));
+    expect(() => openData(index)).toThrow(/two\.json: cannot be read \(ENOENT\)/);
+    const wrong = indexData([save('one.json', ['a.png']), save('two.json', ['gone.png'])]);
+    await expect(wrong).rejects.toThrow(/two\.json: sample same: image file .*gone\.png does not exist/);
+  });
+});
