@@ -69,13 +69,16 @@ describe('a run folder', () => {
       others = second();
     });
     expect(code).toBe(130);
-    for (const said of await others!) expect(said).toMatch(/error: one: a run is going on there \(process \d+ on .*\); wait for it or stop it/);
+    for (const said of await others!)
+      expect(said).toMatch(/error: one: a run is going on there \(process \d+ on .*\); wait for it or stop it/);
     expect(stateOf('one', 'pretrain').step).toBeGreaterThan(1);
     expect(readdirSync('one').filter((name) => name.startsWith('run.lock'))).toEqual([]);
   });
 
   it('goes to one of two that resume it at once', async () => {
-    await startUntil(/finetune {2}step +3\//, ['own.yaml', '--out', 'two', '--set', 'stages.1.save_every=1'], (child) => child.kill('SIGKILL'));
+    await startUntil(/finetune {2}step +3\//, ['own.yaml', '--out', 'two', '--set', 'stages.1.save_every=1'], (child) =>
+      child.kill('SIGKILL'),
+    );
     const both = await Promise.all([1, 2].map(() => spawnCli(['train', '--resume', '--out', 'two']).outcome));
     expect(both.map(({ code }) => code).sort()).toEqual([0, 1]);
     expect(both.find(({ code }) => code === 1)!.stderr).toMatch(/error: two: a run is going on there/);
@@ -112,10 +115,14 @@ describe('what was good is saved', () => {
   });
 
   it('when nobody reads what the run says', async () => {
-    const { code } = await startUntil(/finetune {2}step +2\//, ['own.yaml', '--out', 'unread', '--set', 'stages.1.steps=100000'], (child) => {
-      child.stderr!.destroy();
-      child.stdout!.destroy();
-    });
+    const { code } = await startUntil(
+      /finetune {2}step +2\//,
+      ['own.yaml', '--out', 'unread', '--set', 'stages.1.steps=100000'],
+      (child) => {
+        child.stderr!.destroy();
+        child.stdout!.destroy();
+      },
+    );
     expect(code).toBe(130);
     expect(stateOf('unread', 'finetune').step).toBeGreaterThan(1);
   });
@@ -125,7 +132,9 @@ describe('what was good is saved', () => {
     const step = Number(/the gradient is not finite \(norm .*\) at step (\d+)/.exec(stderr)?.[1]);
     expect(step, stderr).toBeGreaterThan(1);
     expect(stateOf('diverged', 'finetune').step).toBe(step - 1);
-    expect(stderr).toMatch(new RegExp(`stage finetune ends after step ${step - 1} \\(last losses: [\\d., ]+\\); it is saved, --resume goes on`));
+    expect(stderr).toMatch(
+      new RegExp(`stage finetune ends after step ${step - 1} \\(last losses: [\\d., ]+\\); it is saved, --resume goes on`),
+    );
     expect(stderr).toContain('in recipe.yaml of the run folder');
   });
 

@@ -71,7 +71,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     // The reader of our output may stop early, as `head` does; EIO is a terminal that is gone.
     stream.on('error', (error: NodeJS.ErrnoException) => {
       if (stopWork(new InterruptedError('interrupted: nobody reads what the command says'))) return;
-      if (error.code === 'EPIPE') process.exit(0);
+      if (error.code === 'EPIPE') process.exit(process.exitCode ?? 0);
       throw error;
     });
   }

@@ -6,6 +6,7 @@ import { onDisk } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
 import { lockPattern } from './lock.ts';
+import { skippedFile } from './skipped.ts';
 
 export interface StageSummary {
   name: string;
@@ -13,6 +14,8 @@ export interface StageSummary {
   steps: number;
   firstLoss: number;
   lastLoss: number;
+  /** Samples that were left out, which skipped.jsonl lists; left out where there are none. */
+  skipped?: number;
 }
 
 /** The results of a whole run: summary.json. */
@@ -45,7 +48,7 @@ function runFolder(path: string): RunFolder {
     metrics: join(path, 'metrics.jsonl'),
     summary: join(path, 'summary.json'),
     report: join(path, 'report.html'),
-    skipped: join(path, 'skipped.jsonl'),
+    skipped: join(path, skippedFile),
     checkpoint: (stage) => join(path, 'checkpoints', stage),
     samples: (split) => join(path, 'samples', `${split}.jsonl`),
   };

@@ -36,6 +36,8 @@ export interface StageEvent extends EventBase {
   seconds: number;
   firstLoss: number;
   lastLoss: number;
+  /** Samples that were left out, if there are any. */
+  skipped?: number;
 }
 
 /** The model was scored. */

@@ -58,6 +58,8 @@ interface TrainerState {
   seconds: number;
   firstLoss: number;
   lastLoss: number;
+  /** Samples that were left out, of a stage that is finished, if there are any. */
+  skipped?: number;
   /** What the stages read; runs of earlier versions have none. */
   inputs?: Fingerprints;
 }
@@ -252,7 +254,8 @@ async function restore(task: Task, folder: RunFolder): Promise<Resumed> {
       await checkpoint.close();
     }
     if (state.step < state.totalSteps) return { finished, inputs, state, moments: await readMoments(`${dir}/${OPTIMIZER_FILE}`) };
-    finished.push({ name, seconds: state.seconds, steps: state.step, firstLoss: state.firstLoss, lastLoss: state.lastLoss });
+    const { seconds, step, firstLoss, lastLoss, skipped } = state;
+    finished.push({ name, seconds, steps: step, firstLoss, lastLoss, ...(skipped ? { skipped } : {}) });
   }
   return { finished, inputs };
 }
@@ -411,7 +414,12 @@ async function trainPrepared(
   });
   state.seconds = secondsBefore + (performance.now() - began) / 1000;
   // logged before it is saved: a run killed in between repeats both
-  log.write({ type: 'stage', stage: name, step: totalSteps, seconds: state.seconds, firstLoss: state.firstLoss, lastLoss: state.lastLoss });
+  const left = prepared.skipped?.() ?? 0;
+  if (left > 0) status.note(`stage ${name}: ${left} bad samples were left out; ${folder.skipped} lists them`);
+  const skipped = left > 0 ? { skipped: left } : {};
+  Object.assign(state, skipped);
+  const { seconds, firstLoss, lastLoss } = state;
+  log.write({ type: 'stage', stage: name, step: totalSteps, seconds, firstLoss, lastLoss, ...skipped });
   await checkpoints.save(undefined);
-  return { name, seconds: state.seconds, steps: totalSteps, firstLoss: state.firstLoss, lastLoss: state.lastLoss };
+  return { name, seconds, steps: totalSteps, firstLoss, lastLoss, ...skipped };
 }

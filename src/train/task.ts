@@ -29,6 +29,8 @@ export interface PreparedStage {
   loss: (storage: StorageOf) => LossGraph;
   data: StageData;
   totalSteps: number;
+  /** Samples that were left out so far. */
+  skipped?(): number;
   /** Lets go of what was opened for the stage. */
   dispose(): Promise<void>;
 }
