@@ -5,6 +5,7 @@ import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { UserError } from '../src/errors.ts';
 import * as compare from './compare.ts';
+import * as data from './data.ts';
 import * as generate from './generate.ts';
 import * as quantize from './quantize.ts';
 import * as trainStep from './train-step.ts';
@@ -13,7 +14,7 @@ import * as trainStep from './train-step.ts';
 if (!existsSync('.cache/bench/assets')) symlinkSync(resolve('assets'), '.cache/bench/assets', 'junction');
 
 const program = new Command('npm run bench --').description('Measure llava-gemma against its peers.').helpCommand(false);
-for (const benchmark of [trainStep, generate, quantize, compare]) benchmark.register(program);
+for (const benchmark of [trainStep, generate, quantize, compare, data]) benchmark.register(program);
 try {
   await program.parseAsync();
 } catch (error) {

@@ -2,7 +2,7 @@
 // names the culprit, an exit code, and nothing damaged.
 import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import sharp from 'sharp';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
@@ -70,9 +70,8 @@ describe('training data', () => {
       () => [entries[1], { ...first(), image: 'train/nowhere.png' }],
       ['train/nowhere.png', 'does not exist'],
     ],
-    ['an <image> token without an image', () => [{ ...first(), image: undefined }], ['<image> token', 'names no image']],
+    ['fewer tokens than images', () => [{ ...first(), image: Array(2).fill(first().image) }], ['2 images', '1 <image> tokens']],
     ['an image without a token', () => [{ ...first(), conversations: text('what?') }], ['train/000000.png', 'no <image> token']],
-    ['two tokens for one image', () => [{ ...first(), conversations: text('<image><image> what?') }], ['1 images', '2 <image> tokens']],
     ['an unknown role', () => [{ ...first(), conversations: [{ from: 'robot', value: '<image>' }] }], ['unknown role "robot"']],
     ['no answer to learn', () => [{ ...first(), conversations: text('<image>').slice(0, 1) }], ['nothing of it would be trained', 'gpt']],
     ['an answer that is cut off', () => [{ ...first(), conversations: text(`<image>\n${'what? '.repeat(300)}`) }], ['maximum length 160']],
@@ -104,7 +103,13 @@ describe('training data', () => {
 
   it("of one's own is trained on when it is right", async () => {
     const { id: _, ...anonymous } = first();
-    writeFileSync('mine.json', JSON.stringify([...entries.slice(1), anonymous, { id: 'words only', conversations: text('what?') }]));
+    const others = [
+      { id: 'words only', conversations: text('what?') },
+      { ...first(), image: null },
+      { ...first(), conversations: text('what <image> <image> is it?') },
+      { ...first(), image: resolve('pictures/images', String(first().image)) },
+    ];
+    writeFileSync('mine.json', JSON.stringify([...entries.slice(1), anonymous, ...others]));
     const { code, stderr } = await cli('train', 'mine.yaml', '--out', 'mine');
     expect(code, stderr).toBe(0);
     expect(existsSync('mine/checkpoints/finetune/model.safetensors')).toBe(true);

@@ -193,3 +193,100 @@ describe('a resumed run', () => {
     expect(weights('slower', ['finetune'])).not.toEqual(weights('straight', ['finetune']));
   });
 });
+
+describe('bad samples', () => {
+  type Line = { stage: string; sample: string; image?: string; reason: string };
+  const skipped = (out: string): Line[] =>
+    readFileSync(join(out, 'skipped.jsonl'), 'utf8')
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+  const recipe = (stage: object) => {
+    const { evaluate: _, data: __, ...rest } = recipes.llava;
+    const data = { data_path: 'mixed.json', image_folder: 'mixed' };
+    return stringify({
+      ...rest,
+      stages: [{ ...rest.stages[1], name: 'only', steps: undefined, epochs: 2, save_every: 1, data, ...stage }],
+    });
+  };
+
+  beforeAll(() => {
+    const samples = JSON.parse(readFileSync('questions.json', 'utf8')).slice(0, 20);
+    mkdirSync('mixed');
+    for (const [i, sample] of samples.entries()) {
+      copyFileSync(join('scenes/images', sample.image), `mixed/${i}.png`);
+      Object.assign(sample, { id: `sample ${i}`, image: `${i}.png` });
+    }
+    const cut = readFileSync('mixed/3.png');
+    for (const i of [3, 4]) writeFileSync(`mixed/${i}.png`, cut.subarray(0, cut.length / 2));
+    writeFileSync('mixed.json', JSON.stringify(samples));
+    writeFileSync('mixed.yaml', recipe({}));
+    // a trained encoder decodes pictures batch by batch
+    writeFileSync('decoded.yaml', recipe({ train: ['vision_tower', 'multi_modal_projector'], batch_size: 2 }));
+    const worse = samples.map((sample: { conversations: { value: string }[] }, i: number) => {
+      const [question, answer] = sample.conversations;
+      if (i === 6) return { ...sample, conversations: [{ ...question, value: question.value + ' and so on'.repeat(100) }, answer] };
+      if (i === 7) return { ...sample, conversations: [question] };
+      return i === 8 ? { ...sample, image: 'gone.png' } : sample;
+    });
+    writeFileSync('worse.json', JSON.stringify(worse));
+    writeFileSync('worse.yaml', recipe({ data: { data_path: 'worse.json', image_folder: 'mixed' }, on_bad_sample: 'skip' }));
+  });
+
+  it('end a run with file, sample and picture, and what was good is saved', async () => {
+    expect(await refused('mixed.yaml', '--out', 'encoded')).toMatch(
+      /error: mixed\.json: sample sample 3: mixed\/3\.png: cannot be read as an image/,
+    );
+    const stderr = await refused('decoded.yaml', '--out', 'decoded', '--set', 'seed=5');
+    expect(stderr).toMatch(/error: mixed\.json: sample sample [34]: mixed\/[34]\.png: cannot be read as an image/);
+    const [, step] = /stage only ends after step (\d+)/.exec(stderr) ?? [];
+    expect(stateOf('decoded', 'only').step, stderr).toBe(Number(step));
+    // put right, it goes on
+    const pictures = [3, 4].map((i) => readFileSync(`mixed/${i}.png`));
+    for (const i of [3, 4]) copyFileSync('mixed/0.png', `mixed/${i}.png`);
+    await train('--resume', '--out', 'decoded');
+    for (const [i, bytes] of pictures.entries()) writeFileSync(`mixed/${i + 3}.png`, bytes);
+  });
+
+  it('are left out and listed where the recipe says so, the same in a run that was stopped', async () => {
+    for (const name of ['mixed', 'decoded']) {
+      const skip = [`${name}.yaml`, '--set', 'stages.0.on_bad_sample=skip', '--out'];
+      const stderr = await train(...skip, `${name}-skip`);
+      expect(stderr).toContain(`stage only: 2 bad samples were left out; ${join(`${name}-skip`, 'skipped.jsonl')} lists them`);
+      const lines = skipped(`${name}-skip`).sort((a, b) => a.sample.localeCompare(b.sample));
+      expect(lines.map(({ stage, sample, image }) => [stage, sample, image])).toEqual([
+        ['only', 'sample 3', 'mixed/3.png'],
+        ['only', 'sample 4', 'mixed/4.png'],
+      ]);
+      expect(JSON.parse(readFileSync(`${name}-skip/summary.json`, 'utf8')).stages[0].skipped).toBe(2);
+      await startUntil(/only {2}step +3\//, [...skip, `${name}-killed`], (child) => child.kill('SIGKILL'));
+      await train('--resume', '--out', `${name}-killed`);
+      expect(weights(`${name}-killed`, ['only'])).toEqual(weights(`${name}-skip`, ['only']));
+      expect(skipped(`${name}-killed`)).toHaveLength(2);
+    }
+  });
+
+  it('that are alone in their batch leave it to the samples of the next', async () => {
+    await train('worse.yaml', '--out', 'alone', '--set', 'stages.0.batch_size=1');
+    expect(stateOf('alone', 'only').step).toBe(40);
+    expect(skipped('alone')).toHaveLength(5);
+  });
+
+  it('of every kind are known before the first step', async () => {
+    await train('worse.yaml', '--out', 'worse', '--set', 'stages.0.steps=1');
+    const reasons = new Map(skipped('worse').map(({ sample, reason }) => [sample, reason]));
+    expect(reasons.get('sample 6')).toMatch(/its first answer begins beyond the maximum length|beyond/);
+    expect(reasons.get('sample 7')).toContain('no gpt turn');
+    expect(reasons.get('sample 8')).toContain('gone.png: there is no such file');
+    expect(await refused('worse.yaml', '--out', 'first', '--set', 'stages.0.on_bad_sample=error')).toMatch(
+      /error: worse\.json: sample sample 8: image file mixed\/gone\.png does not exist/,
+    );
+    expect(existsSync('first')).toBe(false);
+  });
+
+  it('that are all there is end the run', async () => {
+    writeFileSync('all.json', JSON.stringify(JSON.parse(readFileSync('mixed.json', 'utf8')).slice(3, 5)));
+    const set = ['--set', 'stages.0.on_bad_sample=skip', '--set', 'stages.0.data.data_path=all.json'];
+    expect(await refused('mixed.yaml', '--out', 'all', ...set)).toMatch(/stage only: not one of its samples can be trained on/);
+  });
+});

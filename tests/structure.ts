@@ -32,8 +32,9 @@ export interface Import {
   to: string;
 }
 
-// `import ... from 'x'`, `export ... from 'x'`, `import 'x'`, `import('x')` in code and in types
-const importPattern = /\bfrom\s*'([^']+)'|\bimport\s*\(\s*'([^']+)'|^\s*import\s+'([^']+)'/gm;
+// `import ... from 'x'`, `export ... from 'x'`, `import 'x'`, `import('x')` in code and in types;
+// 'from' in quotes is a word
+const importPattern = /(?<!')\bfrom\s*'([^']+)'|\bimport\s*\(\s*'([^']+)'|^\s*import\s+'([^']+)'/gm;
 
 /** Every import in the text of a file: static, type and dynamic. */
 export function importsOf(file: string, text: string): Import[] {

@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { createRandom } from '../random.ts';
 import { trainTokenizer } from '../text/bpe-trainer.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
-import { createRandom } from '../random.ts';
 import { batchesPerEpoch, conversationBatches, drawSamples, samplesPerEpoch } from './conversations.ts';
 import { createGrouping } from './data-set.ts';
 import type { Sample } from './llava-json.ts';
@@ -154,7 +154,9 @@ describe('batches of conversations', () => {
 });
 
 describe('the samples of an epoch', () => {
-  const draw = (files: { share: number; samples: number }[], epoch: number, seed = 1, stage = 'a') => [...drawSamples(files, { seed, stage }, epoch)];
+  const draw = (files: { share: number; samples: number }[], epoch: number, seed = 1, stage = 'a') => [
+    ...drawSamples(files, { seed, stage }, epoch),
+  ];
   const all = (from: number, samples: number) => Array.from({ length: samples }, (_, i) => from + i);
 
   it('are as many of each file as its share says, and none comes again before all have come', () => {
@@ -176,7 +178,10 @@ describe('the samples of an epoch', () => {
   });
 
   it('are a function of seed, stage and epoch', () => {
-    const files = [{ share: 0.5, samples: 40 }, { share: 1, samples: 10 }];
+    const files = [
+      { share: 0.5, samples: 40 },
+      { share: 1, samples: 10 },
+    ];
     expect(draw(files, 3)).toEqual(draw(files, 3));
     for (const other of [draw(files, 2), draw(files, 3, 2), draw(files, 3, 1, 'b')]) expect(other).not.toEqual(draw(files, 3));
     expect(draw(files, 3).slice(-10)).toEqual(all(40, 10));

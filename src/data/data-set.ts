@@ -1,5 +1,5 @@
-// The samples of one or several data files, read when they are asked for. What is kept in memory is where each
-// lies and which pictures it shares with others: 16 bytes a sample, not the 2,000 of its text.
+// The samples of one or several data files, read when they are asked for. What is kept in memory is where
+// each lies and which pictures it shares with others: 16 bytes a sample, not the 2,000 of its text.
 
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { stat } from 'node:fs/promises';

@@ -45,9 +45,15 @@ function arraySplitter(): Splitter {
       for (let at = from; at < piece.length; at++) {
         const byte = piece[at];
         if (inString) {
-          if (escaped) escaped = false;
-          else if (byte === BACKSLASH) escaped = true;
-          else if (byte === QUOTE) inString = false;
+          const quote = piece.indexOf(QUOTE, at);
+          const end = quote < 0 ? piece.length : quote;
+          let run = end;
+          while (run > at && piece[run - 1] === BACKSLASH) run--;
+          // what follows an odd number of backslashes is text; the first may be at the end of the last piece
+          const isEscaped = (end - run + (escaped && run === at ? 1 : 0)) % 2 === 1;
+          escaped = quote < 0 && isEscaped;
+          inString = quote < 0 || isEscaped;
+          at = end;
         } else if (byte === QUOTE) inString = true;
         else if (byte === OPEN_OBJECT || byte === OPEN_ARRAY) depth++;
         else if (byte === COMMA && depth === 0) return at;

@@ -97,7 +97,10 @@ function readContent(content: unknown, where: string, pictures: string[]): strin
   return parts.join('');
 }
 
-/** The turns of a conversation, and what is said before it. A first turn of the model is dropped, as LLaVA does. */
+/**
+ * The turns of a conversation, and what the system says before it. A first turn of the model is dropped, as
+ * LLaVA does.
+ */
 function splitSystem(turns: readonly WrittenTurn[], system: unknown): { system: string; turns: Turn[] } {
   if (isGiven(system) && typeof system !== 'string') throw new Fault('system: must be text');
   const isTold = turns[0]?.from === 'system';
@@ -189,9 +192,9 @@ function sampleOf(entry: unknown, id: string, imageFolder: string): Sample {
 }
 
 /**
- * The sample at position `index` of a file, from the bytes of its JSON. UserError with file, sample and fault:
- * not UTF-8, not JSON, a wrong field, an unknown role, turns that do not alternate, an image without an
- * `<image>` token, or tokens that are not as many as the images.
+ * The sample at position `index` of a file, from the bytes of its JSON. UserError with file, sample and
+ * fault: not UTF-8, not JSON, a wrong field, an unknown role, turns that do not alternate, an image without
+ * an `<image>` token, or tokens that are not as many as the images.
  */
 export function parseSample(json: Uint8Array, file: { path: string; imageFolder: string }, index: number, offset: number): Sample {
   const { path, imageFolder } = file;

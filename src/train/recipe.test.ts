@@ -201,6 +201,14 @@ describe('a wrong recipe is one sentence that names the field', () => {
     expect(() => readRecipe(text, 'x.yaml')).toThrow('stages.0.data: captions are generated data');
   });
 
+  it('files that are not UTF-8', () => {
+    const path = join(mkdtempSync(join(tmpdir(), 'recipe-')), 'x.yaml');
+    writeFileSync(path, Buffer.from(`seed: 1\n# é\n${tiny}`, 'latin1'));
+    expect(() => loadRecipe(path)).toThrow(`${path}: line 2 is not UTF-8 (it has the byte 0xE9)`);
+    writeFileSync(path, `\ufeff${tiny}`);
+    expect(loadRecipe(path)).toEqual(read());
+  });
+
   it('files that are not recipes', () => {
     expect(() => loadRecipe('nowhere.yaml')).toThrow('recipe: there is nothing at nowhere.yaml');
     expect(() => loadRecipe(recipes)).toThrow('recipe: cannot read');

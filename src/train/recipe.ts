@@ -13,6 +13,7 @@ import { clipTextConfigSchema, clipVisionConfigSchema } from '../models/clip.ts'
 import { connectorTypeSchema } from '../models/connector.ts';
 import { languageConfigSchema, modelTypeError } from '../models/language.ts';
 import { resolvePath } from '../paths.ts';
+import { decodeUtf8 } from '../utf8.ts';
 import { applyOverride } from './recipe-overrides.ts';
 import { describeProblem } from './recipe-problems.ts';
 
@@ -377,8 +378,9 @@ export function loadRecipe(path: string, overrides: readonly string[] = []): Rec
   const file = resolvePath(path, 'recipe');
   let text: string;
   try {
-    text = readFileSync(file, 'utf8');
+    text = decodeUtf8(readFileSync(file), path);
   } catch (error) {
+    if (error instanceof UserError) throw error;
     throw new UserError(`recipe: cannot read ${path}: ${(error as NodeJS.ErrnoException).code}`);
   }
   return readRecipe(text, path, overrides);

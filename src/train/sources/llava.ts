@@ -97,9 +97,9 @@ function encodeSample(data: DataSet, number: number, encode: () => EncodedSample
 }
 
 /**
- * UserError where a data file has changed since it was indexed; of a batch, one that names file, sample and picture
- * of what is wrong. Where bad samples are skipped, a batch goes on without them; one of which nothing is left
- * has the samples of the next.
+ * UserError where a data file has changed since it was indexed; of a batch, one that names file, sample and
+ * picture of what is wrong. Where bad samples are skipped, a batch goes on without them; one of which nothing
+ * is left has the samples of the next.
  */
 export async function llavaSource(description: LlavaSource): Promise<BatchSource> {
   const { seed, stage, positions, imageTokens, processor, imageSize, features, onBadSample } = description;

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openCheckpoint, saveCheckpoint } from '../../checkpoint/checkpoint.ts';
+import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
 import { createOrtEngine } from '../../engine/ort.ts';
 import { UserError } from '../../errors.ts';
 import { languageConfigSchema } from '../../models/language.ts';
@@ -16,6 +17,7 @@ import { visionFolderSchema, visionParameters } from '../../models/vision.ts';
 import { initialize, type Parameter, Parameters } from '../../nn/parameters.ts';
 import { loadModel } from '../../pretrained/load.ts';
 import { createRandom } from '../../random.ts';
+import { createTokenizer } from '../../text/tokenizer.ts';
 import { startSourceThread } from '../prefetch.ts';
 import { type LlavaRecipe, parseRecipe } from '../recipe.ts';
 import type { Task } from '../task.ts';
@@ -219,6 +221,30 @@ test('feature mixup puts other pictures into the features of each, the same at t
     const before = batch.find(({ row: same }) => same.every((value, k) => value === row[k]))!;
     expect(change).not.toEqual(before.change);
   }
+});
+
+test('a stage over several files takes the share of each in an epoch', async () => {
+  const dir = await saveEncoder('shares-clip', clip, square(12));
+  const conversations = (answer: string) => [
+    { from: 'human', value: 'Say it.' },
+    { from: 'gpt', value: answer },
+  ];
+  const save = (name: string, answers: string) => {
+    writeFileSync(join(folders, name), JSON.stringify([...answers].map((answer) => ({ conversations: conversations(answer) }))));
+    return { data_path: join(folders, name), image_folder: folders };
+  };
+  const files = [save('abc.json', 'abc'), { ...save('defg.json', 'defg'), share: 0.5 }];
+  const task = await taskOver(dir, {}, { data: files, batch_size: 1, epochs: 2, template: 'gemma' });
+  const { data, totalSteps, dispose } = await task.prepareStage(0);
+  expect({ totalSteps, stepsPerEpoch: data.stepsPerEpoch }).toEqual({ totalSteps: 10, stepsPerEpoch: 5 });
+  const { tokenizerJson, tokenizerConfig } = await readTokenizerFiles('assets/tokenizer');
+  const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig);
+  let answers = '';
+  for (let step = 0; step < totalSteps; step++)
+    for await (const { inputs } of data.batches(step)) answers += tokenizer.decode([...(inputs.labels.data as Int32Array)])[0];
+  expect([...answers.slice(0, 5)].filter((answer) => answer < 'd').sort()).toEqual(['a', 'b', 'c']);
+  expect([...answers].sort().join('')).toBe('aabbccdefg');
+  await dispose();
 });
 
 test('feature mixup is refused where the encoder is trained', () => {
