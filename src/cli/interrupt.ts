@@ -1,4 +1,5 @@
-// Ctrl-C: the first asks the work to stop where it can save, the second stops at once.
+// Ctrl-C: the first asks the work to stop where it can save, the second stops at once. So do a closed terminal
+// and errors that nobody caught: what was good is saved before the process ends.
 
 /**
  * Thrown by work that was interrupted and has saved what it could; ends the process with code 130, as shells
@@ -8,22 +9,36 @@ export class InterruptedError extends Error {
   override name = 'InterruptedError';
 }
 
+let stopCurrent: ((reason: Error) => void) | undefined;
+
+/** Asks the work that is going on to save and to end with `reason`. False where there is none. */
+export function stopWork(reason: Error): boolean {
+  stopCurrent?.(reason);
+  return stopCurrent !== undefined;
+}
+
 /**
- * Runs `work` with a signal that aborts at Ctrl-C (or SIGTERM) with an `InterruptedError` as its reason. The
- * work should save and then throw that reason (`signal.throwIfAborted()`). `advice` says how to go on.
+ * Runs `work` with a signal that aborts at Ctrl-C, SIGTERM or the end of the terminal (SIGHUP) with an
+ * `InterruptedError` as its reason, or with what `stopWork` is given. The work should save and then throw that
+ * reason (`signal.throwIfAborted()`). `advice` says how to go on.
  */
 export async function withInterrupt<T>(work: (signal: AbortSignal) => Promise<T>, advice: string): Promise<T> {
   const controller = new AbortController();
   const interrupt = () => {
     if (controller.signal.aborted) process.exit(130);
-    process.stderr.write('\nstopping after this step (Ctrl-C again stops at once)\n');
     controller.abort(new InterruptedError(`interrupted; ${advice}`));
+    process.stderr.write('\nstopping after this step (Ctrl-C again stops at once)\n');
   };
-  const signals = ['SIGINT', 'SIGTERM'] as const;
-  for (const name of signals) process.on(name, interrupt);
+  // a terminal that closes may send its signal more than once
+  const hangUp = () => controller.abort(new InterruptedError(`the terminal was closed; ${advice}`));
+  stopCurrent = (reason) => controller.abort(reason);
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, interrupt);
+  process.on('SIGHUP', hangUp);
   try {
     return await work(controller.signal);
   } finally {
-    for (const name of signals) process.off(name, interrupt);
+    stopCurrent = undefined;
+    for (const name of ['SIGINT', 'SIGTERM'] as const) process.off(name, interrupt);
+    process.off('SIGHUP', hangUp);
   }
 }

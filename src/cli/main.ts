@@ -11,7 +11,7 @@ import * as evaluate from './eval.ts';
 import * as forward from './forward.ts';
 import * as info from './info.ts';
 import * as init from './init.ts';
-import { InterruptedError } from './interrupt.ts';
+import { InterruptedError, stopWork } from './interrupt.ts';
 import * as pull from './pull.ts';
 import * as train from './train.ts';
 
@@ -84,13 +84,15 @@ export async function run(argv: readonly string[]): Promise<number> {
 /** The entry point of bin/llava-gemma.js. */
 export async function main(argv: readonly string[]): Promise<void> {
   for (const stream of [process.stdout, process.stderr]) {
-    // The reader of our output may stop early, as `head` does.
+    // The reader of our output may stop early, as `head` does; EIO is a terminal that is gone.
     stream.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code === 'EPIPE') process.exit(0);
+      if (stopWork(new InterruptedError('interrupted: nobody reads what the command says'))) return;
+      if (error.code === 'EPIPE') process.exit(process.exitCode ?? 0);
       throw error;
     });
   }
   process.on('uncaughtException', (error) => {
+    if (stopWork(error)) return;
     const { text, code } = describeFailure(error);
     console.error(text);
     process.exit(code);

@@ -68,8 +68,11 @@ function orderOf({ data, seed, stage }: ConversationBatchesOptions, epoch: numbe
 }
 
 export interface ConversationBatches {
-  /** Encoded samples of batch `index`, counted over all epochs. */
-  batch(index: number): EncodedSample[];
+  /**
+   * Encoded samples of batch `index`, counted over all epochs. `attempt` may leave one out: it is given its
+   * number in the data and what encodes it.
+   */
+  batch(index: number, attempt?: (number: number, encode: () => EncodedSample) => EncodedSample | undefined): EncodedSample[];
 }
 
 export function conversationBatches(options: ConversationBatchesOptions): ConversationBatches {
@@ -83,11 +86,12 @@ export function conversationBatches(options: ConversationBatchesOptions): Conver
     return { id, images, ...encodeConversation(tokenizer, conversations, { imageTokens: rows, template, maxLength, sampleId: id }) };
   };
   return {
-    batch(index) {
+    batch(index, attempt = (_, encoded) => encoded()) {
       const epoch = Math.floor(index / perEpoch);
       if (shuffled?.epoch !== epoch) shuffled = { epoch, order: orderOf(options, epoch) };
       const start = (index % perEpoch) * batchSize;
-      return [...shuffled.order.subarray(start, start + batchSize)].map(encode);
+      const numbers = [...shuffled.order.subarray(start, start + batchSize)];
+      return numbers.flatMap((number) => attempt(number, () => encode(number)) ?? []);
     },
   };
 }

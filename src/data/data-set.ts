@@ -4,7 +4,7 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { systemReason, UserError } from '../errors.ts';
-import { forEachSample, parseSample, type Sample } from './llava-json.ts';
+import { forEachSample, parseSample, type Sample, SampleError } from './llava-json.ts';
 
 export interface DataFile {
   path: string;
@@ -29,8 +29,10 @@ export interface DataSet {
   /** Samples in all files. */
   readonly length: number;
   readonly files: readonly { share: number; samples: number }[];
-  /** Reads sample `index`, counted through all files. UserError when its file has changed. */
+  /** Reads sample `index`, counted through all files. UserError when its file has changed, or it is bad. */
   sample(index: number): Sample;
+  /** The file of a sample, and its place there, from 0. */
+  place(index: number): { file: string; position: number };
   /** Bytes of its JSON, which has no fewer than its texts. */
   bytes(index: number): number;
   /** Samples with the same pictures are a group; a sample without pictures is one by itself. */
@@ -52,18 +54,38 @@ export function createGrouping(): (sample: Pick<Sample, 'images'>) => number {
   };
 }
 
+export interface IndexOptions {
+  /** Is shown each sample, and told where it is, from 0. */
+  visit?: (sample: Sample, place: { file: string; position: number }) => void;
+  /** Is told of bad samples, which are indexed like others; see `forEachSample`. */
+  onBad?: (error: SampleError) => void;
+}
+
 /** Reads and checks every sample of `files` once. Errors as of `forEachSample`. */
-export async function indexData(files: readonly DataFile[]): Promise<DataIndex> {
+export async function indexData(files: readonly DataFile[], { visit, onBad }: IndexOptions = {}): Promise<DataIndex> {
   const [offsets, lengths, groups]: number[][] = [[], [], []];
   const groupOf = createGrouping();
   const indexed: DataIndex['files'] = [];
   for (const file of files) {
     const before = offsets.length;
-    await forEachSample(file.path, file.imageFolder, (sample, offset, length) => {
+    const add = (sample: Pick<Sample, 'images'>, offset: number, length: number) => {
       offsets.push(offset);
       lengths.push(length);
       groups.push(groupOf(sample));
-    });
+    };
+    await forEachSample(
+      file.path,
+      file.imageFolder,
+      (sample, offset, length) => {
+        visit?.(sample, { file: file.path, position: offsets.length - before });
+        add(sample, offset, length);
+      },
+      onBad &&
+        ((error, offset, length) => {
+          onBad(error);
+          add({ images: [] }, offset, length);
+        }),
+    );
     const { size, mtimeMs } = await stat(file.path);
     indexed.push({ ...file, samples: offsets.length - before, size, changed: mtimeMs });
   }
@@ -78,20 +100,27 @@ export async function indexData(files: readonly DataFile[]): Promise<DataIndex> 
 /** Opens indexed files. UserError when one has changed since. */
 export function openData({ files, offsets, lengths, groups }: DataIndex): DataSet {
   const opened = files.map((file) => ({ ...file, handle: openIndexed(file) }));
+  const placeOf = (index: number) => {
+    let [number, position] = [0, index];
+    while (position >= opened[number].samples) position -= opened[number++].samples;
+    return { file: opened[number], position };
+  };
   return {
     length: offsets.length,
     files,
     sample(index) {
-      let [number, within] = [0, index];
-      while (within >= opened[number].samples) within -= opened[number++].samples;
-      const file = opened[number];
+      const { file, position } = placeOf(index);
       const json = new Uint8Array(lengths[index]);
       for (let done = 0; done < json.length; ) {
         const read = readSync(file.handle, json, done, json.length - done, offsets[index] + done);
         if (read === 0) throw changed(file.path);
         done += read;
       }
-      return parseSample(json, file, within, offsets[index]);
+      return parseSample(json, file, position, offsets[index]);
+    },
+    place(index) {
+      const { file, position } = placeOf(index);
+      return { file: file.path, position };
     },
     bytes: (index) => lengths[index],
     group: (index) => groups[index],
@@ -116,12 +145,22 @@ function openIndexed({ path, size, changed: before }: DataIndex['files'][number]
   throw changed(path);
 }
 
-/** A sample of each group, in the order of the groups: together they show every picture. */
-export function* onePerGroup(data: Pick<DataSet, 'length' | 'sample' | 'group'>): Generator<Sample, void> {
+/**
+ * A sample of each group with its number, in the order of the groups: together they show every picture. Bad
+ * samples are left out.
+ */
+export function* onePerGroup(data: Pick<DataSet, 'length' | 'sample' | 'group'>): Generator<Sample & { number: number }, void> {
   let groups = 0;
-  for (let index = 0; index < data.length; index++) {
-    if (data.group(index) < groups) continue;
+  for (let number = 0; number < data.length; number++) {
+    if (data.group(number) < groups) continue;
     groups++;
-    yield data.sample(index);
+    let sample: Sample;
+    try {
+      sample = data.sample(number);
+    } catch (error) {
+      if (error instanceof SampleError) continue;
+      throw error;
+    }
+    yield { ...sample, number };
   }
 }

@@ -4,8 +4,9 @@
 // run drops, and runs at the same time add to each other's.
 
 import { createHash } from 'node:crypto';
-import { closeSync, fstatSync, ftruncateSync, mkdirSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
+import { appendFileSync, closeSync, fstatSync, ftruncateSync, mkdirSync, openSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
+import { onDisk } from '../disk.ts';
 import { systemReason, UserError } from '../errors.ts';
 
 const HASH_BYTES = 32;
@@ -20,15 +21,15 @@ export interface PictureFile {
 
 export interface FeatureCache {
   /**
-   * Features of pictures one after the other, [paths * size]. UserError for a file that is missing; Error for
-   * one whose features were never written.
+   * Features of pictures one after the other, [paths * size]. UserError for a file that is missing, and for one
+   * whose features were never written.
    */
   read(paths: readonly string[]): Float32Array;
   /**
-   * Pictures whose features are not there, each content once, read as they are asked for. UserError for a
-   * missing file.
+   * Pictures whose features are not there, each content once, read as they are asked for. A file that cannot be
+   * read is told to `onUnreadable` and passed over; without that, it is a UserError.
    */
-  missing(paths: Iterable<string>): Generator<PictureFile, void>;
+  missing(paths: Iterable<string>, onUnreadable?: (path: string, error: UserError) => void): Generator<PictureFile, void>;
   /** Appends the features of pictures one after the other, [keys * size]. UserError when the disk is full. */
   write(keys: readonly string[], features: Float32Array): void;
   close(): void;
@@ -53,10 +54,10 @@ export async function encoderFingerprint(description: unknown, weights: Iterable
 }
 
 export function openFeatureCache({ folder, fingerprint, size }: FeatureCacheOptions): FeatureCache {
-  mkdirSync(folder, { recursive: true });
+  onDisk(folder, () => mkdirSync(folder, { recursive: true }));
   const path = join(folder, `${fingerprint}.features`);
   const record = HASH_BYTES + size * 4;
-  const file = openSync(path, 'a+');
+  const file = onDisk(path, () => openSync(path, 'a+'));
   const wholeRecords = () => Math.floor(fstatSync(file).size / record);
   // what a killed run left of a last record is cut off
   ftruncateSync(file, wholeRecords() * record);
@@ -85,18 +86,25 @@ export function openFeatureCache({ folder, fingerprint, size }: FeatureCacheOpti
       const features = new Float32Array(paths.length * size);
       paths.forEach((image, i) => {
         const at = records.get(keys.get(image) ?? readPicture(image).key);
-        if (at === undefined) throw new Error(`${image} was not encoded`);
+        if (at === undefined) throw new UserError(`${image} was not encoded`);
         readSync(file, new Uint8Array(features.buffer, i * size * 4, size * 4), 0, size * 4, at * record + HASH_BYTES);
       });
       return features;
     },
-    *missing(paths) {
+    *missing(paths, onUnreadable) {
       scan();
       const given = new Set<string>();
       for (const path of paths) {
         const isKnown = (key: string | undefined) => key !== undefined && (records.has(key) || given.has(key));
         if (isKnown(keys.get(path))) continue;
-        const picture = readPicture(path);
+        let picture: PictureFile;
+        try {
+          picture = readPicture(path);
+        } catch (error) {
+          if (!onUnreadable || !(error instanceof UserError)) throw error;
+          onUnreadable(path, error);
+          continue;
+        }
         if (isKnown(picture.key)) continue;
         given.add(picture.key);
         yield picture;
@@ -110,13 +118,8 @@ export function openFeatureCache({ folder, fingerprint, size }: FeatureCacheOpti
         bytes.write(key, i * record, 'hex');
         bytes.set(new Uint8Array(features.buffer, features.byteOffset + i * size * 4, size * 4), i * record + HASH_BYTES);
       });
-      try {
-        for (let done = 0; done < bytes.length; ) done += writeSync(file, bytes, done);
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code === 'ENOSPC')
-          throw new UserError(`${path}: the disk is full; free some space and resume the run`);
-        throw error;
-      }
+      // all of it, or an error
+      onDisk(path, () => appendFileSync(file, bytes));
       scan();
     },
     close: () => closeSync(file),

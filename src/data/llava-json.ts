@@ -26,6 +26,27 @@ export interface Sample {
   fields: Record<string, unknown>;
 }
 
+/** A sample that cannot be trained on, and why. */
+export interface SampleFault {
+  file: string;
+  /** Its id, and its place in the file, from 0. */
+  sample: string;
+  position: number;
+  /** The image that is to blame, if one is. */
+  image?: string;
+  reason: string;
+}
+
+/** Says what is wrong with one sample, while its file can be read on. */
+export class SampleError extends UserError {
+  readonly fault: SampleFault;
+
+  constructor(fault: SampleFault) {
+    super(`${fault.file}: sample ${fault.sample}: ${fault.reason}.`);
+    this.fault = fault;
+  }
+}
+
 /** What is wrong with a sample; file and sample are named by whoever reads them. */
 class Fault extends Error {}
 
@@ -190,33 +211,43 @@ export function parseSample(json: Uint8Array, file: { path: string; imageFolder:
   try {
     return sampleOf(entry, id, imageFolder);
   } catch (error) {
-    if (error instanceof Fault) throw new UserError(`${path}: sample ${id}: ${error.message}.`);
+    if (error instanceof Fault) throw new SampleError({ file: path, sample: id, position: index, reason: error.message });
     throw error;
   }
 }
 
 /**
  * Reads and checks a file, a JSON array or JSON Lines in UTF-8, and calls `visit` with each sample and the
- * place of its JSON in bytes. Throws the errors of `parseSample`, a `UserError` for an image file that is not
- * there, and one for a file that has no samples.
+ * place of its JSON in bytes. Throws the errors of `parseSample`, a `SampleError` for an image file that is not
+ * there, and a `UserError` for a file that has no samples. With `onBad`, faults of samples go there instead, and
+ * image files are not looked for.
  */
 export async function forEachSample(
   path: string,
   imageFolder: string,
   visit: (sample: Sample, offset: number, length: number) => void,
+  onBad?: (error: SampleError, offset: number, length: number) => void,
 ): Promise<void> {
   const present = new Set<string>();
   let samples = 0;
-  await forEachElement(path, (json, offset) => {
-    const sample = parseSample(json, { path, imageFolder }, samples, offset);
-    for (const image of sample.images) {
+  const checkImages = ({ id, images }: Sample, position: number) => {
+    for (const image of images) {
       if (present.has(image)) continue;
       if (!statSync(image, { throwIfNoEntry: false })?.isFile())
-        throw new UserError(`${path}: sample ${sample.id}: image file ${image} does not exist.`);
+        throw new SampleError({ file: path, sample: id, position, image, reason: `image file ${image} does not exist` });
       present.add(image);
     }
-    samples++;
-    visit(sample, offset, json.length);
+  };
+  await forEachElement(path, (json, offset) => {
+    const position = samples++;
+    try {
+      const sample = parseSample(json, { path, imageFolder }, position, offset);
+      if (!onBad) checkImages(sample, position);
+      visit(sample, offset, json.length);
+    } catch (error) {
+      if (!onBad || !(error instanceof SampleError)) throw error;
+      onBad(error, offset, json.length);
+    }
   });
   if (samples === 0) throw new UserError(`${path}: there are no samples in it.`);
 }

@@ -2,8 +2,11 @@
 // samples/<split>.jsonl, summary.json and report.html. It is never overwritten by accident.
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { onDisk } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
+import { lockPattern } from './lock.ts';
+import { skippedFile } from './skipped.ts';
 
 export interface StageSummary {
   name: string;
@@ -11,6 +14,8 @@ export interface StageSummary {
   steps: number;
   firstLoss: number;
   lastLoss: number;
+  /** Samples that were left out, which skipped.jsonl lists; left out where there are none. */
+  skipped?: number;
 }
 
 /** The results of a whole run: summary.json. */
@@ -29,6 +34,8 @@ export interface RunFolder {
   metrics: string;
   summary: string;
   report: string;
+  /** Samples that were left out: see skipped.ts. */
+  skipped: string;
   /** Where a stage keeps its checkpoint: a Hugging Face folder plus optimizer state. */
   checkpoint(stage: string): string;
   samples(split: string): string;
@@ -41,12 +48,17 @@ function runFolder(path: string): RunFolder {
     metrics: join(path, 'metrics.jsonl'),
     summary: join(path, 'summary.json'),
     report: join(path, 'report.html'),
+    skipped: join(path, skippedFile),
     checkpoint: (stage) => join(path, 'checkpoints', stage),
     samples: (split) => join(path, 'samples', `${split}.jsonl`),
   };
 }
 
-const runEntries = /^(recipe\.yaml|metrics\.jsonl|summary\.json(\.tmp)?|report\.html|checkpoints|samples|events\.out\.tfevents\..*)$/;
+const runEntries =
+  /^(recipe\.yaml|metrics\.jsonl|summary\.json(\.tmp)?|report\.html|skipped\.jsonl|checkpoints|samples|events\.out\.tfevents\..*)$/;
+
+/** What is in a folder, but for the locks of runs. */
+const entriesOf = (path: string) => onDisk(path, () => readdirSync(path)).filter((name) => !lockPattern.test(name));
 
 export type RunMode = 'new' | 'overwrite' | 'resume';
 
@@ -57,7 +69,7 @@ export type RunMode = 'new' | 'overwrite' | 'resume';
 export function checkRunFolder(path: string, mode: RunMode): void {
   const folder = runFolder(path);
   if (existsSync(path) && !statSync(path).isDirectory()) throw new UserError(`${path} is a file; give a folder for the run with --out`);
-  const entries = existsSync(path) ? readdirSync(path) : [];
+  const entries = existsSync(path) ? entriesOf(path) : [];
   if (mode === 'resume') {
     if (!existsSync(folder.recipe))
       throw new UserError(`${path} holds no run to resume (it has no recipe.yaml); leave out --resume to start one`);
@@ -79,8 +91,9 @@ export function checkRunFolder(path: string, mode: RunMode): void {
  */
 export function openRunFolder(path: string, mode: RunMode): RunFolder {
   checkRunFolder(path, mode);
-  if (mode === 'overwrite' && existsSync(path)) for (const name of readdirSync(path)) rmSync(join(path, name), { recursive: true });
-  mkdirSync(path, { recursive: true });
+  if (mode === 'overwrite' && existsSync(path))
+    for (const name of entriesOf(path)) onDisk(join(path, name), () => rmSync(join(path, name), { recursive: true }));
+  onDisk(path, () => mkdirSync(path, { recursive: true }));
   return runFolder(path);
 }
 
@@ -93,8 +106,10 @@ export function findRunFolder(path: string): RunFolder {
 
 /** Writes summary.json atomically. */
 export function writeSummary(folder: RunFolder, summary: RunSummary): void {
-  writeFileSync(`${folder.summary}.tmp`, `${JSON.stringify(summary, null, 2)}\n`);
-  renameSync(`${folder.summary}.tmp`, folder.summary);
+  onDisk(folder.summary, () => {
+    writeFileSync(`${folder.summary}.tmp`, `${JSON.stringify(summary, null, 2)}\n`);
+    renameSync(`${folder.summary}.tmp`, folder.summary);
+  });
 }
 
 export function readSummary(folder: RunFolder): RunSummary {

@@ -1,7 +1,8 @@
 // metrics.jsonl, the source of truth about a run: one JSON object per line, appended in one write as it
 // happens, so that a killed run loses at most part of its last line. TensorBoard files and reports are made
 // from it.
-import { closeSync, existsSync, openSync, readFileSync, truncateSync, writeSync } from 'node:fs';
+import { appendFileSync, closeSync, existsSync, openSync, readFileSync, truncateSync } from 'node:fs';
+import { onDisk } from '../disk.ts';
 import type { Scores } from '../evaluate/samples.ts';
 
 interface EventBase {
@@ -35,6 +36,8 @@ export interface StageEvent extends EventBase {
   seconds: number;
   firstLoss: number;
   lastLoss: number;
+  /** Samples that were left out, if there are any. */
+  skipped?: number;
 }
 
 /** The model was scored. */
@@ -61,7 +64,7 @@ export interface ResumePoint {
  * JSON.
  */
 function readLines(path: string): { event: MetricEvent; end: number }[] {
-  const bytes = readFileSync(path);
+  const bytes = onDisk(path, () => readFileSync(path));
   const lines: { event: MetricEvent; end: number }[] = [];
   let start = 0;
   for (let end = bytes.indexOf(10, start); end >= 0; end = bytes.indexOf(10, start)) {
@@ -92,7 +95,7 @@ export function truncateMetrics(path: string, point: ResumePoint): MetricEvent[]
     type !== 'evaluation' && (point.finishedStages.includes(stage) || (stage === point.stage && step <= point.step));
   const firstRepeated = lines.findIndex(({ event }) => !staysDone(event));
   const kept = firstRepeated < 0 ? lines : lines.slice(0, firstRepeated);
-  truncateSync(path, kept.at(-1)?.end ?? 0);
+  onDisk(path, () => truncateSync(path, kept.at(-1)?.end ?? 0));
   return kept.map(({ event }) => event);
 }
 
@@ -102,12 +105,14 @@ export interface MetricsWriter {
   close(): void;
 }
 
+/** UserError, also of `write`, where the disk is full or the file cannot be written. */
 export function openMetrics(path: string): MetricsWriter {
-  const file = openSync(path, 'a');
+  const file = onDisk(path, () => openSync(path, 'a'));
   return {
     write(event) {
       const timed: MetricEvent = { ...event, time: Date.now() / 1000 };
-      writeSync(file, `${JSON.stringify(timed)}\n`);
+      // all of the line, or an error
+      onDisk(path, () => appendFileSync(file, `${JSON.stringify(timed)}\n`));
       return timed;
     },
     close: () => closeSync(file),

@@ -7,6 +7,7 @@ import { LineChart } from 'echarts/charts';
 import { GridComponent } from 'echarts/components';
 import { init, use } from 'echarts/core';
 import { SVGRenderer } from 'echarts/renderers';
+import { onDisk } from '../disk.ts';
 import { beatsBaselines, type Sample, type Scores, type TaskScore } from '../evaluate/samples.ts';
 import type { RunSummary } from './folder.ts';
 import type { MetricEvent, StepEvent } from './metrics.ts';
@@ -260,7 +261,8 @@ ${timing(summary, metrics)}
 
 /** Writes the page. Throws the error of the file system if an image of the gallery cannot be read. */
 export function writeReport(path: string, input: ReportInput): void {
-  writeFileSync(path, renderReport(input));
+  const page = renderReport(input);
+  onDisk(path, () => writeFileSync(path, page));
 }
 
 /**

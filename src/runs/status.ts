@@ -50,6 +50,8 @@ export interface Status {
    * plain lines are printed.
    */
   update(progress: Progress, logged: boolean): void;
+  /** How far something is that takes a while beside the steps. Call as often as there is something to say. */
+  progress(text: string): void;
   /** A line that stays, such as the start of a stage. */
   note(text: string): void;
   /** Ends, leaving the last status line on the screen. */
@@ -64,6 +66,9 @@ export interface StatusStream {
 }
 
 const REDRAW_SECONDS = 0.1;
+
+/** Where there is no terminal, progress is told after this time, and then as often. */
+const TELL_SECONDS = 10;
 
 /** One line that is redrawn in place. */
 export interface StatusLine {
@@ -127,7 +132,14 @@ export function createStatus(
   let stage: string | undefined;
   let firstStep = 0;
   let firstTime = 0;
+  let toldAt = now();
   return {
+    progress(text) {
+      if (status.isInPlace) return status.draw(text);
+      if (now() - toldAt < TELL_SECONDS) return;
+      toldAt = now();
+      status.note(text);
+    },
     update(progress, logged) {
       if (progress.stage !== stage) {
         stage = progress.stage;

@@ -1,10 +1,11 @@
 // TensorBoard event files with scalars, rewritten from metrics.jsonl when a run is resumed, so that the two
 // always agree. Framing: tensorflow/tsl/lib/io/record_writer.h (length, masked CRC-32C, data, masked
 // CRC-32C); messages: tensorflow/core/util/event.proto and tensorflow/core/framework/summary.proto.
-import { closeSync, openSync, readdirSync, rmSync, writeSync } from 'node:fs';
+import { appendFileSync, closeSync, openSync, readdirSync, rmSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
+import { onDisk } from '../disk.ts';
 import type { MetricEvent } from './metrics.ts';
 
 const crcTable = Uint32Array.from({ length: 256 }, (_, byte) => {
@@ -75,15 +76,20 @@ export interface TensorboardWriter {
   close(): void;
 }
 
-/** Starts the folder's one event file, replacing earlier ones, with the events of the run so far. */
+/**
+ * Starts the folder's one event file, replacing earlier ones, with the events of the run so far. UserError, also
+ * of `write`, where the disk is full or the file cannot be written.
+ */
 export function openTensorboard(folder: string, past: readonly MetricEvent[]): TensorboardWriter {
   for (const name of readdirSync(folder)) if (name.startsWith('events.out.tfevents.')) rmSync(join(folder, name));
   const start = past[0]?.time ?? Date.now() / 1000;
-  const file = openSync(join(folder, `events.out.tfevents.${String(Math.floor(start)).padStart(10, '0')}.${hostname()}`), 'w');
-  writeSync(file, record(versionEvent(start)));
+  const path = join(folder, `events.out.tfevents.${String(Math.floor(start)).padStart(10, '0')}.${hostname()}`);
+  const file = onDisk(path, () => openSync(path, 'w'));
+  const append = (event: Uint8Array) => onDisk(path, () => appendFileSync(file, record(event)));
+  append(versionEvent(start));
   const write = (event: MetricEvent) => {
     const scalars = scalarsOf(event);
-    if (Object.keys(scalars).length > 0) writeSync(file, record(scalarsEvent(event.time, event.step, scalars)));
+    if (Object.keys(scalars).length > 0) append(scalarsEvent(event.time, event.step, scalars));
   };
   for (const event of past) write(event);
   return { write, close: () => closeSync(file) };

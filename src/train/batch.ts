@@ -1,5 +1,6 @@
 // What passes between a stage's data and its trainer.
 
+import type { SampleFault } from '../data/llava-json.ts';
 import type { PackedBatch } from '../data/packing.ts';
 import type { Value } from '../engine/engine.ts';
 
@@ -11,6 +12,8 @@ export interface MicroBatch {
   tokens: number;
   /** Tokens that are there only to fill rows. */
   padding?: number;
+  /** Samples that were left out of it. */
+  skipped?: SampleFault[];
 }
 
 /** Pictures whose features are not cached yet. */

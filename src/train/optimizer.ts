@@ -91,7 +91,9 @@ export async function createAdamW(
       const sum = parameters.reduce((total, { name }) => total + (squares[name].data[0] as number), 0);
       const norm = Math.sqrt(sum) * scale;
       if (!Number.isFinite(norm))
-        throw new UserError(`the gradient is not finite (norm ${norm}) at step ${step}: lower the learning rate or look at the data`);
+        throw new UserError(
+          `the gradient is not finite (norm ${norm}) at step ${step}: lower lr (before --resume, in recipe.yaml of the run folder) or look at the data`,
+        );
       const factor = maxGradNorm > 0 ? Math.min(1, maxGradNorm / (norm + 1e-6)) : 1;
       const scalars: Record<string, Value> = {
         clip: scalar(factor * scale),

@@ -44,6 +44,7 @@ const llava = (more: Partial<LlavaSource> = {}): LlavaSource => ({
   imageTokens: 3,
   processor: imageProcessorConfig.parse(imageProcessorFor(SIZE)),
   imageSize: SIZE,
+  onBadSample: 'error',
   ...more,
 });
 
@@ -232,7 +233,7 @@ describe('what goes wrong in the thread', () => {
     saveSamples('nowhere.json', ['0.png']);
     saveSamples('changed.json', ['0.png']);
     const cases: [string, string][] = [
-      ['unanswered.json', '"sample 0": nothing of it would be trained'],
+      ['unanswered.json', `${join(folder, 'unanswered.json')}: sample sample 0: nothing of it would be trained`],
       ['gone.json', `${join(folder, 'gone.png')}: there is no such image file`],
       ['text.json', `${join(folder, 'data.json')}: cannot be read as an image`],
       ['nowhere.json', `${join(folder, 'nowhere.json')}: cannot be read: there is no such file or folder`],

@@ -155,7 +155,12 @@ const optimizerFields = {
   betas: z.tuple([share(), share()]).default([0.9, 0.999]).describe('Decay of the first and second moment of AdamW'),
   eps: positive().default(1e-8).describe('Epsilon of AdamW'),
   max_grad_norm: z.number().nonnegative().default(1).describe('Global gradient norm is clipped to this; 0 does not clip'),
-  save_every: z.int().nonnegative().default(0).describe('Steps between checkpoints; 0 saves at the end of the stage only'),
+  save_every: z.int().nonnegative().default(0).describe('Steps between checkpoints; 0 does not count steps'),
+  save_every_minutes: z
+    .number()
+    .nonnegative()
+    .default(15)
+    .describe('Minutes after the last checkpoint at which the next is saved, whatever save_every says; 0 does not look at the clock'),
   log_every: count().default(10).describe('Steps between lines of metrics.jsonl'),
 };
 
@@ -191,6 +196,12 @@ const llavaStage = z
       .enum(['gemma', 'plain'])
       .default('gemma')
       .describe('gemma: the chat template; plain: picture and caption only, as in LLaVA stage 1'),
+    on_bad_sample: z
+      .enum(['error', 'skip'])
+      .default('error')
+      .describe(
+        'What to do about a sample that cannot be trained on, such as one with a damaged picture: end the run, or leave it out and list it in skipped.jsonl',
+      ),
     feature_mixup: share()
       .default(0)
       .describe('Largest share of another picture of the batch in the features of each, while the answers stay: for a frozen encoder'),

@@ -4,6 +4,7 @@
 
 import { existsSync, writeFileSync } from 'node:fs';
 import { openCheckpoint, readJsonFile, recoverCheckpoint, saveCheckpoint } from '../checkpoint/checkpoint.ts';
+import { onDisk } from '../disk.ts';
 import { type Engine, float32, type State, type Value } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { UserError } from '../errors.ts';
@@ -18,10 +19,12 @@ import {
   type StageSummary,
   writeSummary,
 } from '../runs/folder.ts';
+import { lockRunFolder, type RunLock } from '../runs/lock.ts';
 import { type MetricEvent, type NewMetricEvent, openMetrics, truncateMetrics } from '../runs/metrics.ts';
 import { createStatus, peakRssMb, type Status } from '../runs/status.ts';
 import { openTensorboard } from '../runs/tensorboard.ts';
 import { openSafetensors, type TensorSource } from '../weights/safetensors.ts';
+import { checkUnchanged, type Fingerprints, fingerprintsOf } from './fingerprints.ts';
 import { startSourceThread } from './prefetch.ts';
 import { type Recipe, recipeToYaml } from './recipe.ts';
 import { readTrained, savedModel } from './saved.ts';
@@ -36,7 +39,7 @@ export interface TrainOptions {
   /** The run folder, and what to do when it holds a run: see `openRunFolder`. */
   out: string;
   mode: RunMode;
-  /** Aborted at Ctrl-C: the step is finished, a checkpoint saved and `signal.reason` thrown. */
+  /** Aborted at Ctrl-C and the like: the step is finished, a checkpoint saved and `signal.reason` thrown. */
   signal: AbortSignal;
   /** Default: ONNX Runtime. */
   engine?: Engine;
@@ -55,6 +58,10 @@ interface TrainerState {
   seconds: number;
   firstLoss: number;
   lastLoss: number;
+  /** Samples that were left out, of a stage that is finished, if there are any. */
+  skipped?: number;
+  /** What the stages read; runs of earlier versions have none. */
+  inputs?: Fingerprints;
 }
 
 const STATE_FILE = 'trainer_state.json';
@@ -69,32 +76,50 @@ async function createTask(recipe: Recipe, context: TaskContext): Promise<Task> {
 
 /** Runs a recipe to its end and returns its summary; the run folder holds everything else. */
 export async function train(options: TrainOptions): Promise<RunSummary> {
-  const { recipe, out, mode, signal } = options;
-  const startedAt = options.startedAt ?? performance.now();
-  checkRunFolder(out, mode);
-  const { engine = createOrtEngine(), status = createStatus() } = options;
+  const { out, mode, status = createStatus() } = options;
+  try {
+    checkRunFolder(out, mode);
+    const lock = await lockRunFolder(out, { note: status.note });
+    try {
+      return await trainLocked({ ...options, status, startedAt: options.startedAt ?? performance.now() }, lock);
+    } finally {
+      await lock.release();
+    }
+  } finally {
+    status.close();
+  }
+}
+
+type StartedOptions = TrainOptions & Required<Pick<TrainOptions, 'status' | 'startedAt'>>;
+
+async function trainLocked(options: StartedOptions, lock: RunLock): Promise<RunSummary> {
+  const { recipe, out, mode, signal, status, startedAt, engine = createOrtEngine() } = options;
   const thread = startSourceThread();
   try {
     // models and data are read first: what is wrong with them costs nobody an earlier run
     const task = await createTask(recipe, { engine, status, thread, out, signal });
+    const inputs = await fingerprintsOf(recipe, task);
     const folder = openRunFolder(out, mode);
-    if (mode !== 'resume') writeFileSync(folder.recipe, recipeToYaml(recipe));
+    if (mode !== 'resume') onDisk(folder.recipe, () => writeFileSync(folder.recipe, recipeToYaml(recipe)));
     const resumed = await restore(task, folder);
+    checkUnchanged(resumed, inputs, status.note);
     const past = truncateMetrics(folder.metrics, {
       finishedStages: resumed.finished.map(({ name }) => name),
       stage: resumed.state?.stage ?? '',
       step: resumed.state?.step ?? 0,
     });
-    const log = openLog(folder, past);
+    const log = openLog(folder, past, lock);
     const stages = [...resumed.finished];
     for (let index = stages.length; index < task.stages.length; index++)
       stages.push(
         await runStage(task, index, {
           engine,
           folder,
+          lock,
           log,
           status,
           signal,
+          inputs,
           resumed: index === resumed.finished.length ? resumed : undefined,
         }),
       );
@@ -129,7 +154,6 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
     return summary;
   } finally {
     await thread.close();
-    status.close();
   }
 }
 
@@ -139,13 +163,14 @@ interface Log {
   close(): void;
 }
 
-function openLog(folder: RunFolder, past: MetricEvent[]): Log {
+function openLog(folder: RunFolder, past: MetricEvent[], lock: RunLock): Log {
   const metrics = openMetrics(folder.metrics);
   const tensorboard = openTensorboard(folder.path, past);
   const events = [...past];
   return {
     events,
     write(event) {
+      lock.check();
       const timed = metrics.write(event);
       tensorboard.write(timed);
       events.push(timed);
@@ -174,22 +199,49 @@ async function save(task: Task, dir: string, state: TrainerState, moments: Reado
   });
 }
 
+/** When a stage is saved before its end. `write` saves its present state. */
+function checkpointsOf(
+  state: Readonly<TrainerState>,
+  { save_every: steps, save_every_minutes: minutes }: PreparedStage['settings'],
+  write: (moments: ReadonlyMap<string, State> | undefined) => Promise<void>,
+) {
+  let savedStep = state.step;
+  let savedAt = performance.now();
+  let hasFailed = false;
+  return {
+    isDue: () => (steps > 0 && state.step % steps === 0) || (minutes > 0 && performance.now() - savedAt >= 60_000 * minutes),
+    /** Whether there is something to save, and no reason to think that it cannot be. */
+    isWorthSaving: () => state.step > savedStep && !hasFailed,
+    async save(moments: ReadonlyMap<string, State> | undefined) {
+      hasFailed = true;
+      await write(moments);
+      hasFailed = false;
+      savedStep = state.step;
+      savedAt = performance.now();
+    },
+  };
+}
+
 interface Resumed {
   finished: StageSummary[];
   /** The stage in progress. */
   state?: TrainerState;
   moments?: Map<string, Value>;
+  /** What the stages read when the run was last saved. */
+  inputs?: Fingerprints;
 }
 
 /** Finds where a run stands, and loads what it has trained so far into the task. */
 async function restore(task: Task, folder: RunFolder): Promise<Resumed> {
   const finished: StageSummary[] = [];
   const trained = new Set<string>();
+  let inputs: Fingerprints | undefined;
   for (const { name, train } of task.stages) {
     const dir = folder.checkpoint(name);
     await recoverCheckpoint(dir);
     if (!existsSync(dir)) break;
     const state = (await readJsonFile(`${dir}/${STATE_FILE}`)) as TrainerState;
+    inputs = state.inputs;
     for (const module of train) trained.add(module);
     const checkpoint = await openCheckpoint(dir);
     try {
@@ -200,10 +252,11 @@ async function restore(task: Task, folder: RunFolder): Promise<Resumed> {
     } finally {
       await checkpoint.close();
     }
-    if (state.step < state.totalSteps) return { finished, state, moments: await readMoments(`${dir}/${OPTIMIZER_FILE}`) };
-    finished.push({ name, seconds: state.seconds, steps: state.step, firstLoss: state.firstLoss, lastLoss: state.lastLoss });
+    if (state.step < state.totalSteps) return { finished, inputs, state, moments: await readMoments(`${dir}/${OPTIMIZER_FILE}`) };
+    const { seconds, step, firstLoss, lastLoss, skipped } = state;
+    finished.push({ name, seconds, steps: step, firstLoss, lastLoss, ...(skipped ? { skipped } : {}) });
   }
-  return { finished };
+  return { finished, inputs };
 }
 
 /** The optimizer's state by name, float32. */
@@ -223,12 +276,20 @@ async function readMoments(path: string): Promise<Map<string, Value>> {
 
 // === One stage ===
 
+/** The losses of a stage that were logged last, in words. */
+function lastLosses(events: readonly MetricEvent[], stage: string): string {
+  const losses = events.flatMap((event) => (event.type === 'step' && event.stage === stage ? [event.loss.toFixed(4)] : []));
+  return losses.slice(-3).join(', ');
+}
+
 interface StageContext {
   engine: Engine;
   folder: RunFolder;
+  lock: RunLock;
   log: Log;
   status: Status;
   signal: AbortSignal;
+  inputs: Fingerprints;
   resumed?: Resumed;
 }
 
@@ -248,7 +309,7 @@ async function trainPrepared(
   index: number,
   prepared: PreparedStage,
   began: number,
-  { engine, folder, log, status, signal, resumed }: StageContext,
+  { engine, folder, lock, log, status, signal, inputs, resumed }: StageContext,
 ): Promise<StageSummary> {
   const { name, train: modules } = task.stages[index];
   const isTrained = (parameter: string) => (modules as readonly string[]).includes(task.moduleOf(parameter));
@@ -258,15 +319,13 @@ async function trainPrepared(
   if (unknown) throw new UserError(`stage ${name}: nothing to train in ${unknown}`);
   const rates = settings.lr_by_module as Partial<Record<string, number>>;
   const dir = folder.checkpoint(name);
-  const state: TrainerState = resumed?.state ?? {
-    stage: name,
-    step: 0,
-    totalSteps,
-    seconds: 0,
-    firstLoss: Number.NaN,
-    lastLoss: Number.NaN,
-  };
+  const fresh = { stage: name, step: 0, totalSteps, seconds: 0, firstLoss: Number.NaN, lastLoss: Number.NaN };
+  const state: TrainerState = { ...(resumed?.state ?? fresh), inputs };
   const secondsBefore = state.seconds;
+  const checkpoints = checkpointsOf(state, settings, async (moments) => {
+    lock.check();
+    await save(task, dir, state, moments);
+  });
   const window = { loss: 0, steps: 0, tokens: 0, padding: 0, since: performance.now(), metrics: {} as Record<string, number> };
 
   const onStep = async (report: StepReport) => {
@@ -315,8 +374,7 @@ async function trainPrepared(
       });
       Object.assign(window, { loss: 0, steps: 0, tokens: 0, padding: 0, since: performance.now(), metrics: {} });
     }
-    if (!last && ((settings.save_every > 0 && report.step % settings.save_every === 0) || signal.aborted))
-      await save(task, dir, state, report.moments);
+    if (!last && checkpoints.isDue()) await checkpoints.save(report.moments);
     if (!last) signal.throwIfAborted();
   };
 
@@ -339,10 +397,28 @@ async function trainPrepared(
     data,
     start: resumed?.state ? { step: resumed.state.step, moments: resumed.moments! } : undefined,
     onStep,
+    async onFailure(error, moments) {
+      if (!checkpoints.isWorthSaving()) return;
+      try {
+        await checkpoints.save(moments);
+      } catch (second) {
+        status.note(`what was trained since the last checkpoint cannot be saved: ${(second as Error).message}`);
+        return;
+      }
+      if (error !== signal.reason)
+        status.note(
+          `stage ${name} ends after step ${state.step} (last losses: ${lastLosses(log.events, name)}); it is saved, --resume goes on from there`,
+        );
+    },
   });
   state.seconds = secondsBefore + (performance.now() - began) / 1000;
   // logged before it is saved: a run killed in between repeats both
-  log.write({ type: 'stage', stage: name, step: totalSteps, seconds: state.seconds, firstLoss: state.firstLoss, lastLoss: state.lastLoss });
-  await save(task, dir, state, undefined);
-  return { name, seconds: state.seconds, steps: totalSteps, firstLoss: state.firstLoss, lastLoss: state.lastLoss };
+  const left = prepared.skipped?.() ?? 0;
+  if (left > 0) status.note(`stage ${name}: ${left} bad samples were left out; ${folder.skipped} lists them`);
+  const skipped = left > 0 ? { skipped: left } : {};
+  Object.assign(state, skipped);
+  const { seconds, firstLoss, lastLoss } = state;
+  log.write({ type: 'stage', stage: name, step: totalSteps, seconds, firstLoss, lastLoss, ...skipped });
+  await checkpoints.save(undefined);
+  return { name, seconds, steps: totalSteps, firstLoss, lastLoss, ...skipped };
 }

@@ -41,6 +41,11 @@ export interface StageOptions {
    */
   reduce?: (gradients: readonly State[], sums: StepSums) => Promise<StepSums>;
   onStep?: (report: StepReport) => void | Promise<void>;
+  /**
+   * The stage ends with this error, and what it trains is as the last finished step left it: the place to save
+   * it. The error is thrown afterwards.
+   */
+  onFailure?: (error: unknown, moments: ReadonlyMap<string, State>) => Promise<void>;
 }
 
 /** What a step adds up over its micro-batches. */
@@ -75,6 +80,7 @@ export async function trainStage(options: StageOptions): Promise<void> {
   const parameters = trainedParameters(options);
   const backward = await compileBackward(options, parameters);
   const optimizer = await createAdamW(engine, parameters, options.optimizer);
+  let isUpdating = false;
   try {
     await restoreMoments(optimizer, options.start?.moments);
     for (let step = options.start?.step ?? 0; step < schedule.totalSteps; step++) {
@@ -85,16 +91,22 @@ export async function trainStage(options: StageOptions): Promise<void> {
         own,
       );
       const factor = learningRateFactor(schedule, step);
+      isUpdating = true;
       const gradNorm = await optimizer.step({
         step: step + 1,
         scale: 1 / sums.weight,
         learningRate: (name) => options.learningRate(name) * factor,
       });
+      isUpdating = false;
       const { loss, ...metrics } = Object.fromEntries(Object.entries(sums.outputs).map(([name, sum]) => [name, sum / sums.weight]));
       const { tokens, padding } = sums;
       const { moments } = optimizer;
       await options.onStep?.({ step: step + 1, loss, metrics, learningRateFactor: factor, gradNorm, tokens, padding, moments });
     }
+  } catch (error) {
+    // the optimizer's UserErrors come before it changes anything
+    if (!isUpdating || error instanceof UserError) await options.onFailure?.(error, optimizer.moments);
+    throw error;
   } finally {
     await backward.dispose();
     await optimizer.dispose();

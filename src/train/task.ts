@@ -29,6 +29,8 @@ export interface PreparedStage {
   loss: (storage: StorageOf) => LossGraph;
   data: StageData;
   totalSteps: number;
+  /** Samples that were left out so far. */
+  skipped?(): number;
   /** Lets go of what was opened for the stage. */
   dispose(): Promise<void>;
 }
@@ -46,6 +48,8 @@ export interface Task {
   stages: readonly Stage[];
   /** The module, as recipes name it, that a parameter belongs to. */
   moduleOf(parameter: string): string;
+  /** The files that a stage's samples come from. */
+  dataFiles?(index: number): string[];
   /** Gets ready what a stage needs, such as the features of a frozen encoder. */
   prepareStage(index: number): Promise<PreparedStage>;
   /** Scores of the finished model; undefined where the recipe asks for none. */

@@ -1,13 +1,16 @@
 // Batches of LLaVA JSON: encoded, packed conversations with the features of their pictures, or with pixel
 // values where the encoder is trained.
 
+import { concatFloat32 } from '../../arrays.ts';
 import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
 import { conversationBatches } from '../../data/conversations.ts';
 import { type DataIndex, type DataSet, onePerGroup, openData } from '../../data/data-set.ts';
 import { openFeatureCache, type PictureFile } from '../../data/feature-cache.ts';
 import { mixFeatures } from '../../data/feature-mixing.ts';
-import { packSamples } from '../../data/packing.ts';
+import { SampleError, type SampleFault } from '../../data/llava-json.ts';
+import { type EncodedSample, packSamples } from '../../data/packing.ts';
 import { float32, type Value } from '../../engine/engine.ts';
+import { UserError } from '../../errors.ts';
 import type { ImageProcessorConfig } from '../../images/processor.ts';
 import { pixelValuesOf } from '../../pretrained/processor.ts';
 import { createRandom } from '../../random.ts';
@@ -53,19 +56,53 @@ export interface LlavaSource {
   imageSize: number;
   /** Undefined where the encoder is trained: batches have pixel values. */
   features?: FeatureSource;
+  /** Whether a bad sample is an error, or left out. */
+  onBadSample: 'error' | 'skip';
 }
 
-/** Every picture, those of the samples that come first in the files before others. */
+/** Every picture, those of the samples that come first in the files before others; of bad samples none. */
 function* picturesOf(data: DataSet): Generator<string, void> {
   for (const { images } of onePerGroup(data)) yield* images;
 }
 
+/** What is wrong with single pictures, by path. */
+type BadPictures = Map<string, string>;
+
+/** Runs `use` on each picture by itself; of those that are bad, what is wrong is added to `bad`. */
+async function eachPicture<T>(paths: readonly string[], bad: BadPictures, use: (path: string, i: number) => T | Promise<T>): Promise<T[]> {
+  const results = await Promise.allSettled(paths.map(async (path, i) => use(path, i)));
+  return results.flatMap((result, i) => {
+    if (result.status === 'fulfilled') return [result.value];
+    if (!(result.reason instanceof UserError)) throw result.reason;
+    bad.set(paths[i], result.reason.message.replace(/\.$/, ''));
+    return [];
+  });
+}
+
+/** The error of a sample that has a bad picture or that `encode` refuses; its file is named. */
+function encodeSample(data: DataSet, number: number, encode: () => EncodedSample, bad: BadPictures): EncodedSample {
+  const faultOf = (sample: string, reason: string, image?: string) =>
+    new SampleError({ ...data.place(number), sample, reason, ...(image === undefined ? {} : { image }) });
+  let encoded: EncodedSample;
+  try {
+    encoded = encode();
+  } catch (error) {
+    if (error instanceof SampleError || !(error instanceof UserError)) throw error;
+    const { id } = data.sample(number);
+    throw faultOf(id, error.message.replace(`sample ${JSON.stringify(id)}: `, ''));
+  }
+  const image = encoded.images.find((path) => bad.has(path));
+  if (image !== undefined) throw faultOf(encoded.id, bad.get(image)!, image);
+  return encoded;
+}
+
 /**
- * UserError where a data file has changed since it was indexed; of a batch, one that names the sample or the
- * picture that is wrong.
+ * UserError where a data file has changed since it was indexed; of a batch, one that names file, sample and
+ * picture of what is wrong. Where bad samples are skipped, a batch goes on without them; one of which nothing
+ * is left has the samples of the next.
  */
 export async function llavaSource(description: LlavaSource): Promise<BatchSource> {
-  const { seed, stage, positions, imageTokens, processor, imageSize, features } = description;
+  const { seed, stage, positions, imageTokens, processor, imageSize, features, onBadSample } = description;
   const files = await readTokenizerFiles(description.tokenizer);
   const data = openData(description.data);
   const batches = conversationBatches({
@@ -78,37 +115,82 @@ export async function llavaSource(description: LlavaSource): Promise<BatchSource
     seed,
     stage,
   });
-  const pixelsOf = async (paths: readonly string[], contents?: readonly Uint8Array[]): Promise<Value> =>
-    float32(await pixelValuesOf(paths, processor, contents), [paths.length, 3, imageSize, imageSize]);
   const cache =
     features && openFeatureCache({ folder: features.folder, fingerprint: features.fingerprint, size: imageTokens * features.width });
-  const missing = cache?.missing(picturesOf(data));
-  /** Of batch number `index`. */
-  const imageInputs = async (images: readonly string[], index: number): Promise<Record<string, Value>> => {
-    if (!cache || !features) return { pixel_values: await pixelsOf(images) };
+  const bad: BadPictures = new Map();
+  const missing = cache?.missing(picturesOf(data), (path, { message }) => bad.set(path, message));
+  const pixelsOf = (paths: readonly string[], contents?: readonly Uint8Array[]) =>
+    eachPicture(paths, bad, (path, i) => pixelValuesOf([path], processor, contents && [contents[i]]));
+  const pixelValue = (pixels: readonly Float32Array[]): Value => float32(concatFloat32(pixels), [pixels.length, 3, imageSize, imageSize]);
+  /** Of batch number `index`; undefined where a picture is bad, which `bad` then has. */
+  const imageInputs = async (images: readonly string[], index: number): Promise<Record<string, Value> | undefined> => {
+    const rows = await (cache ? eachPicture(images, bad, (path) => cache.read([path])) : pixelsOf(images));
+    if (rows.length < images.length) return undefined;
+    if (!features) return { pixel_values: pixelValue(rows) };
     const random = createRandom(seed, 'feature mixup', stage, index);
-    const mixed = mixFeatures(cache.read(images), images.length, features.mixup, random);
+    const mixed = mixFeatures(concatFloat32(rows), images.length, features.mixup, random);
     return { image_features: float32(mixed, [images.length, imageTokens, features.width]) };
+  };
+  /** Samples of batch number `index` that are good, as far as is known; bad ones are added to `skipped`. */
+  const samplesOf = (index: number, skipped: SampleFault[]): EncodedSample[] =>
+    batches.batch(index, (number, encode) => {
+      try {
+        return encodeSample(data, number, encode, bad);
+      } catch (error) {
+        if (onBadSample === 'error' || !(error instanceof SampleError)) throw error;
+        skipped.push(error.fault);
+        return undefined;
+      }
+    });
+  /** A bad picture that is met before any batch ends the stage at once. */
+  const refuseBadPictures = () => {
+    if (onBadSample === 'skip' || bad.size === 0) return;
+    for (let number = 0; number < data.length; number++) {
+      const { id, images } = data.sample(number);
+      const image = images.find((path) => bad.has(path));
+      if (image !== undefined) throw new SampleError({ ...data.place(number), sample: id, image, reason: bad.get(image)! });
+    }
   };
   return {
     async batch(index) {
-      const packed = packSamples(batches.batch(index), PACKED_ROW, positions);
-      const { inputs, ...rest } = packedBatch(packed);
-      return { inputs: { ...inputs, ...(await imageInputs(packed.images, index)) }, ...rest };
+      const skipped: SampleFault[] = [];
+      for (let next = index; next < index + data.length; ) {
+        const before = skipped.length;
+        const samples = samplesOf(next, skipped);
+        if (samples.length === 0) {
+          next++;
+          continue;
+        }
+        const packed = packSamples(samples, PACKED_ROW, positions);
+        const images = await imageInputs(packed.images, index);
+        if (images) {
+          const { inputs, ...rest } = packedBatch(packed);
+          return { inputs: { ...inputs, ...images }, ...rest, ...(skipped.length > 0 ? { skipped } : {}) };
+        }
+        // once more, now that the bad pictures are known
+        skipped.length = before;
+      }
+      throw new UserError(`stage ${stage}: not one of its samples can be trained on; the first: ${skipped[0].file}: ${skipped[0].reason}`);
     },
     async pictures() {
-      const pictures: PictureFile[] = [];
-      while (missing && pictures.length < ENCODED) {
-        const { done, value } = missing.next();
-        if (done) break;
-        pictures.push(value);
+      while (missing) {
+        const pictures: PictureFile[] = [];
+        while (pictures.length < ENCODED) {
+          const { done, value } = missing.next();
+          if (done) break;
+          pictures.push(value);
+        }
+        const paths = pictures.map(({ path }) => path);
+        const pixels = await pixelsOf(
+          paths,
+          pictures.map(({ bytes }) => bytes),
+        );
+        refuseBadPictures();
+        if (pixels.length > 0)
+          return { keys: pictures.filter(({ path }) => !bad.has(path)).map(({ key }) => key), pixels: pixelValue(pixels) };
+        if (pictures.length === 0) return undefined;
       }
-      if (pictures.length === 0) return undefined;
-      const pixels = await pixelsOf(
-        pictures.map(({ path }) => path),
-        pictures.map(({ bytes }) => bytes),
-      );
-      return { keys: pictures.map(({ key }) => key), pixels };
+      return undefined;
     },
     async keep(keys, values) {
       if (!cache) throw new Error('there are no features to keep');

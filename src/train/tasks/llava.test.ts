@@ -65,11 +65,13 @@ function taskOver(visionTower: string, model: object = {}, stage: object = {}): 
     {
       task: 'llava',
       model: { vision_tower: visionTower, language_model: languageModel, tokenizer: 'assets/tokenizer', ...model },
-      stages: [{ name: 'only', train: ['multi_modal_projector'], data: { data_path: data, image_folder: folders }, ...stage }],
+      stages: [
+        { name: 'only', train: ['multi_modal_projector'], template: 'gemma', data: { data_path: data, image_folder: folders }, ...stage },
+      ],
     },
     'recipe',
   ) as LlavaRecipe;
-  const status = { note: () => {}, update: () => {}, close: () => {} };
+  const status = { note: () => {}, progress: () => {}, update: () => {}, close: () => {} };
   return llavaTask(recipe, { engine, status, thread, out: join(folders, 'run'), signal: new AbortController().signal });
 }
 

@@ -5,9 +5,10 @@
 import { join } from 'node:path';
 import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
 import { batchesPerEpoch, samplesPerEpoch } from '../../data/conversations.ts';
-import { type DataFile, type DataIndex, indexData } from '../../data/data-set.ts';
+import type { DataFile } from '../../data/data-set.ts';
 import { buildEmojiDataset, type EmojiDataset } from '../../data/emoji/build.ts';
 import { encoderFingerprint } from '../../data/feature-cache.ts';
+import type { SampleFault } from '../../data/llava-json.ts';
 import type { Engine } from '../../engine/engine.ts';
 import { answerQuestions } from '../../evaluate/evaluate.ts';
 import { readQuestions } from '../../evaluate/questions.ts';
@@ -26,11 +27,14 @@ import { processorFilesOf, withImageSize } from '../../pretrained/processor.ts';
 import { hubTokenizerFiles, readGenerationConfig } from '../../pretrained/tokenizer-form.ts';
 import { createRandom } from '../../random.ts';
 import { findRunFolder } from '../../runs/folder.ts';
+import { openSkipped, skippedFile } from '../../runs/skipped.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
 import type { BatchSource } from '../batch.ts';
+import { type CheckedData, checkData } from '../checks.ts';
 import { prefetchedBatches } from '../prefetch.ts';
 import { augmentationOf, type LlavaRecipe, type LlavaStage } from '../recipe.ts';
 import type { FeatureSource } from '../sources/llava.ts';
+import type { StageData } from '../stage.ts';
 import type { PreparedStage, SavedModel, Task, TaskContext } from '../task.ts';
 import { ModelWeights } from '../weights.ts';
 
@@ -184,18 +188,35 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
     return [data].flat().map(({ data_path, image_folder, share }) => ({ path: data_path, imageFolder: image_folder, share }));
   };
   // of all stages before the first begins: what is wrong with the last one's data shows now, not after hours
-  const indexes = new Map<string, DataIndex>();
-  const keyOf = (stage: LlavaStage) => JSON.stringify(stage.data);
-  for (const stage of recipe.stages) if (!indexes.has(keyOf(stage))) indexes.set(keyOf(stage), await indexData(filesOf(stage)));
+  const checked: CheckedData[] = [];
+  for (const stage of recipe.stages) {
+    const { tokenizer, config } = model;
+    checked.push(
+      await checkData({
+        stage: stage.name,
+        files: filesOf(stage),
+        // scenes were drawn by us
+        checksPictures: typeof stage.data !== 'string',
+        onBadSample: stage.on_bad_sample,
+        tokenizer,
+        imageTokens: imageTokenCount(config),
+        template: stage.template,
+        maxLength: Math.min(stage.max_length, config.text_config.max_position_embeddings),
+        status: context.status,
+        signal: context.signal,
+      }),
+    );
+  }
   let answered: Sample[] = [];
   return {
     weights: model.weights,
     saved: { config: model.config, files: model.files },
     stages: recipe.stages,
     moduleOf: (name) => name.slice(0, name.indexOf('.')),
+    dataFiles: (index) => checked[index].index.files.map(({ path }) => path),
     prepareStage(index) {
       const settings = recipe.stages[index];
-      return prepareStage(recipe, model, indexes.get(keyOf(settings))!, settings, context);
+      return prepareStage(recipe, model, checked[index], settings, context);
     },
     async evaluate() {
       if (!recipe.evaluate || !dataset) return {};
@@ -213,7 +234,7 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
 async function prepareStage(
   { seed }: LlavaRecipe,
   model: Model,
-  data: DataIndex,
+  { index: data, bad }: CheckedData,
   settings: LlavaStage,
   context: TaskContext,
 ): Promise<PreparedStage> {
@@ -236,8 +257,12 @@ async function prepareStage(
     processor,
     imageSize: imageSize(config),
     features: trainsEncoder ? undefined : await featureSource(model, settings.feature_mixup),
+    onBadSample: settings.on_bad_sample,
   });
+  const skipped = openSkipped(join(context.out, skippedFile));
+  const leaveOut = (faults: readonly SampleFault[]) => skipped.add(faults.map((fault) => ({ stage: name, ...fault })));
   try {
+    leaveOut(bad);
     await cacheFeatures(source, model, context);
   } catch (error) {
     await source.close();
@@ -247,8 +272,19 @@ async function prepareStage(
     settings,
     loss: (storage) => llavaLoss(config, { trainsEncoder, storage }),
     totalSteps,
-    data: { stepsPerEpoch, batches: prefetchedBatches(source, { accumulation, totalSteps }) },
+    data: { stepsPerEpoch, batches: reportingSkipped(prefetchedBatches(source, { accumulation, totalSteps }), leaveOut) },
+    skipped: () => skipped.count(name),
     dispose: source.close,
+  };
+}
+
+/** The same batches; what was left out of each is told when it is taken. */
+function reportingSkipped(batches: StageData['batches'], tell: (faults: readonly SampleFault[]) => void): StageData['batches'] {
+  return async function* reported(step) {
+    for await (const batch of batches(step)) {
+      if (batch.skipped) tell(batch.skipped);
+      yield batch;
+    }
   };
 }
 

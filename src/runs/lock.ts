@@ -1,0 +1,214 @@
+// A run folder has one writer. Its lock is a file run.lock.<n>; the highest number holds. Who wants it makes
+// the next number, which only one can (O_EXCL, also on a network disk), so that a lock that was left behind is
+// taken over without ever being removed first. Whether it was left behind: on the same machine by whether the
+// process lives, from another one by whether its heartbeat is still counted. No two clocks are compared.
+
+import { randomUUID } from 'node:crypto';
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+import { onDisk } from '../disk.ts';
+import { UserError } from '../errors.ts';
+import type { Heartbeat } from './heartbeat.ts';
+
+export const lockPattern = /^run\.lock\.(\d+)$/;
+
+/** Node 20 runs no TypeScript: tests start the thread that was built from it. */
+const threadFile = import.meta.url.endsWith('.ts')
+  ? new URL('../../dist/runs/heartbeat.js', import.meta.url)
+  : new URL('./heartbeat.js', import.meta.url);
+
+/** Milliseconds from one heartbeat to the next. */
+const INTERVAL = 3000;
+
+/** Seconds without a heartbeat after which a lock counts as left behind. */
+const PATIENCE = 30;
+
+/** Who holds a lock. */
+interface Owner {
+  host: string;
+  pid: number;
+  /** When the run began, for people. */
+  since: string;
+  /** The machine as it is since it was started, and the pid's name space; undefined where they are unknown. */
+  machine?: string;
+  /** When the process was started, in the machine's own count: another one may have its pid by now. */
+  started?: string;
+  token: string;
+}
+
+export interface RunLock {
+  /** UserError where another run has taken the folder, after this one was without a sign of life for long. */
+  check(): void;
+  /** Gives the folder back; one that was made for the lock and is still empty is removed. */
+  release(): Promise<void>;
+}
+
+// === Processes ===
+
+/** State and start of a process on Linux, fields 3 and 22 of /proc/<pid>/stat; undefined where there is none. */
+function processStat(pid: number): { state: string; started: string } | undefined {
+  try {
+    // the name before the fields is in parentheses and may hold anything
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+      .replace(/^.*\) /s, '')
+      .split(' ');
+    return { state: fields[0], started: fields[19] };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Names what a pid means something within: a boot of Linux and a name space, elsewhere the host. */
+function machineName(): string {
+  try {
+    return `${readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()} ${readlinkSync('/proc/self/ns/pid')}`;
+  } catch {
+    return hostname();
+  }
+}
+
+function thisProcess(): Owner {
+  const { pid } = process;
+  return {
+    host: hostname(),
+    pid,
+    since: new Date().toISOString(),
+    machine: machineName(),
+    started: processStat(pid)?.started,
+    token: randomUUID(),
+  };
+}
+
+/** Whether the owner's process lives; undefined where that cannot be seen from here. */
+function isAlive({ machine, pid, started }: Owner): boolean | undefined {
+  if (machine !== machineName()) return undefined;
+  if (started !== undefined) {
+    const stat = processStat(pid);
+    return stat !== undefined && stat.started === started && !/[ZX]/.test(stat.state);
+  }
+  try {
+    process.kill(pid, 0);
+    // a process of that number: this run, or a later one
+    return undefined;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ESRCH' ? false : undefined;
+  }
+}
+
+// === Lock files ===
+
+/** Numbers of the lock files in a folder, ascending. */
+function lockNumbers(folder: string): number[] {
+  return readdirSync(folder)
+    .flatMap((name) => lockPattern.exec(name)?.[1] ?? [])
+    .map(Number)
+    .sort((a, b) => a - b);
+}
+
+function readLock(path: string): { text: string; owner?: Owner } | undefined {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch {
+    return undefined;
+  }
+  try {
+    return { text, owner: JSON.parse(text) as Owner };
+  } catch {
+    // it is being written
+    return { text };
+  }
+}
+
+/** Waits until a lock's file changes (true: its run goes on), is gone, or has not changed for `patience` seconds. */
+async function hasHeartbeat(path: string, before: string, patience: number): Promise<boolean> {
+  for (const end = performance.now() + 1000 * patience; performance.now() < end; ) {
+    await sleep(Math.min(500, 100 * patience));
+    const now = readLock(path);
+    if (now === undefined) return false;
+    if (now.text !== before) return true;
+  }
+  return false;
+}
+
+export interface LockOptions {
+  /** Is told when it takes a while. */
+  note: (text: string) => void;
+  /** Seconds without a heartbeat after which a lock counts as left behind. Default: 30. */
+  patience?: number;
+}
+
+/** UserError where the lock at `path` is held. */
+async function requireFree(folder: string, path: string, { note, patience = PATIENCE }: LockOptions): Promise<void> {
+  const lock = readLock(path);
+  if (lock === undefined) return;
+  const { text, owner } = lock;
+  let alive = owner && isAlive(owner);
+  const who = owner ? `process ${owner.pid} on ${owner.host}, since ${owner.since}` : 'who has just begun';
+  if (alive === undefined) {
+    note(`${folder}: another run was there (${who}); looking for up to ${patience} s whether it goes on`);
+    alive = await hasHeartbeat(path, text, patience);
+  }
+  if (alive) throw new UserError(`${folder}: a run is going on there (${who}); wait for it or stop it, or give another --out`);
+}
+
+/**
+ * Takes the folder of a run, creating it if absent, until it is released. UserError where another run holds
+ * it, and where the folder cannot be written.
+ */
+export async function lockRunFolder(folder: string, options: LockOptions): Promise<RunLock> {
+  const created = onDisk(folder, () => mkdirSync(folder, { recursive: true })) !== undefined;
+  const owner = thisProcess();
+  const pathOf = (number: number) => join(folder, `run.lock.${number}`);
+  const take = async (): Promise<number> => {
+    for (;;) {
+      const numbers = onDisk(folder, () => lockNumbers(folder));
+      for (const number of numbers.slice(-1)) await requireFree(folder, pathOf(number), options);
+      const own = (numbers.at(-1) ?? 0) + 1;
+      try {
+        writeFileSync(pathOf(own), JSON.stringify({ ...owner, beat: 0 }), { flag: 'wx' });
+      } catch (error) {
+        // another one was faster
+        if ((error as NodeJS.ErrnoException).code === 'EEXIST') continue;
+        onDisk(folder, () => {
+          throw error;
+        });
+      }
+      const held = lockNumbers(folder);
+      if (held.at(-1) === own) {
+        for (const number of held) if (number < own) rmSync(pathOf(number), { force: true });
+        return own;
+      }
+      rmSync(pathOf(own), { force: true });
+    }
+  };
+  const path = pathOf(await take());
+  const thread = new Worker(threadFile, { workerData: { path, owner, interval: INTERVAL } satisfies Heartbeat });
+  thread.unref();
+  // without it, other machines may take the lock over; this one still sees the process
+  thread.on('error', () => {});
+  const holder = () => {
+    const last = onDisk(folder, () => lockNumbers(folder)).at(-1);
+    return last === undefined ? undefined : readLock(pathOf(last))?.owner;
+  };
+  return {
+    check() {
+      const now = holder();
+      if (now !== undefined && now.token !== owner.token)
+        throw new UserError(`${folder}: another run (process ${now.pid} on ${now.host}) has taken the folder; this one ends`);
+    },
+    async release() {
+      await thread.terminate();
+      if (readLock(path)?.owner?.token === owner.token) rmSync(path, { force: true });
+      if (!created) return;
+      try {
+        rmdirSync(folder);
+      } catch {
+        // something is in it
+      }
+    },
+  };
+}

@@ -1,0 +1,147 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import sharp from 'sharp';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
+import type { Sample } from '../data/llava-json.ts';
+import { UserError } from '../errors.ts';
+import { encodeConversation } from '../text/labels.ts';
+import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
+import { checkData, type DataCheck, sampleCheck } from './checks.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'checks-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+let tokenizer: Tokenizer;
+
+beforeAll(async () => {
+  const { tokenizerJson, tokenizerConfig } = await readTokenizerFiles('assets/tokenizer');
+  tokenizer = createTokenizer(tokenizerJson, tokenizerConfig);
+  await sharp({ create: { width: 8, height: 8, channels: 3, background: '#804020' } }).toFile(join(folder, 'good.png'));
+  writeFileSync(join(folder, 'page.png'), '<html>404</html>');
+  writeFileSync(join(folder, 'empty.png'), '');
+});
+
+const words = fc.oneof(fc.string({ unit: 'grapheme', maxLength: 40 }), fc.lorem({ maxCount: 12 }));
+
+describe('the check of a sample', () => {
+  it('refuses exactly what encoding would refuse, with its words', () => {
+    const turns = fc
+      .array(words, { minLength: 1, maxLength: 5 })
+      .map((texts) => texts.map((value, i) => ({ from: i % 2 === 0 ? ('human' as const) : ('gpt' as const), value })));
+    const rules = fc.record({ template: fc.constantFrom('gemma' as const, 'plain' as const), maxLength: fc.integer({ min: 4, max: 70 }) });
+    fc.assert(
+      fc.property(fc.array(fc.tuple(turns, fc.boolean()), { minLength: 1, maxLength: 8 }), rules, (conversations, rule) => {
+        const options = { imageTokens: 9, ...rule };
+        const check = sampleCheck({ tokenizer, ...options });
+        for (const [written, hasImage] of conversations) {
+          const conversation = written.map((turn, i) => (i === 0 && hasImage ? { ...turn, value: `<image>\n${turn.value}` } : turn));
+          const sample: Sample = { id: 'a', images: hasImage ? ['a.png'] : [], conversations: conversation, fields: {} };
+          const said = (work: () => unknown) => {
+            try {
+              work();
+              return 'nothing';
+            } catch (error) {
+              return (error as Error).message;
+            }
+          };
+          const encode = () => encodeConversation(tokenizer, conversation, { ...options, imageTokens: hasImage ? 9 : 0, sampleId: 'a' });
+          expect(said(() => check(sample))).toBe(said(encode));
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it('need not encode a sample that is short in bytes', () => {
+    const counted = { ...tokenizer, encode: vi.fn(tokenizer.encode) };
+    const check = sampleCheck({ tokenizer: counted, imageTokens: 9, template: 'gemma', maxLength: 200 });
+    const sample = (value: string): Sample => ({
+      id: 'a',
+      images: ['a.png'],
+      conversations: [
+        { from: 'human', value: `<image>\n${value}` },
+        { from: 'gpt', value: 'a very long answer '.repeat(1000) },
+      ],
+      fields: {},
+    });
+    check(sample('What?'));
+    const first = counted.encode.mock.calls.length;
+    for (let i = 0; i < 100; i++) check(sample(`What is number ${i}?`));
+    expect(counted.encode.mock.calls.length).toBe(first);
+    expect(() => check(sample('too long '.repeat(200)))).toThrow('sample "a": nothing of it would be trained');
+  });
+});
+
+describe('the check of data', () => {
+  const turn = (value: string) => ({ from: 'human', value });
+  const about = (image: string, question = 'What?') => ({
+    image,
+    conversations: [turn(`<image>\n${question}`), { from: 'gpt', value: 'a thing' }],
+  });
+  const bad = [
+    about('page.png'),
+    about('empty.png'),
+    about('gone.png'),
+    about('good.png', 'too long '.repeat(100)),
+    { conversations: [turn('unanswered')] },
+    { conversations: [{ from: 'narrator', value: 'once' }] },
+  ];
+  const reasons = [
+    /page.png: cannot be read as an image/,
+    /empty.png: cannot be read/,
+    /gone.png: there is no such file/,
+    /its first answer begins/,
+    /no gpt turn/,
+    /unknown role "narrator"/,
+  ];
+
+  const check = (samples: readonly object[], more: Partial<DataCheck> = {}) => {
+    const path = join(folder, 'data.json');
+    writeFileSync(path, JSON.stringify(samples));
+    return checkData({
+      stage: 'only',
+      files: [{ path, imageFolder: folder, share: 1 }],
+      checksPictures: true,
+      onBadSample: 'error',
+      tokenizer,
+      imageTokens: 4,
+      template: 'gemma',
+      maxLength: 64,
+      status: { progress: () => {} },
+      signal: new AbortController().signal,
+      ...more,
+    });
+  };
+
+  it('finds what is wrong before the first step, by file, sample and picture', async () => {
+    for (const [i, sample] of bad.entries()) {
+      const error = await check([about('good.png'), sample]).catch((reason) => reason);
+      expect(error).toBeInstanceOf(UserError);
+      expect(error.message).toMatch(/data\.json: sample #1: /);
+      if (i !== 2) expect(error.message).toMatch(reasons[i]);
+      else expect(error.message).toContain('gone.png does not exist');
+    }
+    const two = check([about('page.png'), about('good.png'), bad[4]]);
+    await expect(two).rejects.toThrow(/\(and 1 more\) on_bad_sample: skip in stage only would leave such samples out/);
+  });
+
+  it('lists all that is wrong where it is to be left out', async () => {
+    const { index, bad: found } = await check([about('good.png'), ...bad], { onBadSample: 'skip' });
+    expect(index.files[0].samples).toBe(7);
+    const sorted = [...found].sort((a, b) => a.position - b.position);
+    expect(sorted.map(({ position }) => position)).toEqual([1, 2, 3, 4, 5, 6]);
+    for (const [i, { reason, sample, file }] of sorted.entries()) {
+      expect(reason).toMatch(reasons[i]);
+      expect([sample, file]).toEqual([`#${i + 1}`, join(folder, 'data.json')]);
+    }
+    expect(sorted[0].image).toBe(join(folder, 'page.png'));
+  });
+
+  it('ends when it is told to', async () => {
+    const controller = new AbortController();
+    controller.abort(new Error('stop'));
+    await expect(check([about('good.png')], { signal: controller.signal })).rejects.toThrow('stop');
+  });
+});
