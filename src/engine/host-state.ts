@@ -85,8 +85,8 @@ export class HostState implements State {
   }
 
   /**
-   * The same for a part of it, from element `start` on. With `isFirst` the part replaces what is there: parts that
-   * fill a cleared state one after the other.
+   * The same for a part of it, from element `start` on. With `isFirst` the part replaces what is there:
+   * parts that fill a cleared state one after the other.
    */
   addPart(start: number, part: Float32Array, isFirst: boolean): void {
     const sum = this.memory() as Float32Array;

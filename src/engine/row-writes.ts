@@ -1,7 +1,7 @@
-// Additions to a large matrix of state that are never made as a whole. The gradient of an embedding that is the
-// output head, too, is one of classes (graph/composites.ts classGradient), which comes in pieces, and rows that
-// are scattered. An engine in host memory adds both where they belong: as an output of ONNX Runtime the matrix
-// would be in memory three times.
+// Additions to a large matrix of state that are never made as a whole. The gradient of an embedding that is
+// the output head, too, is one of classes (graph/composites.ts classGradient), which comes in pieces, and
+// rows that are scattered. An engine in host memory adds both where they belong: as an output of ONNX Runtime
+// the matrix would be in memory three times.
 
 import { classGradient } from '../graph/composites.ts';
 import { add } from '../graph/primitives.ts';
@@ -26,8 +26,8 @@ const unmarked = (tensor: Tensor): Tensor => (tensor.op === 'stopGradient' ? unm
 const termsOf = (tensor: Tensor): Tensor[] => (tensor.op === 'add' ? tensor.inputs.flatMap(termsOf) : [tensor]);
 
 /**
- * Takes the gradients of classes out of sums that `writes` add, and the scattered rows beside them. What is left
- * is for the graph.
+ * Takes the gradients of classes out of sums that `writes` add, and the scattered rows beside them. What is
+ * left is for the graph.
  */
 export function takeRowWrites(writes: Readonly<Record<string, Write>>): { rows: Map<string, RowWrites>; rest: Record<string, Write> } {
   const rest = { ...writes };

@@ -299,8 +299,8 @@ const linearCrossEntropyRule: CompositeRule<'linearCrossEntropy'> = {
 // === Very many classes ===
 
 /**
- * `linearCrossEntropy` of so many classes that an engine goes through them in pieces: log sum exp of all logits
- * less the label's, which is a product of two rows.
+ * `linearCrossEntropy` of so many classes that an engine goes through them in pieces: log sum exp of all
+ * logits less the label's, which is a product of two rows.
  */
 export function crossEntropyOfMany(hidden: Tensor, weight: Tensor, labels: Tensor, options: CappedOptions = {}): Tensor {
   const { scale = 1, softcap } = options;
@@ -309,7 +309,10 @@ export function crossEntropyOfMany(hidden: Tensor, weight: Tensor, labels: Tenso
   return sub(linearLogSumExp(hidden, weight, options), ofLabels);
 }
 
-/** log sum_v exp(logit of class v) for each row of hidden [rows, n], with logits of weight [classes, n] as above: [rows]. */
+/**
+ * log sum_v exp(logit of class v) for each row of hidden [rows, n] and the classes of weight [classes, n]:
+ * [rows].
+ */
 export function linearLogSumExp(hidden: Tensor, weight: Tensor, options: CappedOptions = {}): Tensor {
   checkClasses('linearLogSumExp', hidden, weight);
   return createNode('linearLogSumExp', [hidden, weight], cappedAttributes(options), { dtype: hidden.dtype, dims: [hidden.dims[0]] });
@@ -325,8 +328,8 @@ export function classMean(hidden: Tensor, weight: Tensor, options: CappedOptions
 }
 
 /**
- * Gradient of sum(factors linearLogSumExp) in weight [classes, n], with logSumExp its result and factors, both
- * [rows]: [classes, n]. Its rows need only the same rows of weight.
+ * Gradient of sum(factors linearLogSumExp) in weight [classes, n], with logSumExp its result and factors,
+ * both [rows]: [classes, n]. Its rows need only the same rows of weight.
  */
 export function classGradient(
   hidden: Tensor,

@@ -78,8 +78,8 @@ export class GraphBuilder {
   }
 
   /**
-   * A loop over the pieces of `over` along their first axis, one after the other: `body` adds the nodes that make
-   * the next state of the one before and a piece of each. Returns the last state.
+   * A loop over the pieces of `over` along their first axis, one after the other: `body` adds the nodes that
+   * make the next state of the one before and a piece of each. Returns the last state.
    */
   scan(state: readonly OnnxValue[], over: readonly OnnxValue[], body: (state: string[], pieces: string[]) => string[]): string[] {
     const named = () => state.map((value) => ({ ...value, name: this.fresh() }));

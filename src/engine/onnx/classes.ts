@@ -1,5 +1,5 @@
-// A softmax over very many classes as a Scan over pieces of their weight, with the logits of one piece at a time
-// (onnx/docs/Operators.md, Scan). The maximum so far is that of Milakov & Gimelshein 2018.
+// A softmax over very many classes as a Scan over pieces of their weight, with the logits of one piece at a
+// time (onnx/docs/Operators.md, Scan). The maximum so far is that of Milakov & Gimelshein 2018.
 
 import { type Outputs, rewrite } from '../../graph/passes.ts';
 import { type Composite, createNode, type Tensor, type TensorOf, topologicalOrder } from '../../graph/tensor.ts';
