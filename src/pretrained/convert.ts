@@ -86,7 +86,7 @@ async function furtherFiles(from: string): Promise<Record<string, Uint8Array>> {
   return Object.fromEntries(await Promise.all(kept.map(async (name) => [name, await readFile(join(from, name))] as const)));
 }
 
-/** The files of a LLaVA folder as transformers 5 reads them, as far as the folder has what they are made of. */
+/** The files of a LLaVA folder as transformers 5 reads them, of those that the folder has something for. */
 async function llavaFiles(from: string, model: ModelFolder): Promise<Record<string, string>> {
   const parsed = llavaConfigSchema.safeParse(model.config);
   if (!parsed.success) return {};

@@ -1,6 +1,7 @@
 // The form in which a LLaVA leaves this project: a folder that transformers 5 runs as it is
 // (models/llava/modeling_llava.py). It looks `<image>` up in the embedding before it puts the image rows
-// there, and does not scale them: so the table gets a row for `<image>`, and the scale goes into the connector.
+// there, and does not scale them: so the table gets a row for `<image>`, and the scale goes into the
+// connector.
 
 import { connectorDepth } from '../models/connector.ts';
 import { imageTokenCount, llavaConfigSchema } from '../models/llava.ts';

@@ -68,8 +68,8 @@ export function imageProcessorFor(size: number) {
 
 /**
  * The files of a LLaVA folder that define how an image becomes image rows: text by file name.
- * processor_config.json is what transformers 5 reads, preprocessor_config.json what older software does. Every
- * field of the image processor is written, since the classes' defaults differ.
+ * transformers 5 reads processor_config.json, older software preprocessor_config.json. Every field of the
+ * image processor is written, since the classes' defaults differ.
  */
 export function processorFilesOf(config: LlavaConfig, imageProcessor: ImageProcessorConfig): Record<string, string> {
   const { vision_config: vision, vision_feature_select_strategy } = config;
