@@ -37,7 +37,7 @@ const WEIGHTS: readonly [RegExp, string][] = [
   [/^consolidated.*\.(pth|safetensors)$/, `the weights in their makers' own format, ${NOT_READ}`],
   [/\.gguf$/, `llama.cpp's format, ${NOT_READ}`],
   [/^(tf_model\.h5|flax_model\.msgpack|model\.ckpt.*|.*\.onnx)$/, `the format of other software, ${NOT_READ}`],
-  [/^(?!optimizer).*\.safetensors$/, 'but no model.safetensors and no model.safetensors.index.json, which are what is read'],
+  [/^(?!optimizer|trained).*\.safetensors$/, 'but no model.safetensors and no model.safetensors.index.json, which are what is read'],
 ];
 
 function adapter(dir: string): string {

@@ -4,9 +4,9 @@
 // run drops, and runs at the same time add to each other's.
 
 import { createHash } from 'node:crypto';
-import { appendFileSync, closeSync, fstatSync, ftruncateSync, mkdirSync, openSync, readFileSync, readSync } from 'node:fs';
+import { appendFileSync, closeSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
-import { onDisk } from '../disk.ts';
+import { makeFolder, onDisk } from '../disk.ts';
 import { systemReason, UserError } from '../errors.ts';
 
 const HASH_BYTES = 32;
@@ -54,7 +54,7 @@ export async function encoderFingerprint(description: unknown, weights: Iterable
 }
 
 export function openFeatureCache({ folder, fingerprint, size }: FeatureCacheOptions): FeatureCache {
-  onDisk(folder, () => mkdirSync(folder, { recursive: true }));
+  makeFolder(folder);
   const path = join(folder, `${fingerprint}.features`);
   const record = HASH_BYTES + size * 4;
   const file = onDisk(path, () => openSync(path, 'a+'));

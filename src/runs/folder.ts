@@ -1,8 +1,8 @@
 // The folder of a run: recipe.yaml, metrics.jsonl, events.out.tfevents.*, checkpoints/<stage>/,
 // samples/<split>.jsonl, summary.json and report.html. It is never overwritten by accident.
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { onDisk } from '../disk.ts';
+import { makeFolder, onDisk } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
 import { lockPattern } from './lock.ts';
@@ -93,7 +93,7 @@ export function openRunFolder(path: string, mode: RunMode): RunFolder {
   checkRunFolder(path, mode);
   if (mode === 'overwrite' && existsSync(path))
     for (const name of entriesOf(path)) onDisk(join(path, name), () => rmSync(join(path, name), { recursive: true }));
-  onDisk(path, () => mkdirSync(path, { recursive: true }));
+  makeFolder(path);
   return runFolder(path);
 }
 

@@ -4,12 +4,12 @@
 // process lives, from another one by whether its heartbeat is still counted. No two clocks are compared.
 
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, readlinkSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import { onDisk } from '../disk.ts';
+import { makeFolder, onDisk } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import type { Heartbeat } from './heartbeat.ts';
 
@@ -160,7 +160,8 @@ async function requireFree(folder: string, path: string, { note, patience = PATI
  * it, and where the folder cannot be written.
  */
 export async function lockRunFolder(folder: string, options: LockOptions): Promise<RunLock> {
-  const created = onDisk(folder, () => mkdirSync(folder, { recursive: true })) !== undefined;
+  const created = !existsSync(folder);
+  makeFolder(folder);
   const owner = thisProcess();
   const pathOf = (number: number) => join(folder, `run.lock.${number}`);
   const take = async (): Promise<number> => {
