@@ -295,6 +295,36 @@ describe('eval', () => {
     expect(stdout).toMatch(/^unseen-scenes\n {2}existence .* 1$/m);
   });
 
+  const ask = (file: string, ...more: string[]) =>
+    cli(...words, '--data', file, '--image-folder', 'pictures/images', '--no-blind', ...more);
+
+  it('counts what cannot be asked as wrong, and says so', async () => {
+    const broken = entries.slice(0, 3).map((entry, i) => ({ ...entry, image: [entry.image, 'nowhere.png', 'broken.png'][i] }));
+    writeFileSync('partly.json', JSON.stringify(broken));
+    const { code, stderr } = await ask('partly.json', '--out', 'partly.jsonl');
+    expect(code, stderr).toBe(0);
+    expect(stderr).toMatch(/2 of 3 questions could not be asked and count as wrong:\n.*nowhere\.png: .*\n.*broken\.png: /);
+    const samples = readSamples('partly.jsonl');
+    expect(samples.map(({ problem }) => problem === undefined)).toEqual([true, false, false]);
+    writeFileSync('none.json', JSON.stringify(broken.slice(1)));
+    expectFailure({ ...(await ask('none.json')) }, 'none of the 2 questions could be asked', 'nowhere.png');
+  });
+
+  it('writes the answers of a question.jsonl, or prints them', async () => {
+    writeFileSync('question.jsonl', '{"question_id":5,"image":"train/000000.png","text":"what is it?","category":"conv"}\n');
+    const printed = await ask('question.jsonl');
+    const [line] = printed.stdout.trim().split('\n');
+    expect(JSON.parse(line)).toMatchObject({ question_id: 5, prompt: 'what is it?', model_id: 'finetune', metadata: {} });
+    expect((await ask('question.jsonl', '--out', 'answers.jsonl')).code).toBe(0);
+    expect(readFileSync('answers.jsonl', 'utf8')).toBe(`${line}\n`);
+    expectFailure(await ask('question.jsonl', '--json'), 'question.jsonl', 'no expected answers');
+  });
+
+  it('tries its output before anything else', async () => {
+    expectFailure(await cli('eval', '--model', model, '--out', 'pictures'), 'pictures: it is a folder');
+    expectFailure(await cli('eval', '--model', 'broken.png', '--out', 'broken.png/a.jsonl'), 'broken.png/a.jsonl');
+  });
+
   it('names the question that has no answer', async () => {
     writeFileSync('unanswered.json', JSON.stringify([{ id: 'q7', conversations: [{ from: 'human', value: 'what?' }] }]));
     expectFailure(await cli(...words, '--data', 'unanswered.json', '--image-folder', '.'), 'unanswered.json', 'q7');

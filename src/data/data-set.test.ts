@@ -53,7 +53,7 @@ describe('a data set', () => {
     expect(() => openData(index)).toThrow(UserError);
     expect(() => openData(index)).toThrow(/two\.json: has changed since it was read/);
     rmSync(join(folder, 'two.json'));
-    expect(() => openData(index)).toThrow(/two\.json: cannot be read \(ENOENT\)/);
+    expect(() => openData(index)).toThrow(/two\.json: cannot be read: there is no such file or folder/);
     const wrong = indexData([save('one.json', ['a.png']), save('two.json', ['gone.png'])]);
     await expect(wrong).rejects.toThrow(/two\.json: sample same: image file .*gone\.png does not exist/);
   });

@@ -117,7 +117,7 @@ async function* inBatches<Q extends Asked>(session: Session, questions: readonly
   }
 }
 
-/** Answers prompts together. Where one of them cannot be asked, halves of them are tried, down to that one. */
+/** Answers prompts together. Where one cannot be asked, halves of them are tried, down to that one. */
 async function ask(session: Session, prompts: readonly SessionPrompt[], options: AnsweringOptions): Promise<Answer[]> {
   try {
     return (await session.answerAll(prompts, options)).map((text) => ({ text }));
