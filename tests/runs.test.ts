@@ -138,6 +138,15 @@ describe('what was good is saved', () => {
     expect(stderr).toContain('in recipe.yaml of the run folder');
   });
 
+  it('or said to be lost', async () => {
+    const { code, stderr } = await startUntil(/pretrain {2}step +2\//, ['own.yaml', '--out', 'no-room'], (child) => {
+      writeFileSync('no-room/checkpoints', '');
+      child.kill('SIGINT');
+    });
+    expect(code, stderr).toBe(130);
+    expect(stderr).toMatch(/what was trained since the last checkpoint is lost: no-room\/checkpoints\/pretrain: cannot/);
+  });
+
   it('every so many minutes, unless the recipe says otherwise', async () => {
     const kill = (child: { kill(signal: 'SIGKILL'): void }) => child.kill('SIGKILL');
     const often = ['--set', 'stages.0.save_every_minutes=1e-6'];
@@ -237,7 +246,7 @@ describe('bad samples', () => {
     expect(await refused('mixed.yaml', '--out', 'encoded')).toMatch(
       /error: mixed\.json: sample sample 3: mixed\/3\.png: cannot be read as an image/,
     );
-    const stderr = await refused('decoded.yaml', '--out', 'decoded', '--set', 'seed=5');
+    const stderr = await refused('decoded.yaml', '--out', 'decoded', '--set', 'stages.0.save_every=0');
     expect(stderr).toMatch(/error: mixed\.json: sample sample [34]: mixed\/[34]\.png: cannot be read as an image/);
     const [, step] = /stage only ends after step (\d+)/.exec(stderr) ?? [];
     expect(stateOf('decoded', 'only').step, stderr).toBe(Number(step));
@@ -273,9 +282,9 @@ describe('bad samples', () => {
   });
 
   it('of every kind are known before the first step', async () => {
-    await train('worse.yaml', '--out', 'worse', '--set', 'stages.0.steps=1');
+    await train('worse.yaml', '--out', 'worse', '--set', 'stages.0.epochs=0.1');
     const reasons = new Map(skipped('worse').map(({ sample, reason }) => [sample, reason]));
-    expect(reasons.get('sample 6')).toMatch(/its first answer begins beyond the maximum length|beyond/);
+    expect(reasons.get('sample 6')).toContain('its first answer begins beyond the maximum length 160');
     expect(reasons.get('sample 7')).toContain('no gpt turn');
     expect(reasons.get('sample 8')).toContain('gone.png: there is no such file');
     expect(await refused('worse.yaml', '--out', 'first', '--set', 'stages.0.on_bad_sample=error')).toMatch(
