@@ -12,8 +12,8 @@ export async function freeBytes(folder: string): Promise<number> {
 }
 
 /**
- * Runs `work`, which reads or writes the file or folder at `path`. What the operating system refuses becomes a
- * UserError with the path and the reason in words.
+ * Runs `work`, which reads or writes the file or folder at `path`. What the operating system refuses becomes
+ * a UserError with the path and the reason in words.
  */
 export function onDisk<T>(path: string, work: () => T): T {
   try {
