@@ -88,6 +88,8 @@ describe('a run folder', () => {
   it('that cannot be written is named', async () => {
     writeFileSync('file', '');
     expect(await refused('own.yaml', '--out', 'file/run')).toBe('error: file/run: what it is said to lie in is no folder\n');
+    mkdirSync('no-recipe/recipe.yaml', { recursive: true });
+    expect(await refused('--resume', '--out', 'no-recipe')).toBe('error: no-recipe/recipe.yaml: it is a folder\n');
     mkdirSync('with-folder/metrics.jsonl', { recursive: true });
     writeFileSync('with-folder/recipe.yaml', readFileSync('own.yaml'));
     expect(await refused('--resume', '--out', 'with-folder')).toMatch(/error: with-folder\/metrics.jsonl: it is a folder\n$/);
