@@ -88,6 +88,8 @@ describe('a run folder', () => {
   it('that cannot be written is named', async () => {
     writeFileSync('file', '');
     expect(await refused('own.yaml', '--out', 'file/run')).toBe('error: file/run: what it is said to lie in is no folder\n');
+    mkdirSync('no-recipe/recipe.yaml', { recursive: true });
+    expect(await refused('--resume', '--out', 'no-recipe')).toBe('error: no-recipe/recipe.yaml: it is a folder\n');
     mkdirSync('with-folder/metrics.jsonl', { recursive: true });
     writeFileSync('with-folder/recipe.yaml', readFileSync('own.yaml'));
     expect(await refused('--resume', '--out', 'with-folder')).toMatch(/error: with-folder\/metrics.jsonl: it is a folder\n$/);
@@ -136,6 +138,15 @@ describe('what was good is saved', () => {
       new RegExp(`stage finetune ends after step ${step - 1} \\(last losses: [\\d., ]+\\); it is saved, --resume goes on`),
     );
     expect(stderr).toContain('in recipe.yaml of the run folder');
+  });
+
+  it('or said to be lost', async () => {
+    const { code, stderr } = await startUntil(/pretrain {2}step +2\//, ['own.yaml', '--out', 'no-room'], (child) => {
+      writeFileSync('no-room/checkpoints', '');
+      child.kill('SIGINT');
+    });
+    expect(code, stderr).toBe(130);
+    expect(stderr).toMatch(/what was trained since the last checkpoint is lost: no-room\/checkpoints\/pretrain: cannot/);
   });
 
   it('every so many minutes, unless the recipe says otherwise', async () => {
@@ -237,7 +248,7 @@ describe('bad samples', () => {
     expect(await refused('mixed.yaml', '--out', 'encoded')).toMatch(
       /error: mixed\.json: sample sample 3: mixed\/3\.png: cannot be read as an image/,
     );
-    const stderr = await refused('decoded.yaml', '--out', 'decoded', '--set', 'seed=5');
+    const stderr = await refused('decoded.yaml', '--out', 'decoded', '--set', 'stages.0.save_every=0');
     expect(stderr).toMatch(/error: mixed\.json: sample sample [34]: mixed\/[34]\.png: cannot be read as an image/);
     const [, step] = /stage only ends after step (\d+)/.exec(stderr) ?? [];
     expect(stateOf('decoded', 'only').step, stderr).toBe(Number(step));
@@ -273,9 +284,9 @@ describe('bad samples', () => {
   });
 
   it('of every kind are known before the first step', async () => {
-    await train('worse.yaml', '--out', 'worse', '--set', 'stages.0.steps=1');
+    await train('worse.yaml', '--out', 'worse', '--set', 'stages.0.epochs=0.1');
     const reasons = new Map(skipped('worse').map(({ sample, reason }) => [sample, reason]));
-    expect(reasons.get('sample 6')).toMatch(/its first answer begins beyond the maximum length|beyond/);
+    expect(reasons.get('sample 6')).toContain('its first answer begins beyond the maximum length 160');
     expect(reasons.get('sample 7')).toContain('no gpt turn');
     expect(reasons.get('sample 8')).toContain('gone.png: there is no such file');
     expect(await refused('worse.yaml', '--out', 'first', '--set', 'stages.0.on_bad_sample=error')).toMatch(

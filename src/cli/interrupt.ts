@@ -1,5 +1,5 @@
-// Ctrl-C: the first asks the work to stop where it can save, the second stops at once. So do a closed terminal
-// and errors that nobody caught: what was good is saved before the process ends.
+// Ctrl-C: the first asks the work to stop where it can save, the second stops at once. So do a closed
+// terminal and errors that nobody caught: what was good is saved before the process ends.
 
 /**
  * Thrown by work that was interrupted and has saved what it could; ends the process with code 130, as shells
@@ -19,8 +19,8 @@ export function stopWork(reason: Error): boolean {
 
 /**
  * Runs `work` with a signal that aborts at Ctrl-C, SIGTERM or the end of the terminal (SIGHUP) with an
- * `InterruptedError` as its reason, or with what `stopWork` is given. The work should save and then throw that
- * reason (`signal.throwIfAborted()`). `advice` says how to go on.
+ * `InterruptedError` as its reason, or with what `stopWork` is given. The work should save and then throw
+ * that reason (`signal.throwIfAborted()`). `advice` says how to go on.
  */
 export async function withInterrupt<T>(work: (signal: AbortSignal) => Promise<T>, advice: string): Promise<T> {
   const controller = new AbortController();

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
@@ -138,8 +138,21 @@ describe('the feature cache', () => {
 it('names a picture that is not there', () => {
   const cache = open();
   expect(() => [...cache.missing([join(folder, 'gone.png')])]).toThrow(/gone\.png: there is no such image file/);
+  const unreadable: string[] = [];
+  expect([...cache.missing([join(folder, 'gone.png')], (path) => unreadable.push(path))]).toEqual([]);
+  expect(unreadable).toEqual([join(folder, 'gone.png')]);
   expect(() => cache.read([join(folder, 'gone.png')])).toThrow(UserError);
   cache.close();
+});
+
+it('names a folder that cannot be', () => {
+  const file = join(folder, 'file');
+  writeFileSync(file, '');
+  const cache = (path: string) => openFeatureCache({ folder: path, fingerprint: 'f', size: 1 });
+  expect(() => cache(file)).toThrow(`${file}: there is something already`);
+  expect(() => cache(join(file, 'below'))).toThrow('below: what it is said to lie in is no folder');
+  mkdirSync(join(folder, 'taken', 'f.features'), { recursive: true });
+  expect(() => cache(join(folder, 'taken'))).toThrow('f.features: it is a folder');
 });
 
 describe('the fingerprint of an encoder', () => {

@@ -21,13 +21,13 @@ export interface PictureFile {
 
 export interface FeatureCache {
   /**
-   * Features of pictures one after the other, [paths * size]. UserError for a file that is missing, and for one
-   * whose features were never written.
+   * Features of pictures one after the other, [paths * size]. UserError for a file that is missing, and for
+   * one whose features were never written.
    */
   read(paths: readonly string[]): Float32Array;
   /**
-   * Pictures whose features are not there, each content once, read as they are asked for. A file that cannot be
-   * read is told to `onUnreadable` and passed over; without that, it is a UserError.
+   * Pictures whose features are not there, each content once, read as they are asked for. A file that cannot
+   * be read is told to `onUnreadable` and passed over; without that, it is a UserError.
    */
   missing(paths: Iterable<string>, onUnreadable?: (path: string, error: UserError) => void): Generator<PictureFile, void>;
   /** Appends the features of pictures one after the other, [keys * size]. UserError when the disk is full. */

@@ -218,9 +218,9 @@ export function parseSample(json: Uint8Array, file: { path: string; imageFolder:
 
 /**
  * Reads and checks a file, a JSON array or JSON Lines in UTF-8, and calls `visit` with each sample and the
- * place of its JSON in bytes. Throws the errors of `parseSample`, a `SampleError` for an image file that is not
- * there, and a `UserError` for a file that has no samples. With `onBad`, faults of samples go there instead, and
- * image files are not looked for.
+ * place of its JSON in bytes. Throws the errors of `parseSample`, a `SampleError` for an image file that is
+ * not there, and a `UserError` for a file that has no samples. With `onBad`, faults of samples go there
+ * instead, and image files are not looked for.
  */
 export async function forEachSample(
   path: string,

@@ -1,7 +1,7 @@
 // A run folder has one writer. Its lock is a file run.lock.<n>; the highest number holds. Who wants it makes
-// the next number, which only one can (O_EXCL, also on a network disk), so that a lock that was left behind is
-// taken over without ever being removed first. Whether it was left behind: on the same machine by whether the
-// process lives, from another one by whether its heartbeat is still counted. No two clocks are compared.
+// the next number, which only one can (O_EXCL, also on a network disk), so that a lock that was left behind
+// is taken over without ever being removed first. Whether it was left behind: on the same machine by whether
+// the process lives, from another one by whether its heartbeat is still counted. No two clocks are compared.
 
 import { randomUUID } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, readlinkSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -32,7 +32,9 @@ interface Owner {
   pid: number;
   /** When the run began, for people. */
   since: string;
-  /** The machine as it is since it was started, and the pid's name space; undefined where they are unknown. */
+  /**
+   * The machine as it is since it was started, and the pid's name space; undefined where they are unknown.
+   */
   machine?: string;
   /** When the process was started, in the machine's own count: another one may have its pid by now. */
   started?: string;
@@ -48,7 +50,9 @@ export interface RunLock {
 
 // === Processes ===
 
-/** State and start of a process on Linux, fields 3 and 22 of /proc/<pid>/stat; undefined where there is none. */
+/**
+ * State and start of a process on Linux, fields 3 and 22 of /proc/<pid>/stat; undefined where there is none.
+ */
 function processStat(pid: number): { state: string; started: string } | undefined {
   try {
     // the name before the fields is in parentheses and may hold anything
@@ -123,7 +127,10 @@ function readLock(path: string): { text: string; owner?: Owner } | undefined {
   }
 }
 
-/** Waits until a lock's file changes (true: its run goes on), is gone, or has not changed for `patience` seconds. */
+/**
+ * Waits until a lock's file changes (true: its run goes on), is gone, or has not changed for `patience`
+ * seconds.
+ */
 async function hasHeartbeat(path: string, before: string, patience: number): Promise<boolean> {
   for (const end = performance.now() + 1000 * patience; performance.now() < end; ) {
     await sleep(Math.min(500, 100 * patience));

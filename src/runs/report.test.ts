@@ -74,6 +74,10 @@ describe('renderReport', () => {
     expect(html).toContain('Run &#60;demo&#62;');
     expect(html).toContain('Is there a &#60;b&#62;cat&#60;/b&#62;?');
     expect(html).toContain(input.summary.scores['unseen-artist'].count.ciLow.toFixed(3));
+    expect(html).not.toContain('left out');
+    const [first, ...rest] = input.summary.stages;
+    const summary = { ...input.summary, stages: [{ ...first, skipped: 3 }, ...rest] };
+    expect(renderReport({ ...input, summary })).toContain(`3 bad samples of ${first.name} were left out (skipped.jsonl)`);
     expect(html).toContain('right');
     expect(html).toContain('wrong');
     expect(html).toContain('1,235 MB');

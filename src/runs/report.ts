@@ -183,11 +183,14 @@ function timing({ wallSeconds, peakRssMb, stages }: RunSummary, metrics: readonl
     return `<tr><th scope="row">${escapeHtml(name)}</th><td>${formatDuration(seconds)}</td><td>${steps}</td><td>${median}</td>
       <td>${firstLoss.toFixed(4)}</td><td>${lastLoss.toFixed(4)}</td></tr>`;
   });
+  const left = stages
+    .flatMap(({ name, skipped }) => (skipped ? [` ${skipped} bad samples of ${escapeHtml(name)} were left out (skipped.jsonl).`] : []))
+    .join('');
   const heads = ['stage', 'time', 'steps', 'tokens/s (median)', 'first loss', 'last loss']
     .map((name) => `<th scope="col">${name}</th>`)
     .join('');
   return `<div class="scroll"><table><thead><tr>${heads}</tr></thead><tbody>${rows.join('\n')}</tbody></table></div>
-    <p>Wall time ${formatDuration(wallSeconds)}, peak memory ${Math.round(peakRssMb).toLocaleString('en')} MB.</p>`;
+    <p>Wall time ${formatDuration(wallSeconds)}, peak memory ${Math.round(peakRssMb).toLocaleString('en')} MB.${left}</p>`;
 }
 
 /** The main numbers at the top of the page: every task of the first split. */

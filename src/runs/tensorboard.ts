@@ -77,8 +77,8 @@ export interface TensorboardWriter {
 }
 
 /**
- * Starts the folder's one event file, replacing earlier ones, with the events of the run so far. UserError, also
- * of `write`, where the disk is full or the file cannot be written.
+ * Starts the folder's one event file, replacing earlier ones, with the events of the run so far. UserError,
+ * also of `write`, where the disk is full or the file cannot be written.
  */
 export function openTensorboard(folder: string, past: readonly MetricEvent[]): TensorboardWriter {
   for (const name of readdirSync(folder)) if (name.startsWith('events.out.tfevents.')) rmSync(join(folder, name));

@@ -1,5 +1,6 @@
-// What can be known of the samples of a stage before its first step: whether something of each would be trained,
-// and whether its pictures begin as pictures do. A run finds out before hours of training, not after.
+// What can be known of the samples of a stage before its first step: whether something of each would be
+// trained, and whether its pictures begin as pictures do. A run finds out before hours of training, not
+// after.
 
 import { cpus } from 'node:os';
 import { type DataFile, type DataIndex, indexData, onePerGroup, openData } from '../data/data-set.ts';
@@ -21,9 +22,9 @@ export interface SampleRules {
 }
 
 /**
- * A function that throws the UserError of `encodeConversation` for samples that it would refuse. Most samples it
- * need not encode, since no token is shorter than a byte: whatever the tokens are, those before the first answer
- * are fewer than `maxLength`.
+ * A function that throws the UserError of `encodeConversation` for samples that it would refuse. Most samples
+ * it need not encode, since no token is shorter than a byte: whatever the tokens are, those before the first
+ * answer are fewer than `maxLength`.
  */
 export function sampleCheck({ tokenizer, imageTokens, template, maxLength }: SampleRules): (sample: Sample) => void {
   let frame: number | undefined;

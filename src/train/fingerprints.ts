@@ -11,7 +11,10 @@ import type { StageSummary } from '../runs/folder.ts';
 import type { Recipe } from './recipe.ts';
 import type { Task } from './task.ts';
 
-/** What a stage reads, in an order that is always the same: what it is called, and what stands for its content. */
+/**
+ * What a stage reads, in an order that is always the same: what it is called, and what stands for its
+ * content.
+ */
 type Inputs = { name: string; content: string }[];
 
 /** By stage. */

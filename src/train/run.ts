@@ -7,7 +7,7 @@ import { openCheckpoint, readJsonFile, recoverCheckpoint, saveCheckpoint } from 
 import { onDisk } from '../disk.ts';
 import { type Engine, float32, type State, type Value } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
-import { UserError } from '../errors.ts';
+import { systemReason, UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
 import { constantSource } from '../pretrained/stored.ts';
 import {
@@ -210,8 +210,9 @@ function checkpointsOf(
   let hasFailed = false;
   return {
     isDue: () => (steps > 0 && state.step % steps === 0) || (minutes > 0 && performance.now() - savedAt >= 60_000 * minutes),
-    /** Whether there is something to save, and no reason to think that it cannot be. */
-    isWorthSaving: () => state.step > savedStep && !hasFailed,
+    isSaved: () => state.step === savedStep,
+    /** Whether the last attempt to save has failed. */
+    hasFailed: () => hasFailed,
     async save(moments: ReadonlyMap<string, State> | undefined) {
       hasFailed = true;
       await write(moments);
@@ -324,7 +325,12 @@ async function trainPrepared(
   const secondsBefore = state.seconds;
   const checkpoints = checkpointsOf(state, settings, async (moments) => {
     lock.check();
-    await save(task, dir, state, moments);
+    try {
+      await save(task, dir, state, moments);
+    } catch (error) {
+      const reason = systemReason(error);
+      throw reason === undefined ? error : new UserError(`${dir}: cannot be saved: ${reason}`);
+    }
   });
   const window = { loss: 0, steps: 0, tokens: 0, padding: 0, since: performance.now(), metrics: {} as Record<string, number> };
 
@@ -398,14 +404,14 @@ async function trainPrepared(
     start: resumed?.state ? { step: resumed.state.step, moments: resumed.moments! } : undefined,
     onStep,
     async onFailure(error, moments) {
-      if (!checkpoints.isWorthSaving()) return;
+      if (checkpoints.hasFailed()) return;
       try {
-        await checkpoints.save(moments);
+        if (!checkpoints.isSaved()) await checkpoints.save(moments);
       } catch (second) {
-        status.note(`what was trained since the last checkpoint cannot be saved: ${(second as Error).message}`);
+        status.note(`what was trained since the last checkpoint is lost: ${(second as Error).message}`);
         return;
       }
-      if (error !== signal.reason)
+      if (error !== signal.reason && state.step > 0)
         status.note(
           `stage ${name} ends after step ${state.step} (last losses: ${lastLosses(log.events, name)}); it is saved, --resume goes on from there`,
         );

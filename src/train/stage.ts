@@ -42,8 +42,8 @@ export interface StageOptions {
   reduce?: (gradients: readonly State[], sums: StepSums) => Promise<StepSums>;
   onStep?: (report: StepReport) => void | Promise<void>;
   /**
-   * The stage ends with this error, and what it trains is as the last finished step left it: the place to save
-   * it. The error is thrown afterwards.
+   * The stage ends with this error, and what it trains is as the last finished step left it: the place to
+   * save it. The error is thrown afterwards.
    */
   onFailure?: (error: unknown, moments: ReadonlyMap<string, State>) => Promise<void>;
 }

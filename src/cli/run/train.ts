@@ -1,6 +1,7 @@
 // What `llava-gemma train` does.
 import { existsSync, readFileSync } from 'node:fs';
 import { basename, extname, join } from 'node:path';
+import { onDisk } from '../../disk.ts';
 import { UserError } from '../../errors.ts';
 import { findRunFolder, type RunSummary } from '../../runs/folder.ts';
 import { loadRecipe, readRecipe, recipeToYaml } from '../../train/recipe.ts';
@@ -44,7 +45,8 @@ export async function trainOptionsOf(recipePath: string | undefined, flags: Trai
   if (recipePath === undefined && flags.set.length > 0) throw new UserError('--set cannot change a run that is resumed; start another one');
   const folder = existsSync(out) ? findRunFolder(out) : undefined;
   if (folder === undefined) throw new UserError(`there is no run to resume at ${out}`);
-  const recipe = readRecipe(readFileSync(folder.recipe, 'utf8'), folder.recipe);
+  const text = onDisk(folder.recipe, () => readFileSync(folder.recipe, 'utf8'));
+  const recipe = readRecipe(text, folder.recipe);
   if (given !== undefined && recipeToYaml(given) !== recipeToYaml(recipe)) {
     throw new UserError(
       `${recipePath} differs from ${folder.recipe}, the recipe of the run to be resumed; leave the recipe out, or start another run`,

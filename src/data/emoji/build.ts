@@ -1,7 +1,8 @@
 // Writes the emoji scenes as LLaVA JSON and an image folder: training captions (stage 1), training questions
 // (stage 2) and three held-out evaluation files. The same options give the same bytes.
 
-import { mkdir, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { UserError } from '../../errors.ts';
@@ -252,7 +253,9 @@ function entry(split: string, index: number, questions: readonly EmojiQuestion[]
 }
 
 async function writeEntries(path: string, entries: readonly Entry[]): Promise<void> {
-  await writeFile(path, `[\n${entries.map((one) => JSON.stringify(one)).join(',\n')}\n]\n`);
+  const text = `[\n${entries.map((one) => JSON.stringify(one)).join(',\n')}\n]\n`;
+  // the same file is left alone: another run may be reading it
+  if (!existsSync(path) || (await readFile(path, 'utf8')) !== text) await writeFile(path, text);
 }
 
 async function writeImages(folder: string, split: string, scenes: readonly Scene[], glyphs: EmojiGlyphs): Promise<void> {
