@@ -294,8 +294,8 @@ function bytesOf(data: Float32Array, dtype: FloatDType): Uint8Array {
 }
 
 /**
- * Floats as a tensor to be written, converted piece by piece: a 16-bit copy never exists as a whole. UserError,
- * beginning with `where`, for a number that the type does not hold.
+ * Floats as a tensor to be written, converted piece by piece: a 16-bit copy never exists as a whole.
+ * UserError, beginning with `where`, for a number that the type does not hold.
  */
 export function floatSource(
   shape: number[],
