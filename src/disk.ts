@@ -1,5 +1,5 @@
 // What goes wrong with disks, and free space on them.
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, statSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { systemReason, UserError } from './errors.ts';
@@ -32,13 +32,17 @@ export function onDisk<T>(path: string, work: () => T): T {
  * /proc does.
  */
 export function makeFolder(path: string): void {
-  if (existsSync(path)) return;
-  if (dirname(path) !== path) makeFolder(dirname(path));
+  if (isFolder(path)) return;
+  const parent = dirname(path);
+  if (parent !== path && !existsSync(parent)) makeFolder(parent);
   onDisk(path, () => {
     try {
       mkdirSync(path);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+      // another process may have made it meanwhile
+      if (!isFolder(path)) throw error;
     }
   });
 }
+
+const isFolder = (path: string) => existsSync(path) && statSync(path).isDirectory();
