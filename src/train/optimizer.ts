@@ -92,7 +92,7 @@ export async function createAdamW(
       const norm = Math.sqrt(sum) * scale;
       if (!Number.isFinite(norm))
         throw new UserError(
-          `the gradient is not finite (norm ${norm}) at step ${step}: lower lr (before --resume, in recipe.yaml of the run folder) or look at the data`,
+          `the gradient is not finite (norm ${norm}) at step ${step}: lower the learning rate (for --resume, in recipe.yaml of the run folder) or look at the data`,
         );
       const factor = maxGradNorm > 0 ? Math.min(1, maxGradNorm / (norm + 1e-6)) : 1;
       const scalars: Record<string, Value> = {

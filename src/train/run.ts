@@ -411,10 +411,11 @@ async function trainPrepared(
         status.note(`what was trained since the last checkpoint is lost: ${(second as Error).message}`);
         return;
       }
-      if (error !== signal.reason && state.step > 0)
-        status.note(
-          `stage ${name} ends after step ${state.step} (last losses: ${lastLosses(log.events, name)}); it is saved, --resume goes on from there`,
-        );
+      if (error === signal.reason || state.step === 0) return;
+      const losses = lastLosses(log.events, name);
+      const kept = `stage ${name} ends after step ${state.step} (last losses: ${losses}); it is saved, --resume goes on from there`;
+      if (error instanceof UserError) error.message = `${error.message.replace(/\.$/, '')}; ${kept}`;
+      else status.note(kept);
     },
   });
   state.seconds = secondsBefore + (performance.now() - began) / 1000;
