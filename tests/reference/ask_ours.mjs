@@ -13,7 +13,7 @@ const { createOrtEngine, float32, int32, writeSafetensors } = await load('index.
 const { buildEmojiDataset } = await load('data/emoji/build.js');
 const { answerQuestions, readQuestions } = await load('evaluate/evaluate.js');
 const { forward } = await load('generate/forward.js');
-const { imageTokenCount, llavaConfigSchema } = await load('models/llava.js');
+const { imageTokenCount, llavaConfigSchema, llavaParameters } = await load('models/llava.js');
 const { withCheckpoint } = await load('pretrained/folder.js');
 const { loadModel } = await load('pretrained/load.js');
 const { pixelValuesOf } = await load('pretrained/processor.js');
@@ -56,7 +56,8 @@ await model.generator.dispose();
 const logits = new Map();
 await withCheckpoint(folder, llavaConfigSchema, async (config, checkpoint) => {
   const engine = createOrtEngine();
-  const source = { read: async (parameters) => (await readRunWeights(checkpoint, parameters, {})).values };
+  const { values } = await readRunWeights(checkpoint, llavaParameters(config), {});
+  const source = { read: async () => values };
   for (let i = 0; i < WITH_LOGITS; i++) {
     const size = model.processor.crop_size.height;
     const inputs = {
