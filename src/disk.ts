@@ -33,8 +33,7 @@ export function onDisk<T>(path: string, work: () => T): T {
  */
 export function makeFolder(path: string): void {
   if (isFolder(path)) return;
-  const parent = dirname(path);
-  if (parent !== path && !existsSync(parent)) makeFolder(parent);
+  makeFolderOf(path);
   onDisk(path, () => {
     try {
       mkdirSync(path);
@@ -46,3 +45,9 @@ export function makeFolder(path: string): void {
 }
 
 const isFolder = (path: string) => existsSync(path) && statSync(path).isDirectory();
+
+/** Makes the folder that a file or folder at `path` lies in, where it is missing. UserError as `makeFolder`. */
+export function makeFolderOf(path: string): void {
+  const folder = dirname(path);
+  if (folder !== path && !existsSync(folder)) makeFolder(folder);
+}

@@ -1,9 +1,8 @@
 // The samples behind every score, kept as JSON Lines, and the scores computed from them: a score can always
 // be computed again.
 import { closeSync, existsSync, fstatSync, ftruncateSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
 import { z } from 'zod';
-import { makeFolder, onDisk } from '../disk.ts';
+import { makeFolderOf, onDisk } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import { majorityBaseline, randomBaseline } from './baselines.ts';
 import { answerKind, isCorrect, yesNoScores } from './scoring.ts';
@@ -41,7 +40,7 @@ export function judgeSample(sample: Omit<Sample, 'correct' | 'blindCorrect'>): S
 }
 
 export function writeSamples(path: string, samples: readonly Sample[]): void {
-  makeFolder(dirname(path));
+  makeFolderOf(path);
   onDisk(path, () => writeFileSync(path, samples.map((sample) => `${JSON.stringify(sample)}\n`).join('')));
 }
 
@@ -56,7 +55,7 @@ export interface LineFile {
 /** Opens a file for lines, before there are any. UserError, naming it, if it cannot be written. */
 export function openLines(path: string): LineFile {
   const wasThere = existsSync(path);
-  makeFolder(dirname(path));
+  makeFolderOf(path);
   const file = onDisk(path, () => openSync(path, 'a'));
   let isEmpty = true;
   return {
