@@ -46,7 +46,7 @@ export function makeFolder(path: string): void {
 
 const isFolder = (path: string) => existsSync(path) && statSync(path).isDirectory();
 
-/** Makes the folder that a file or folder at `path` lies in, where it is missing. UserError as `makeFolder`. */
+/** Makes the folder that `path` lies in, where it is missing. UserError as of `makeFolder`. */
 export function makeFolderOf(path: string): void {
   const folder = dirname(path);
   if (folder !== path && !existsSync(folder)) makeFolder(folder);
