@@ -11,7 +11,8 @@ const load = (file) => import(new URL(`../../dist/${file}`, import.meta.url).hre
 
 const { createOrtEngine, float32, int32, writeSafetensors } = await load('index.js');
 const { buildEmojiDataset } = await load('data/emoji/build.js');
-const { answerQuestions, readQuestions } = await load('evaluate/evaluate.js');
+const { answerQuestions } = await load('evaluate/evaluate.js');
+const { readQuestions } = await load('evaluate/questions.js');
 const { forward } = await load('generate/forward.js');
 const { imageTokenCount, llavaConfigSchema, llavaParameters } = await load('models/llava.js');
 const { withCheckpoint } = await load('pretrained/folder.js');
@@ -30,9 +31,9 @@ const drawn = { seed: 11, out: scenes, trainScenes: 0, splits: ['unseen-artist']
 const { evaluation, imageFolder } = await buildEmojiDataset(drawn);
 const questions = (await readQuestions(evaluation['unseen-artist'], imageFolder)).slice(0, QUESTIONS);
 for (const [i, question] of questions.entries()) {
-  const picture = sharp(question.imagePath);
-  question.imagePath = resolve(out, 'pictures', `${i}.png`);
-  await (i % 2 ? picture.extract({ left: 0, top: 10, width: 96, height: 61 }) : picture).png().toFile(question.imagePath);
+  const picture = sharp(question.imagePaths[0]);
+  question.imagePaths = [resolve(out, 'pictures', `${i}.png`)];
+  await (i % 2 ? picture.extract({ left: 0, top: 10, width: 96, height: 61 }) : picture).png().toFile(question.imagePaths[0]);
 }
 
 const model = await loadModel(folder);
@@ -42,8 +43,8 @@ writeFileSync(
   join(out, 'answers.json'),
   JSON.stringify({
     maxNewTokens: MAX_NEW_TOKENS,
-    questions: questions.map(({ imagePath, prompt }, i) => ({
-      image: imagePath,
+    questions: questions.map(({ imagePaths, prompt }, i) => ({
+      image: imagePaths[0],
       // the place of the picture is the processor's affair
       text: prompt[0].value.replace('<image>\n', ''),
       ids: ids[i],
@@ -62,7 +63,7 @@ await withCheckpoint(folder, llavaConfigSchema, async (config, checkpoint) => {
     const size = model.processor.crop_size.height;
     const inputs = {
       input_ids: int32(Int32Array.from(ids[i]), [1, ids[i].length]),
-      pixel_values: float32(await pixelValuesOf([questions[i].imagePath], model.processor), [1, 3, size, size]),
+      pixel_values: float32(await pixelValuesOf(questions[i].imagePaths, model.processor), [1, 3, size, size]),
     };
     const outputs = await forward(engine, { kind: 'llava', config }, source, inputs);
     const { dims, pieces } = outputs.get('logits');
