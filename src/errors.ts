@@ -45,3 +45,6 @@ export function systemReason(error: unknown): string | undefined {
   const { code } = (error ?? {}) as { code?: unknown };
   return typeof code === 'string' && Object.hasOwn(systemReasons, code) ? systemReasons[code] : undefined;
 }
+
+/** The same, and of any other error its message. */
+export const reasonOf = (error: unknown): string => systemReason(error) ?? (error instanceof Error ? error.message : String(error));

@@ -3,9 +3,10 @@
 // Intel/llava-gemma-2b holds two shard sets in one folder. Tensors have our names here, whatever the files
 // call them (layouts.ts).
 import { existsSync } from 'node:fs';
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { open, readFile, rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { systemReason, UserError } from '../errors.ts';
+import { makeFolder } from '../disk.ts';
+import { reasonOf, UserError } from '../errors.ts';
 import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from '../floats.ts';
 import { refusePointer } from '../git-lfs.ts';
 import { hubAdvice } from '../paths.ts';
@@ -71,7 +72,7 @@ export async function readTextFile(path: string): Promise<string> {
   } catch (error) {
     if (error instanceof UserError) throw error;
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
-    throw new UserError(`${path}: ${missing ? 'no such file' : `cannot read it: ${systemReason(error) ?? (error as Error).message}`}`);
+    throw new UserError(`${path}: ${missing ? 'no such file' : `cannot read it: ${reasonOf(error)}`}`);
   }
 }
 
@@ -434,9 +435,9 @@ export async function saveCheckpoint(
   for (const [name, source] of stored) sources.set(name, source);
   const incomplete = `${dir}.incomplete`;
   const replaced = `${dir}.replaced`;
-  await rm(incomplete, { recursive: true, force: true });
   try {
-    await mkdir(incomplete, { recursive: true });
+    await rm(incomplete, { recursive: true, force: true });
+    makeFolder(incomplete);
     await writeWeights(incomplete, sources, maxShardSize);
     for (const [name, contents] of Object.entries(tensorFiles)) await writeSafetensors(join(incomplete, name), contents);
     const all = { ...files, 'config.json': configText(config) };
@@ -450,8 +451,8 @@ export async function saveCheckpoint(
     await syncFolder(join(dir, '..'));
     await rm(replaced, { recursive: true, force: true });
   } catch (error) {
-    await rm(incomplete, { recursive: true, force: true });
+    await rm(incomplete, { recursive: true, force: true }).catch(() => {});
     if (error instanceof UserError || (error as NodeJS.ErrnoException).code === undefined) throw error;
-    throw new UserError(`${dir}: cannot save the checkpoint: ${systemReason(error) ?? (error as Error).message}`);
+    throw new UserError(`${dir}: cannot save the checkpoint: ${reasonOf(error)}`);
   }
 }

@@ -3,7 +3,7 @@
 
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import { systemReason, UserError } from '../errors.ts';
+import { reasonOf, UserError } from '../errors.ts';
 import { forEachSample, parseSample, type Sample, SampleError } from './llava-json.ts';
 
 export interface DataFile {
@@ -137,7 +137,7 @@ function openIndexed({ path, size, changed: before }: DataIndex['files'][number]
   try {
     handle = openSync(path, 'r');
   } catch (error) {
-    throw new UserError(`${path}: cannot be read: ${systemReason(error) ?? (error as Error).message}.`);
+    throw new UserError(`${path}: cannot be read: ${reasonOf(error)}.`);
   }
   const { size: now, mtimeMs } = fstatSync(handle);
   if (now === size && mtimeMs === before) return handle;

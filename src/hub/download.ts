@@ -3,9 +3,10 @@
 // their own names once all are complete: a folder holds no model, the old one, or the new one.
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, statSync } from 'node:fs';
-import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readJsonFile, readShardIndex } from '../checkpoint/checkpoint.ts';
+import { makeFolder } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import { writeFileAtomically } from '../weights/safetensors.ts';
 import type { HubFile, HubRepo, Snapshot } from './hub.ts';
@@ -152,7 +153,7 @@ async function pullFiles(
   const { repo, revision, dir, plan } = options;
   const { commit } = snapshot;
   const jobOf = (file: HubFile) => planFile(options, record, commit, file);
-  await mkdir(dir, { recursive: true });
+  makeFolder(dir);
   const saveRecord = (contents: PullRecord) =>
     writeFileAtomically(join(dir, PULL_RECORD), [Buffer.from(`${JSON.stringify(contents, null, 2)}\n`)]);
   // an index is needed before the shards that it names

@@ -54,12 +54,39 @@ const partsAsText = [
   '{%- set messages = ns.messages -%}',
 ].join('\n');
 
-/** Whether a template writes `<image>` and the words of a message whose content comes in parts. */
-function takesParts(template: string): boolean {
-  const content = [{ type: 'image' }, { type: 'text', text: 'words' }];
+/** A message as templates of vision models want it: pictures and stretches of text. */
+export type Part = { type: 'image' } | { type: 'text'; text: string };
+
+const question = 'a question';
+const textPart: Part = { type: 'text', text: question };
+
+/** What a template makes of one question, or nothing where it refuses it. */
+function shown(template: Template, tokens: Readonly<Record<string, string>>, content: string | Part[]): string {
   try {
-    const text = new Template(template).render({ messages: [{ role: 'user', content }], bos_token: '', eos_token: '' });
-    return text.includes('<image>') && text.includes('words');
+    return template.render({ messages: [{ role: 'user', content }], add_generation_prompt: true, ...tokens });
+  } catch {
+    return '';
+  }
+}
+
+/** Whether a template writes `<image>` and the words of a message whose content comes in parts. */
+function placesPictures(template: Template, tokens: Readonly<Record<string, string>>): boolean {
+  const text = shown(template, tokens, [{ type: 'image' }, textPart]);
+  return text.includes('<image>') && text.includes(question);
+}
+
+/**
+ * Whether a template makes the place of a picture out of a part, or loses the text of a message that is one
+ * text. It is found by trying, which holds however the template is written. `tokens`: special ones by name.
+ */
+export function takesParts(template: Template, tokens: Readonly<Record<string, string>>): boolean {
+  if (placesPictures(template, tokens)) return true;
+  return !shown(template, tokens, question).includes(question) && shown(template, tokens, [textPart]).includes(question);
+}
+
+function placesPicturesInText(template: string): boolean {
+  try {
+    return placesPictures(new Template(template), { bos_token: '', eos_token: '' });
   } catch {
     return false;
   }
@@ -70,5 +97,5 @@ function takesParts(template: string): boolean {
  * already, it writes what it wrote.
  */
 export function withParts(template: string): string {
-  return takesParts(template) ? template : `${partsAsText}\n${template}`;
+  return placesPicturesInText(template) ? template : `${partsAsText}\n${template}`;
 }

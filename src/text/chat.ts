@@ -3,6 +3,7 @@
 // the tokenizer's, run by Jinja.
 import { Template } from '@huggingface/jinja';
 import { UserError } from '../errors.ts';
+import { type Part, takesParts } from './chat-template.ts';
 import { imageToken, type Tokenizer } from './tokenizer.ts';
 
 /** One turn of a conversation, as in LLaVA's JSON: `human` asks, `gpt` answers. */
@@ -22,9 +23,6 @@ interface Message {
   content: string;
 }
 
-/** A message as templates of vision models want it: pictures and stretches of text. */
-type Part = { type: 'image' } | { type: 'text'; text: string };
-
 interface Layout {
   template: Template;
   takesParts: boolean;
@@ -38,29 +36,10 @@ function layoutOf(tokenizer: Tokenizer): Layout {
   let layout = layouts.get(tokenizer);
   if (!layout) {
     const template = new Template(tokenizer.chatTemplate);
-    layout = { template, takesParts: takesParts(template, tokenizer) };
+    layout = { template, takesParts: takesParts(template, specialTokens(tokenizer)) };
     layouts.set(tokenizer, layout);
   }
   return layout;
-}
-
-/**
- * Whether a template makes the place of a picture out of a part, or loses the text of a message that is one
- * text. It is found by trying, which holds however the template is written.
- */
-function takesParts(template: Template, tokenizer: Tokenizer): boolean {
-  const question = 'a question';
-  const shown = (content: string | Part[]) => {
-    try {
-      return template.render({ messages: [{ role: 'user', content }], add_generation_prompt: true, ...specialTokens(tokenizer) });
-    } catch {
-      return '';
-    }
-  };
-  const text = { type: 'text' as const, text: question };
-  const withPicture = shown([{ type: 'image' }, text]);
-  if (withPicture.includes(imageToken) && withPicture.includes(question)) return true;
-  return !shown(question).includes(question) && shown([text]).includes(question);
 }
 
 /** What transformers gives templates of a tokenizer. */

@@ -8,7 +8,7 @@ import { evaluationSplits } from '../data/emoji/build.ts';
 import { canvasSize, defaultAugmentation, type Augmentation as SceneAugmentation } from '../data/emoji/scene.ts';
 import { defaultHeldOutArtist } from '../data/emoji/split.ts';
 import { textSources } from '../data/emoji/texts.ts';
-import { systemReason, UserError } from '../errors.ts';
+import { reasonOf, UserError } from '../errors.ts';
 import { clipTextConfigSchema, clipVisionConfigSchema } from '../models/clip.ts';
 import { connectorTypeSchema } from '../models/connector.ts';
 import { languageConfigSchema, modelTypeError } from '../models/language.ts';
@@ -407,7 +407,7 @@ export function loadRecipe(path: string, overrides: readonly string[] = []): Rec
     text = decodeUtf8(readFileSync(file), path);
   } catch (error) {
     if (error instanceof UserError) throw error;
-    throw new UserError(`recipe: cannot read ${path}: ${systemReason(error) ?? (error as Error).message}`);
+    throw new UserError(`recipe: cannot read ${path}: ${reasonOf(error)}`);
   }
   return readRecipe(text, path, overrides);
 }

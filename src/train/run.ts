@@ -7,7 +7,7 @@ import { openCheckpoint, readJsonFile, recoverCheckpoint, saveCheckpoint } from 
 import { onDisk } from '../disk.ts';
 import { type Engine, float32, type State, type Value } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
-import { systemReason, UserError } from '../errors.ts';
+import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
 import { constantSource } from '../pretrained/stored.ts';
 import {
@@ -325,12 +325,7 @@ async function trainPrepared(
   const secondsBefore = state.seconds;
   const checkpoints = checkpointsOf(state, settings, async (moments) => {
     lock.check();
-    try {
-      await save(task, dir, state, moments);
-    } catch (error) {
-      const reason = systemReason(error);
-      throw reason === undefined ? error : new UserError(`${dir}: cannot be saved: ${reason}`);
-    }
+    await save(task, dir, state, moments);
   });
   const window = { loss: 0, steps: 0, tokens: 0, padding: 0, since: performance.now(), metrics: {} as Record<string, number> };
 

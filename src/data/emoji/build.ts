@@ -2,9 +2,10 @@
 // (stage 2) and three held-out evaluation files. The same options give the same bytes.
 
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import sharp from 'sharp';
+import { makeFolder } from '../../disk.ts';
 import { UserError } from '../../errors.ts';
 import { createRandom, type Random } from '../../random.ts';
 import type { Turn } from '../../text/chat.ts';
@@ -259,7 +260,7 @@ async function writeEntries(path: string, entries: readonly Entry[]): Promise<vo
 }
 
 async function writeImages(folder: string, split: string, scenes: readonly Scene[], glyphs: EmojiGlyphs): Promise<void> {
-  await mkdir(join(folder, split), { recursive: true });
+  makeFolder(join(folder, split));
   const atOnce = 32;
   for (let start = 0; start < scenes.length; start += atOnce) {
     await Promise.all(
