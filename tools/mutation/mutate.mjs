@@ -22,6 +22,7 @@ const ALSO = {
   'src/text/chat.ts': ['src/text/labels.test.ts'],
   'src/text/chat-template.ts': ['src/text/labels.test.ts'],
   'src/text/tokenizer.ts': ['src/text/stream.test.ts'],
+  'src/generate/forward.ts': ['src/cli/forward.test.ts'],
   'src/train/recipe.ts': ['tests/docs.test.ts'],
 };
 
