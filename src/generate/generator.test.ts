@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { concatFloat32 } from '../arrays.ts';
 import { type Engine, float32, float32Values, int32, type Program } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { flattenLeading } from '../graph/primitives.ts';
@@ -265,6 +266,29 @@ describe('a prefix cache', () => {
     // the same image in other memory
     const copy = { ...other, imageRows: other.imageRows!.slice() };
     expect(await generator.generate([copy], { ...wandering, prefix })).toEqual(expected);
+  });
+
+  test('knows the first of two images where only the second is another', async () => {
+    const { engine: counted, read } = counting();
+    const values = await withCheckpoint(folderOf('llava'), llavaConfigSchema, (_, checkpoint) =>
+      readParameters(checkpoint, llavaParameters(config)),
+    );
+    const own = await createGenerator(counted, config, float32Values(llavaParameters(config), values));
+    const two = prompts[2];
+    const size = two.imageRows!.length / 2;
+    const other = { ...two, imageRows: concatFloat32([two.imageRows!.slice(0, size), prompts[0].imageRows!]) };
+    const prefix: PrefixCache = {};
+    await own.generate([two], { ...wandering, prefix });
+    read.length = 0;
+    expect(await own.generate([other], { ...wandering, prefix })).toEqual(await generator.generate([other], wandering));
+    // <bos>, the first image and what stands between the two are known
+    expect(read[0]).toBe(two.inputIds.length - 2 - PATCHES);
+    // the same two images in other memory are known altogether
+    read.length = 0;
+    const copy = { ...other, imageRows: other.imageRows.slice() };
+    await own.generate([copy], { ...wandering, prefix });
+    expect(read[0]).toBe(1);
+    await own.dispose();
   });
 
   test('holds nothing after an answer was broken off', async () => {

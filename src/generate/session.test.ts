@@ -165,6 +165,85 @@ describe('an answer', () => {
   });
 });
 
+describe('what a generator is asked', () => {
+  type Asked = Parameters<Generator['generate']>;
+
+  /** A session whose generator says `tokens` to each prompt, and what it was asked. */
+  function asking(tokens: readonly number[], generation?: AnsweringModel['generation']) {
+    const asked: Asked[] = [];
+    const generate: Generator['generate'] = async (prompts, options) => {
+      asked.push([prompts, options]);
+      for (const token of tokens) await options.onToken?.(0, token);
+      return prompts.map(() => [...tokens]);
+    };
+    return { session: createSession({ ...watched(generate), generation }), asked };
+  }
+
+  it('ends where the tokenizer and the folder say, and is not longer than 64 tokens', async () => {
+    const { endOfTurnTokenId, eosTokenId } = loaded.tokenizer;
+    const plain = asking([]);
+    await textOf(plain.session.generate(about(what)));
+    await plain.session.answerAll([about(what)]);
+    for (const [, options] of plain.asked)
+      expect(options).toMatchObject({ maxNewTokens: 64, stopTokenIds: [endOfTurnTokenId, eosTokenId], sampling: undefined });
+    const told = asking([], { stopTokenIds: [7, 8], temperature: 0, repetitionPenalty: 1.5 });
+    await textOf(told.session.generate(about(what), { maxNewTokens: 3 }));
+    expect(told.asked[0][1]).toMatchObject({
+      maxNewTokens: 3,
+      stopTokenIds: [endOfTurnTokenId, eosTokenId, 7, 8],
+      sampling: { topK: 1, repetitionPenalty: 1.5 },
+    });
+  });
+
+  it('comes in batches of prompts that are alike in length, and tells how far it is', async () => {
+    const { session, asked } = asking(loaded.tokenizer.encode('yes'));
+    const questions = ['b b b b b b', 'a', 'c c c', 'd', 'e e e e e e e e e'];
+    const progress: string[] = [];
+    const options = { batchSize: 2, onProgress: (done: number, total: number) => progress.push(`${done}/${total}`) };
+    expect(
+      await session.answerAll(
+        questions.map((question) => about(question)),
+        options,
+      ),
+    ).toEqual(Array(5).fill('yes'));
+    const lengths = asked.map(([prompts]) => prompts.map(({ inputIds }) => inputIds.length));
+    expect(lengths.map(({ length }) => length)).toEqual([2, 2, 1]);
+    expect(lengths.flat()).toEqual(lengths.flat().sort((a, b) => a - b));
+    expect(progress).toEqual(['2/5', '4/5', '5/5']);
+    expect(asked[0][0][0].imageRows).toBeUndefined();
+  });
+
+  it('gives text without special tokens, and what an unfinished character has at the end', async () => {
+    const { tokenizer } = loaded;
+    const hello = tokenizer.encode('hello');
+    const special = asking([tokenizer.eosTokenId, ...hello]);
+    expect(await special.session.answerAll([about(what)])).toEqual(['hello']);
+    expect(await textOf(special.session.generate(about(what)))).toBe(tokenizer.decode(hello));
+    const parts = tokenizer.encode('\u{1F9FF}');
+    expect(parts.length).toBeGreaterThan(1);
+    const cut = asking(parts.slice(0, -1));
+    expect(await textOf(cut.session.generate(about(what)))).toMatch(/\uFFFD$/);
+  });
+
+  it('leaves the queue when its signal says so, not when its turn comes', async () => {
+    let finish = () => {};
+    const held: Generator['generate'] = () =>
+      new Promise((resolve) => {
+        finish = () => resolve([[]]);
+      });
+    const session = createSession(watched(held));
+    const first = textOf(session.generate(about(what)));
+    const controller = new AbortController();
+    const second = textOf(session.generate(about(what), { signal: controller.signal }));
+    await wait(5);
+    controller.abort(new Error('gone'));
+    await expect(second).rejects.toThrow('gone');
+    expect(log.calls).toBe(1);
+    finish();
+    expect(await first).toBe('');
+  });
+});
+
 describe('pictures', () => {
   it('are encoded once while they are the same, by path or by content', async () => {
     const copy = join(folder, 'copy.png');
