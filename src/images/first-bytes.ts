@@ -53,7 +53,7 @@ export function notRead(start: Uint8Array): string | undefined {
   return NOT_PICTURES.find(begins)?.[0];
 }
 
-/** Why there is no file at a path that people give for a picture: an address, a picture as text, a home folder. */
+/** Why there is nothing at a path that people give for a picture. */
 export function notAPath(path: string): string | undefined {
   if (/^(https?|s3|gs|ftp):\/\//i.test(path)) return 'it is an address; download the picture, and give its file';
   if (/^data:image\//i.test(path)) return 'it is the picture itself as text; save it, and give its file';
