@@ -9,7 +9,8 @@ import { makeFolder } from '../disk.ts';
 import { reasonOf, UserError } from '../errors.ts';
 import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from '../floats.ts';
 import { refusePointer } from '../git-lfs.ts';
-import { hubAdvice } from '../paths.ts';
+import { deadLink, hubAdvice } from '../paths.ts';
+import { decodeUtf8 } from '../utf8.ts';
 import { bytesPerElement } from '../weights/dtype.ts';
 import {
   elementCount,
@@ -66,13 +67,13 @@ export interface Checkpoint {
 /** The text of a file. UserError if it is missing or cannot be read. */
 export async function readTextFile(path: string): Promise<string> {
   try {
-    const text = await readFile(path, 'utf8');
+    const text = decodeUtf8(await readFile(path), path);
     refusePointer(text, path);
     return text;
   } catch (error) {
     if (error instanceof UserError) throw error;
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
-    throw new UserError(`${path}: ${missing ? 'no such file' : `cannot read it: ${reasonOf(error)}`}`);
+    throw new UserError(`${path}: ${missing ? (deadLink(path) ?? 'no such file') : `cannot read it: ${reasonOf(error)}`}`);
   }
 }
 
@@ -82,7 +83,7 @@ export async function readJsonFile(path: string): Promise<unknown> {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new UserError(`${path}: not valid JSON: ${(error as Error).message}`);
+    throw new UserError(`${path}: not valid JSON: ${(error as Error).message.replaceAll('\n', ' ')}`);
   }
 }
 
@@ -137,6 +138,8 @@ async function openShards(dir: string): Promise<{ shards: SafetensorsFile[]; hom
   }
   const index = join(dir, 'model.safetensors.index.json');
   if (!existsSync(index)) {
+    const dead = [single, index].map((path) => [path, deadLink(path)]).find(([, problem]) => problem !== undefined);
+    if (dead) throw new UserError(dead.join(': '));
     throw new UserError(otherFolder(dir) ?? `${dir}: neither model.safetensors nor model.safetensors.index.json is there`);
   }
   const shards = new Map<string, SafetensorsFile>();
@@ -145,7 +148,7 @@ async function openShards(dir: string): Promise<{ shards: SafetensorsFile[]; hom
     for (const [name, fileName] of await readShardIndex(index)) {
       const path = join(dir, fileName);
       if (!shards.has(fileName) && !existsSync(path))
-        throw new UserError(`${path}: no such file, but ${index} names it; copy or download it again`);
+        throw new UserError(`${path}: ${deadLink(path) ?? 'no such file'}, but ${index} names it; copy or download it again`);
       const shard = shards.get(fileName) ?? (await openSafetensors(path));
       shards.set(fileName, shard);
       shard.info(name);
@@ -171,7 +174,7 @@ function mapNamesOf(dir: string, names: readonly string[]) {
  * naming the file at fault.
  */
 export async function openCheckpoint(dir: string): Promise<Checkpoint> {
-  if (!existsSync(dir)) throw new UserError(`${dir}: no such folder${hubAdvice(dir)}`);
+  if (!existsSync(dir)) throw new UserError(`${dir}: ${deadLink(dir) ?? `no such folder${hubAdvice(dir)}`}`);
   const configFile = join(dir, 'config.json');
   const other = existsSync(configFile) ? undefined : otherFolder(dir);
   if (other !== undefined) throw new UserError(other);
