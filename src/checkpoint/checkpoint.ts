@@ -4,7 +4,7 @@
 // call them (layouts.ts).
 import { existsSync } from 'node:fs';
 import { open, readFile, rename, rm } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { makeFolder } from '../disk.ts';
 import { reasonOf, UserError } from '../errors.ts';
 import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from '../floats.ts';
@@ -402,13 +402,22 @@ async function syncFolder(dir: string): Promise<void> {
 }
 
 /**
+ * Where a folder is written, and where an older one waits until it is: beside it, also where its path ends in
+ * a slash or leads through itself (`a/../a`).
+ */
+function placesBeside(dir: string): { incomplete: string; replaced: string } {
+  const path = resolve(dir);
+  return { incomplete: `${path}.incomplete`, replaced: `${path}.replaced` };
+}
+
+/**
  * Repairs what a killed `saveCheckpoint(dir)` left: if it was between its two renames, the older folder is
  * put back; leftovers are removed.
  */
 export async function recoverCheckpoint(dir: string): Promise<void> {
-  const replaced = `${dir}.replaced`;
+  const { replaced, incomplete } = placesBeside(dir);
   if (existsSync(replaced) && !existsSync(dir)) await rename(replaced, dir);
-  for (const leftover of [replaced, `${dir}.incomplete`]) await rm(leftover, { recursive: true, force: true });
+  for (const leftover of [replaced, incomplete]) await rm(leftover, { recursive: true, force: true });
 }
 
 /**
@@ -436,8 +445,8 @@ export async function saveCheckpoint(
   const sources = new Map<string, TensorSource>();
   for (const [name, { shape, data }] of tensors) sources.set(name, floatSource(shape, data, dtype, `${dir}: ${name}`));
   for (const [name, source] of stored) sources.set(name, source);
-  const incomplete = `${dir}.incomplete`;
-  const replaced = `${dir}.replaced`;
+  const place = resolve(dir);
+  const { incomplete, replaced } = placesBeside(dir);
   try {
     await rm(incomplete, { recursive: true, force: true });
     makeFolder(incomplete);
@@ -449,12 +458,13 @@ export async function saveCheckpoint(
     }
     await syncFolder(incomplete);
     await rm(replaced, { recursive: true, force: true });
-    if (existsSync(dir)) await rename(dir, replaced);
-    await rename(incomplete, dir);
-    await syncFolder(join(dir, '..'));
+    if (existsSync(place)) await rename(place, replaced);
+    await rename(incomplete, place);
+    await syncFolder(join(place, '..'));
     await rm(replaced, { recursive: true, force: true });
   } catch (error) {
     await rm(incomplete, { recursive: true, force: true }).catch(() => {});
+    if (existsSync(replaced) && !existsSync(place)) await rename(replaced, place).catch(() => {});
     if (error instanceof UserError || (error as NodeJS.ErrnoException).code === undefined) throw error;
     throw new UserError(`${dir}: cannot save the checkpoint: ${reasonOf(error)}`);
   }
