@@ -22,14 +22,21 @@ export function hubAdvice(path: string): string {
     : `; a model of that name on the hub is downloaded by: llava-gemma pull ${path}`;
 }
 
-/** Where a link leads that leads to nothing; undefined for what is no link. */
-export function deadLink(path: string): string | undefined {
+/**
+ * Why a path leads to nothing, where there is more to say: a link without its target, a folder that may not
+ * be read.
+ */
+export function whyMissing(path: string): string | undefined {
   try {
-    const target = readlinkSync(path);
-    if (statSync(path, { throwIfNoEntry: false })) return undefined;
-    return `it is a link to ${target}, where nothing is`;
+    statSync(path);
+    return undefined;
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'ELOOP' ? systemReason(error) : undefined;
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') return systemReason(error);
+  }
+  try {
+    return `it is a link to ${readlinkSync(path)}, where nothing is`;
+  } catch {
+    return undefined;
   }
 }
 
@@ -42,6 +49,6 @@ export function resolvePath(path: string, field: string): string {
   if (existsSync(path)) return path;
   const packaged = join(packageRoot, path);
   if (existsSync(packaged)) return packaged;
-  const dead = deadLink(path);
-  throw new UserError(dead === undefined ? `${field}: there is nothing at ${path}${hubAdvice(path)}` : `${field}: ${path}: ${dead}`);
+  const reason = whyMissing(path);
+  throw new UserError(reason === undefined ? `${field}: there is nothing at ${path}${hubAdvice(path)}` : `${field}: ${path}: ${reason}`);
 }

@@ -4,12 +4,12 @@
 // call them (layouts.ts).
 import { existsSync } from 'node:fs';
 import { open, readFile, rename, rm } from 'node:fs/promises';
-import { basename, join, resolve } from 'node:path';
+import { basename, isAbsolute, join, relative, resolve } from 'node:path';
 import { makeFolder } from '../disk.ts';
 import { reasonOf, UserError } from '../errors.ts';
 import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from '../floats.ts';
 import { refusePointer } from '../git-lfs.ts';
-import { deadLink, hubAdvice } from '../paths.ts';
+import { hubAdvice, whyMissing } from '../paths.ts';
 import { decodeUtf8 } from '../utf8.ts';
 import { bytesPerElement } from '../weights/dtype.ts';
 import {
@@ -73,7 +73,7 @@ export async function readTextFile(path: string): Promise<string> {
   } catch (error) {
     if (error instanceof UserError) throw error;
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
-    throw new UserError(`${path}: ${missing ? (deadLink(path) ?? 'no such file') : `cannot read it: ${reasonOf(error)}`}`);
+    throw new UserError(`${path}: ${missing ? (whyMissing(path) ?? 'no such file') : `cannot read it: ${reasonOf(error)}`}`);
   }
 }
 
@@ -138,7 +138,7 @@ async function openShards(dir: string): Promise<{ shards: SafetensorsFile[]; hom
   }
   const index = join(dir, 'model.safetensors.index.json');
   if (!existsSync(index)) {
-    const dead = [single, index].map((path) => [path, deadLink(path)]).find(([, problem]) => problem !== undefined);
+    const dead = [single, index].map((path) => [path, whyMissing(path)]).find(([, problem]) => problem !== undefined);
     if (dead) throw new UserError(dead.join(': '));
     throw new UserError(otherFolder(dir) ?? `${dir}: neither model.safetensors nor model.safetensors.index.json is there`);
   }
@@ -148,7 +148,7 @@ async function openShards(dir: string): Promise<{ shards: SafetensorsFile[]; hom
     for (const [name, fileName] of await readShardIndex(index)) {
       const path = join(dir, fileName);
       if (!shards.has(fileName) && !existsSync(path))
-        throw new UserError(`${path}: ${deadLink(path) ?? 'no such file'}, but ${index} names it; copy or download it again`);
+        throw new UserError(`${path}: ${whyMissing(path) ?? 'no such file'}, but ${index} names it; copy or download it again`);
       const shard = shards.get(fileName) ?? (await openSafetensors(path));
       shards.set(fileName, shard);
       shard.info(name);
@@ -174,7 +174,7 @@ function mapNamesOf(dir: string, names: readonly string[]) {
  * naming the file at fault.
  */
 export async function openCheckpoint(dir: string): Promise<Checkpoint> {
-  if (!existsSync(dir)) throw new UserError(`${dir}: ${deadLink(dir) ?? `no such folder${hubAdvice(dir)}`}`);
+  if (!existsSync(dir)) throw new UserError(`${dir}: ${whyMissing(dir) ?? `no such folder${hubAdvice(dir)}`}`);
   const configFile = join(dir, 'config.json');
   const other = existsSync(configFile) ? undefined : otherFolder(dir);
   if (other !== undefined) throw new UserError(other);
@@ -405,9 +405,11 @@ async function syncFolder(dir: string): Promise<void> {
  * Where a folder is written, and where an older one waits until it is: beside it, also where its path ends in
  * a slash or leads through itself (`a/../a`).
  */
-function placesBeside(dir: string): { incomplete: string; replaced: string } {
+function placesBeside(dir: string): { place: string; incomplete: string; replaced: string } {
   const path = resolve(dir);
-  return { incomplete: `${path}.incomplete`, replaced: `${path}.replaced` };
+  // errors name it as it was given, as far as that can be
+  const place = isAbsolute(dir) ? path : relative('', path) || path;
+  return { place, incomplete: `${place}.incomplete`, replaced: `${place}.replaced` };
 }
 
 /**
@@ -445,8 +447,7 @@ export async function saveCheckpoint(
   const sources = new Map<string, TensorSource>();
   for (const [name, { shape, data }] of tensors) sources.set(name, floatSource(shape, data, dtype, `${dir}: ${name}`));
   for (const [name, source] of stored) sources.set(name, source);
-  const place = resolve(dir);
-  const { incomplete, replaced } = placesBeside(dir);
+  const { place, incomplete, replaced } = placesBeside(dir);
   try {
     await rm(incomplete, { recursive: true, force: true });
     makeFolder(incomplete);
