@@ -24,7 +24,7 @@ import {
   writeSafetensors,
 } from '../weights/safetensors.ts';
 import { type Layout, mapNames } from './layouts.ts';
-import { foreignQuantization, otherFolder } from './other-folders.ts';
+import { adapterBeside, foreignQuantization, otherFolder } from './other-folders.ts';
 
 export interface Checkpoint {
   dir: string;
@@ -184,6 +184,8 @@ export async function openCheckpoint(dir: string): Promise<Checkpoint> {
     throw new UserError(
       `${dir}: its weights are packed by ${quantizer}, which is not read: take the model before that; --quantize packs it here`,
     );
+  const adapter = adapterBeside(dir);
+  if (adapter !== undefined) throw new UserError(adapter);
   const { shards, home } = await openShards(dir);
   const close = async () => {
     for (const shard of shards) await shard.close();

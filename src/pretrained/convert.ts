@@ -62,7 +62,7 @@ export async function convertCheckpoint(
       dtype: storedFloats[dtype],
       stored: new Map([...stored, ...packed]),
       maxShardSize,
-      files: { ...(await furtherFiles(from)), ...(await llavaFiles(from, model)) },
+      files: await filesBeside(from, model),
     });
   } finally {
     await model.close();
@@ -83,6 +83,14 @@ async function checkTarget(to: string, sources: readonly string[]): Promise<void
     throw new UserError(`${to} holds ${inTheWay[0].name} and is no checkpoint; give another folder`);
   const other = inTheWay.find((entry) => entry.isDirectory() || !OURS.test(entry.name));
   if (other) throw new UserError(`${to} holds ${other.name}, which no checkpoint has and which would be lost; give another folder`);
+}
+
+async function filesBeside(from: string, model: ModelFolder): Promise<Record<string, string | Uint8Array>> {
+  const kept = await furtherFiles(from);
+  const written = await llavaFiles(from, model);
+  // transformers would take it instead of the template that is written
+  if ('chat_template.jinja' in written) delete kept['chat_template.json'];
+  return { ...kept, ...written };
 }
 
 /** Tokenizer, image processor and whatever else describes the model. */
