@@ -1,7 +1,6 @@
 // What git leaves in place of a large file where git-lfs is missing or its files were not fetched: a small
 // text with the file's digest and size (git-lfs docs/spec.md).
 
-import { open } from 'node:fs/promises';
 import { UserError } from './errors.ts';
 
 const POINTER = /^version https:\/\/git-lfs\.github\.com\/spec\/v1\n(?:.*\n)*?size (\d+)\n/;
@@ -14,12 +13,4 @@ export function refusePointer(start: Uint8Array | string, path: string): void {
     throw new UserError(
       `${path}: this is only git-lfs's pointer to a file of ${size} bytes: run "git lfs pull" in its folder, or download the file itself`,
     );
-}
-
-/** The same for a file that could not be read as what it should be. */
-export async function refusePointerFile(path: string): Promise<void> {
-  const handle = await open(path, 'r').catch(() => undefined);
-  const start = await handle?.read(Buffer.alloc(512), 0, 512, 0).catch(() => undefined);
-  await handle?.close();
-  if (start) refusePointer(start.buffer.subarray(0, start.bytesRead), path);
 }

@@ -1,9 +1,9 @@
 // Where files are looked up.
 
-import { existsSync } from 'node:fs';
+import { existsSync, readlinkSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { UserError } from './errors.ts';
+import { systemReason, UserError } from './errors.ts';
 
 /** The model bundled with this package, used where no other is named. */
 export const bundledModel = 'assets/models/tiny-llava';
@@ -23,6 +23,24 @@ export function hubAdvice(path: string): string {
 }
 
 /**
+ * Why a path leads to nothing, where there is more to say: a link without its target, a folder that may not
+ * be read.
+ */
+export function whyMissing(path: string): string | undefined {
+  try {
+    statSync(path);
+    return undefined;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') return systemReason(error);
+  }
+  try {
+    return `it is a link to ${readlinkSync(path)}, where nothing is`;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
  * Resolves a path that a recipe or an option names: first from the working directory, then from this package,
  * so that `assets/...` and `recipes/...` are found wherever a command is run. Throws a UserError that begins
  * with `field`, which named the path, if nothing is there.
@@ -31,5 +49,6 @@ export function resolvePath(path: string, field: string): string {
   if (existsSync(path)) return path;
   const packaged = join(packageRoot, path);
   if (existsSync(packaged)) return packaged;
-  throw new UserError(`${field}: there is nothing at ${path}${hubAdvice(path)}`);
+  const reason = whyMissing(path);
+  throw new UserError(reason === undefined ? `${field}: there is nothing at ${path}${hubAdvice(path)}` : `${field}: ${path}: ${reason}`);
 }

@@ -31,6 +31,8 @@ const TABLE = 'language_model.model.embed_tokens.weight';
 beforeAll(async () => {
   const leave = await enterToyFolder();
   const { evaluate: _, model: __, ...rest } = recipes.llava;
+  const generation = join('gemma', 'checkpoints', 'gemma', 'generation_config.json');
+  writeFileSync(generation, JSON.stringify({ eos_token_id: [1, 9], do_sample: true, top_k: 7 }));
   await train('llava.yaml', '--out', 'first');
   const stage = { ...rest.stages[1], name: 'more', train: ['language_model'], warmup_ratio: 0 };
   writeFileSync('further.yaml', stringify({ ...rest, model: { llava: first }, stages: [stage] }));
@@ -46,7 +48,8 @@ describe('a checkpoint of a run', () => {
     const { image_processor, ...rest } = json(first, 'processor_config.json');
     expect(rest).toMatchObject({ processor_class: 'LlavaProcessor', image_token: '<image>' });
     expect(image_processor.image_processor_type).toBe('LlavaImageProcessor');
-    expect(json(first, 'generation_config.json').eos_token_id).toHaveLength(2);
+    // the language model's own, and the end of a turn
+    expect(json(first, 'generation_config.json')).toMatchObject({ eos_token_id: [1, 9, 6], do_sample: true, top_k: 7 });
     expect(readFileSync(join(first, 'chat_template.jinja'), 'utf8')).toBe(json(first, 'tokenizer_config.json').chat_template);
     const { added_tokens } = json(first, 'tokenizer.json');
     expect(added_tokens).toContainEqual(expect.objectContaining({ id: config.image_token_index, content: '<image>' }));

@@ -1,9 +1,10 @@
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, expect, test } from 'vitest';
 import { UserError } from '../errors.ts';
+import { resolvePath } from '../paths.ts';
 import { openSafetensors, type StoredTensor, writeSafetensors } from '../weights/safetensors.ts';
 import { openCheckpoint, saveCheckpoint } from './checkpoint.ts';
 
@@ -228,6 +229,38 @@ test('missing and broken parts are named', async () => {
   await expect(openCheckpoint(dir)).rejects.toThrow(/has pytorch_model\.bin, which is not read/);
   writeFileSync(join(dir, 'model.safetensors'), 'garbage');
   await expect(openCheckpoint(dir)).rejects.toThrow(/model\.safetensors: 7 bytes are too few/);
+});
+
+test('config.json may have a byte order mark; other encodings are named, and no message has two lines', async () => {
+  const dir = join(root, 'encodings');
+  await saveCheckpoint(dir, { config, tensors: tensors(), dtype: 'F32' });
+  const file = join(dir, 'config.json');
+  writeFileSync(file, `\ufeff${JSON.stringify(config)}`);
+  const checkpoint = await openCheckpoint(dir);
+  expect(checkpoint.config).toEqual(config);
+  await checkpoint.close();
+  const fault = async (content: string | Uint8Array) => {
+    writeFileSync(file, content);
+    return ((await openCheckpoint(dir).catch((error) => error)) as Error).message;
+  };
+  expect(await fault(Buffer.from('\ufeff{}', 'utf16le'))).toMatch(/config\.json: is in UTF-16/);
+  expect(await fault(Buffer.from('{"a": "é"}', 'latin1'))).toMatch(/config\.json: line 1 is not UTF-8/);
+  expect(await fault('x{\n\n"a": 1}')).toMatch(/^.*config\.json: not valid JSON: .*$/);
+});
+
+test.skipIf(process.platform === 'win32')('links that lead nowhere are told', async () => {
+  const dir = join(root, 'links');
+  await saveCheckpoint(dir, { config, tensors: tensors(), dtype: 'F32', maxShardSize: 8 });
+  const shard = readdirSync(dir).find((name) => name.startsWith('model-00001'))!;
+  for (const name of [shard, 'model.safetensors.index.json', 'config.json']) {
+    rmSync(join(dir, name));
+    symlinkSync(join(root, 'blob'), join(dir, name));
+    await expect(openCheckpoint(dir)).rejects.toThrow(`${join(dir, name)}: it is a link to ${join(root, 'blob')}, where nothing is`);
+  }
+  symlinkSync('loop', join(root, 'loop'));
+  expect(() => resolvePath(join(root, 'loop'), '--model')).toThrow(/^--model: .*loop: its links lead in a circle$/);
+  symlinkSync('/no/where', join(root, 'dead'));
+  expect(() => resolvePath(join(root, 'dead'), '--model')).toThrow(/dead: it is a link to \/no\/where, where nothing is$/);
 });
 
 test('integers are not weights', async () => {

@@ -4,12 +4,13 @@
 // call them (layouts.ts).
 import { existsSync } from 'node:fs';
 import { open, readFile, rename, rm } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, isAbsolute, join, relative, resolve } from 'node:path';
 import { makeFolder } from '../disk.ts';
 import { reasonOf, UserError } from '../errors.ts';
 import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from '../floats.ts';
 import { refusePointer } from '../git-lfs.ts';
-import { hubAdvice } from '../paths.ts';
+import { hubAdvice, whyMissing } from '../paths.ts';
+import { decodeUtf8 } from '../utf8.ts';
 import { bytesPerElement } from '../weights/dtype.ts';
 import {
   elementCount,
@@ -23,7 +24,7 @@ import {
   writeSafetensors,
 } from '../weights/safetensors.ts';
 import { type Layout, mapNames } from './layouts.ts';
-import { foreignQuantization, otherFolder } from './other-folders.ts';
+import { adapterBeside, foreignQuantization, otherFolder } from './other-folders.ts';
 
 export interface Checkpoint {
   dir: string;
@@ -66,13 +67,13 @@ export interface Checkpoint {
 /** The text of a file. UserError if it is missing or cannot be read. */
 export async function readTextFile(path: string): Promise<string> {
   try {
-    const text = await readFile(path, 'utf8');
+    const text = decodeUtf8(await readFile(path), path);
     refusePointer(text, path);
     return text;
   } catch (error) {
     if (error instanceof UserError) throw error;
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
-    throw new UserError(`${path}: ${missing ? 'no such file' : `cannot read it: ${reasonOf(error)}`}`);
+    throw new UserError(`${path}: ${missing ? (whyMissing(path) ?? 'no such file') : `cannot read it: ${reasonOf(error)}`}`);
   }
 }
 
@@ -82,7 +83,7 @@ export async function readJsonFile(path: string): Promise<unknown> {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new UserError(`${path}: not valid JSON: ${(error as Error).message}`);
+    throw new UserError(`${path}: not valid JSON: ${(error as Error).message.replaceAll('\n', ' ')}`);
   }
 }
 
@@ -137,6 +138,8 @@ async function openShards(dir: string): Promise<{ shards: SafetensorsFile[]; hom
   }
   const index = join(dir, 'model.safetensors.index.json');
   if (!existsSync(index)) {
+    const dead = [single, index].map((path) => [path, whyMissing(path)]).find(([, problem]) => problem !== undefined);
+    if (dead) throw new UserError(dead.join(': '));
     throw new UserError(otherFolder(dir) ?? `${dir}: neither model.safetensors nor model.safetensors.index.json is there`);
   }
   const shards = new Map<string, SafetensorsFile>();
@@ -145,7 +148,7 @@ async function openShards(dir: string): Promise<{ shards: SafetensorsFile[]; hom
     for (const [name, fileName] of await readShardIndex(index)) {
       const path = join(dir, fileName);
       if (!shards.has(fileName) && !existsSync(path))
-        throw new UserError(`${path}: no such file, but ${index} names it; copy or download it again`);
+        throw new UserError(`${path}: ${whyMissing(path) ?? 'no such file'}, but ${index} names it; copy or download it again`);
       const shard = shards.get(fileName) ?? (await openSafetensors(path));
       shards.set(fileName, shard);
       shard.info(name);
@@ -171,7 +174,7 @@ function mapNamesOf(dir: string, names: readonly string[]) {
  * naming the file at fault.
  */
 export async function openCheckpoint(dir: string): Promise<Checkpoint> {
-  if (!existsSync(dir)) throw new UserError(`${dir}: no such folder${hubAdvice(dir)}`);
+  if (!existsSync(dir)) throw new UserError(`${dir}: ${whyMissing(dir) ?? `no such folder${hubAdvice(dir)}`}`);
   const configFile = join(dir, 'config.json');
   const other = existsSync(configFile) ? undefined : otherFolder(dir);
   if (other !== undefined) throw new UserError(other);
@@ -181,6 +184,8 @@ export async function openCheckpoint(dir: string): Promise<Checkpoint> {
     throw new UserError(
       `${dir}: its weights are packed by ${quantizer}, which is not read: take the model before that; --quantize packs it here`,
     );
+  const adapter = adapterBeside(dir);
+  if (adapter !== undefined) throw new UserError(adapter);
   const { shards, home } = await openShards(dir);
   const close = async () => {
     for (const shard of shards) await shard.close();
@@ -399,13 +404,24 @@ async function syncFolder(dir: string): Promise<void> {
 }
 
 /**
+ * Where a folder is written, and where an older one waits until it is: beside it, also where its path ends in
+ * a slash or leads through itself (`a/../a`).
+ */
+function placesBeside(dir: string): { place: string; incomplete: string; replaced: string } {
+  const path = resolve(dir);
+  // errors name it as it was given, as far as that can be
+  const place = isAbsolute(dir) ? path : relative('', path) || path;
+  return { place, incomplete: `${place}.incomplete`, replaced: `${place}.replaced` };
+}
+
+/**
  * Repairs what a killed `saveCheckpoint(dir)` left: if it was between its two renames, the older folder is
  * put back; leftovers are removed.
  */
 export async function recoverCheckpoint(dir: string): Promise<void> {
-  const replaced = `${dir}.replaced`;
+  const { replaced, incomplete } = placesBeside(dir);
   if (existsSync(replaced) && !existsSync(dir)) await rename(replaced, dir);
-  for (const leftover of [replaced, `${dir}.incomplete`]) await rm(leftover, { recursive: true, force: true });
+  for (const leftover of [replaced, incomplete]) await rm(leftover, { recursive: true, force: true });
 }
 
 /**
@@ -433,8 +449,7 @@ export async function saveCheckpoint(
   const sources = new Map<string, TensorSource>();
   for (const [name, { shape, data }] of tensors) sources.set(name, floatSource(shape, data, dtype, `${dir}: ${name}`));
   for (const [name, source] of stored) sources.set(name, source);
-  const incomplete = `${dir}.incomplete`;
-  const replaced = `${dir}.replaced`;
+  const { place, incomplete, replaced } = placesBeside(dir);
   try {
     await rm(incomplete, { recursive: true, force: true });
     makeFolder(incomplete);
@@ -446,12 +461,13 @@ export async function saveCheckpoint(
     }
     await syncFolder(incomplete);
     await rm(replaced, { recursive: true, force: true });
-    if (existsSync(dir)) await rename(dir, replaced);
-    await rename(incomplete, dir);
-    await syncFolder(join(dir, '..'));
+    if (existsSync(place)) await rename(place, replaced);
+    await rename(incomplete, place);
+    await syncFolder(join(place, '..'));
     await rm(replaced, { recursive: true, force: true });
   } catch (error) {
     await rm(incomplete, { recursive: true, force: true }).catch(() => {});
+    if (existsSync(replaced) && !existsSync(place)) await rename(replaced, place).catch(() => {});
     if (error instanceof UserError || (error as NodeJS.ErrnoException).code === undefined) throw error;
     throw new UserError(`${dir}: cannot save the checkpoint: ${reasonOf(error)}`);
   }

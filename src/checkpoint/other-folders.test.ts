@@ -49,6 +49,11 @@ describe('openCheckpoint says what it is instead of a model', () => {
       ' has model-00001-of-00002.safetensors, but not model.safetensors.index.json',
     ],
     ['weights of another name', { 'config.json': config, 'weights.safetensors': '' }, ' has weights.safetensors, but no model.safetensors'],
+    [
+      'a model with an adapter beside it',
+      { 'config.json': config, 'model.safetensors': '', 'adapter_config.json': '{}' },
+      ' has an adapter (adapter_config.json) beside the model, which transformers adds to it and which is not read',
+    ],
     ['no weights', { 'config.json': config }, ': neither model.safetensors nor model.safetensors.index.json is there'],
     ['no config', { 'model.safetensors': '' }, '/config.json: no such file'],
     [

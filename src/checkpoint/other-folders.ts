@@ -6,6 +6,8 @@ import { join } from 'node:path';
 
 const isFolder = (path: string) => statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 
+const ADAPTER = 'adapter_config.json';
+
 /** What a folder is in which config.json or the weights are missing; undefined for nothing known. */
 export function otherFolder(dir: string): string | undefined {
   if (!isFolder(dir)) {
@@ -13,7 +15,7 @@ export function otherFolder(dir: string): string | undefined {
     return isGguf ? `${dir} is GGUF, llama.cpp's format, ${NOT_READ}` : `${dir} is a file: give the folder of the model`;
   }
   const names = readdirSync(dir);
-  if (names.includes('adapter_config.json')) return adapter(dir);
+  if (names.includes(ADAPTER)) return adapter(dir);
   if (names.includes('snapshots')) return hubCache(dir);
   if (names.includes('model.safetensors') || names.includes('model.safetensors.index.json')) return undefined;
   for (const [pattern, what] of WEIGHTS) {
@@ -40,10 +42,17 @@ const WEIGHTS: readonly [RegExp, string][] = [
   [/^(?!optimizer|trained).*\.safetensors$/, 'but no model.safetensors and no model.safetensors.index.json, which are what is read'],
 ];
 
+/** What is wrong with a whole model that has an adapter beside it; undefined where there is none. */
+export function adapterBeside(dir: string): string | undefined {
+  const has = (name: string) => existsSync(join(dir, name));
+  if (!has(ADAPTER) || !(has('model.safetensors') || has('model.safetensors.index.json'))) return undefined;
+  return `${dir} has an adapter (${ADAPTER}) beside the model, which transformers adds to it and which is not read: merge the two in Python with peft, or move the adapter's files away`;
+}
+
 function adapter(dir: string): string {
   let base = 'its base model';
   try {
-    const { base_model_name_or_path: name } = JSON.parse(readFileSync(join(dir, 'adapter_config.json'), 'utf8'));
+    const { base_model_name_or_path: name } = JSON.parse(readFileSync(join(dir, ADAPTER), 'utf8'));
     if (typeof name === 'string') base = name;
   } catch {
     // the sentence holds without the name

@@ -160,6 +160,12 @@ describe('the flags and generation_config.json', () => {
     expect(samplingOf({ seed: 1, temperature: 0.5 }, greedy)).toMatchObject({ temperature: 0.5, topP: 0.9 });
   });
 
+  it('refuses to choose among words where the likeliest is taken', () => {
+    const greedy = { stopTokenIds: [], temperature: 0 };
+    expect(() => samplingOf({ seed: 1, topK: 5 }, greedy)).toThrow(/^--top-k: .* --temperature above 0/);
+    expect(() => samplingOf({ seed: 1, topP: 0.5, topK: 5, temperature: 0 }, sampled)).toThrow(/^--top-k and --top-p: /);
+  });
+
   it('is greedy by itself, and with --temperature 0', () => {
     expect(samplingOf({ seed: 1 }, { stopTokenIds: [], temperature: 0 })).toBeUndefined();
     // the session knows the penalty of the file

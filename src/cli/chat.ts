@@ -1,7 +1,7 @@
 // llava-gemma chat: questions about a picture, answered in the terminal word by word.
 import type { Command } from 'commander';
 import { bundledModel } from '../paths.ts';
-import { collect, parseCount, parseNonNegative, parsePositive, parseSeed, quantizeOption } from './options.ts';
+import { collect, parseCount, parseNonNegative, parsePositive, parseSeed, parseShare, quantizeOption } from './options.ts';
 
 const ofModel = (otherwise: string) => `default: as the model's generation_config.json says, else ${otherwise}`;
 
@@ -18,7 +18,7 @@ export function register(program: Command): void {
     .option('-s, --short', 'ask each question on its own, for a single word or phrase, as the questions of the training data are put')
     .option('--max-new-tokens <n>', `longest answer in tokens (${ofModel('64')})`, parseCount)
     .option('--temperature <t>', `0 takes the likeliest word; higher is more varied (${ofModel('0')})`, parseNonNegative)
-    .option('--top-p <p>', `sample among the likeliest words that make up this probability (${ofModel('1')})`, parseNonNegative)
+    .option('--top-p <p>', `sample among the likeliest words that make up this probability (${ofModel('1')})`, parseShare)
     .option('--top-k <n>', `sample among so many of the likeliest words (${ofModel('all')})`, parseCount)
     .option('--repetition-penalty <p>', `above 1, words that were said before become less likely (${ofModel('1')})`, parsePositive)
     .option('--seed <n>', 'seed of the sampling', parseSeed, 42)

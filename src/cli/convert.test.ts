@@ -72,6 +72,32 @@ describe('a converted checkpoint', () => {
     await expect(convert(diary)).rejects.toThrow(`${diary} holds monday.txt and is no checkpoint; give another folder`);
     await expect(convert(join(diary, 'monday.txt'))).rejects.toThrow('monday.txt is a file; give a folder');
     expect(readdirSync(diary)).toEqual(['monday.txt']);
+
+    // a project with a config.json of its own; a model in a folder of another one
+    for (const make of [(path: string) => writeFileSync(path, 'rain'), (path: string) => mkdirSync(path)]) {
+      const project = mkdtempSync(join(scratch, 'project-'));
+      writeFileSync(join(project, 'config.json'), '{}');
+      make(join(project, 'monday.txt'));
+      await expect(convert(project)).rejects.toThrow(`${project} holds monday.txt, which no checkpoint has and which would be lost`);
+      expect(readdirSync(project)).toEqual(['config.json', 'monday.txt']);
+    }
+  });
+
+  it('does not replace what it is made from', async () => {
+    for (const to of [from, `${from}/../from`])
+      await expect(convert(to)).rejects.toThrow(`${to}: it would replace what it is made from; give another folder`);
+    expect(readdirSync(from)).toContain('optimizer.safetensors');
+  });
+
+  it('is written where it was asked for, however the path is spelled', async () => {
+    const to = await convert(join(scratch, 'spelled'));
+    for (const spelled of [`${to}/`, `${to}/../spelled`, `${to}/.`]) {
+      await convert(spelled, '--dtype', 'float32');
+      expect(readdirSync(to)).toContain('model.safetensors');
+      expect(readdirSync(scratch).filter((name) => /incomplete|replaced/.test(name))).toEqual([]);
+    }
+    const fresh = await convert(`${join(scratch, 'slash')}/`);
+    expect(readdirSync(fresh)).toContain('config.json');
   });
 
   it.each([

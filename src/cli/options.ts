@@ -32,6 +32,13 @@ export function parsePositive(text: string): number {
   return value;
 }
 
+/** A number from 0 to 1. */
+export function parseShare(text: string): number {
+  const value = parseNonNegative(text);
+  if (value > 1) throw new InvalidArgumentError('It must be a number from 0 to 1.');
+  return value;
+}
+
 /** For options that may be given several times. */
 export function collect(value: string, previous: string[]): string[] {
   return [...previous, value];

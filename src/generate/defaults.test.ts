@@ -7,7 +7,7 @@ import { llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { withCheckpoint } from '../pretrained/folder.ts';
 import { readParameters } from '../pretrained/values.ts';
 import { openSafetensors } from '../weights/safetensors.ts';
-import { type GenerationConfig, generationConfigSchema, generationDefaultsOf, greedySampling } from './defaults.ts';
+import { type GenerationConfig, generationConfigSchema, generationDefaultsOf, greedySampling, notFollowed } from './defaults.ts';
 import { createGenerator } from './generator.ts';
 
 const reference = new URL('../../tests/reference/', import.meta.url);
@@ -55,7 +55,31 @@ describe('generation_config.json', () => {
     expect(defaultsOf({ eos_token_id: null }, [7, 8]).stopTokenIds).toEqual([7, 8]);
   });
 
-  test.each([{ eos_token_id: 'x' }, { temperature: 0 }, { top_p: 1.5 }, { max_new_tokens: 0 }])('refuses %j', (fields) => {
+  test.each([{ eos_token_id: 'x' }, { temperature: -1 }, { top_p: 1.5 }, { max_new_tokens: 0 }])('refuses %j', (fields) => {
     expect(generationConfigSchema.safeParse(fields).error?.issues[0].path).toEqual(Object.keys(fields));
   });
+});
+
+test('fields that would change answers and are not followed are named', () => {
+  const named = (fields: object) => notFollowed(generationConfigSchema.parse(fields));
+  expect(named({ num_beams: 4, suppress_tokens: [5], temperature: 0.5, cache_implementation: 'hybrid' })).toEqual([
+    'num_beams',
+    'suppress_tokens',
+  ]);
+  // what changes nothing
+  expect(
+    named({
+      ...readJson('defaults.json').generation.all,
+      num_beams: 1,
+      suppress_tokens: [],
+      min_p: null,
+      no_repeat_ngram_size: 0,
+      typical_p: 1,
+    }),
+  ).toEqual([]);
+});
+
+test('a temperature of 0 is what greedy answers are written with', () => {
+  expect(defaultsOf({ do_sample: false, temperature: 0, top_p: 0 })).toMatchObject({ temperature: 0 });
+  expect(defaultsOf({ do_sample: true, temperature: 0 })).toMatchObject({ temperature: 0 });
 });

@@ -11,9 +11,9 @@ const id = z.int().nonnegative();
 export const generationConfigSchema = z.looseObject({
   eos_token_id: z.union([id, z.array(id)], { error: 'must be a token id or a list of them' }).nullish(),
   do_sample: z.boolean().nullish(),
-  temperature: z.number().positive().nullish(),
+  temperature: z.number().nonnegative().nullish(),
   top_k: z.int().nonnegative().nullish(),
-  top_p: z.number().positive().max(1).nullish(),
+  top_p: z.number().nonnegative().max(1).nullish(),
   repetition_penalty: z.number().positive().nullish(),
   max_new_tokens: z.int().positive().nullish(),
 });
@@ -38,6 +38,40 @@ export function generationDefaultsOf(config: GenerationConfig, eos: GenerationCo
     topP: top_p ?? undefined,
     repetitionPenalty: repetition_penalty ?? undefined,
   };
+}
+
+/** Fields that change answers and are not followed here, with the values that change nothing. */
+const NOT_FOLLOWED: Readonly<Record<string, unknown>> = {
+  bad_words_ids: [],
+  begin_suppress_tokens: [],
+  diversity_penalty: 0,
+  encoder_repetition_penalty: 1,
+  epsilon_cutoff: 0,
+  eta_cutoff: 0,
+  exponential_decay_length_penalty: [],
+  force_words_ids: [],
+  forced_bos_token_id: [],
+  forced_eos_token_id: [],
+  guidance_scale: 1,
+  min_length: 0,
+  min_new_tokens: 0,
+  min_p: 0,
+  no_repeat_ngram_size: 0,
+  num_beams: 1,
+  penalty_alpha: 0,
+  sequence_bias: [],
+  stop_strings: [],
+  suppress_tokens: [],
+  top_h: 1,
+  typical_p: 1,
+};
+
+/** Names of the fields for which other software would answer otherwise. */
+export function notFollowed(config: GenerationConfig): string[] {
+  const changes = (value: unknown, neutral: unknown) => value !== neutral && (value as { length?: unknown }).length !== 0;
+  return Object.entries(NOT_FOLLOWED)
+    .filter(([name, neutral]) => config[name] !== undefined && config[name] !== null && changes(config[name], neutral))
+    .map(([name]) => name);
 }
 
 /** Greedy with a repetition penalty: the likeliest token after it. */

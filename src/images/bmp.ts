@@ -17,11 +17,29 @@ export async function decodeBmp(bytes: Uint8Array, maxPixels: number): Promise<P
   const sides = isFirstVersion ? [header.getUint16(18, true), header.getUint16(20, true)] : [18, 22].map((at) => header.getInt32(at, true));
   if (Math.abs(sides[0] * sides[1]) > maxPixels) throw new Error('BMP: exceeds pixel limit');
   const { default: bmp } = await import('@cwasm/nsbmp');
-  const { width, height, data } = bmp.decode(bytes);
+  const { width, height, data } = decodeEither(bmp.decode, bytes, header);
   const pixels = new Uint8Array(width * height * 3);
   for (let i = 0; i < pixels.length; i++) pixels[i] = data[Math.floor(i / 3) * 4 + (i % 3)];
   if (!isFirstVersion && header.getUint16(28, true) === 16) widenColors(pixels, isGreenOfSixBits(header));
   return { width, height, channels: 3, data: pixels };
+}
+
+/**
+ * libnsbmp takes the end of the last row for a row too many where the end of the picture follows, as
+ * ImageMagick and others write it: then the picture is made to end there.
+ */
+function decodeEither<T>(decode: (bytes: Uint8Array) => T, bytes: Uint8Array, header: DataView): T {
+  try {
+    return decode(bytes);
+  } catch (error) {
+    const [data, size] = [header.getUint32(10, true), header.getUint32(34, true)];
+    const end = size > 0 && data + size <= bytes.length ? data + size : bytes.length;
+    const isCompressed = [1, 2].includes(header.getUint32(30, true));
+    if (!isCompressed || Buffer.from(bytes.subarray(end - 4, end)).toString('hex') !== '00000001') throw error;
+    const ended = bytes.slice();
+    ended[end - 3] = 1;
+    return decode(ended);
+  }
 }
 
 /** Whether the masks of a 16-bit BMP are those of 5, 6 and 5 bits instead of 5 each. */

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -5,6 +6,7 @@ import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
 import { UserError } from '../errors.ts';
 import { decodeImage } from './decode.ts';
+import { checkImageHeader } from './header.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'decode-'));
 const file = (name: string, content: string | Uint8Array) => {
@@ -29,6 +31,11 @@ const goldens = readFileSync(new URL('goldens/files.jsonl', import.meta.url), 'u
   .trim()
   .split('\n')
   .map((line) => JSON.parse(line) as Golden);
+
+/** 200 of the 332 bytes of a TIFF that Pillow wrote: its header is whole. */
+const shortTiff =
+  'SUkqAAgAAAAKAAABBAABAAAACAAAAAEBBAABAAAACAAAAAIBAwADAAAAhgAAAAMBAwABAAAAAQAAAAYBAwABAAAAAgAAABEBBAABAAAAjAAAABUBAwABAAAAAwAAABYBBAAB' +
+  'AAAACAAAABcBBAABAAAAwAAAABwBAwABAAAAAQAAAAAAAAAIAAgACADk5OS2trY/Pz8AAABbW1sAAADNzc0jIyNfX18bGxuEhITMzMz///9/f388PDyNjY1ra2sICAiEhIQgICA=';
 
 describe('decodeImage', () => {
   it.each(goldens)('gives the pixels of Pillow: $name', async ({ name, width, height, file: content, rgb }) => {
@@ -105,7 +112,14 @@ describe('decodeImage', () => {
       [file('large.bmp', Buffer.from(bmp.file, 'base64')), /large\.bmp: the image has more than 10 pixels/, 10],
       [file('empty.jpg', ''), /empty\.jpg: cannot be read as an image/],
       [file('short.jpg', noise.subarray(0, noise.length / 2)), /short\.jpg: cannot be read as an image/],
+      [file('short.tiff', Buffer.from(shortTiff, 'base64')), /short\.tiff: cannot be read/],
       [file('large.png', png), /large\.png: the image has more than 10 pixels/, 10],
+      [file('photo.heic', '\0\0\0\x18ftypheic\0\0\0\0mif1heic'), /it is HEIC, which is not read; save it as PNG or JPEG\.$/],
+      [file('scan.jpg', '%PDF-1.7'), /it is PDF, which is not read/],
+      [file('gone.jpg', '<!DOCTYPE html><html></html>'), /gone\.jpg: cannot be read as an image: it is a page of the web/],
+      ['https://example.com/cat.png', /cat\.png: there is no such image file: it is an address; download the picture/],
+      ['data:image/png;base64,iVBO', /it is the picture itself as text/],
+      ['~/cat.png', /the ~ stands for itself here/],
     ];
     for (const [path, message, maxPixels] of faults) {
       const error = await decodeImage(path, { maxPixels }).catch((thrown) => thrown);
@@ -113,6 +127,13 @@ describe('decodeImage', () => {
       expect(error.message).toMatch(message);
       expect(error.message).not.toContain('\n');
     }
+  });
+
+  it.skipIf(process.platform === 'win32')('does not wait for a pipe', async () => {
+    const pipe = join(folder, 'pipe');
+    execFileSync('mkfifo', [pipe]);
+    for (const read of [decodeImage, checkImageHeader])
+      await expect(read(pipe)).rejects.toThrow(/pipe: .*it is a pipe or a device, not a file/);
   });
 
   it('reads the bytes it was given, whatever the name', async () => {

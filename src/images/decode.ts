@@ -2,11 +2,12 @@
 // Colors are those of Pillow's `convert("RGB")`, which LLaVA and the image processors of transformers call:
 // neither transparency nor a color profile changes them.
 
-import { open, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import sharp from 'sharp';
 import { systemReason, UserError } from '../errors.ts';
-import { refusePointer, refusePointerFile } from '../git-lfs.ts';
+import { refusePointer } from '../git-lfs.ts';
 import { decodeBmp, isBmp } from './bmp.ts';
+import { firstBytesOf, notAPath, notRead, TELLING_BYTES } from './first-bytes.ts';
 import type { PixelImage } from './pixels.ts';
 
 export interface DecodeOptions {
@@ -30,35 +31,38 @@ export interface DecodeOptions {
 export async function decodeImage(source: string | Uint8Array, options: DecodeOptions = {}): Promise<PixelImage> {
   const { name = typeof source === 'string' ? source : 'image', alpha = 'drop', maxPixels = 100_000_000 } = options;
   if (source === '') throw new UserError('an image has an empty path; give a file');
+  let start: Uint8Array | undefined;
   try {
-    if (isBmp(await firstBytes(source))) return await decodeBmp(await bytesOf(source), maxPixels);
-    return await decodeWithSharp(source, alpha, maxPixels);
+    start = typeof source === 'string' ? await firstBytesOf(source, TELLING_BYTES) : source;
+    if (isBmp(start)) return await decodeBmp(await bytesOf(source), maxPixels);
+    return await decodeWithSharp(source, start, alpha, maxPixels);
   } catch (error) {
     const message = error instanceof Error ? error.message.split('\n')[0] : String(error);
-    if (/no such file/.test(message)) throw new UserError(`${name}: there is no such image file.`);
-    if (typeof source === 'string') await refusePointerFile(source);
-    else refusePointer(source, name);
+    if (/no such file/.test(message)) {
+      const advice = typeof source === 'string' ? notAPath(source) : undefined;
+      throw new UserError(`${name}: there is no such image file${advice === undefined ? '' : `: ${advice}`}.`);
+    }
+    if (start) refusePointer(start, name);
     if (/exceeds pixel limit/i.test(message)) throw new UserError(`${name}: the image has more than ${maxPixels} pixels.`);
-    const reason = systemReason(error);
+    const reason = systemReason(error) ?? (start && notRead(start));
     throw new UserError(`${name}: cannot be read as an image${reason ? `: ${reason}` : ` (${message})`}.`);
-  }
-}
-
-async function firstBytes(source: string | Uint8Array): Promise<Uint8Array> {
-  if (typeof source !== 'string') return source;
-  const file = await open(source);
-  try {
-    const { buffer, bytesRead } = await file.read(new Uint8Array(2), 0, 2, 0);
-    return buffer.subarray(0, bytesRead);
-  } finally {
-    await file.close();
   }
 }
 
 const bytesOf = async (source: string | Uint8Array) => (typeof source === 'string' ? readFile(source) : source);
 
-async function decodeWithSharp(source: string | Uint8Array, alpha: 'drop' | 'white' | 'keep', maxPixels: number): Promise<PixelImage> {
-  const input = sharp(source, { limitInputPixels: maxPixels, failOn: 'truncated', ignoreIcc: true }).autoOrient();
+/** Whether these bytes begin a TIFF file. */
+const isTiff = ([first, second]: Uint8Array) => first === second && (first === 0x49 || first === 0x4d);
+
+async function decodeWithSharp(
+  source: string | Uint8Array,
+  start: Uint8Array,
+  alpha: 'drop' | 'white' | 'keep',
+  maxPixels: number,
+): Promise<PixelImage> {
+  // of a TIFF cut short, libvips calls what is missing an error, not truncated
+  const failOn = isTiff(start) ? 'error' : 'truncated';
+  const input = sharp(source, { limitInputPixels: maxPixels, failOn, ignoreIcc: true }).autoOrient();
   const { format, space, hasAlpha } = await input.metadata();
   if (space === 'cmyk') {
     const { data, info } = await input.pipelineColourspace('cmyk').toColourspace('cmyk').raw().toBuffer({ resolveWithObject: true });

@@ -1,24 +1,19 @@
 // Whether a file begins as a picture does: nothing is decoded.
 
-import { open } from 'node:fs/promises';
 import sharp from 'sharp';
-import { systemReason, UserError } from '../errors.ts';
+import { reasonOf, UserError } from '../errors.ts';
+import { refusePointer } from '../git-lfs.ts';
+import { firstBytesOf, notAPath, notRead, TELLING_BYTES } from './first-bytes.ts';
 
 /** How files of the usual formats begin; a dot stands for any byte. Of others, libvips reads the header. */
 const signatures = [/^\xff\xd8\xff/, /^\x89PNG\r\n/, /^RIFF....WEBP/s, /^GIF8[79]a/, /^BM/];
 
-async function firstBytes(path: string): Promise<string> {
+async function startOf(path: string): Promise<Uint8Array> {
   try {
-    const file = await open(path);
-    try {
-      const { buffer, bytesRead } = await file.read(Buffer.alloc(12), 0, 12, 0);
-      return buffer.toString('latin1', 0, bytesRead);
-    } finally {
-      await file.close();
-    }
+    return await firstBytesOf(path, TELLING_BYTES);
   } catch (error) {
-    const reason = systemReason(error);
-    throw reason === undefined ? error : new UserError(`${path}: ${reason}`);
+    const advice = notAPath(path);
+    throw new UserError(`${path}: ${reasonOf(error)}${advice === undefined ? '' : `: ${advice}`}`);
   }
 }
 
@@ -27,11 +22,14 @@ async function firstBytes(path: string): Promise<string> {
  * farther behind shows only when it is decoded.
  */
 export async function checkImageHeader(path: string): Promise<void> {
-  const bytes = await firstBytes(path);
-  if (signatures.some((signature) => signature.test(bytes))) return;
+  const start = await startOf(path);
+  const text = Buffer.from(start).toString('latin1');
+  if (signatures.some((signature) => signature.test(text))) return;
   try {
     await sharp(path).metadata();
   } catch (error) {
-    throw new UserError(`${path}: cannot be read as an image (${(error as Error).message.split('\n')[0]})`);
+    refusePointer(start, path);
+    const reason = notRead(start);
+    throw new UserError(`${path}: cannot be read as an image${reason ? `: ${reason}` : ` (${(error as Error).message.split('\n')[0]})`}`);
   }
 }

@@ -123,6 +123,12 @@ describe('processImage', () => {
     },
   );
 
+  it('takes no step that is null, as transformers does', () => {
+    const steps = { do_resize: false, do_center_crop: false, do_rescale: false, do_normalize: false };
+    const nulls = Object.fromEntries(Object.keys(steps).map((name) => [name, null]));
+    expect(imageProcessorConfig.parse({ image_processor_type: 'CLIPImageProcessor', ...nulls })).toMatchObject(steps);
+  });
+
   it.each([
     [{ resample: 6 }, 'resample'],
     [{ resample: 'bicubic' }, 'resample'],

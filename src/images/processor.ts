@@ -55,10 +55,12 @@ function sizeOf(value: unknown, numberIsSquare: boolean): unknown {
   return Array.isArray(value) ? { height: value[0], width: value[1] } : value;
 }
 
-/** Null stands for the class's default, as a field that is missing does. */
+/** As in transformers, a step that is null is not taken; another null stands for the class's default. */
 function withClassDefaults(config: unknown): unknown {
   if (typeof config !== 'object' || config === null) return config;
-  const given = Object.fromEntries(Object.entries(config).filter(([, value]) => value !== null));
+  const given = Object.fromEntries(
+    Object.entries(config).flatMap(([name, value]) => (value !== null ? [[name, value]] : name.startsWith('do_') ? [[name, false]] : [])),
+  );
   const name = classOf(given);
   const { numberIsSquare = false, ...defaults } = Object.hasOwn(classes, String(name)) ? classes[String(name)] : {};
   const all: Record<string, unknown> = { ...defaults, ...given, image_processor_type: name };

@@ -45,8 +45,8 @@ describe('a config that leaves out everything', () => {
   test('the encoder of a whole CLIP or SigLIP', () => {
     expectDefaults(visionFolderSchema.parse({ model_type: 'clip' }) as Fields, configs.clip_vision_model);
     expectDefaults(visionFolderSchema.parse({ model_type: 'siglip', vision_config: {} }) as Fields, configs.siglip_vision_model);
-    const first = { model_type: 'clip', vision_config: { hidden_size: 8 }, vision_config_dict: { hidden_size: 16 } };
-    expect(visionFolderSchema.parse(first)).toMatchObject({ hidden_size: 16, patch_size: 32 });
+    const first = { model_type: 'clip', vision_config: { hidden_size: 12 }, vision_config_dict: { hidden_size: 24 } };
+    expect(visionFolderSchema.parse(first)).toMatchObject({ hidden_size: 24, patch_size: 32 });
   });
 
   test('a LLaVA', () => {
@@ -70,4 +70,9 @@ test('what is not supported is refused by name', () => {
   expect(problem({ text_config, multimodal_projector_bias: false })).toBe('multimodal_projector_bias');
   expect(problem({ text_config: { ...text_config, use_bidirectional_attention: true } })).toBe('text_config.use_bidirectional_attention');
   expect(problem({})).toBe('text_config');
+  // transformers takes a Llama
+  for (const model_type of [undefined, null])
+    expect(() => problem({ text_config: { model_type, hidden_size: 8 } })).toThrow(
+      /^text_config\.model_type: it is missing, which means llama/,
+    );
 });

@@ -2,7 +2,7 @@
 // from Hugging Face's, and from that of original LLaVA folders (llava_arch.py,
 // multimodal_encoder/clip_encoder.py; Intel/llava-gemma-7b), which is a Gemma's config with `mm_` fields.
 import { UserError } from '../errors.ts';
-import { languageFamily } from './language.ts';
+import { LANGUAGE_MODEL_TYPES, languageFamily } from './language.ts';
 import { shapes } from './shapes.ts';
 
 type Json = Record<string, unknown>;
@@ -25,7 +25,8 @@ export interface NativeConfigParts {
 
 /**
  * The config in Hugging Face form. Throws a UserError, without the file's name, if a native folder asks for
- * something that is not supported here.
+ * something that is not supported here, and for a LLaVA over a language model that it does not name, which
+ * is a Llama for transformers.
  *
  * `scale_image_features` is set where a file does not have it: transformers up to 4.57, with which
  * LLaVA-Gemma was trained, multiplied the image rows of Gemma 1 and 2 by sqrt(hidden). This applies to native
@@ -34,6 +35,11 @@ export interface NativeConfigParts {
 export function fromHubConfig(config: unknown, parts: NativeConfigParts = {}): unknown {
   if (isNativeConfig(config)) return fromNative(config, parts);
   if (!isObject(config) || config.model_type !== 'llava') return config;
+  const { text_config } = config;
+  if (isObject(text_config) && (text_config.model_type ?? null) === null)
+    throw new UserError(
+      `text_config.model_type: it is missing, which means llama; a language model must be one of ${LANGUAGE_MODEL_TYPES.join(', ')}`,
+    );
   return withImageScale(withImageTokenIndex(config));
 }
 

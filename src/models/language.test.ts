@@ -30,4 +30,14 @@ describe('languageConfigSchema', () => {
     const { error } = languageConfigSchema.safeParse({ ...sizes, model_type: 'gemma2', sliding_window: 'wide' });
     expect(error?.issues.map(({ path }) => path.join('.'))).toEqual(['sliding_window']);
   });
+
+  test('names sizes that do not fit each other', () => {
+    const problem = (fields: object) => languageConfigSchema.safeParse({ ...sizes, model_type: 'gemma', ...fields }).error?.issues[0];
+    // Gemma 1's default is 16
+    expect(problem({ num_key_value_heads: undefined })).toMatchObject({
+      path: ['num_key_value_heads'],
+      message: 'must divide num_attention_heads, which is 2; it is 16',
+    });
+    expect(problem({ head_dim: 5 })).toMatchObject({ path: ['head_dim'] });
+  });
 });

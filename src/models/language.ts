@@ -17,9 +17,17 @@ export const modelTypeError = ({ code }: { code: string }) =>
   code === 'invalid_union' ? `must be one of ${LANGUAGE_MODEL_TYPES.join(', ')}` : undefined;
 
 /** Hugging Face config.json of a language model; without a model_type, of Gemma 1. */
-export const languageConfigSchema = z.discriminatedUnion('model_type', [gemmaConfigSchema, gemma2ConfigSchema, gemma3ConfigSchema], {
-  error: modelTypeError,
-});
+export const languageConfigSchema = z
+  .discriminatedUnion('model_type', [gemmaConfigSchema, gemma2ConfigSchema, gemma3ConfigSchema], { error: modelTypeError })
+  .superRefine(({ num_attention_heads: heads, num_key_value_heads: shared, head_dim: width }, { addIssue }) => {
+    if (heads % shared !== 0)
+      addIssue({
+        code: 'custom',
+        path: ['num_key_value_heads'],
+        message: `must divide num_attention_heads, which is ${heads}; it is ${shared}`,
+      });
+    if (width % 2 !== 0) addIssue({ code: 'custom', path: ['head_dim'], message: 'must be even' });
+  });
 export type LanguageConfig = z.infer<typeof languageConfigSchema>;
 
 /** The families by `model_type`. */

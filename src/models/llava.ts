@@ -27,7 +27,7 @@ const defaultTower = {
 
 /** Hugging Face config.json of a LLaVA; unknown fields are kept. Defaults are LlavaConfig's. */
 export const llavaConfigSchema = z.looseObject({
-  model_type: z.literal('llava').default('llava'),
+  model_type: z.literal('llava', { error: 'must be llava: pictures are asked of a LLaVA alone' }).default('llava'),
   vision_config: visionConfigSchema.prefault(defaultTower),
   text_config: languageConfigSchema,
   image_token_index: z.int().nonnegative().default(32_000),

@@ -3,7 +3,14 @@
 import { describe, expect, test } from 'vitest';
 import { input } from '../graph/tensor.ts';
 import { Parameters } from '../nn/parameters.ts';
-import { patchesPerSide, visionConfigSchema, visionFolderSchema, visionHiddenStates, visionParameters } from './vision.ts';
+import {
+  patchesPerSide,
+  VISION_MODEL_TYPES,
+  visionConfigSchema,
+  visionFolderSchema,
+  visionHiddenStates,
+  visionParameters,
+} from './vision.ts';
 
 const clip = { hidden_size: 8, intermediate_size: 6, num_hidden_layers: 2, num_attention_heads: 2, image_size: 12, patch_size: 4 };
 const toy = { hidden_size: 8, intermediate_size: 6, num_hidden_layers: 2, num_attention_heads: 2, image_size: 14, patch_size: 4 };
@@ -54,6 +61,15 @@ describe('visionConfigSchema', () => {
     const { error } = visionConfigSchema.safeParse({ model_type: 'dinov2', mlp_ratio: 'four' });
     expect(error?.issues.map(({ path }) => path.join('.'))).toEqual(['mlp_ratio']);
   });
+});
+
+test.each(VISION_MODEL_TYPES)('%s names sizes that do not fit each other', (model_type) => {
+  const problem = (fields: object) => visionConfigSchema.safeParse({ model_type, ...fields }).error?.issues[0];
+  expect(problem({ hidden_size: 16 })).toMatchObject({
+    path: ['num_attention_heads'],
+    message: 'must divide hidden_size, which is 16; it is 12',
+  });
+  expect(problem({ image_size: 8 })).toMatchObject({ path: ['patch_size'] });
 });
 
 test('a whole CLIP or SigLIP gives its vision part', () => {

@@ -10,11 +10,15 @@ import type { VisionFamily } from './family.ts';
 import { siglipFamily, siglipVisionConfigSchema } from './siglip.ts';
 
 /** Hugging Face config.json of a vision encoder; without a model_type, of CLIP. */
-export const visionConfigSchema = z.discriminatedUnion(
-  'model_type',
-  [clipVisionConfigSchema, siglipVisionConfigSchema, dinov2ConfigSchema],
-  { error: ({ code }) => (code === 'invalid_union' ? `must be one of ${VISION_MODEL_TYPES.join(', ')}` : undefined) },
-);
+export const visionConfigSchema = z
+  .discriminatedUnion('model_type', [clipVisionConfigSchema, siglipVisionConfigSchema, dinov2ConfigSchema], {
+    error: ({ code }) => (code === 'invalid_union' ? `must be one of ${VISION_MODEL_TYPES.join(', ')}` : undefined),
+  })
+  .superRefine(({ hidden_size: width, num_attention_heads: heads, image_size: size, patch_size: patch }, { addIssue }) => {
+    if (width % heads !== 0)
+      addIssue({ code: 'custom', path: ['num_attention_heads'], message: `must divide hidden_size, which is ${width}; it is ${heads}` });
+    if (patch > size) addIssue({ code: 'custom', path: ['patch_size'], message: `must fit image_size, which is ${size}; it is ${patch}` });
+  });
 export type VisionConfig = z.infer<typeof visionConfigSchema>;
 
 /** The families by `model_type`. */

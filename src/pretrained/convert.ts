@@ -1,7 +1,7 @@
 // Writes a checkpoint as a folder to keep or to share: in another float type, in shards, under Hugging Face
 // names whatever software wrote it, in the form that transformers runs, and without optimizer state.
 
-import { existsSync, statSync } from 'node:fs';
+import { existsSync, realpathSync, statSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { saveCheckpoint } from '../checkpoint/checkpoint.ts';
@@ -43,7 +43,7 @@ export async function convertCheckpoint(
   to: string,
   { dtype, maxShardSize, visionTower, quantize }: ConvertOptions,
 ): Promise<void> {
-  await checkTarget(to);
+  await checkTarget(to, [from, visionTower ?? from]);
   const model = await openModel(from, { visionTower });
   try {
     await model.checkHead();
@@ -62,20 +62,35 @@ export async function convertCheckpoint(
       dtype: storedFloats[dtype],
       stored: new Map([...stored, ...packed]),
       maxShardSize,
-      files: { ...(await furtherFiles(from)), ...(await llavaFiles(from, model)) },
+      files: await filesBeside(from, model),
     });
   } finally {
     await model.close();
   }
 }
 
-/** Only a checkpoint may be replaced. */
-async function checkTarget(to: string): Promise<void> {
+/** What a folder written here consists of. */
+const OURS = /\.(json|jinja|safetensors)$/;
+
+/** Only a checkpoint may be replaced, and nothing else may be lost with it. */
+async function checkTarget(to: string, sources: readonly string[]): Promise<void> {
   if (!existsSync(to)) return;
+  for (const source of sources.filter((path) => existsSync(path)))
+    if (realpathSync(source) === realpathSync(to)) throw new UserError(`${to}: it would replace what it is made from; give another folder`);
   if (!statSync(to).isDirectory()) throw new UserError(`${to} is a file; give a folder`);
-  const inTheWay = await readdir(to);
-  if (inTheWay.length > 0 && !inTheWay.includes('config.json'))
-    throw new UserError(`${to} holds ${inTheWay[0]} and is no checkpoint; give another folder`);
+  const inTheWay = await readdir(to, { withFileTypes: true });
+  if (inTheWay.length > 0 && !inTheWay.some(({ name }) => name === 'config.json'))
+    throw new UserError(`${to} holds ${inTheWay[0].name} and is no checkpoint; give another folder`);
+  const other = inTheWay.find((entry) => entry.isDirectory() || !OURS.test(entry.name));
+  if (other) throw new UserError(`${to} holds ${other.name}, which no checkpoint has and which would be lost; give another folder`);
+}
+
+async function filesBeside(from: string, model: ModelFolder): Promise<Record<string, string | Uint8Array>> {
+  const kept = await furtherFiles(from);
+  const written = await llavaFiles(from, model);
+  // transformers would take it instead of the template that is written
+  if ('chat_template.jinja' in written) delete kept['chat_template.json'];
+  return { ...kept, ...written };
 }
 
 /** Tokenizer, image processor and whatever else describes the model. */

@@ -8,7 +8,7 @@ import { type Checkpoint, openCheckpoint } from '../checkpoint/checkpoint.ts';
 import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
 import { UserError } from '../errors.ts';
 import type { ForwardModel } from '../generate/forward.ts';
-import { fromHubConfig, isNativeConfig } from '../models/hub-config.ts';
+import { fromHubConfig, isNativeConfig, type NativeConfigParts } from '../models/hub-config.ts';
 import { LANGUAGE_MODEL_TYPES, languageConfigSchema } from '../models/language.ts';
 import { llavaConfigSchema } from '../models/llava.ts';
 import { VISION_MODEL_TYPES, visionFolderSchema, visionPart } from '../models/vision.ts';
@@ -75,11 +75,19 @@ export async function openModel(dir: string, { visionTower }: ModelFolderOptions
   }
 }
 
+function hubConfigOf(dir: string, stored: unknown, parts?: NativeConfigParts): unknown {
+  try {
+    return fromHubConfig(stored, parts);
+  } catch (error) {
+    throw error instanceof UserError ? new UserError(`${join(dir, 'config.json')}: ${error.message}`) : error;
+  }
+}
+
 async function modelFolder(checkpoint: Checkpoint, tower: Checkpoint | undefined): Promise<ModelFolder> {
   const { dir, config: stored } = checkpoint;
   if (!isNativeConfig(stored)) {
     if (tower) throw new UserError(`${dir} is no original LLaVA folder: its vision tower cannot be taken from ${tower.dir}`);
-    const config = fromHubConfig(stored);
+    const config = hubConfigOf(dir, stored);
     const { model_type } = (config ?? {}) as { model_type?: unknown };
     return { ...checkpoint, config, imageProcessor: () => requireImageProcessor(dir, model_type) };
   }
@@ -92,15 +100,10 @@ async function modelFolder(checkpoint: Checkpoint, tower: Checkpoint | undefined
     );
   }
   const tokenizer = existsSync(join(dir, 'tokenizer.json')) ? await readTokenizerFiles(dir) : undefined;
-  let config: unknown;
-  try {
-    config = fromHubConfig(stored, {
-      visionConfig: tower && visionPart(tower.config),
-      imageTokenId: tokenizer && createTokenizer(tokenizer.tokenizerJson, tokenizer.tokenizerConfig).imageTokenId,
-    });
-  } catch (error) {
-    throw error instanceof UserError ? new UserError(`${join(dir, 'config.json')}: ${error.message}`) : error;
-  }
+  const config = hubConfigOf(dir, stored, {
+    visionConfig: tower && visionPart(tower.config),
+    imageTokenId: tokenizer && createTokenizer(tokenizer.tokenizerJson, tokenizer.tokenizerConfig).imageTokenId,
+  });
   const imageProcessor = async (): Promise<StoredProcessor> => {
     const { model_type, image_size } = (config as { vision_config: { model_type?: string; image_size: number } }).vision_config;
     const own = await readImageProcessor(dir, 'llava');

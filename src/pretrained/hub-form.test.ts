@@ -1,7 +1,7 @@
 // The folders that are written, as transformers 5 finds them; what it makes of them is shown by
 // tests/reference/ask_transformers.py.
 
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
@@ -110,6 +110,15 @@ describe('a LLaVA that is written', () => {
     const template = readFileSync(join(written, 'chat_template.jinja'), 'utf8');
     expect(template.endsWith(gemmaChatTemplate)).toBe(true);
     expect(json(written, 'tokenizer_config.json').chat_template).toBe(template);
+  });
+
+  test('has no older template beside its own, which transformers would take', async () => {
+    const [from, to] = ['older-template', 'one-template'].map((name) => join(scratch, name));
+    cpSync(old, from, { recursive: true });
+    writeFileSync(join(from, 'chat_template.json'), JSON.stringify({ chat_template: `{# older #}${gemmaChatTemplate}` }));
+    await convertCheckpoint(from, to, { dtype: 'float32', maxShardSize: 1e9 });
+    expect(existsSync(join(to, 'chat_template.json'))).toBe(false);
+    expect(readFileSync(join(to, 'chat_template.jinja'), 'utf8')).toContain('{# older #}');
   });
 
   test('answers as the folder it was made from, which goes on loading', async () => {

@@ -5,7 +5,7 @@ import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
 import type { Engine } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { UserError } from '../errors.ts';
-import { type GenerationDefaults, generationConfigSchema, generationDefaultsOf } from '../generate/defaults.ts';
+import { type GenerationDefaults, generationConfigSchema, generationDefaultsOf, notFollowed } from '../generate/defaults.ts';
 import { createGenerator } from '../generate/generator.ts';
 import type { AnsweringModel } from '../generate/session.ts';
 import { type ImageProcessorConfig, imageProcessorConfig } from '../images/processor.ts';
@@ -50,6 +50,11 @@ export function loadModel(dir: string, options: LoadOptions = {}): Promise<Loade
 /** What generation_config.json of the folder `dir` says, or config.json where there is none. */
 async function readGenerationDefaults(dir: string, { text_config }: LlavaConfig): Promise<GenerationDefaults> {
   const config = checkConfig(generationConfigSchema, await readGenerationConfig(dir), join(dir, GENERATION_FILE));
+  const ignored = notFollowed(config);
+  if (ignored.length > 0)
+    console.error(
+      `warning: ${join(dir, GENERATION_FILE)}: ${ignored.join(', ')}: not followed here, so that other software may answer otherwise`,
+    );
   const { eos_token_id } = generationConfigSchema.safeParse({ eos_token_id: text_config.eos_token_id }).data ?? {};
   return generationDefaultsOf(config, eos_token_id);
 }

@@ -86,6 +86,11 @@ function render(tokenizer: Tokenizer, messages: readonly Message[], addGeneratio
   } catch (error) {
     throw new UserError(`${where}: the chat template refuses the conversation: ${(error as Error).message}`);
   }
+  const [places, left] = [messages.map(({ content }) => content).join(' '), text].map((text) => text.split(imageToken).length - 1);
+  if (left !== places)
+    throw new UserError(
+      `${where}: the chat template writes ${left} of the ${places} places for pictures: it must leave ${imageToken} where it is`,
+    );
   return text.startsWith(bosToken) ? text : bosToken + text;
 }
 

@@ -188,3 +188,14 @@ test('a template that emits no `<bos>` gets one, a template that rewrites earlie
   };
   expect(() => renderSegments(counting, turns, 'x')).toThrow(/rewrites earlier turns/);
 });
+
+test.each([
+  ['nothing', ''],
+  ['no pictures', "{% for message in messages %}{{ message['content'] | replace('<image>', '') }}{% endfor %}"],
+])('a chat template that writes %s is refused', (_, template) => {
+  const other = createTokenizer(trained.tokenizerJson, { ...trained.tokenizerConfig, chat_template: template });
+  const turns = [human('<image>\nwhat is?'), gpt('a red')];
+  const message = 'the chat template writes 0 of the 1 places for pictures: it must leave <image> where it is';
+  expect(() => encodePrompt(other, turns.slice(0, 1), 2)).toThrow(`the conversation: ${message}`);
+  expect(() => encodeConversation(other, turns, { imageTokens: 2, sampleId: 'a' })).toThrow(`sample "a": ${message}`);
+});

@@ -117,3 +117,9 @@ test.each([
   expect(() => createTokenizer(json, {})).toThrow(UserError);
   expect(() => createTokenizer(json, {})).toThrow(pattern);
 });
+
+test('ids of rows that pad an embedding table are no text in an answer, as in transformers', () => {
+  const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig);
+  const ids = [...tokenizer.encode('a red'), tokenizer.vocabSize + 3];
+  expect(tokenizer.decode(ids, { skipSpecialTokens: true })).toBe('a red');
+});

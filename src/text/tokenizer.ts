@@ -130,7 +130,8 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
       return ids.map((id) => stream.push(id)).join('') + stream.end();
     },
     token: (id) => tokens[id] ?? tokens[tokenizer.unkTokenId],
-    isSpecial: (id) => special.has(id),
+    // rows that pad an embedding table have no token: transformers decodes them to nothing
+    isSpecial: (id) => special.has(id) || tokens[id] === undefined,
     bosTokenId: single(bosToken),
     eosTokenId: single(tokenText(config.eos_token, '<eos>')),
     padTokenId: single(tokenText(config.pad_token, '<pad>')),

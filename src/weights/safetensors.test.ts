@@ -128,6 +128,9 @@ test.each([
 });
 
 test('a missing file, a folder and a missing tensor are named', async () => {
+  writeFileSync(join(dir, 'page.safetensors'), '<!DOCTYPE html><html>not found</html>');
+  await expect(openSafetensors(join(dir, 'page.safetensors'))).rejects.toThrow(/page\.safetensors: it is a page of the web/);
+  rmSync(join(dir, 'page.safetensors'));
   await expect(openSafetensors(join(dir, 'none.safetensors'))).rejects.toThrow(/none\.safetensors: cannot open it: no such file/);
   await expect(openSafetensors(dir)).rejects.toThrow(/it is a folder/);
   fileOf({ v: f32(0, 4) }, 4);

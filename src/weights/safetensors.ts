@@ -238,6 +238,8 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
       // a text in place of the file: its first letters make a large number
       const isText = lengthBytes.every((byte) => byte >= 0x20 && byte < 0x7f);
       if (isText) refusePointer(await readRange(handle, path, 'its beginning', 0, Math.min(512, stat.size)), path);
+      if (/^\s*<(!docty|html)/i.test(new TextDecoder().decode(lengthBytes)))
+        throw new UserError(`${path}: it is a page of the web, such as a download leaves that failed; download it again`);
       throw new UserError(`${path}: a header of ${headerBytes} bytes is over the limit of 100 MB; this is not a safetensors file`);
     }
     if (headerBytes > stat.size - 8) throw new UserError(`${path}: the file ends inside the header; copy or download it again`);

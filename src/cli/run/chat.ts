@@ -90,6 +90,8 @@ export function longestAnswer({ maxNewTokens = 64 }: GenerationDefaults, { conte
 export function samplingOf(flags: Omit<ChatFlags, 'model' | 'image'>, defaults: GenerationDefaults): Sampling | undefined {
   const { seed, temperature = defaults.temperature, topK = defaults.topK, topP = defaults.topP } = flags;
   const { repetitionPenalty = defaults.repetitionPenalty ?? 1 } = flags;
+  const unused = [flags.topK === undefined ? [] : '--top-k', flags.topP === undefined ? [] : '--top-p'].flat().join(' and ');
+  if (temperature === 0 && unused !== '') throw new UserError(`${unused}: the likeliest word is taken; give a --temperature above 0 too`);
   // the session's own way is faster: it reads one number of all logits
   if (temperature === 0 && repetitionPenalty === (defaults.repetitionPenalty ?? 1)) return undefined;
   if (temperature === 0) return { seed, temperature: 1, topK: 1, repetitionPenalty };

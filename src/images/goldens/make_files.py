@@ -145,6 +145,10 @@ run8 = b"".join(
 bmp("rle8", header(8, 1, colors=16, size=len(run8)), some_colors(16), run8)
 run4 = b"".join(bytes([4, 0x10 + y, 3, 0x2A]) + (b"\0\0" if y < height - 1 else b"\0\1") for y in range(height))
 bmp("rle4", header(4, 2, colors=16, size=len(run4)), some_colors(16), run4)
+# as ImageMagick writes it: the last row ends, and then the picture
+for name, length, run in (("rle8", 8, run8), ("rle4", 4, run4)):
+    closed = run[:-2] + b"\0\0\0\1"
+    bmp(f"{name}-closed", header(length, 1 if length == 8 else 2, colors=16, size=len(closed)), some_colors(16), closed)
 
 with open(os.path.join(here, "files.jsonl"), "w") as out:
     for name, file in files.items():

@@ -89,7 +89,9 @@ async function joinedModel(model: Given<'vision_tower'>, seed: number, engine: E
       await weights.addStored(vision, ofModule(parameters, 'vision_tower'), inFolder);
       addFresh(weights, ofModule(parameters, 'multi_modal_projector'), seed);
       await weights.addStored(language, ofModule(parameters, 'language_model'), inFolder);
-      const files = { ...hubTokenizerFiles(tokenizerFiles), ...processorFilesOf(config, processor) };
+      // its ids are those of the language model's own tokenizer
+      const generation = model.tokenizer ? {} : await readGenerationConfig(languageFolder);
+      const files = { ...hubTokenizerFiles(tokenizerFiles, generation), ...processorFilesOf(config, processor) };
       return { config, tokenizer, tokenizerFolder, processor, weights, files };
     }),
   );
