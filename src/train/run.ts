@@ -24,7 +24,7 @@ import { type MetricEvent, type NewMetricEvent, openMetrics, truncateMetrics } f
 import { createStatus, peakRssMb, type Status } from '../runs/status.ts';
 import { openTensorboard } from '../runs/tensorboard.ts';
 import { openSafetensors, type TensorSource } from '../weights/safetensors.ts';
-import { checkUnchanged, type Fingerprints, fingerprintsOf } from './fingerprints.ts';
+import { checkOutside, checkUnchanged, type Fingerprints, fingerprintsOf } from './fingerprints.ts';
 import { startSourceThread } from './prefetch.ts';
 import { type Recipe, recipeToYaml } from './recipe.ts';
 import { readTrained, savedModel } from './saved.ts';
@@ -98,6 +98,7 @@ async function trainLocked(options: StartedOptions, lock: RunLock): Promise<RunS
   try {
     // models and data are read first: what is wrong with them costs nobody an earlier run
     const task = await createTask(recipe, { engine, status, thread, out, signal });
+    if (mode === 'overwrite') checkOutside(out, recipe, task);
     const inputs = await fingerprintsOf(recipe, task);
     const folder = openRunFolder(out, mode);
     if (mode !== 'resume') onDisk(folder.recipe, () => writeFileSync(folder.recipe, recipeToYaml(recipe)));
