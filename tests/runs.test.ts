@@ -1,5 +1,6 @@
 // What happens to a run folder when things go wrong: a second writer, an error in the middle of a stage, a
 // terminal that closes, data that change between two sittings.
+import { execFileSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -305,6 +306,19 @@ describe('bad samples', () => {
       /error: worse\.json: sample sample 6: nothing of it would be trained: its first answer begins beyond .* \(and 2 more\) on_bad_sample: skip/,
     );
     expect(existsSync('first')).toBe(false);
+  });
+
+  it.skipIf(process.platform === 'win32')('whose picture is a pipe do not wait for somebody to write into it', async () => {
+    execFileSync('mkfifo', ['mixed/pipe']);
+    const samples = JSON.parse(readFileSync('mixed.json', 'utf8')).slice(8, 12);
+    writeFileSync('pipe.json', JSON.stringify([{ ...samples[0], image: 'pipe' }, ...samples]));
+    await train('worse.yaml', '--out', 'pipe', '--set', 'stages.0.data.data_path=pipe.json');
+    expect(skipped('pipe').map(({ image, reason }) => [image, reason])).toEqual([
+      ['mixed/pipe', 'mixed/pipe: is no file but a pipe or a device'],
+    ]);
+    expect(await refused('worse.yaml', '--out', 'never', '--set', 'stages.0.data.data_path=mixed/pipe')).toContain(
+      'error: mixed/pipe: is a pipe or a device, and a data file is read again and again: write it to a file first',
+    );
   });
 
   it('that are all there is end the run', async () => {

@@ -3,7 +3,7 @@
 // (Of npm's streaming parsers, the fastest took eight times as long for a gigabyte.)
 
 import { closeSync, openSync, readSync } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, open, stat } from 'node:fs/promises';
 import { systemReason, UserError } from '../errors.ts';
 import { refusePointer } from '../git-lfs.ts';
 import { isUtf16, lineOf } from '../utf8.ts';
@@ -135,6 +135,10 @@ function startOf(path: string, piece: Uint8Array): [Splitter, number] {
  * does not end properly.
  */
 export async function forEachElement(path: string, visit: (json: Uint8Array, offset: number) => void): Promise<void> {
+  // asked before it is opened: that alone would wait for somebody to write into a pipe
+  const found = await stat(path).catch(() => undefined);
+  if (found && !found.isFile() && !found.isDirectory())
+    throw new UserError(`${path}: is a pipe or a device, and a data file is read again and again: write it to a file first.`);
   const file = await open(path).catch((error) => {
     throw unreadable(path, error);
   });

@@ -258,6 +258,7 @@ async function prepareStage(
     imageSize: imageSize(config),
     features: trainsEncoder ? undefined : await featureSource(model, settings.feature_mixup),
     onBadSample: settings.on_bad_sample,
+    badPictures: new Map(bad.flatMap(({ image, reason }) => (image === undefined ? [] : [[image, reason.replace(/\.$/, '')]]))),
   });
   const skipped = openSkipped(join(context.out, skippedFile));
   const leaveOut = (faults: readonly SampleFault[]) => skipped.add(faults.map((fault) => ({ stage: name, ...fault })));
