@@ -212,6 +212,17 @@ describe('a resumed run', () => {
   it('reads a lower learning rate from the recipe of its folder', async () => {
     await stopped('slower', /finetune {2}step +2\//);
     const recipe = readFileSync('slower/recipe.yaml', 'utf8');
+    // in UTF-8 alone, and from where a checkpoint says
+    writeFileSync('slower/recipe.yaml', Buffer.from(`${recipe}# für später\n`, 'latin1'));
+    expect(await refused('--resume', '--out', 'slower')).toContain('slower/recipe.yaml: line');
+    writeFileSync('slower/recipe.yaml', recipe);
+    const file = join('slower', 'checkpoints', 'finetune', 'trainer_state.json');
+    const state = readFileSync(file);
+    for (const wrong of ['{}', 'null']) {
+      writeFileSync(file, wrong);
+      expect(await refused('--resume', '--out', 'slower')).toContain(`error: ${file}: does not say where its stage stands`);
+    }
+    writeFileSync(file, state);
     writeFileSync('slower/recipe.yaml', recipe.replaceAll('lr: 0.01', 'lr: 0.001'));
     await train('--resume', '--out', 'slower');
     expect(weights('slower', ['finetune'])).not.toEqual(weights('straight', ['finetune']));

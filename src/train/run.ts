@@ -233,6 +233,13 @@ interface Resumed {
   inputs?: Fingerprints;
 }
 
+async function readState(path: string): Promise<TrainerState> {
+  const state = (await readJsonFile(path)) as Partial<TrainerState> | null;
+  if (typeof state?.step !== 'number' || typeof state.totalSteps !== 'number')
+    throw new UserError(`${path}: does not say where its stage stands; move the folder away, and the stage begins anew`);
+  return state as TrainerState;
+}
+
 /** Finds where a run stands, and loads what it has trained so far into the task. */
 async function restore(task: Task, folder: RunFolder): Promise<Resumed> {
   const finished: StageSummary[] = [];
@@ -242,7 +249,7 @@ async function restore(task: Task, folder: RunFolder): Promise<Resumed> {
     const dir = folder.checkpoint(name);
     await recoverCheckpoint(dir);
     if (!existsSync(dir)) break;
-    const state = (await readJsonFile(`${dir}/${STATE_FILE}`)) as TrainerState;
+    const state = await readState(`${dir}/${STATE_FILE}`);
     inputs = state.inputs;
     for (const module of train) trained.add(module);
     const checkpoint = await openCheckpoint(dir);

@@ -6,6 +6,7 @@ import { UserError } from '../../errors.ts';
 import { findRunFolder, type RunSummary } from '../../runs/folder.ts';
 import { loadRecipe, readRecipe, recipeToYaml } from '../../train/recipe.ts';
 import { type TrainOptions, train } from '../../train/run.ts';
+import { decodeUtf8 } from '../../utf8.ts';
 import { withInterrupt } from '../interrupt.ts';
 import { formatScores } from '../table.ts';
 
@@ -45,7 +46,10 @@ export async function trainOptionsOf(recipePath: string | undefined, flags: Trai
   if (recipePath === undefined && flags.set.length > 0) throw new UserError('--set cannot change a run that is resumed; start another one');
   const folder = existsSync(out) ? findRunFolder(out) : undefined;
   if (folder === undefined) throw new UserError(`there is no run to resume at ${out}`);
-  const text = onDisk(folder.recipe, () => readFileSync(folder.recipe, 'utf8'));
+  const text = decodeUtf8(
+    onDisk(folder.recipe, () => readFileSync(folder.recipe)),
+    folder.recipe,
+  );
   const recipe = readRecipe(text, folder.recipe);
   if (given !== undefined && recipeToYaml(given) !== recipeToYaml(recipe)) {
     throw new UserError(
