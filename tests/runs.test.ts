@@ -161,6 +161,17 @@ describe('what was good is saved', () => {
   });
 });
 
+it('that is stopped before it begins does not say how to go on', async () => {
+  const before = process.listenerCount('SIGINT');
+  const outcome = cli('train', 'own.yaml', '--out', 'early');
+  while (process.listenerCount('SIGINT') === before) await new Promise((resolve) => setImmediate(resolve));
+  process.emit('SIGINT');
+  const { code, stderr } = await outcome;
+  expect(code).toBe(130);
+  expect(stderr.trim().split('\n').at(-1)).toBe('interrupted; nothing was trained yet');
+  expect(existsSync('early')).toBe(false);
+});
+
 describe('a resumed run', () => {
   const stopped = (out: string, moment: RegExp) => startUntil(moment, ['own.yaml', '--out', out], (child) => child.kill('SIGINT'));
 

@@ -7,12 +7,19 @@ import { findRunFolder, type RunSummary } from '../../runs/folder.ts';
 import { loadRecipe, readRecipe, recipeToYaml } from '../../train/recipe.ts';
 import { type TrainOptions, train } from '../../train/run.ts';
 import { decodeUtf8 } from '../../utf8.ts';
-import { withInterrupt } from '../interrupt.ts';
+import { InterruptedError, withInterrupt } from '../interrupt.ts';
 import { formatScores } from '../table.ts';
 
 /** Trains, with Ctrl-C saving first. */
 export async function startTraining(options: Omit<TrainOptions, 'signal'>): Promise<RunSummary> {
-  return withInterrupt((signal) => train({ ...options, signal }), `go on with: llava-gemma train --resume --out ${options.out}`);
+  const { out } = options;
+  try {
+    return await withInterrupt((signal) => train({ ...options, signal }), `go on with: llava-gemma train --resume --out ${out}`);
+  } catch (error) {
+    // while models and data are read, there is no run yet to go on with
+    if (!(error instanceof InterruptedError) || existsSync(join(out, 'recipe.yaml'))) throw error;
+    throw new InterruptedError(`${error.message.split(';')[0]}; nothing was trained yet`, { cause: error });
+  }
 }
 
 /** The scores, if any, and where to find everything. */
