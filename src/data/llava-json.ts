@@ -67,7 +67,7 @@ interface WrittenTurn {
 /** Who speaks, in LLaVA's words and in those of the chat form; files mix the two. */
 const speakers: Record<string, WrittenTurn['from']> = { human: 'human', user: 'human', gpt: 'gpt', assistant: 'gpt', system: 'system' };
 
-/** Reads a turn of either form. For each picture in its content, `pictures` gets the name that it has there. */
+/** Reads a turn of either form. Of each picture in its content, `pictures` gets the name, if it has one. */
 function readTurn(turn: unknown, where: string, pictures: (string | undefined)[]): WrittenTurn {
   if (!isMap(turn)) throw new Fault(`${where}: must be a map with from and value, or with role and content`);
   const [speaker, usual, expected] = isGiven(turn.role)

@@ -51,7 +51,7 @@ function modelFolders({ model }: Recipe): string[] {
   );
 }
 
-/** UserError where the folder `out`, which is to be emptied, holds a model or a data file that the run reads. */
+/** UserError where the folder `out`, which is to be emptied, holds a model or data that the run reads. */
 export function checkOutside(out: string, recipe: Recipe, task: Task): void {
   if (!existsSync(out)) return;
   const folder = realpathSync(out);
