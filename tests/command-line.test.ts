@@ -1,7 +1,7 @@
 // The command line from end to end on a toy model: what works, and what bad input leads to: one sentence that
 // names the culprit, an exit code, and nothing damaged.
 import { spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import sharp from 'sharp';
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -68,7 +68,7 @@ describe('training data', () => {
     [
       'an image file that is missing',
       () => [entries[1], { ...first(), image: 'train/nowhere.png' }],
-      ['train/nowhere.png', 'does not exist'],
+      ['train/nowhere.png', 'there is no such file'],
     ],
     ['fewer tokens than images', () => [{ ...first(), image: Array(2).fill(first().image) }], ['2 images', '1 <image> tokens']],
     ['an image without a token', () => [{ ...first(), conversations: text('what?') }], ['train/000000.png', 'no <image> token']],
@@ -318,6 +318,19 @@ describe('eval', () => {
     expect((await ask('question.jsonl', '--out', 'answers.jsonl')).code).toBe(0);
     expect(readFileSync('answers.jsonl', 'utf8')).toBe(`${line}\n`);
     expectFailure(await ask('question.jsonl', '--json'), 'question.jsonl', 'no expected answers');
+    symlinkSync('question.jsonl', 'link.jsonl');
+    const before = readFileSync('question.jsonl');
+    for (const out of ['question.jsonl', 'link.jsonl'])
+      expectFailure(await ask('question.jsonl', '--out', out), `--out ${out}: it would replace the questions of --data`);
+    expect(readFileSync('question.jsonl')).toEqual(before);
+  });
+
+  it('notes questions whose text shows a picture that they do not name', async () => {
+    const blind = entries.slice(0, 2).map(({ image: path, ...entry }) => ({ ...entry, image_path: path }));
+    writeFileSync('blind.json', JSON.stringify([...blind, entries[0]]));
+    expect((await ask('blind.json')).stderr).toContain('blind.json: 2 questions have <image> in their text and name no picture');
+    writeFileSync('seen.json', JSON.stringify(entries.slice(0, 1)));
+    expect((await ask('seen.json')).stderr).not.toContain('name no picture');
   });
 
   it('tries its output before anything else', async () => {

@@ -1,6 +1,6 @@
 // What a run leaves is a folder for other software too, and a LLaVA can be trained further: by this run when
 // it is resumed, and by another that names the folder.
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
@@ -116,7 +116,23 @@ describe('a recipe that names a LLaVA', () => {
     expect(await tensorsOf(join('twice', 'checkpoints', 'more'))).toEqual(await tensorsOf(join('further', 'checkpoints', 'more')));
   });
 
+  it('is never removed by the run that reads it', async () => {
+    cpSync('first', 'own', { recursive: true });
+    const words = ['further.yaml', '--out', 'own', '--overwrite', '--set'];
+    const { code, stderr } = await cli('train', ...words, `model.llava=${join('own', 'checkpoints', 'finetune')}`);
+    expect(code).toBe(1);
+    expect(stderr).toContain(`--overwrite would remove ${join('own', 'checkpoints', 'finetune')}, which the run reads`);
+    expect(await tensorsOf(join('own', 'checkpoints', 'finetune'))).toEqual(await tensorsOf(first));
+    cpSync(join('scenes', 'train_questions.json'), join('own', 'samples', 'mine.json'));
+    const data = `stages.0.data={data_path: ${join('own', 'samples', 'mine.json')}, image_folder: ${join('scenes', 'images')}}`;
+    expect((await cli('train', ...words, data)).stderr).toContain(`--overwrite would remove ${join('own', 'samples', 'mine.json')}`);
+    // beside it, everything may be replaced
+    await train('further.yaml', '--out', 'own', '--overwrite');
+  });
+
   it('is told what is wrong with the folder', async () => {
+    const run = await cli('train', 'further.yaml', '--out', 'never', '--set', 'model.llava=first');
+    expect(run.stderr).toContain(`first is no model, but ${first}`);
     const { code, stderr } = await cli('train', 'further.yaml', '--out', 'never', '--set', 'model.llava=gemma/checkpoints/gemma');
     expect(code).toBe(1);
     expect(stderr).toContain(`${join('gemma', 'checkpoints', 'gemma', 'config.json')}: model_type: `);

@@ -1,5 +1,6 @@
 // What happens to a run folder when things go wrong: a second writer, an error in the middle of a stage, a
 // terminal that closes, data that change between two sittings.
+import { execFileSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -160,6 +161,17 @@ describe('what was good is saved', () => {
   });
 });
 
+it('that is stopped before it begins does not say how to go on', async () => {
+  const before = process.listenerCount('SIGINT');
+  const outcome = cli('train', 'own.yaml', '--out', 'early');
+  while (process.listenerCount('SIGINT') === before) await new Promise((resolve) => setImmediate(resolve));
+  process.emit('SIGINT');
+  const { code, stderr } = await outcome;
+  expect(code).toBe(130);
+  expect(stderr.trim().split('\n').at(-1)).toBe('interrupted; nothing was trained yet');
+  expect(existsSync('early')).toBe(false);
+});
+
 describe('a resumed run', () => {
   const stopped = (out: string, moment: RegExp) => startUntil(moment, ['own.yaml', '--out', out], (child) => child.kill('SIGINT'));
 
@@ -173,8 +185,20 @@ describe('a resumed run', () => {
     writeFileSync('questions.json', before);
     // the same for what makes a batch of them, and for the models below
     const recipe = readFileSync('changed/recipe.yaml', 'utf8');
-    writeFileSync('changed/recipe.yaml', recipe.replace('batch_size: 8', 'batch_size: 4'));
-    expect(await refused('--resume', '--out', 'changed')).toContain('which samples a step takes has changed');
+    for (const [field, before, now] of [
+      ['batch_size', 'batch_size: 8', 'batch_size: 4'],
+      ['max_length', /max_length: 160/g, 'max_length: 150'],
+      ['shares', /share: 1/g, 'share: 0.5'],
+      ['train', /multi_modal_projector\n +- (?=language_model)/, ''],
+      ['model', 'vision_feature_layer: -2', 'vision_feature_layer: -1'],
+    ] as const) {
+      const changed = recipe.replace(before, now);
+      expect(changed, field).not.toBe(recipe);
+      writeFileSync('changed/recipe.yaml', changed);
+      expect(await refused('--resume', '--out', 'changed')).toContain(
+        `error: ${field} of the recipe has changed since stage finetune began`,
+      );
+    }
     writeFileSync('changed/recipe.yaml', recipe);
     const config = readFileSync('clip/checkpoints/clip/config.json', 'utf8');
     writeFileSync('clip/checkpoints/clip/config.json', `${config} `);
@@ -199,6 +223,17 @@ describe('a resumed run', () => {
   it('reads a lower learning rate from the recipe of its folder', async () => {
     await stopped('slower', /finetune {2}step +2\//);
     const recipe = readFileSync('slower/recipe.yaml', 'utf8');
+    // in UTF-8 alone, and from where a checkpoint says
+    writeFileSync('slower/recipe.yaml', Buffer.from(`${recipe}# für später\n`, 'latin1'));
+    expect(await refused('--resume', '--out', 'slower')).toContain('slower/recipe.yaml: line');
+    writeFileSync('slower/recipe.yaml', recipe);
+    const file = join('slower', 'checkpoints', 'finetune', 'trainer_state.json');
+    const state = readFileSync(file);
+    for (const wrong of ['{}', 'null']) {
+      writeFileSync(file, wrong);
+      expect(await refused('--resume', '--out', 'slower')).toContain(`error: ${file}: does not say where its stage stands`);
+    }
+    writeFileSync(file, state);
     writeFileSync('slower/recipe.yaml', recipe.replaceAll('lr: 0.01', 'lr: 0.001'));
     await train('--resume', '--out', 'slower');
     expect(weights('slower', ['finetune'])).not.toEqual(weights('straight', ['finetune']));
@@ -290,9 +325,22 @@ describe('bad samples', () => {
     expect(reasons.get('sample 7')).toContain('no gpt turn');
     expect(reasons.get('sample 8')).toContain('gone.png: there is no such file');
     expect(await refused('worse.yaml', '--out', 'first', '--set', 'stages.0.on_bad_sample=error')).toMatch(
-      /error: worse\.json: sample sample 8: image file mixed\/gone\.png does not exist/,
+      /error: worse\.json: sample sample 6: nothing of it would be trained: its first answer begins beyond .* \(and 2 more\) on_bad_sample: skip/,
     );
     expect(existsSync('first')).toBe(false);
+  });
+
+  it.skipIf(process.platform === 'win32')('whose picture is a pipe do not wait for somebody to write into it', async () => {
+    execFileSync('mkfifo', ['mixed/pipe']);
+    const samples = JSON.parse(readFileSync('mixed.json', 'utf8')).slice(8, 12);
+    writeFileSync('pipe.json', JSON.stringify([{ ...samples[0], image: 'pipe' }, ...samples]));
+    await train('worse.yaml', '--out', 'pipe', '--set', 'stages.0.data.data_path=pipe.json');
+    expect(skipped('pipe').map(({ image, reason }) => [image, reason])).toEqual([
+      ['mixed/pipe', 'mixed/pipe: is no file but a pipe or a device'],
+    ]);
+    expect(await refused('worse.yaml', '--out', 'never', '--set', 'stages.0.data.data_path=mixed/pipe')).toContain(
+      'error: mixed/pipe: is a pipe or a device, and a data file is read again and again: write it to a file first',
+    );
   });
 
   it('that are all there is end the run', async () => {

@@ -2,6 +2,12 @@
 // terminal and errors that nobody caught: what was good is saved before the process ends.
 
 /**
+ * Milliseconds within which a second signal is the first one once more: at Ctrl-C the terminal signals every
+ * process, and npm, which is one of them, passes its own on to us.
+ */
+const SAME = 1000;
+
+/**
  * Thrown by work that was interrupted and has saved what it could; ends the process with code 130, as shells
  * expect.
  */
@@ -24,8 +30,11 @@ export function stopWork(reason: Error): boolean {
  */
 export async function withInterrupt<T>(work: (signal: AbortSignal) => Promise<T>, advice: string): Promise<T> {
   const controller = new AbortController();
+  let askedAt = Number.NEGATIVE_INFINITY;
   const interrupt = () => {
+    if (performance.now() - askedAt < SAME) return;
     if (controller.signal.aborted) process.exit(130);
+    askedAt = performance.now();
     controller.abort(new InterruptedError(`interrupted; ${advice}`));
     process.stderr.write('\nstopping after this step (Ctrl-C again stops at once)\n');
   };

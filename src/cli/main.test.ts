@@ -186,6 +186,24 @@ describe('withInterrupt', () => {
     expect(isSaved).toBe(true);
     expect(process.listenerCount('SIGINT')).toBe(before);
   });
+
+  it('takes a signal that comes twice at once for one, as under npm, and ends at a later one', async () => {
+    const exit = vi.spyOn(process, 'exit').mockImplementation(() => undefined as never);
+    const clock = vi.spyOn(performance, 'now').mockReturnValue(1000);
+    const exits: number[] = [];
+    const work = withInterrupt(async (signal) => {
+      for (const time of [1000, 1005, 3000]) {
+        clock.mockReturnValue(time);
+        process.emit('SIGINT');
+        exits.push(exit.mock.calls.length);
+      }
+      signal.throwIfAborted();
+    }, 'go on');
+    await expect(work).rejects.toThrow(InterruptedError);
+    expect(exits).toEqual([0, 0, 1]);
+    clock.mockRestore();
+    exit.mockRestore();
+  });
 });
 
 describe('samples of the demo', () => {

@@ -3,8 +3,9 @@
 // (Of npm's streaming parsers, the fastest took eight times as long for a gigabyte.)
 
 import { closeSync, openSync, readSync } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, open, stat } from 'node:fs/promises';
 import { systemReason, UserError } from '../errors.ts';
+import { refusePointer } from '../git-lfs.ts';
 import { isUtf16, lineOf } from '../utf8.ts';
 
 /** Bytes read at a time. */
@@ -95,11 +96,30 @@ function unreadable(path: string, error: unknown): UserError {
   return new UserError(code === 'ENOENT' ? `${path}: there is no such file.` : `${path}: cannot be read: ${systemReason(error) ?? code}.`);
 }
 
+/** How files begin that hold samples in another form, and what makes them JSON. */
+const otherForms: [start: string, advice: string][] = [
+  ['\x1f\x8b', 'is packed with gzip; unpack it with gunzip first'],
+  ['\xfd7zXZ', 'is packed with xz; unpack it with unxz first'],
+  ['\x28\xb5\x2f\xfd', 'is packed with zstd; unpack it with unzstd first'],
+  ['PK\x03\x04', 'is a zip archive; unpack it first'],
+  ['PAR1', 'is a Parquet file; write it as JSON Lines first, as to_json(..., orient="records", lines=True) of pandas does'],
+  ['ARROW1', 'is an Arrow file; write it as JSON Lines first, as to_json of the Python package datasets does'],
+];
+
+function refuseOtherForms(path: string, piece: Uint8Array): void {
+  refusePointer(piece, path);
+  const start = Buffer.from(piece.subarray(0, 8)).toString('latin1');
+  const advice = otherForms.find(([begin]) => start.startsWith(begin))?.[1];
+  if (advice !== undefined) throw new UserError(`${path}: ${advice}.`);
+}
+
 /** The splitter for a file that begins with `piece`, and where its first element may begin. */
 function startOf(path: string, piece: Uint8Array): [Splitter, number] {
+  refuseOtherForms(path, piece);
   if (isUtf16(piece)) throw new UserError(`${path}: is in UTF-16; save the file as UTF-8.`);
   const marked = piece[0] === 0xef && piece[1] === 0xbb && piece[2] === 0xbf;
   const first = skipSpace(piece, marked ? 3 : 0);
+  if (first === piece.length) throw new UserError(`${path}: is not JSON: it is empty.`);
   if (piece[first] === OPEN_ARRAY) return [arraySplitter(), first + 1];
   const firstLine = Buffer.from(piece.subarray(first)).toString('latin1').split('\n', 1)[0];
   if (piece[first] === OPEN_OBJECT && /"(conversations|messages|question_id)"/.test(firstLine)) return [lines, first];
@@ -115,6 +135,10 @@ function startOf(path: string, piece: Uint8Array): [Splitter, number] {
  * does not end properly.
  */
 export async function forEachElement(path: string, visit: (json: Uint8Array, offset: number) => void): Promise<void> {
+  // asked before it is opened: that alone would wait for somebody to write into a pipe
+  const found = await stat(path).catch(() => undefined);
+  if (found && !found.isFile() && !found.isDirectory())
+    throw new UserError(`${path}: is a pipe or a device, and a data file is read again and again: write it to a file first.`);
   const file = await open(path).catch((error) => {
     throw unreadable(path, error);
   });

@@ -2,6 +2,7 @@ import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { UserError } from '../errors.ts';
 import { readLlavaJson } from './llava-json.ts';
@@ -38,12 +39,15 @@ describe('readLlavaJson', () => {
   });
 
   const text = JSON.stringify({ conversations: [{ from: 'human', value: 'What is it?' }, answer] });
+  const about = (image: string) => [{ id: 'a', image, conversations: [ask, answer] }];
+  const inTurns = (content: unknown, more = {}) => ({ id: 'a', messages: [{ role: 'user', content }, answer], ...more });
+  const lfsPointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${'4d'.repeat(32)}\nsize 1030778\n`;
   const faults: [string, unknown, RegExp][] = [
     ['text that is not JSON', '[{', /data\.json: is not JSON/],
     ['an object', {}, /must be a JSON array/],
     ['no samples', [], /no samples/],
     ['a sample without conversations', [{ id: 'a' }], /sample a: conversations: /],
-    ['an unknown role', [{ id: 'a', conversations: [{ from: 'user', value: 'x' }] }], /sample a: .*unknown role "user"/],
+    ['an unknown role', [{ id: 'a', conversations: [{ from: 'bot', value: 'x' }] }], /unknown role "bot", expected "human" or "gpt"/],
     ['turns of one role', [{ id: 'a', conversations: [{ from: 'human', value: 'x' }, ask] }], /sample a: turn 2 is from "human"/],
     ['an empty conversation', [{ id: 'a', conversations: [answer] }], /sample a: it has no conversation/],
     [
@@ -73,6 +77,32 @@ describe('readLlavaJson', () => {
     ['an image without a name', [{ id: 'a', image: '', conversations: [ask, answer] }], /sample a: image: must be the path/],
     ['a folder as an image', [{ id: 'a', image: '.', conversations: [ask, answer] }], /sample a: image file .* does not exist/],
     ['an address', [{ id: 'a', images: ['https://x/y.png'], conversations: [ask, answer] }], /images\.0: must be the path .* https:/],
+    ['an address on another machine', about('file://server/cat.png'), /sample a: "file:\/\/server\/cat\.png" is not the address of a file/],
+    ['an address that is none', about('file:///%ZZ.png'), /sample a: "file:\/\/\/%ZZ\.png" is not the address of a file/],
+    ['a name that no file can have', about('cat\0.png'), /sample a: image: must be the path/],
+    ['a name that is too long', about('c'.repeat(300)), /sample a: image file .*c cannot be read: the name is too long/],
+    [
+      'a video',
+      [{ id: 'a', video: 'cat.mp4', conversations: [ask, answer] }],
+      /sample a: it has video, and a model of this kind is shown pict/,
+    ],
+    ['a list of clips', [{ id: 'a', videos: ['cat.mp4'], conversations: [ask, answer] }], /sample a: it has videos/],
+    ['a picture in a turn that has no path', [inTurns([{ type: 'image' }])], /sample a: its turns show 1 images, and 1 have no path there/],
+    [
+      'pictures in turns of which one has no path',
+      [inTurns([{ type: 'image' }, { type: 'image', path: 'cat.png' }])],
+      /its turns show 2 images, and 1 have no path there/,
+    ],
+    [
+      'other pictures in turns than beside them',
+      [inTurns([{ type: 'image', image: 'cat.png' }], { image: 'dog.png' })],
+      /other images in its turns than beside them/,
+    ],
+    ['samples of another form', [{ instruction: 'What?', output: 'a cat' }], /no messages either \(there are instruction, output\)/],
+    ['a pointer of git-lfs', lfsPointer, /data\.json: this is only git-lfs's pointer to a file of 1030778 bytes/],
+    ['a packed file', gzipSync(`[${text}]`), /data\.json: is packed with gzip; unpack it with gunzip first/],
+    ['a Parquet file', Buffer.from('PAR1\x15\x04\x15'), /data\.json: is a Parquet file; write it as JSON Lines first/],
+    ['nothing but white space', ' \n\n', /data\.json: is not JSON: it is empty/],
     ['two lists of images', [{ id: 'a', image: 'cat.png', images: ['cat.png'], conversations: [ask, answer] }], /both image and images/],
     [
       'an unknown chat role',
@@ -172,6 +202,10 @@ describe('readLlavaJson', () => {
       ...more,
     });
     const words = { type: 'text', text: 'What is it?' };
+    const both = (asks: object, answers: object, field: string) => [
+      { ...asks, [field]: '<image>\nWhat is it?' },
+      { ...answers, [field]: 'a cat' },
+    ];
     const samples = await read([
       { id: 'a', image: 'cat.png', conversations: [ask, answer] },
       chat('<image>What is it?', { images: ['cat.png'] }),
@@ -179,6 +213,11 @@ describe('readLlavaJson', () => {
       chat([{ type: 'image', image: 'cat.png' }, words]),
       chat([words, { type: 'image_url', image_url: { url: pathToFileURL(join(folder, 'cat.png')).href } }]),
       { id: 'a', images: ['cat.png'], conversations: chat([{ type: 'image', image: null }, words]).messages },
+      chat([{ type: 'image', path: 'cat.png' }, words]),
+      chat([{ type: 'image', url: 'cat.png' }, words], { images: ['cat.png'] }),
+      { id: 'a', image: 'cat.png', conversations: both({ from: 'user' }, { from: 'assistant' }, 'value') },
+      { id: 'a', image: 'cat.png', conversations: both({ role: 'human' }, { role: 'gpt' }, 'value') },
+      { id: 'a', image: 'cat.png', conversations: both({ role: null, from: 'human' }, { from: 'gpt' }, 'content') },
     ]);
     for (const sample of samples) expect(sample).toEqual(samples[0]);
   });

@@ -6,7 +6,7 @@
 import { statSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { UserError } from '../errors.ts';
+import { reasonOf, UserError } from '../errors.ts';
 import type { Turn } from '../text/chat.ts';
 import { imageToken } from '../text/tokenizer.ts';
 import { decodeUtf8 } from '../utf8.ts';
@@ -64,34 +64,32 @@ interface WrittenTurn {
   value: string;
 }
 
-/** Who speaks, in LLaVA's words and in those of the chat form. */
-const speakers: Record<'from' | 'role', Record<string, WrittenTurn['from']>> = {
-  from: { human: 'human', gpt: 'gpt', system: 'system' },
-  role: { user: 'human', assistant: 'gpt', system: 'system' },
-};
+/** Who speaks, in LLaVA's words and in those of the chat form; files mix the two. */
+const speakers: Record<string, WrittenTurn['from']> = { human: 'human', user: 'human', gpt: 'gpt', assistant: 'gpt', system: 'system' };
 
-/** Reads a turn of either form. The pictures that its content names are added to `pictures`. */
-function readTurn(turn: unknown, where: string, pictures: string[]): WrittenTurn {
+/** Reads a turn of either form. Of each picture in its content, `pictures` gets the name, if it has one. */
+function readTurn(turn: unknown, where: string, pictures: (string | undefined)[]): WrittenTurn {
   if (!isMap(turn)) throw new Fault(`${where}: must be a map with from and value, or with role and content`);
-  const [speaker, text] = turn.role === undefined ? (['from', 'value'] as const) : (['role', 'content'] as const);
+  const [speaker, usual, expected] = isGiven(turn.role)
+    ? (['role', 'content', '"user" or "assistant"'] as const)
+    : (['from', 'value', '"human" or "gpt"'] as const);
   const name = turn[speaker];
-  if (typeof name !== 'string' || !Object.hasOwn(speakers[speaker], name)) {
-    const [human, gpt] = Object.keys(speakers[speaker]);
-    throw new Fault(`${where}.${speaker}: unknown role ${JSON.stringify(name)}, expected "${human}" or "${gpt}"`);
-  }
-  return { from: speakers[speaker][name], value: readContent(turn[text], `${where}.${text}`, pictures) };
+  if (typeof name !== 'string' || !Object.hasOwn(speakers, name))
+    throw new Fault(`${where}.${speaker}: unknown role ${JSON.stringify(name)}, expected ${expected}`);
+  const text = (['value', 'content'] as const).find((field) => isGiven(turn[field])) ?? usual;
+  return { from: speakers[name], value: readContent(turn[text], `${where}.${text}`, pictures) };
 }
 
 /** Text, or the list of texts and pictures that the chat form has in its place. */
-function readContent(content: unknown, where: string, pictures: string[]): string {
+function readContent(content: unknown, where: string, pictures: (string | undefined)[]): string {
   if (typeof content === 'string') return content;
   if (!Array.isArray(content)) throw new Fault(`${where}: must be text`);
   const parts = content.map((part: unknown, i) => {
-    const { type, text, image, image_url: url } = isMap(part) ? part : {};
+    const { type, text, image, path, url, image_url: address } = isMap(part) ? part : {};
     if (type === 'text' && typeof text === 'string') return text;
     if (type !== 'image' && type !== 'image_url') throw new Fault(`${where}.${i}: must be a part of type text or image`);
-    const picture = image ?? (isMap(url) ? url.url : url);
-    if (isGiven(picture)) pictures.push(pictureName(picture, `${where}.${i}`));
+    const picture = [image, path, url, isMap(address) ? address.url : address].find(isGiven);
+    pictures.push(picture === undefined ? undefined : pictureName(picture, `${where}.${i}`));
     return imageToken;
   });
   return parts.join('');
@@ -118,7 +116,7 @@ function splitSystem(turns: readonly WrittenTurn[], system: unknown): { system: 
 // === Pictures ===
 
 function pictureName(value: unknown, where: string): string {
-  if (typeof value !== 'string' || value === '') throw new Fault(`${where}: must be the path of an image file`);
+  if (typeof value !== 'string' || value === '' || value.includes('\0')) throw new Fault(`${where}: must be the path of an image file`);
   if (/^(data|https?):/.test(value)) throw new Fault(`${where}: must be the path of an image file, and is ${value.slice(0, 40)}`);
   return value;
 }
@@ -132,9 +130,25 @@ function listedPictures(image: unknown, images: unknown): string[] {
   return Array.isArray(value) ? value.map((name, i) => pictureName(name, `${field}.${i}`)) : [pictureName(value, field as string)];
 }
 
+/** The pictures of a sample: those that its turns name, or those that are named beside them. */
+function picturesOf(inTurns: readonly (string | undefined)[], beside: readonly string[]): string[] {
+  const named = inTurns.filter((name) => name !== undefined);
+  if (named.length === 0 && beside.length > 0) return [...beside];
+  if (named.length < inTurns.length)
+    throw new Fault(`its turns show ${inTurns.length} images, and ${inTurns.length - named.length} have no path there`);
+  if (beside.length > 0 && named.join('\n') !== beside.join('\n')) throw new Fault('it names other images in its turns than beside them');
+  return named;
+}
+
 /** The path of a picture: in the image folder, if it is not absolute. */
 function picturePath(name: string, imageFolder: string): string {
-  if (name.startsWith('file://')) return fileURLToPath(name);
+  if (name.startsWith('file://')) {
+    try {
+      return fileURLToPath(name);
+    } catch {
+      throw new Fault(`${JSON.stringify(name)} is not the address of a file on this machine`);
+    }
+  }
   return isAbsolute(name) ? name : join(imageFolder, name);
 }
 
@@ -175,17 +189,22 @@ function foldSystem(system: string, [first, ...rest]: readonly Turn[], hasImages
 
 // === Samples ===
 
+/** What there is instead of a conversation: the names of a form that is not read, or of what is around it. */
+const besides = (names: readonly string[]) => (names.length === 0 ? '' : ` (there are ${names.slice(0, 8).join(', ')})`);
+
 function sampleOf(entry: unknown, id: string, imageFolder: string): Sample {
   if (!isMap(entry)) throw new Fault('must be a map with a conversation');
   const { id: given, image, images: several, conversations: llava, messages, system: told, ...fields } = entry;
   if (isGiven(given) && typeof given !== 'string' && typeof given !== 'number') throw new Fault('id: must be text or a number');
   const [field, written] = isGiven(llava) ? ['conversations', llava] : ['messages', messages];
-  if (!isGiven(written)) throw new Fault('conversations: missing, and there are no messages either');
+  if (!isGiven(written)) throw new Fault(`conversations: missing, and there are no messages either${besides(Object.keys(entry))}`);
   if (!Array.isArray(written)) throw new Fault(`${field}: must be a list of turns`);
-  const inContent: string[] = [];
+  const unseen = ['video', 'videos', 'audio', 'audios'].find((name) => isGiven(fields[name]) && [fields[name]].flat().length > 0);
+  if (unseen !== undefined) throw new Fault(`it has ${unseen}, and a model of this kind is shown pictures alone`);
+  const inContent: (string | undefined)[] = [];
   const read = written.map((turn, i) => readTurn(turn, `${field}.${i}`, inContent));
   const { system, turns } = splitSystem(read, told);
-  const images = inContent.length > 0 ? inContent : listedPictures(image, several);
+  const images = picturesOf(inContent, listedPictures(image, several));
   const folded = system === '' ? turns : foldSystem(system, turns, images.length > 0);
   const conversations = images.length > 0 ? placeImages(folded, images) : folded;
   return { id, images: images.map((name) => picturePath(name, imageFolder)), conversations, fields };
@@ -233,8 +252,15 @@ export async function forEachSample(
   const checkImages = ({ id, images }: Sample, position: number) => {
     for (const image of images) {
       if (present.has(image)) continue;
-      if (!statSync(image, { throwIfNoEntry: false })?.isFile())
-        throw new SampleError({ file: path, sample: id, position, image, reason: `image file ${image} does not exist` });
+      const fault = (reason: string) =>
+        new SampleError({ file: path, sample: id, position, image, reason: `image file ${image} ${reason}` });
+      let isFile: boolean | undefined;
+      try {
+        isFile = statSync(image, { throwIfNoEntry: false })?.isFile();
+      } catch (error) {
+        throw fault(`cannot be read: ${reasonOf(error)}`);
+      }
+      if (!isFile) throw fault('does not exist');
       present.add(image);
     }
   };

@@ -145,6 +145,13 @@ describe('questions', () => {
     await expect(readQuestionFile(write('wrong.json', entries), folder)).rejects.toThrow(message);
   });
 
+  it('that are not UTF-8 are refused, with the line', async () => {
+    const path = join(folder, 'latin.jsonl');
+    const lines = ['what?', 'où?'].map((text) => JSON.stringify({ question_id: 1, text }));
+    writeFileSync(path, Buffer.from(lines.join('\n'), 'latin1'));
+    await expect(readQuestionFile(path, folder)).rejects.toThrow('latin.jsonl: question #1: line 2 is not UTF-8 (it has the byte 0xF9)');
+  });
+
   it('without an expected answer are refused by name', async () => {
     const unanswered = { id: 'q1', conversations: [{ from: 'human', value: 'what?' }] };
     await expect(readQuestions(write('a.json', [unanswered]), folder)).rejects.toThrow(

@@ -2,11 +2,12 @@
 // question.jsonl (`question_id`, `image`, `text`; llava/eval/model_vqa_loader.py), which expects none.
 
 import { basename, extname, isAbsolute, join, relative } from 'node:path';
-import { forEachElement } from '../data/json-elements.ts';
+import { forEachElement, lineInFile } from '../data/json-elements.ts';
 import { parseSample } from '../data/llava-json.ts';
 import { UserError } from '../errors.ts';
 import type { Turn } from '../text/chat.ts';
 import { imageToken } from '../text/tokenizer.ts';
+import { decodeUtf8 } from '../utf8.ts';
 
 /** What a model is asked. */
 export interface Asked {
@@ -45,7 +46,8 @@ export async function readQuestionFile(path: string, imageFolder: string, split 
   const open: OpenQuestion[] = [];
   await forEachElement(path, (json, offset) => {
     const index = scored.length + open.length;
-    const question = openQuestionOf(json, `${path}: question #${index}`, imageFolder);
+    const text = decodeUtf8(json, `${path}: question #${index}`, (at) => lineInFile(path, offset + at));
+    const question = openQuestionOf(text, `${path}: question #${index}`, imageFolder);
     if (question) open.push(question);
     else scored.push(scoredQuestion(parseSample(json, { path, imageFolder }, index, offset), path, imageFolder, split));
     if (scored.length > 0 && open.length > 0)
@@ -84,10 +86,10 @@ function scoredQuestion(
 }
 
 /** An entry of a question.jsonl; undefined for one of another form, which others report on. */
-function openQuestionOf(json: Uint8Array, where: string, imageFolder: string): OpenQuestion | undefined {
+function openQuestionOf(json: string, where: string, imageFolder: string): OpenQuestion | undefined {
   let entry: unknown;
   try {
-    entry = JSON.parse(new TextDecoder().decode(json));
+    entry = JSON.parse(json);
   } catch {
     return undefined;
   }

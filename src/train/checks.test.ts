@@ -97,6 +97,7 @@ describe('the check of data', () => {
     /unknown role "narrator"/,
   ];
 
+  const notes: string[] = [];
   const check = (samples: readonly object[], more: Partial<DataCheck> = {}) => {
     const path = join(folder, 'data.json');
     writeFileSync(path, JSON.stringify(samples));
@@ -109,7 +110,7 @@ describe('the check of data', () => {
       imageTokens: 4,
       template: 'gemma',
       maxLength: 64,
-      status: { progress: () => {} },
+      status: { progress: () => {}, note: (text) => notes.push(text) },
       signal: new AbortController().signal,
       ...more,
     });
@@ -120,11 +121,40 @@ describe('the check of data', () => {
       const error = await check([about('good.png'), sample]).catch((reason) => reason);
       expect(error).toBeInstanceOf(UserError);
       expect(error.message).toMatch(/data\.json: sample #1: /);
-      if (i !== 2) expect(error.message).toMatch(reasons[i]);
-      else expect(error.message).toContain('gone.png does not exist');
+      expect(error.message).toMatch(reasons[i]);
     }
     const two = check([about('page.png'), about('good.png'), bad[4]]);
     await expect(two).rejects.toThrow(/\(and 1 more\) on_bad_sample: skip in stage only would leave such samples out/);
+  });
+
+  it('counts what is wrong of every kind, and begins with what comes first', async () => {
+    const first = join(folder, 'first.json');
+    writeFileSync(first, JSON.stringify([about('good.png'), about('good.png'), about('lost.png')]));
+    const files = [first, join(folder, 'data.json')].map((path) => ({ path, imageFolder: folder, share: 1 }));
+    await expect(check([...bad, about('good.png')], { files })).rejects.toThrow(
+      /first\.json: sample #2: .*lost\.png: there is no such file.* \(and 6 more\) on_bad_sample: skip in stage only/,
+    );
+  });
+
+  it('ends where nothing would be left, also of what shares a bad picture', async () => {
+    const left = check([...bad, about('page.png', 'And what is it?')], { onBadSample: 'skip' });
+    await expect(left).rejects.toThrow(
+      /stage only: not one of its samples can be trained on; the first: .*data\.json: sample #0: .*page\.png/,
+    );
+  });
+
+  it('notes what is read otherwise than it may be meant', async () => {
+    notes.length = 0;
+    const unshown = { id: 'unshown', picture: 'good.png', conversations: about('').conversations };
+    const silent = { id: 'silent', conversations: [turn('What?'), { from: 'gpt', value: ' ' }] };
+    await check([about('good.png'), unshown, silent, { ...unshown, id: 'other' }]);
+    expect(notes).toEqual([
+      expect.stringMatching(/data\.json: samples have <image> in their text and name no picture .* \(2; the first is unshown\)$/),
+      expect.stringMatching(/data\.json: samples have an empty answer: .* \(1; the first is silent\)$/),
+    ]);
+    notes.length = 0;
+    await check([about('good.png')]);
+    expect(notes).toEqual([]);
   });
 
   it('lists all that is wrong where it is to be left out', async () => {

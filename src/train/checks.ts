@@ -2,6 +2,7 @@
 // trained, and whether its pictures begin as pictures do. A run finds out before hours of training, not
 // after.
 
+import { stat } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { type DataFile, type DataIndex, indexData, onePerGroup, openData } from '../data/data-set.ts';
 import { type Sample, SampleError, type SampleFault } from '../data/llava-json.ts';
@@ -63,7 +64,7 @@ export interface DataCheck extends SampleRules {
   /** Whether the files at which samples name pictures are looked into. */
   checksPictures: boolean;
   onBadSample: 'error' | 'skip';
-  status: Pick<Status, 'progress'>;
+  status: Pick<Status, 'progress' | 'note'>;
   signal: AbortSignal;
 }
 
@@ -73,20 +74,44 @@ export interface CheckedData {
   bad: SampleFault[];
 }
 
+/** Counts what is odd in a file but no fault, and keeps the first for an example. */
+interface Oddity {
+  count: number;
+  first: string;
+}
+
+const hasUnshownImage = ({ images, conversations }: Sample) =>
+  images.length === 0 && conversations.some(({ value }) => value.includes(imageToken));
+
+const hasEmptyAnswer = ({ conversations }: Sample) => conversations.some(({ from, value }) => from === 'gpt' && value.trim() === '');
+
+/** What is read otherwise than its author may have meant. */
+const oddities: [is: (sample: Sample) => boolean, meaning: string][] = [
+  [hasUnshownImage, `have ${imageToken} in their text and name no picture (in image or images): there it is trained as text`],
+  [hasEmptyAnswer, 'have an empty answer: the model is trained to say nothing there'],
+];
+
 /**
  * Indexes and checks the data of a stage. UserError with the first sample that is bad, if they are not to be
- * skipped, and where it is the same with others, how many they are.
+ * skipped, and with how many others are; also where all are bad. What is odd is noted.
  */
 export async function checkData(options: DataCheck): Promise<CheckedData> {
   const { stage, files, checksPictures, onBadSample, status, signal } = options;
   const bad: SampleFault[] = [];
   const check = sampleCheck(options);
+  const found = new Map<string, Oddity>();
   let read = 0;
   const index = await indexData(files, {
     visit(sample, place) {
       if (++read % 1000 === 0) {
         signal.throwIfAborted();
         status.progress(`reading ${place.file} for stage ${stage}: ${read.toLocaleString('en')} samples`);
+      }
+      for (const [is, meaning] of oddities) {
+        if (!is(sample)) continue;
+        const key = `${place.file}: samples ${meaning}`;
+        const odd = found.get(key) ?? { count: 0, first: sample.id };
+        found.set(key, { ...odd, count: odd.count + 1 });
       }
       try {
         check(sample);
@@ -96,14 +121,44 @@ export async function checkData(options: DataCheck): Promise<CheckedData> {
         bad.push({ ...place, sample: sample.id, reason });
       }
     },
-    onBad: onBadSample === 'skip' ? ({ fault }) => bad.push(fault) : undefined,
+    onBad: ({ fault }) => bad.push(fault),
   });
   if (checksPictures) bad.push(...(await badPictures(index, options)));
-  if (bad.length > 0 && onBadSample === 'error') {
-    const others = bad.length > 1 ? ` (and ${bad.length - 1} more)` : '';
+  inOrder(bad, files);
+  const others = bad.length > 1 ? ` (and ${(bad.length - 1).toLocaleString('en')} more)` : '';
+  if (bad.length > 0 && onBadSample === 'error')
     throw new UserError(`${new SampleError(bad[0]).message}${others} on_bad_sample: skip in stage ${stage} would leave such samples out.`);
-  }
+  if (bad.length > 0 && isNothingLeft(index, bad))
+    throw new UserError(`stage ${stage}: not one of its samples can be trained on; the first: ${new SampleError(bad[0]).message}`);
+  for (const [what, { count, first }] of found) status.note(`${what} (${count.toLocaleString('en')}; the first is ${first})`);
   return { index, bad };
+}
+
+/** Sorts faults by the order of the files, and by place. */
+function inOrder(bad: SampleFault[], files: readonly DataFile[]): void {
+  const numbers = new Map(files.map(({ path }, number) => [path, number]));
+  bad.sort((a, b) => numbers.get(a.file)! - numbers.get(b.file)! || a.position - b.position);
+}
+
+/** Whether every sample is bad, or shows the same pictures as one whose pictures are. */
+function isNothingLeft({ files, groups }: DataIndex, bad: readonly SampleFault[]): boolean {
+  const [samples, shown] = [new Set<number>(), new Set<number>()];
+  let first = 0;
+  for (const { path, samples: count } of files) {
+    for (const { file, position, image } of bad) {
+      if (file !== path) continue;
+      samples.add(first + position);
+      if (image !== undefined) shown.add(groups[first + position]);
+    }
+    first += count;
+  }
+  return groups.every((group, number) => samples.has(number) || shown.has(group));
+}
+
+/** Opening a pipe waits for somebody to write into it, and nothing but a kill would end that. */
+async function refusePipe(path: string): Promise<void> {
+  const found = await stat(path).catch(() => undefined);
+  if (found && !found.isFile() && !found.isDirectory()) throw new UserError(`${path}: is no file but a pipe or a device`);
 }
 
 /** The first sample of each picture that is none. */
@@ -117,6 +172,7 @@ async function badPictures(index: DataIndex, { stage, status, signal }: DataChec
       signal.throwIfAborted();
       for (const image of images) {
         try {
+          await refusePipe(image);
           await checkImageHeader(image);
         } catch (error) {
           if (!(error instanceof UserError)) throw error;
@@ -132,5 +188,5 @@ async function badPictures(index: DataIndex, { stage, status, signal }: DataChec
   } finally {
     data.close();
   }
-  return bad.sort((a, b) => a.position - b.position);
+  return bad;
 }

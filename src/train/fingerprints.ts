@@ -2,13 +2,13 @@
 // not looked at: a damaged one may be put right, and their features are kept by content.
 
 import { createHash } from 'node:crypto';
-import { createReadStream, readdirSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { createReadStream, existsSync, readdirSync, realpathSync, statSync } from 'node:fs';
+import { isAbsolute, join, relative, sep } from 'node:path';
 import { onDisk } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import { resolvePath } from '../paths.ts';
 import type { StageSummary } from '../runs/folder.ts';
-import type { Recipe } from './recipe.ts';
+import type { LlavaStage, Recipe } from './recipe.ts';
 import type { Task } from './task.ts';
 
 /**
@@ -16,6 +16,9 @@ import type { Task } from './task.ts';
  * content.
  */
 type Inputs = { name: string; content: string }[];
+
+/** Stands for what the recipe says; its content is JSON, with null for fields that are left out. */
+const SETTINGS = 'recipe';
 
 /** By stage. */
 export type Fingerprints = Record<string, Inputs>;
@@ -39,31 +42,71 @@ function modelFiles(folder: string): string[] {
   return names.sort().map((name) => join(folder, name));
 }
 
+const folderFields = ['llava', 'vision_tower', 'language_model', 'tokenizer'];
+
 /** Folders that the model of a recipe comes from. */
 function modelFolders({ model }: Recipe): string[] {
-  const fields = ['llava', 'vision_tower', 'language_model', 'tokenizer'];
   return Object.entries(model).flatMap(([field, value]) =>
-    fields.includes(field) && typeof value === 'string' ? [resolvePath(value, `model.${field}`)] : [],
+    folderFields.includes(field) && typeof value === 'string' ? [resolvePath(value, `model.${field}`)] : [],
   );
+}
+
+/** UserError where the folder `out`, which is to be emptied, holds a model or data that the run reads. */
+export function checkOutside(out: string, recipe: Recipe, task: Task): void {
+  if (!existsSync(out)) return;
+  const folder = realpathSync(out);
+  const data = task.stages.flatMap((_, index) => task.dataFiles?.(index) ?? []);
+  const inside = [...modelFolders(recipe), ...data].find((path) => {
+    const way = relative(folder, realpathSync(path));
+    return !isAbsolute(way) && way.split(sep)[0] !== '..';
+  });
+  if (inside !== undefined)
+    throw new UserError(`--overwrite would remove ${inside}, which the run reads; give another --out, or move it elsewhere first`);
+}
+
+/** Fields of a stage that may change in its middle: they decide no sample of a step, and no shape. */
+const changeable =
+  'name lr lr_by_module schedule warmup_ratio warmup_steps min_lr_ratio weight_decay betas eps max_grad_norm save_every save_every_minutes log_every on_bad_sample';
+
+const without = (fields: object, names: readonly string[]) =>
+  Object.fromEntries(Object.entries(fields).filter(([name]) => !names.includes(name)));
+
+/** What a recipe says of a stage and its model, but for paths: what lies there is looked at by itself. */
+function settingsOf({ seed, model, data, stages }: Recipe, index: number): Record<string, unknown> {
+  const { data: files, ...stage } = stages[index] as Recipe['stages'][number] & { data?: LlavaStage['data'] };
+  return {
+    seed,
+    ...without(stage, changeable.split(' ')),
+    model: without(model, folderFields),
+    generated: data && without(data, ['folder']),
+    shares: [files ?? []].flat().map((file) => (typeof file === 'string' ? file : file.share)),
+  };
 }
 
 /** Of all stages of a run. */
 export async function fingerprintsOf(recipe: Recipe, task: Task): Promise<Fingerprints> {
   const known = new Map<string, string>();
   const prints: Fingerprints = {};
-  for (const [index, { name, batch_size, accumulation, steps, epochs }] of task.stages.entries()) {
+  for (const [index, { name }] of task.stages.entries()) {
     const files = [...(task.dataFiles?.(index) ?? []), ...modelFolders(recipe).flatMap(modelFiles)];
     for (const path of files) if (!known.has(path)) known.set(path, await contentOf(path));
     prints[name] = [
-      { name: 'which samples a step takes', content: JSON.stringify({ seed: recipe.seed, batch_size, accumulation, steps, epochs }) },
+      { name: SETTINGS, content: JSON.stringify(settingsOf(recipe, index), (_, value) => value ?? null) },
       ...files.map((path) => ({ name: path, content: known.get(path)! })),
     ];
   }
   return prints;
 }
 
-function firstChange(before: Inputs | undefined, now: Inputs): string | undefined {
-  if (before === undefined) return undefined;
+/** The first field that differs. Fields that one of the two does not know are those of another version. */
+function changedField(before: string, now: string): string | undefined {
+  const [old, present] = [before, now].map((json) => JSON.parse(json) as Record<string, unknown>);
+  return Object.keys(present).find((name) => name in old && JSON.stringify(old[name]) !== JSON.stringify(present[name]));
+}
+
+function firstChange([settings, ...before]: Inputs, [settingsNow, ...now]: Inputs): string | undefined {
+  const field = changedField(settings.content, settingsNow.content);
+  if (field !== undefined) return `${field} of the recipe`;
   // a file may have been moved: what counts is what is in it
   const index = now.findIndex(({ content }, i) => content !== before[i]?.content);
   return now[index]?.name ?? (before.length > now.length ? before[now.length].name : undefined);
@@ -84,7 +127,7 @@ export function checkUnchanged(
 ): void {
   if (before === undefined) return;
   for (const [stage, now] of Object.entries(inputs).slice(finished.length)) {
-    const changed = firstChange(before[stage], now);
+    const changed = before[stage] && firstChange(before[stage], now);
     if (changed === undefined) continue;
     if (stage === state?.stage)
       throw new UserError(

@@ -45,6 +45,7 @@ const llava = (more: Partial<LlavaSource> = {}): LlavaSource => ({
   processor: imageProcessorConfig.parse(imageProcessorFor(SIZE)),
   imageSize: SIZE,
   onBadSample: 'error',
+  badPictures: new Map(),
   ...more,
 });
 

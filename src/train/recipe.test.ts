@@ -140,6 +140,7 @@ describe('a wrong recipe is one sentence that names the field', () => {
     ['evaluate.split=[a]', 'unknown field evaluate.split; did you mean splits?'],
     ['data.augmentation.rotatoin=1', 'unknown field data.augmentation.rotatoin; did you mean rotation?'],
     ['stages.1.train=[]', 'stages.1.train:'],
+    ['stages.0.name=..', 'stages.0.name: must consist of letters, digits, dots, dashes and underscores: it names a folder (it is "..")'],
     ['stages.0.name=a b', 'stages.0.name: must consist of letters, digits, dots, dashes and underscores: it names a folder (it is "a b")'],
     ['stages.0.feature_mixup=2', 'stages.0.feature_mixup:'],
     ['model=3', 'model: expected object, received number (it is 3)'],

@@ -142,7 +142,7 @@ const stageData = z.union([z.enum(['captions', 'questions']), jsonData, z.array(
 const optimizerFields = {
   name: z
     .string()
-    .regex(/^[A-Za-z0-9_.-]+$/, 'must consist of letters, digits, dots, dashes and underscores: it names a folder')
+    .regex(/^(?!\.+$)[A-Za-z0-9_.-]+$/, 'must consist of letters, digits, dots, dashes and underscores: it names a folder')
     .describe('Name of the stage and of its checkpoint folder'),
   epochs: positive().optional().describe('Passes over the data; 1 when neither epochs nor steps is given'),
   steps: count().optional().describe('Optimizer steps, instead of epochs'),

@@ -24,7 +24,7 @@ import { type MetricEvent, type NewMetricEvent, openMetrics, truncateMetrics } f
 import { createStatus, peakRssMb, type Status } from '../runs/status.ts';
 import { openTensorboard } from '../runs/tensorboard.ts';
 import { openSafetensors, type TensorSource } from '../weights/safetensors.ts';
-import { checkUnchanged, type Fingerprints, fingerprintsOf } from './fingerprints.ts';
+import { checkOutside, checkUnchanged, type Fingerprints, fingerprintsOf } from './fingerprints.ts';
 import { startSourceThread } from './prefetch.ts';
 import { type Recipe, recipeToYaml } from './recipe.ts';
 import { readTrained, savedModel } from './saved.ts';
@@ -98,6 +98,7 @@ async function trainLocked(options: StartedOptions, lock: RunLock): Promise<RunS
   try {
     // models and data are read first: what is wrong with them costs nobody an earlier run
     const task = await createTask(recipe, { engine, status, thread, out, signal });
+    if (mode === 'overwrite') checkOutside(out, recipe, task);
     const inputs = await fingerprintsOf(recipe, task);
     const folder = openRunFolder(out, mode);
     if (mode !== 'resume') onDisk(folder.recipe, () => writeFileSync(folder.recipe, recipeToYaml(recipe)));
@@ -232,6 +233,13 @@ interface Resumed {
   inputs?: Fingerprints;
 }
 
+async function readState(path: string): Promise<TrainerState> {
+  const state = (await readJsonFile(path)) as Partial<TrainerState> | null;
+  if (typeof state?.step !== 'number' || typeof state.totalSteps !== 'number')
+    throw new UserError(`${path}: does not say where its stage stands; move the folder away, and the stage begins anew`);
+  return state as TrainerState;
+}
+
 /** Finds where a run stands, and loads what it has trained so far into the task. */
 async function restore(task: Task, folder: RunFolder): Promise<Resumed> {
   const finished: StageSummary[] = [];
@@ -241,7 +249,7 @@ async function restore(task: Task, folder: RunFolder): Promise<Resumed> {
     const dir = folder.checkpoint(name);
     await recoverCheckpoint(dir);
     if (!existsSync(dir)) break;
-    const state = (await readJsonFile(`${dir}/${STATE_FILE}`)) as TrainerState;
+    const state = await readState(`${dir}/${STATE_FILE}`);
     inputs = state.inputs;
     for (const module of train) trained.add(module);
     const checkpoint = await openCheckpoint(dir);

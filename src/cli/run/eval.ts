@@ -1,12 +1,15 @@
 // What `llava-gemma eval` does.
+import { existsSync, statSync } from 'node:fs';
 import { type EvaluationSplit, evaluationSplits } from '../../data/emoji/build.ts';
+import { onDisk } from '../../disk.ts';
 import { UserError } from '../../errors.ts';
 import type { OpenAnswer } from '../../evaluate/evaluate.ts';
 import { answerWithModel, evaluateModel, type ModelEvaluation } from '../../evaluate/evaluate-model.ts';
-import { type OpenQuestion, readQuestionFile } from '../../evaluate/questions.ts';
+import { type Asked, type OpenQuestion, type QuestionList, readQuestionFile } from '../../evaluate/questions.ts';
 import { type LineFile, openLines, scoreSamples } from '../../evaluate/samples.ts';
 import { resolvePath } from '../../paths.ts';
 import { createStatusLine } from '../../runs/status.ts';
+import { imageToken } from '../../text/tokenizer.ts';
 import type { Quantization } from '../../weights/quantize.ts';
 import { formatCount } from '../format.ts';
 import { withInterrupt } from '../interrupt.ts';
@@ -48,6 +51,24 @@ export async function evaluateOptionsOf(flags: EvaluateFlags): Promise<Omit<Mode
   return { ...common, data: { generate: 'emoji', splits, scenes, seed, heldOutArtist } };
 }
 
+/** The answers must not take the place of what they answer. */
+function checkApart(out: string, data: string): void {
+  if (!existsSync(out)) return;
+  const [there, source] = [out, data].map((path) => onDisk(path, () => statSync(path, { bigint: true })));
+  if (there.dev === source.dev && there.ino === source.ino)
+    throw new UserError(`--out ${out}: it would replace the questions of --data; give another file`);
+}
+
+/** Says how many questions show a picture that they do not name: it is easily called by another word. */
+function noteUnshown(data: string, questions: QuestionList): void {
+  const asked: readonly Asked[] = 'open' in questions ? questions.open : questions.scored;
+  const count = asked.filter(({ prompt, imagePaths }) => imagePaths.length === 0 && prompt.some(({ value }) => value.includes(imageToken)));
+  if (count.length > 0)
+    console.error(
+      `${data}: ${formatCount(count.length)} questions have ${imageToken} in their text and name no picture (in image): it is read as text`,
+    );
+}
+
 /** Says how many questions could not be asked, and why. */
 function reportProblems(problems: readonly (string | undefined)[], consequence: string): void {
   const found = problems.filter((problem) => problem !== undefined);
@@ -67,6 +88,8 @@ const REASONS_SHOWN = 5;
 export async function evaluate(flags: EvaluateFlags): Promise<void> {
   const { data, ...options } = await evaluateOptionsOf(flags);
   const questions = 'dataPath' in data ? await readQuestionFile(data.dataPath, data.imageFolder) : undefined;
+  if (questions && flags.out !== undefined) checkApart(flags.out, flags.data!);
+  if (questions) noteUnshown(flags.data!, questions);
   const lines = flags.out === undefined ? undefined : openLines(flags.out);
   const advice = lines ? `the answers so far are in ${flags.out}` : 'nothing was written';
   try {

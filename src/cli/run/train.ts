@@ -6,12 +6,20 @@ import { UserError } from '../../errors.ts';
 import { findRunFolder, type RunSummary } from '../../runs/folder.ts';
 import { loadRecipe, readRecipe, recipeToYaml } from '../../train/recipe.ts';
 import { type TrainOptions, train } from '../../train/run.ts';
-import { withInterrupt } from '../interrupt.ts';
+import { decodeUtf8 } from '../../utf8.ts';
+import { InterruptedError, withInterrupt } from '../interrupt.ts';
 import { formatScores } from '../table.ts';
 
 /** Trains, with Ctrl-C saving first. */
 export async function startTraining(options: Omit<TrainOptions, 'signal'>): Promise<RunSummary> {
-  return withInterrupt((signal) => train({ ...options, signal }), `go on with: llava-gemma train --resume --out ${options.out}`);
+  const { out } = options;
+  try {
+    return await withInterrupt((signal) => train({ ...options, signal }), `go on with: llava-gemma train --resume --out ${out}`);
+  } catch (error) {
+    // while models and data are read, there is no run yet to go on with
+    if (!(error instanceof InterruptedError) || existsSync(join(out, 'recipe.yaml'))) throw error;
+    throw new InterruptedError(`${error.message.split(';')[0]}; nothing was trained yet`, { cause: error });
+  }
 }
 
 /** The scores, if any, and where to find everything. */
@@ -45,7 +53,10 @@ export async function trainOptionsOf(recipePath: string | undefined, flags: Trai
   if (recipePath === undefined && flags.set.length > 0) throw new UserError('--set cannot change a run that is resumed; start another one');
   const folder = existsSync(out) ? findRunFolder(out) : undefined;
   if (folder === undefined) throw new UserError(`there is no run to resume at ${out}`);
-  const text = onDisk(folder.recipe, () => readFileSync(folder.recipe, 'utf8'));
+  const text = decodeUtf8(
+    onDisk(folder.recipe, () => readFileSync(folder.recipe)),
+    folder.recipe,
+  );
   const recipe = readRecipe(text, folder.recipe);
   if (given !== undefined && recipeToYaml(given) !== recipeToYaml(recipe)) {
     throw new UserError(

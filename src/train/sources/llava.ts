@@ -58,15 +58,17 @@ export interface LlavaSource {
   features?: FeatureSource;
   /** Whether a bad sample is an error, or left out. */
   onBadSample: 'error' | 'skip';
-}
-
-/** Every picture, those of the samples that come first in the files before others; of bad samples none. */
-function* picturesOf(data: DataSet): Generator<string, void> {
-  for (const { images } of onePerGroup(data)) yield* images;
+  /** Pictures that are known to be bad, by path, and why: they are not opened again. */
+  badPictures: ReadonlyMap<string, string>;
 }
 
 /** What is wrong with single pictures, by path. */
 type BadPictures = Map<string, string>;
+
+/** Every picture, those of the samples that come first in the files before others; of bad samples none. */
+function* picturesOf(data: DataSet, bad: BadPictures): Generator<string, void> {
+  for (const { images } of onePerGroup(data)) if (!images.some((path) => bad.has(path))) yield* images;
+}
 
 /** Runs `use` on each picture by itself; of those that are bad, what is wrong is added to `bad`. */
 async function eachPicture<T>(paths: readonly string[], bad: BadPictures, use: (path: string, i: number) => T | Promise<T>): Promise<T[]> {
@@ -117,8 +119,8 @@ export async function llavaSource(description: LlavaSource): Promise<BatchSource
   });
   const cache =
     features && openFeatureCache({ folder: features.folder, fingerprint: features.fingerprint, size: imageTokens * features.width });
-  const bad: BadPictures = new Map();
-  const missing = cache?.missing(picturesOf(data), (path, { message }) => bad.set(path, message));
+  const bad: BadPictures = new Map(description.badPictures);
+  const missing = cache?.missing(picturesOf(data, bad), (path, { message }) => bad.set(path, message));
   const pixelsOf = (paths: readonly string[], contents?: readonly Uint8Array[]) =>
     eachPicture(paths, bad, (path, i) => pixelValuesOf([path], processor, contents && [contents[i]]));
   const pixelValue = (pixels: readonly Float32Array[]): Value => float32(concatFloat32(pixels), [pixels.length, 3, imageSize, imageSize]);

@@ -100,10 +100,10 @@ async function joinedModel(model: Given<'vision_tower'>, seed: number, engine: E
 /** The recipe's LLaVA, with its own connector or a fresh one. */
 async function furtherModel(model: Given<'llava'>, seed: number, engine: Engine): Promise<Model> {
   const folder = resolvePath(model.llava, 'model.llava');
-  const tokenizerFiles = await readTokenizerFiles(folder);
-  const tokenizer = createTokenizer(tokenizerFiles.tokenizerJson, tokenizerFiles.tokenizerConfig);
-  warnOfMissingTemplate(folder, tokenizerFiles.tokenizerConfig);
   return withCheckpoint(folder, llavaConfigSchema, async (stored, checkpoint) => {
+    const tokenizerFiles = await readTokenizerFiles(folder);
+    const tokenizer = createTokenizer(tokenizerFiles.tokenizerJson, tokenizerFiles.tokenizerConfig);
+    warnOfMissingTemplate(folder, tokenizerFiles.tokenizerConfig);
     const { value: processorJson, file: processorPath } = await checkpoint.imageProcessor();
     const processor = checkConfig(imageProcessorConfig, processorJson, processorPath);
     const { torch_dtype: _, ...kept } = stored;
@@ -260,6 +260,7 @@ async function prepareStage(
     imageSize: imageSize(config),
     features: trainsEncoder ? undefined : await featureSource(model, settings.feature_mixup),
     onBadSample: settings.on_bad_sample,
+    badPictures: new Map(bad.flatMap(({ image, reason }) => (image === undefined ? [] : [[image, reason.replace(/\.$/, '')]]))),
   });
   const skipped = openSkipped(join(context.out, skippedFile));
   const leaveOut = (faults: readonly SampleFault[]) => skipped.add(faults.map((fault) => ({ stage: name, ...fault })));
