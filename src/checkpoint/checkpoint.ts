@@ -280,9 +280,12 @@ export interface CheckpointContents {
   stored?: ReadonlyMap<string, TensorSource>;
   /** Bytes of tensors per weights file; more go into shards. A tensor is never split. Default: one file. */
   maxShardSize?: number;
-  /** Additional files of the folder (tokenizer.json, optimizer state ...) by plain file name. */
+  /**
+   * Additional files of the folder (tokenizer.json, optimizer state ...) by plain file name, or as
+   * `folder/name`.
+   */
   files?: Record<string, string | Uint8Array>;
-  /** Additional safetensors files by plain file name, such as the moments of the optimizer. */
+  /** Additional safetensors files, such as the moments of the optimizer; named in the same way. */
   tensorFiles?: Record<string, ReadonlyMap<string, TensorSource>>;
 }
 
@@ -398,6 +401,8 @@ async function syncFolder(dir: string): Promise<void> {
   }
 }
 
+const isNoFileName = (name: string) => name !== basename(name) || name === '' || name === '..' || name.includes('\\');
+
 /**
  * Repairs what a killed `saveCheckpoint(dir)` left: if it was between its two renames, the older folder is
  * put back; leftovers are removed.
@@ -426,7 +431,8 @@ export async function saveCheckpoint(
   }: CheckpointContents,
 ): Promise<void> {
   for (const name of [...Object.keys(files), ...Object.keys(tensorFiles)]) {
-    if (name !== basename(name) || name === '..' || name === 'config.json' || weightFile.test(name)) {
+    const parts = name.split('/');
+    if (parts.length > 2 || parts.some(isNoFileName) || name === 'config.json' || weightFile.test(name)) {
       throw new UserError(`${dir}: ${JSON.stringify(name)} cannot be saved as a further file of a checkpoint`);
     }
   }
@@ -439,11 +445,14 @@ export async function saveCheckpoint(
     await rm(incomplete, { recursive: true, force: true });
     makeFolder(incomplete);
     await writeWeights(incomplete, sources, maxShardSize);
+    const folders = new Set([...Object.keys(files), ...Object.keys(tensorFiles)].flatMap((name) => name.split('/').slice(0, -1)));
+    for (const folder of folders) makeFolder(join(incomplete, folder));
     for (const [name, contents] of Object.entries(tensorFiles)) await writeSafetensors(join(incomplete, name), contents);
     const all = { ...files, 'config.json': configText(config) };
     for (const [name, content] of Object.entries(all)) {
       await writeFileAtomically(join(incomplete, name), [typeof content === 'string' ? Buffer.from(content, 'utf8') : content]);
     }
+    for (const folder of folders) await syncFolder(join(incomplete, folder));
     await syncFolder(incomplete);
     await rm(replaced, { recursive: true, force: true });
     if (existsSync(dir)) await rename(dir, replaced);

@@ -48,7 +48,7 @@ function adapter(dir: string): string {
   } catch {
     // the sentence holds without the name
   }
-  return `${dir} is an adapter (LoRA) of ${base}, not a model: merge the two in Python with peft (merge_and_unload, then save_pretrained), and give the merged folder`;
+  return `${dir} is an adapter (LoRA) of ${base}, not a model: llava-gemma merge BASE ${dir} MERGED puts the two together`;
 }
 
 /** `models--owner--name` in the cache of huggingface_hub: the commit that refs/main names, or any. */

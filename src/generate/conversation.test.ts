@@ -60,7 +60,9 @@ test('the oldest questions are forgotten, one with its answer at a time, when al
 test('a question may fill what the answer leaves, and not a token more', async () => {
   const { conversation, ask } = started();
   expect(await ask('a'.repeat(20))).toEqual(['1', '!']);
-  await expect(ask('a'.repeat(21))).rejects.toThrow('the question has 21 tokens with its picture, and the model takes 20 beside the answer');
+  await expect(ask('a'.repeat(21))).rejects.toThrow(
+    'the question has 21 tokens with its picture, and the model takes 20 beside the answer',
+  );
   await conversation.show('a.png', 'b.png');
   expect(await ask('a'.repeat(10))).toEqual(['1', '!']);
   await expect(ask('a'.repeat(11))).rejects.toThrow('21 tokens with its pictures');

@@ -6,7 +6,8 @@ import type { Constant, Engine, Program, RunOptions, Value, Write } from '../eng
 import type { Dim } from '../graph/dims.ts';
 import { add, argmax, flattenLeading, gather, reduceSum } from '../graph/primitives.ts';
 import { constant, input, type Tensor } from '../graph/tensor.ts';
-import { inputNames, type Parameter, Parameters, type StorageOf } from '../nn/parameters.ts';
+import { downName, mergedWeight, upName, weightName } from '../nn/lora.ts';
+import { type Adapter, type AdapterOf, inputNames, type Parameter, type ParameterOptions, Parameters } from '../nn/parameters.ts';
 import type { LanguageOutputs, LayerCache } from './decoder.ts';
 import { embedTokens, type LanguageConfig, labelLosses, languageModel, logits } from './language.ts';
 import {
@@ -37,19 +38,16 @@ export interface GraphProgram<I extends string, O extends string> extends Omit<P
   run(inputs: Readonly<Record<I, Value>>, options?: RunOptions): Promise<Record<O, Value>>;
 }
 
-export interface GraphOptions {
-  /** How parameters are stored. Default: all in float32. */
-  storage?: StorageOf;
-}
+export type GraphOptions = ParameterOptions;
 
 type Ports<I extends string, O extends string> = Omit<Graph<I, O>, 'parameters'>;
 
 /** Builds a graph and lists the parameters that `build` asks for. */
 export function graphOf<I extends string, O extends string>(
   build: (p: Parameters) => Ports<I, O>,
-  { storage }: GraphOptions = {},
+  options: GraphOptions = {},
 ): Graph<I, O> {
-  const parameters = new Parameters(storage);
+  const parameters = new Parameters(options);
   return { ...build(parameters), parameters: parameters.list() };
 }
 
@@ -228,6 +226,34 @@ export function headGraph(model: PassModel, options?: GraphOptions) {
     const of = (p: Parameters) => logits(p, text, hidden);
     return { inputs: { hidden }, outputs: { logits: model.kind === 'llava' ? p.module('language_model', of) : of(p) } };
   }, options);
+}
+
+// === Adapters ===
+
+/** The weight [out, in] of a linear layer with its adapter added to it (nn/lora.ts), `merged`. */
+export function mergedWeightGraph(
+  module: string,
+  [outFeatures, inFeatures]: readonly number[],
+  { rank, scale }: Pick<Adapter, 'rank' | 'scale'>,
+  options?: GraphOptions,
+): Graph<never, 'merged'> {
+  return graphOf((p) => {
+    const weight = p.get(weightName(module), [outFeatures, inFeatures]);
+    const [down, up] = [p.get(downName(module), [rank, inFeatures]), p.get(upName(module), [outFeatures, rank])];
+    return { inputs: {}, outputs: { merged: mergedWeight(weight, down, up, scale) } };
+  }, options);
+}
+
+/** The modules of a LLaVA that are linear layers, with the dims of their weights. */
+export function linearLayers(config: LlavaConfig): Map<string, readonly number[]> {
+  const modules: string[] = [];
+  const adapters: AdapterOf = (module) => {
+    modules.push(module);
+    return undefined;
+  };
+  const { parameters } = llavaLoss(config, { trainsEncoder: true, adapters });
+  const dims = new Map(parameters.map((parameter) => [parameter.name, parameter.dims]));
+  return new Map(modules.map((module) => [module, dims.get(weightName(module))!]));
 }
 
 // === Training ===

@@ -4,14 +4,20 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Checkpoint, type CheckpointContents, type FloatDType, floatSource, storedToFloat32 } from '../checkpoint/checkpoint.ts';
-import { EMBEDDING, type FloatTensor, hubForm } from '../pretrained/hub-form.ts';
+import { upName, weightName } from '../nn/lora.ts';
+import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapterFiles } from '../pretrained/adapter.ts';
+import { EMBEDDING, type FloatTensor, type HubForm, hubForm, multiplied } from '../pretrained/hub-form.ts';
 import { readParameters } from '../pretrained/values.ts';
 import { elementCount, openSafetensors, type TensorSource } from '../weights/safetensors.ts';
+import type { StageAdapters } from './adapters.ts';
 import type { Task } from './task.ts';
 import type { NamedParameter } from './weights.ts';
 
 /** Tensors as the trainer has them, where model.safetensors has them changed. */
 const TRAINED_FILE = 'trained.safetensors';
+
+/** Folder of a finished stage's adapters, in its checkpoint. */
+const ADAPTER_FOLDER = 'adapter';
 
 const isFloat = (source: TensorSource): source is TensorSource & { dtype: FloatDType } => ['F32', 'F16', 'BF16'].includes(source.dtype);
 
@@ -24,11 +30,17 @@ function floatTensor(name: string, { shape, dtype, data }: TensorSource): FloatT
   };
 }
 
-/** The model of a task as it is now, ready to be saved with `saveCheckpoint`. */
-export async function savedModel({
-  saved: { config, files },
-  weights,
-}: Pick<Task, 'saved' | 'weights'>): Promise<Required<Pick<CheckpointContents, 'config' | 'files' | 'stored' | 'tensorFiles'>>> {
+export type SavedContents = Required<Pick<CheckpointContents, 'config' | 'files' | 'stored' | 'tensorFiles'>>;
+
+/**
+ * The model of a task as it is now, ready to be saved with `saveCheckpoint`. Adapters are merged into their
+ * weights. Of a stage that has not ended, they are also kept apart, for the run to go on from; of one that has,
+ * as a folder of peft.
+ */
+export async function savedModel(
+  { saved: { config, files }, weights, moduleOf }: Pick<Task, 'saved' | 'weights' | 'moduleOf'>,
+  stage: { adapters?: StageAdapters; isFinished: boolean },
+): Promise<SavedContents> {
   const sources = await weights.sources();
   const floats = [...sources].filter(([, source]) => isFloat(source));
   const form = hubForm(config, new Map(floats.map(([name, source]) => [name, floatTensor(name, source)])));
@@ -40,7 +52,58 @@ export async function savedModel({
     stored.set(name, floatSource(shape, data, 'F32', name));
     trained.set(name, sources.get(name)!);
   }
-  return { config: form.config, files, stored, tensorFiles: trained.size > 0 ? { [TRAINED_FILE]: trained } : {} };
+  const contents: SavedContents = { config: form.config, files: { ...files }, stored, tensorFiles: {} };
+  if (stage.adapters) {
+    const own = await weights.adapterSources();
+    if (stage.isFinished) addAdapterFolder(contents, stage.adapters, own, form.foldedBy, moduleOf);
+    else for (const [name, source] of own) trained.set(name, source);
+  }
+  if (trained.size > 0) contents.tensorFiles[TRAINED_FILE] = trained;
+  return contents;
+}
+
+/** Adds the adapters, and the modules that were trained whole beside them, as a folder in peft's format. */
+function addAdapterFolder(
+  { files, stored, tensorFiles }: SavedContents,
+  adapters: StageAdapters,
+  own: ReadonlyMap<string, TensorSource>,
+  folded: HubForm['foldedBy'],
+  moduleOf: Task['moduleOf'],
+): void {
+  const tensors = new Map<string, TensorSource>();
+  for (const [name, source] of own) {
+    // the layer before which transformers does not multiply: its B is what carries the factor
+    const factor = [...adapters.layers.keys()].some((module) => upName(module) === name && folded.names.includes(weightName(module)))
+      ? folded.factor
+      : 1;
+    const { shape, data } = multiplied(floatTensor(name, source), factor);
+    tensors.set(name, factor === 1 ? source : floatSource(shape, data, 'F32', name));
+  }
+  for (const [name, source] of stored) if (adapters.wholeModules.includes(moduleOf(name))) tensors.set(name, source);
+  const { config, tensors: named } = adapterFiles({ ...adapters, tensors });
+  files[`${ADAPTER_FOLDER}/${ADAPTER_CONFIG}`] = config;
+  tensorFiles[`${ADAPTER_FOLDER}/${ADAPTER_WEIGHTS}`] = named;
+}
+
+/**
+ * Ends the adapters of a finished stage: the weights are from now on those of its checkpoint, into which they
+ * were merged.
+ */
+export async function endAdapters({ weights }: Pick<Task, 'weights'>, { layers }: StageAdapters, checkpoint: Checkpoint): Promise<void> {
+  await weights.takeMerged(checkpoint);
+  // where the checkpoint has another form, the run goes on from its own
+  const names = new Set([...layers.keys()].map(weightName));
+  for (const parameter of weights.parameters)
+    if (names.has(parameter.name) && (await isApart(checkpoint, parameter.name)))
+      await weights.restore(parameter.name, await readTrained(checkpoint, parameter));
+}
+
+async function isApart({ dir }: Checkpoint, name: string): Promise<boolean> {
+  const path = join(dir, TRAINED_FILE);
+  if (!existsSync(path)) return false;
+  const file = await openSafetensors(path);
+  await file.close();
+  return file.names.includes(name);
 }
 
 /**

@@ -26,9 +26,10 @@ import { checkTokenizer, checkVocabulary, warnOfMissingTemplate } from '../../pr
 import { processorFilesOf, withImageSize } from '../../pretrained/processor.ts';
 import { hubTokenizerFiles, readGenerationConfig } from '../../pretrained/tokenizer-form.ts';
 import { createRandom } from '../../random.ts';
-import { findRunFolder } from '../../runs/folder.ts';
+import { findRunFolder, runFolder } from '../../runs/folder.ts';
 import { openSkipped, skippedFile } from '../../runs/skipped.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
+import { adapterGraph, adaptersOf, dropoutInputs, type StageAdapters, withDropout } from '../adapters.ts';
 import type { BatchSource } from '../batch.ts';
 import { type CheckedData, checkData } from '../checks.ts';
 import { prefetchedBatches } from '../prefetch.ts';
@@ -122,6 +123,8 @@ async function furtherModel(model: Given<'llava'>, seed: number, engine: Engine)
   });
 }
 
+const moduleOf = (name: string) => name.slice(0, name.indexOf('.'));
+
 const ofModule = (parameters: readonly Parameter[], module: string) => parameters.filter(({ name }) => name.startsWith(`${module}.`));
 
 /** Each value a function of `seed` and the parameter's name. */
@@ -207,16 +210,19 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
       }),
     );
   }
+  const adapters = await stageAdapters(recipe, model.config, context.out);
+  for (const { train } of recipe.stages) model.weights.checkTrainable((name) => (train as string[]).includes(moduleOf(name)));
   let answered: Sample[] = [];
   return {
     weights: model.weights,
     saved: { config: model.config, files: model.files },
     stages: recipe.stages,
-    moduleOf: (name) => name.slice(0, name.indexOf('.')),
+    moduleOf,
+    adapters: (index) => adapters[index],
     dataFiles: (index) => checked[index].index.files.map(({ path }) => path),
     prepareStage(index) {
       const settings = recipe.stages[index];
-      return prepareStage(recipe, model, checked[index], settings, context);
+      return prepareStage(recipe, model, checked[index], settings, adapters[index], context);
     },
     async evaluate() {
       if (!recipe.evaluate || !dataset) return {};
@@ -231,18 +237,34 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
   };
 }
 
+/** The adapters of each stage. */
+async function stageAdapters(
+  { stages, model, seed }: LlavaRecipe,
+  config: LlavaConfig,
+  out: string,
+): Promise<(StageAdapters | undefined)[]> {
+  const adapters: (StageAdapters | undefined)[] = [];
+  for (const [i, stage] of stages.entries()) {
+    const before = i > 0 ? runFolder(out).checkpoint(stages[i - 1].name) : 'llava' in model ? model.llava : undefined;
+    adapters.push(await adaptersOf({ stage, config, seed, base: before }));
+  }
+  return adapters;
+}
+
 async function prepareStage(
   { seed }: LlavaRecipe,
   model: Model,
   { index: data, bad }: CheckedData,
   settings: LlavaStage,
+  adapters: StageAdapters | undefined,
   context: TaskContext,
 ): Promise<PreparedStage> {
   const { config, tokenizerFolder, processor } = model;
   const { batch_size: batchSize, accumulation, template, max_length: maxLength, name } = settings;
   const stepsPerEpoch = Math.ceil(batchesPerEpoch(samplesPerEpoch(data.files), batchSize) / accumulation);
   const totalSteps = settings.steps ?? Math.max(1, Math.round((settings.epochs ?? 1) * stepsPerEpoch));
-  const trainsEncoder = settings.train.includes('vision_tower');
+  const hasAdapter = (module: string) => [...(adapters?.layers.keys() ?? [])].some((layer) => layer.startsWith(`${module}.`));
+  const trainsEncoder = settings.train.includes('vision_tower') || hasAdapter('vision_tower');
   const source = context.thread.open({
     task: 'llava',
     seed,
@@ -268,11 +290,13 @@ async function prepareStage(
     await source.close();
     throw error;
   }
+  const graphOptions = { trainsEncoder, ...(adapters ? { adapters: adapterGraph(adapters) } : {}) };
+  const batches = reportingSkipped(prefetchedBatches(source, { accumulation, totalSteps }), leaveOut);
   return {
     settings,
-    loss: (storage) => llavaLoss(config, { trainsEncoder, storage }),
+    loss: (storage) => llavaLoss(config, { ...graphOptions, storage }),
     totalSteps,
-    data: { stepsPerEpoch, batches: reportingSkipped(prefetchedBatches(source, { accumulation, totalSteps }), leaveOut) },
+    data: { stepsPerEpoch, batches: withDropout(batches, dropoutInputs(llavaLoss(config, graphOptions)), seed, name) },
     skipped: () => skipped.count(name),
     dispose: source.close,
   };
