@@ -96,6 +96,7 @@ describe('a stage with adapters', () => {
         if (moment.test(seen)) child.kill('SIGKILL');
       });
       expect((await outcome).code).toBeNull();
+      if (i === 0) expect(await refused('info', 'killed/checkpoints/lora')).toContain('is a stage with adapters that has not ended');
     }
     await train('--resume', '--out', 'killed');
     expect(losses('killed')).toEqual(losses('straight'));

@@ -1,5 +1,6 @@
-// Twenty steps of each kind of stage are those of PyTorch, transformers and peft (tests/reference/make_training.py):
-// from pictures and JSON on disk to the losses that are logged and the weights that are saved.
+// Twenty steps of each kind of stage are those of PyTorch, transformers and peft
+// (tests/reference/make_training.py): from pictures and JSON on disk to the losses that are logged and the
+// weights that are saved.
 import { copyFileSync, cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

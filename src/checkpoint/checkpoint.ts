@@ -267,8 +267,8 @@ async function equalPieces(a: AsyncGenerator<Float32Array>, b: AsyncGenerator<Fl
 export type FloatDType = 'F32' | 'F16' | 'BF16';
 
 export interface CheckpointContents {
-  /** Written to config.json. */
-  config: unknown;
+  /** Written to config.json, with the weights. Without it, the folder holds further files alone. */
+  config?: unknown;
   /**
    * By Hugging Face name; row-major. A function yields the values piece by piece when their turn comes, so
    * that they need not be in memory as a whole.
@@ -444,11 +444,11 @@ export async function saveCheckpoint(
   try {
     await rm(incomplete, { recursive: true, force: true });
     makeFolder(incomplete);
-    await writeWeights(incomplete, sources, maxShardSize);
+    if (config !== undefined) await writeWeights(incomplete, sources, maxShardSize);
     const folders = new Set([...Object.keys(files), ...Object.keys(tensorFiles)].flatMap((name) => name.split('/').slice(0, -1)));
     for (const folder of folders) makeFolder(join(incomplete, folder));
     for (const [name, contents] of Object.entries(tensorFiles)) await writeSafetensors(join(incomplete, name), contents);
-    const all = { ...files, 'config.json': configText(config) };
+    const all = { ...files, ...(config === undefined ? {} : { 'config.json': configText(config) }) };
     for (const [name, content] of Object.entries(all)) {
       await writeFileAtomically(join(incomplete, name), [typeof content === 'string' ? Buffer.from(content, 'utf8') : content]);
     }

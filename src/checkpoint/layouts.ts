@@ -107,8 +107,9 @@ export function mapNames(names: readonly string[]): NameMap {
 }
 
 /**
- * What transformers 5 calls a tensor or module of a LLaVA, by our name of it: the inverse of `transformers-5`.
- * Names of a single language model or encoder stay, but for the module `vision_model` that is gone.
+ * What transformers 5 calls a tensor or module of a LLaVA, by our name of it: the inverse of
+ * `transformers-5`. Names of a single language model or encoder stay, but for the module `vision_model`
+ * that is gone.
  */
 export function transformers5Name(name: string): string {
   return name

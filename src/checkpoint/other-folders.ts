@@ -15,6 +15,8 @@ export function otherFolder(dir: string): string | undefined {
   const names = readdirSync(dir);
   if (names.includes('adapter_config.json')) return adapter(dir);
   if (names.includes('snapshots')) return hubCache(dir);
+  if (names.includes('trainer_state.json') && !names.includes('config.json'))
+    return `${dir} is a stage with adapters that has not ended, and they are merged into a model at its end: go on with the run (train --resume)`;
   if (names.includes('model.safetensors') || names.includes('model.safetensors.index.json')) return undefined;
   for (const [pattern, what] of WEIGHTS) {
     const found = names.find((name) => pattern.test(name));

@@ -15,8 +15,8 @@ export interface LinearOptions {
 }
 
 /**
- * x weight^T (+ bias), and what an adapter adds: [.., in] -> [.., outFeatures]. ShapeError unless the last dim
- * is a number.
+ * x weight^T (+ bias), and what an adapter adds: [.., in] -> [.., outFeatures]. ShapeError unless the last
+ * dim is a number.
  */
 export function linear(
   p: Parameters,

@@ -1,6 +1,6 @@
-// LoRA (Hu et al. 2021, arXiv 2106.09685): beside the frozen weight of a linear layer, two thin matrices learn
-// what is added to it. Names, initialization and scale as in peft 0.21 (tuners/lora/layer.py); rsLoRA is
-// Kalajdzievski 2023, arXiv 2312.03732.
+// LoRA (Hu et al. 2021, arXiv 2106.09685): beside the frozen weight of a linear layer, two thin matrices
+// learn what is added to it. Names, initialization and scale as in peft 0.21 (tuners/lora/layer.py); rsLoRA
+// is Kalajdzievski 2023, arXiv 2312.03732.
 
 import { add, cast, lessOrEqual, matmul, mul, where } from '../graph/primitives.ts';
 import { constant, type Tensor } from '../graph/tensor.ts';

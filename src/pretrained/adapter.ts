@@ -63,7 +63,9 @@ const adapterConfigSchema = z.looseObject({
   alora_invocation_tokens: off('activated LoRA'),
 });
 
-/** The value of the first pattern that a module's name ends with, as peft matches them (`get_pattern_key`). */
+/**
+ * The value of the first pattern that a module's name ends with, as peft matches them (`get_pattern_key`).
+ */
 function matching(patterns: Record<string, number> | null | undefined, module: string): number | undefined {
   const key = Object.keys(patterns ?? {}).find((key) => new RegExp(`^(?:.*\\.)?(?:${key})$`).test(module));
   return key === undefined ? undefined : patterns![key];
@@ -114,9 +116,9 @@ export async function readAdapter(dir: string): Promise<AdapterFolder> {
 }
 
 /**
- * The same adapter with the names that its modules have in a model whose parameters `dimsOf` knows: an adapter
- * of a language model by itself fits the one in a LLaVA. UserError for a module that the model has not, or has
- * in another shape.
+ * The same adapter with the names that its modules have in a model whose parameters `dimsOf` knows: an
+ * adapter of a language model by itself fits the one in a LLaVA. UserError for a module that the model has
+ * not, or has in another shape.
  */
 export function fitAdapter(adapter: AdapterFolder, dimsOf: (name: string) => readonly number[] | undefined, model: string): AdapterFolder {
   const inModel = (name: string, exists: (candidate: string) => boolean) =>

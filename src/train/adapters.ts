@@ -1,5 +1,6 @@
-// The adapters of a stage (LoRA): which layers have one, what they begin with, how they are fed while they are
-// trained. What is trained is merged into the weights of the checkpoint, and lies beside them in peft's format.
+// The adapters of a stage (LoRA): which layers have one, what they begin with, how they are fed while they
+// are trained. What is trained is merged into the weights of the checkpoint, and lies beside them in peft's
+// format.
 
 import { int32, type Value } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
@@ -112,7 +113,10 @@ export function addAdapters(weights: ModelWeights, { layers, values, isRankStabi
 
 const rowsName = (module: string) => `dropout.${module}`;
 
-/** How the graph of the loss sees the adapters; what they leave out depends on inputs that `withDropout` gives. */
+/**
+ * How the graph of the loss sees the adapters; what they leave out depends on inputs that `withDropout`
+ * gives.
+ */
 export function adapterGraph({ layers, isRankStabilized, dropout }: StageAdapters): AdapterOf {
   const inputs = new Map<string, Tensor>();
   const rowsOf = (x: Tensor, module: string) => {
@@ -130,7 +134,9 @@ export function adapterGraph({ layers, isRankStabilized, dropout }: StageAdapter
   };
 }
 
-/** The same batches, with the random numbers of the dropout: a function of the seed, the step and the batch. */
+/**
+ * The same batches, with the random numbers of the dropout: a function of the seed, the step and the batch.
+ */
 export function withDropout(
   batches: StageData['batches'],
   rows: ReadonlyMap<string, readonly Dim[]>,

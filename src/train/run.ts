@@ -29,7 +29,7 @@ import { addAdapters, type StageAdapters } from './adapters.ts';
 import { checkUnchanged, type Fingerprints, fingerprintsOf } from './fingerprints.ts';
 import { startSourceThread } from './prefetch.ts';
 import { type Recipe, recipeToYaml } from './recipe.ts';
-import { endAdapters, readTrained, savedModel } from './saved.ts';
+import { endAdapters, savedAdapters, savedModel, withTrained } from './saved.ts';
 import { warmupStepsOf } from './schedule.ts';
 import { type StepReport, trainStage } from './stage.ts';
 import type { PreparedStage, Task, TaskContext } from './task.ts';
@@ -191,6 +191,7 @@ async function save(
   dir: string,
   state: TrainerState,
   moments: ReadonlyMap<string, State> | undefined,
+  isTrained: (name: string) => boolean,
   adapters: StageAdapters | undefined,
 ): Promise<void> {
   const tensorFiles: Record<string, Map<string, TensorSource>> = {};
@@ -199,13 +200,15 @@ async function save(
     for (const [name, moment] of moments) sources.set(name, constantSource(await moment.read()));
     tensorFiles[OPTIMIZER_FILE] = sources;
   }
-  const model = await savedModel(task, { adapters, isFinished: state.step >= state.totalSteps });
+  const model = adapters && !isFinished(state) ? await savedAdapters(task, isTrained) : await savedModel(task, adapters);
   await saveCheckpoint(dir, {
     ...model,
     files: { ...model.files, [STATE_FILE]: `${JSON.stringify(state, null, 2)}\n` },
     tensorFiles: { ...model.tensorFiles, ...tensorFiles },
   });
 }
+
+const isFinished = ({ step, totalSteps }: TrainerState) => step >= totalSteps;
 
 /** When a stage is saved before its end. `write` saves its present state. */
 function checkpointsOf(
@@ -253,25 +256,32 @@ async function restore(task: Task, folder: RunFolder): Promise<Resumed> {
     if (adapters) addAdapters(task.weights, adapters);
     const state = (await readJsonFile(`${dir}/${STATE_FILE}`)) as TrainerState;
     inputs = state.inputs;
-    const isFinished = state.step >= state.totalSteps;
     for (const module of train) trained.add(module);
-    const checkpoint = await openCheckpoint(dir);
-    try {
-      if (adapters && isFinished) await endAdapters(task, adapters, checkpoint);
-      for (const parameter of task.weights.parameters) {
-        if (!trained.has(task.moduleOf(parameter.name)) && !isOfAdapter(parameter.name)) continue;
-        // what its adapter was merged into there is not what it is trained beside
-        if (task.weights.hasAdapter(parameter.name)) continue;
-        await task.weights.restore(parameter.name, await readTrained(checkpoint, parameter));
-      }
-    } finally {
-      await checkpoint.close();
-    }
-    if (!isFinished) return { finished, inputs, state, moments: await readMoments(`${dir}/${OPTIMIZER_FILE}`) };
+    if (adapters && !isFinished(state)) {
+      const isOfStage = (parameter: string) => isOfAdapter(parameter) || (train as string[]).includes(task.moduleOf(parameter));
+      await restoreWeights(task, dir, undefined, isOfStage);
+    } else
+      await withSaved(dir, async (checkpoint) => {
+        if (adapters) await endAdapters(task, adapters, checkpoint);
+        await restoreWeights(task, dir, checkpoint, (parameter) => trained.has(task.moduleOf(parameter)));
+      });
+    if (!isFinished(state)) return { finished, inputs, state, moments: await readMoments(`${dir}/${OPTIMIZER_FILE}`) };
     const { seconds, step, firstLoss, lastLoss, skipped } = state;
     finished.push({ name, seconds, steps: step, firstLoss, lastLoss, ...(skipped ? { skipped } : {}) });
   }
   return { finished, inputs };
+}
+
+/** Loads the weights that `isWanted` names from what a run saved in `dir`. */
+async function restoreWeights(
+  { weights }: Task,
+  dir: string,
+  checkpoint: Checkpoint | undefined,
+  isWanted: (name: string) => boolean,
+): Promise<void> {
+  await withTrained(dir, checkpoint, async ({ read }) => {
+    for (const parameter of weights.parameters) if (isWanted(parameter.name)) await weights.restore(parameter.name, await read(parameter));
+  });
 }
 
 async function withSaved(dir: string, body: (checkpoint: Checkpoint) => Promise<void>): Promise<void> {
@@ -351,7 +361,7 @@ async function trainPrepared(
   const secondsBefore = state.seconds;
   const checkpoints = checkpointsOf(state, settings, async (moments) => {
     lock.check();
-    await save(task, dir, state, moments, adapters);
+    await save(task, dir, state, moments, isTrained, adapters);
   });
   const window = { loss: 0, steps: 0, tokens: 0, padding: 0, since: performance.now(), metrics: {} as Record<string, number> };
 

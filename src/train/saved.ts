@@ -4,6 +4,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Checkpoint, type CheckpointContents, type FloatDType, floatSource, storedToFloat32 } from '../checkpoint/checkpoint.ts';
+import { UserError } from '../errors.ts';
 import { upName, weightName } from '../nn/lora.ts';
 import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapterFiles } from '../pretrained/adapter.ts';
 import { EMBEDDING, type FloatTensor, type HubForm, hubForm, multiplied } from '../pretrained/hub-form.ts';
@@ -30,16 +31,16 @@ function floatTensor(name: string, { shape, dtype, data }: TensorSource): FloatT
   };
 }
 
-export type SavedContents = Required<Pick<CheckpointContents, 'config' | 'files' | 'stored' | 'tensorFiles'>>;
+type SavedFiles = Required<Pick<CheckpointContents, 'files' | 'tensorFiles'>>;
+type SavedContents = SavedFiles & Required<Pick<CheckpointContents, 'config' | 'stored'>>;
 
 /**
  * The model of a task as it is now, ready to be saved with `saveCheckpoint`. Adapters are merged into their
- * weights. Of a stage that has not ended, they are also kept apart, for the run to go on from; of one that has,
- * as a folder of peft.
+ * weights, and kept beside them as a folder of peft.
  */
 export async function savedModel(
   { saved: { config, files }, weights, moduleOf }: Pick<Task, 'saved' | 'weights' | 'moduleOf'>,
-  stage: { adapters?: StageAdapters; isFinished: boolean },
+  adapters?: StageAdapters,
 ): Promise<SavedContents> {
   const sources = await weights.sources();
   const floats = [...sources].filter(([, source]) => isFloat(source));
@@ -53,13 +54,19 @@ export async function savedModel(
     trained.set(name, sources.get(name)!);
   }
   const contents: SavedContents = { config: form.config, files: { ...files }, stored, tensorFiles: {} };
-  if (stage.adapters) {
-    const own = await weights.adapterSources();
-    if (stage.isFinished) addAdapterFolder(contents, stage.adapters, own, form.foldedBy, moduleOf);
-    else for (const [name, source] of own) trained.set(name, source);
-  }
+  if (adapters) addAdapterFolder(contents, adapters, await weights.adapterSources(), form.foldedBy, moduleOf);
   if (trained.size > 0) contents.tensorFiles[TRAINED_FILE] = trained;
   return contents;
+}
+
+/**
+ * What a stage with adapters has trained so far, for the run to go on from. The model itself is written when
+ * they are merged into it, at the end of the stage.
+ */
+export async function savedAdapters({ weights }: Pick<Task, 'weights'>, isTrained: (name: string) => boolean): Promise<SavedFiles> {
+  const trained = await weights.adapterSources();
+  for (const [name, source] of await weights.sources()) if (isTrained(name)) trained.set(name, source);
+  return { files: {}, tensorFiles: { [TRAINED_FILE]: trained } };
 }
 
 /** Adds the adapters, and the modules that were trained whole beside them, as a folder in peft's format. */
@@ -85,42 +92,53 @@ function addAdapterFolder(
   tensorFiles[`${ADAPTER_FOLDER}/${ADAPTER_WEIGHTS}`] = named;
 }
 
+/** Reads what a checkpoint of a run holds of its weights. */
+export interface TrainedReader {
+  /** Whether it holds a parameter apart from the model. */
+  isApart(name: string): boolean;
+  /**
+   * A parameter's values, float32, with the bits that the run had when it saved the checkpoint. UserError
+   * as of `readParameters`.
+   */
+  read(parameter: NamedParameter): Promise<Float32Array>;
+}
+
+/** Opens what a run saved in `dir`; `checkpoint` is the model there, if there is one. */
+export async function withTrained<T>(
+  dir: string,
+  checkpoint: Checkpoint | undefined,
+  body: (reader: TrainedReader) => Promise<T>,
+): Promise<T> {
+  const path = join(dir, TRAINED_FILE);
+  const file = existsSync(path) ? await openSafetensors(path) : undefined;
+  const isApart = (name: string) => file?.names.includes(name) ?? false;
+  try {
+    return await body({
+      isApart,
+      async read({ name, dims }) {
+        if (isApart(name)) return storedToFloat32(await file!.read(name), `${path}: ${name}`);
+        if (!checkpoint) throw new UserError(`${path}: it has no ${name}: another version wrote it; start the run anew`);
+        // the rows of a widened table come first
+        const rows = name === EMBEDDING ? Math.max(dims[0], checkpoint.shape(name)[0]) : dims[0];
+        const values = await readParameters(checkpoint, [{ name, dims: [rows, ...dims.slice(1)] }]);
+        return values.get(name)!.subarray(0, elementCount(dims));
+      },
+    });
+  } finally {
+    await file?.close();
+  }
+}
+
 /**
  * Ends the adapters of a finished stage: the weights are from now on those of its checkpoint, into which they
  * were merged.
  */
 export async function endAdapters({ weights }: Pick<Task, 'weights'>, { layers }: StageAdapters, checkpoint: Checkpoint): Promise<void> {
   await weights.takeMerged(checkpoint);
-  // where the checkpoint has another form, the run goes on from its own
   const names = new Set([...layers.keys()].map(weightName));
-  for (const parameter of weights.parameters)
-    if (names.has(parameter.name) && (await isApart(checkpoint, parameter.name)))
-      await weights.restore(parameter.name, await readTrained(checkpoint, parameter));
-}
-
-async function isApart({ dir }: Checkpoint, name: string): Promise<boolean> {
-  const path = join(dir, TRAINED_FILE);
-  if (!existsSync(path)) return false;
-  const file = await openSafetensors(path);
-  await file.close();
-  return file.names.includes(name);
-}
-
-/**
- * A parameter's values, float32, with the bits that the run had when it saved `checkpoint`. UserError as of
- * `readParameters`.
- */
-export async function readTrained(checkpoint: Checkpoint, parameter: NamedParameter): Promise<Float32Array> {
-  const { name, dims } = parameter;
-  const path = join(checkpoint.dir, TRAINED_FILE);
-  const file = existsSync(path) ? await openSafetensors(path) : undefined;
-  try {
-    if (file?.names.includes(name)) return storedToFloat32(await file.read(name), `${path}: ${name}`);
-  } finally {
-    await file?.close();
-  }
-  // the rows of a widened table come first
-  const rows = name === EMBEDDING ? Math.max(dims[0], checkpoint.shape(name)[0]) : dims[0];
-  const values = await readParameters(checkpoint, [{ name, dims: [rows, ...dims.slice(1)] }]);
-  return values.get(name)!.subarray(0, elementCount(dims));
+  // where the checkpoint has another form, the run goes on from its own
+  await withTrained(checkpoint.dir, checkpoint, async (reader) => {
+    for (const parameter of weights.parameters)
+      if (names.has(parameter.name) && reader.isApart(parameter.name)) await weights.restore(parameter.name, await reader.read(parameter));
+  });
 }

@@ -65,11 +65,6 @@ export class ModelWeights {
     this.adapters.set(module, adapter);
   }
 
-  /** Whether a weight is that of a layer with an adapter. */
-  hasAdapter(name: string): boolean {
-    return [...this.adapters.keys()].some((module) => weightName(module) === name);
-  }
-
   /**
    * Takes the adapters away; the weights that they belong to are from now on what `checkpoint` stores, into
    * which they were merged.
@@ -146,8 +141,8 @@ export class ModelWeights {
   }
 
   /**
-   * The tensors of a checkpoint: trained ones in float32, frozen ones as they are stored, those with an adapter
-   * merged with it. A packed weight becomes bfloat16 by that.
+   * The tensors of a checkpoint: trained ones in float32, frozen ones as they are stored, those with an
+   * adapter merged with it. A packed weight becomes bfloat16 by that.
    */
   async sources(): Promise<Map<string, TensorSource>> {
     const sources = new Map<string, TensorSource>();
