@@ -251,7 +251,7 @@ export function linearLayers(config: LlavaConfig): Map<string, readonly number[]
     modules.push(module);
     return undefined;
   };
-  const { parameters } = llavaLoss(config, { trainsEncoder: true, adapters });
+  const { parameters } = llavaLoss(config, { fromPixels: true, adapters });
   const dims = new Map(parameters.map((parameter) => [parameter.name, parameter.dims]));
   return new Map(modules.map((module) => [module, dims.get(weightName(module))!]));
 }
@@ -303,20 +303,20 @@ export function languageModelLoss(config: LanguageConfig, options?: GraphOptions
 }
 
 /**
- * LLaVA on packed rows. With a frozen encoder its features are an input, `image_features` float32
- * [images, imageTokens, visionFeatureSize]: the encoder ran once, before training. With `trainsEncoder`, the
- * input is `pixel_values` [images, 3, size, size].
+ * LLaVA on packed rows. Where a frozen encoder ran before training, its features are an input,
+ * `image_features` float32 [images, imageTokens, visionFeatureSize]. With `fromPixels`, the encoder is a part
+ * of the step, and the input is `pixel_values` [images, 3, size, size].
  */
 export function llavaLoss(
   config: LlavaConfig,
-  { trainsEncoder = false, ...options }: GraphOptions & { trainsEncoder?: boolean } = {},
+  { fromPixels = false, ...options }: GraphOptions & { fromPixels?: boolean } = {},
 ): LossGraph {
   return graphOf((p) => {
     const packed = packedInputs();
-    const pictures: Record<string, Tensor> = trainsEncoder
+    const pictures: Record<string, Tensor> = fromPixels
       ? { pixel_values: pixelInput(ownSize(config)) }
       : { image_features: featureInput(config, 'image_features') };
-    const images: LlavaImages = trainsEncoder ? { pixelValues: pictures.pixel_values } : { features: pictures.image_features };
+    const images: LlavaImages = fromPixels ? { pixelValues: pictures.pixel_values } : { features: pictures.image_features };
     const { lastHidden } = llava(p, config, { ...packedRows(packed), images });
     const loss = p.module('language_model', (p) => nextTokenLoss(p, config.text_config, lastHidden, packed));
     return { inputs: { ...packed, ...pictures }, outputs: { loss } };

@@ -47,12 +47,18 @@ function modelFolders({ model }: Recipe): string[] {
   );
 }
 
+/** The adapter that a stage trains further. */
+function adapterFolders({ stages }: Recipe, index: number): string[] {
+  const stage = stages[index];
+  return 'lora' in stage && stage.lora && 'adapter' in stage.lora ? [resolvePath(stage.lora.adapter, 'lora.adapter')] : [];
+}
+
 /** Of all stages of a run. */
 export async function fingerprintsOf(recipe: Recipe, task: Task): Promise<Fingerprints> {
   const known = new Map<string, string>();
   const prints: Fingerprints = {};
   for (const [index, { name, batch_size, accumulation, steps, epochs }] of task.stages.entries()) {
-    const files = [...(task.dataFiles?.(index) ?? []), ...modelFolders(recipe).flatMap(modelFiles)];
+    const files = [...(task.dataFiles?.(index) ?? []), ...[...modelFolders(recipe), ...adapterFolders(recipe, index)].flatMap(modelFiles)];
     for (const path of files) if (!known.has(path)) known.set(path, await contentOf(path));
     prints[name] = [
       { name: 'which samples a step takes', content: JSON.stringify({ seed: recipe.seed, batch_size, accumulation, steps, epochs }) },

@@ -231,6 +231,16 @@ const llavaStage = z
       .describe(
         'What to do about a sample that cannot be trained on, such as one with a damaged picture: end the run, or leave it out and list it in skipped.jsonl',
       ),
+    row_length: count()
+      .default(384)
+      .describe('Tokens in a packed row; a longer sample has a row of its own. 2048 suits encoders of 576 rows'),
+    feature_cache: z
+      .enum(['auto', 'float32', 'float16', 'none'])
+      .default('auto')
+      .describe(
+        'How features of a frozen encoder are kept on disk, to be computed once; none computes them at each step; auto takes the first that fits feature_cache_gb',
+      ),
+    feature_cache_gb: positive().default(20).describe('Most that auto keeps on disk, in gigabytes'),
     feature_mixup: share()
       .default(0)
       .describe('Largest share of another picture of the batch in the features of each, while the answers stay: for a frozen encoder'),
@@ -242,6 +252,8 @@ const llavaStage = z
     if (stage.feature_mixup > 0 && stage.train.includes('vision_tower')) {
       context.addIssue({ code: 'custom', message: 'needs a frozen encoder, but vision_tower is trained', path: ['feature_mixup'] });
     }
+    if (stage.feature_mixup > 0 && stage.feature_cache === 'none')
+      context.addIssue({ code: 'custom', message: 'needs features that are kept, but feature_cache is none', path: ['feature_mixup'] });
     for (const name of Object.keys(stage.lr_by_module)) {
       if ((stage.train as string[]).includes(name) || stage.lora) continue;
       context.addIssue({ code: 'custom', message: `${name} is not trained in this stage`, path: ['lr_by_module', name] });

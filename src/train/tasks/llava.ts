@@ -5,11 +5,12 @@
 import { join } from 'node:path';
 import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
 import { batchesPerEpoch, samplesPerEpoch } from '../../data/conversations.ts';
-import type { DataFile } from '../../data/data-set.ts';
+import type { DataFile, DataIndex } from '../../data/data-set.ts';
 import { buildEmojiDataset, type EmojiDataset } from '../../data/emoji/build.ts';
-import { encoderFingerprint } from '../../data/feature-cache.ts';
+import { encoderFingerprint, type FeatureType, featureBytes } from '../../data/feature-cache.ts';
 import type { SampleFault } from '../../data/llava-json.ts';
 import type { Engine } from '../../engine/engine.ts';
+import { UserError } from '../../errors.ts';
 import { answerQuestions } from '../../evaluate/evaluate.ts';
 import { readQuestions } from '../../evaluate/questions.ts';
 import { type Sample, type Scores, scoreSamples, writeSamples } from '../../evaluate/samples.ts';
@@ -28,6 +29,7 @@ import { hubTokenizerFiles, readGenerationConfig } from '../../pretrained/tokeni
 import { createRandom } from '../../random.ts';
 import { findRunFolder, runFolder } from '../../runs/folder.ts';
 import { openSkipped, skippedFile } from '../../runs/skipped.ts';
+import type { Status } from '../../runs/status.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
 import { adapterGraph, adaptersOf, dropoutInputs, type StageAdapters, withDropout } from '../adapters.ts';
 import type { BatchSource } from '../batch.ts';
@@ -132,13 +134,37 @@ function addFresh(weights: ModelWeights, parameters: readonly Parameter[], seed:
   for (const parameter of parameters) weights.add(parameter, initialize(parameter, createRandom(seed, parameter.name)));
 }
 
+/**
+ * How the features of a stage's pictures are kept; undefined where they are computed at each step. What
+ * `auto` takes depends on the data alone, so that a resumed run takes the same.
+ */
+function featureType(
+  { name, feature_cache: asked, feature_cache_gb: budget, feature_mixup: mixup }: LlavaStage,
+  { groups }: DataIndex,
+  config: LlavaConfig,
+  status: Status,
+): FeatureType | undefined {
+  if (asked === 'none') return undefined;
+  if (asked !== 'auto') return asked;
+  // samples without a picture are counted too: it is at most so many
+  const pictures = groups.reduce((most, group) => Math.max(most, group + 1), 0);
+  const size = imageTokenCount(config) * visionFeatureSize(config);
+  const gigabytes = (dtype: FeatureType) => (pictures * featureBytes(size, dtype)) / 1e9;
+  const fits = (['float32', 'float16'] as const).find((dtype) => gigabytes(dtype) <= budget);
+  if (fits === 'float32') return fits;
+  const needed = `stage ${name}: features of up to ${pictures} pictures would take ${gigabytes('float32').toFixed(0)} GB on disk, and feature_cache_gb is ${budget}`;
+  if (!fits && mixup > 0) throw new UserError(`${needed}: feature_mixup needs them kept; raise feature_cache_gb`);
+  status.note(`${needed}: ${fits ? 'they are kept in float16' : 'the encoder runs at each step'}`);
+  return fits;
+}
+
 /** Where the features of the frozen encoder are, whether or not they are there yet. */
-async function featureSource({ config, processor, weights }: Model, mixup: number): Promise<FeatureSource> {
+async function featureSource({ config, processor, weights }: Model, dtype: FeatureType, mixup: number): Promise<FeatureSource> {
   const { vision_feature_layer, vision_feature_select_strategy, vision_config } = config;
   const description = { vision_config, vision_feature_layer, vision_feature_select_strategy, processor };
   const encoder = weights.bytes((name) => name.startsWith('vision_tower.'));
   const fingerprint = await encoderFingerprint(description, encoder);
-  return { folder: '.cache/features', fingerprint, width: visionFeatureSize(config), mixup };
+  return { folder: '.cache/features', fingerprint, dtype, width: visionFeatureSize(config), mixup };
 }
 
 /**
@@ -265,6 +291,7 @@ async function prepareStage(
   const totalSteps = settings.steps ?? Math.max(1, Math.round((settings.epochs ?? 1) * stepsPerEpoch));
   const hasAdapter = (module: string) => [...(adapters?.layers.keys() ?? [])].some((layer) => layer.startsWith(`${module}.`));
   const trainsEncoder = settings.train.includes('vision_tower') || hasAdapter('vision_tower');
+  const kept = trainsEncoder ? undefined : featureType(settings, data, config, context.status);
   const source = context.thread.open({
     task: 'llava',
     seed,
@@ -273,12 +300,13 @@ async function prepareStage(
     data,
     template,
     maxLength,
+    rowLength: settings.row_length,
     positions: config.text_config.max_position_embeddings,
     batchSize,
     imageTokens: imageTokenCount(config),
     processor,
     imageSize: imageSize(config),
-    features: trainsEncoder ? undefined : await featureSource(model, settings.feature_mixup),
+    features: kept && (await featureSource(model, kept, settings.feature_mixup)),
     onBadSample: settings.on_bad_sample,
   });
   const skipped = openSkipped(join(context.out, skippedFile));
@@ -290,7 +318,7 @@ async function prepareStage(
     await source.close();
     throw error;
   }
-  const graphOptions = { trainsEncoder, ...(adapters ? { adapters: adapterGraph(adapters) } : {}) };
+  const graphOptions = { fromPixels: !kept, ...(adapters ? { adapters: adapterGraph(adapters) } : {}) };
   const batches = reportingSkipped(prefetchedBatches(source, { accumulation, totalSteps }), leaveOut);
   return {
     settings,
