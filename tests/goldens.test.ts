@@ -428,7 +428,7 @@ describe.each([
     const golden = await readGolden(name, 'inputs');
     const inputs = { ...packedInputs(golden), pixel_values: golden.pixel_values };
     const { actual, names } = await withCheckpoint(folderOf(name), schema, async (config, checkpoint) => {
-      const whole = llavaLoss(config, { trainsEncoder: true });
+      const whole = llavaLoss(config, { fromPixels: true });
       const list = whole.parameters;
       const results = await runGraph(lossAndGradients(meanLoss(whole), list), list, await readParameters(checkpoint, list), inputs);
       return { actual: results, names: list.map((parameter) => parameter.name) };
@@ -458,7 +458,7 @@ test('gradients on a tiny LLaVA against finite differences in float64', async ()
   const golden = await readGolden('llava', 'inputs');
   const inputs = { ...packedInputs(golden), pixel_values: golden.pixel_values };
   await withCheckpoint(folderOf('llava'), llavaConfigSchema, async (config, checkpoint) => {
-    const whole = llavaLoss(config, { trainsEncoder: true });
+    const whole = llavaLoss(config, { fromPixels: true });
     const loss = meanLoss(whole);
     const list = whole.parameters;
     const values = await readParameters(checkpoint, list);

@@ -272,8 +272,8 @@ async function equalPieces(a: AsyncGenerator<Float32Array>, b: AsyncGenerator<Fl
 export type FloatDType = 'F32' | 'F16' | 'BF16';
 
 export interface CheckpointContents {
-  /** Written to config.json. */
-  config: unknown;
+  /** Written to config.json, with the weights. Without it, the folder holds further files alone. */
+  config?: unknown;
   /**
    * By Hugging Face name; row-major. A function yields the values piece by piece when their turn comes, so
    * that they need not be in memory as a whole.
@@ -285,9 +285,12 @@ export interface CheckpointContents {
   stored?: ReadonlyMap<string, TensorSource>;
   /** Bytes of tensors per weights file; more go into shards. A tensor is never split. Default: one file. */
   maxShardSize?: number;
-  /** Additional files of the folder (tokenizer.json, optimizer state ...) by plain file name. */
+  /**
+   * Additional files of the folder (tokenizer.json, optimizer state ...) by plain file name, or as
+   * `folder/name`.
+   */
   files?: Record<string, string | Uint8Array>;
-  /** Additional safetensors files by plain file name, such as the moments of the optimizer. */
+  /** Additional safetensors files, such as the moments of the optimizer; named in the same way. */
   tensorFiles?: Record<string, ReadonlyMap<string, TensorSource>>;
 }
 
@@ -403,6 +406,8 @@ async function syncFolder(dir: string): Promise<void> {
   }
 }
 
+const isNoFileName = (name: string) => name !== basename(name) || name === '' || name === '..' || name.includes('\\');
+
 /**
  * Where a folder is written, and where an older one waits until it is: beside it, also where its path ends in
  * a slash or leads through itself (`a/../a`).
@@ -442,7 +447,8 @@ export async function saveCheckpoint(
   }: CheckpointContents,
 ): Promise<void> {
   for (const name of [...Object.keys(files), ...Object.keys(tensorFiles)]) {
-    if (name !== basename(name) || name === '..' || name === 'config.json' || weightFile.test(name)) {
+    const parts = name.split('/');
+    if (parts.length > 2 || parts.some(isNoFileName) || name === 'config.json' || weightFile.test(name)) {
       throw new UserError(`${dir}: ${JSON.stringify(name)} cannot be saved as a further file of a checkpoint`);
     }
   }
@@ -453,12 +459,15 @@ export async function saveCheckpoint(
   try {
     await rm(incomplete, { recursive: true, force: true });
     makeFolder(incomplete);
-    await writeWeights(incomplete, sources, maxShardSize);
+    if (config !== undefined) await writeWeights(incomplete, sources, maxShardSize);
+    const folders = new Set([...Object.keys(files), ...Object.keys(tensorFiles)].flatMap((name) => name.split('/').slice(0, -1)));
+    for (const folder of folders) makeFolder(join(incomplete, folder));
     for (const [name, contents] of Object.entries(tensorFiles)) await writeSafetensors(join(incomplete, name), contents);
-    const all = { ...files, 'config.json': configText(config) };
+    const all = { ...files, ...(config === undefined ? {} : { 'config.json': configText(config) }) };
     for (const [name, content] of Object.entries(all)) {
       await writeFileAtomically(join(incomplete, name), [typeof content === 'string' ? Buffer.from(content, 'utf8') : content]);
     }
+    for (const folder of folders) await syncFolder(join(incomplete, folder));
     await syncFolder(incomplete);
     await rm(replaced, { recursive: true, force: true });
     if (existsSync(place)) await rename(place, replaced);

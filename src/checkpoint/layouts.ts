@@ -105,3 +105,15 @@ export function mapNames(names: readonly string[]): NameMap {
   }
   return { layout, stored, buffers };
 }
+
+/**
+ * What transformers 5 calls a tensor or module of a LLaVA, by our name of it: the inverse of
+ * `transformers-5`. Names of a single language model or encoder stay, but for the module `vision_model`
+ * that is gone.
+ */
+export function transformers5Name(name: string): string {
+  return name
+    .replace(/^language_model\.model\./, 'model.language_model.')
+    .replace(/^(multi_modal_projector|vision_tower)\./, 'model.$1.')
+    .replace(/^(model\.vision_tower\.|)vision_model\./, '$1');
+}

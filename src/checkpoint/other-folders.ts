@@ -17,6 +17,8 @@ export function otherFolder(dir: string): string | undefined {
   const names = readdirSync(dir);
   if (names.includes(ADAPTER)) return adapter(dir);
   if (names.includes('snapshots')) return hubCache(dir);
+  if (names.includes('trainer_state.json') && !names.includes('config.json'))
+    return `${dir} is a stage with adapters that has not ended, and they are merged into a model at its end: go on with the run (train --resume)`;
   if (names.includes('model.safetensors') || names.includes('model.safetensors.index.json')) return undefined;
   for (const [pattern, what] of WEIGHTS) {
     const found = names.find((name) => pattern.test(name));
@@ -57,7 +59,7 @@ function adapter(dir: string): string {
   } catch {
     // the sentence holds without the name
   }
-  return `${dir} is an adapter (LoRA) of ${base}, not a model: merge the two in Python with peft (merge_and_unload, then save_pretrained), and give the merged folder`;
+  return `${dir} is an adapter (LoRA) of ${base}, not a model: llava-gemma merge BASE ${dir} MERGED puts the two together`;
 }
 
 /** `models--owner--name` in the cache of huggingface_hub: the commit that refs/main names, or any. */

@@ -12,6 +12,7 @@ import * as forward from './forward.ts';
 import * as info from './info.ts';
 import * as init from './init.ts';
 import { InterruptedError, stopWork } from './interrupt.ts';
+import * as merge from './merge.ts';
 import * as pull from './pull.ts';
 import * as train from './train.ts';
 
@@ -34,7 +35,7 @@ export function createProgram(): Command {
     .helpCommand(false)
     .addHelpText('after', examples)
     .showHelpAfterError('(--help lists commands and options)');
-  for (const command of [demo, train, evaluate, chat, data, pull, convert, info, init, forward]) command.register(program);
+  for (const command of [demo, train, evaluate, chat, data, pull, convert, merge, info, init, forward]) command.register(program);
   // Commander would end the process itself; this makes it throw an error with an exit code.
   for (const command of [program, ...program.commands]) command.exitOverride();
   program.hook('preAction', (_, command) => refuseEmpty(command));

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { UserError } from '../errors.ts';
-import { encoderFingerprint, type FeatureCache, openFeatureCache } from './feature-cache.ts';
+import { encoderFingerprint, type FeatureCache, featureBytes, openFeatureCache } from './feature-cache.ts';
 
 const size = 3;
 let folder: string;
@@ -31,6 +31,23 @@ beforeEach(() => {
 });
 
 describe('the feature cache', () => {
+  it('keeps float16 in half the bytes, apart from float32, and refuses what is beyond it', () => {
+    const options = { folder: join(folder, 'cache'), fingerprint: 'clip', size };
+    const half = openFeatureCache({ ...options, dtype: 'float16' });
+    const path = image('a');
+    const [{ key }] = [...half.missing([path])];
+    half.write([key], Float32Array.of(1 / 3, -2, 65504));
+    expect([...half.read([path])]).toEqual([0.333251953125, -2, 65504]);
+    expect(statSync(join(folder, 'cache', 'clip.float16.features')).size).toBe(featureBytes(size, 'float16'));
+    expect(featureBytes(size, 'float32') - featureBytes(size, 'float16')).toBe(2 * size);
+    expect([...open().missing([path])]).toHaveLength(1);
+    expect(() => half.write([key], Float32Array.of(1, 70000, 1))).toThrow('the encoder gives 70000, which is beyond float16');
+    half.close();
+    const again = openFeatureCache({ ...options, dtype: 'float16' });
+    expect([...again.missing([path])]).toEqual([]);
+    expect([...again.read([path])]).toEqual([0.333251953125, -2, 65504]);
+  });
+
   it('asks for each picture once, by content and not by name, with its bytes', () => {
     const pictures = ['a', 'b', 'c', 'd', 'e'].map((name) => image(name, name.repeat(3)));
     const copy = image('copy of a', 'aaa');

@@ -1,13 +1,14 @@
 // Features of a frozen encoder on disk, by content: a picture is encoded once, whatever epoch, stage or run
-// asks for it again. One file an encoder, of fixed-size records (sha-256 of the picture file, then float32
-// features), only ever appended to: a run killed while writing leaves at most half a record, which the next
-// run drops, and runs at the same time add to each other's.
+// asks for it again. One file an encoder and type, of fixed-size records (sha-256 of the picture file, then
+// the features), only ever appended to: a run killed while writing leaves at most half a record, which the
+// next run drops, and runs at the same time add to each other's.
 
 import { createHash } from 'node:crypto';
 import { appendFileSync, closeSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { makeFolder, onDisk } from '../disk.ts';
 import { systemReason, UserError } from '../errors.ts';
+import { float16ToFloat32, float32ToFloat16 } from '../floats.ts';
 
 const HASH_BYTES = 32;
 
@@ -41,7 +42,14 @@ export interface FeatureCacheOptions {
   fingerprint: string;
   /** Numbers in the features of one image. */
   size: number;
+  /** How they are stored; read back, they are float32. Default: float32. */
+  dtype?: FeatureType;
 }
+
+export type FeatureType = 'float32' | 'float16';
+
+/** Bytes that the features of one image of `size` numbers take in the cache. */
+export const featureBytes = (size: number, dtype: FeatureType): number => HASH_BYTES + size * (dtype === 'float16' ? 2 : 4);
 
 /**
  * sha-256 over everything that features depend on beside the picture: `weights` are their bytes, in any
@@ -53,10 +61,11 @@ export async function encoderFingerprint(description: unknown, weights: Iterable
   return hash.digest('hex').slice(0, 32);
 }
 
-export function openFeatureCache({ folder, fingerprint, size }: FeatureCacheOptions): FeatureCache {
+export function openFeatureCache({ folder, fingerprint, size, dtype = 'float32' }: FeatureCacheOptions): FeatureCache {
   makeFolder(folder);
-  const path = join(folder, `${fingerprint}.features`);
-  const record = HASH_BYTES + size * 4;
+  const isHalf = dtype === 'float16';
+  const path = join(folder, `${fingerprint}${isHalf ? '.float16' : ''}.features`);
+  const record = featureBytes(size, dtype);
   const file = onDisk(path, () => openSync(path, 'a+'));
   const wholeRecords = () => Math.floor(fstatSync(file).size / record);
   // what a killed run left of a last record is cut off
@@ -83,13 +92,14 @@ export function openFeatureCache({ folder, fingerprint, size }: FeatureCacheOpti
   };
   return {
     read(paths) {
-      const features = new Float32Array(paths.length * size);
+      const stored = isHalf ? new Uint16Array(paths.length * size) : new Float32Array(paths.length * size);
+      const bytes = record - HASH_BYTES;
       paths.forEach((image, i) => {
         const at = records.get(keys.get(image) ?? readPicture(image).key);
         if (at === undefined) throw new UserError(`${image} was not encoded`);
-        readSync(file, new Uint8Array(features.buffer, i * size * 4, size * 4), 0, size * 4, at * record + HASH_BYTES);
+        readSync(file, new Uint8Array(stored.buffer, i * bytes, bytes), 0, bytes, at * record + HASH_BYTES);
       });
-      return features;
+      return stored instanceof Uint16Array ? float16ToFloat32(stored) : stored;
     },
     *missing(paths, onUnreadable) {
       scan();
@@ -114,9 +124,11 @@ export function openFeatureCache({ folder, fingerprint, size }: FeatureCacheOpti
       if (features.length !== written.length * size)
         throw new Error(`the encoder gave ${features.length} numbers for ${written.length} images, expected ${size} each`);
       const bytes = Buffer.alloc(written.length * record);
+      const stored = isHalf ? inFloat16(features) : features;
+      const each = record - HASH_BYTES;
       written.forEach((key, i) => {
         bytes.write(key, i * record, 'hex');
-        bytes.set(new Uint8Array(features.buffer, features.byteOffset + i * size * 4, size * 4), i * record + HASH_BYTES);
+        bytes.set(new Uint8Array(stored.buffer, stored.byteOffset + i * each, each), i * record + HASH_BYTES);
       });
       // all of it, or an error
       onDisk(path, () => appendFileSync(file, bytes));
@@ -124,6 +136,14 @@ export function openFeatureCache({ folder, fingerprint, size }: FeatureCacheOpti
     },
     close: () => closeSync(file),
   };
+}
+
+/** Features in float16. UserError for one that is beyond that type. */
+function inFloat16(features: Float32Array): Uint16Array {
+  const beyond = features.find((value) => Math.abs(value) >= 65520);
+  if (beyond !== undefined)
+    throw new UserError(`the encoder gives ${beyond}, which is beyond float16: give feature_cache: float32 or none`);
+  return float32ToFloat16(features);
 }
 
 function readFile(path: string): Uint8Array {

@@ -198,7 +198,7 @@ const rules: { readonly [O in Evaluated]: ReferenceRule<O> } = {
   constant: (node) => ({ dims: [...node.dims] as number[], data: numbersOf(node.attributes.data, node.dtype) }),
   add: binary(sum),
   sub: binary((a, b) => a - b),
-  mul: binary((a, b) => a * b),
+  mul: (node, inputs) => elementwise([...inputs], node.dtype === 'int32' ? Math.imul : (a, b) => a * b),
   div: binary((a, b) => a / b),
   maximum: binary(Math.max),
   neg: unary((x) => -x),

@@ -6,7 +6,8 @@ import type { Constant, Engine, Program, RunOptions, Value, Write } from '../eng
 import type { Dim } from '../graph/dims.ts';
 import { add, argmax, flattenLeading, gather, reduceSum } from '../graph/primitives.ts';
 import { constant, input, type Tensor } from '../graph/tensor.ts';
-import { inputNames, type Parameter, Parameters, type StorageOf } from '../nn/parameters.ts';
+import { downName, mergedWeight, upName, weightName } from '../nn/lora.ts';
+import { type Adapter, type AdapterOf, inputNames, type Parameter, type ParameterOptions, Parameters } from '../nn/parameters.ts';
 import type { LanguageOutputs, LayerCache } from './decoder.ts';
 import { embedTokens, type LanguageConfig, labelLosses, languageModel, logits } from './language.ts';
 import {
@@ -37,19 +38,16 @@ export interface GraphProgram<I extends string, O extends string> extends Omit<P
   run(inputs: Readonly<Record<I, Value>>, options?: RunOptions): Promise<Record<O, Value>>;
 }
 
-export interface GraphOptions {
-  /** How parameters are stored. Default: all in float32. */
-  storage?: StorageOf;
-}
+export type GraphOptions = ParameterOptions;
 
 type Ports<I extends string, O extends string> = Omit<Graph<I, O>, 'parameters'>;
 
 /** Builds a graph and lists the parameters that `build` asks for. */
 export function graphOf<I extends string, O extends string>(
   build: (p: Parameters) => Ports<I, O>,
-  { storage }: GraphOptions = {},
+  options: GraphOptions = {},
 ): Graph<I, O> {
-  const parameters = new Parameters(storage);
+  const parameters = new Parameters(options);
   return { ...build(parameters), parameters: parameters.list() };
 }
 
@@ -230,6 +228,34 @@ export function headGraph(model: PassModel, options?: GraphOptions) {
   }, options);
 }
 
+// === Adapters ===
+
+/** The weight [out, in] of a linear layer with its adapter added to it (nn/lora.ts), `merged`. */
+export function mergedWeightGraph(
+  module: string,
+  [outFeatures, inFeatures]: readonly number[],
+  { rank, scale }: Pick<Adapter, 'rank' | 'scale'>,
+  options?: GraphOptions,
+): Graph<never, 'merged'> {
+  return graphOf((p) => {
+    const weight = p.get(weightName(module), [outFeatures, inFeatures]);
+    const [down, up] = [p.get(downName(module), [rank, inFeatures]), p.get(upName(module), [outFeatures, rank])];
+    return { inputs: {}, outputs: { merged: mergedWeight(weight, down, up, scale) } };
+  }, options);
+}
+
+/** The modules of a LLaVA that are linear layers, with the dims of their weights. */
+export function linearLayers(config: LlavaConfig): Map<string, readonly number[]> {
+  const modules: string[] = [];
+  const adapters: AdapterOf = (module) => {
+    modules.push(module);
+    return undefined;
+  };
+  const { parameters } = llavaLoss(config, { fromPixels: true, adapters });
+  const dims = new Map(parameters.map((parameter) => [parameter.name, parameter.dims]));
+  return new Map(modules.map((module) => [module, dims.get(weightName(module))!]));
+}
+
 // === Training ===
 
 /**
@@ -277,20 +303,20 @@ export function languageModelLoss(config: LanguageConfig, options?: GraphOptions
 }
 
 /**
- * LLaVA on packed rows. With a frozen encoder its features are an input, `image_features` float32
- * [images, imageTokens, visionFeatureSize]: the encoder ran once, before training. With `trainsEncoder`, the
- * input is `pixel_values` [images, 3, size, size].
+ * LLaVA on packed rows. Where a frozen encoder ran before training, its features are an input,
+ * `image_features` float32 [images, imageTokens, visionFeatureSize]. With `fromPixels`, the encoder is a part
+ * of the step, and the input is `pixel_values` [images, 3, size, size].
  */
 export function llavaLoss(
   config: LlavaConfig,
-  { trainsEncoder = false, ...options }: GraphOptions & { trainsEncoder?: boolean } = {},
+  { fromPixels = false, ...options }: GraphOptions & { fromPixels?: boolean } = {},
 ): LossGraph {
   return graphOf((p) => {
     const packed = packedInputs();
-    const pictures: Record<string, Tensor> = trainsEncoder
+    const pictures: Record<string, Tensor> = fromPixels
       ? { pixel_values: pixelInput(ownSize(config)) }
       : { image_features: featureInput(config, 'image_features') };
-    const images: LlavaImages = trainsEncoder ? { pixelValues: pictures.pixel_values } : { features: pictures.image_features };
+    const images: LlavaImages = fromPixels ? { pixelValues: pictures.pixel_values } : { features: pictures.image_features };
     const { lastHidden } = llava(p, config, { ...packedRows(packed), images });
     const loss = p.module('language_model', (p) => nextTokenLoss(p, config.text_config, lastHidden, packed));
     return { inputs: { ...packed, ...pictures }, outputs: { loss } };

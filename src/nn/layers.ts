@@ -5,6 +5,7 @@ import { layerNorm as layerNormOp, rmsNorm as rmsNormOp } from '../graph/composi
 import { type Dim, ShapeError } from '../graph/dims.ts';
 import { add, matmul, reshape, transpose } from '../graph/primitives.ts';
 import type { Tensor } from '../graph/tensor.ts';
+import { adapted } from './lora.ts';
 import { normal, ones, type Parameters, zeros } from './parameters.ts';
 
 export interface LinearOptions {
@@ -13,7 +14,10 @@ export interface LinearOptions {
   std?: number;
 }
 
-/** x weight^T (+ bias): [.., in] -> [.., outFeatures]. ShapeError unless the last dim is a number. */
+/**
+ * x weight^T (+ bias), and what an adapter adds: [.., in] -> [.., outFeatures]. ShapeError unless the last
+ * dim is a number.
+ */
 export function linear(
   p: Parameters,
   name: string,
@@ -25,7 +29,7 @@ export function linear(
     const inFeatures = x.dims.at(-1);
     if (typeof inFeatures !== 'number') throw new ShapeError('linear', 'the last dimension must have a known size', [x.dims]);
     const y = matmul(x, p.get('weight', [outFeatures, inFeatures], normal(std)), { transB: true });
-    return bias ? add(y, p.get('bias', [outFeatures], zeros)) : y;
+    return adapted(p, x, bias ? add(y, p.get('bias', [outFeatures], zeros)) : y);
   });
 }
 

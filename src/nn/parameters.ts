@@ -9,9 +9,16 @@ import { type DType, input, type Tensor } from '../graph/tensor.ts';
 import type { Random } from '../random.ts';
 
 /** How a fresh parameter is initialized. */
-export type Initializer = { kind: 'normal'; std: number } | { kind: 'zeros' } | { kind: 'ones' } | { kind: 'constant'; value: number };
+export type Initializer =
+  | { kind: 'normal'; std: number }
+  /** Between -bound and bound. */
+  | { kind: 'uniform'; bound: number }
+  | { kind: 'zeros' }
+  | { kind: 'ones' }
+  | { kind: 'constant'; value: number };
 
 export const normal = (std = 0.02): Initializer => ({ kind: 'normal', std });
+export const uniform = (bound: number): Initializer => ({ kind: 'uniform', bound });
 export const zeros: Initializer = { kind: 'zeros' };
 export const ones: Initializer = { kind: 'ones' };
 
@@ -78,17 +85,45 @@ export function storageOfValues(values: ReadonlyMap<string, { dtype: DType; dims
 
 // === Asking ===
 
+/** What a linear layer learns beside its weight (nn/lora.ts). */
+export interface Adapter {
+  rank: number;
+  /** Factor of what it adds: alpha / rank, or alpha / sqrt(rank) with rsLoRA. */
+  scale: number;
+  /** Sets elements of the layer's input to zero, in training. */
+  dropout?: (x: Tensor, module: string) => Tensor;
+}
+
+/** The adapter of a linear layer, by the name of its module. */
+export type AdapterOf = (module: string) => Adapter | undefined;
+
+export interface ParameterOptions {
+  /** How parameters are stored; the model function sees float32 in any case. Default: all in float32. */
+  storage?: StorageOf;
+  /** Default: none. */
+  adapters?: AdapterOf;
+}
+
 /** Where a model function gets its parameters. */
 export class Parameters {
   private readonly all: Map<string, Parameter>;
   private readonly prefix: string;
-  private readonly storageOf: StorageOf;
+  private readonly options: ParameterOptions;
 
-  /** `storageOf` says how each parameter is stored; the model function sees float32 in any case. */
-  constructor(storageOf: StorageOf = () => 'float32', all = new Map<string, Parameter>(), prefix = '') {
-    this.storageOf = storageOf;
+  constructor(options: ParameterOptions = {}, all = new Map<string, Parameter>(), prefix = '') {
+    this.options = options;
     this.all = all;
     this.prefix = prefix;
+  }
+
+  /** Name of the module that is being built. */
+  get path(): string {
+    return this.prefix.slice(0, -1);
+  }
+
+  /** The adapter of the linear layer that is being built. */
+  adapter(): Adapter | undefined {
+    return this.options.adapters?.(this.path);
   }
 
   /**
@@ -103,7 +138,7 @@ export class Parameters {
         throw new Error(`parameter ${full} is used as ${formatDims(known.dims)} and as ${formatDims(dims)}`);
       return known.tensor;
     }
-    const storage = this.storageOf(full, dims);
+    const storage = this.options.storage?.(full, dims) ?? 'float32';
     const tensor = isPacked(storage) ? packedWeight(full, dims, storage) : cast(input(full, storage, dims), 'float32');
     this.all.set(full, { name: full, dims, tensor, storage, initializer });
     return tensor;
@@ -114,7 +149,7 @@ export class Parameters {
    * inside it.
    */
   module<T>(module: string, body: (p: Parameters) => T): T {
-    return withPath(module, () => body(new Parameters(this.storageOf, this.all, `${this.prefix}${module}.`)));
+    return withPath(module, () => body(new Parameters(this.options, this.all, `${this.prefix}${module}.`)));
   }
 
   list(): Parameter[] {
@@ -137,6 +172,8 @@ export function inputNames({ name, storage }: Pick<Parameter, 'name' | 'storage'
 export function initialize({ dims, initializer }: Pick<Parameter, 'dims' | 'initializer'>, random: Random): Float32Array {
   const values = new Float32Array(dims.reduce((a, b) => a * b, 1));
   if (initializer.kind === 'normal') for (let i = 0; i < values.length; i++) values[i] = initializer.std * random.normal();
+  else if (initializer.kind === 'uniform')
+    for (let i = 0; i < values.length; i++) values[i] = initializer.bound * (2 * random.uniform() - 1);
   else if (initializer.kind === 'ones') values.fill(1);
   else if (initializer.kind === 'constant') values.fill(initializer.value);
   return values;

@@ -6,6 +6,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { saveCheckpoint } from '../checkpoint/checkpoint.ts';
 import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
+import type { Engine } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import { PULL_RECORD } from '../hub/download.ts';
 import { imageProcessorConfig } from '../images/processor.ts';
@@ -13,9 +14,10 @@ import { llavaConfigSchema } from '../models/llava.ts';
 import { packedName, scaleName } from '../nn/parameters.ts';
 import { type FloatType, storedFloats } from '../weights/dtype.ts';
 import { plannedFormat, type Quantization, quantizeRows } from '../weights/quantize.ts';
-import type { TensorSource } from '../weights/safetensors.ts';
+import { elementCount, type TensorSource } from '../weights/safetensors.ts';
 import { checkConfig, type ModelFolder, openModel } from './folder.ts';
 import { type FloatTensor, hubForm } from './hub-form.ts';
+import { mergedTensors } from './merge.ts';
 import { processorFilesOf, readImageProcessor } from './processor.ts';
 import { hubTokenizerFiles, readGenerationConfig } from './tokenizer-form.ts';
 
@@ -23,14 +25,16 @@ import { hubTokenizerFiles, readGenerationConfig } from './tokenizer-form.ts';
 const LEFT_OUT = ['trainer_state.json', 'optimizer.safetensors', PULL_RECORD];
 
 export interface ConvertOptions {
-  /** The type in which floats are written. */
-  dtype: FloatType;
+  /** The type in which floats are written. Default: that of most of them. */
+  dtype?: FloatType;
   /** Bytes of weights per file; more go into several files. */
   maxShardSize: number;
   /** Folder of the vision tower, for an original LLaVA folder that only names it. */
   visionTower?: string;
   /** Packs the matrices; the model can then be run but no longer trained. */
   quantize?: Quantization;
+  /** A folder of peft whose adapter is put into the weights. */
+  adapter?: { folder: string; engine: Engine };
 }
 
 /**
@@ -41,7 +45,7 @@ export interface ConvertOptions {
 export async function convertCheckpoint(
   from: string,
   to: string,
-  { dtype, maxShardSize, visionTower, quantize }: ConvertOptions,
+  { dtype: asked, maxShardSize, visionTower, quantize, adapter }: ConvertOptions,
 ): Promise<void> {
   await checkTarget(to, [from, visionTower ?? from]);
   const model = await openModel(from, { visionTower });
@@ -51,6 +55,8 @@ export async function convertCheckpoint(
     const floats = new Map<string, FloatTensor>();
     for (const name of model.names)
       if (!stored.has(name)) floats.set(name, { shape: model.shape(name), data: () => model.float32Pieces(name) });
+    if (adapter) for (const [name, tensor] of await mergedTensors(model, adapter.folder, adapter.engine)) floats.set(name, tensor);
+    const dtype = asked ?? usualType(model);
     const form = hubForm(model.config, floats);
     for (const [name, tensor] of [...form.widened, ...form.folded]) floats.set(name, tensor);
     const { torch_dtype: _, ...config } = form.config;
@@ -67,6 +73,14 @@ export async function convertCheckpoint(
   } finally {
     await model.close();
   }
+}
+
+/** The type of most floats of a model. */
+function usualType(model: ModelFolder): FloatType {
+  const types = Object.keys(storedFloats) as FloatType[];
+  const numbers = (type: FloatType) =>
+    model.names.reduce((sum, name) => (model.info(name).dtype === storedFloats[type] ? sum + elementCount(model.shape(name)) : sum), 0);
+  return types.reduce((best, type) => (numbers(type) > numbers(best) ? type : best));
 }
 
 /** What a folder written here consists of. */

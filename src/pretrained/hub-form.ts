@@ -22,6 +22,8 @@ export interface HubForm {
   widened: Map<string, FloatTensor>;
   /** The scale of image rows is in these: their values in float32 are not those of the model any more. */
   folded: Map<string, FloatTensor>;
+  /** The weights that the scale goes into, and what they are multiplied by. */
+  foldedBy: { names: string[]; factor: number };
 }
 
 /** The tensor that gets further rows. */
@@ -44,7 +46,7 @@ const part = (config: unknown): Json => Object.fromEntries(Object.entries(config
  */
 export function hubForm(config: unknown, tensors: ReadonlyMap<string, FloatTensor>): HubForm {
   const parsed = llavaConfigSchema.safeParse(config);
-  const form: HubForm = { config: config as Json, widened: new Map(), folded: new Map() };
+  const form: HubForm = { config: config as Json, widened: new Map(), folded: new Map(), foldedBy: { names: [], factor: 1 } };
   if (!parsed.success) return form;
   const { text_config: text, image_token_index: imageToken, mm_projector_type: type, scale_image_features: scaled } = parsed.data;
 
@@ -58,7 +60,10 @@ export function hubForm(config: unknown, tensors: ReadonlyMap<string, FloatTenso
   const last = `multi_modal_projector.linear_${connectorDepth(type)}`;
   const layer = [`${last}.weight`, `${last}.bias`];
   const folds = scaled && layer.every((name) => tensors.has(name));
-  if (folds) for (const name of layer) form.folded.set(name, multiplied(tensors.get(name)!, Math.sqrt(text.hidden_size)));
+  if (folds) {
+    form.foldedBy = { names: layer, factor: Math.sqrt(text.hidden_size) };
+    for (const name of layer) form.folded.set(name, multiplied(tensors.get(name)!, form.foldedBy.factor));
+  }
 
   const given = config as Json;
   form.config = {
@@ -96,7 +101,7 @@ function withMeanRows({ shape: [rows, width], data }: FloatTensor, wanted: numbe
   return { shape: [wanted, width], data: pieces };
 }
 
-function multiplied({ shape, data }: FloatTensor, factor: number): FloatTensor {
+export function multiplied({ shape, data }: FloatTensor, factor: number): FloatTensor {
   return {
     shape,
     async *data() {

@@ -16,6 +16,9 @@ export interface StoredParameter extends Pick<Parameter, 'name' | 'dims'> {
   constants: Map<string, Constant>;
 }
 
+/** What is asked of a checkpoint. */
+export type StoredName = Pick<Parameter, 'name' | 'dims' | 'optional'>;
+
 export interface ReadStoredOptions {
   /** Values stay in their files, which the runtime maps into memory. */
   inFiles: boolean;
@@ -33,7 +36,7 @@ const STORED: Partial<Record<DType, StoredDType>> = { float32: 'F32', float16: '
  */
 export async function readStored(
   checkpoint: Checkpoint,
-  parameters: readonly Parameter[],
+  parameters: readonly StoredName[],
   { inFiles, rename = (name) => name }: ReadStoredOptions,
 ): Promise<StoredParameter[]> {
   if (parameters.some(({ name }) => rename(name) === checkpoint.head?.embedding)) await checkpoint.checkHead();

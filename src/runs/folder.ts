@@ -41,7 +41,8 @@ export interface RunFolder {
   samples(split: string): string;
 }
 
-function runFolder(path: string): RunFolder {
+/** The paths in the folder of a run, whether or not there is one. */
+export function runFolder(path: string): RunFolder {
   return {
     path,
     recipe: join(path, 'recipe.yaml'),

@@ -55,8 +55,8 @@ function modelFolders({ model }: Recipe): string[] {
 export function checkOutside(out: string, recipe: Recipe, task: Task): void {
   if (!existsSync(out)) return;
   const folder = realpathSync(out);
-  const data = task.stages.flatMap((_, index) => task.dataFiles?.(index) ?? []);
-  const inside = [...modelFolders(recipe), ...data].find((path) => {
+  const read = task.stages.flatMap((_, index) => [...(task.dataFiles?.(index) ?? []), ...adapterFolders(recipe, index)]);
+  const inside = [...modelFolders(recipe), ...read].find((path) => {
     const way = relative(folder, realpathSync(path));
     return !isAbsolute(way) && way.split(sep)[0] !== '..';
   });
@@ -73,14 +73,21 @@ const without = (fields: object, names: readonly string[]) =>
 
 /** What a recipe says of a stage and its model, but for paths: what lies there is looked at by itself. */
 function settingsOf({ seed, model, data, stages }: Recipe, index: number): Record<string, unknown> {
-  const { data: files, ...stage } = stages[index] as Recipe['stages'][number] & { data?: LlavaStage['data'] };
+  const { data: files, lora, ...stage } = stages[index] as Recipe['stages'][number] & Partial<Pick<LlavaStage, 'data' | 'lora'>>;
   return {
     seed,
     ...without(stage, changeable.split(' ')),
+    lora: lora && without(lora, ['adapter']),
     model: without(model, folderFields),
     generated: data && without(data, ['folder']),
     shares: [files ?? []].flat().map((file) => (typeof file === 'string' ? file : file.share)),
   };
+}
+
+/** The adapter that a stage trains further. */
+function adapterFolders({ stages }: Recipe, index: number): string[] {
+  const stage = stages[index];
+  return 'lora' in stage && stage.lora && 'adapter' in stage.lora ? [resolvePath(stage.lora.adapter, 'lora.adapter')] : [];
 }
 
 /** Of all stages of a run. */
@@ -88,7 +95,7 @@ export async function fingerprintsOf(recipe: Recipe, task: Task): Promise<Finger
   const known = new Map<string, string>();
   const prints: Fingerprints = {};
   for (const [index, { name }] of task.stages.entries()) {
-    const files = [...(task.dataFiles?.(index) ?? []), ...modelFolders(recipe).flatMap(modelFiles)];
+    const files = [...(task.dataFiles?.(index) ?? []), ...[...modelFolders(recipe), ...adapterFolders(recipe, index)].flatMap(modelFiles)];
     for (const path of files) if (!known.has(path)) known.set(path, await contentOf(path));
     prints[name] = [
       { name: SETTINGS, content: JSON.stringify(settingsOf(recipe, index), (_, value) => value ?? null) },

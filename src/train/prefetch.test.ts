@@ -39,6 +39,7 @@ const llava = (more: Partial<LlavaSource> = {}): LlavaSource => ({
   data,
   template: 'gemma',
   maxLength: 100,
+  rowLength: 384,
   positions: 200,
   batchSize: 4,
   imageTokens: 3,
@@ -77,7 +78,7 @@ beforeAll(async () => {
   data = await indexOf('data.json');
   const emoji = await loadEmojiConcepts();
   const drawn = { concepts: splitConcepts(emoji).seen, artists: trainingArtists(emoji, 'twemoji') };
-  const features = { folder: join(folder, 'cache'), fingerprint: 'toy', width: 2, mixup: 0.5 };
+  const features = { folder: join(folder, 'cache'), fingerprint: 'toy', dtype: 'float32' as const, width: 2, mixup: 0.5 };
   descriptions = {
     contrastive: {
       task: 'contrastive',
@@ -165,7 +166,7 @@ describe('batches of the thread', () => {
   });
 
   test('have features that the thread cached', async () => {
-    const features = { folder: join(folder, 'other cache'), fingerprint: 'toy', width: 2, mixup: 0 };
+    const features = { folder: join(folder, 'other cache'), fingerprint: 'toy', dtype: 'float32' as const, width: 2, mixup: 0 };
     const source = thread.open(llava({ features }));
     expect(await encode(source)).toBe(10);
     const { inputs } = await source.batch(0);
@@ -240,7 +241,7 @@ describe('what goes wrong in the thread', () => {
       ['nowhere.json', `${join(folder, 'nowhere.json')}: cannot be read: there is no such file or folder`],
       ['changed.json', `${join(folder, 'changed.json')}: has changed since it was read`],
     ];
-    const features = { folder: join(folder, 'cache'), fingerprint: 'errors', width: 2, mixup: 0 };
+    const features = { folder: join(folder, 'cache'), fingerprint: 'errors', dtype: 'float32' as const, width: 2, mixup: 0 };
     const indexes = new Map(await Promise.all(cases.map(async ([file]) => [file, await indexOf(file)] as const)));
     for (const file of ['gone.png', 'nowhere.json']) rmSync(join(folder, file));
     saveSamples('changed.json', ['0.png', '1.png']);

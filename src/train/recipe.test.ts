@@ -2,6 +2,7 @@ import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { recipeFiles } from '../../tools/recipes/make.mjs';
 import { UserError } from '../errors.ts';
 import { resolvePath } from '../paths.ts';
 import { type LlavaRecipe, loadRecipe, type Recipe, readRecipe, recipeToYaml } from './recipe.ts';
@@ -19,6 +20,24 @@ describe('the bundled recipes', () => {
       expect(readRecipe(recipeToYaml(recipe), 'recipe.yaml')).toEqual(recipe);
     },
   );
+});
+
+describe('the recipes of the paper', () => {
+  const folder = join(recipes, 'llava-gemma');
+
+  it('are what tools/recipes/make.mjs writes', () => {
+    expect(readdirSync(folder).sort()).toEqual(Object.keys(recipeFiles).sort());
+    for (const [file, text] of Object.entries(recipeFiles)) expect(readFileSync(join(folder, file), 'utf8'), file).toBe(text);
+  });
+
+  it.each(Object.keys(recipeFiles))('%s is valid, and has the batches of the scripts', (name) => {
+    const recipe = loadRecipe(join(folder, name)) as LlavaRecipe;
+    expect(readRecipe(recipeToYaml(recipe), 'recipe.yaml')).toEqual(recipe);
+    expect(recipeFiles[name]).toContain(`npx llava-gemma train recipes/llava-gemma/${name}`);
+    const samples = recipe.stages.map(({ name, batch_size, accumulation }) => `${name} ${batch_size * accumulation}`);
+    expect(samples).toEqual(name.includes('no-pretraining') ? ['finetune 128'] : ['pretrain 256', 'finetune 128']);
+    expect(recipe.stages.at(-1)).toMatchObject({ weight_decay: 0, warmup_ratio: 0.03, schedule: 'cosine', epochs: 1, max_length: 2048 });
+  });
 });
 
 describe('defaults', () => {

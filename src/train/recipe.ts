@@ -185,11 +185,40 @@ function checkLength(stage: { epochs?: number; steps?: number }, context: z.core
   });
 }
 
+const adapterFields = {
+  dropout: z.number().min(0).lt(1).describe('Chance with which each number that enters an adapter is left out while it is trained'),
+};
+
+const freshLora = z.strictObject({
+  rank: count().default(128).describe('Rows of A and columns of B: the rank of what is added to a weight'),
+  alpha: positive().default(256).describe('What is added is multiplied by alpha / rank'),
+  dropout: adapterFields.dropout.default(0.05),
+  targets: z
+    .array(z.string())
+    .min(1)
+    .default(['language_model.*'])
+    .describe('Linear layers that get an adapter, by name; * stands for any text, as in language_model.*.q_proj'),
+  rslora: z.boolean().default(false).describe('Multiply by alpha / sqrt(rank) instead (rank stabilization)'),
+});
+
+const givenLora = z.strictObject({
+  adapter: z.string().describe("Folder of an adapter in peft's format to train further, instead of a new one"),
+  dropout: adapterFields.dropout.optional(),
+});
+
+const loraSchema = z
+  .union([givenLora, freshLora])
+  .describe('Adapters that are trained instead of the weights (LoRA); the checkpoint has them merged, and beside it adapter/');
+
 const llavaModules = ['vision_tower', 'multi_modal_projector', 'language_model'] as const;
 
 const llavaStage = z
   .strictObject({
     ...stageSchema(llavaModules, 2e-5, 128),
+    train: z
+      .array(z.enum(llavaModules))
+      .describe('Modules that are trained; everything else is frozen. May be empty where there are adapters'),
+    lora: loraSchema.optional(),
     data: stageData.describe('captions or questions of generated data, or LLaVA JSON with an image folder; a list mixes several files'),
     max_length: count().default(2048).describe('Longest sequence in tokens, image rows included; longer ones are cut'),
     template: z
@@ -202,17 +231,31 @@ const llavaStage = z
       .describe(
         'What to do about a sample that cannot be trained on, such as one with a damaged picture: end the run, or leave it out and list it in skipped.jsonl',
       ),
+    row_length: count()
+      .default(384)
+      .describe('Tokens in a packed row; a longer sample has a row of its own. 2048 suits encoders of 576 rows'),
+    feature_cache: z
+      .enum(['auto', 'float32', 'float16', 'none'])
+      .default('auto')
+      .describe(
+        'How features of a frozen encoder are kept on disk, to be computed once; none computes them at each step; auto takes the first that fits feature_cache_gb',
+      ),
+    feature_cache_gb: positive().default(20).describe('Most that auto keeps on disk, in gigabytes'),
     feature_mixup: share()
       .default(0)
       .describe('Largest share of another picture of the batch in the features of each, while the answers stay: for a frozen encoder'),
   })
   .superRefine((stage, context) => {
     checkLength(stage, context);
+    if (stage.train.length === 0 && !stage.lora)
+      context.addIssue({ code: 'custom', message: 'names no module, and there is no lora: nothing would be trained', path: ['train'] });
     if (stage.feature_mixup > 0 && stage.train.includes('vision_tower')) {
       context.addIssue({ code: 'custom', message: 'needs a frozen encoder, but vision_tower is trained', path: ['feature_mixup'] });
     }
+    if (stage.feature_mixup > 0 && stage.feature_cache === 'none')
+      context.addIssue({ code: 'custom', message: 'needs features that are kept, but feature_cache is none', path: ['feature_mixup'] });
     for (const name of Object.keys(stage.lr_by_module)) {
-      if ((stage.train as string[]).includes(name)) continue;
+      if ((stage.train as string[]).includes(name) || stage.lora) continue;
       context.addIssue({ code: 'custom', message: `${name} is not trained in this stage`, path: ['lr_by_module', name] });
     }
   });
@@ -352,17 +395,22 @@ export type Augmentation = z.output<typeof augmentation>;
 // ---- Reading ----
 
 /**
- * The defaults of LLaVA's pretrain.sh for stages that train the connector alone; the schema's own are those
- * of finetune.sh.
+ * The defaults of LLaVA's pretrain.sh for stages that train the connector alone, and of finetune_lora.sh for
+ * those with adapters; the schema's own are those of finetune.sh.
  */
 const connectorDefaults = { lr: 1e-3, batch_size: 256, template: 'plain' };
+const loraDefaults = { lr: 2e-4 };
+const connectorBesideLora = { lr_by_module: { multi_modal_projector: 2e-5 } };
 
-function withConnectorDefaults(value: unknown): unknown {
+function withScriptDefaults(value: unknown): unknown {
   const { task, stages } = (value ?? {}) as { task?: unknown; stages?: unknown };
   if (task !== 'llava' || !Array.isArray(stages)) return value;
-  const trainsConnectorOnly = (stage: { train?: unknown } | null) =>
-    Array.isArray(stage?.train) && stage.train.length === 1 && stage.train[0] === 'multi_modal_projector';
-  return { ...(value as object), stages: stages.map((stage) => (trainsConnectorOnly(stage) ? { ...connectorDefaults, ...stage } : stage)) };
+  const defaultsOf = (stage: { train?: unknown; lora?: unknown } | null) => {
+    const modules: unknown[] = Array.isArray(stage?.train) ? stage.train : [];
+    if (stage?.lora) return { ...loraDefaults, ...(modules.includes('multi_modal_projector') ? connectorBesideLora : {}) };
+    return modules.length === 1 && modules[0] === 'multi_modal_projector' ? connectorDefaults : {};
+  };
+  return { ...(value as object), stages: stages.map((stage) => (typeof stage === 'object' ? { ...defaultsOf(stage), ...stage } : stage)) };
 }
 
 /**
@@ -378,7 +426,7 @@ function withoutPrecision(value: unknown): unknown {
  * with `name`.
  */
 export function parseRecipe(value: unknown, name: string): Recipe {
-  const parsed = recipeSchema.safeParse(withConnectorDefaults(withoutPrecision(value)));
+  const parsed = recipeSchema.safeParse(withScriptDefaults(withoutPrecision(value)));
   if (!parsed.success) throw new UserError(`${name}: ${describeProblem(recipeSchema, parsed.error, value)}`);
   return parsed.data;
 }

@@ -3,12 +3,13 @@
 // stopped.
 
 import { existsSync, writeFileSync } from 'node:fs';
-import { openCheckpoint, readJsonFile, recoverCheckpoint, saveCheckpoint } from '../checkpoint/checkpoint.ts';
+import { type Checkpoint, openCheckpoint, readJsonFile, recoverCheckpoint, saveCheckpoint } from '../checkpoint/checkpoint.ts';
 import { onDisk } from '../disk.ts';
 import { type Engine, float32, type State, type Value } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
+import { isOfAdapter } from '../nn/lora.ts';
 import { constantSource } from '../pretrained/stored.ts';
 import {
   checkRunFolder,
@@ -24,10 +25,11 @@ import { type MetricEvent, type NewMetricEvent, openMetrics, truncateMetrics } f
 import { createStatus, peakRssMb, type Status } from '../runs/status.ts';
 import { openTensorboard } from '../runs/tensorboard.ts';
 import { openSafetensors, type TensorSource } from '../weights/safetensors.ts';
+import { addAdapters, type StageAdapters } from './adapters.ts';
 import { checkOutside, checkUnchanged, type Fingerprints, fingerprintsOf } from './fingerprints.ts';
 import { startSourceThread } from './prefetch.ts';
 import { type Recipe, recipeToYaml } from './recipe.ts';
-import { readTrained, savedModel } from './saved.ts';
+import { endAdapters, savedAdapters, savedModel, withTrained } from './saved.ts';
 import { warmupStepsOf } from './schedule.ts';
 import { type StepReport, trainStage } from './stage.ts';
 import type { PreparedStage, Task, TaskContext } from './task.ts';
@@ -185,20 +187,29 @@ function openLog(folder: RunFolder, past: MetricEvent[], lock: RunLock): Log {
 
 // === Checkpoints ===
 
-async function save(task: Task, dir: string, state: TrainerState, moments: ReadonlyMap<string, State> | undefined): Promise<void> {
+async function save(
+  task: Task,
+  dir: string,
+  state: TrainerState,
+  moments: ReadonlyMap<string, State> | undefined,
+  isTrained: (name: string) => boolean,
+  adapters: StageAdapters | undefined,
+): Promise<void> {
   const tensorFiles: Record<string, Map<string, TensorSource>> = {};
   if (moments) {
     const sources = new Map<string, TensorSource>();
     for (const [name, moment] of moments) sources.set(name, constantSource(await moment.read()));
     tensorFiles[OPTIMIZER_FILE] = sources;
   }
-  const model = await savedModel(task);
+  const model = adapters && !isFinished(state) ? await savedAdapters(task, isTrained) : await savedModel(task, adapters);
   await saveCheckpoint(dir, {
     ...model,
     files: { ...model.files, [STATE_FILE]: `${JSON.stringify(state, null, 2)}\n` },
     tensorFiles: { ...model.tensorFiles, ...tensorFiles },
   });
 }
+
+const isFinished = ({ step, totalSteps }: TrainerState) => step >= totalSteps;
 
 /** When a stage is saved before its end. `write` saves its present state. */
 function checkpointsOf(
@@ -245,27 +256,49 @@ async function restore(task: Task, folder: RunFolder): Promise<Resumed> {
   const finished: StageSummary[] = [];
   const trained = new Set<string>();
   let inputs: Fingerprints | undefined;
-  for (const { name, train } of task.stages) {
+  for (const [index, { name, train }] of task.stages.entries()) {
     const dir = folder.checkpoint(name);
     await recoverCheckpoint(dir);
     if (!existsSync(dir)) break;
+    const adapters = task.adapters?.(index);
+    if (adapters) addAdapters(task.weights, adapters);
     const state = await readState(`${dir}/${STATE_FILE}`);
     inputs = state.inputs;
     for (const module of train) trained.add(module);
-    const checkpoint = await openCheckpoint(dir);
-    try {
-      for (const parameter of task.weights.parameters) {
-        if (!trained.has(task.moduleOf(parameter.name))) continue;
-        await task.weights.restore(parameter.name, await readTrained(checkpoint, parameter));
-      }
-    } finally {
-      await checkpoint.close();
-    }
-    if (state.step < state.totalSteps) return { finished, inputs, state, moments: await readMoments(`${dir}/${OPTIMIZER_FILE}`) };
+    if (adapters && !isFinished(state)) {
+      const isOfStage = (parameter: string) => isOfAdapter(parameter) || (train as string[]).includes(task.moduleOf(parameter));
+      await restoreWeights(task, dir, undefined, isOfStage);
+    } else
+      await withSaved(dir, async (checkpoint) => {
+        if (adapters) await endAdapters(task, adapters, checkpoint);
+        await restoreWeights(task, dir, checkpoint, (parameter) => trained.has(task.moduleOf(parameter)));
+      });
+    if (!isFinished(state)) return { finished, inputs, state, moments: await readMoments(`${dir}/${OPTIMIZER_FILE}`) };
     const { seconds, step, firstLoss, lastLoss, skipped } = state;
     finished.push({ name, seconds, steps: step, firstLoss, lastLoss, ...(skipped ? { skipped } : {}) });
   }
   return { finished, inputs };
+}
+
+/** Loads the weights that `isWanted` names from what a run saved in `dir`. */
+async function restoreWeights(
+  { weights }: Task,
+  dir: string,
+  checkpoint: Checkpoint | undefined,
+  isWanted: (name: string) => boolean,
+): Promise<void> {
+  await withTrained(dir, checkpoint, async ({ read }) => {
+    for (const parameter of weights.parameters) if (isWanted(parameter.name)) await weights.restore(parameter.name, await read(parameter));
+  });
+}
+
+async function withSaved(dir: string, body: (checkpoint: Checkpoint) => Promise<void>): Promise<void> {
+  const checkpoint = await openCheckpoint(dir);
+  try {
+    await body(checkpoint);
+  } finally {
+    await checkpoint.close();
+  }
 }
 
 /** The optimizer's state by name, float32. */
@@ -321,7 +354,10 @@ async function trainPrepared(
   { engine, folder, lock, log, status, signal, inputs, resumed }: StageContext,
 ): Promise<StageSummary> {
   const { name, train: modules } = task.stages[index];
-  const isTrained = (parameter: string) => (modules as readonly string[]).includes(task.moduleOf(parameter));
+  const adapters = task.adapters?.(index);
+  // where the stage is resumed, they are there
+  if (adapters && !resumed?.state) addAdapters(task.weights, adapters);
+  const isTrained = (parameter: string) => isOfAdapter(parameter) || (modules as readonly string[]).includes(task.moduleOf(parameter));
   const { settings, data, totalSteps } = prepared;
   const loss = prepared.loss(task.weights.storageOf(isTrained));
   const unknown = modules.find((module) => !loss.parameters.some((parameter) => task.moduleOf(parameter.name) === module));
@@ -333,7 +369,7 @@ async function trainPrepared(
   const secondsBefore = state.seconds;
   const checkpoints = checkpointsOf(state, settings, async (moments) => {
     lock.check();
-    await save(task, dir, state, moments);
+    await save(task, dir, state, moments, isTrained, adapters);
   });
   const window = { loss: 0, steps: 0, tokens: 0, padding: 0, since: performance.now(), metrics: {} as Record<string, number> };
 
@@ -430,5 +466,6 @@ async function trainPrepared(
   const { seconds, firstLoss, lastLoss } = state;
   log.write({ type: 'stage', stage: name, step: totalSteps, seconds, firstLoss, lastLoss, ...skipped });
   await checkpoints.save(undefined);
+  if (adapters) await withSaved(dir, (checkpoint) => endAdapters(task, adapters, checkpoint));
   return { name, seconds, steps: totalSteps, firstLoss, lastLoss, ...skipped };
 }

@@ -8,6 +8,7 @@ import type { LossGraph } from '../models/programs.ts';
 import type { StorageOf } from '../nn/parameters.ts';
 import type { GallerySample } from '../runs/report.ts';
 import type { Status } from '../runs/status.ts';
+import type { StageAdapters } from './adapters.ts';
 import type { SourceThread } from './prefetch.ts';
 import type { Stage } from './recipe.ts';
 import type { StageData } from './stage.ts';
@@ -25,7 +26,7 @@ export interface TaskContext {
 
 export interface PreparedStage {
   settings: Stage;
-  /** The loss of the stage, its parameters stored as `storage` says. */
+  /** The loss of the stage, its parameters stored as `storage` says, with its adapters. */
   loss: (storage: StorageOf) => LossGraph;
   data: StageData;
   totalSteps: number;
@@ -48,6 +49,8 @@ export interface Task {
   stages: readonly Stage[];
   /** The module, as recipes name it, that a parameter belongs to. */
   moduleOf(parameter: string): string;
+  /** The adapters of a stage that trains some. */
+  adapters?(index: number): StageAdapters | undefined;
   /** The files that a stage's samples come from. */
   dataFiles?(index: number): string[];
   /** Gets ready what a stage needs, such as the features of a frozen encoder. */

@@ -1,13 +1,16 @@
 // The weights of a model in training. A frozen one is a constant as it is stored, in its file where the model
 // is large; a trained one is state of the engine, in float32. Nothing is in memory twice.
 
-import type { Checkpoint } from '../checkpoint/checkpoint.ts';
+import { type Checkpoint, floatSource } from '../checkpoint/checkpoint.ts';
 import type { Constant, Engine, State } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import { constantsOf, type Graph } from '../models/programs.ts';
-import { initialize, isPacked, type Parameter, type Storage, type StorageOf } from '../nn/parameters.ts';
-import { constantSource, float32Of, readStored } from '../pretrained/stored.ts';
+import { downName, isOfAdapter, upName, weightName } from '../nn/lora.ts';
+import { type Adapter, initialize, inputNames, isPacked, type Parameter, type Storage, type StorageOf } from '../nn/parameters.ts';
+import { mergedValues } from '../pretrained/merge.ts';
+import { constantSource, float32Of, readStored, type StoredName } from '../pretrained/stored.ts';
 import { createRandom } from '../random.ts';
+import { storedFloats } from '../weights/dtype.ts';
 import type { TensorSource } from '../weights/safetensors.ts';
 
 /** What a checkpoint holds of a parameter. */
@@ -20,11 +23,18 @@ interface Entry extends NamedParameter {
   state?: State;
 }
 
+/** A layer's adapter: values of A [rank, in] and B [out, rank]. */
+export interface AddedAdapter extends Pick<Adapter, 'rank' | 'scale'> {
+  down: Float32Array;
+  up: Float32Array;
+}
+
 /** Weights of more bytes than this stay in their files. */
 const MEMORY_LIMIT = 2 ** 28;
 
 export class ModelWeights {
   private readonly entries = new Map<string, Entry>();
+  private readonly adapters = new Map<string, AddedAdapter>();
   private readonly engine: Engine;
 
   constructor(engine: Engine) {
@@ -41,10 +51,30 @@ export class ModelWeights {
    * the checkpoint, where it differs. UserError, naming folder and tensor, for one that is missing,
    * misshapen, or holds NaN or infinity.
    */
-  async addStored(checkpoint: Checkpoint, parameters: readonly Parameter[], rename = (name: string) => name): Promise<void> {
+  async addStored(checkpoint: Checkpoint, parameters: readonly StoredName[], rename = (name: string) => name): Promise<void> {
     const inFiles = checkpoint.files.reduce((sum, { bytes }) => sum + bytes, 0) > MEMORY_LIMIT;
     for (const { name, dims, storage, constants } of await readStored(checkpoint, parameters, { inFiles, rename }))
       this.entries.set(name, { name, dims, storage, constants });
+  }
+
+  /** Adds the adapter of a linear layer, whose weight stays as it is until `sources` merges the two. */
+  addAdapter(module: string, adapter: AddedAdapter): void {
+    const [outFeatures, inFeatures] = this.entry(weightName(module)).dims;
+    this.add({ name: downName(module), dims: [adapter.rank, inFeatures] }, adapter.down);
+    this.add({ name: upName(module), dims: [outFeatures, adapter.rank] }, adapter.up);
+    this.adapters.set(module, adapter);
+  }
+
+  /**
+   * Takes the adapters away; the weights that they belong to are from now on what `checkpoint` stores, into
+   * which they were merged.
+   */
+  async takeMerged(checkpoint: Checkpoint): Promise<void> {
+    const modules = [...this.adapters.keys()];
+    for (const module of modules) for (const name of [downName(module), upName(module)]) this.entries.delete(name);
+    this.adapters.clear();
+    const merged = modules.map(weightName).map((name) => ({ name, dims: this.entry(name).dims }));
+    await this.addStored(checkpoint, merged);
   }
 
   /** Names and dims of all, in the order in which they were added. */
@@ -67,12 +97,20 @@ export class ModelWeights {
     return (name) => (isTrained(name) || !this.entries.has(name) ? 'float32' : this.entry(name).storage);
   }
 
-  /** A weight as state, to be trained: in float32 from now on. UserError for one that is packed. */
+  /** UserError if one of those that `isTrained` names is packed. */
+  checkTrainable(isTrained: (name: string) => boolean): void {
+    for (const { name, storage } of this.entries.values())
+      if (isTrained(name) && isPacked(storage))
+        throw new UserError(
+          `${name} is quantized: it can be frozen, but not trained; train the weights that it was made from, or adapters (lora)`,
+        );
+  }
+
+  /** A weight as state, to be trained: in float32 from now on. */
   async trained(name: string): Promise<State> {
     const entry = this.entry(name);
     if (!entry.state) {
-      if (isPacked(entry.storage))
-        throw new UserError(`${name} is quantized: it can be frozen, but not trained; train the weights that it was made from`);
+      this.checkTrainable((other) => other === name);
       entry.state = this.engine.state(await float32Of(entry.constants.get(name)!));
       entry.constants.clear();
       entry.storage = 'float32';
@@ -102,9 +140,37 @@ export class ModelWeights {
     return all;
   }
 
-  /** The tensors of a checkpoint: trained ones in float32, frozen ones as they are stored. */
+  /**
+   * The tensors of a checkpoint: trained ones in float32, frozen ones as they are stored, those with an
+   * adapter merged with it. A packed weight becomes bfloat16 by that.
+   */
   async sources(): Promise<Map<string, TensorSource>> {
-    return new Map([...(await this.all())].map(([name, constant]) => [name, constantSource(constant)]));
+    const sources = new Map<string, TensorSource>();
+    const all = await this.all();
+    const mergedInto = new Map([...this.adapters].map(([module, adapter]) => [weightName(module), { module, adapter }]));
+    for (const { name, storage } of this.entries.values()) {
+      const merged = mergedInto.get(name);
+      if (merged) sources.set(name, this.mergedSource(merged.module, merged.adapter, all));
+      else if (!isOfAdapter(name)) for (const input of inputNames({ name, storage })) sources.set(input, constantSource(all.get(input)!));
+    }
+    return sources;
+  }
+
+  /** A and B of every adapter, float32. */
+  async adapterSources(): Promise<Map<string, TensorSource>> {
+    const sources = new Map<string, TensorSource>();
+    for (const [name, constant] of await this.all()) if (isOfAdapter(name)) sources.set(name, constantSource(constant));
+    return sources;
+  }
+
+  /** Computed when it is read: one such weight at a time is in memory. */
+  private mergedSource(module: string, { rank, scale }: AddedAdapter, all: ReadonlyMap<string, Constant>): TensorSource {
+    const { name, dims, storage } = this.entry(weightName(module));
+    const { engine } = this;
+    const merged = async function* () {
+      yield mergedValues(engine, { module, dims, storage, rank, scale }, all);
+    };
+    return floatSource([...dims], merged, storedFloats[isPacked(storage) ? 'bfloat16' : storage], name);
   }
 
   /** The bytes of the weights that `isWanted` names, in pieces. */

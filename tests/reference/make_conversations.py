@@ -85,7 +85,8 @@ samples = [
     {"messages": [{"role": "system", "content": "You are short."}, *chat("What is it? <image>", "a cat")["messages"]], "images": ["a.png"]},
     {"conversations": [{"from": "system", "value": "Say no more."}, *llava("What is it?", "a cat")["conversations"]]},
 ]
-out = root / "tests/reference/goldens/conversations.json"
-lines = [json.dumps(expected(sample)) for sample in samples]
-out.write_text("[\n" + ",\n".join(lines) + "\n]\n")
-print(f"{out}: {len(lines)} samples")
+if __name__ == "__main__":
+    out = root / "tests/reference/goldens/conversations.json"
+    lines = [json.dumps(expected(sample)) for sample in samples]
+    out.write_text("[\n" + ",\n".join(lines) + "\n]\n")
+    print(f"{out}: {len(lines)} samples")

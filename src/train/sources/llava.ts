@@ -5,7 +5,7 @@ import { concatFloat32 } from '../../arrays.ts';
 import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
 import { conversationBatches } from '../../data/conversations.ts';
 import { type DataIndex, type DataSet, onePerGroup, openData } from '../../data/data-set.ts';
-import { openFeatureCache, type PictureFile } from '../../data/feature-cache.ts';
+import { type FeatureType, openFeatureCache, type PictureFile } from '../../data/feature-cache.ts';
 import { mixFeatures } from '../../data/feature-mixing.ts';
 import { SampleError, type SampleFault } from '../../data/llava-json.ts';
 import { type EncodedSample, packSamples } from '../../data/packing.ts';
@@ -17,9 +17,6 @@ import { createRandom } from '../../random.ts';
 import { createTokenizer } from '../../text/tokenizer.ts';
 import { type BatchSource, packedBatch } from '../batch.ts';
 
-/** Tokens in a packed row: long enough to balance rows well, short enough that attention stays cheap. */
-const PACKED_ROW = 384;
-
 /** Pictures that the encoder takes at a time. */
 const ENCODED = 32;
 
@@ -28,6 +25,7 @@ export interface FeatureSource {
   /** Of the cache, and who encodes: see `openFeatureCache`. */
   folder: string;
   fingerprint: string;
+  dtype: FeatureType;
   /** Numbers in one row of features. */
   width: number;
   /** Largest share of another picture of the batch, 0 to 1. */
@@ -45,6 +43,8 @@ export interface LlavaSource {
   template: 'gemma' | 'plain';
   /** Longest sequence in tokens. */
   maxLength: number;
+  /** Tokens in a packed row; a longer sample has a row of its own. */
+  rowLength: number;
   /** Positions that the language model has. */
   positions: number;
   /** Samples in a batch. */
@@ -54,7 +54,7 @@ export interface LlavaSource {
   processor: ImageProcessorConfig;
   /** Side of the pictures that the encoder takes, in pixels. */
   imageSize: number;
-  /** Undefined where the encoder is trained: batches have pixel values. */
+  /** Undefined where the encoder runs at each step: batches have pixel values. */
   features?: FeatureSource;
   /** Whether a bad sample is an error, or left out. */
   onBadSample: 'error' | 'skip';
@@ -118,7 +118,13 @@ export async function llavaSource(description: LlavaSource): Promise<BatchSource
     stage,
   });
   const cache =
-    features && openFeatureCache({ folder: features.folder, fingerprint: features.fingerprint, size: imageTokens * features.width });
+    features &&
+    openFeatureCache({
+      folder: features.folder,
+      fingerprint: features.fingerprint,
+      size: imageTokens * features.width,
+      dtype: features.dtype,
+    });
   const bad: BadPictures = new Map(description.badPictures);
   const missing = cache?.missing(picturesOf(data, bad), (path, { message }) => bad.set(path, message));
   const pixelsOf = (paths: readonly string[], contents?: readonly Uint8Array[]) =>
@@ -163,7 +169,7 @@ export async function llavaSource(description: LlavaSource): Promise<BatchSource
           next++;
           continue;
         }
-        const packed = packSamples(samples, PACKED_ROW, positions);
+        const packed = packSamples(samples, description.rowLength, positions);
         const images = await imageInputs(packed.images, index);
         if (images) {
           const { inputs, ...rest } = packedBatch(packed);

@@ -5,11 +5,12 @@
 import { join } from 'node:path';
 import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
 import { batchesPerEpoch, samplesPerEpoch } from '../../data/conversations.ts';
-import type { DataFile } from '../../data/data-set.ts';
+import type { DataFile, DataIndex } from '../../data/data-set.ts';
 import { buildEmojiDataset, type EmojiDataset } from '../../data/emoji/build.ts';
-import { encoderFingerprint } from '../../data/feature-cache.ts';
+import { encoderFingerprint, type FeatureType, featureBytes } from '../../data/feature-cache.ts';
 import type { SampleFault } from '../../data/llava-json.ts';
 import type { Engine } from '../../engine/engine.ts';
+import { UserError } from '../../errors.ts';
 import { answerQuestions } from '../../evaluate/evaluate.ts';
 import { readQuestions } from '../../evaluate/questions.ts';
 import { type Sample, type Scores, scoreSamples, writeSamples } from '../../evaluate/samples.ts';
@@ -26,9 +27,11 @@ import { checkTokenizer, checkVocabulary, warnOfMissingTemplate } from '../../pr
 import { processorFilesOf, withImageSize } from '../../pretrained/processor.ts';
 import { hubTokenizerFiles, readGenerationConfig } from '../../pretrained/tokenizer-form.ts';
 import { createRandom } from '../../random.ts';
-import { findRunFolder } from '../../runs/folder.ts';
+import { findRunFolder, runFolder } from '../../runs/folder.ts';
 import { openSkipped, skippedFile } from '../../runs/skipped.ts';
+import type { Status } from '../../runs/status.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
+import { adapterGraph, adaptersOf, dropoutInputs, type StageAdapters, withDropout } from '../adapters.ts';
 import type { BatchSource } from '../batch.ts';
 import { type CheckedData, checkData } from '../checks.ts';
 import { prefetchedBatches } from '../prefetch.ts';
@@ -124,6 +127,8 @@ async function furtherModel(model: Given<'llava'>, seed: number, engine: Engine)
   });
 }
 
+const moduleOf = (name: string) => name.slice(0, name.indexOf('.'));
+
 const ofModule = (parameters: readonly Parameter[], module: string) => parameters.filter(({ name }) => name.startsWith(`${module}.`));
 
 /** Each value a function of `seed` and the parameter's name. */
@@ -131,13 +136,37 @@ function addFresh(weights: ModelWeights, parameters: readonly Parameter[], seed:
   for (const parameter of parameters) weights.add(parameter, initialize(parameter, createRandom(seed, parameter.name)));
 }
 
+/**
+ * How the features of a stage's pictures are kept; undefined where they are computed at each step. What
+ * `auto` takes depends on the data alone, so that a resumed run takes the same.
+ */
+function featureType(
+  { name, feature_cache: asked, feature_cache_gb: budget, feature_mixup: mixup }: LlavaStage,
+  { groups }: DataIndex,
+  config: LlavaConfig,
+  status: Status,
+): FeatureType | undefined {
+  if (asked === 'none') return undefined;
+  if (asked !== 'auto') return asked;
+  // samples without a picture are counted too: it is at most so many
+  const pictures = groups.reduce((most, group) => Math.max(most, group + 1), 0);
+  const size = imageTokenCount(config) * visionFeatureSize(config);
+  const gigabytes = (dtype: FeatureType) => (pictures * featureBytes(size, dtype)) / 1e9;
+  const fits = (['float32', 'float16'] as const).find((dtype) => gigabytes(dtype) <= budget);
+  if (fits === 'float32') return fits;
+  const needed = `stage ${name}: features of up to ${pictures} pictures would take ${gigabytes('float32').toFixed(0)} GB on disk, and feature_cache_gb is ${budget}`;
+  if (!fits && mixup > 0) throw new UserError(`${needed}: feature_mixup needs them kept; raise feature_cache_gb`);
+  status.note(`${needed}: ${fits ? 'they are kept in float16' : 'the encoder runs at each step'}`);
+  return fits;
+}
+
 /** Where the features of the frozen encoder are, whether or not they are there yet. */
-async function featureSource({ config, processor, weights }: Model, mixup: number): Promise<FeatureSource> {
+async function featureSource({ config, processor, weights }: Model, dtype: FeatureType, mixup: number): Promise<FeatureSource> {
   const { vision_feature_layer, vision_feature_select_strategy, vision_config } = config;
   const description = { vision_config, vision_feature_layer, vision_feature_select_strategy, processor };
   const encoder = weights.bytes((name) => name.startsWith('vision_tower.'));
   const fingerprint = await encoderFingerprint(description, encoder);
-  return { folder: '.cache/features', fingerprint, width: visionFeatureSize(config), mixup };
+  return { folder: '.cache/features', fingerprint, dtype, width: visionFeatureSize(config), mixup };
 }
 
 /**
@@ -209,16 +238,19 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
       }),
     );
   }
+  const adapters = await stageAdapters(recipe, model.config, context.out);
+  for (const { train } of recipe.stages) model.weights.checkTrainable((name) => (train as string[]).includes(moduleOf(name)));
   let answered: Sample[] = [];
   return {
     weights: model.weights,
     saved: { config: model.config, files: model.files },
     stages: recipe.stages,
-    moduleOf: (name) => name.slice(0, name.indexOf('.')),
+    moduleOf,
+    adapters: (index) => adapters[index],
     dataFiles: (index) => checked[index].index.files.map(({ path }) => path),
     prepareStage(index) {
       const settings = recipe.stages[index];
-      return prepareStage(recipe, model, checked[index], settings, context);
+      return prepareStage(recipe, model, checked[index], settings, adapters[index], context);
     },
     async evaluate() {
       if (!recipe.evaluate || !dataset) return {};
@@ -233,18 +265,35 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
   };
 }
 
+/** The adapters of each stage. */
+async function stageAdapters(
+  { stages, model, seed }: LlavaRecipe,
+  config: LlavaConfig,
+  out: string,
+): Promise<(StageAdapters | undefined)[]> {
+  const adapters: (StageAdapters | undefined)[] = [];
+  for (const [i, stage] of stages.entries()) {
+    const before = i > 0 ? runFolder(out).checkpoint(stages[i - 1].name) : 'llava' in model ? model.llava : undefined;
+    adapters.push(await adaptersOf({ stage, config, seed, base: before }));
+  }
+  return adapters;
+}
+
 async function prepareStage(
   { seed }: LlavaRecipe,
   model: Model,
   { index: data, bad }: CheckedData,
   settings: LlavaStage,
+  adapters: StageAdapters | undefined,
   context: TaskContext,
 ): Promise<PreparedStage> {
   const { config, tokenizerFolder, processor } = model;
   const { batch_size: batchSize, accumulation, template, max_length: maxLength, name } = settings;
   const stepsPerEpoch = Math.ceil(batchesPerEpoch(samplesPerEpoch(data.files), batchSize) / accumulation);
   const totalSteps = settings.steps ?? Math.max(1, Math.round((settings.epochs ?? 1) * stepsPerEpoch));
-  const trainsEncoder = settings.train.includes('vision_tower');
+  const hasAdapter = (module: string) => [...(adapters?.layers.keys() ?? [])].some((layer) => layer.startsWith(`${module}.`));
+  const trainsEncoder = settings.train.includes('vision_tower') || hasAdapter('vision_tower');
+  const kept = trainsEncoder ? undefined : featureType(settings, data, config, context.status);
   const source = context.thread.open({
     task: 'llava',
     seed,
@@ -253,12 +302,13 @@ async function prepareStage(
     data,
     template,
     maxLength,
+    rowLength: settings.row_length,
     positions: config.text_config.max_position_embeddings,
     batchSize,
     imageTokens: imageTokenCount(config),
     processor,
     imageSize: imageSize(config),
-    features: trainsEncoder ? undefined : await featureSource(model, settings.feature_mixup),
+    features: kept && (await featureSource(model, kept, settings.feature_mixup)),
     onBadSample: settings.on_bad_sample,
     badPictures: new Map(bad.flatMap(({ image, reason }) => (image === undefined ? [] : [[image, reason.replace(/\.$/, '')]]))),
   });
@@ -271,11 +321,13 @@ async function prepareStage(
     await source.close();
     throw error;
   }
+  const graphOptions = { fromPixels: !kept, ...(adapters ? { adapters: adapterGraph(adapters) } : {}) };
+  const batches = reportingSkipped(prefetchedBatches(source, { accumulation, totalSteps }), leaveOut);
   return {
     settings,
-    loss: (storage) => llavaLoss(config, { trainsEncoder, storage }),
+    loss: (storage) => llavaLoss(config, { ...graphOptions, storage }),
     totalSteps,
-    data: { stepsPerEpoch, batches: reportingSkipped(prefetchedBatches(source, { accumulation, totalSteps }), leaveOut) },
+    data: { stepsPerEpoch, batches: withDropout(batches, dropoutInputs(llavaLoss(config, graphOptions)), seed, name) },
     skipped: () => skipped.count(name),
     dispose: source.close,
   };

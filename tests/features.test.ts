@@ -1,0 +1,56 @@
+// Where the features of a frozen encoder come from (kept in float32, in float16, or computed at each step)
+// changes what is computed by no more than its rounding.
+import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { readMetrics } from '../src/runs/metrics.ts';
+import { cli, enterToyFolder } from './toy.ts';
+
+beforeAll(enterToyFolder, 180_000);
+
+async function train(out: string, ...settings: string[]) {
+  rmSync('.cache/features', { recursive: true, force: true });
+  const words = settings.flatMap((setting) => ['--set', `stages.1.${setting}`, '--set', `stages.0.${setting}`]);
+  const { code, stderr } = await cli('train', 'llava.yaml', '--out', out, '--set', 'evaluate=', ...words);
+  expect(code, stderr).toBe(0);
+  const losses = readMetrics(join(out, 'metrics.jsonl')).flatMap((event) => (event.type === 'step' ? [event.loss] : []));
+  const kept = existsSync('.cache/features') ? readdirSync('.cache/features').map((name) => name.slice(name.indexOf('.'))) : [];
+  return { losses, stderr, kept };
+}
+
+describe('features of a frozen encoder', () => {
+  it('are the same, kept or computed at each step', async () => {
+    const kept = await train('kept');
+    expect(kept.kept).toEqual(['.features']);
+    const half = await train('half', 'feature_cache=float16');
+    expect(half.kept).toEqual(['.float16.features']);
+    const none = await train('none', 'feature_cache=none');
+    expect(none.kept).toEqual([]);
+    expect(none.stderr).not.toContain('encoding pictures');
+    kept.losses.forEach((loss, i) => {
+      expect(Math.abs(none.losses[i] - loss)).toBeLessThan(1e-5);
+      expect(Math.abs(half.losses[i] - loss)).toBeLessThan(1e-3);
+    });
+    expect(half.losses).not.toEqual(kept.losses);
+  });
+
+  it('are kept as the budget allows, which a line says', async () => {
+    // 12 pictures of 4 rows of 16 numbers: 3.5 kB in float32
+    const half = await train('auto-half', 'feature_cache_gb=2e-6');
+    expect(half.kept).toEqual(['.float16.features']);
+    expect(half.stderr).toContain('feature_cache_gb is 0.000002: they are kept in float16');
+    const none = await train('auto-none', 'feature_cache_gb=1e-6');
+    expect(none.kept).toEqual([]);
+    expect(none.stderr).toContain('the encoder runs at each step');
+  });
+
+  it('must be kept to be mixed', async () => {
+    const words = ['train', 'llava.yaml', '--out', 'mixed', '--set', 'evaluate=', '--set', 'stages.0.feature_mixup=0.3'];
+    const asked = await cli(...words, '--set', 'stages.0.feature_cache=none');
+    expect(asked.code).toBe(1);
+    expect(asked.stderr).toContain('stages.0.feature_mixup: needs features that are kept, but feature_cache is none');
+    const chosen = await cli(...words, '--set', 'stages.0.feature_cache_gb=1e-6');
+    expect(chosen.code).toBe(1);
+    expect(chosen.stderr).toContain('feature_mixup needs them kept; raise feature_cache_gb');
+  });
+});

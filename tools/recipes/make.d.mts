@@ -1,0 +1,2 @@
+/** Texts of the recipes by file name. */
+export const recipeFiles: Record<string, string>;
