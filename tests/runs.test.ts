@@ -338,7 +338,7 @@ describe('bad samples', () => {
     expect(skipped('pipe').map(({ image, reason }) => [image, reason])).toEqual([
       ['mixed/pipe', 'mixed/pipe: is no file but a pipe or a device'],
     ]);
-    expect(await refused('worse.yaml', '--out', 'never', '--set', 'stages.0.data.data_path=mixed/pipe')).toContain(
+    expect(await refused('worse.yaml', '--out', 'from-pipe', '--set', 'stages.0.data.data_path=mixed/pipe')).toContain(
       'error: mixed/pipe: is a pipe or a device, and a data file is read again and again: write it to a file first',
     );
   });
