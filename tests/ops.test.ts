@@ -189,6 +189,7 @@ const CASES: Record<keyof Leaves | Primitive | Composite, fc.Arbitrary<Case>> = 
     operands: [fixed(floats(random, axes))],
     build: ([x]) => p.stopGradient(x),
   })),
+  hold: unary(p.hold),
   equal: comparison(p.equal),
   greater: comparison(p.greater),
   lessOrEqual: comparison(p.lessOrEqual),

@@ -84,9 +84,16 @@ export interface CompileOptions {
   packedAccuracy?: 'float32' | 'int8';
   /**
    * Memory before speed, for a model that fills the machine: constants are not pre-packed into copies, 16-bit
-   * ones are cast anew at each use, and what a run has computed with is given back at its end.
+   * ones are cast anew at each use, what is cheap is computed again for the backward pass, and what a run has
+   * computed with is given back at its end.
    */
   lean?: boolean;
+  /**
+   * For the writes of a training step, what of `outputs` is computed a second time instead of being held:
+   * `cheap` are passes over elements, `all` is all but what is marked (`hold` in graph/primitives.ts), also
+   * known as gradient checkpointing. Default: `cheap` where the program is lean, or nothing.
+   */
+  recompute?: 'cheap' | 'all';
 }
 
 export interface RunOptions {

@@ -86,7 +86,8 @@ async function compile(outputs: Outputs, compileOptions: CompileOptions, options
   checkInputs(fixed, (name) => constants.get(name));
 
   const used = new Map([...fixed.keys()].map((name) => [name, constants.get(name)!]));
-  const session = Object.keys(graph).length > 0 ? await openSession(graph, used, compileOptions, options) : undefined;
+  const forward = Object.keys(graph).filter((name) => name in outputs);
+  const session = Object.keys(graph).length > 0 ? await openSession(graph, used, forward, compileOptions, options) : undefined;
   const pieces = new Map<string, Program[]>();
   for (const [name, { gradients }] of rows)
     pieces.set(name, await Promise.all(gradients.map((gradient) => compile(pieceGraph(gradient), {}, options))));
@@ -149,12 +150,19 @@ interface Session {
 async function openSession(
   graph: Outputs,
   constants: ReadonlyMap<string, Constant>,
-  { packedAccuracy = 'float32', lean = false }: CompileOptions,
+  forward: readonly string[],
+  { packedAccuracy = 'float32', lean = false, recompute = lean ? 'cheap' : undefined }: CompileOptions,
   options: OrtOptions,
 ): Promise<Session> {
   const { externalInputs, inlineInputs, fed, buffers, folder } = layOutConstants(constants);
   const storedBytes = [...externalInputs.values()].reduce((sum, { length }) => sum + length, 0);
-  const model = lower(inline(graph, inlineInputs), { externalInputs, fuse: options.fuse, packedAccuracy, recast: lean });
+  const model = lower(inline(graph, inlineInputs), {
+    externalInputs,
+    fuse: options.fuse,
+    packedAccuracy,
+    recast: lean,
+    recompute: recompute && { forward, what: recompute },
+  });
   const session = await InferenceSession.create(model, {
     executionProviders: ['cpu'],
     intraOpNumThreads: options.threads ?? availableParallelism(),

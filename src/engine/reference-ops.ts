@@ -201,6 +201,7 @@ const rules: { readonly [O in Evaluated]: ReferenceRule<O> } = {
   mul: (node, inputs) => elementwise([...inputs], node.dtype === 'int32' ? Math.imul : (a, b) => a * b),
   div: binary((a, b) => a / b),
   maximum: binary(Math.max),
+  hold: (_, [x]) => x,
   neg: unary((x) => -x),
   exp: unary(Math.exp),
   log: unary(Math.log),

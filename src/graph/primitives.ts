@@ -64,6 +64,11 @@ export const erf = (x: Tensor): Tensor => unary('erf', x);
 
 /** Identity whose gradient is cut: what lies before it counts as fixed. */
 export const stopGradient = (x: Tensor): Tensor => createNode('stopGradient', [x], {}, x);
+/**
+ * x, marked: where a training step is told to compute its forward pass again for the backward pass, it begins
+ * from here. Nothing else changes.
+ */
+export const hold = (x: Tensor): Tensor => createNode('hold', [x], {}, x);
 
 /**
  * The same values in another dtype. Floats are rounded to nearest, ties to even; what is cast to integers is
@@ -348,6 +353,7 @@ export const gradients: { readonly [O in Primitive]: GradientRule<O> } = {
   sigmoid: unaryGradient((_x, y, dy) => mul(dy, mul(y, sub(1, y)))),
   erf: unaryGradient((x, _y, dy) => mul(dy, mul(exp(neg(mul(x, x))), 2 / Math.sqrt(Math.PI)))),
   stopGradient: () => [undefined],
+  hold: (_, dy) => [dy],
   equal: noGradient,
   greater: noGradient,
   lessOrEqual: noGradient,

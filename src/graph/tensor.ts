@@ -77,6 +77,7 @@ export interface Primitives {
   sigmoid: Unary;
   erf: Unary;
   stopGradient: Unary;
+  hold: Unary;
   equal: Binary;
   greater: Binary;
   lessOrEqual: Binary;

@@ -4,7 +4,7 @@
 
 import { z } from 'zod';
 import { attention } from '../graph/composites.ts';
-import { concat, mul } from '../graph/primitives.ts';
+import { concat, hold, mul } from '../graph/primitives.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { ACTIVATIONS, type ActivationName } from '../nn/activations.ts';
 import { gemmaRmsNorm, linear, mergeHeads, splitHeads } from '../nn/layers.ts';
@@ -118,9 +118,9 @@ export type Block = (p: Parameters, hidden: Tensor, attend: Attend, layer: numbe
 
 /** The blocks and the final norm. Parameters are named `model.layers.N...`, `model.norm.weight`. */
 export function decoder(p: Parameters, config: DecoderConfig, inputs: LanguageInputs, block: Block): LanguageOutputs {
-  const hiddenStates = [inputs.inputsEmbeds];
+  let hidden = hold(inputs.inputsEmbeds);
+  const hiddenStates = [hidden];
   const present: LayerCache[] = [];
-  let hidden = inputs.inputsEmbeds;
   p.module('model', (p) => {
     for (let layer = 0; layer < config.num_hidden_layers; layer++) {
       hidden = p.module(`layers.${layer}`, (p) => {
@@ -129,7 +129,7 @@ export function decoder(p: Parameters, config: DecoderConfig, inputs: LanguageIn
           present.push(cache);
           return output;
         };
-        return block(p, hidden, attend, layer);
+        return hold(block(p, hidden, attend, layer));
       });
       hiddenStates.push(hidden);
     }

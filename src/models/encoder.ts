@@ -4,7 +4,7 @@
 
 import { attention } from '../graph/composites.ts';
 import { type Dim, ShapeError } from '../graph/dims.ts';
-import { add, matmul, mul, reshape, slice, transpose } from '../graph/primitives.ts';
+import { add, hold, matmul, mul, reshape, slice, transpose } from '../graph/primitives.ts';
 import { constant, type Tensor } from '../graph/tensor.ts';
 import { ACTIVATIONS, type ActivationName } from '../nn/activations.ts';
 import { layerNorm, linear, mergeHeads, splitHeads } from '../nn/layers.ts';
@@ -143,7 +143,7 @@ export function encoder(p: Parameters, x: Tensor, options: EncoderOptions): Tens
       const project = (name: string) => splitHeads(linear(p, name, normed, hidden, { bias: qkvBias, std: std?.qkv }), heads);
       const attended = mergeHeads(attention(project(names.query), project(names.key), project(names.value), { scale, bias }));
       const residual = add(x, scaled(p, 'layer_scale1', linear(p, names.output, attended, hidden, { bias: true, std: std?.output })));
-      return add(residual, scaled(p, 'layer_scale2', feedForward(p, layerNorm(p, names.mlpNorm, residual, epsilon))));
+      return hold(add(residual, scaled(p, 'layer_scale2', feedForward(p, layerNorm(p, names.mlpNorm, residual, epsilon)))));
     });
     hiddenStates.push(x);
   }

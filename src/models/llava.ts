@@ -4,7 +4,7 @@
 
 import { z } from 'zod';
 import { UserError } from '../errors.ts';
-import { concat, equal, flattenLeading, maskedScatter, mul, slice, where } from '../graph/primitives.ts';
+import { concat, equal, flattenLeading, hold, maskedScatter, mul, slice, where } from '../graph/primitives.ts';
 import { constant, input, type Tensor } from '../graph/tensor.ts';
 import { ACTIVATION_NAMES } from '../nn/activations.ts';
 import { type Parameter, Parameters } from '../nn/parameters.ts';
@@ -142,7 +142,7 @@ export interface LlavaInputs extends Omit<LanguageInputs, 'inputsEmbeds'> {
  * The whole LLaVA forward: token ids and images -> hidden states. `lastHidden` is [batch, tokens, hidden].
  */
 export function llava(p: Parameters, config: LlavaConfig, { inputIds, images, ...rest }: LlavaInputs): LanguageOutputs {
-  const rows = images && imageRows(p, config, images); //                        [images * imageTokens, hidden]
+  const rows = images && hold(imageRows(p, config, images)); //                        [images * imageTokens, hidden]
   return p.module('language_model', (p) => {
     const isImage = equal(inputIds, constant(config.image_token_index, [], 'int32')); // bool [batch, tokens]
     // the image token may lie beyond the embedding table: row 0 is looked up instead

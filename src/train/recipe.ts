@@ -154,6 +154,10 @@ const optimizerFields = {
   weight_decay: z.number().nonnegative().default(0).describe('Decoupled weight decay; never of biases and norms'),
   betas: z.tuple([share(), share()]).default([0.9, 0.999]).describe('Decay of the first and second moment of AdamW'),
   eps: positive().default(1e-8).describe('Epsilon of AdamW'),
+  gradient_checkpointing: z
+    .boolean()
+    .default(false)
+    .describe('Compute the forward pass of each layer again for the backward pass instead of keeping it: less memory, more time'),
   max_grad_norm: z.number().nonnegative().default(1).describe('Global gradient norm is clipped to this; 0 does not clip'),
   save_every: z.int().nonnegative().default(0).describe('Steps between checkpoints; 0 does not count steps'),
   save_every_minutes: z

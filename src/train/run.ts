@@ -439,6 +439,7 @@ async function trainPrepared(
       floor: settings.min_lr_ratio,
     },
     optimizer: { betas: settings.betas, eps: settings.eps, weightDecay: settings.weight_decay, maxGradNorm: settings.max_grad_norm },
+    gradientCheckpointing: settings.gradient_checkpointing,
     data,
     start: resumed?.state ? { step: resumed.state.step, moments: resumed.moments! } : undefined,
     onStep,

@@ -126,6 +126,33 @@ describe('trainStage', () => {
     expect(bits((await trained(6, { values: freshValues(2) })).values)).not.toEqual(bits(values));
   });
 
+  test.each([['cheap'], ['all']] as const)('gives the same bits where %s is computed again for the backward pass', async (recompute) => {
+    const recomputing: Engine = {
+      ...engine,
+      compile: (outputs, options) => engine.compile(outputs, options?.writes ? { ...options, recompute } : options),
+    };
+    const plain = await trained(4);
+    const repeated = await trained(4, { engine: recomputing });
+    expect(bits(repeated.values)).toEqual(bits(plain.values));
+    expect(repeated.reports.map(({ loss, gradNorm }) => [loss, gradNorm])).toEqual(
+      plain.reports.map(({ loss, gradNorm }) => [loss, gradNorm]),
+    );
+  });
+
+  test('asks the engine to compute layers again where it is told to', async () => {
+    const asked: CompileOptions['recompute'][] = [];
+    const watched: Engine = {
+      ...engine,
+      compile(outputs, options) {
+        if ('loss' in outputs) asked.push(options?.recompute);
+        return engine.compile(outputs, options);
+      },
+    };
+    await trained(1, { engine: watched });
+    await trained(1, { engine: watched, gradientCheckpointing: true });
+    expect(asked).toEqual([undefined, 'all']);
+  });
+
   test('gives the same with accumulated halves as with a big batch', async () => {
     const once: Changes = {
       schedule: { kind: 'constant', totalSteps: 1, warmupSteps: 0, floor: 0 },

@@ -33,6 +33,8 @@ export interface StageOptions {
   schedule: Schedule;
   optimizer: AdamWOptions;
   data: StageData;
+  /** Whether layers are computed again for the backward pass, which takes less memory and more time. */
+  gradientCheckpointing?: boolean;
   /** Finished steps, and the optimizer's moments after them by name, when resuming. */
   start?: { step: number; moments: ReadonlyMap<string, Value> };
   /**
@@ -137,7 +139,10 @@ const LEAN_BYTES = 2 ** 29;
 const gradientName = (parameter: string) => `gradient.${parameter}`;
 
 /** The first move: losses and gradients of micro-batches, the gradients added up in state. */
-async function compileBackward({ engine, loss: graph, constants }: StageOptions, parameters: readonly TrainedParameter[]) {
+async function compileBackward(
+  { engine, loss: graph, constants, gradientCheckpointing }: StageOptions,
+  parameters: readonly TrainedParameter[],
+) {
   const tensors = new Map(graph.parameters.map(({ name, tensor }) => [name, tensor]));
   const gradients = grad(
     graph.outputs.loss,
@@ -151,7 +156,8 @@ async function compileBackward({ engine, loss: graph, constants }: StageOptions,
   });
   const frozen = graph.parameters.filter(({ name }) => !state[name]);
   const bytes = graph.parameters.reduce((sum, { dims }) => sum + 4 * sizeOf(dims), 0);
-  const options = { constants: constantsOf(frozen, constants), writes, lean: bytes > LEAN_BYTES };
+  const recompute = gradientCheckpointing ? ('all' as const) : undefined;
+  const options = { constants: constantsOf(frozen, constants), writes, lean: bytes > LEAN_BYTES, recompute };
   const program = await engine.compile(graph.outputs, options);
   return {
     async run(batches: Iterable<MicroBatch> | AsyncIterable<MicroBatch>): Promise<StepSums> {

@@ -69,7 +69,10 @@ export class GraphBuilder {
     return `%${this.counter++}`;
   }
 
-  /** The nodes that `emit` adds go before all others: they read initializers only. */
+  /**
+   * The nodes that `emit` adds go before all others, also before those that they read: the runtime sorts
+   * them, but takes their places into account (lower.ts).
+   */
   lead(emit: () => string): string {
     this.target = this.leading;
     const name = emit();

@@ -1,12 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import { readOnnxModel } from '../../../tests/onnx-reader.ts';
-import { attention, rmsNorm } from '../../graph/composites.ts';
+import { attention, geluTanh, rmsNorm } from '../../graph/composites.ts';
 import { grad } from '../../graph/grad.ts';
 import type { Outputs } from '../../graph/passes.ts';
 import {
   add,
   dequantize,
   gather,
+  hold,
   matmul,
   mul,
   pad,
@@ -17,7 +18,7 @@ import {
   slice,
   transpose,
 } from '../../graph/primitives.ts';
-import { constant, input } from '../../graph/tensor.ts';
+import { constant, input, type Tensor } from '../../graph/tensor.ts';
 import { type LowerOptions, lower } from './lower.ts';
 import { EXTERNAL_DATA_PATH } from './packed.ts';
 import { OPSET } from './writer.ts';
@@ -260,5 +261,43 @@ describe('a product of transposed rows', () => {
   test('stays whole where it is thin, or where memory comes first', () => {
     expect(product(64, 1024)).toEqual(['FusedMatMul']);
     expect(product(1024, 512, { recast: true })).toEqual(['FusedMatMul']);
+  });
+});
+
+describe('recomputation', () => {
+  const weight = input('w', 'float32', [4, 4]);
+  const hidden = matmul(x, weight);
+  const active = geluTanh(hidden);
+  const loss = reduceSum(mul(add(active, hidden), active), [0, 1]);
+  const outputs = { loss, gradient: grad(loss, [weight])[0] };
+  const usersOf = (graph: ReturnType<typeof parse>['graph'], name: string) => graph.node.filter((node) => node.input.includes(name));
+
+  test('repeats what is cheap for the backward pass, before all other nodes, and holds what is not', () => {
+    const plain = parse(outputs);
+    const repeated = parse(outputs, { recompute: { forward: ['loss'], what: 'cheap' } });
+    const count = (ops: string[], op: string) => ops.filter((other) => other === op).length;
+    expect(count(plain.ops, 'Gelu')).toBe(1);
+    expect(count(repeated.ops, 'Gelu')).toBe(2);
+    expect(count(repeated.ops, 'MatMul')).toBe(count(plain.ops, 'MatMul'));
+    const [first, second] = repeated.graph.node.filter(({ opType }) => opType === 'Gelu');
+    expect(first.input).toEqual(second.input);
+    // the copy comes before the product that both read, which is what makes the runtime run it late
+    const places = repeated.graph.node.map(({ output }) => output[0]);
+    expect(places.indexOf(first.output[0])).toBeLessThan(places.indexOf(first.input[0]));
+    // the forward pass reads the one, the backward pass the other
+    const forward = new Set(usersOf(repeated.graph, second.output[0]).map(({ name }) => name));
+    expect(usersOf(repeated.graph, first.output[0]).some(({ name }) => forward.has(name))).toBe(false);
+  });
+
+  test('repeats everything between marks where it is told to', () => {
+    const layer = (x: Tensor, w: Tensor) => hold(add(x, geluTanh(matmul(x, w))));
+    const weights = [1, 2, 3].map((n) => input(`w${n}`, 'float32', [4, 4]));
+    const loss = reduceSum(weights.reduce(layer, x), [0, 1]);
+    const gradients = grad(loss, weights);
+    const outputs = { loss, ...Object.fromEntries(gradients.map((gradient, n) => [`g${n}`, gradient])) };
+    const count = (options?: LowerOptions) => parse(outputs, options).ops.filter((op) => op === 'Gelu' || op === 'MatMul').length;
+    // the gelu of a layer is not needed behind it, but the product is
+    expect(count({ recompute: { forward: ['loss'], what: 'all' } })).toBe(count() + 3);
+    expect(count({ recompute: { forward: ['loss'], what: 'cheap' } })).toBe(count());
   });
 });

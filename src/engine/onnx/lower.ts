@@ -42,6 +42,12 @@ export interface LowerOptions {
    * the runtime must be kept from merging and folding the casts.
    */
   recast?: boolean;
+  /**
+   * What is computed once more for the backward pass, instead of being held from the forward pass until then:
+   * the same bits in less memory. `cheap` are passes over elements, `all` is everything but what is marked
+   * (`hold`). `forward` names the outputs of the forward pass.
+   */
+  recompute?: { forward: readonly string[]; what: 'cheap' | 'all' };
 }
 
 /**
@@ -59,19 +65,51 @@ export function lower(outputs: Outputs, options: LowerOptions = {}): Uint8Array 
   const emit = (tensor: Tensor): string => {
     if (!isIn(rules, tensor)) throw new Error(`${tensor.op} has no ONNX lowering`);
     checkBfloat16(tensor);
-    return applyRule(tensor, tensor.inputs.map(nameOf), builder, options);
+    const isBehind = forward.size > 0 && !forward.has(tensor);
+    return applyRule(tensor, tensor.inputs.map(isBehind ? nameBehind : nameOf), builder, options);
   };
+  const forward = new Set(topologicalOrder((options.recompute?.forward ?? []).map((name) => graph[name])));
+  const again = new Map<Tensor, string>();
   const anew = (tensor: Tensor) =>
     options.recast && (tensor.op === 'dequantize' || isStoredCast(tensor)) && tensor.inputs.every((x) => isFixed(x, external));
   // ORT runs nodes in the order of a search from the outputs that enters the later of two operands first.
-  // What only reads initializers must be the earlier, or it is run, and its result held, before everything
-  // that the other operand needs.
+  // What only reads initializers, or repeats a part of the forward pass, must be the earlier, or it is run,
+  // and its result held, before everything that the other operand needs.
   const nameOf = (tensor: Tensor): string => (anew(tensor) ? builder.lead(() => emit(tensor)) : names.get(tensor)!);
+  const isRepeated = options.recompute?.what === 'all' ? isBetweenMarks : isCheap;
+  /** The value of a tensor for a node behind the forward pass. */
+  const nameBehind = (tensor: Tensor): string => {
+    if (!forward.has(tensor) || !isRepeated(tensor)) return nameOf(tensor);
+    const inputs = again.has(tensor) ? [] : tensor.inputs.map(nameBehind);
+    const name = again.get(tensor) ?? builder.lead(() => applyRule(tensor, inputs, builder, options));
+    again.set(tensor, name);
+    return name;
+  };
 
   const order = topologicalOrder(Object.values(graph));
   for (const tensor of order) if (tensor.op === 'input') names.set(tensor, builder.input(tensor));
   for (const tensor of order) if (tensor.op !== 'input' && !anew(tensor)) names.set(tensor, emit(tensor));
   return builder.model(graph, nameOf);
+}
+
+/** Ops that cost little beside the memory that their results hold: a pass over the elements. */
+const CHEAP = [
+  ...(['sub', 'mul', 'div', 'neg', 'sigmoid', 'tanh', 'erf', 'equal', 'greater', 'lessOrEqual', 'and', 'or', 'where'] as const),
+  ...(['cast', 'reshape', 'expand', 'rmsNorm', 'layerNorm', 'geluTanh', 'quickGelu'] as const),
+] satisfies Lowered[];
+const cheapOps: ReadonlySet<string> = new Set(CHEAP);
+
+/**
+ * Whether a tensor is computed by one of these; a sum is held, unless one of its operands has few elements.
+ */
+function isCheap(tensor: Tensor): tensor is Extract<Tensor, { op: Lowered }> {
+  if (tensor.op === 'add') return tensor.inputs.some(({ dims }) => dims.length < tensor.dims.length);
+  return cheapOps.has(tensor.op);
+}
+
+/** Whether a tensor is to be computed again where everything but marked tensors is. */
+function isBetweenMarks(tensor: Tensor): tensor is Extract<Tensor, { op: Lowered }> {
+  return isIn(rules, tensor) && !['hold', 'constant', 'classLoop'].includes(tensor.op) && !isStoredCast(tensor);
 }
 
 const isFixed = (tensor: Tensor, external: ReadonlyMap<string, ExternalData>) =>
@@ -197,6 +235,7 @@ const rules: { readonly [O in Lowered]: LoweringRule<O> } = {
   mul: direct('Mul'),
   div: direct('Div'),
   maximum: direct('Max'),
+  hold: (_, [x]) => x,
   neg: direct('Neg'),
   exp: direct('Exp'),
   log: direct('Log'),
