@@ -54,6 +54,46 @@ describe('the check of a sample', () => {
     );
   });
 
+  it.each([
+    ['gemma', 1],
+    ['gemma', 2],
+    ['gemma', 0],
+    ['plain', 1],
+  ] as const)('finds the border of each length: %s with %i pictures', (template, pictures) => {
+    const encode = vi.fn(tokenizer.encode);
+    const images = Array.from({ length: pictures }, (_, i) => `${i}.png`);
+    const conversations: Sample['conversations'] = [
+      { from: 'human', value: `${'<image>'.repeat(pictures)}\nWhat is it, exactly?` },
+      { from: 'gpt', value: 'a red apple' },
+    ];
+    const refusal = (work: () => unknown) => {
+      try {
+        work();
+        return '';
+      } catch (error) {
+        return (error as Error).message;
+      }
+    };
+    let [spared, refused] = [0, 0];
+    for (let maxLength = 4; maxLength < 180; maxLength++) {
+      const options = { imageTokens: 9, template, maxLength };
+      const check = sampleCheck({ tokenizer: { ...tokenizer, encode }, ...options });
+      // a long question that can be trained comes first, so that this many turns are known
+      const sample: Sample = { id: 'a', images, conversations, fields: {} };
+      refusal(() => check(sample));
+      encode.mockClear();
+      const said = refusal(() => check(sample));
+      if (encode.mock.calls.length === 0) spared++;
+      const expected = refusal(() =>
+        encodeConversation(tokenizer, conversations, { ...options, imageTokens: pictures > 0 ? 9 : 0, sampleId: 'a' }),
+      );
+      if (expected !== '') refused++;
+      expect(said, `${maxLength}`).toBe(expected);
+    }
+    expect(refused).toBeGreaterThan(2);
+    expect(spared).toBeGreaterThan(40);
+  });
+
   it('need not encode a sample that is short in bytes', () => {
     const counted = { ...tokenizer, encode: vi.fn(tokenizer.encode) };
     const check = sampleCheck({ tokenizer: counted, imageTokens: 9, template: 'gemma', maxLength: 200 });

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { type CompileOptions, type Engine, float32, float32Values, int32, type State, type Value } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { languageConfigSchema } from '../models/language.ts';
@@ -284,6 +284,73 @@ describe('trainStage', () => {
     });
     await expect(run).rejects.toThrow('the gradient is not finite (norm NaN) at step 3');
     expect(bits(values)).toEqual(bits(good.values));
+  });
+
+  test('offers what was trained to be saved where a step could not begin, and not where it was broken off half-way', async () => {
+    const failing = (fails: (outputs: Readonly<Record<string, unknown>>, call: number) => boolean): Engine => ({
+      ...engine,
+      async compile(outputs, options) {
+        const program = await engine.compile(outputs, options);
+        let calls = 0;
+        return {
+          ...program,
+          run: (inputs, more) => (fails(outputs, ++calls) ? Promise.reject(new Error('broken')) : program.run(inputs, more)),
+        };
+      },
+    });
+    const offered = async (engine: Engine) => {
+      const steps: number[] = [];
+      const onFailure = vi.fn(async () => {});
+      await expect(trained(4, { engine, onFailure, onStep: ({ step }) => void steps.push(step) })).rejects.toThrow('broken');
+      return { steps, times: onFailure.mock.calls.length };
+    };
+    // losses and gradients of the third step
+    expect(await offered(failing((outputs, call) => 'loss' in outputs && call === 3))).toEqual({ steps: [1, 2], times: 1 });
+    // the update of the third step, which has no outputs
+    expect(await offered(failing((outputs, call) => Object.keys(outputs).length === 0 && call === 3))).toEqual({ steps: [1, 2], times: 0 });
+    // and a fault between steps
+    const onFailure = vi.fn(async () => {});
+    const onStep = async () => {
+      throw new Error('no disk');
+    };
+    await expect(trained(2, { onFailure, onStep })).rejects.toThrow('no disk');
+    expect(onFailure).toHaveBeenCalledTimes(1);
+  });
+
+  test('a checkpoint without a moment is refused by name', async () => {
+    const start = { step: 1, moments: new Map<string, Value>() };
+    await expect(trained(2, { start })).rejects.toThrow('the checkpoint has no model.embed_tokens.weight.exp_avg of the optimizer');
+  });
+
+  test('a large model is trained with memory before speed, a small one is not', async () => {
+    const leanOf = async (rows: number) => {
+      let lean: boolean | undefined;
+      const watched: Engine = {
+        ...engine,
+        async compile(_outputs, options) {
+          lean = options?.lean;
+          throw new Error('seen');
+        },
+      };
+      const large = languageModelLoss({ ...config, vocab_size: rows });
+      const [trained, ...frozen] = large.parameters.toReversed();
+      const nothing = ({ dims }: { dims: readonly number[] }) => ({ dtype: 'float32' as const, dims, data: new Float32Array(0) });
+      const stage = trainStage({
+        engine: watched,
+        loss: large,
+        trained: new Map([[trained.name, engine.zeros('float32', trained.dims)]]),
+        constants: new Map(frozen.map((parameter) => [parameter.name, nothing(parameter)])),
+        learningRate: () => 0.02,
+        schedule: { kind: 'constant', totalSteps: 1, warmupSteps: 0, floor: 0 },
+        optimizer: { betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0, maxGradNorm: 1 },
+        data: { stepsPerEpoch: 4, batches: bigBatches },
+      });
+      await expect(stage).rejects.toThrow('seen');
+      return lean;
+    };
+    // 16 numbers of 4 bytes a row: half a gigabyte is 8,388,608 rows
+    expect(await leanOf(8_380_000)).toBe(false);
+    expect(await leanOf(8_390_000)).toBe(true);
   });
 
   test('says what is wrong with a stage', async () => {
