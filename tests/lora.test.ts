@@ -65,6 +65,16 @@ describe('a stage with adapters', () => {
     expect(end).toBeLessThan(start);
   });
 
+  it('says what it trains, and at which rates', async () => {
+    const { code, stderr } = await cli('train', 'lora.yaml', '--out', 'said', '--set', 'stages.0.steps=1');
+    expect(code, stderr).toBe(0);
+    // A and B of rank 4: q [16, 16], k and v [8, 16], o [16, 16], gate and up [32, 16], down [16, 32]
+    const numbers = 4 * (32 + 24 + 24 + 32 + 48 + 48 + 48);
+    expect(stderr).toContain(
+      `stage lora trains multi_modal_projector (544 numbers in 4 tensors, at 0.00002), language_model through adapters (${numbers.toLocaleString('en')} numbers in 14 tensors, at 0.01); `,
+    );
+  });
+
   it('leaves an adapter folder that makes its model of the one before', async () => {
     const dir = join(checkpointOf('lora'), 'adapter');
     const { layers, tensors, isRankStabilized } = await readAdapter(dir);

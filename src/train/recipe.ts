@@ -147,10 +147,14 @@ const optimizerFields = {
   epochs: positive().optional().describe('Passes over the data; 1 when neither epochs nor steps is given'),
   steps: count().optional().describe('Optimizer steps, instead of epochs'),
   accumulation: count().default(1).describe('Batches whose gradients are summed for one optimizer step'),
-  schedule: z.enum(['cosine', 'linear', 'constant']).default('cosine').describe('Learning rate after the warmup'),
+  schedule: z
+    .enum(['cosine', 'linear', 'constant', 'wsd'])
+    .default('cosine')
+    .describe('Learning rate after the warmup; wsd is constant and falls at the end'),
+  decay_ratio: share().default(0.1).describe('Share of the steps over which wsd falls'),
   warmup_ratio: share().default(0.03).describe('Share of the steps over which the learning rate rises from 0'),
   warmup_steps: z.int().nonnegative().optional().describe('The same in steps; goes before warmup_ratio'),
-  min_lr_ratio: share().default(0).describe('Where cosine and linear end, as a share of the peak learning rate'),
+  min_lr_ratio: share().default(0).describe('Where cosine, linear and wsd end, as a share of the peak learning rate'),
   weight_decay: z.number().nonnegative().default(0).describe('Decoupled weight decay; never of biases and norms'),
   betas: z.tuple([share(), share()]).default([0.9, 0.999]).describe('Decay of the first and second moment of AdamW'),
   eps: positive().default(1e-8).describe('Epsilon of AdamW'),

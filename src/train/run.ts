@@ -33,6 +33,7 @@ import { endAdapters, savedAdapters, savedModel, withTrained } from './saved.ts'
 import { warmupStepsOf } from './schedule.ts';
 import { type StepReport, trainStage } from './stage.ts';
 import type { PreparedStage, Task, TaskContext } from './task.ts';
+import { whatTrains } from './what-trains.ts';
 
 export interface TrainOptions {
   recipe: Recipe;
@@ -363,6 +364,7 @@ async function trainPrepared(
   const unknown = modules.find((module) => !loss.parameters.some((parameter) => task.moduleOf(parameter.name) === module));
   if (unknown) throw new UserError(`stage ${name}: nothing to train in ${unknown}`);
   const rates = settings.lr_by_module as Partial<Record<string, number>>;
+  status.note(`stage ${name} trains ${whatTrains(task, loss, isTrained, (module) => rates[module] ?? settings.lr)}`);
   const dir = folder.checkpoint(name);
   const fresh = { stage: name, step: 0, totalSteps, seconds: 0, firstLoss: Number.NaN, lastLoss: Number.NaN };
   const state: TrainerState = { ...(resumed?.state ?? fresh), inputs };
@@ -437,6 +439,7 @@ async function trainPrepared(
       totalSteps,
       warmupSteps: settings.warmup_steps ?? warmupStepsOf(totalSteps, settings.warmup_ratio),
       floor: settings.min_lr_ratio,
+      decaySteps: Math.round(totalSteps * settings.decay_ratio),
     },
     optimizer: { betas: settings.betas, eps: settings.eps, weightDecay: settings.weight_decay, maxGradNorm: settings.max_grad_norm },
     gradientCheckpointing: settings.gradient_checkpointing,

@@ -21,6 +21,14 @@ describe('learningRateFactor', () => {
     expect(factors({ kind: 'linear', totalSteps: 6, warmupSteps: 2, floor: 0 })).toEqual(expected);
   });
 
+  // transformers.get_wsd_schedule(optimizer, 2, 4, num_training_steps=10, decay_type='linear') at lr 1
+  it('matches get_wsd_schedule step for step', () => {
+    const schedule = { kind: 'wsd', totalSteps: 10, warmupSteps: 2, floor: 0, decaySteps: 4 } as const;
+    expect(factors(schedule)).toEqual([0, 0.5, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0]);
+    expect(factors({ ...schedule, floor: 0.2 }).slice(-3)).toEqual([0.6, 0.4, 0.2].map((value) => expect.closeTo(value, 12)));
+    expect(factors({ ...schedule, decaySteps: 0 })).toEqual([0, 0.5, ...Array(9).fill(1)]);
+  });
+
   it('stays at the peak when constant', () => {
     expect(factors({ kind: 'constant', totalSteps: 4, warmupSteps: 2, floor: 0 })).toEqual([0, 0.5, 1, 1, 1]);
   });
@@ -44,7 +52,7 @@ describe('learningRateFactor', () => {
 
   it('rises during warmup, never after, and stays in [0, 1]', () => {
     const schedules = fc.record({
-      kind: fc.constantFrom('cosine', 'linear', 'constant'),
+      kind: fc.constantFrom('cosine', 'linear', 'constant', 'wsd'),
       totalSteps: fc.integer({ min: 1, max: 200 }),
       ratio: fc.double({ min: 0, max: 1, noNaN: true }),
       floor: fc.double({ min: 0, max: 1, noNaN: true }),
