@@ -49,7 +49,9 @@ function expectFailure({ code, stderr }: Outcome, ...names: string[]): void {
   expect(code, stderr).toBe(1);
   const lines = stderr
     .split('\n')
-    .filter((line) => line !== '' && !/^(drawing|encoding|evaluating|answering|stage \w+ (ends after|trains)|(\d\/\d )?\w+ {2}step) /.test(line));
+    .filter(
+      (line) => line !== '' && !/^(drawing|encoding|evaluating|answering|stage \w+ (ends after|trains)|(\d\/\d )?\w+ {2}step) /.test(line),
+    );
   expect(lines, stderr).toHaveLength(1);
   expect(lines[0]).toMatch(/^error: /);
   for (const name of names) expect(lines[0]).toContain(name);

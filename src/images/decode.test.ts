@@ -116,6 +116,10 @@ describe('decodeImage', () => {
       [file('large.png', png), /large\.png: the image has more than 10 pixels/, 10],
       [file('photo.heic', '\0\0\0\x18ftypheic\0\0\0\0mif1heic'), /it is HEIC, which is not read; save it as PNG or JPEG\.$/],
       [file('scan.jpg', '%PDF-1.7'), /it is PDF, which is not read/],
+      [
+        file('lfs.png', 'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n'),
+        /lfs\.png: cannot be read as an image: it is only git-lfs's pointer to the picture: run "git lfs pull"/,
+      ],
       [file('gone.jpg', '<!DOCTYPE html><html></html>'), /gone\.jpg: cannot be read as an image: it is a page of the web/],
       ['https://example.com/cat.png', /cat\.png: there is no such image file: it is an address; download the picture/],
       ['data:image/png;base64,iVBO', /it is the picture itself as text/],

@@ -252,12 +252,13 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
       const settings = recipe.stages[index];
       return prepareStage(recipe, model, checked[index], settings, adapters[index], context);
     },
-    async evaluate() {
-      if (!recipe.evaluate || !dataset) return {};
-      const result = await scoreSplits(recipe.evaluate, dataset, model, context);
-      answered = result.samples;
-      return result.scores;
-    },
+    evaluate:
+      recipe.evaluate &&
+      (async () => {
+        const result = await scoreSplits(recipe.evaluate!, dataset!, model, context);
+        answered = result.samples;
+        return result.scores;
+      }),
     async gallery() {
       const { chooseGallery } = await import('../../runs/report.ts');
       return dataset ? chooseGallery(answered, ({ image }) => join(dataset.imageFolder, image)) : [];
