@@ -118,7 +118,7 @@ describe('decodeImage', () => {
       [file('scan.jpg', '%PDF-1.7'), /it is PDF, which is not read/],
       [
         file('lfs.png', 'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n'),
-        /lfs\.png: cannot be read as an image: it is only git-lfs's pointer to the picture: run "git lfs pull"/,
+        /lfs\.png: this is only git-lfs's pointer to a file of 12 bytes: run "git lfs pull"/,
       ],
       [file('gone.jpg', '<!DOCTYPE html><html></html>'), /gone\.jpg: cannot be read as an image: it is a page of the web/],
       ['https://example.com/cat.png', /cat\.png: there is no such image file: it is an address; download the picture/],

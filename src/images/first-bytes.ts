@@ -38,10 +38,6 @@ const FORMATS: readonly [string, RegExp][] = [
 const NOT_PICTURES: readonly [string, RegExp][] = [
   ['the file is empty', /^$/],
   ['it is a page of the web, such as a download leaves that failed; get the picture again', /^\s*<(!doctype html|html|head)/i],
-  [
-    'it is only git-lfs\'s pointer to the picture: run "git lfs pull" in its folder, or download the picture itself',
-    /^version https:\/\/git-lfs\.github\.com\/spec/,
-  ],
   ['it is an archive; unpack it', /^(504b0304|1f8b08|377abcaf)/],
 ];
 
