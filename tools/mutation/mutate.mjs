@@ -22,8 +22,10 @@ const ALSO = {
   'src/text/chat.ts': ['src/text/labels.test.ts'],
   'src/text/chat-template.ts': ['src/text/labels.test.ts'],
   'src/text/tokenizer.ts': ['src/text/stream.test.ts'],
-  'src/generate/forward.ts': ['src/cli/forward.test.ts'],
+  'src/generate/forward.ts': ['src/cli/forward.test.ts', 'tests/forward.test.ts'],
+  'src/train/adapters.ts': ['tests/lora.test.ts'],
   'src/train/recipe.ts': ['tests/docs.test.ts'],
+  'src/train/saved.ts': ['tests/lora.test.ts', 'tests/further.test.ts'],
 };
 
 const { values: options, positionals } = parseArgs({
