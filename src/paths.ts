@@ -12,10 +12,10 @@ const packageRoot = fileURLToPath(new URL('..', import.meta.url));
 
 /**
  * What else a path that leads nowhere may be: the name of a model on the hub, perhaps one that was
- * downloaded.
+ * downloaded. Names of folders that everybody has are none.
  */
 export function hubAdvice(path: string): string {
-  if (!/^[\w-][\w.-]*\/[\w-][\w.-]*$/.test(path) || /\.(ya?ml|json)$/.test(path)) return '';
+  if (!/^[\w-][\w.-]*\/[\w-][\w.-]*$/.test(path) || /^(models|runs|data)\/|\.(ya?ml|json)$/.test(path)) return '';
   const pulled = join('models', path);
   return existsSync(pulled)
     ? `; it was pulled to ${pulled}`

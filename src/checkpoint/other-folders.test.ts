@@ -93,6 +93,8 @@ describe('openCheckpoint says what it is instead of a model', () => {
     await expect(openCheckpoint('nobody/no-model')).rejects.toThrow(
       'nobody/no-model: no such folder; a model of that name on the hub is downloaded by: llava-gemma pull nobody/no-model',
     );
+    // nor is every path of two parts one
+    await expect(openCheckpoint('models/gemma-2b-it')).rejects.toThrow(/^models\/gemma-2b-it: no such folder$/);
   });
 });
 
