@@ -26,6 +26,7 @@ import {
 } from './engine.ts';
 import { hostNormOf, runAdamW, sumOfSquares, takeAdamW } from './host-kernels.ts';
 import { applyWrite, type HostMemory, HostSequence, HostState, hostMemory, writtenStates } from './host-state.ts';
+import { giveBackFreedMemory } from './malloc.ts';
 import { type LowerOptions, lower } from './onnx/lower.ts';
 import type { ExternalData } from './onnx/packed.ts';
 import { addRows, pieceGraph, rowOperands, takeRowWrites } from './row-writes.ts';
@@ -154,6 +155,7 @@ async function openSession(
   { packedAccuracy = 'float32', lean = false, recompute = lean ? 'cheap' : undefined }: CompileOptions,
   options: OrtOptions,
 ): Promise<Session> {
+  if (recompute === 'all') await giveBackFreedMemory();
   const { externalInputs, inlineInputs, fed, buffers, folder } = layOutConstants(constants);
   const storedBytes = [...externalInputs.values()].reduce((sum, { length }) => sum + length, 0);
   const model = lower(inline(graph, inlineInputs), {
