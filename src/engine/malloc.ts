@@ -1,5 +1,5 @@
-// glibc keeps freed pieces of up to 32 MB for later, between others that live: a training step that is meant to
-// take little memory takes half as much again. mallopt(3) makes it give back what is freed.
+// glibc keeps freed pieces of up to 32 MB for later, between others that live: a training step that is meant
+// to take little memory takes half as much again. mallopt(3) makes it give back what is freed.
 
 const M_TRIM_THRESHOLD = -1;
 const M_MMAP_THRESHOLD = -3;
