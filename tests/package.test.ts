@@ -15,6 +15,7 @@ interface Manifest {
   bin: Record<string, string>;
   exports: Record<string, string | Record<string, string>>;
   dependencies: Record<string, string>;
+  optionalDependencies: Record<string, string>;
 }
 
 interface Packed {
