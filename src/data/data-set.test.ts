@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { UserError } from '../errors.ts';
-import { type DataFile, indexData, onePerGroup, openData } from './data-set.ts';
+import { createGrouping, type DataFile, indexData, onePerGroup, openData } from './data-set.ts';
 import { readLlavaJson } from './llava-json.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'data-set-'));
@@ -56,5 +56,20 @@ describe('a data set', () => {
     expect(() => openData(index)).toThrow(/two\.json: cannot be read: there is no such file or folder/);
     const wrong = indexData([save('one.json', ['a.png']), save('two.json', ['gone.png'])]);
     await expect(wrong).rejects.toThrow(/two\.json: sample same: image file .*gone\.png does not exist/);
+  });
+});
+
+describe('grouping', () => {
+  it('tells lists of pictures apart that read alike one behind the other', () => {
+    const groupOf = createGrouping();
+    const groups = [['a', 'bc'], ['ab', 'c'], ['a', 'bc'], [], [], ['abc']].map((images) => groupOf({ images }));
+    expect(groups).toEqual([0, 1, 0, 2, 3, 4]);
+  });
+
+  it('of an index shows each sample with its place in its own file', async () => {
+    const files = [save('first.json', ['a.png', '']), save('second.jsonl', ['b.png', ''], true)];
+    const shown: [string, number, number][] = [];
+    await indexData(files, { visit: ({ images }, { file, position }) => shown.push([file, position, images.length]) });
+    expect(shown).toEqual(files.flatMap(({ path }) => [[path, 0, 1] as const, [path, 1, 0] as const]));
   });
 });

@@ -19,8 +19,8 @@ const root = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
 const reports = join(root, '.cache', 'mutation');
 /** What tests a source beside the test of its own name; a source without any of these is tested by all of its room that import it. */
 const ALSO = {
-  'src/text/chat.ts': ['src/text/labels.test.ts'],
-  'src/text/chat-template.ts': ['src/text/labels.test.ts'],
+  'src/text/chat.ts': ['src/text/labels.test.ts', 'tests/templates.test.ts'],
+  'src/text/chat-template.ts': ['src/text/labels.test.ts', 'tests/templates.test.ts'],
   'src/text/tokenizer.ts': ['src/text/stream.test.ts'],
   'src/generate/forward.ts': ['src/cli/forward.test.ts', 'tests/forward.test.ts'],
   'src/train/adapters.ts': ['tests/lora.test.ts'],
