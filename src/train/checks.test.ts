@@ -183,6 +183,24 @@ describe('the check of data', () => {
     );
   });
 
+  it('counts what is left over all files', async () => {
+    const [one, two] = ['one.json', 'two.json'].map((name) => join(folder, name));
+    const both = (first: readonly object[], second: readonly object[]) => {
+      writeFileSync(one, JSON.stringify(first));
+      writeFileSync(two, JSON.stringify(second));
+      const files = [one, two].map((path) => ({ path, imageFolder: folder, share: 1 }));
+      return check([], { files, onBadSample: 'skip' });
+    };
+    const page = about('page.png');
+    await expect(both([page], [page])).rejects.toThrow('not one of its samples can be trained on; the first: ');
+    const { bad: found } = await both([page], [page, about('good.png')]);
+    expect(found.map(({ file, position }) => [file, position])).toEqual([[one, 0]]);
+    // what is wrong is said once, without the name of the sample, which stands beside it
+    const long = { id: 'long', conversations: [turn('word '.repeat(200)), { from: 'gpt', value: 'yes' }] };
+    const { bad: others } = await both([about('good.png'), long], [about('good.png')]);
+    expect(others).toEqual([expect.objectContaining({ sample: 'long', reason: expect.stringMatching(/^nothing of it would be trained/) })]);
+  });
+
   it('notes what is read otherwise than it may be meant', async () => {
     notes.length = 0;
     const unshown = { id: 'unshown', picture: 'good.png', conversations: about('').conversations };
