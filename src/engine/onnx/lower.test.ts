@@ -299,5 +299,11 @@ describe('recomputation', () => {
     // the gelu of a layer is not needed behind it, but the product is
     expect(count({ recompute: { forward: ['loss'], what: 'all' } })).toBe(count() + 3);
     expect(count({ recompute: { forward: ['loss'], what: 'cheap' } })).toBe(count());
+    // the slope of a gelu needs no gradient: it must not run before there is one
+    const { ops } = parse(outputs, { recompute: { forward: ['loss'], what: 'all' } });
+    expect(ops.filter((op) => op === 'Sigmoid')).toHaveLength(3);
+    expect(ops.lastIndexOf('Sigmoid')).toBeLessThan(ops.indexOf('ReduceSum'));
+    const plain = parse(outputs).ops;
+    expect(plain.indexOf('Sigmoid')).toBeGreaterThan(plain.indexOf('ReduceSum'));
   });
 });

@@ -66,7 +66,9 @@ export function lower(outputs: Outputs, options: LowerOptions = {}): Uint8Array 
     if (!isIn(rules, tensor)) throw new Error(`${tensor.op} has no ONNX lowering`);
     checkBfloat16(tensor);
     const isBehind = forward.size > 0 && !forward.has(tensor);
-    return applyRule(tensor, tensor.inputs.map(isBehind ? nameBehind : nameOf), builder, options);
+    const inputs = tensor.inputs.map(isBehind ? nameBehind : nameOf);
+    const apply = () => applyRule(tensor, inputs, builder, options);
+    return isBehind && isLocal(tensor) ? builder.lead(apply) : apply();
   };
   const forward = new Set(topologicalOrder((options.recompute?.forward ?? []).map((name) => graph[name])));
   const again = new Map<Tensor, string>();
@@ -76,6 +78,7 @@ export function lower(outputs: Outputs, options: LowerOptions = {}): Uint8Array 
   // What only reads initializers, or repeats a part of the forward pass, must be the earlier, or it is run,
   // and its result held, before everything that the other operand needs.
   const nameOf = (tensor: Tensor): string => (anew(tensor) ? builder.lead(() => emit(tensor)) : names.get(tensor)!);
+  const isLocal = options.recompute ? localDerivatives(graph, forward) : () => false;
   const isRepeated = options.recompute?.what === 'all' ? isBetweenMarks : isCheap;
   /** The value of a tensor for a node behind the forward pass. */
   const nameBehind = (tensor: Tensor): string => {
@@ -90,6 +93,19 @@ export function lower(outputs: Outputs, options: LowerOptions = {}): Uint8Array 
   for (const tensor of order) if (tensor.op === 'input') names.set(tensor, builder.input(tensor));
   for (const tensor of order) if (tensor.op !== 'input' && !anew(tensor)) names.set(tensor, emit(tensor));
   return builder.model(graph, nameOf);
+}
+
+/**
+ * What the backward pass computes of one layer alone, such as the slope of an activation: it needs no gradient,
+ * so it could run at any time, and must run late. Everything behind the last mark of the forward pass is on the
+ * way of the gradient.
+ */
+function localDerivatives(graph: Outputs, forward: ReadonlySet<Tensor>): (tensor: Tensor) => boolean {
+  const marks = [...forward].filter(({ op }) => op === 'hold');
+  const earlier = new Set(topologicalOrder(marks.flatMap(({ inputs }) => [...inputs])));
+  const onTheWay = new Set<Tensor>(marks.filter((mark) => !earlier.has(mark)));
+  for (const tensor of topologicalOrder(Object.values(graph))) if (tensor.inputs.some((x) => onTheWay.has(x))) onTheWay.add(tensor);
+  return (tensor) => marks.length > 0 && !forward.has(tensor) && !onTheWay.has(tensor);
 }
 
 /** Ops that cost little beside the memory that their results hold: a pass over the elements. */
