@@ -96,9 +96,9 @@ export function lower(outputs: Outputs, options: LowerOptions = {}): Uint8Array 
 }
 
 /**
- * What the backward pass computes of one layer alone, such as the slope of an activation: it needs no gradient,
- * so it could run at any time, and must run late. Everything behind the last mark of the forward pass is on the
- * way of the gradient.
+ * What the backward pass computes of one layer alone, such as the slope of an activation: it needs no
+ * gradient, so it could run at any time, and must run late. Everything behind the last mark of the forward
+ * pass is on the way of the gradient.
  */
 function localDerivatives(graph: Outputs, forward: ReadonlySet<Tensor>): (tensor: Tensor) => boolean {
   const marks = [...forward].filter(({ op }) => op === 'hold');
