@@ -3,7 +3,9 @@
 /** `5.63 GB`: units of 1000, as disks and the hub count. */
 export function formatBytes(bytes: number): string {
   const units = ['bytes', 'kB', 'MB', 'GB', 'TB'];
-  const unit = Math.min(units.length - 1, bytes < 1000 ? 0 : Math.floor(Math.log10(bytes) / 3));
+  // as rounded: 999,900 bytes are 1 MB, not 1,000 kB
+  const rounded = Number(bytes.toPrecision(3));
+  const unit = Math.min(units.length - 1, bytes < 1000 ? 0 : Math.floor(Math.log10(rounded) / 3));
   return unit === 0 ? `${bytes} bytes` : `${(bytes / 1000 ** unit).toLocaleString('en', { maximumSignificantDigits: 3 })} ${units[unit]}`;
 }
 
