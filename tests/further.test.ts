@@ -4,26 +4,12 @@ import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
-import { openCheckpoint } from '../src/checkpoint/checkpoint.ts';
 import { readMetrics } from '../src/runs/metrics.ts';
 import { openSafetensors } from '../src/weights/safetensors.ts';
-import { cli, enterToyFolder, recipes } from './toy.ts';
+import { cli, enterToyFolder, recipes, tensorsOf, train } from './toy.ts';
 
 const first = join('first', 'checkpoints', 'finetune');
 const json = (dir: string, name: string) => JSON.parse(readFileSync(join(dir, name), 'utf8'));
-
-async function train(...words: string[]): Promise<void> {
-  const { code, stderr } = await cli('train', ...words);
-  expect(code, stderr).toBe(0);
-}
-
-async function tensorsOf(dir: string): Promise<Map<string, Float32Array>> {
-  const checkpoint = await openCheckpoint(dir);
-  const tensors = new Map<string, Float32Array>();
-  for (const name of checkpoint.names) tensors.set(name, await checkpoint.float32(name));
-  await checkpoint.close();
-  return tensors;
-}
 
 const connector = [1, 2].flatMap((layer) => ['weight', 'bias'].map((kind) => `multi_modal_projector.linear_${layer}.${kind}`));
 const TABLE = 'language_model.model.embed_tokens.weight';

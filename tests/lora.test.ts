@@ -4,11 +4,10 @@ import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
-import { openCheckpoint } from '../src/checkpoint/checkpoint.ts';
 import { readAdapter } from '../src/pretrained/adapter.ts';
 import { readMetrics } from '../src/runs/metrics.ts';
 import { openSafetensors } from '../src/weights/safetensors.ts';
-import { cli, enterToyFolder, recipes, spawnCli } from './toy.ts';
+import { cli, enterToyFolder, recipes, spawnCli, tensorsOf, train } from './toy.ts';
 
 const first = join('first', 'checkpoints', 'pretrain');
 const lora = { rank: 4, alpha: 8, dropout: 0 };
@@ -17,19 +16,6 @@ const stage = { ...rest.stages[1], name: 'lora', train: ['multi_modal_projector'
 
 function writeRecipe(file: string, changes: object, model: object = { llava: first }): void {
   writeFileSync(file, stringify({ ...rest, model, stages: [{ ...stage, ...changes }] }));
-}
-
-async function train(...words: string[]): Promise<void> {
-  const { code, stderr } = await cli('train', ...words);
-  expect(code, stderr).toBe(0);
-}
-
-async function tensorsOf(dir: string): Promise<Map<string, Float32Array>> {
-  const checkpoint = await openCheckpoint(dir);
-  const tensors = new Map<string, Float32Array>();
-  for (const name of checkpoint.names) tensors.set(name, await checkpoint.float32(name));
-  await checkpoint.close();
-  return tensors;
 }
 
 const checkpointOf = (run: string) => join(run, 'checkpoints', 'lora');

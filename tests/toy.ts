@@ -5,8 +5,9 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { vi } from 'vitest';
+import { expect, vi } from 'vitest';
 import { stringify } from 'yaml';
+import { openCheckpoint } from '../src/checkpoint/checkpoint.ts';
 import { run } from '../src/cli/main.ts';
 
 export const bin = fileURLToPath(new URL('../bin/llava-gemma.js', import.meta.url));
@@ -137,6 +138,21 @@ export async function enterToyFolder(): Promise<() => void> {
     process.chdir(before);
     rmSync(folder, { recursive: true, force: true });
   };
+}
+
+/** Runs `train` with these words, and expects it to succeed. */
+export async function train(...words: string[]): Promise<void> {
+  const { code, stderr } = await cli('train', ...words);
+  expect(code, stderr).toBe(0);
+}
+
+/** The values of every tensor of a checkpoint, by our names. */
+export async function tensorsOf(dir: string): Promise<Map<string, Float32Array>> {
+  const checkpoint = await openCheckpoint(dir);
+  const tensors = new Map<string, Float32Array>();
+  for (const name of checkpoint.names) tensors.set(name, await checkpoint.float32(name));
+  await checkpoint.close();
+  return tensors;
 }
 
 /** Copies a folder, changing a JSON file in the copy. */

@@ -328,7 +328,7 @@ async function prepareStage(
     settings,
     loss: (storage) => llavaLoss(config, { ...graphOptions, storage }),
     totalSteps,
-    data: { stepsPerEpoch, batches: withDropout(batches, dropoutInputs(llavaLoss(config, graphOptions)), seed, name) },
+    data: { stepsPerEpoch, batches: adapters ? withDropout(batches, dropoutInputs(llavaLoss(config, graphOptions)), seed, name) : batches },
     skipped: () => skipped.count(name),
     dispose: source.close,
   };
