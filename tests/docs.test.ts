@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
-import { recipeSchemas } from '../src/train/recipe.ts';
+import { recipeSchemas } from '../src/train/recipe-schema.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 

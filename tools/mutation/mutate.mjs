@@ -4,7 +4,7 @@
 //   npm run mutate -- src/text src/evaluate/scoring.ts    with the tests beside the sources
 //   npm run mutate -- src/text --survivors                only those that survived the last time, with the tests of today
 //   npm run mutate -- src/text --every 5                  each fifth only: a score in a fifth of the time
-//   npm run mutate -- src/train/run.ts --tests tests/resume.test.ts    other tests than those
+//   npm run mutate -- src/train/run-checkpoints.ts --tests tests/resume.test.ts    other tests than those
 //
 // StrykerJS does not serve here: it wants TypeScript's API, which TypeScript 7 has not, and threads, in which tests cannot change folder.
 import { spawnSync } from 'node:child_process';
@@ -24,7 +24,7 @@ const ALSO = {
   'src/text/tokenizer.ts': ['src/text/stream.test.ts'],
   'src/generate/forward.ts': ['src/cli/forward.test.ts', 'tests/forward.test.ts'],
   'src/train/adapters.ts': ['tests/lora.test.ts'],
-  'src/train/recipe.ts': ['tests/docs.test.ts'],
+  'src/train/recipe-schema.ts': ['tests/docs.test.ts'],
   'src/train/saved.ts': ['tests/lora.test.ts', 'tests/further.test.ts'],
 };
 

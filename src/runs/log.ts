@@ -1,0 +1,32 @@
+// What a run reports while it is on, written to all who read it.
+
+import type { RunFolder } from './folder.ts';
+import type { RunLock } from './lock.ts';
+import { type MetricEvent, type NewMetricEvent, openMetrics } from './metrics.ts';
+import { openTensorboard } from './tensorboard.ts';
+
+export interface Log {
+  events: MetricEvent[];
+  write(event: NewMetricEvent): void;
+  close(): void;
+}
+
+/** The log of a run that goes on after the events of `past`. Nothing is written once the lock is lost. */
+export function openLog(folder: RunFolder, past: MetricEvent[], lock: RunLock): Log {
+  const metrics = openMetrics(folder.metrics);
+  const tensorboard = openTensorboard(folder.path, past);
+  const events = [...past];
+  return {
+    events,
+    write(event) {
+      lock.check();
+      const timed = metrics.write(event);
+      tensorboard.write(timed);
+      events.push(timed);
+    },
+    close() {
+      metrics.close();
+      tensorboard.close();
+    },
+  };
+}

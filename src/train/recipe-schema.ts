@@ -1,0 +1,383 @@
+// What a recipe may say: every field, its bounds and its default. Field names and defaults are those of
+// Hugging Face configs and of LLaVA's scripts (haotian-liu/LLaVA scripts/v1_5/{pretrain,finetune}.sh); each
+// field says what it is in `.describe()`.
+
+import { z } from 'zod';
+import { evaluationSplits } from '../data/emoji/build.ts';
+import { canvasSize, defaultAugmentation } from '../data/emoji/scene.ts';
+import { defaultHeldOutArtist } from '../data/emoji/split.ts';
+import { textSources } from '../data/emoji/texts.ts';
+import { clipTextConfigSchema, clipVisionConfigSchema } from '../models/clip.ts';
+import { connectorTypeSchema } from '../models/connector.ts';
+import { languageConfigSchema, modelTypeError } from '../models/language.ts';
+
+const share = () => z.number().min(0).max(1);
+const positive = () => z.number().positive();
+const count = () => z.int().positive();
+
+// ---- Models, as in their Hugging Face config.json ----
+
+// A recipe says how large a new model is: the sizes that a folder's config may leave out are of billions.
+const sizes = <Name extends string>(...names: Name[]) =>
+  Object.fromEntries(names.map((name) => [name, count()])) as Record<Name, ReturnType<typeof count>>;
+const languageSizes = sizes('hidden_size', 'intermediate_size', 'num_hidden_layers');
+const towerSizes = sizes('hidden_size', 'intermediate_size', 'num_hidden_layers', 'num_attention_heads');
+
+// The vocabulary is the tokenizer's: it is not repeated here.
+const [gemma, gemma2, gemma3] = languageConfigSchema.options;
+const languageConfig = z
+  .discriminatedUnion(
+    'model_type',
+    [
+      gemma
+        .extend({ ...languageSizes, ...sizes('num_attention_heads', 'num_key_value_heads', 'head_dim') })
+        .omit({ vocab_size: true })
+        .strict(),
+      gemma2.extend(languageSizes).omit({ vocab_size: true }).strict(),
+      gemma3.extend(languageSizes).omit({ vocab_size: true }).strict(),
+    ],
+    { error: modelTypeError },
+  )
+  .describe('Config of a Gemma, Gemma 2 or Gemma 3 without vocab_size; a field that is the same in several is listed once');
+const clipVisionConfig = clipVisionConfigSchema
+  .extend({ ...towerSizes, ...sizes('image_size', 'patch_size') })
+  .strict()
+  .describe('A CLIP vision config');
+const clipTextConfig = clipTextConfigSchema
+  .extend(towerSizes)
+  .omit({ vocab_size: true, eos_token_id: true })
+  .strict()
+  .describe('A CLIP text config without vocab_size and eos_token_id');
+
+// ---- Data ----
+
+const emojiFields = {
+  generate: z.literal('emoji').describe('Compose scenes from the embedded drawings'),
+  held_out_artist: z.string().default(defaultHeldOutArtist).describe('The artist whose drawings are never trained on, in any stage'),
+};
+
+export const augmentationSchema = z
+  .strictObject({
+    scale: z
+      .tuple([positive(), positive()])
+      .default([...defaultAugmentation.scale])
+      .describe('Range of the factor on the size of a drawing'),
+    rotation: z.number().min(0).max(180).default(defaultAugmentation.rotation).describe('Largest rotation to either side in degrees'),
+    shear: z.number().min(0).max(60).default(defaultAugmentation.shear).describe('Largest lean of verticals to either side in degrees'),
+    stretch: z.number().min(1).max(4).default(defaultAugmentation.stretch).describe('Largest factor between width and height, either way'),
+    erase_chance: share().default(defaultAugmentation.eraseChance).describe('Chance that a part of a drawing is left out'),
+    flip_chance: share().default(defaultAugmentation.flipChance).describe('Chance of a mirror image'),
+    grey_chance: share().default(defaultAugmentation.greyChance).describe('Chance of losing all colour'),
+    brightness: share().default(defaultAugmentation.brightness).describe('Largest departure of the factor from 1'),
+    contrast: share().default(defaultAugmentation.contrast).describe('Largest departure of the factor from 1'),
+    saturation: share().default(defaultAugmentation.saturation).describe('Largest departure of the factor from 1'),
+    hue: z.number().min(0).max(180).default(defaultAugmentation.hue).describe('Largest turn of the hue to either side in degrees'),
+  })
+  .describe('How drawings are varied, so that the encoder learns the thing and not the artist');
+
+const contrastiveData = z.strictObject({
+  ...emojiFields,
+  drawings: z
+    .array(z.int().min(1).max(4))
+    .min(1)
+    .default([1, 2, 3, 4])
+    .describe('Numbers of drawings in a scene, drawn from uniformly; a repeated number weighs more'),
+  caption_weight: z
+    .number()
+    .nonnegative()
+    .default(0.3)
+    .describe('Weight of the loss between scenes and captions beside that of drawings and names'),
+});
+
+const textSource = z.strictObject({
+  source: z
+    .enum(textSources)
+    .describe(
+      'WordNet glosses; kinds of things and the letters that stand for them; of scenes written out in words: captions, what is at each place (in another order), or the questions of the pictures; the same questions of scenes written as a grid, one word a patch',
+    ),
+  weight: positive().describe('Share of the rows drawn from this source, relative to the other weights'),
+});
+
+const languageModelData = z.strictObject({
+  ...emojiFields,
+  grid_side: count().default(6).describe('Patches along a side of the pictures that questions-in-grids stand for'),
+});
+
+const generatedData = z.strictObject({
+  ...emojiFields,
+  folder: z.string().default('.cache/emoji').describe('Where pictures and JSON are written'),
+  train_scenes: count().default(4000).describe('Scenes to train on; each gives a caption and about eight questions'),
+  evaluation_scenes: count().default(200).describe('Scenes in each held-out split; each gives up to six questions'),
+  augmentation: augmentationSchema.optional().describe('How drawings of the training scenes are varied; not at all if not given'),
+  scene_size: count().default(canvasSize).describe('Side of a scene in pixels'),
+});
+
+const jsonData = z
+  .strictObject({
+    data_path: z.string().describe('A file in LLaVA JSON format, or of chat messages; a JSON array or JSON Lines'),
+    image_folder: z.string().describe('The folder that its image paths are relative to'),
+    share: positive()
+      .default(1)
+      .describe('How much of the file an epoch takes: 1 all, 0.5 one half and the next epoch the other, 2 everything twice'),
+  })
+  .describe('Pictures and conversations on disk');
+
+const stageData = z.union([z.enum(['captions', 'questions']), jsonData, z.array(jsonData).min(1)], {
+  error: 'must be captions or questions (of generated data), {data_path, image_folder}, or a list of these',
+});
+
+// ---- Stages ----
+
+const optimizerFields = {
+  name: z
+    .string()
+    .regex(/^(?!\.+$)[A-Za-z0-9_.-]+$/, 'must consist of letters, digits, dots, dashes and underscores: it names a folder')
+    .describe('Name of the stage and of its checkpoint folder'),
+  epochs: positive().optional().describe('Passes over the data; 1 when neither epochs nor steps is given'),
+  steps: count().optional().describe('Optimizer steps, instead of epochs'),
+  accumulation: count().default(1).describe('Batches whose gradients are summed for one optimizer step'),
+  schedule: z
+    .enum(['cosine', 'linear', 'constant', 'wsd'])
+    .default('cosine')
+    .describe('Learning rate after the warmup; wsd is constant and falls at the end'),
+  decay_ratio: share().default(0.1).describe('Share of the steps over which wsd falls'),
+  warmup_ratio: share().default(0.03).describe('Share of the steps over which the learning rate rises from 0'),
+  warmup_steps: z.int().nonnegative().optional().describe('The same in steps; goes before warmup_ratio'),
+  min_lr_ratio: share().default(0).describe('Where cosine, linear and wsd end, as a share of the peak learning rate'),
+  weight_decay: z.number().nonnegative().default(0).describe('Decoupled weight decay; never of biases and norms'),
+  betas: z.tuple([share(), share()]).default([0.9, 0.999]).describe('Decay of the first and second moment of AdamW'),
+  eps: positive().default(1e-8).describe('Epsilon of AdamW'),
+  gradient_checkpointing: z
+    .boolean()
+    .default(false)
+    .describe('Compute the forward pass of each layer again for the backward pass instead of keeping it: less memory, more time'),
+  max_grad_norm: z.number().nonnegative().default(1).describe('Global gradient norm is clipped to this; 0 does not clip'),
+  save_every: z.int().nonnegative().default(0).describe('Steps between checkpoints; 0 does not count steps'),
+  save_every_minutes: z
+    .number()
+    .nonnegative()
+    .default(15)
+    .describe('Minutes after the last checkpoint at which the next is saved, whatever save_every says; 0 does not look at the clock'),
+  log_every: count().default(10).describe('Steps between lines of metrics.jsonl'),
+};
+
+/** A stage that trains `modules`; `peak` is the default learning rate, `samples` the default batch. */
+function stageSchema<const M extends readonly [string, ...string[]]>(modules: M, peak: number, samples: number) {
+  const module = z.enum(modules);
+  return {
+    ...optimizerFields,
+    train: z.array(module).min(1).describe('Modules that are trained; everything else is frozen'),
+    batch_size: count().default(samples).describe('Samples (rows, for a language model) in one batch'),
+    lr: positive().default(peak).describe('Peak learning rate'),
+    lr_by_module: z.partialRecord(module, positive()).default({}).describe('Peak learning rate of single modules, instead of lr'),
+  };
+}
+
+function checkLength(stage: { epochs?: number; steps?: number }, context: z.core.$RefinementCtx): void {
+  if (stage.epochs === undefined || stage.steps === undefined) return;
+  context.addIssue({
+    code: 'custom',
+    message: 'gives both epochs and steps; take one out (an empty --set stages.0.epochs= does)',
+    path: ['steps'],
+  });
+}
+
+const adapterFields = {
+  dropout: z.number().min(0).lt(1).describe('Chance with which each number that enters an adapter is left out while it is trained'),
+};
+
+const freshLora = z.strictObject({
+  rank: count().default(128).describe('Rows of A and columns of B: the rank of what is added to a weight'),
+  alpha: positive().default(256).describe('What is added is multiplied by alpha / rank'),
+  dropout: adapterFields.dropout.default(0.05),
+  targets: z
+    .array(z.string())
+    .min(1)
+    .default(['language_model.*'])
+    .describe('Linear layers that get an adapter, by name; * stands for any text, as in language_model.*.q_proj'),
+  rslora: z.boolean().default(false).describe('Multiply by alpha / sqrt(rank) instead (rank stabilization)'),
+});
+
+const givenLora = z.strictObject({
+  adapter: z.string().describe("Folder of an adapter in peft's format to train further, instead of a new one"),
+  dropout: adapterFields.dropout.optional(),
+});
+
+const loraSchema = z
+  .union([givenLora, freshLora])
+  .describe('Adapters that are trained instead of the weights (LoRA); the checkpoint has them merged, and beside it adapter/');
+
+const llavaModules = ['vision_tower', 'multi_modal_projector', 'language_model'] as const;
+
+const llavaStage = z
+  .strictObject({
+    ...stageSchema(llavaModules, 2e-5, 128),
+    train: z
+      .array(z.enum(llavaModules))
+      .describe('Modules that are trained; everything else is frozen. May be empty where there are adapters'),
+    lora: loraSchema.optional(),
+    data: stageData.describe('captions or questions of generated data, or LLaVA JSON with an image folder; a list mixes several files'),
+    max_length: count().default(2048).describe('Longest sequence in tokens, image rows included; longer ones are cut'),
+    template: z
+      .enum(['gemma', 'plain'])
+      .default('gemma')
+      .describe('gemma: the chat template; plain: picture and caption only, as in LLaVA stage 1'),
+    on_bad_sample: z
+      .enum(['error', 'skip'])
+      .default('error')
+      .describe(
+        'What to do about a sample that cannot be trained on, such as one with a damaged picture: end the run, or leave it out and list it in skipped.jsonl',
+      ),
+    row_length: count()
+      .default(384)
+      .describe('Tokens in a packed row; a longer sample has a row of its own. 2048 suits encoders of 576 rows'),
+    feature_cache: z
+      .enum(['auto', 'float32', 'float16', 'none'])
+      .default('auto')
+      .describe(
+        'How features of a frozen encoder are kept on disk, to be computed once; none computes them at each step; auto takes the first that fits feature_cache_gb',
+      ),
+    feature_cache_gb: positive().default(20).describe('Most that auto keeps on disk, in gigabytes'),
+    feature_mixup: share()
+      .default(0)
+      .describe('Largest share of another picture of the batch in the features of each, while the answers stay: for a frozen encoder'),
+  })
+  .superRefine((stage, context) => {
+    checkLength(stage, context);
+    if (stage.train.length === 0 && !stage.lora)
+      context.addIssue({ code: 'custom', message: 'names no module, and there is no lora: nothing would be trained', path: ['train'] });
+    if (stage.feature_mixup > 0 && stage.train.includes('vision_tower')) {
+      context.addIssue({ code: 'custom', message: 'needs a frozen encoder, but vision_tower is trained', path: ['feature_mixup'] });
+    }
+    if (stage.feature_mixup > 0 && stage.feature_cache === 'none')
+      context.addIssue({ code: 'custom', message: 'needs features that are kept, but feature_cache is none', path: ['feature_mixup'] });
+    for (const name of Object.keys(stage.lr_by_module)) {
+      if ((stage.train as string[]).includes(name) || stage.lora) continue;
+      context.addIssue({ code: 'custom', message: `${name} is not trained in this stage`, path: ['lr_by_module', name] });
+    }
+  });
+
+const contrastiveStage = z
+  .strictObject({
+    ...stageSchema(['vision_model', 'text_model'], 1e-3, 256),
+    train: z
+      .array(z.enum(['vision_model', 'text_model']))
+      .min(1)
+      .default(['vision_model', 'text_model'])
+      .describe('Modules that are trained'),
+    augmentation: augmentationSchema.prefault({}),
+    single_patch_chance: share()
+      .default(0)
+      .describe('Chance that a drawing is matched with its name from one of its patches instead of the mean of all'),
+  })
+  .superRefine(checkLength);
+
+const languageModelStage = z
+  .strictObject({
+    ...stageSchema(['language_model'], 1e-3, 32),
+    train: z
+      .array(z.enum(['language_model']))
+      .min(1)
+      .default(['language_model'])
+      .describe('Modules that are trained'),
+    max_length: count().default(256).describe('Tokens in a row'),
+    mixture: z.array(textSource).min(1).describe('Named sources of text with their weights'),
+  })
+  .superRefine(checkLength);
+
+// ---- Recipes ----
+
+const runFields = {
+  seed: z.int().nonnegative().default(42).describe('Seed of initialization, data and order: the same seed gives the same weights'),
+};
+
+const contrastiveRecipe = z.strictObject({
+  task: z.literal('contrastive').describe('Pretrain a CLIP: an image and a text encoder that agree'),
+  ...runFields,
+  model: z.strictObject({
+    vision_config: clipVisionConfig,
+    text_config: clipTextConfig,
+    projection_dim: count().describe('Width of the space in which pictures and texts are compared'),
+    logit_scale_init_value: z.number().default(2.6592).describe('Logarithm of the initial inverse temperature'),
+    tokenizer: z.string().describe('Folder of a tokenizer.json'),
+  }),
+  data: contrastiveData,
+  stages: z.array(contrastiveStage).min(1),
+});
+
+const languageModelRecipe = z.strictObject({
+  task: z.literal('language-model').describe('Pretrain a Gemma on text'),
+  ...runFields,
+  model: z.strictObject({
+    text_config: languageConfig,
+    tokenizer: z.string().describe('Folder of a tokenizer.json'),
+  }),
+  data: languageModelData,
+  stages: z.array(languageModelStage).min(1),
+});
+
+const partsModel = z.strictObject({
+  vision_tower: z.string().describe('Hugging Face folder of the vision encoder'),
+  language_model: z.string().describe('Hugging Face folder of the Gemma'),
+  tokenizer: z.string().optional().describe('Folder of a tokenizer.json; that of the language model when left out'),
+  connector: connectorTypeSchema.default('mlp2x_gelu').describe('linear, or mlpNx_gelu: N linear layers with GELU between'),
+  vision_feature_layer: z
+    .union([z.int(), z.array(z.int()).min(1)])
+    .default(-2)
+    .describe('Hidden state of the encoder that is used, counted from the end when negative; several are joined'),
+  vision_feature_select_strategy: z
+    .enum(['default', 'full'])
+    .default('default')
+    .describe('default drops the class token where the encoder has one, full keeps it'),
+  scale_image_features: z
+    .boolean()
+    .default(true)
+    .describe('Multiply image rows by sqrt(hidden_size), as the released LLaVA-Gemma does (transformers before 5)'),
+});
+
+const llavaModel = z.strictObject({
+  llava: z.string().describe('Hugging Face folder of a LLaVA to train further, instead of the two parts'),
+  new_connector: connectorTypeSchema
+    .optional()
+    .describe('A fresh connector of this type, as connector; that of the folder is kept when left out'),
+});
+
+const llavaRecipe = z.strictObject({
+  task: z.literal('llava').describe('Join a vision encoder to a Gemma through a connector'),
+  ...runFields,
+  model: z.union([partsModel, llavaModel]).describe('The parts to join, or a LLaVA to train further'),
+  data: generatedData.optional().describe('Data made before training; stages may name LLaVA JSON files instead'),
+  stages: z.array(llavaStage).min(1).describe('What happens, in order; each stage starts from the weights of the one before'),
+  evaluate: z
+    .strictObject({
+      splits: z
+        .array(z.enum(evaluationSplits))
+        .min(1)
+        .default(['unseen-artist', 'unseen-scenes', 'unseen-concepts'])
+        .describe('Held-out splits of the generated data'),
+      batch_size: count().default(64).describe('Questions answered at a time'),
+      max_new_tokens: count().default(24).describe('Longest answer'),
+    })
+    .optional()
+    .describe('How the trained model is scored; no scoring when left out'),
+});
+
+/** Schemas of the recipes of each task. */
+export const recipeSchemas = [contrastiveRecipe, languageModelRecipe, llavaRecipe] as const;
+
+/** Any recipe. */
+export const recipeSchema = z.discriminatedUnion('task', recipeSchemas).superRefine((recipe, context) => {
+  const names = recipe.stages.map(({ name }) => name);
+  names.forEach((name, index) => {
+    if (names.indexOf(name) === index) return;
+    context.addIssue({ code: 'custom', message: `${name} is already the name of an earlier stage`, path: ['stages', index, 'name'] });
+  });
+  if (recipe.task !== 'llava' || recipe.data !== undefined) return;
+  recipe.stages.forEach((stage, index) => {
+    if (typeof stage.data !== 'string') return;
+    const message = `${stage.data} are generated data, but the recipe has no \`data: {generate: emoji}\``;
+    context.addIssue({ code: 'custom', message, path: ['stages', index, 'data'] });
+  });
+  if (recipe.evaluate)
+    context.addIssue({ code: 'custom', message: 'needs `data: {generate: emoji}`, whose splits it scores', path: ['evaluate'] });
+});

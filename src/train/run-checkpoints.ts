@@ -1,0 +1,166 @@
+// The checkpoints of a run: what one holds beside the model, when one is due, and where a run goes on.
+
+import { existsSync } from 'node:fs';
+import { type Checkpoint, openCheckpoint, readJsonFile, recoverCheckpoint, saveCheckpoint } from '../checkpoint/checkpoint.ts';
+import { float32, type State, type Value } from '../engine/engine.ts';
+import { UserError } from '../errors.ts';
+import { isOfAdapter } from '../nn/lora.ts';
+import { constantSource } from '../pretrained/stored.ts';
+import type { RunFolder, StageSummary } from '../runs/folder.ts';
+import { openSafetensors, type TensorSource } from '../weights/safetensors.ts';
+import { addAdapters, type StageAdapters } from './adapters.ts';
+import type { Fingerprints } from './fingerprints.ts';
+import { endAdapters, savedAdapters, savedModel, withTrained } from './saved.ts';
+import type { PreparedStage, Task } from './task.ts';
+
+/** trainer_state.json of a checkpoint. */
+export interface TrainerState {
+  stage: string;
+  step: number;
+  totalSteps: number;
+  /** Time spent in the stage, over all sittings. */
+  seconds: number;
+  firstLoss: number;
+  lastLoss: number;
+  /** Samples that were left out, of a stage that is finished, if there are any. */
+  skipped?: number;
+  /** What the stages read; runs of earlier versions have none. */
+  inputs?: Fingerprints;
+}
+
+const STATE_FILE = 'trainer_state.json';
+const OPTIMIZER_FILE = 'optimizer.safetensors';
+/**
+ * Saves a stage as it stands in `dir`: the model, or what an unfinished stage with adapters has trained, and
+ * the state.
+ */
+export async function saveStage(
+  task: Task,
+  dir: string,
+  state: TrainerState,
+  moments: ReadonlyMap<string, State> | undefined,
+  isTrained: (name: string) => boolean,
+  adapters: StageAdapters | undefined,
+): Promise<void> {
+  const tensorFiles: Record<string, Map<string, TensorSource>> = {};
+  if (moments) {
+    const sources = new Map<string, TensorSource>();
+    for (const [name, moment] of moments) sources.set(name, constantSource(await moment.read()));
+    tensorFiles[OPTIMIZER_FILE] = sources;
+  }
+  const model = adapters && !isFinished(state) ? await savedAdapters(task, isTrained) : await savedModel(task, adapters);
+  await saveCheckpoint(dir, {
+    ...model,
+    files: { ...model.files, [STATE_FILE]: `${JSON.stringify(state, null, 2)}\n` },
+    tensorFiles: { ...model.tensorFiles, ...tensorFiles },
+  });
+}
+
+const isFinished = ({ step, totalSteps }: TrainerState) => step >= totalSteps;
+
+/** When a stage is saved before its end. `write` saves its present state. */
+export function checkpointsOf(
+  state: Readonly<TrainerState>,
+  { save_every: steps, save_every_minutes: minutes }: PreparedStage['settings'],
+  write: (moments: ReadonlyMap<string, State> | undefined) => Promise<void>,
+) {
+  let savedStep = state.step;
+  let savedAt = performance.now();
+  let hasFailed = false;
+  return {
+    isDue: () => (steps > 0 && state.step % steps === 0) || (minutes > 0 && performance.now() - savedAt >= 60_000 * minutes),
+    isSaved: () => state.step === savedStep,
+    /** Whether the last attempt to save has failed. */
+    hasFailed: () => hasFailed,
+    async save(moments: ReadonlyMap<string, State> | undefined) {
+      hasFailed = true;
+      await write(moments);
+      hasFailed = false;
+      savedStep = state.step;
+      savedAt = performance.now();
+    },
+  };
+}
+
+/** Where a run goes on. */
+export interface Resumed {
+  finished: StageSummary[];
+  /** The stage in progress. */
+  state?: TrainerState;
+  moments?: Map<string, Value>;
+  /** What the stages read when the run was last saved. */
+  inputs?: Fingerprints;
+}
+
+async function readState(path: string): Promise<TrainerState> {
+  const state = (await readJsonFile(path)) as Partial<TrainerState> | null;
+  if (typeof state?.step !== 'number' || typeof state.totalSteps !== 'number')
+    throw new UserError(`${path}: does not say where its stage stands; move the folder away, and the stage begins anew`);
+  return state as TrainerState;
+}
+
+/** Finds where a run stands, and loads what it has trained so far into the task. */
+export async function restoreRun(task: Task, folder: RunFolder): Promise<Resumed> {
+  const finished: StageSummary[] = [];
+  const trained = new Set<string>();
+  let inputs: Fingerprints | undefined;
+  for (const [index, { name, train }] of task.stages.entries()) {
+    const dir = folder.checkpoint(name);
+    await recoverCheckpoint(dir);
+    if (!existsSync(dir)) break;
+    const adapters = task.adapters?.(index);
+    if (adapters) addAdapters(task.weights, adapters);
+    const state = await readState(`${dir}/${STATE_FILE}`);
+    inputs = state.inputs;
+    for (const module of train) trained.add(module);
+    if (adapters && !isFinished(state)) {
+      const isOfStage = (parameter: string) => isOfAdapter(parameter) || (train as string[]).includes(task.moduleOf(parameter));
+      await restoreWeights(task, dir, undefined, isOfStage);
+    } else
+      await withSaved(dir, async (checkpoint) => {
+        if (adapters) await endAdapters(task, adapters, checkpoint);
+        await restoreWeights(task, dir, checkpoint, (parameter) => trained.has(task.moduleOf(parameter)));
+      });
+    if (!isFinished(state)) return { finished, inputs, state, moments: await readMoments(`${dir}/${OPTIMIZER_FILE}`) };
+    const { seconds, step, firstLoss, lastLoss, skipped } = state;
+    finished.push({ name, seconds, steps: step, firstLoss, lastLoss, ...(skipped ? { skipped } : {}) });
+  }
+  return { finished, inputs };
+}
+
+/** Loads the weights that `isWanted` names from what a run saved in `dir`. */
+async function restoreWeights(
+  { weights }: Task,
+  dir: string,
+  checkpoint: Checkpoint | undefined,
+  isWanted: (name: string) => boolean,
+): Promise<void> {
+  await withTrained(dir, checkpoint, async ({ read }) => {
+    for (const parameter of weights.parameters) if (isWanted(parameter.name)) await weights.restore(parameter.name, await read(parameter));
+  });
+}
+
+/** Opens the checkpoint in `dir` for `body`. */
+export async function withSaved(dir: string, body: (checkpoint: Checkpoint) => Promise<void>): Promise<void> {
+  const checkpoint = await openCheckpoint(dir);
+  try {
+    await body(checkpoint);
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+/** The optimizer's state by name, float32. */
+async function readMoments(path: string): Promise<Map<string, Value>> {
+  const file = await openSafetensors(path);
+  try {
+    const moments = new Map<string, Value>();
+    for (const name of file.names) {
+      const { data, shape } = await file.read(name);
+      moments.set(name, float32(new Float32Array(data.buffer, data.byteOffset, data.byteLength / 4), shape));
+    }
+    return moments;
+  } finally {
+    await file.close();
+  }
+}
