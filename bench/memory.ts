@@ -3,32 +3,21 @@
 // its peak is the one that it writes into summary.json.
 
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { stringify } from 'yaml';
 import { parseCount } from '../src/cli/options.ts';
-import { buildEmojiDataset, type Entry } from '../src/data/emoji/build.ts';
 import { UserError } from '../src/errors.ts';
 import { modelParameters } from '../src/models/model-parameters.ts';
-import { type ModelConfig, shapeNamed } from '../src/models/shapes.ts';
-import { writeFreshCheckpoint } from '../src/pretrained/fresh.ts';
+import type { ModelConfig } from '../src/models/shapes.ts';
 import { findRunFolder, readSummary } from '../src/runs/folder.ts';
 import { readMetrics } from '../src/runs/metrics.ts';
 import { elementCount } from '../src/weights/safetensors.ts';
+import { freshModel, midSizeLanguage, midSizeVision, writeConversations } from './stage/mid-size.ts';
 
 const FOLDER = resolve('.cache/bench/memory');
-
-const language: ModelConfig = {
-  ...shapeNamed('gemma-2b').config,
-  hidden_size: 768,
-  intermediate_size: 2048,
-  num_hidden_layers: 8,
-  num_attention_heads: 12,
-  num_key_value_heads: 12,
-  head_dim: 64,
-};
 
 interface Options {
   batch: number;
@@ -54,7 +43,7 @@ async function benchMemory({ batch, steps, json }: Options): Promise<void> {
     ({ name, peak, stepSeconds }) =>
       `${name.padEnd(9)} a step ${stepSeconds.toFixed(1)} s${peak ? `, peak ${megabytes(peak.resident)}, ${megabytes(peak.files)} of it mapped files` : ''}`,
   );
-  const trained = parameterCount(language);
+  const trained = parameterCount(midSizeLanguage);
   log(`${lines.join('\n')}\n`);
   for (const [part, copies] of Object.entries({ values: 1, 'sums of gradients': 1, moments: 2 }))
     log(`${part.padEnd(17)} ${megabytes(4 * trained * copies)}`);
@@ -69,19 +58,11 @@ const parameterCount = (config: ModelConfig) => modelParameters(config).reduce((
 
 /** Makes what is missing of folders and data, and writes the recipe; returns its path. */
 async function writeRun(batch: number, steps: number, log: (line: string) => void): Promise<string> {
-  const fresh = async (name: string, config: ModelConfig, tokenizer?: string) => {
-    const out = join(FOLDER, name);
-    if (existsSync(out)) return out;
-    log(`making ${out}`);
-    const options = { dtype: 'float32' as const, seed: 1, maxShardSize: 5e9, tokenizer, signal: new AbortController().signal };
-    await writeFreshCheckpoint(config, out, { ...options, onDrawn: () => {} });
-    return out;
-  };
   const model = {
-    vision_tower: await fresh('clip-vit-base-patch16', shapeNamed('clip-vit-base-patch16').config),
-    language_model: await fresh('gemma-253m', language, 'assets/models/tiny-gemma'),
+    vision_tower: await freshModel(join(FOLDER, 'clip-vit-base-patch16'), midSizeVision, undefined, log),
+    language_model: await freshModel(join(FOLDER, 'gemma-253m'), midSizeLanguage, 'assets/models/tiny-gemma', log),
   };
-  const data = await writeConversations(2 * batch * steps);
+  const data = await writeConversations(FOLDER, 2 * batch * steps);
   const stage = { data, steps, batch_size: batch, lr: 1e-4, log_every: 1 };
   const recipe = {
     task: 'llava',
@@ -94,24 +75,6 @@ async function writeRun(batch: number, steps: number, log: (line: string) => voi
   const path = join(FOLDER, 'recipe.yaml');
   await writeFile(path, stringify(recipe));
   return path;
-}
-
-/**
- * One conversation a picture: its caption and those of the pictures after it, 30 to 86 words, so that some 80
- * tokens a sample have labels.
- */
-async function writeConversations(count: number): Promise<{ data_path: string; image_folder: string }> {
-  const { captions, imageFolder } = await buildEmojiDataset({ seed: 1, out: join(FOLDER, 'emoji'), trainScenes: count, splits: [] });
-  const entries = JSON.parse(readFileSync(captions, 'utf8')) as Entry[];
-  const words = entries.map(({ conversations }) => conversations[1].value.split(' '));
-  const samples = entries.map((entry, i) => {
-    const following = Array.from({ length: 30 }, (_, j) => words[(i + j) % words.length]).flat();
-    const answer = { from: 'gpt', value: following.slice(0, 30 + 8 * (i % 8)).join(' ') };
-    return { ...entry, conversations: [entry.conversations[0], answer] };
-  });
-  const path = join(FOLDER, 'conversations.json');
-  await writeFile(path, JSON.stringify(samples));
-  return { data_path: path, image_folder: imageFolder };
 }
 
 // === The run ===

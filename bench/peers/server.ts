@@ -2,6 +2,7 @@
 // sleeps while it waits, and its memory is its own.
 
 import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdirSync, rmSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { UserError } from '../../src/errors.ts';
@@ -22,6 +23,8 @@ export interface ServerOptions {
    * print in the middle of lines, on both channels.
    */
   apart?: boolean;
+  /** Where the process runs: a folder that is emptied, or made. Default: here. */
+  cwd?: string;
   /** Called with what a process with `apart` prints on stderr. */
   onPrint?: (text: string) => void;
 }
@@ -31,9 +34,16 @@ export function startServer(
   side: string,
   command: string,
   args: readonly string[],
-  { apart = false, onPrint = () => {} }: ServerOptions = {},
+  { apart = false, cwd, onPrint = () => {} }: ServerOptions = {},
 ): Server {
-  const child: ChildProcess = spawn(command, args, { stdio: apart ? ['pipe', 'ignore', 'pipe', 'pipe'] : ['pipe', 'pipe', 'inherit'] });
+  if (cwd !== undefined) {
+    rmSync(cwd, { recursive: true, force: true });
+    mkdirSync(cwd, { recursive: true });
+  }
+  const child: ChildProcess = spawn(command, args, {
+    cwd,
+    stdio: apart ? ['pipe', 'ignore', 'pipe', 'pipe'] : ['pipe', 'pipe', 'inherit'],
+  });
   let tail = 'its message is above';
   if (apart) {
     tail = '';

@@ -27,8 +27,8 @@ export interface TorchServer {
   stop(): void;
 }
 
-export async function startTorch(python: string, script: string, threads: number): Promise<TorchServer> {
-  const server = startServer('PyTorch', python, [script, '--threads', String(threads)]);
+export async function startTorch(python: string, script: string, threads: number, args: readonly string[] = []): Promise<TorchServer> {
+  const server = startServer('PyTorch', python, [script, '--threads', String(threads), ...args]);
   const { torch } = await server.greeting<{ torch: string }>();
   return { version: torch, request: (message) => server.request(message), stop: () => server.stop() };
 }

@@ -84,8 +84,7 @@ export interface CompileOptions {
   packedAccuracy?: 'float32' | 'int8';
   /**
    * Memory before speed, for a model that fills the machine: constants are not pre-packed into copies, 16-bit
-   * ones are cast anew at each use, what is cheap is computed again for the backward pass, and what a run has
-   * computed with is given back at its end.
+   * ones are cast anew at each use, and what is cheap is computed again for the backward pass.
    */
   lean?: boolean;
   /**

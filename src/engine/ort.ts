@@ -9,7 +9,8 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-node';
 import { rewrite } from '../graph/passes.ts';
-import { constant, inputName, type Tensor, type TypedData, topologicalOrder } from '../graph/tensor.ts';
+import { constant, inputName, type Tensor, type TypedData } from '../graph/tensor.ts';
+import { divideWork, writeName } from './divide.ts';
 import {
   type CompileOptions,
   type Constant,
@@ -24,12 +25,12 @@ import {
   type Value,
   type Write,
 } from './engine.ts';
-import { hostNormOf, runAdamW, sumOfSquares, takeAdamW } from './host-kernels.ts';
+import { runAdamW, sumOfSquares } from './host-kernels.ts';
 import { applyWrite, type HostMemory, HostSequence, HostState, hostMemory, writtenStates } from './host-state.ts';
 import { giveBackFreedMemory } from './malloc.ts';
 import { type LowerOptions, lower } from './onnx/lower.ts';
 import type { ExternalData } from './onnx/packed.ts';
-import { addRows, pieceGraph, rowOperands, takeRowWrites } from './row-writes.ts';
+import { addRows, pieceGraph } from './row-writes.ts';
 
 export interface OrtOptions {
   /** Threads inside one op. Default: all cores. */
@@ -55,39 +56,12 @@ export function createOrtEngine(options: OrtOptions = {}): Engine {
   };
 }
 
-/**
- * Constants of more bytes than this leave no room for the runtime's arena, which grows by doubling: memory
- * comes from the system and goes back there, which costs some time.
- */
-const ARENA_BYTES = 2 ** 31;
-
-/** Name of the session's output that is written to a state. */
-const writeName = (state: string) => `write ${state}`;
-
 async function compile(outputs: Outputs, compileOptions: CompileOptions, options: OrtOptions): Promise<Program> {
   const { constants = new Map(), writes = {} } = compileOptions;
-  const { updates, rest: other } = takeAdamW(writes);
-  const { rows, rest } = takeRowWrites(other);
-  const hostNorms = new Map<string, string>();
-  const graph: Record<string, Tensor> = {};
-  for (const [name, tensor] of Object.entries(outputs)) {
-    const normed = hostNormOf(tensor);
-    if (normed === undefined) graph[name] = tensor;
-    else hostNorms.set(name, normed);
-  }
-  for (const [name, { tensor }] of Object.entries(rest)) graph[writeName(name)] = tensor;
-  const operands = Object.assign({}, ...[...rows].map(([name, parts]) => rowOperands(writeName(name), parts))) as Outputs;
-  Object.assign(graph, operands);
-
-  const inputs = new Map<string, Tensor>();
-  const fixed = new Map<string, Tensor>();
-  const everything = [...Object.values(outputs), ...Object.values(writes).map(({ tensor }) => tensor)];
-  for (const tensor of topologicalOrder(everything))
-    if (tensor.op === 'input') (constants.has(inputName(tensor)) ? fixed : inputs).set(inputName(tensor), tensor);
+  const { updates, rows, rest, hostNorms, operands, graph, forward, inputs, fixed } = divideWork(outputs, compileOptions);
   checkInputs(fixed, (name) => constants.get(name));
 
   const used = new Map([...fixed.keys()].map((name) => [name, constants.get(name)!]));
-  const forward = Object.keys(graph).filter((name) => name in outputs);
   const session = Object.keys(graph).length > 0 ? await openSession(graph, used, forward, compileOptions, options) : undefined;
   const pieces = new Map<string, Program[]>();
   for (const [name, { gradients }] of rows)
@@ -157,7 +131,6 @@ async function openSession(
 ): Promise<Session> {
   if (recompute === 'all') await giveBackFreedMemory();
   const { externalInputs, inlineInputs, fed, buffers, folder } = layOutConstants(constants);
-  const storedBytes = [...externalInputs.values()].reduce((sum, { length }) => sum + length, 0);
   const model = lower(inline(graph, inlineInputs), {
     externalInputs,
     fuse: options.fuse,
@@ -171,7 +144,9 @@ async function openSession(
     interOpNumThreads: 1,
     graphOptimizationLevel: 'all',
     logSeverityLevel: 3,
-    ...(lean ? { enableMemPattern: false, enableCpuMemArena: storedBytes < ARENA_BYTES } : {}),
+    ...(lean ? { enableMemPattern: false } : {}),
+    // the arena keeps what a run has used: no page is touched for the first time again, but there are gaps
+    enableCpuMemArena: recompute !== 'all',
     extra: {
       session: {
         intra_op: { allow_spinning: options.spin ? '1' : '0' },

@@ -7,7 +7,7 @@ import { mul, reduceSum } from '../graph/primitives.ts';
 import { input } from '../graph/tensor.ts';
 import { createRandom } from '../random.ts';
 import { linear } from './layers.ts';
-import { downName, loraScale, mergedWeight, oddNumber, rowDropout, upName, weightName } from './lora.ts';
+import { downName, dropoutMask, loraScale, mergedWeight, oddNumber, upName, weightName } from './lora.ts';
 import { Parameters } from './parameters.ts';
 
 const engines = [createOrtEngine({ threads: 1 }), createReferenceEngine()];
@@ -68,27 +68,27 @@ describe('dropout', () => {
     [rowCount, 1],
   );
   const x = input('x', 'float32', [rowCount, columns]);
-  const dropped = (name: string) => rowDropout(x, input('rows', 'int32', [rowCount, 1]), rate, name);
+  const mask = (name: string) => dropoutMask(x, input('rows', 'int32', [rowCount, 1]), rate, name);
   const ones = float32(new Float32Array(rowCount * columns).fill(1), [rowCount, columns]);
 
   test('is the same on every engine, and another for every layer and every row', async () => {
     const results: Value[] = [];
     for (const engine of engines) {
-      const program = await engine.compile({ a: dropped('a'), b: dropped('b') });
-      const { a, b } = await program.run({ x: ones, rows });
+      const program = await engine.compile({ a: mask('a'), b: mask('b') });
+      const { a, b } = await program.run({ rows });
       expect(a.data).not.toEqual(b.data);
       results.push(a);
       await program.dispose();
     }
-    expect(Array.from(results[1].data as Float32Array, Math.fround)).toEqual([...results[0].data]);
+    expect([...results[1].data]).toEqual([...results[0].data]);
     const row = (i: number) => [...(results[0].data as Float32Array).subarray(i * columns, (i + 1) * columns)].join();
     expect(new Set(Array.from({ length: rowCount }, (_, i) => row(i))).size).toBe(rowCount);
   });
 
-  test('leaves out a share of the rate in every row and column, in no pattern, and keeps the mean', async () => {
-    const program = await engines[0].compile({ a: dropped('a') });
-    const data = (await program.run({ x: ones, rows })).a.data as Float32Array;
-    expect(new Set(data)).toEqual(new Set([0, Math.fround(1 / (1 - rate))]));
+  test('leaves out a share of the rate in every row and column, in no pattern', async () => {
+    const program = await engines[0].compile({ a: mask('a') });
+    const data = (await program.run({ rows })).a.data as Float32Array;
+    expect(new Set(data)).toEqual(new Set([0, 1]));
     const isLeftOut = (row: number, column: number) => Number(data[row * columns + column] === 0);
     // within five standard deviations of independent draws
     const near = (count: number, of: number, share: number) =>
@@ -114,13 +114,24 @@ describe('dropout', () => {
     await program.dispose();
   });
 
-  test('has the gradient of what it keeps', async () => {
-    const y = dropped('a');
-    const [gradient] = grad(reduceSum(mul(y, input('dy', 'float32', [rowCount, columns])), [0, 1]), [x]);
-    const program = await engines[0].compile({ y, gradient });
-    const dy = normals(9, rowCount, columns);
-    const { y: kept, gradient: dx } = await program.run({ x: ones, rows, dy });
-    expect(dx.data).toEqual((dy.data as Float32Array).map((value, i) => (kept.data[i] === 0 ? 0 : value * (kept.data[i] as number))));
+  test('feeds an adapter what it keeps, as much larger as the rest is missing, and its gradient is that', async () => {
+    const adapter = { rank: 1, scale: 1, dropout: { rate, mask: () => mask('a') } };
+    const p = new Parameters({ adapters: () => adapter });
+    const y = linear(p, 'a', x, 1);
+    const [gradient] = grad(reduceSum(mul(y, input('dy', 'float32', [rowCount, 1])), [0, 1]), [x]);
+    const program = await engines[0].compile({ y, gradient, kept: mask('a') });
+    const dy = normals(9, rowCount, 1);
+    const [down, up] = [normals(10, 1, columns), float32([2], [1, 1])];
+    const values = { rows, dy, x: ones, [weightName('a')]: float32(new Float32Array(columns), [1, columns]) };
+    const result = await program.run({ ...values, [downName('a')]: down, [upName('a')]: up });
+    const factor = (row: number, column: number) =>
+      ((result.kept.data[row * columns + column] as number) * (down.data[column] as number) * 2) / (1 - rate);
+    for (let row = 0; row < rowCount; row += 13) {
+      const sum = Array.from({ length: columns }, (_, column) => factor(row, column)).reduce((a, b) => a + b);
+      expect(result.y.data[row]).toBeCloseTo(sum, 3);
+      for (let column = 0; column < columns; column += 7)
+        expect(result.gradient.data[row * columns + column]).toBeCloseTo((dy.data[row] as number) * factor(row, column), 5);
+    }
     await program.dispose();
   });
 });

@@ -2,7 +2,7 @@
 // learn what is added to it. Names, initialization and scale as in peft 0.21 (tuners/lora/layer.py); rsLoRA
 // is Kalajdzievski 2023, arXiv 2312.03732.
 
-import { add, cast, lessOrEqual, matmul, mul, where } from '../graph/primitives.ts';
+import { add, cast, lessOrEqual, matmul, mul } from '../graph/primitives.ts';
 import { constant, type Tensor } from '../graph/tensor.ts';
 import { createRandom, hashString } from '../random.ts';
 import { type Parameters, uniform, zeros } from './parameters.ts';
@@ -29,7 +29,10 @@ export function adapted(p: Parameters, x: Tensor, y: Tensor): Tensor {
   const [inFeatures, outFeatures] = [x.dims.at(-1) as number, y.dims.at(-1) as number];
   const down = p.get('lora_A.weight', [rank, inFeatures], uniform(inFeatures ** -0.5));
   const up = p.get('lora_B.weight', [outFeatures, rank], zeros);
-  const low = matmul(dropout ? dropout(x, p.path) : x, down, { transB: true });
+  // the factor of the dropout costs nothing in the product
+  const low = dropout
+    ? matmul(mul(x, dropout.mask(x, p.path)), down, { transB: true, alpha: 1 / (1 - dropout.rate) })
+    : matmul(x, down, { transB: true });
   return add(y, matmul(low, up, { transB: true, alpha: scale }));
 }
 
@@ -38,18 +41,17 @@ export const mergedWeight = (weight: Tensor, down: Tensor, up: Tensor, scale: nu
   add(weight, matmul(up, down, { alpha: scale }));
 
 /**
- * x with about a share of `rate` of its elements zero, and the others 1 / (1 - rate) times what they were.
- * `rows` are random odd int32 numbers, one a row of x [.., in] and of shape [.., 1]: they are inputs of a
- * step, so that what is left out is a function of them and of the layer's name. An element is left out by the
- * product of its row's and its column's number modulo 2^32.
+ * What x [.., in] is multiplied by to leave out about a share of `rate` of its elements: 0 or 1 for each.
+ * `rows` are random odd int32 numbers, one a row of x and of shape [.., 1]: they are inputs of a step, so
+ * that what is left out is a function of them and of the layer's name. An element is left out by the product
+ * of its row's and its column's number modulo 2^32.
  */
-export function rowDropout(x: Tensor, rows: Tensor, rate: number, name: string): Tensor {
+export function dropoutMask(x: Pick<Tensor, 'dims' | 'dtype'>, rows: Tensor, rate: number, name: string): Tensor {
   const random = createRandom(hashString(name), 'dropout');
   const columns = Int32Array.from({ length: x.dims.at(-1) as number }, () => oddNumber(random));
   const hash = mul(rows, constant(columns, [columns.length], 'int32'));
   // of the 2^32 numbers, those above are the share `rate`
-  const isKept = lessOrEqual(hash, constant(Math.round(2 ** 31 - 1 - rate * 2 ** 32), [], 'int32'));
-  return where(isKept, mul(x, 1 / (1 - rate)), cast(constant(0), x.dtype));
+  return cast(lessOrEqual(hash, constant(Math.round(2 ** 31 - 1 - rate * 2 ** 32), [], 'int32')), x.dtype);
 }
 
 /** A random odd int32. */

@@ -90,8 +90,10 @@ export interface Adapter {
   rank: number;
   /** Factor of what it adds: alpha / rank, or alpha / sqrt(rank) with rsLoRA. */
   scale: number;
-  /** Sets elements of the layer's input to zero, in training. */
-  dropout?: (x: Tensor, module: string) => Tensor;
+  /**
+   * In training, a share of `rate` of the layer's input x is left out: it is multiplied by a mask of 0 and 1.
+   */
+  dropout?: { rate: number; mask: (x: Tensor, module: string) => Tensor };
 }
 
 /** The adapter of a linear layer, by the name of its module. */

@@ -8,7 +8,7 @@ import { computeDim, type Dim } from '../graph/dims.ts';
 import { input, type Tensor, topologicalOrder } from '../graph/tensor.ts';
 import type { LlavaConfig } from '../models/llava.ts';
 import { type LossGraph, linearLayers } from '../models/programs.ts';
-import { downName, isOfAdapter, oddNumber, rowDropout, upName } from '../nn/lora.ts';
+import { downName, dropoutMask, isOfAdapter, oddNumber, upName } from '../nn/lora.ts';
 import { type AdapterOf, initialize, uniform } from '../nn/parameters.ts';
 import { resolvePath } from '../paths.ts';
 import { type AdapterContents, fitAdapter, type LayerShape, readAdapter, scaleOf } from '../pretrained/adapter.ts';
@@ -130,7 +130,7 @@ export function adapterGraph({ layers, isRankStabilized, dropout }: StageAdapter
     if (!shape) return undefined;
     const scale = scaleOf(shape, isRankStabilized);
     if (dropout === 0) return { rank: shape.rank, scale };
-    return { rank: shape.rank, scale, dropout: (x, name) => rowDropout(x, rowsOf(x, name), dropout, name) };
+    return { rank: shape.rank, scale, dropout: { rate: dropout, mask: (x, name) => dropoutMask(x, rowsOf(x, name), dropout, name) } };
   };
 }
 

@@ -8,13 +8,22 @@ import { type DType, type Tensor, type TensorOf, type TypedData, typedData } fro
 import { EXTERNAL_DATA_PATH, type ExternalData } from './packed.ts';
 import {
   ELEMENT_TYPES,
-  encodeModel,
   type OnnxAttributes,
   type OnnxGraph,
   type OnnxInitializer,
+  type OnnxModel,
   type OnnxNode,
   type OnnxValue,
 } from './writer.ts';
+
+/** Type and dims of a value. */
+export type ValueShape = Pick<OnnxValue, 'dtype' | 'dims'>;
+
+/** A model, and the shapes of the values in it that are known. */
+export interface ShapedModel {
+  model: OnnxModel;
+  shapes: ReadonlyMap<string, ValueShape>;
+}
 
 export class GraphBuilder {
   private readonly nodes: OnnxNode[] = [];
@@ -27,6 +36,7 @@ export class GraphBuilder {
   private readonly dimSources = new Map<string, { name: string; axis: number }>();
   private readonly external: ReadonlyMap<string, ExternalData>;
   private readonly shared = new Map<string, unknown>();
+  private readonly shapes = new Map<string, ValueShape>();
   private target = this.nodes;
   private counter = 0;
   private nodeCount = 0;
@@ -58,6 +68,12 @@ export class GraphBuilder {
     const name = this.nodeName(opType);
     this.target.push({ opType, domain, name, inputs, outputs: [output], attributes });
     return output;
+  }
+
+  /** Says what shape a value has, for those who ask how much memory it takes; returns its name. */
+  shaped(value: string, { dtype, dims }: ValueShape): string {
+    this.shapes.set(value, { dtype, dims });
+    return value;
   }
 
   private nodeName(opType: string): string {
@@ -96,7 +112,7 @@ export class GraphBuilder {
     this.target = target;
     const graph = { name: 'piece', nodes, inputs: [...before, ...pieces], outputs: after, initializers: [] };
     const inputs = names([...state, ...over]);
-    const outputs = names(named());
+    const outputs = named().map((value) => this.shaped(value.name, value));
     const name = this.nodeName('Scan');
     target.push({ opType: 'Scan', domain: '', name, inputs, outputs, attributes: { body: { graph }, num_scan_inputs: over.length } });
     return outputs;
@@ -139,7 +155,7 @@ export class GraphBuilder {
 
   zeros(dims: Dims, dtype: DType): string {
     const zero = this.number(0, dtype);
-    return this.node('Expand', [zero, this.shape(dims)]);
+    return this.shaped(this.node('Expand', [zero, this.shape(dims)]), { dtype, dims });
   }
 
   /**
@@ -215,7 +231,7 @@ export class GraphBuilder {
   // === Model ===
 
   /** The model whose outputs are the values that `nameOf` gives for tensors. */
-  model(outputs: Outputs, nameOf: (tensor: Tensor) => string): Uint8Array {
+  model(outputs: Outputs, nameOf: (tensor: Tensor) => string): ShapedModel {
     // a node's result takes the name of the output; an input, or a node that is an output already, is copied
     // by Identity
     const inputNames = new Set([...this.inputs, ...this.initializers].map(({ name }) => name));
@@ -237,13 +253,14 @@ export class GraphBuilder {
       });
       return { ...node, inputs: rename(node.inputs), outputs: rename(node.outputs), attributes: Object.fromEntries(attributes) };
     };
-    return encodeModel({
+    const model = {
       producer: 'llava-gemma',
       name: 'graph',
       nodes: [...this.leading, ...this.nodes].map(renameNode),
       inputs: this.inputs,
       outputs: graphOutputs,
       initializers: this.initializers,
-    });
+    };
+    return { model, shapes: new Map([...this.shapes].map(([name, shape]) => [renamed.get(name) ?? name, shape])) };
   }
 }

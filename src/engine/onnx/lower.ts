@@ -16,10 +16,10 @@ import {
   type TensorOf,
   topologicalOrder,
 } from '../../graph/tensor.ts';
-import { GraphBuilder } from './builder.ts';
+import { GraphBuilder, type ShapedModel } from './builder.ts';
 import { CLASS_LOOPS, classLoop, loopOverClasses } from './classes.ts';
 import { type ExternalData, isStoredCast, joinNeighbors, readStored } from './packed.ts';
-import { MICROSOFT } from './writer.ts';
+import { encodeModel, MICROSOFT } from './writer.ts';
 
 /** Composites that ORT computes in one kernel. */
 export const FUSED_KERNELS = ['rmsNorm', 'layerNorm', 'geluTanh', 'quickGelu'] as const satisfies Composite[];
@@ -55,7 +55,10 @@ export interface LowerOptions {
  * use. Throws an Error for bfloat16 where ONNX Runtime has no kernel for it, and for a named dim that no
  * input carries.
  */
-export function lower(outputs: Outputs, options: LowerOptions = {}): Uint8Array {
+export const lower = (outputs: Outputs, options: LowerOptions = {}): Uint8Array => encodeModel(lowerToModel(outputs, options).model);
+
+/** The same before it is serialized. Throws as `lower`. */
+export function lowerToModel(outputs: Outputs, options: LowerOptions = {}): ShapedModel {
   const fuse = new Set<Composite>(options.fuse ?? WHOLE);
   const external = new Map(options.externalInputs);
   const primitives = mergeCommon(simplify(mergeCommon(expandComposites(outputs, (op) => fuse.has(op)))));
@@ -67,7 +70,7 @@ export function lower(outputs: Outputs, options: LowerOptions = {}): Uint8Array 
     checkBfloat16(tensor);
     const isBehind = forward.size > 0 && !forward.has(tensor);
     const inputs = tensor.inputs.map(isBehind ? nameBehind : nameOf);
-    const apply = () => applyRule(tensor, inputs, builder, options);
+    const apply = () => builder.shaped(applyRule(tensor, inputs, builder, options), tensor);
     return isBehind && isLocal(tensor) ? builder.lead(apply) : apply();
   };
   const forward = new Set(topologicalOrder((options.recompute?.forward ?? []).map((name) => graph[name])));
@@ -84,7 +87,7 @@ export function lower(outputs: Outputs, options: LowerOptions = {}): Uint8Array 
   const nameBehind = (tensor: Tensor): string => {
     if (!forward.has(tensor) || !isRepeated(tensor)) return nameOf(tensor);
     const inputs = again.has(tensor) ? [] : tensor.inputs.map(nameBehind);
-    const name = again.get(tensor) ?? builder.lead(() => applyRule(tensor, inputs, builder, options));
+    const name = again.get(tensor) ?? builder.lead(() => builder.shaped(applyRule(tensor, inputs, builder, options), tensor));
     again.set(tensor, name);
     return name;
   };
@@ -212,7 +215,7 @@ function scatterRows(b: GraphBuilder, [indices, updates]: readonly string[], ten
   const flat: Dims = [dimProduct(indexType.dims), ...rowDims];
   const flatUpdates = b.node('Reshape', [updates, b.reshapeTarget(updateType.dims, flat)]);
   const column = b.node('Reshape', [indices, b.int64([-1, ...rowDims.map(() => 1)])]);
-  const wide = b.node('Expand', [column, b.int64([1, ...rowDims])]);
+  const wide = b.shaped(b.node('Expand', [column, b.int64([1, ...rowDims])]), { dtype: 'int64', dims: flat });
   return (onto: string) => scatterSum(b, [onto, wide, flatUpdates], 0, tensor.dtype);
 }
 

@@ -1,0 +1,54 @@
+// What of a program's work is a graph for ONNX Runtime, and what our own kernels do beside it in host memory.
+
+import { inputName, type Tensor, topologicalOrder } from '../graph/tensor.ts';
+import type { CompileOptions, Write } from './engine.ts';
+import { type AdamWUpdate, hostNormOf, takeAdamW } from './host-kernels.ts';
+import { type RowWrites, rowOperands, takeRowWrites } from './row-writes.ts';
+
+type Outputs = Readonly<Record<string, Tensor>>;
+
+/** Name of the graph's output that is written to a state. */
+export const writeName = (state: string) => `write ${state}`;
+
+export interface DividedWork {
+  /** For the runtime: by the names of outputs, of writes and of the operands of row writes. */
+  graph: Outputs;
+  /** Outputs of the graph that are the program's own. */
+  forward: string[];
+  /** Writes of which the graph gives the tensor. */
+  rest: Record<string, Write>;
+  /** Operands of row writes, which no caller sees. */
+  operands: Outputs;
+  /** Rows that are added piece by piece, by state. */
+  rows: Map<string, RowWrites>;
+  /** Updates that are one pass over the memory of their states. */
+  updates: AdamWUpdate[];
+  /** Outputs that are the squared norm of a state: its name by that of the output. */
+  hostNorms: Map<string, string>;
+  /** What the program needs at each run, and its constants, by input name. */
+  inputs: Map<string, Tensor>;
+  fixed: Map<string, Tensor>;
+}
+
+export function divideWork(outputs: Outputs, { constants = new Map(), writes = {} }: CompileOptions): DividedWork {
+  const { updates, rest: other } = takeAdamW(writes);
+  const { rows, rest } = takeRowWrites(other);
+  const hostNorms = new Map<string, string>();
+  const graph: Record<string, Tensor> = {};
+  for (const [name, tensor] of Object.entries(outputs)) {
+    const normed = hostNormOf(tensor);
+    if (normed === undefined) graph[name] = tensor;
+    else hostNorms.set(name, normed);
+  }
+  const forward = Object.keys(graph);
+  for (const [name, { tensor }] of Object.entries(rest)) graph[writeName(name)] = tensor;
+  const operands = Object.assign({}, ...[...rows].map(([name, parts]) => rowOperands(writeName(name), parts))) as Outputs;
+  Object.assign(graph, operands);
+
+  const inputs = new Map<string, Tensor>();
+  const fixed = new Map<string, Tensor>();
+  const everything = [...Object.values(outputs), ...Object.values(writes).map(({ tensor }) => tensor)];
+  for (const tensor of topologicalOrder(everything))
+    if (tensor.op === 'input') (constants.has(inputName(tensor)) ? fixed : inputs).set(inputName(tensor), tensor);
+  return { graph, forward, rest, operands, rows, updates, hostNorms, inputs, fixed };
+}
