@@ -13,7 +13,10 @@ if (existsSync(setup)) {
 // Commands that run a model load ONNX Runtime, whose package is large and has no binary for some machines. That deserves a sentence of
 // its own, and before any work is done; loading twice costs nothing.
 const [, , command, ...words] = process.argv;
-if (['chat', 'demo', 'eval', 'forward', 'merge', 'train'].includes(command) && !words.some((word) => word === '--help' || word === '-h')) {
+if (
+  ['chat', 'demo', 'eval', 'forward', 'merge', 'plan', 'train'].includes(command) &&
+  !words.some((word) => word === '--help' || word === '-h')
+) {
   try {
     createRequire(import.meta.url)('onnxruntime-node');
   } catch (error) {

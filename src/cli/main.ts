@@ -13,6 +13,7 @@ import * as info from './info.ts';
 import * as init from './init.ts';
 import { InterruptedError, stopWork } from './interrupt.ts';
 import * as merge from './merge.ts';
+import * as plan from './plan.ts';
 import * as pull from './pull.ts';
 import * as train from './train.ts';
 
@@ -35,7 +36,7 @@ export function createProgram(): Command {
     .helpCommand(false)
     .addHelpText('after', examples)
     .showHelpAfterError('(--help lists commands and options)');
-  for (const command of [demo, train, evaluate, chat, data, pull, convert, merge, info, init, forward]) command.register(program);
+  for (const command of [demo, train, plan, evaluate, chat, data, pull, convert, merge, info, init, forward]) command.register(program);
   // Commander would end the process itself; this makes it throw an error with an exit code.
   for (const command of [program, ...program.commands]) command.exitOverride();
   program.hook('preAction', (_, command) => refuseEmpty(command));

@@ -2,7 +2,7 @@
 // program would take on ONNX Runtime, before any weight is read.
 
 import type { Tensor } from '../graph/tensor.ts';
-import { divideWork } from './divide.ts';
+import { divideWork, writeName } from './divide.ts';
 import {
   type CompileOptions,
   type Constant,
@@ -51,12 +51,13 @@ export function createPlanningEngine(): PlanningEngine {
   return {
     name: 'planning',
     async compile(outputs, options = {}) {
-      const { graph, forward, inputs, fixed } = divideWork(outputs, options);
+      const { graph, forward, rest, inputs, fixed } = divideWork(outputs, options);
       for (const name of fixed.keys()) {
         const value = options.constants!.get(name)!;
         constants.set(value, bytesOf(value));
       }
-      if (Object.keys(graph).length > 0) peaks.push((sizes) => peakBytes(plannedModel(graph, forward, options), sizes));
+      const placed = new Set(Object.keys(rest).map(writeName));
+      if (Object.keys(graph).length > 0) peaks.push((sizes) => peakBytes(plannedModel(graph, forward, options), sizes, placed));
       return { inputNames: [...inputs.keys()], outputNames: Object.keys(outputs), run: () => refuse(), async dispose() {} };
     },
     state: ({ dtype, dims }) => made(emptyState(dtype, dims)),

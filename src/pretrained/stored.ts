@@ -24,6 +24,8 @@ export interface ReadStoredOptions {
   inFiles: boolean;
   /** Gives the name in the checkpoint, if it differs. */
   rename?: (name: string) => string;
+  /** Only names, types and shapes are looked at; the constants lie in their files. */
+  unread?: boolean;
 }
 
 /** Types that a program reads unconverted, by their names in safetensors files. */
@@ -37,9 +39,10 @@ const STORED: Partial<Record<DType, StoredDType>> = { float32: 'F32', float16: '
 export async function readStored(
   checkpoint: Checkpoint,
   parameters: readonly StoredName[],
-  { inFiles, rename = (name) => name }: ReadStoredOptions,
+  { inFiles: inTheirFiles, rename = (name) => name, unread = false }: ReadStoredOptions,
 ): Promise<StoredParameter[]> {
-  if (parameters.some(({ name }) => rename(name) === checkpoint.head?.embedding)) await checkpoint.checkHead();
+  const inFiles = inTheirFiles || unread;
+  if (!unread && parameters.some(({ name }) => rename(name) === checkpoint.head?.embedding)) await checkpoint.checkHead();
   const read: StoredParameter[] = [];
   for (const { name, dims, optional } of parameters) {
     const own = rename(name);
@@ -49,14 +52,14 @@ export async function readStored(
         [packedName(name), await constantOf(checkpoint, packedName(own), 'uint8', inFiles)],
         [scaleName(name), await constantOf(checkpoint, scaleName(own), 'float32', inFiles)],
       ]);
-      await checkFinite(checkpoint, scaleName(own));
+      if (!unread) await checkFinite(checkpoint, scaleName(own));
       read.push({ name, dims, storage: format, constants });
       continue;
     }
     if (optional && !checkpoint.has(own)) continue;
     checkShape(checkpoint, own, dims);
     const storage = FLOATS[checkpoint.info(own).dtype];
-    await checkFinite(checkpoint, own);
+    if (!unread) await checkFinite(checkpoint, own);
     const constant = storage
       ? await constantOf(checkpoint, own, storage, inFiles)
       : ({ dtype: 'float32', dims, data: await checkpoint.float32(own) } as const);

@@ -37,7 +37,7 @@ export interface TrainOptions {
 }
 
 /** A task's module is loaded only when a recipe asks for it. */
-async function createTask(recipe: Recipe, context: TaskContext): Promise<Task> {
+export async function createTask(recipe: Recipe, context: TaskContext): Promise<Task> {
   if (recipe.task === 'contrastive') return (await import('./tasks/contrastive.ts')).contrastiveTask(recipe, context);
   if (recipe.task === 'language-model') return (await import('./tasks/language-model.ts')).languageModelTask(recipe, context);
   return (await import('./tasks/llava.ts')).llavaTask(recipe, context);

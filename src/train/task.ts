@@ -4,11 +4,12 @@
 import type { Engine } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
-import type { LossGraph } from '../models/programs.ts';
+import type { Graph, LossGraph } from '../models/programs.ts';
 import type { StorageOf } from '../nn/parameters.ts';
 import type { GallerySample } from '../runs/report.ts';
 import type { Status } from '../runs/status.ts';
 import type { StageAdapters } from './adapters.ts';
+import type { MicroBatch } from './batch.ts';
 import type { SourceThread } from './prefetch.ts';
 import type { Stage } from './recipe.ts';
 import type { StageData } from './stage.ts';
@@ -22,6 +23,8 @@ export interface TaskContext {
   /** The run folder's path, for caches and samples. */
   out: string;
   signal: AbortSignal;
+  /** The task is planned, not trained: values of stored weights are neither read nor checked. */
+  isPlan?: boolean;
 }
 
 export interface PreparedStage {
@@ -34,6 +37,20 @@ export interface PreparedStage {
   skipped?(): number;
   /** Lets go of what was opened for the stage. */
   dispose(): Promise<void>;
+}
+
+/** What a stage would do, of which nothing is done. */
+export interface StageOutline extends Pick<PreparedStage, 'settings' | 'loss' | 'totalSteps'> {
+  stepsPerEpoch: number;
+  /** Samples of an epoch, and distinct pictures, at most; not of data that are made afresh at each step. */
+  samples?: number;
+  pictures?: number;
+  /** Some of the stage's batches; of pictures only the shapes are true. */
+  batches: MicroBatch[];
+  /** Bytes that features of the frozen encoder take on disk. */
+  featureBytes: number;
+  /** The frozen encoder, if it runs before the first step, and how many pictures it takes at a time. */
+  encoder?: { graph: (storage: StorageOf) => Graph<'pixel_values', 'features'>; pictures: number };
 }
 
 export interface SavedModel {
@@ -55,6 +72,8 @@ export interface Task {
   dataFiles?(index: number): string[];
   /** Gets ready what a stage needs, such as the features of a frozen encoder. */
   prepareStage(index: number): Promise<PreparedStage>;
+  /** What a stage would do with these settings, for a plan. */
+  outline?(index: number, settings: Stage): Promise<StageOutline>;
   /** Scores of the finished model; undefined where the recipe asks for none. */
   evaluate?(): Promise<Scores>;
   /** Pictures with questions and answers for the report, once evaluated. */

@@ -36,9 +36,12 @@ export class ModelWeights {
   private readonly entries = new Map<string, Entry>();
   private readonly adapters = new Map<string, AddedAdapter>();
   private readonly engine: Engine;
+  private readonly unread: boolean;
 
-  constructor(engine: Engine) {
+  /** `unread` weights are known by name, type and shape, to be planned with. */
+  constructor(engine: Engine, { unread = false } = {}) {
     this.engine = engine;
+    this.unread = unread;
   }
 
   /** Adds a parameter with values of its own, float32 row-major. */
@@ -53,7 +56,7 @@ export class ModelWeights {
    */
   async addStored(checkpoint: Checkpoint, parameters: readonly StoredName[], rename = (name: string) => name): Promise<void> {
     const inFiles = checkpoint.files.reduce((sum, { bytes }) => sum + bytes, 0) > MEMORY_LIMIT;
-    for (const { name, dims, storage, constants } of await readStored(checkpoint, parameters, { inFiles, rename }))
+    for (const { name, dims, storage, constants } of await readStored(checkpoint, parameters, { inFiles, rename, unread: this.unread }))
       this.entries.set(name, { name, dims, storage, constants });
   }
 

@@ -38,15 +38,16 @@ const IN_PLACE = new Set([
 ]);
 
 /**
- * Bytes that the results of the nodes take at most at once; what is read from files or fed at a run is not
- * counted, and what the runtime's allocator leaves between them neither. Throws an Error for a named dim that
- * `sizes` lacks.
+ * Bytes that the results of the nodes take at most at once. Not counted are values that are read from files
+ * or fed at a run, outputs that are written into memory of the caller (`placed`), and what the runtime's
+ * allocator leaves between pieces. Throws an Error for a named dim that `sizes` lacks.
  */
-export function peakBytes({ model, shapes }: ShapedModel, sizes: DimSizes): number {
+export function peakBytes({ model, shapes }: ShapedModel, sizes: DimSizes, placed: ReadonlySet<string> = new Set()): number {
   const extents = new Map<string, Extent>();
   for (const { name, dtype, dims } of [...model.initializers, ...model.inputs])
     extents.set(name, { elements: elementsOf(dims, sizes), width: elementBytes[dtype] });
   const resultOf = (name: string, node: OnnxNode): Extent => {
+    if (placed.has(name)) return { elements: 0, width: 0 };
     const shape = shapes.get(name);
     return shape ? { elements: elementsOf(shape.dims, sizes), width: elementBytes[shape.dtype] } : inferred(node, extents);
   };

@@ -18,7 +18,7 @@ import { createTokenizer } from '../../text/tokenizer.ts';
 import { type BatchSource, packedBatch } from '../batch.ts';
 
 /** Pictures that the encoder takes at a time. */
-const ENCODED = 32;
+export const ENCODED = 32;
 
 /** Features of a frozen encoder. */
 export interface FeatureSource {

@@ -4,12 +4,10 @@
 
 import { join } from 'node:path';
 import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
-import { batchesPerEpoch, samplesPerEpoch } from '../../data/conversations.ts';
 import type { DataFile, DataIndex } from '../../data/data-set.ts';
 import { buildEmojiDataset, type EmojiDataset } from '../../data/emoji/build.ts';
 import { encoderFingerprint, type FeatureType, featureBytes } from '../../data/feature-cache.ts';
 import type { SampleFault } from '../../data/llava-json.ts';
-import type { Engine } from '../../engine/engine.ts';
 import { UserError } from '../../errors.ts';
 import { answerQuestions } from '../../evaluate/evaluate.ts';
 import { readQuestions } from '../../evaluate/questions.ts';
@@ -40,6 +38,7 @@ import type { FeatureSource } from '../sources/llava.ts';
 import type { StageData } from '../stage.ts';
 import type { PreparedStage, SavedModel, Task, TaskContext } from '../task.ts';
 import { ModelWeights } from '../weights.ts';
+import { outlineLlavaStage, pictureCount, stepsOfStage } from './llava-outline.ts';
 
 interface Model extends SavedModel {
   config: LlavaConfig;
@@ -53,11 +52,11 @@ interface Model extends SavedModel {
 
 type Given<K extends string> = Extract<LlavaRecipe['model'], Record<K, unknown>>;
 
-const assemble = ({ model, seed }: LlavaRecipe, engine: Engine): Promise<Model> =>
-  'llava' in model ? furtherModel(model, seed, engine) : joinedModel(model, seed, engine);
+const assemble = ({ model, seed }: LlavaRecipe, weights: ModelWeights): Promise<Model> =>
+  'llava' in model ? furtherModel(model, seed, weights) : joinedModel(model, seed, weights);
 
 /** Joins the recipe's encoder and language model through a fresh connector. */
-async function joinedModel(model: Given<'vision_tower'>, seed: number, engine: Engine): Promise<Model> {
+async function joinedModel(model: Given<'vision_tower'>, seed: number, weights: ModelWeights): Promise<Model> {
   const visionFolder = resolvePath(model.vision_tower, 'model.vision_tower');
   const languageFolder = resolvePath(model.language_model, 'model.language_model');
   const tokenizerFolder = model.tokenizer ? resolvePath(model.tokenizer, 'model.tokenizer') : languageFolder;
@@ -88,7 +87,6 @@ async function joinedModel(model: Given<'vision_tower'>, seed: number, engine: E
       checkVocabulary(tokenizer, config.text_config.vocab_size, languageFolder);
       const parameters = llavaParameters(config);
       const inFolder = (name: string) => name.slice(name.indexOf('.') + 1);
-      const weights = new ModelWeights(engine);
       await weights.addStored(vision, ofModule(parameters, 'vision_tower'), inFolder);
       addFresh(weights, ofModule(parameters, 'multi_modal_projector'), seed);
       await weights.addStored(language, ofModule(parameters, 'language_model'), inFolder);
@@ -101,7 +99,7 @@ async function joinedModel(model: Given<'vision_tower'>, seed: number, engine: E
 }
 
 /** The recipe's LLaVA, with its own connector or a fresh one. */
-async function furtherModel(model: Given<'llava'>, seed: number, engine: Engine): Promise<Model> {
+async function furtherModel(model: Given<'llava'>, seed: number, weights: ModelWeights): Promise<Model> {
   const folder = resolvePath(model.llava, 'model.llava');
   return withCheckpoint(folder, llavaConfigSchema, async (stored, checkpoint) => {
     const tokenizerFiles = await readTokenizerFiles(folder);
@@ -115,7 +113,6 @@ async function furtherModel(model: Given<'llava'>, seed: number, engine: Engine)
     checkTokenizer(tokenizer, config, folder);
     const isFresh = ({ name }: Parameter) => model.new_connector !== undefined && name.startsWith('multi_modal_projector.');
     const parameters = llavaParameters(config);
-    const weights = new ModelWeights(engine);
     await weights.addStored(
       checkpoint,
       parameters.filter((parameter) => !isFresh(parameter)),
@@ -136,20 +133,25 @@ function addFresh(weights: ModelWeights, parameters: readonly Parameter[], seed:
   for (const parameter of parameters) weights.add(parameter, initialize(parameter, createRandom(seed, parameter.name)));
 }
 
+/** How features are kept; not at all where the encoder is trained, and they change. */
+function keptFeatures(stage: LlavaStage, adapters: StageAdapters | undefined, data: DataIndex, config: LlavaConfig, status: Status) {
+  const hasAdapter = [...(adapters?.layers.keys() ?? [])].some((layer) => layer.startsWith('vision_tower.'));
+  return stage.train.includes('vision_tower') || hasAdapter ? undefined : featureType(stage, data, config, status);
+}
+
 /**
  * How the features of a stage's pictures are kept; undefined where they are computed at each step. What
  * `auto` takes depends on the data alone, so that a resumed run takes the same.
  */
 function featureType(
   { name, feature_cache: asked, feature_cache_gb: budget, feature_mixup: mixup }: LlavaStage,
-  { groups }: DataIndex,
+  data: DataIndex,
   config: LlavaConfig,
   status: Status,
 ): FeatureType | undefined {
   if (asked === 'none') return undefined;
   if (asked !== 'auto') return asked;
-  // samples without a picture are counted too: it is at most so many
-  const pictures = groups.reduce((most, group) => Math.max(most, group + 1), 0);
+  const pictures = pictureCount(data);
   const size = imageTokenCount(config) * visionFeatureSize(config);
   const gigabytes = (dtype: FeatureType) => (pictures * featureBytes(size, dtype)) / 1e9;
   const fits = (['float32', 'float16'] as const).find((dtype) => gigabytes(dtype) <= budget);
@@ -212,7 +214,7 @@ async function drawScenes({ seed, data }: LlavaRecipe, { status }: TaskContext):
 
 /** The task of a `llava` recipe. */
 export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Promise<Task> {
-  const model = await assemble(recipe, context.engine);
+  const model = await assemble(recipe, new ModelWeights(context.engine, { unread: context.isPlan }));
   const dataset = await drawScenes(recipe, context);
   const filesOf = ({ data }: LlavaStage): DataFile[] => {
     if (typeof data === 'string') return [{ path: dataset![data], imageFolder: dataset!.imageFolder, share: 1 }];
@@ -252,6 +254,13 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
       const settings = recipe.stages[index];
       return prepareStage(recipe, model, checked[index], settings, adapters[index], context);
     },
+    async outline(index, changed) {
+      const settings = changed as LlavaStage;
+      const { index: data } = checked[index];
+      const given = await adaptersOf({ stage: settings, config: model.config, seed: recipe.seed, base: undefined });
+      const kept = keptFeatures(settings, given, data, model.config, context.status);
+      return outlineLlavaStage({ ...model, settings, seed: recipe.seed, data, adapters: given, kept });
+    },
     evaluate:
       recipe.evaluate &&
       (async () => {
@@ -290,11 +299,8 @@ async function prepareStage(
 ): Promise<PreparedStage> {
   const { config, tokenizerFolder, processor } = model;
   const { batch_size: batchSize, accumulation, template, max_length: maxLength, name } = settings;
-  const stepsPerEpoch = Math.ceil(batchesPerEpoch(samplesPerEpoch(data.files), batchSize) / accumulation);
-  const totalSteps = settings.steps ?? Math.max(1, Math.round((settings.epochs ?? 1) * stepsPerEpoch));
-  const hasAdapter = (module: string) => [...(adapters?.layers.keys() ?? [])].some((layer) => layer.startsWith(`${module}.`));
-  const trainsEncoder = settings.train.includes('vision_tower') || hasAdapter('vision_tower');
-  const kept = trainsEncoder ? undefined : featureType(settings, data, config, context.status);
+  const { stepsPerEpoch, totalSteps } = stepsOfStage(settings, data);
+  const kept = keptFeatures(settings, adapters, data, config, context.status);
   const source = context.thread.open({
     task: 'llava',
     seed,

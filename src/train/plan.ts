@@ -1,0 +1,312 @@
+// What a run would take, told before anything is loaded: what is trained, samples, steps, memory by part,
+// disk; and what would make it fit. The trainer of each stage is run on an engine that only counts
+// (engine/planning.ts), so that a plan knows what the run knows.
+
+import { statfsSync } from 'node:fs';
+import { totalmem } from 'node:os';
+import { type Constant, type Engine, elementBytes, sizeOf } from '../engine/engine.ts';
+import { createPlanningEngine } from '../engine/planning.ts';
+import { topologicalOrder } from '../graph/tensor.ts';
+import { compileGraph, type LossGraph } from '../models/programs.ts';
+import { isOfAdapter } from '../nn/lora.ts';
+import type { MicroBatch } from './batch.ts';
+import type { Stage } from './recipe.ts';
+import { trainStage } from './stage.ts';
+import type { StageOutline, Task } from './task.ts';
+import { type StageTiming, timeStage } from './timing.ts';
+
+/** Memory in bytes; all but `mapped` cannot be given back while the stage runs. */
+export interface PlannedStageMemory {
+  /** Trained values, float32. */
+  values: number;
+  /** Sums of gradients, moments and whatever else is kept for a trained value. */
+  gradientsAndMoments: number;
+  /** Frozen weights that are no files. */
+  constants: number;
+  /** Results of the forward pass that the backward pass needs, and what is computed with, at their most. */
+  activations: number;
+  /** A batch, the one that is prepared beside it, Node and the runtime. */
+  process: number;
+  /** What the process takes while the frozen encoder runs, before the first step. */
+  encoding: number;
+  /** All of the above but encoding, or encoding where that is more. */
+  peak: number;
+  /** Frozen weights in files: the system reads them into memory that is free. */
+  mapped: number;
+}
+
+export interface PlannedStage {
+  name: string;
+  /** Numbers that are trained, by module, and those that are frozen. */
+  trained: Record<string, number>;
+  frozen: number;
+  steps: number;
+  epochs: number;
+  /** Samples and distinct pictures of one epoch; undefined for data that are made afresh at each step. */
+  samples?: number;
+  pictures?: number;
+  /** Means over some batches of the stage. */
+  tokensPerStep: number;
+  padding: number;
+  memory: PlannedStageMemory;
+  /**
+   * Where it was asked for: seconds of a step, of a picture for the frozen encoder, and of the whole stage.
+   */
+  seconds?: StageTiming & { total: number };
+  /** Bytes on disk: features of a frozen encoder, and what a checkpoint takes at its most. */
+  disk: { features: number; checkpoint: number };
+}
+
+export interface RunPlan {
+  stages: PlannedStage[];
+  memory: { peak: number; available: number };
+  disk: { needed: number; free: number };
+  fits: boolean;
+  /** What does not fit, each a sentence. */
+  problems: string[];
+  /** Settings with which it would fit, as --set takes them, and the peak with them. */
+  remedies: { set: string[]; peak: number }[];
+}
+
+/** Node, the runtime, and the thread that prepares data: what a run of a tiny model takes. */
+const PROCESS_BYTES = 0.3e9;
+
+/** What the runtime's allocator leaves between pieces, beside what is in them. */
+const GAPS = 1.1;
+
+export interface PlanOptions {
+  task: Task;
+  /** Folder in whose file system the run would be. */
+  folder: string;
+  /** Bytes of memory; default: all of the machine's. */
+  available?: number;
+  /** Runs a few steps of each stage that fits, to say how long it would take. */
+  timedOn?: Engine;
+}
+
+/** UserError as of the task's outlines. */
+export async function planRun({ task, folder, available = totalmem(), timedOn }: PlanOptions): Promise<RunPlan> {
+  const stages: PlannedStage[] = [];
+  for (const [index, settings] of task.stages.entries()) stages.push(await planStage(task, index, settings));
+  const { bavail, bsize } = statfsSync(folder);
+  const free = bavail * bsize;
+  // a checkpoint is written before the one that it replaces is removed
+  const needed =
+    stages.reduce((sum, { disk }) => sum + disk.features + disk.checkpoint, 0) + Math.max(...stages.map((s) => s.disk.checkpoint));
+  const peak = Math.max(...stages.map(({ memory }) => memory.peak));
+  const tooLarge = stages.filter(({ memory }) => memory.peak > available);
+  if (timedOn && tooLarge.length === 0)
+    for (const [index, stage] of stages.entries()) stage.seconds = await secondsOf(task, index, stage, timedOn);
+  const problems = tooLarge.map(
+    ({ name, memory }) =>
+      `stage ${name} needs ${gigabytes(memory.peak)} of memory and the machine has ${gigabytes(available)}: ${gigabytes(memory.peak - available)} too little`,
+  );
+  if (needed > free) problems.push(`the run needs ${gigabytes(needed)} on disk and ${gigabytes(free)} are free`);
+  const remedies = tooLarge.length > 0 ? await remediesFor(task, available) : [];
+  return { stages, memory: { peak, available }, disk: { needed, free }, fits: problems.length === 0, problems, remedies };
+}
+
+const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
+
+// === A stage ===
+
+/** Data that are made afresh at each step cost nothing to begin with: the first batch stands for all. */
+async function outlineOf(task: Task, index: number, settings: Stage): Promise<StageOutline> {
+  if (task.outline) return task.outline(index, settings);
+  const { data, totalSteps, loss, dispose } = await task.prepareStage(index);
+  try {
+    for await (const batch of data.batches(0))
+      return { settings, loss, totalSteps, stepsPerEpoch: data.stepsPerEpoch, batches: [batch], featureBytes: 0 };
+    throw new Error('the data gave no batch');
+  } finally {
+    await dispose();
+  }
+}
+
+async function planStage(task: Task, index: number, settings: Stage): Promise<PlannedStage> {
+  const outline = await outlineOf(task, index, settings);
+  const isTrained = trainedIn(task, settings);
+  const loss = outline.loss(task.weights.storageOf(isTrained));
+  const trained: Record<string, number> = {};
+  let frozen = 0;
+  for (const { name, dims } of loss.parameters) {
+    const module = isTrained(name) ? task.moduleOf(name) : undefined;
+    if (module === undefined) frozen += sizeOf(dims);
+    else trained[module] = (trained[module] ?? 0) + sizeOf(dims);
+  }
+  const memory = await memoryOf(task, index, outline, loss);
+  const { totalSteps, stepsPerEpoch, batches } = outline;
+  const mean = (of: (batch: MicroBatch) => number) => batches.reduce((sum, batch) => sum + of(batch), 0) / batches.length;
+  const [tokens, padding] = [mean((batch) => batch.tokens), mean((batch) => batch.padding ?? 0)];
+  return {
+    name: settings.name,
+    trained,
+    frozen,
+    steps: totalSteps,
+    epochs: totalSteps / stepsPerEpoch,
+    samples: outline.samples,
+    pictures: outline.pictures,
+    tokensPerStep: tokens * settings.accumulation,
+    padding: padding / (tokens + padding),
+    memory,
+    disk: { features: outline.featureBytes, checkpoint: checkpointBytes(task, loss, isTrained, 'lora' in settings && !!settings.lora) },
+  };
+}
+
+async function secondsOf(task: Task, index: number, { steps, pictures = 0 }: PlannedStage, engine: Engine) {
+  const settings = task.stages[index];
+  const timing = await timeStage(task, await outlineOf(task, index, settings), trainedIn(task, settings), engine);
+  return { ...timing, total: steps * timing.step + pictures * timing.picture };
+}
+
+const trainedIn =
+  (task: Task, { train }: Stage) =>
+  (name: string) =>
+    isOfAdapter(name) || (train as readonly string[]).includes(task.moduleOf(name));
+
+/** Counts what the stage's trainer makes, and what the largest of its batches needs. */
+async function memoryOf(task: Task, index: number, outline: StageOutline, loss: LossGraph): Promise<PlannedStageMemory> {
+  const { settings, batches } = outline;
+  const isTrained = trainedIn(task, settings);
+  const engine = createPlanningEngine();
+  const trained = new Map(
+    loss.parameters.filter(({ name }) => isTrained(name)).map(({ name, dims }) => [name, engine.zeros('float32', dims)]),
+  );
+  const values = engine.memory.stateBytes;
+  await trainStage({
+    engine,
+    loss,
+    trained,
+    constants: constantsAt(task, index, await task.weights.constants(loss, isTrained)),
+    learningRate: () => settings.lr,
+    schedule: { kind: 'constant', totalSteps: 0, warmupSteps: 0, floor: 0 },
+    optimizer: { betas: settings.betas, eps: settings.eps, weightDecay: 0, maxGradNorm: settings.max_grad_norm },
+    gradientCheckpointing: settings.gradient_checkpointing,
+    data: { stepsPerEpoch: 1, batches: () => [] },
+  });
+  const { stateBytes, constantBytes, mappedBytes } = engine.memory;
+  const activations = GAPS * Math.max(...batches.map((batch) => engine.memory.activationBytes(dimSizes(loss, batch))));
+  const batchBytes = Math.max(
+    ...batches.map(({ inputs }) => Object.values(inputs).reduce((sum, { dtype, dims }) => sum + elementBytes[dtype] * sizeOf(dims), 0)),
+  );
+  const process = PROCESS_BYTES + 2 * batchBytes;
+  const gradientsAndMoments = stateBytes - values;
+  const peak = values + gradientsAndMoments + constantBytes + activations + process;
+  const encoding = await encodingBytes(task, index, outline);
+  return {
+    values,
+    gradientsAndMoments,
+    constants: constantBytes,
+    activations,
+    process,
+    encoding,
+    peak: Math.max(peak, encoding),
+    mapped: mappedBytes,
+  };
+}
+
+/** What the process takes while the frozen encoder runs, before there is anything of the trainer. */
+async function encodingBytes(task: Task, index: number, { encoder }: StageOutline): Promise<number> {
+  if (!encoder) return 0;
+  const engine = createPlanningEngine();
+  const graph = encoder.graph(task.weights.storageOf());
+  await compileGraph(engine, graph, constantsAt(task, index, await task.weights.constants(graph)));
+  const { constantBytes, activationBytes } = engine.memory;
+  const [, ...pixels] = graph.inputs.pixel_values.dims as number[];
+  const pictureBytes = 2 * encoder.pictures * elementBytes.float32 * sizeOf(pixels);
+  return PROCESS_BYTES + constantBytes + pictureBytes + GAPS * activationBytes({ images: encoder.pictures });
+}
+
+/** Constants of a stage: what an earlier one has trained whole is in memory, in float32. */
+function constantsAt(task: Task, index: number, constants: Map<string, Constant>): Map<string, Constant> {
+  const earlier = new Set<string>(task.stages.slice(0, index).flatMap(({ train }) => train as string[]));
+  for (const [name, { dims }] of constants)
+    if (earlier.has(task.moduleOf(name))) constants.set(name, { dtype: 'float32', dims, data: new Float32Array(0) });
+  return constants;
+}
+
+/** The named dims of a graph in a batch. */
+function dimSizes({ outputs }: LossGraph, { inputs }: MicroBatch): Record<string, number> {
+  const sizes: Record<string, number> = {};
+  for (const tensor of topologicalOrder(Object.values(outputs))) {
+    const value = tensor.op === 'input' ? inputs[tensor.attributes.name] : undefined;
+    if (!value) continue;
+    for (const [axis, dim] of tensor.dims.entries()) if (typeof dim === 'string') sizes[dim] = value.dims[axis];
+  }
+  return sizes;
+}
+
+/**
+ * A checkpoint of a stage: its model, trained weights in float32, and before its end the moments beside it.
+ */
+function checkpointBytes(task: Task, { parameters }: LossGraph, isTrained: (name: string) => boolean, hasAdapters: boolean): number {
+  const trained = parameters.filter(({ name }) => isTrained(name)).reduce((sum, { dims }) => sum + 4 * sizeOf(dims), 0);
+  const stored = task.weights.parameters.reduce((sum, { name, dims }) => {
+    const storage = task.weights.storageOf(isTrained)(name, dims);
+    return sum + sizeOf(dims) * (typeof storage === 'string' ? elementBytes[storage] : elementBytes.bfloat16);
+  }, 0);
+  return stored + (hasAdapters ? 1 : 2) * trained;
+}
+
+// === Remedies ===
+
+/** Recipes that differ in a few settings and fit, those that change least first. */
+async function remediesFor(task: Task, available: number): Promise<RunPlan['remedies']> {
+  const remedies: RunPlan['remedies'] = [];
+  for (const change of [[checkpointing], [smallerBatches], [checkpointing, smallerBatches], [adapters, checkpointing, smallerBatches]]) {
+    const set: string[] = [];
+    let peak = 0;
+    for (const [index, settings] of task.stages.entries()) {
+      const tried = await firstThatFits(task, index, settings, change, available);
+      peak = Math.max(peak, tried?.peak ?? Number.POSITIVE_INFINITY);
+      if (tried) set.push(...tried.set.map((field) => `stages.${index}.${field}`));
+    }
+    if (peak <= available) remedies.push({ set, peak });
+  }
+  return remedies;
+}
+
+/** A stage with a field changed, and how --set says that; undefined where there is nothing to change. */
+type Change = (settings: Stage) => { settings: Stage; set: string } | undefined;
+
+const checkpointing: Change = (settings) =>
+  settings.gradient_checkpointing
+    ? undefined
+    : { settings: { ...settings, gradient_checkpointing: true }, set: 'gradient_checkpointing=true' };
+
+const smallerBatches: Change = (settings) => {
+  const { batch_size: size, accumulation } = settings;
+  if (size % 2 !== 0) return undefined;
+  const [half, twice] = [size / 2, accumulation * 2];
+  return { settings: { ...settings, batch_size: half, accumulation: twice }, set: `batch_size=${half} accumulation=${twice}` };
+};
+
+const adapters: Change = (settings) => {
+  if (!('lora' in settings) && !('template' in settings)) return undefined;
+  const train = settings.train.filter((module) => module !== 'language_model');
+  if (train.length === settings.train.length) return undefined;
+  const lora = { rank: 128, alpha: 256, dropout: 0.05, targets: ['language_model.*'], rslora: false };
+  const changed = { ...settings, train, lora } as Stage;
+  return { settings: changed, set: `train=[${train}] lora={rank: 128, alpha: 256}` };
+};
+
+/** Applies changes one after the other, the last one again and again, until the stage fits. */
+async function firstThatFits(task: Task, index: number, settings: Stage, changes: readonly Change[], available: number) {
+  const peakOf = async (tried: Stage) => {
+    const outline = await outlineOf(task, index, tried);
+    return (await memoryOf(task, index, outline, outline.loss(task.weights.storageOf(trainedIn(task, tried))))).peak;
+  };
+  let tried = settings;
+  let peak = await peakOf(tried);
+  const set = new Map<Change, string>();
+  for (const change of changes) {
+    for (let changed = peak > available ? change(tried) : undefined; changed; changed = peak > available ? change(tried) : undefined) {
+      tried = changed.settings;
+      set.set(change, changed.set);
+      peak = await peakOf(tried);
+    }
+  }
+  return peak <= available ? { peak, set: [...set.values()].flatMap((fields) => splitFields(fields)) } : undefined;
+}
+
+const splitFields = (fields: string) => fields.split(/ (?=[a-z_]+=)/);

@@ -1,0 +1,91 @@
+// What a stage of a LLaVA would do: a few of its batches, of which only the shapes are told, and the graph of
+// its loss.
+
+import { batchesPerEpoch, conversationBatches, samplesPerEpoch } from '../../data/conversations.ts';
+import { type DataIndex, openData } from '../../data/data-set.ts';
+import { type FeatureType, featureBytes } from '../../data/feature-cache.ts';
+import { packSamples } from '../../data/packing.ts';
+import type { Value } from '../../engine/engine.ts';
+import { imageSize, imageTokenCount, type LlavaConfig, visionFeatureSize } from '../../models/llava.ts';
+import { encoderGraph, llavaLoss } from '../../models/programs.ts';
+import type { Tokenizer } from '../../text/tokenizer.ts';
+import { adapterGraph, dropoutInputs, type StageAdapters, withDropout } from '../adapters.ts';
+import { type MicroBatch, packedBatch } from '../batch.ts';
+import type { LlavaStage } from '../recipe.ts';
+import { ENCODED } from '../sources/llava.ts';
+import type { StageOutline } from '../task.ts';
+
+export interface LlavaStagePlan {
+  settings: LlavaStage;
+  seed: number;
+  config: LlavaConfig;
+  tokenizer: Tokenizer;
+  data: DataIndex;
+  adapters: StageAdapters | undefined;
+  /** How features are kept; undefined where the encoder runs at each step. */
+  kept: FeatureType | undefined;
+}
+
+/** Batches that are looked at. */
+const LOOKED_AT = 8;
+
+/** Steps of a stage, and of one pass over its data. */
+export function stepsOfStage({ batch_size, accumulation, steps, epochs }: LlavaStage, { files }: Pick<DataIndex, 'files'>) {
+  const stepsPerEpoch = Math.ceil(batchesPerEpoch(samplesPerEpoch(files), batch_size) / accumulation);
+  return { stepsPerEpoch, totalSteps: steps ?? Math.max(1, Math.round((epochs ?? 1) * stepsPerEpoch)) };
+}
+
+/** Distinct pictures of an index, at most: samples without one are counted, too. */
+export const pictureCount = ({ groups }: Pick<DataIndex, 'groups'>) => groups.reduce((most, group) => Math.max(most, group + 1), 0);
+
+export async function outlineLlavaStage(plan: LlavaStagePlan): Promise<StageOutline> {
+  const { settings, seed, config, data, adapters, kept } = plan;
+  const graphOptions = { fromPixels: !kept, ...(adapters ? { adapters: adapterGraph(adapters) } : {}) };
+  const { totalSteps, stepsPerEpoch } = stepsOfStage(settings, data);
+  const total = totalSteps * settings.accumulation;
+  const count = Math.min(LOOKED_AT, total);
+  const looked = Array.from({ length: count }, (_, i) => Math.floor((i * total) / count));
+  const shapes = shapesOf(plan, looked);
+  const rows = adapters ? dropoutInputs(llavaLoss(config, graphOptions)) : new Map();
+  const dropped = withDropout((step) => [shapes[step]], rows, seed, settings.name);
+  const batches: MicroBatch[] = [];
+  for (const step of shapes.keys()) for await (const batch of dropped(step)) batches.push(batch);
+  const pictures = pictureCount(data);
+  const size = imageTokenCount(config) * visionFeatureSize(config);
+  return {
+    settings,
+    loss: (storage) => llavaLoss(config, { ...graphOptions, storage }),
+    totalSteps,
+    stepsPerEpoch,
+    samples: samplesPerEpoch(data.files),
+    pictures,
+    batches,
+    featureBytes: kept ? pictures * featureBytes(size, kept) : 0,
+    ...(kept ? { encoder: { graph: (storage) => encoderGraph(config, { storage }), pictures: ENCODED } } : {}),
+  };
+}
+
+function shapesOf({ settings, seed, config, tokenizer, data, kept }: LlavaStagePlan, indices: readonly number[]): MicroBatch[] {
+  const { template, batch_size: batchSize, max_length, row_length, name } = settings;
+  const positions = config.text_config.max_position_embeddings;
+  const imageTokens = imageTokenCount(config);
+  const opened = openData(data);
+  try {
+    const maxLength = Math.min(max_length, positions);
+    const batches = conversationBatches({ data: opened, tokenizer, imageTokens, template, maxLength, batchSize, seed, stage: name });
+    return indices.map((index) => {
+      const packed = packSamples(batches.batch(index), row_length, positions);
+      const side = imageSize(config);
+      const rows = packed.images.length;
+      // none of their numbers is looked at
+      const nothing = { dtype: 'float32', data: new Float32Array(0) } as const;
+      const pictures: Record<string, Value> = kept
+        ? { image_features: { ...nothing, dims: [rows, imageTokens, visionFeatureSize(config)] } }
+        : { pixel_values: { ...nothing, dims: [rows, 3, side, side] } };
+      const batch = packedBatch(packed);
+      return { ...batch, inputs: { ...batch.inputs, ...pictures } };
+    });
+  } finally {
+    opened.close();
+  }
+}

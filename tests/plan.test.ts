@@ -1,0 +1,126 @@
+// Plans: what they say is what the run then does, and what cannot fit is said before anything is read.
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { stringify } from 'yaml';
+import { readMetrics } from '../src/runs/metrics.ts';
+import type { RunPlan } from '../src/train/plan.ts';
+import { cli, enterToyFolder, recipes, train } from './toy.ts';
+
+beforeAll(async () => enterToyFolder(), 180_000);
+
+async function planned(...words: string[]): Promise<RunPlan> {
+  const { code, stdout, stderr } = await cli('plan', ...words, '--json');
+  expect(code, stderr).toBe(0);
+  return JSON.parse(stdout) as RunPlan;
+}
+
+describe('a plan', () => {
+  it('knows what the run trains, how long it is, and how its rows are filled', async () => {
+    const { stages, fits, problems } = await planned('llava.yaml');
+    expect([fits, problems]).toEqual([true, []]);
+    expect(existsSync('runs')).toBe(false);
+    const said = await cli('train', 'llava.yaml', '--out', 'run');
+    expect(said.code, said.stderr).toBe(0);
+    for (const { name, trained, steps, padding } of stages) {
+      for (const [module, numbers] of Object.entries(trained))
+        expect(said.stderr).toMatch(new RegExp(`${module}\\D+${numbers.toLocaleString('en')}\\b`));
+      const events = readMetrics('run/metrics.jsonl').flatMap((event) => (event.type === 'step' && event.stage === name ? [event] : []));
+      expect(events.length).toBe(steps);
+      // the toy's batches are all looked at
+      const share = events.reduce((sum, { extra }) => sum + (extra?.padding ?? 0), 0) / events.length;
+      expect(Math.abs(padding - share)).toBeLessThan(0.02);
+    }
+  });
+
+  it('counts what is kept of each number that is trained: its value, gradient and two moments', async () => {
+    const { stages } = await planned('llava.yaml');
+    for (const { trained, memory } of stages) {
+      const numbers = Object.values(trained).reduce((sum, count) => sum + count);
+      expect(memory.values).toBe(4 * numbers);
+      expect(memory.gradientsAndMoments).toBe(3 * 4 * numbers);
+      const { values, gradientsAndMoments, constants, activations, process, peak } = memory;
+      expect(peak).toBeCloseTo(values + gradientsAndMoments + constants + activations + process, 0);
+      expect(activations).toBeGreaterThan(0);
+    }
+    const lora = await planned('llava.yaml', '--set', 'stages.1.train=[]', '--set', 'stages.1.lora={rank: 4, alpha: 8}');
+    expect(lora.stages[1].memory.values).toBe(4 * 4 * (32 + 24 + 24 + 32 + 48 + 48 + 48));
+    expect(lora.stages[1].frozen).toBeGreaterThan(stages[1].frozen);
+  });
+
+  it('takes longer samples for more memory, and smaller batches for less', async () => {
+    const activations = async (...words: string[]) => (await planned('llava.yaml', ...words)).stages[1].memory.activations;
+    const whole = await activations();
+    expect(await activations('--set', 'stages.1.batch_size=4', '--set', 'stages.1.accumulation=2')).toBeLessThan(0.8 * whole);
+  });
+
+  it('reads no weight: a folder whose values are cut off is planned, and then refused by train', async () => {
+    const file = 'gemma/checkpoints/gemma/model.safetensors';
+    const bytes = readFileSync(file);
+    const broken = Buffer.from(bytes);
+    broken.fill(0xff, bytes.length - 400);
+    writeFileSync(file, broken);
+    try {
+      await planned('llava.yaml');
+      const { code, stderr } = await cli('train', 'llava.yaml', '--out', 'broken');
+      expect(code).toBe(1);
+      expect(stderr).toContain('NaN');
+    } finally {
+      writeFileSync(file, bytes);
+    }
+  });
+
+  it('runs a few steps where it is asked how long the run would take', async () => {
+    const { stages } = await planned('llava.yaml', '--time');
+    for (const { seconds, steps, pictures } of stages) {
+      expect(seconds!.step).toBeGreaterThan(0);
+      expect(seconds!.total).toBeCloseTo(steps * seconds!.step + pictures! * seconds!.picture, 6);
+    }
+    expect((await cli('plan', 'llava.yaml', '--time')).stdout).toMatch(/time {5}0:\d\d: 4 steps of [\d.]+ s/);
+  });
+
+  it('is made of the other kinds of recipes, too', async () => {
+    const [clip, gemma] = [await planned('clip.yaml'), await planned('gemma.yaml')];
+    expect(clip.stages.map(({ steps, samples }) => [steps, samples])).toEqual([[2, undefined]]);
+    expect(Object.keys(gemma.stages[0].trained)).toEqual(['language_model']);
+  });
+});
+
+describe('a recipe that cannot fit', () => {
+  it('fails with how much is missing, and names settings with which it fits', async () => {
+    const { stages } = await planned('llava.yaml', '--set', 'stages.1.batch_size=64');
+    // between what it needs and what a smaller batch needs
+    const memory = (stages[1].memory.peak - 0.3 * stages[1].memory.activations) / 1e9;
+    const words = ['llava.yaml', '--set', 'stages.1.batch_size=64', '--memory', String(memory)];
+    const { code, stdout, stderr } = await cli('plan', ...words);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^error: stage finetune needs [\d.]+ GB of memory and the machine has [\d.]+ GB: [\d.]+ GB too little$/m);
+    expect(stdout).toContain('it would fit with:');
+    const remedy = /--set 'stages\.1\.batch_size=\d+' --set 'stages\.1\.accumulation=\d+'/.exec(stdout);
+    expect(remedy).not.toBeNull();
+    const fields = [...remedy![0].matchAll(/'([^']+)'/g)].flatMap(([, field]) => ['--set', field]);
+    const fitting = await planned('llava.yaml', ...fields, '--memory', String(memory));
+    expect(fitting.fits).toBe(true);
+    await train('llava.yaml', ...fields, '--set', 'stages.1.steps=1', '--out', 'fitting');
+  });
+
+  it('says so where nothing would make it fit', async () => {
+    const { code, stdout } = await cli('plan', 'llava.yaml', '--memory', '0.01');
+    expect(code).toBe(1);
+    expect(stdout).toContain('no smaller batch, checkpointing or adapters would make it fit');
+  });
+
+  it('says what is wrong with a recipe or its options as train does', async () => {
+    writeFileSync('bad.yaml', stringify({ ...recipes.llava, model: { ...recipes.llava.model, vision_tower: 'nowhere' } }));
+    for (const [words, message] of [
+      [['bad.yaml'], 'nowhere'],
+      [['missing.yaml'], 'missing.yaml'],
+      [['llava.yaml', '--memory', 'much'], '--memory takes gigabytes'],
+    ] as const) {
+      const { code, stderr } = await cli('plan', ...words);
+      expect(code).toBe(1);
+      expect(stderr).toContain(message);
+    }
+    expect(existsSync(join('runs', 'bad'))).toBe(false);
+  });
+});
