@@ -53,6 +53,7 @@ interface Options {
   rounds: number;
   batch: number;
   causes: boolean;
+  bf16: boolean;
 }
 
 export function register(program: Command): void {
@@ -64,6 +65,7 @@ export function register(program: Command): void {
     .option('--stages <list>', 'which stages', 'stage1,stage2')
     .option('--rounds <n>', 'turns of each side', parseCount, 3)
     .option('--batch <n>', 'samples in a batch, of one picture and 233 to 297 tokens each', parseCount, 8)
+    .option('--no-bf16', 'leave out PyTorch in bf16: a CPU without instructions for it takes minutes a step')
     .option('--no-causes', "leave out what single causes are worth on PyTorch's side")
     .action(benchStage);
 }
@@ -159,13 +161,13 @@ interface StageResult {
   /** `ms` has the frozen encoder in it, counted once a picture. */
   ours: SideResult & { encode_ms: number; peak_without_files_mb: number };
   torch_fp32: SideResult;
-  torch_bf16: SideResult;
+  torch_bf16?: SideResult;
   /** PyTorch over ours for times, ours over PyTorch's for memory. */
-  ratios: { vs_torch_fp32: number; vs_torch_bf16: number; memory_vs_torch_fp32: number; memory_vs_torch_bf16: number };
+  ratios: { vs_torch_fp32: number; vs_torch_bf16?: number; memory_vs_torch_fp32: number; memory_vs_torch_bf16?: number };
   /** Share of a float32 step of PyTorch that each cause spares, or would cost. */
   causes?: Record<Cause, number>;
   /** GFLOP/s of a large product on each side, in the same turns. */
-  products: { ours_fp32: number; torch_fp32: number; torch_bf16: number };
+  products: { ours_fp32: number; torch_fp32: number; torch_bf16?: number };
 }
 
 /** Largest relative difference of the first losses. */
@@ -175,7 +177,7 @@ async function measure(
   name: StageName,
   files: Files,
   python: string,
-  { rounds, batch, causes: asksCauses }: Options,
+  { rounds, batch, bf16, causes: asksCauses }: Options,
 ): Promise<StageResult> {
   const steps = 1 + rounds * (1 + TIMED);
   const settings = { weight_decay: 0, lr: 1e-4 };
@@ -202,9 +204,9 @@ async function measure(
     const sides: Record<string, Meter> = {
       ours: meter((steps) => ours.request<StageTurn>({ steps })),
       fp32: meter(askTorch('fp32')),
-      bf16: meter(askTorch('bf16')),
+      ...(bf16 ? { bf16: meter(askTorch('bf16')) } : {}),
     };
-    const products = await productMeter(torch, threads);
+    const products = await productMeter(torch, threads, bf16);
     for (const { take } of Object.values(sides)) await take(1);
     for (let i = 0; i < rounds; i++) {
       await products.take();
@@ -222,12 +224,12 @@ async function measure(
     return {
       ours: rounded(whole),
       torch_fp32: rounded(result.fp32),
-      torch_bf16: rounded(result.bf16),
+      ...(bf16 ? { torch_bf16: rounded(result.bf16) } : {}),
       ratios: {
         vs_torch_fp32: round(result.fp32.ms / whole.ms, 3),
-        vs_torch_bf16: round(result.bf16.ms / whole.ms, 3),
+        ...(bf16 ? { vs_torch_bf16: round(result.bf16.ms / whole.ms, 3) } : {}),
         memory_vs_torch_fp32: round(whole.peak_mb / result.fp32.peak_mb, 3),
-        memory_vs_torch_bf16: round(whole.peak_mb / result.bf16.peak_mb, 3),
+        ...(bf16 ? { memory_vs_torch_bf16: round(whole.peak_mb / result.bf16.peak_mb, 3) } : {}),
       },
       ...(asksCauses ? { causes: await causesOf(askTorch, rounds) } : {}),
       products: products.result(),
@@ -275,25 +277,25 @@ async function causesOf(ask: (precision: string, variant?: string) => Take, roun
   return Object.fromEntries(Object.entries(causes).map(share)) as Record<Cause, number>;
 }
 
-async function productMeter(server: TorchServer, threads: number) {
+async function productMeter(server: TorchServer, threads: number, bf16: boolean) {
   const product: Product = LARGE_PRODUCT;
   const torch = (precision: string) => async (count: number) => (await server.request<{ ms: number[] }>({ product, precision, count })).ms;
   const sides = {
     ours_fp32: await productSide(product, { threads, spin: false }),
     torch_fp32: torch('fp32'),
-    torch_bf16: torch('bf16'),
+    ...(bf16 ? { torch_bf16: torch('bf16') } : {}),
   };
-  const times: Record<keyof typeof sides, number[]> = { ours_fp32: [], torch_fp32: [], torch_bf16: [] };
+  const times = { ours_fp32: [] as number[], torch_fp32: [] as number[], torch_bf16: [] as number[] };
   return {
     async take() {
       for (const [side, take] of Object.entries(sides)) {
         await sleep(PAUSE);
-        times[side as keyof typeof sides].push(...(await take(1 + PRODUCTS_PER_TURN)).slice(1));
+        times[side as keyof typeof times].push(...(await take(1 + PRODUCTS_PER_TURN)).slice(1));
       }
     },
     result: () => {
-      const speed = (side: keyof typeof sides) => round(gflops(product, median(times[side])), 1);
-      return { ours_fp32: speed('ours_fp32'), torch_fp32: speed('torch_fp32'), torch_bf16: speed('torch_bf16') };
+      const speed = (side: keyof typeof times) => round(gflops(product, median(times[side])), 1);
+      return { ours_fp32: speed('ours_fp32'), torch_fp32: speed('torch_fp32'), ...(bf16 ? { torch_bf16: speed('torch_bf16') } : {}) };
     },
   };
 }
@@ -307,13 +309,13 @@ function describe(name: string, { ours, torch_fp32: fp32, torch_bf16: bf16, rati
     line('llava-gemma', ours),
     `               ${(ours.encode_ms / 1000).toFixed(2)} s of it are the frozen encoder, once a picture`,
     line('torch fp32', fp32, ratios.vs_torch_fp32),
-    line('torch bf16', bf16, ratios.vs_torch_bf16),
-    `  memory: ${percent(ratios.memory_vs_torch_fp32)} and ${percent(ratios.memory_vs_torch_bf16)} of PyTorch's`,
+    ...(bf16 ? [line('torch bf16', bf16, ratios.vs_torch_bf16)] : []),
+    `  memory: ${percent(ratios.memory_vs_torch_fp32)} of PyTorch's in fp32${bf16 ? `, ${percent(ratios.memory_vs_torch_bf16!)} in bf16` : ''}`,
     ...(causes
       ? [
           `  of a float32 step of PyTorch: features that are kept spare ${percent(causes.cached_features)}, logits of labels alone ${percent(causes.label_logits)}, rows without padding ${percent(causes.no_padding)}; gradients of frozen weights would cost ${percent(causes.all_gradients)}`,
         ]
       : []),
-    `  products alone: ours ${products.ours_fp32} GFLOP/s, torch fp32 ${products.torch_fp32}, bf16 ${products.torch_bf16}\n`,
+    `  products alone: ours ${products.ours_fp32} GFLOP/s, torch fp32 ${products.torch_fp32}${bf16 ? `, bf16 ${products.torch_bf16}` : ''}\n`,
   ].join('\n');
 }
