@@ -75,7 +75,8 @@ async function decodeWithSharp(
   const isRgba = alpha === 'keep' || hidesColors;
   pipeline = isRgba ? pipeline.ensureAlpha() : pipeline.removeAlpha();
   const { data, info } = await pipeline.raw({ depth: 'uchar' }).toBuffer({ resolveWithObject: true });
-  const image: PixelImage = { width: info.width, height: info.height, channels: isRgba ? 4 : 3, data: new Uint8Array(data) };
+  const pixels = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  const image: PixelImage = { width: info.width, height: info.height, channels: isRgba ? 4 : 3, data: pixels };
   return hidesColors ? filled(image, hiddenGifColor(await bytesOf(source))) : image;
 }
 

@@ -3,6 +3,7 @@
 // pixels; a resize that is slightly off costs accuracy.
 
 import type { PixelImage } from './pixels.ts';
+import { filterBothWays, type Kernel, PRECISION_BITS } from './resize-kernel.ts';
 
 export type ResizeFilter = 'nearest' | 'lanczos' | 'bilinear' | 'bicubic' | 'box' | 'hamming';
 
@@ -26,20 +27,6 @@ const filters: Record<Exclude<ResizeFilter, 'nearest'>, { support: number; weigh
   },
 };
 
-/** Fraction bits: 32, minus 8 for the pixel, minus 2 so that the sums over the lobes cannot overflow. */
-const precisionBits = 22;
-
-interface Kernel {
-  /** First source pixel and number of source pixels under each output pixel. */
-  starts: Int32Array;
-  lengths: Int32Array;
-  /** `stride` fixed-point weights for each output pixel. */
-  weights: Int32Array;
-  stride: number;
-  /** Sum of the weights that fall outside the source, on the border. */
-  outside: Int32Array;
-}
-
 /** The kernel of `count` output pixels, from `first` on, of `to` in all. */
 function kernelFor(from: number, to: number, filter: Exclude<ResizeFilter, 'nearest'>, first: number, count: number): Kernel {
   const { support: radius, weight } = filters[filter];
@@ -62,7 +49,7 @@ function kernelFor(from: number, to: number, filter: Exclude<ResizeFilter, 'near
       sum += exact[i];
     }
     for (let i = 0; i < length; i++) {
-      const share = (sum === 0 ? exact[i] : exact[i] / sum) * 2 ** precisionBits;
+      const share = (sum === 0 ? exact[i] : exact[i] / sum) * 2 ** PRECISION_BITS;
       weights[out * stride + i] = Math.trunc(share < 0 ? share - 0.5 : share + 0.5);
     }
     starts[out] = start;
@@ -87,37 +74,6 @@ function restrict(kernel: Kernel, offset: number, size: number): Kernel {
     lengths[out] = last - first;
   }
   return kernel;
-}
-
-interface Layout {
-  /** Lines that do not depend on each other. */
-  lines: number;
-  channels: number;
-  /** Bytes from line to line and from pixel to pixel. */
-  sourceLine: number;
-  sourceStep: number;
-  targetLine: number;
-  targetStep: number;
-  /** What lies around the source: one color for each line, `borderLine` bytes apart, or for all. */
-  border: ArrayLike<number>;
-  borderLine: number;
-}
-
-/** One pass along one axis. */
-function convolve(source: Uint8Array, target: Uint8Array, kernel: Kernel, layout: Layout): void {
-  const { starts, lengths, weights, stride, outside } = kernel;
-  const { lines, channels, sourceLine, sourceStep, targetLine, targetStep, border, borderLine } = layout;
-  for (let line = 0; line < lines; line++) {
-    for (let out = 0; out < starts.length; out++) {
-      const from = line * sourceLine + starts[out] * sourceStep;
-      const to = line * targetLine + out * targetStep;
-      for (let channel = 0; channel < channels; channel++) {
-        let sum = (1 << (precisionBits - 1)) + outside[out] * border[line * borderLine + channel];
-        for (let i = 0; i < lengths[out]; i++) sum += source[from + i * sourceStep + channel] * weights[out * stride + i];
-        target[to + channel] = Math.max(0, Math.min(255, sum >> precisionBits));
-      }
-    }
-  }
 }
 
 /** A part of a picture, in pixels. */
@@ -162,34 +118,9 @@ export function resizeImage(
   const { left, top, color } = plane;
   const rows = restrict(kernelFor(plane.height, height, filter, window.top, window.height), top, image.height);
   const columns = restrict(kernelFor(plane.width, width, filter, window.left, window.width), left, image.width);
-  const { first, count } = rowsUnder(rows);
-
-  const line = window.width * channels;
-  const between = new Uint8Array(count * line);
-  const source = (channels === 4 ? premultiply(image.data) : image.data).subarray(first * image.width * channels);
-  const across = { channels, sourceLine: image.width * channels, sourceStep: channels, targetLine: line, targetStep: channels };
-  convolve(source, between, columns, { ...across, lines: count, border: color, borderLine: 0 });
-  // what a row without a pixel of the picture becomes
-  const border = new Uint8Array(line);
-  convolve(source, border, restrict(columns, 0, 0), { ...across, lines: 1, border: color, borderLine: 0 });
-
-  const data = new Uint8Array(window.height * line);
-  for (let out = 0; out < window.height; out++) rows.starts[out] -= first;
-  const down = { channels, sourceLine: channels, sourceStep: line, targetLine: channels, targetStep: line };
-  convolve(between, data, rows, { ...down, lines: window.width, border, borderLine: channels });
+  const source = channels === 4 ? premultiply(image.data) : image.data;
+  const data = filterBothWays(source, image.width * channels, channels, rows, columns, color);
   return { width: window.width, height: window.height, channels, data: channels === 4 ? unpremultiply(data) : data };
-}
-
-/** The rows of a picture that a restricted kernel reads. */
-function rowsUnder({ starts, lengths }: Kernel): { first: number; count: number } {
-  let first = Number.POSITIVE_INFINITY;
-  let last = 0;
-  for (let out = 0; out < starts.length; out++) {
-    if (lengths[out] === 0) continue;
-    first = Math.min(first, starts[out]);
-    last = Math.max(last, starts[out] + lengths[out]);
-  }
-  return last === 0 ? { first: 0, count: 0 } : { first, count: last - first };
 }
 
 /** A copy of a part of the picture. */

@@ -67,9 +67,13 @@ export function normalizeToPlanes(
   const { width, height, channels, data } = image;
   const area = width * height;
   const planes = new Float32Array(3 * area);
-  for (let channel = 0; channel < 3; channel++) {
-    const table = Float32Array.from({ length: 256 }, (_, value) => (value * rescale - mean[channel]) / std[channel]);
-    for (let i = 0; i < area; i++) planes[channel * area + i] = table[data[i * channels + channel]];
+  const [red, green, blue] = mean.map((_, channel) =>
+    Float32Array.from({ length: 256 }, (_, value) => (value * rescale - mean[channel]) / std[channel]),
+  );
+  for (let i = 0, at = 0; i < area; i++, at += channels) {
+    planes[i] = red[data[at]];
+    planes[area + i] = green[data[at + 1]];
+    planes[2 * area + i] = blue[data[at + 2]];
   }
   return planes;
 }
