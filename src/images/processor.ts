@@ -190,5 +190,6 @@ export async function readPixelValues(
     }
   };
   await Promise.all(Array.from({ length: DECODED_TOGETHER }, readOn));
-  return concatFloat32(pixels);
+  // one picture is its own list: no copy
+  return pixels.length === 1 ? pixels[0] : concatFloat32(pixels);
 }
