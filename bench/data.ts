@@ -1,20 +1,24 @@
-// A training file of the size of llava_v1_5_mix665k.json: how long until the first step has been taken, and
-// what it takes in memory, beside the same run over a slice of it.
+// Data files of a thousand to a million samples, in the form of llava_v1_5_mix665k.json: how long until the
+// first step is done, what a run takes in memory, and how many tokens a second it trains afterwards. What
+// grows faster than the samples, or grows with them and need not, shows here.
 
-import { spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import sharp from 'sharp';
 import { stringify } from 'yaml';
-import { parseCount } from '../src/cli/options.ts';
 import { UserError } from '../src/errors.ts';
 import { createRandom, type Random } from '../src/random.ts';
-import type { RunSummary } from '../src/runs/folder.ts';
+import { findRunFolder, readSummary } from '../src/runs/folder.ts';
+import { readMetrics } from '../src/runs/metrics.ts';
+import { round } from './statistics.ts';
 
 const FOLDER = '.cache/bench-data';
 const PICTURES = 64;
+/** Samples that are written at a time. */
 const SLICE = 1000;
+const STEPS = 40;
 const WORDS = 'the picture shows a red apple beside small wooden table while two dogs run across café 漢字 reads "news" under lamp'.split(
   ' ',
 );
@@ -24,9 +28,10 @@ const TEXT = Array.from({ length: 20_000 }, () => words.pick(WORDS)).join(' ');
 export function register(program: Command): void {
   program
     .command('data')
-    .description('the first step over a data file of a gigabyte: time and memory, beside a slice of it')
-    .option('--samples <n>', 'samples in the file', parseCount, 665_000)
-    .option('--keep', `leave the file in ${FOLDER}`)
+    .description('runs over files of a thousand to a million samples: time to the first step, memory, tokens a second')
+    .option('--samples <list>', 'samples in each file', '1000,10000,100000,1000000')
+    .option('--json', 'print one JSON object on stdout, and nothing else there')
+    .option('--keep', `leave the files in ${FOLDER}`)
     .action(benchData);
 }
 
@@ -57,8 +62,31 @@ function writeSamples(path: string, samples: number): void {
   closeSync(file);
 }
 
-/** One step over `path` in a process of its own. */
-function trainOneStep(path: string): { seconds: number; peakMb: number } {
+interface Result {
+  samples: number;
+  file_mb: number;
+  /** From the start of the command to the end of the first step; CPU over all threads, where the system tells. */
+  first_step: { s: number; cpu_s?: number };
+  peak_memory_mb: number;
+  /** Of the steps behind the first. */
+  tokens_per_s: number;
+}
+
+/** CPU seconds of a process so far; undefined where there is no /proc. */
+function cpuSeconds(pid: number): number | undefined {
+  try {
+    // behind the name, which may have spaces: utime and stime are fields 14 and 15, in hundredths
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
+    return (Number(fields[11]) + Number(fields[12])) / 100;
+  } catch {
+    return undefined;
+  }
+}
+
+const INTERVAL = 50;
+
+/** A short run over `path` in a process of its own. */
+async function train(path: string, samples: number): Promise<Result> {
   const recipe = {
     task: 'llava',
     model: { vision_tower: 'assets/models/tiny-clip', language_model: 'assets/models/tiny-gemma' },
@@ -66,8 +94,11 @@ function trainOneStep(path: string): { seconds: number; peakMb: number } {
       {
         name: 'only',
         train: ['multi_modal_projector'],
-        steps: 1,
-        batch_size: 8,
+        steps: STEPS,
+        batch_size: 4,
+        // short, so that a step's memory does not hide that of the data
+        max_length: 512,
+        log_every: 1,
         data: { data_path: path, image_folder: FOLDER },
         template: 'gemma',
       },
@@ -75,26 +106,58 @@ function trainOneStep(path: string): { seconds: number; peakMb: number } {
   };
   const [recipePath, out] = [join(FOLDER, 'recipe.yaml'), join(FOLDER, 'run')];
   writeFileSync(recipePath, stringify(recipe));
-  const began = performance.now();
-  const { status, stderr } = spawnSync(process.execPath, ['bin/llava-gemma.js', 'train', recipePath, '--out', out, '--overwrite']);
-  if (status !== 0) throw new UserError(`the run failed: ${String(stderr).trim()}`);
-  const { peakRssMb }: RunSummary = JSON.parse(readFileSync(join(out, 'summary.json'), 'utf8'));
-  return { seconds: (performance.now() - began) / 1000, peakMb: peakRssMb };
+  rmSync(out, { recursive: true, force: true });
+  const began = Date.now() / 1000;
+  const child = spawn(process.execPath, ['bin/llava-gemma.js', 'train', recipePath, '--out', out], { stdio: ['ignore', 'ignore', 'pipe'] });
+  let messages = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    messages = (messages + text).slice(-3000);
+  });
+  const metrics = join(out, 'metrics.jsonl');
+  let firstCpu: number | undefined;
+  const timer = setInterval(() => {
+    if (firstCpu === undefined && existsSync(metrics) && statSync(metrics).size > 0) firstCpu = cpuSeconds(child.pid!);
+  }, INTERVAL);
+  const code = await new Promise((resolve) => child.on('exit', resolve));
+  clearInterval(timer);
+  if (code !== 0) throw new UserError(`the run failed: ${messages.trim()}`);
+  const folder = findRunFolder(out);
+  const steps = readMetrics(folder.metrics).filter((event) => event.type === 'step');
+  const [first, last] = [steps[0], steps[steps.length - 1]];
+  // a line says the tokens of its step a second
+  const tokens = steps.slice(1).reduce((sum, { tokensPerSecond, seconds }, i) => sum + tokensPerSecond * (seconds - steps[i].seconds), 0);
+  return {
+    samples,
+    file_mb: round(statSync(path).size / 1e6, 0),
+    first_step: { s: round(first.time - began, 1), cpu_s: firstCpu },
+    peak_memory_mb: round(readSummary(folder).peakRssMb, 0),
+    tokens_per_s: round(tokens / (last.seconds - first.seconds), 0),
+  };
 }
 
-async function benchData({ samples, keep }: { samples: number; keep?: boolean }): Promise<void> {
+async function benchData({ samples, json, keep }: { samples: string; json?: boolean; keep?: boolean }): Promise<void> {
+  const counts = samples.split(',').map(Number);
+  for (const count of counts)
+    if (!Number.isInteger(count) || count < 1) throw new UserError(`--samples: a list of whole numbers above 0, not "${samples}"`);
+  const log = json ? console.error : console.log;
   mkdirSync(FOLDER, { recursive: true });
   for (let i = 0; i < PICTURES; i++) {
     if (existsSync(join(FOLDER, pictureOf(i)))) continue;
     const background = { r: 4 * i, g: 255 - 4 * i, b: 128 };
     await sharp({ create: { width: 96, height: 96, channels: 3, background } }).toFile(join(FOLDER, pictureOf(i)));
   }
-  for (const count of [Math.min(SLICE, samples), samples]) {
+  const results: Result[] = [];
+  for (const count of counts) {
     const path = join(FOLDER, `${count}.json`);
     if (!existsSync(path)) writeSamples(path, count);
-    const { seconds, peakMb } = trainOneStep(path);
-    const size = (statSync(path).size / 1e6).toFixed(0);
-    console.log(`${count} samples, ${size} MB: the run with its one step took ${seconds.toFixed(1)} s and ${peakMb.toFixed(0)} MB`);
+    const result = await train(path, count);
+    results.push(result);
+    const { file_mb: size, first_step: first, peak_memory_mb: memory, tokens_per_s: speed } = result;
+    const cpu = first.cpu_s === undefined ? '' : ` (CPU ${first.cpu_s.toFixed(1)} s)`;
+    const name = `${count.toLocaleString('en')} samples, ${size.toLocaleString('en')} MB`;
+    log(`${name}: first step after ${first.s.toFixed(1)} s${cpu}, ${memory} MB, ${speed.toLocaleString('en')} tokens/s`);
+    if (!keep) rmSync(path);
   }
   if (!keep) rmSync(FOLDER, { recursive: true });
+  if (json) console.log(JSON.stringify({ benchmark: 'data', steps: STEPS, results }));
 }

@@ -10,3 +10,38 @@ export function concatFloat32(parts: readonly Float32Array[]): Float32Array {
   }
   return joined;
 }
+
+export interface GrowingArray<T> {
+  readonly length: number;
+  push(value: number): void;
+  /** What was pushed, in memory that threads share. */
+  shared(): T;
+}
+
+/** Numbers of one type, a few bytes each however many come. */
+export function growingArray<T extends Uint8Array | Uint32Array | Float64Array>(type: {
+  new (length: number): T;
+  new (buffer: SharedArrayBuffer): T;
+  BYTES_PER_ELEMENT: number;
+}): GrowingArray<T> {
+  let values = new type(1024);
+  let length = 0;
+  return {
+    get length() {
+      return length;
+    },
+    push(value) {
+      if (length === values.length) {
+        const longer = new type(2 * length);
+        longer.set(values);
+        values = longer;
+      }
+      values[length++] = value;
+    },
+    shared() {
+      const result = new type(new SharedArrayBuffer(length * type.BYTES_PER_ELEMENT));
+      result.set(values.subarray(0, length));
+      return result;
+    },
+  };
+}

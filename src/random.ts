@@ -13,6 +13,8 @@ export interface Random {
   pick<T>(list: readonly T[]): T;
   /** A new, shuffled copy (Fisher-Yates). */
   shuffle<T>(list: readonly T[]): T[];
+  /** The same, without a copy. */
+  shuffleInPlace(list: { length: number; [index: number]: unknown }): void;
   /** The four state words, to be stored in a checkpoint and passed to `restoreRandom`. */
   state(): [number, number, number, number];
 }
@@ -63,6 +65,12 @@ export function restoreRandom(words: readonly [number, number, number, number]):
   };
   const uniform = () => bits() / 4294967296;
   const integer = (n: number) => Math.floor(uniform() * n);
+  const shuffleInPlace: Random['shuffleInPlace'] = (list) => {
+    for (let i = list.length - 1; i > 0; i--) {
+      const j = integer(i + 1);
+      [list[i], list[j]] = [list[j], list[i]];
+    }
+  };
   return {
     uniform,
     integer,
@@ -70,12 +78,10 @@ export function restoreRandom(words: readonly [number, number, number, number]):
     pick: (list) => list[integer(list.length)],
     shuffle: (list) => {
       const copy = [...list];
-      for (let i = copy.length - 1; i > 0; i--) {
-        const j = integer(i + 1);
-        [copy[i], copy[j]] = [copy[j], copy[i]];
-      }
+      shuffleInPlace(copy);
       return copy;
     },
+    shuffleInPlace,
     state: () => [a, b, c, d],
   };
 }

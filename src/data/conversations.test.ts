@@ -3,9 +3,10 @@ import { describe, expect, it } from 'vitest';
 import { createRandom } from '../random.ts';
 import { trainTokenizer } from '../text/bpe-trainer.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
-import { batchesPerEpoch, conversationBatches, drawSamples, samplesPerEpoch } from './conversations.ts';
+import { conversationBatches } from './conversations.ts';
 import { createGrouping } from './data-set.ts';
 import type { Sample } from './llava-json.ts';
+import { batchesPerEpoch, drawSamples, samplesPerEpoch } from './sample-order.ts';
 
 const { tokenizerJson, tokenizerConfig } = trainTokenizer([{ text: 'what is it? a cat', weight: 1 }], { vocabSize: 365 });
 const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig);
@@ -35,7 +36,12 @@ function samplesAbout(sizes: readonly number[], textOnly = 0): Sample[] {
 /** Samples as if they had been read from one file. */
 function dataOf(samples: readonly Sample[], share = 1) {
   const groups = samples.map(createGrouping());
-  return { files: [{ share, samples: samples.length }], sample: (i: number) => samples[i], group: (i: number) => groups[i] };
+  return {
+    files: [{ share, samples: samples.length }],
+    sample: (i: number) => samples[i],
+    group: (i: number) => groups[i],
+    hasPictures: (i: number) => samples[i].images.length > 0,
+  };
 }
 
 const options = { tokenizer, imageTokens: 4, template: 'gemma', maxLength: 64, seed: 1, stage: 'a' } as const;

@@ -1,9 +1,13 @@
 // The samples of one or several data files, read when they are asked for. What is kept in memory is where
-// each lies and which pictures it shares with others: 16 bytes a sample, not the 2,000 of its text.
+// each lies and which pictures it shares with others: 17 bytes a sample, not the 2,000 of its text, and once
+// for all threads.
 
+import { hash } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
+import { growingArray } from '../arrays.ts';
 import { reasonOf, UserError } from '../errors.ts';
+import { createDigestTable } from './digest-table.ts';
 import { forEachSample, parseSample, type Sample, SampleError } from './llava-json.ts';
 
 export interface DataFile {
@@ -14,7 +18,7 @@ export interface DataFile {
   share: number;
 }
 
-/** What `openData` needs: plain values, which pass between threads. */
+/** What `openData` needs: plain values, which pass between threads; arrays are shared, not copied. */
 export interface DataIndex {
   /** With the number of samples in each, and size and time of change when it was read. */
   files: (DataFile & { samples: number; size: number; changed: number })[];
@@ -23,6 +27,8 @@ export interface DataIndex {
   lengths: Uint32Array;
   /** Group of each sample; groups are numbered in the order of their first samples. */
   groups: Uint32Array;
+  /** 1 for a sample with pictures, 0 for one without. */
+  pictured: Uint8Array;
 }
 
 export interface DataSet {
@@ -37,16 +43,17 @@ export interface DataSet {
   bytes(index: number): number;
   /** Samples with the same pictures are a group; a sample without pictures is one by itself. */
   group(index: number): number;
+  hasPictures(index: number): boolean;
   close(): void;
 }
 
 /** Gives samples that are shown one after the other the numbers of their groups. */
 export function createGrouping(): (sample: Pick<Sample, 'images'>) => number {
-  const byPictures = new Map<string, number>();
+  const byPictures = createDigestTable();
   let groups = 0;
   return ({ images }) => {
     if (images.length === 0) return groups++;
-    const key = images.join('\n');
+    const key = hash('sha256', images.join('\n'), 'buffer');
     const known = byPictures.get(key);
     if (known !== undefined) return known;
     byPictures.set(key, groups);
@@ -63,7 +70,9 @@ export interface IndexOptions {
 
 /** Reads and checks every sample of `files` once. Errors as of `forEachSample`. */
 export async function indexData(files: readonly DataFile[], { visit, onBad }: IndexOptions = {}): Promise<DataIndex> {
-  const [offsets, lengths, groups]: number[][] = [[], [], []];
+  const offsets = growingArray(Float64Array);
+  const [lengths, groups] = [growingArray(Uint32Array), growingArray(Uint32Array)];
+  const pictured = growingArray(Uint8Array);
   const groupOf = createGrouping();
   const indexed: DataIndex['files'] = [];
   for (const file of files) {
@@ -72,6 +81,7 @@ export async function indexData(files: readonly DataFile[], { visit, onBad }: In
       offsets.push(offset);
       lengths.push(length);
       groups.push(groupOf(sample));
+      pictured.push(sample.images.length > 0 ? 1 : 0);
     };
     await forEachSample(
       file.path,
@@ -91,14 +101,15 @@ export async function indexData(files: readonly DataFile[], { visit, onBad }: In
   }
   return {
     files: indexed,
-    offsets: Float64Array.from(offsets),
-    lengths: Uint32Array.from(lengths),
-    groups: Uint32Array.from(groups),
+    offsets: offsets.shared(),
+    lengths: lengths.shared(),
+    groups: groups.shared(),
+    pictured: pictured.shared(),
   };
 }
 
 /** Opens indexed files. UserError when one has changed since. */
-export function openData({ files, offsets, lengths, groups }: DataIndex): DataSet {
+export function openData({ files, offsets, lengths, groups, pictured }: DataIndex): DataSet {
   const opened = files.map((file) => ({ ...file, handle: openIndexed(file) }));
   const placeOf = (index: number) => {
     let [number, position] = [0, index];
@@ -124,6 +135,7 @@ export function openData({ files, offsets, lengths, groups }: DataIndex): DataSe
     },
     bytes: (index) => lengths[index],
     group: (index) => groups[index],
+    hasPictures: (index) => pictured[index] === 1,
     close: () => {
       for (const { handle } of opened) closeSync(handle);
     },
