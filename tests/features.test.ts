@@ -1,6 +1,6 @@
 // Where the features of a frozen encoder come from (kept in float32, in float16, or computed at each step)
 // changes what is computed by no more than its rounding.
-import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { readMetrics } from '../src/runs/metrics.ts';
@@ -32,6 +32,26 @@ describe('features of a frozen encoder', () => {
       expect(Math.abs(half.losses[i] - loss)).toBeLessThan(1e-3);
     });
     expect(half.losses).not.toEqual(kept.losses);
+  });
+
+  it('are of no picture in a step of text alone, kept or not: the same steps', async () => {
+    const samples = JSON.parse(readFileSync('scenes/train_captions.json', 'utf8'));
+    const text = samples.map(({ id }: { id: string }) => ({
+      id: `text ${id}`,
+      conversations: [
+        { from: 'human', value: 'Say what is red.' },
+        { from: 'gpt', value: 'a red apple' },
+      ],
+    }));
+    writeFileSync('mixed.json', JSON.stringify([...samples, ...text]));
+    const settings = ['data={data_path: mixed.json, image_folder: scenes/images}', 'template=gemma', 'group_by_modality=true'];
+    const kept = await train('modality', ...settings, 'steps=6', 'log_every=1');
+    const none = await train('modality-none', ...settings, 'steps=6', 'log_every=1', 'feature_cache=none');
+    kept.losses.forEach((loss, i) => {
+      expect(Math.abs(none.losses[i] - loss)).toBeLessThan(1e-5);
+    });
+    const mixed = await train('mixed-modality', ...settings, 'steps=6', 'log_every=1', 'group_by_modality=false');
+    expect(mixed.losses).not.toEqual(kept.losses);
   });
 
   it('are kept as the budget allows, which a line says', async () => {

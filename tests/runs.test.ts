@@ -336,7 +336,7 @@ describe('bad samples', () => {
     writeFileSync('pipe.json', JSON.stringify([{ ...samples[0], image: 'pipe' }, ...samples]));
     await train('worse.yaml', '--out', 'pipe', '--set', 'stages.0.data.data_path=pipe.json');
     expect(skipped('pipe').map(({ image, reason }) => [image, reason])).toEqual([
-      ['mixed/pipe', 'mixed/pipe: is no file but a pipe or a device'],
+      ['mixed/pipe', 'mixed/pipe: it is a pipe or a device, not a file'],
     ]);
     expect(await refused('worse.yaml', '--out', 'from-pipe', '--set', 'stages.0.data.data_path=mixed/pipe')).toContain(
       'error: mixed/pipe: is a pipe or a device, and a data file is read again and again: write it to a file first',

@@ -2,7 +2,6 @@
 // trained, and whether its pictures begin as pictures do. A run finds out before hours of training, not
 // after.
 
-import { stat } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { type DataFile, type DataIndex, indexData, onePerGroup, openData } from '../data/data-set.ts';
 import { type Sample, SampleError, type SampleFault } from '../data/llava-json.ts';
@@ -155,12 +154,6 @@ function isNothingLeft({ files, groups }: DataIndex, bad: readonly SampleFault[]
   return groups.every((group, number) => samples.has(number) || shown.has(group));
 }
 
-/** Opening a pipe waits for somebody to write into it, and nothing but a kill would end that. */
-async function refusePipe(path: string): Promise<void> {
-  const found = await stat(path).catch(() => undefined);
-  if (found && !found.isFile() && !found.isDirectory()) throw new UserError(`${path}: is no file but a pipe or a device`);
-}
-
 /** The first sample of each picture that is none. */
 async function badPictures(index: DataIndex, { stage, status, signal }: DataCheck): Promise<SampleFault[]> {
   const data = openData(index);
@@ -172,7 +165,6 @@ async function badPictures(index: DataIndex, { stage, status, signal }: DataChec
       signal.throwIfAborted();
       for (const image of images) {
         try {
-          await refusePipe(image);
           await checkImageHeader(image);
         } catch (error) {
           if (!(error instanceof UserError)) throw error;

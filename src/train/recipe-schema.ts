@@ -231,6 +231,12 @@ const llavaStage = z
     row_length: count()
       .default(384)
       .describe('Tokens in a packed row; a longer sample has a row of its own. 2048 suits encoders of 576 rows'),
+    group_by_modality: z
+      .boolean()
+      .default(false)
+      .describe(
+        'Each step has samples with pictures or samples without, as group_by_modality_length of LLaVA makes them; steps come in random order',
+      ),
     feature_cache: z
       .enum(['auto', 'float32', 'float16', 'none'])
       .default('auto')

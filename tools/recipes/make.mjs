@@ -151,6 +151,7 @@ export function recipeText({
     `    lr: ${adapters ? '2e-4' : '2e-5'}`,
     ...(adapters ? ['    lr_by_module: { multi_modal_projector: 2e-5 } # --mm_projector_lr'] : []),
     ...shared(),
+    '    group_by_modality: true # --group_by_modality_length True; lengths are what packing evens out',
     '    on_bad_sample: skip # LLaVA masks a sample that it cannot encode and goes on',
   );
   return `${lines.join('\n')}\n`;

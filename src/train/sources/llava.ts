@@ -49,6 +49,8 @@ export interface LlavaSource {
   positions: number;
   /** Samples in a batch. */
   batchSize: number;
+  /** See `SampleOrder`. */
+  groupByModality?: { accumulation: number };
   /** Tokens that one picture takes. */
   imageTokens: number;
   processor: ImageProcessorConfig;
@@ -114,6 +116,7 @@ export async function llavaSource(description: LlavaSource): Promise<BatchSource
     template: description.template,
     maxLength: Math.min(description.maxLength, positions),
     batchSize: description.batchSize,
+    groupByModality: description.groupByModality,
     seed,
     stage,
   });

@@ -312,6 +312,7 @@ async function prepareStage(
     rowLength: settings.row_length,
     positions: config.text_config.max_position_embeddings,
     batchSize,
+    groupByModality: settings.group_by_modality ? { accumulation } : undefined,
     imageTokens: imageTokenCount(config),
     processor,
     imageSize: imageSize(config),
