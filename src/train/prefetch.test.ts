@@ -15,9 +15,11 @@ import { UserError } from '../errors.ts';
 import { imageProcessorConfig } from '../images/processor.ts';
 import { imageProcessorFor } from '../pretrained/processor.ts';
 import type { BatchSource, MicroBatch } from './batch.ts';
+import { openPictureReader } from './picture-threads.ts';
 import { prefetchedBatches, startSourceThread } from './prefetch.ts';
 import { openSource, type SourceDescription } from './source.ts';
 import type { LlavaSource } from './sources/llava.ts';
+import { startThread, ThreadDied } from './thread.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'prefetch-'));
 const thread = startSourceThread();
@@ -45,6 +47,7 @@ const llava = (more: Partial<LlavaSource> = {}): LlavaSource => ({
   imageTokens: 3,
   processor: imageProcessorConfig.parse(imageProcessorFor(SIZE)),
   imageSize: SIZE,
+  pictureThreads: 1,
   onBadSample: 'error',
   badPictures: new Map(),
   ...more,
@@ -66,6 +69,14 @@ const saveSamples = (file: string, images: readonly string[], answer = 'a color'
       })),
     ),
   );
+
+/** Samples of which some have a picture that cannot be read, as it shows when it is decoded. */
+async function damaged(): Promise<DataIndex> {
+  const broken = (await sharp(join(folder, '3.png')).jpeg().toBuffer()).subarray(0, 200);
+  for (const name of ['broken.jpg', 'broken too.jpg']) writeFileSync(join(folder, name), broken);
+  saveSamples('damaged.json', ['0.png', 'broken.jpg', '1.png', '2.png', 'broken.jpg', '4.png', 'broken too.jpg', '5.png']);
+  return indexOf('damaged.json');
+}
 
 beforeAll(async () => {
   const names: string[] = [];
@@ -112,6 +123,7 @@ beforeAll(async () => {
       ],
     },
     'llava with pixels': llava(),
+    'llava with pixels of three threads': llava({ pictureThreads: 3 }),
     'llava with features': llava({ features }),
   };
 });
@@ -130,8 +142,8 @@ async function encode(source: BatchSource): Promise<number> {
 }
 
 /** The batches of some steps as JSON can hold them, with the bits of every array. */
-async function batchesOf(source: BatchSource, from: number, to: number, accumulation = 2): Promise<unknown[]> {
-  const batches = prefetchedBatches(source, { accumulation, totalSteps: to });
+async function batchesOf(source: BatchSource, from: number, to: number, accumulation = 2, ahead = 1): Promise<unknown[]> {
+  const batches = prefetchedBatches(source, { accumulation, totalSteps: to, ahead });
   const seen: unknown[] = [];
   for (let step = from; step < to; step++)
     for await (const { inputs, ...rest } of batches(step)) {
@@ -144,25 +156,47 @@ async function batchesOf(source: BatchSource, from: number, to: number, accumula
 }
 
 describe('batches of the thread', () => {
-  test.each(['contrastive', 'language model', 'llava with pixels', 'llava with features'])('%s: are those made in place', async (name) => {
-    const here = await openSource(descriptions[name]);
-    const there = thread.open(descriptions[name]);
-    if (name === 'llava with features') {
-      expect(await encode(here)).toBe(10);
-      // each is encoded once, whoever asks
-      expect(await encode(there)).toBe(0);
+  test.each(['contrastive', 'language model', 'llava with pixels', 'llava with pixels of three threads', 'llava with features'])(
+    '%s: are those made in place',
+    async (name) => {
+      const here = await openSource(descriptions[name]);
+      const there = thread.open(descriptions[name]);
+      if (name === 'llava with features') {
+        expect(await encode(here)).toBe(10);
+        // each is encoded once, whoever asks
+        expect(await encode(there)).toBe(0);
+      }
+      // over the end of an epoch: 10 samples in batches of 4
+      const expected = await batchesOf(here, 0, 4);
+      expect(new Set(expected.map((batch) => JSON.stringify(batch))).size).toBe(8);
+      expect(await batchesOf(there, 0, 4)).toEqual(expected);
+      await there.close();
+      // a run that was killed in the middle and goes on
+      const restarted = startSourceThread();
+      const resumed = restarted.open(descriptions[name]);
+      await encode(resumed);
+      expect(await batchesOf(resumed, 2, 4)).toEqual(expected.slice(4));
+      await Promise.all([restarted.close(), here.close()]);
+    },
+  );
+
+  test('are the same for any number of threads that decode pictures, and of batches asked for ahead', async () => {
+    const bad = { onBadSample: 'skip' as const, data: await damaged() };
+    for (const more of [{}, bad]) {
+      const one = thread.open(llava(more));
+      const expected = await batchesOf(one, 0, 4);
+      await one.close();
+      for (const [pictureThreads, ahead] of [
+        [1, 4],
+        [4, 1],
+        [4, 5],
+      ]) {
+        const several = thread.open(llava({ ...more, pictureThreads }));
+        expect(await batchesOf(several, 0, 4, 2, ahead)).toEqual(expected);
+        await several.close();
+      }
     }
-    // over the end of an epoch: 10 samples in batches of 4
-    const expected = await batchesOf(here, 0, 4);
-    expect(new Set(expected.map((batch) => JSON.stringify(batch))).size).toBe(8);
-    expect(await batchesOf(there, 0, 4)).toEqual(expected);
-    await there.close();
-    // a run that was killed in the middle and goes on
-    const restarted = startSourceThread();
-    const resumed = restarted.open(descriptions[name]);
-    await encode(resumed);
-    expect(await batchesOf(resumed, 2, 4)).toEqual(expected.slice(4));
-    await Promise.all([restarted.close(), here.close()]);
+    expect(JSON.stringify(await batchesOf(thread.open(llava(bad)), 0, 2))).toContain('cannot be read as an image');
   });
 
   test('have features that the thread cached', async () => {
@@ -180,7 +214,7 @@ describe('batches of the thread', () => {
 describe('prefetching', () => {
   const batch = (index: number): MicroBatch => ({ inputs: {}, weight: index, tokens: 1 });
 
-  test('asks for one batch more than the one that is taken, and for none behind the end', async () => {
+  test.each([1, 3])('asks for %i batches more than the one that is taken, and for none behind the end', async (ahead) => {
     const asked: number[] = [];
     const source = {
       async batch(index: number) {
@@ -188,10 +222,10 @@ describe('prefetching', () => {
         return batch(index);
       },
     };
-    const batches = prefetchedBatches(source, { accumulation: 2, totalSteps: 3 });
+    const batches = prefetchedBatches(source, { accumulation: 2, totalSteps: 3, ahead });
     const seen: [number, number][] = [];
     for (const step of [0, 1, 2]) for await (const { weight } of batches(step)) seen.push([weight, asked.at(-1)!]);
-    expect(seen).toEqual([0, 1, 2, 3, 4, 5].map((index) => [index, Math.min(5, index + 1)]));
+    expect(seen).toEqual([0, 1, 2, 3, 4, 5].map((index) => [index, Math.min(5, index + ahead)]));
     expect(asked).toEqual([0, 1, 2, 3, 4, 5]);
   });
 
@@ -280,6 +314,53 @@ describe('what goes wrong in the thread', () => {
     }
     await source.close();
     await dying.close();
+  });
+
+  test('of pictures that several threads decode is said of the picture; a thread that dies is one sentence', async () => {
+    const reader = openPictureReader(imageProcessorConfig.parse(imageProcessorFor(SIZE)), 2);
+    const gone = await reader.read('nowhere.png').catch((reason) => reason);
+    expect(gone).toBeInstanceOf(UserError);
+    expect(gone.message).toContain('nowhere.png: there is no such image file');
+    const pixels = await Promise.all(Array.from({ length: 6 }, (_, i) => reader.read(join(folder, `${i}.png`))));
+    const bytes = readFileSync(join(folder, '5.png'));
+    expect(await reader.read('named.png', bytes)).toEqual(pixels[5]);
+    const waiting = Array.from({ length: 5 }, () => reader.read(join(folder, '0.png')).catch((reason) => reason));
+    await reader.close();
+    for (const error of await Promise.all(waiting)) expect(error.message).toBe('a thread that decodes pictures was closed');
+    const file = join(folder, 'dying reader.mjs');
+    writeFileSync(file, "import { parentPort } from 'node:worker_threads'; parentPort.on('message', () => process.exit(4));");
+    const dying = openPictureReader(imageProcessorConfig.parse({}), 2, pathToFileURL(file));
+    const died = await dying.read('0.png').catch((reason) => reason);
+    // no picture is to blame, so that none is left out for it
+    expect(died).toBeInstanceOf(ThreadDied);
+    expect(died.message).toBe('a thread that decodes pictures ended with code 4');
+    await dying.close();
+  });
+
+  test('batches go on beside each other, and what comes behind them waits', async () => {
+    const file = join(folder, 'recording.mjs');
+    const side = new URL('../../dist/train/thread-side.js', import.meta.url);
+    writeFileSync(
+      file,
+      `import { answerRequests } from ${JSON.stringify(side.href)};
+       const done = [];
+       answerRequests(async (method, [wait]) => {
+         if (method === 'done') return [...done];
+         await new Promise((resolve) => setTimeout(resolve, wait));
+         done.push(method + wait);
+       }, (method) => method === 'batch');`,
+    );
+    const { call, close } = startThread(pathToFileURL(file), 'the thread');
+    for (const [method, wait] of [
+      ['open', 60],
+      ['batch', 90],
+      ['batch', 5],
+      ['keep', 30],
+      ['batch', 6],
+    ] as const)
+      call(method, wait);
+    expect(await call('done')).toEqual(['open60', 'batch5', 'batch90', 'keep30', 'batch6']);
+    await close();
   });
 
   test('closing ends what is under way', async () => {

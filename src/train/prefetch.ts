@@ -1,20 +1,10 @@
-// The next batch is prepared while the present one computes. `run` of ONNX Runtime blocks the thread that
+// The next batches are prepared while the present one computes. `run` of ONNX Runtime blocks the thread that
 // calls it, so the data of a stage come from a thread of their own. What they are is decided by the source's
 // description alone: the thread changes when a batch is made, never what is in it.
 
-import { Worker } from 'node:worker_threads';
-// sharp must be loaded in the main thread before a thread of ours loads it:
-// sharp.pixelplumbing.com/install#worker-threads
-import 'sharp';
-import { UserError } from '../errors.ts';
 import type { BatchSource, MicroBatch } from './batch.ts';
 import type { SourceDescription } from './source.ts';
-import type { Answer, Failure, Request } from './source-thread.ts';
-
-/** Node 20 runs no TypeScript: tests, which run the sources, start the thread that was built from them. */
-const threadFile = import.meta.url.endsWith('.ts')
-  ? new URL('../../dist/train/source-thread.js', import.meta.url)
-  : new URL('./source-thread.js', import.meta.url);
+import { startThread, threadFile } from './thread.ts';
 
 /** The thread of a run, which has one source open at a time. */
 export interface SourceThread {
@@ -28,51 +18,9 @@ export interface SourceThread {
   close(): Promise<void>;
 }
 
-interface Waiting {
-  resolve(value: unknown): void;
-  reject(error: Error): void;
-}
-
-function errorOf({ message, stack, user }: Failure): Error {
-  const error = user ? new UserError(message) : new Error(message);
-  if (!user && stack !== undefined) error.stack = stack;
-  return error;
-}
-
 /** Starts the thread; `file` is what it runs. */
-export function startSourceThread(file = threadFile): SourceThread {
-  const worker = new Worker(file);
-  // it keeps the process from ending only while somebody waits for it
-  worker.unref();
-  const waiting = new Map<number, Waiting>();
-  let ended: Error | undefined;
-  let requests = 0;
-  const settle = (id: number, how: (who: Waiting) => void) => {
-    const who = waiting.get(id);
-    waiting.delete(id);
-    if (waiting.size === 0) worker.unref();
-    if (who) how(who);
-  };
-  const end = (reason: Error) => {
-    ended ??= reason;
-    for (const id of [...waiting.keys()]) settle(id, ({ reject }) => reject(ended!));
-  };
-  worker.on('message', (answer: Answer) =>
-    settle(answer.id, ({ resolve, reject }) => ('failure' in answer ? reject(errorOf(answer.failure)) : resolve(answer.value))),
-  );
-  const died = (how: string, cause?: unknown) => end(new UserError(`the thread that prepares the data ${how}`, { cause }));
-  worker.on('error', (error) => died(`failed: ${error.message}`, error));
-  worker.on('exit', (code) => died(`ended with code ${code}`));
-  const call = (method: Request['method'], ...parameters: unknown[]): Promise<unknown> => {
-    if (ended) return Promise.reject(ended);
-    const id = requests++;
-    const answered = new Promise<unknown>((resolve, reject) => waiting.set(id, { resolve, reject }));
-    // it may fail long before anybody looks
-    answered.catch(() => {});
-    worker.ref();
-    worker.postMessage({ id, method, parameters } satisfies Request);
-    return answered;
-  };
+export function startSourceThread(file = threadFile('source-thread')): SourceThread {
+  const { call, close } = startThread(file, 'the thread that prepares the data');
   return {
     open(description) {
       call('open', description);
@@ -88,32 +36,32 @@ export function startSourceThread(file = threadFile): SourceThread {
           ),
       };
     },
-    async close() {
-      end(new Error('the thread that prepares the data was closed'));
-      // closes the files that the thread opened, too
-      await worker.terminate();
-    },
+    close,
   };
 }
 
 /**
- * The batches of step after step, each step `accumulation` of them, until `totalSteps`. One batch more than
- * the one that is taken is always asked for, across steps too: no more than these two are in memory.
+ * The batches of step after step, each step `accumulation` of them, until `totalSteps`. `ahead` batches
+ * behind the one that is taken are always asked for, across steps too: no more are in memory.
  */
 export function prefetchedBatches(
   source: Pick<BatchSource, 'batch'>,
-  { accumulation, totalSteps }: { accumulation: number; totalSteps: number },
+  { accumulation, totalSteps, ahead = 1 }: { accumulation: number; totalSteps: number; ahead?: number },
 ): (step: number) => AsyncGenerator<MicroBatch> {
-  let next: { index: number; batch: Promise<MicroBatch> } | undefined;
+  const asked = new Map<number, Promise<MicroBatch>>();
+  const following = (index: number) => index + 1;
   const ask = (index: number) => {
+    if (asked.has(index) || index >= totalSteps * accumulation) return;
     const batch = source.batch(index);
     batch.catch(() => {});
-    return { index, batch };
+    asked.set(index, batch);
   };
   return async function* batches(step) {
     for (let index = step * accumulation; index < (step + 1) * accumulation; index++) {
-      const { batch } = next?.index === index ? next : ask(index);
-      next = index + 1 < totalSteps * accumulation ? ask(index + 1) : undefined;
+      ask(index);
+      const batch = asked.get(index)!;
+      asked.delete(index);
+      for (let next = following(index), i = 0; i < ahead; next = following(next), i++) ask(next);
       yield await batch;
     }
   };

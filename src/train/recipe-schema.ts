@@ -244,6 +244,9 @@ const llavaStage = z
         'How features of a frozen encoder are kept on disk, to be computed once; none computes them at each step; auto takes the first that fits feature_cache_gb',
       ),
     feature_cache_gb: positive().default(20).describe('Most that auto keeps on disk, in gigabytes'),
+    picture_threads: count()
+      .optional()
+      .describe('Threads that decode and resize pictures, at most 4 at a time; one less than there are cores, up to 4, when left out'),
     feature_mixup: share()
       .default(0)
       .describe('Largest share of another picture of the batch in the features of each, while the answers stay: for a frozen encoder'),

@@ -12,10 +12,11 @@ import { type EncodedSample, packSamples } from '../../data/packing.ts';
 import { float32, type Value } from '../../engine/engine.ts';
 import { UserError } from '../../errors.ts';
 import type { ImageProcessorConfig } from '../../images/processor.ts';
-import { pixelValuesOf } from '../../pretrained/processor.ts';
 import { createRandom } from '../../random.ts';
 import { createTokenizer } from '../../text/tokenizer.ts';
 import { type BatchSource, packedBatch } from '../batch.ts';
+import { openPictureReader } from '../picture-threads.ts';
+import { ThreadDied } from '../thread.ts';
 
 /** Pictures that the encoder takes at a time. */
 export const ENCODED = 32;
@@ -56,6 +57,8 @@ export interface LlavaSource {
   processor: ImageProcessorConfig;
   /** Side of the pictures that the encoder takes, in pixels. */
   imageSize: number;
+  /** Threads that decode pictures: see `openPictureReader`. */
+  pictureThreads: number;
   /** Undefined where the encoder runs at each step: batches have pixel values. */
   features?: FeatureSource;
   /** Whether a bad sample is an error, or left out. */
@@ -77,7 +80,7 @@ async function eachPicture<T>(paths: readonly string[], bad: BadPictures, use: (
   const results = await Promise.allSettled(paths.map(async (path, i) => use(path, i)));
   return results.flatMap((result, i) => {
     if (result.status === 'fulfilled') return [result.value];
-    if (!(result.reason instanceof UserError)) throw result.reason;
+    if (!(result.reason instanceof UserError) || result.reason instanceof ThreadDied) throw result.reason;
     bad.set(paths[i], result.reason.message.replace(/\.$/, ''));
     return [];
   });
@@ -128,10 +131,11 @@ export async function llavaSource(description: LlavaSource): Promise<BatchSource
       size: imageTokens * features.width,
       dtype: features.dtype,
     });
+  const reader = openPictureReader(processor, description.pictureThreads);
   const bad: BadPictures = new Map(description.badPictures);
   const missing = cache?.missing(picturesOf(data, bad), (path, { message }) => bad.set(path, message));
   const pixelsOf = (paths: readonly string[], contents?: readonly Uint8Array[]) =>
-    eachPicture(paths, bad, (path, i) => pixelValuesOf([path], processor, contents && [contents[i]]));
+    eachPicture(paths, bad, (path, i) => reader.read(path, contents?.[i]));
   const pixelValue = (pixels: readonly Float32Array[]): Value => float32(concatFloat32(pixels), [pixels.length, 3, imageSize, imageSize]);
   /** Of batch number `index`; undefined where a picture is bad, which `bad` then has. */
   const imageInputs = async (images: readonly string[], index: number): Promise<Record<string, Value> | undefined> => {
@@ -210,6 +214,7 @@ export async function llavaSource(description: LlavaSource): Promise<BatchSource
     async close() {
       data.close();
       cache?.close();
+      await reader.close();
     },
   };
 }

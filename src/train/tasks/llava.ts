@@ -2,6 +2,7 @@
 // fits the connector to captions, stage 2 connector and language model to questions. A frozen encoder runs
 // once an image; its features are cached.
 
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
 import type { DataFile, DataIndex } from '../../data/data-set.ts';
@@ -289,6 +290,9 @@ async function stageAdapters(
   return adapters;
 }
 
+/** libvips decodes no more pictures at once: so many threads has the pool of Node that it runs in. */
+const MOST_PICTURE_THREADS = 4;
+
 async function prepareStage(
   { seed }: LlavaRecipe,
   model: Model,
@@ -301,6 +305,7 @@ async function prepareStage(
   const { batch_size: batchSize, accumulation, template, max_length: maxLength, name } = settings;
   const { stepsPerEpoch, totalSteps } = stepsOfStage(settings, data);
   const kept = keptFeatures(settings, adapters, data, config, context.status);
+  const pictureThreads = settings.picture_threads ?? Math.max(1, Math.min(MOST_PICTURE_THREADS, availableParallelism() - 1));
   const source = context.thread.open({
     task: 'llava',
     seed,
@@ -316,6 +321,7 @@ async function prepareStage(
     imageTokens: imageTokenCount(config),
     processor,
     imageSize: imageSize(config),
+    pictureThreads,
     features: kept && (await featureSource(model, kept, settings.feature_mixup)),
     onBadSample: settings.on_bad_sample,
     badPictures: new Map(bad.flatMap(({ image, reason }) => (image === undefined ? [] : [[image, reason.replace(/\.$/, '')]]))),
@@ -330,7 +336,9 @@ async function prepareStage(
     throw error;
   }
   const graphOptions = { fromPixels: !kept, ...(adapters ? { adapters: adapterGraph(adapters) } : {}) };
-  const batches = reportingSkipped(prefetchedBatches(source, { accumulation, totalSteps }), leaveOut);
+  // where batches bring pictures, small ones keep all threads busy only together
+  const ahead = kept ? 1 : Math.ceil(pictureThreads / batchSize);
+  const batches = reportingSkipped(prefetchedBatches(source, { accumulation, totalSteps, ahead }), leaveOut);
   return {
     settings,
     loss: (storage) => llavaLoss(config, { ...graphOptions, storage }),
