@@ -3,12 +3,13 @@
 // the features), only ever appended to: a run killed while writing leaves at most half a record, which the
 // next run drops, and runs at the same time add to each other's.
 
-import { createHash } from 'node:crypto';
+import { createHash, hash } from 'node:crypto';
 import { appendFileSync, closeSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { makeFolder, onDisk } from '../disk.ts';
 import { systemReason, UserError } from '../errors.ts';
 import { float16ToFloat32, float32ToFloat16 } from '../floats.ts';
+import { createDigestTable } from './digest-table.ts';
 
 const HASH_BYTES = 32;
 
@@ -56,9 +57,9 @@ export const featureBytes = (size: number, dtype: FeatureType): number => HASH_B
  * pieces.
  */
 export async function encoderFingerprint(description: unknown, weights: Iterable<Uint8Array> | AsyncIterable<Uint8Array>): Promise<string> {
-  const hash = createHash('sha256').update(JSON.stringify(description));
-  for await (const bytes of weights) hash.update(bytes);
-  return hash.digest('hex').slice(0, 32);
+  const digest = createHash('sha256').update(JSON.stringify(description));
+  for await (const bytes of weights) digest.update(bytes);
+  return digest.digest('hex').slice(0, 32);
 }
 
 export function openFeatureCache({ folder, fingerprint, size, dtype = 'float32' }: FeatureCacheOptions): FeatureCache {
@@ -71,19 +72,19 @@ export function openFeatureCache({ folder, fingerprint, size, dtype = 'float32' 
   // what a killed run left of a last record is cut off
   ftruncateSync(file, wholeRecords() * record);
   // record number by content hash
-  const records = new Map<string, number>();
+  const records = numbersByHash();
   let scanned = 0;
   /** Takes in what was appended since the last time, by this run or another one. */
   const scan = () => {
-    const hash = Buffer.alloc(HASH_BYTES);
+    const key = Buffer.alloc(HASH_BYTES);
     for (const count = wholeRecords(); scanned < count; scanned++) {
-      readSync(file, hash, 0, HASH_BYTES, scanned * record);
-      records.set(hash.toString('hex'), scanned);
+      readSync(file, key, 0, HASH_BYTES, scanned * record);
+      records.set(key.toString('hex'), scanned);
     }
   };
   scan();
   // key by path, so that a file is read once in a stage
-  const keys = new Map<string, string>();
+  const keys = hashesByPath();
   const readPicture = (path: string): PictureFile => {
     const bytes = readFile(path);
     const key = createHash('sha256').update(bytes).digest('hex');
@@ -135,6 +136,34 @@ export function openFeatureCache({ folder, fingerprint, size, dtype = 'float32' 
       scan();
     },
     close: () => closeSync(file),
+  };
+}
+
+// Texts of half a million hashes and paths would take more memory than many a model: they are kept as bytes.
+
+/** A Map from sha-256 in hexadecimal to numbers. */
+function numbersByHash(): Pick<Map<string, number>, 'get' | 'has'> & { set(key: string, number: number): void } {
+  const table = createDigestTable();
+  const get = (key: string) => table.get(Buffer.from(key, 'hex'));
+  return { get, has: (key) => get(key) !== undefined, set: (key, number) => table.set(Buffer.from(key, 'hex'), number) };
+}
+
+/** A Map from paths to sha-256 in hexadecimal. */
+function hashesByPath(): { get(path: string): string | undefined; set(path: string, key: string): void } {
+  const places = createDigestTable();
+  let hashes = Buffer.alloc(1024 * HASH_BYTES);
+  const digestOf = (path: string) => hash('sha256', path, 'buffer');
+  return {
+    get(path) {
+      const place = places.get(digestOf(path));
+      return place === undefined ? undefined : hashes.toString('hex', place * HASH_BYTES, (place + 1) * HASH_BYTES);
+    },
+    set(path, key) {
+      const place = places.get(digestOf(path)) ?? places.size;
+      if ((place + 1) * HASH_BYTES > hashes.length) hashes = Buffer.concat([hashes, Buffer.alloc(hashes.length)]);
+      hashes.write(key, place * HASH_BYTES, 'hex');
+      places.set(digestOf(path), place);
+    },
   };
 }
 
