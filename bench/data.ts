@@ -65,7 +65,7 @@ function writeSamples(path: string, samples: number): void {
 interface Result {
   samples: number;
   file_mb: number;
-  /** From the start of the command to the end of the first step; CPU over all threads, where the system tells. */
+  /** From the start of the command to the end of the first step; CPU over all threads, on Linux. */
   first_step: { s: number; cpu_s?: number };
   peak_memory_mb: number;
   /** Of the steps behind the first. */

@@ -3,6 +3,12 @@
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { float32 } from '../src/engine/engine.ts';
+import { createOrtEngine } from '../src/engine/ort.ts';
+import { llavaConfigSchema } from '../src/models/llava.ts';
+import { compileGraph, encoderGraph } from '../src/models/programs.ts';
+import { initialize } from '../src/nn/parameters.ts';
+import { createRandom } from '../src/random.ts';
 import { readMetrics } from '../src/runs/metrics.ts';
 import { cli, enterToyFolder } from './toy.ts';
 
@@ -32,6 +38,50 @@ describe('features of a frozen encoder', () => {
       expect(Math.abs(half.losses[i] - loss)).toBeLessThan(1e-3);
     });
     expect(half.losses).not.toEqual(kept.losses);
+  });
+
+  it('are the same bits, whichever pictures are encoded with a picture', async () => {
+    const config = llavaConfigSchema.parse({
+      vision_config: {
+        hidden_size: 128,
+        intermediate_size: 512,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        image_size: 96,
+        patch_size: 16,
+      },
+      text_config: {
+        vocab_size: 31,
+        hidden_size: 16,
+        intermediate_size: 24,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        num_key_value_heads: 1,
+        head_dim: 8,
+        max_position_embeddings: 64,
+      },
+      image_token_index: 31,
+    });
+    const graph = encoderGraph(config);
+    const constants = new Map(graph.parameters.map((p) => [p.name, float32(initialize(p, createRandom(1, p.name)), p.dims)]));
+    const program = await compileGraph(createOrtEngine(), graph, constants);
+    const [pictures, size] = [32, 3 * 96 * 96];
+    const random = createRandom(2);
+    const pixels = Float32Array.from({ length: pictures * size }, () => random.normal());
+    const encode = async (from: number, to: number) => {
+      const given = float32(pixels.slice(from * size, to * size), [to - from, 3, 96, 96]);
+      return Float32Array.from((await program.run({ pixel_values: given })).features.data as Float32Array);
+    };
+    const together = await encode(0, pictures);
+    const each = together.length / pictures;
+    for (const [from, to] of [
+      [0, 1],
+      [1, 3],
+      [5, 32],
+      [31, 32],
+    ])
+      expect(await encode(from, to)).toEqual(together.slice(from * each, to * each));
+    await program.dispose();
   });
 
   it('are of no picture in a step of text alone, kept or not: the same steps', async () => {

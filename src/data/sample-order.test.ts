@@ -16,7 +16,7 @@ function dataOf(samples: number, seed: number): SampleOrder['data'] {
   };
 }
 
-/** The samples of each step over some epochs, as the trainer takes them: `accumulation` batches, across epochs. */
+/** The samples of each step over some epochs: `accumulation` batches, also across epochs. */
 function stepsOf(order: SampleOrder, epochs: number, accumulation: number): number[][] {
   const batches = Array.from({ length: epochs }, (_, epoch) => [...epochOrder(order, epoch)]).flatMap((samples) =>
     Array.from({ length: Math.ceil(samples.length / order.batchSize) }, (_, i) =>
@@ -46,7 +46,7 @@ describe('steps of one modality', () => {
         const kindsOf = (step: readonly number[]) => new Set(step.map(data.hasPictures)).size;
         const steps = stepsOf(order, 3, accumulation);
         const mixed = steps.filter((step) => kindsOf(step) === 2).length;
-        // of each kind less than a step is left over; where an epoch begins within a step, that one is mixed too
+        // of each kind less than a step is left over; where an epoch begins within a step, that is mixed too
         expect(mixed).toBeLessThanOrEqual(3 * 2 + 3);
         if (samples < 60) return;
         const whole = steps.slice(0, Math.floor(samples / (batchSize * accumulation)) - 2);

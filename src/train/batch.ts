@@ -22,6 +22,8 @@ export interface PictureBatch {
   keys: string[];
   /** float32 [pictures, 3, size, size]. */
   pixels: Value;
+  /** How much of the data has been gone through with these, 0 to 1. */
+  done: number;
 }
 
 /** Where the batches of a stage come from: a pure function of what the source was opened with. */

@@ -131,13 +131,17 @@ beforeAll(async () => {
 /** Encodes pictures, where the source asks for it: features of a picture are sums over some of its pixels. */
 async function encode(source: BatchSource): Promise<number> {
   let encoded = 0;
+  let done = 0;
   for (let next = await source.pictures(); next; next = await source.pictures()) {
     const { data } = next.pixels;
+    expect(next.done).toBeGreaterThan(done);
+    done = next.done;
     const size = data.length / next.keys.length;
     const features = next.keys.flatMap((_, i) => Array.from({ length: 6 }, (_, k) => Number(data[i * size + k * 100])));
     await source.keep(next.keys, Float32Array.from(features));
     encoded += next.keys.length;
   }
+  expect(done).toBe(encoded > 0 ? 1 : 0);
   return encoded;
 }
 

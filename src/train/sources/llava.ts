@@ -70,9 +70,15 @@ export interface LlavaSource {
 /** What is wrong with single pictures, by path. */
 type BadPictures = Map<string, string>;
 
-/** Every picture, those of the samples that come first in the files before others; of bad samples none. */
-function* picturesOf(data: DataSet, bad: BadPictures): Generator<string, void> {
-  for (const { images } of onePerGroup(data)) if (!images.some((path) => bad.has(path))) yield* images;
+/**
+ * Every picture, those of the samples that come first in the files before others; of bad samples none. `tell`
+ * gets the number of the sample that is looked at.
+ */
+function* picturesOf(data: DataSet, bad: BadPictures, tell: (number: number) => void): Generator<string, void> {
+  for (const { images, number } of onePerGroup(data)) {
+    tell(number);
+    if (!images.some((path) => bad.has(path))) yield* images;
+  }
 }
 
 /** Runs `use` on each picture by itself; of those that are bad, what is wrong is added to `bad`. */
@@ -133,7 +139,11 @@ export async function llavaSource(description: LlavaSource): Promise<BatchSource
     });
   const reader = openPictureReader(processor, description.pictureThreads);
   const bad: BadPictures = new Map(description.badPictures);
-  const missing = cache?.missing(picturesOf(data, bad), (path, { message }) => bad.set(path, message));
+  let lookedAt = 0;
+  const all = picturesOf(data, bad, (number) => {
+    lookedAt = number;
+  });
+  const missing = cache?.missing(all, (path, { message }) => bad.set(path, message));
   const pixelsOf = (paths: readonly string[], contents?: readonly Uint8Array[]) =>
     eachPicture(paths, bad, (path, i) => reader.read(path, contents?.[i]));
   const pixelValue = (pixels: readonly Float32Array[]): Value => float32(concatFloat32(pixels), [pixels.length, 3, imageSize, imageSize]);
@@ -201,8 +211,10 @@ export async function llavaSource(description: LlavaSource): Promise<BatchSource
           pictures.map(({ bytes }) => bytes),
         );
         refuseBadPictures();
-        if (pixels.length > 0)
-          return { keys: pictures.filter(({ path }) => !bad.has(path)).map(({ key }) => key), pixels: pixelValue(pixels) };
+        if (pixels.length > 0) {
+          const keys = pictures.filter(({ path }) => !bad.has(path)).map(({ key }) => key);
+          return { keys, pixels: pixelValue(pixels), done: (lookedAt + 1) / data.length };
+        }
         if (pictures.length === 0) return undefined;
       }
       return undefined;

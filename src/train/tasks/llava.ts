@@ -28,7 +28,7 @@ import { hubTokenizerFiles, readGenerationConfig } from '../../pretrained/tokeni
 import { createRandom } from '../../random.ts';
 import { findRunFolder, runFolder } from '../../runs/folder.ts';
 import { openSkipped, skippedFile } from '../../runs/skipped.ts';
-import type { Status } from '../../runs/status.ts';
+import { formatDuration, type Status } from '../../runs/status.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
 import { adapterGraph, adaptersOf, dropoutInputs, type StageAdapters, withDropout } from '../adapters.ts';
 import type { BatchSource } from '../batch.ts';
@@ -178,6 +178,7 @@ async function featureSource({ config, processor, weights }: Model, dtype: Featu
  */
 async function cacheFeatures(source: BatchSource, { config, weights }: Model, { engine, status, signal }: TaskContext): Promise<void> {
   let program: GraphProgram<'pixel_values', 'features'> | undefined;
+  const began = performance.now();
   try {
     let pictures = await source.pictures();
     while (pictures) {
@@ -190,6 +191,8 @@ async function cacheFeatures(source: BatchSource, { config, weights }: Model, { 
       }
       const { features } = await program.run({ pixel_values: pictures.pixels });
       await source.keep(pictures.keys, features.data as Float32Array);
+      const left = ((performance.now() - began) / 1000) * (1 / pictures.done - 1);
+      status.progress(`encoding pictures: ${Math.floor(100 * pictures.done)} %  ETA ${formatDuration(left)}`);
       pictures = await next;
     }
   } finally {
