@@ -251,7 +251,7 @@ describe('packSamples', () => {
   test.each([4, 8, 16, 128])(
     'fills rows of 2,048 with pictures of 576 rows: less than 5 % of %i long and short samples is padding',
     (size) => {
-      // as in llava_v1_5_mix665k: most have a picture and some hundred words, others text alone, and more of it
+      // as in llava_v1_5_mix665k: most have a picture and some hundred words, others text alone, and more
       const random = createRandom(size);
       const sampleOf = (i: number): EncodedSample => {
         const isPictured = random.uniform() > 0.06;
