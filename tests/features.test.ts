@@ -38,6 +38,8 @@ describe('features of a frozen encoder', () => {
       expect(Math.abs(half.losses[i] - loss)).toBeLessThan(1e-3);
     });
     expect(half.losses).not.toEqual(kept.losses);
+    const threads = await train('threads', 'feature_cache=none', 'picture_threads=3');
+    expect(threads.losses).toEqual(none.losses);
   });
 
   it('are the same bits, whichever pictures are encoded with a picture', async () => {
