@@ -5,6 +5,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { UserError } from '../errors.ts';
 import { createGrouping, type DataFile, indexData, onePerGroup, openData } from './data-set.ts';
 import { readLlavaJson } from './llava-json.ts';
+import { drawSamples, samplesPerEpoch } from './sample-order.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'data-set-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -38,6 +39,17 @@ describe('a data set', () => {
       expect(data.bytes(i)).toBeGreaterThan(texts.reduce((sum, bytes) => sum + bytes, 0));
     }
     data.close();
+  });
+
+  it('takes so many samples of a file an epoch as are asked for, or its share', async () => {
+    const [one, two] = [save('one.json', ['a.png', '', 'b.png']), save('two.json', ['', 'b.png', '', '', '', '', ''])];
+    for (const perEpoch of [1, 3, 5, 7, 20]) {
+      const { files } = await indexData([one, { ...two, perEpoch }]);
+      expect(samplesPerEpoch(files)).toBe(3 + perEpoch);
+      const drawn = drawSamples(files, { seed: 1, stage: 'a' }, 2);
+      expect([...drawn].filter((number) => number >= 3)).toHaveLength(perEpoch);
+    }
+    expect(samplesPerEpoch((await indexData([one, { ...two, share: 2 }])).files)).toBe(17);
   });
 
   it('groups samples by their pictures, across files; one without a picture is its own group', async () => {

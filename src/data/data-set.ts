@@ -16,6 +16,8 @@ export interface DataFile {
   imageFolder: string;
   /** How much of the file an epoch takes: 1 is all of it. */
   share: number;
+  /** The same in samples, instead of `share`. */
+  perEpoch?: number;
 }
 
 /** What `openData` needs: plain values, which pass between threads; arrays are shared, not copied. */
@@ -97,7 +99,9 @@ export async function indexData(files: readonly DataFile[], { visit, onBad }: In
         }),
     );
     const { size, mtimeMs } = await stat(file.path);
-    indexed.push({ ...file, samples: offsets.length - before, size, changed: mtimeMs });
+    const samples = offsets.length - before;
+    const share = file.perEpoch === undefined ? file.share : file.perEpoch / samples;
+    indexed.push({ ...file, share, samples, size, changed: mtimeMs });
   }
   return {
     files: indexed,

@@ -80,7 +80,9 @@ function settingsOf({ seed, model, data, stages }: Recipe, index: number): Recor
     lora: lora && without(lora, ['adapter']),
     model: without(model, folderFields),
     generated: data && without(data, ['folder']),
-    shares: [files ?? []].flat().map((file) => (typeof file === 'string' ? file : file.share)),
+    shares: [files ?? []]
+      .flat()
+      .map((file) => (typeof file === 'string' ? file : file.samples === undefined ? file.share : { samples: file.samples })),
   };
 }
 

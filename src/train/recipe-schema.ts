@@ -119,6 +119,15 @@ const jsonData = z
     share: positive()
       .default(1)
       .describe('How much of the file an epoch takes: 1 all, 0.5 one half and the next epoch the other, 2 everything twice'),
+    samples: count().optional().describe('The same as a number of samples, instead of share'),
+  })
+  .superRefine(({ share, samples }, context) => {
+    if (samples === undefined || share === 1) return;
+    context.addIssue({
+      code: 'custom',
+      message: 'share says already how much of the file an epoch takes; give one of the two',
+      path: ['samples'],
+    });
   })
   .describe('Pictures and conversations on disk');
 

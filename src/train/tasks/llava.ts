@@ -222,7 +222,12 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
   const dataset = await drawScenes(recipe, context);
   const filesOf = ({ data }: LlavaStage): DataFile[] => {
     if (typeof data === 'string') return [{ path: dataset![data], imageFolder: dataset!.imageFolder, share: 1 }];
-    return [data].flat().map(({ data_path, image_folder, share }) => ({ path: data_path, imageFolder: image_folder, share }));
+    return [data].flat().map(({ data_path, image_folder, share, samples }) => ({
+      path: data_path,
+      imageFolder: image_folder,
+      share,
+      perEpoch: samples,
+    }));
   };
   // of all stages before the first begins: what is wrong with the last one's data shows now, not after hours
   const checked: CheckedData[] = [];
