@@ -51,7 +51,7 @@ export function prefetchedBatches(
   const asked = new Map<number, Promise<MicroBatch>>();
   const following = (index: number) => index + 1;
   const ask = (index: number) => {
-    if (asked.has(index) || index >= totalSteps * accumulation) return;
+    if (asked.has(index)) return;
     const batch = source.batch(index);
     batch.catch(() => {});
     asked.set(index, batch);
@@ -61,7 +61,7 @@ export function prefetchedBatches(
       ask(index);
       const batch = asked.get(index)!;
       asked.delete(index);
-      for (let next = following(index), i = 0; i < ahead; next = following(next), i++) ask(next);
+      for (let next = following(index), i = 0; i < ahead && next < totalSteps * accumulation; next = following(next), i++) ask(next);
       yield await batch;
     }
   };
