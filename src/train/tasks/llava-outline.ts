@@ -1,10 +1,11 @@
 // What a stage of a LLaVA would do: a few of its batches, of which only the shapes are told, and the graph of
 // its loss.
 
-import { batchesPerEpoch, conversationBatches, samplesPerEpoch } from '../../data/conversations.ts';
+import { conversationBatches } from '../../data/conversations.ts';
 import { type DataIndex, openData } from '../../data/data-set.ts';
 import { type FeatureType, featureBytes } from '../../data/feature-cache.ts';
 import { packSamples } from '../../data/packing.ts';
+import { batchesPerEpoch, type SampleOrder, samplesPerEpoch } from '../../data/sample-order.ts';
 import type { Value } from '../../engine/engine.ts';
 import { imageSize, imageTokenCount, type LlavaConfig, visionFeatureSize } from '../../models/llava.ts';
 import { encoderGraph, llavaLoss } from '../../models/programs.ts';
@@ -34,6 +35,10 @@ export function stepsOfStage({ batch_size, accumulation, steps, epochs }: LlavaS
   const stepsPerEpoch = Math.ceil(batchesPerEpoch(samplesPerEpoch(files), batch_size) / accumulation);
   return { stepsPerEpoch, totalSteps: steps ?? Math.max(1, Math.round((epochs ?? 1) * stepsPerEpoch)) };
 }
+
+/** How a stage groups its samples by modality. */
+export const modalityGroups = ({ group_by_modality, accumulation }: LlavaStage): SampleOrder['groupByModality'] =>
+  group_by_modality ? { accumulation } : undefined;
 
 /** Distinct pictures of an index, at most: samples without one are counted, too. */
 export const pictureCount = ({ groups }: Pick<DataIndex, 'groups'>) => groups.reduce((most, group) => Math.max(most, group + 1), 0);
@@ -72,7 +77,8 @@ function shapesOf({ settings, seed, config, tokenizer, data, kept }: LlavaStageP
   const opened = openData(data);
   try {
     const maxLength = Math.min(max_length, positions);
-    const batches = conversationBatches({ data: opened, tokenizer, imageTokens, template, maxLength, batchSize, seed, stage: name });
+    const order = { seed, stage: name, batchSize, groupByModality: modalityGroups(settings) };
+    const batches = conversationBatches({ data: opened, tokenizer, imageTokens, template, maxLength, ...order });
     return indices.map((index) => {
       const packed = packSamples(batches.batch(index), row_length, positions);
       const side = imageSize(config);

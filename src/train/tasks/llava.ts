@@ -39,7 +39,7 @@ import type { FeatureSource } from '../sources/llava.ts';
 import type { StageData } from '../stage.ts';
 import type { PreparedStage, SavedModel, Task, TaskContext } from '../task.ts';
 import { ModelWeights } from '../weights.ts';
-import { outlineLlavaStage, pictureCount, stepsOfStage } from './llava-outline.ts';
+import { modalityGroups, outlineLlavaStage, pictureCount, stepsOfStage } from './llava-outline.ts';
 
 interface Model extends SavedModel {
   config: LlavaConfig;
@@ -325,7 +325,7 @@ async function prepareStage(
     rowLength: settings.row_length,
     positions: config.text_config.max_position_embeddings,
     batchSize,
-    groupByModality: settings.group_by_modality ? { accumulation } : undefined,
+    groupByModality: modalityGroups(settings),
     imageTokens: imageTokenCount(config),
     processor,
     imageSize: imageSize(config),
