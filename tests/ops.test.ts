@@ -395,7 +395,7 @@ const CASES: Record<keyof Leaves | Primitive | Composite, fc.Arbitrary<Case>> = 
   }),
   squaredNorm: unary(squaredNorm),
   adamW: withShape(0, 3, (axes, random) => {
-    const part = random.pick(['parameter', 'expAvg', 'expAvgSq'] as const);
+    const part = random.pick(['parameter', 'expAvg', 'expAvgSq', 'change'] as const);
     const scalars = ['clip', 'keep', 'rate', 'rootScale'].map(() => floats(random, [], 0.1, 1));
     const operands = [floats(random, axes), floats(random, axes), floats(random, axes), floats(random, axes, 0.1, 2), ...scalars];
     return {

@@ -5,7 +5,7 @@ import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, symlink
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
-import { openMetrics } from '../src/runs/metrics.ts';
+import { openMetrics, readMetrics } from '../src/runs/metrics.ts';
 import { cli, enterToyFolder, recipes, spawnCli } from './toy.ts';
 
 const stages = ['pretrain', 'finetune'];
@@ -132,13 +132,15 @@ describe('what was good is saved', () => {
 
   it('when a gradient is not finite, with the losses before', async () => {
     const stderr = await refused('own.yaml', '--out', 'diverged', '--set', 'stages.1.lr=1e30', '--set', 'stages.1.warmup_steps=0');
-    const step = Number(/the gradient is not finite \(norm .*\) at step (\d+)/.exec(stderr)?.[1]);
+    const step = Number(/the gradient of .* is not finite \(norm .*\) at step (\d+)/.exec(stderr)?.[1]);
     expect(step, stderr).toBeGreaterThan(1);
     expect(stateOf('diverged', 'finetune').step).toBe(step - 1);
     expect(stderr).toMatch(
       new RegExp(`stage finetune ends after step ${step - 1} \\(last losses: [\\d., ]+\\); it is saved, --resume goes on`),
     );
     expect(stderr).toContain('in recipe.yaml of the run folder');
+    const signs = readMetrics('diverged/metrics.jsonl').flatMap((event) => (event.type === 'warning' ? [[event.sign, event.step]] : []));
+    expect(signs).toContainEqual(['not-finite', step]);
   });
 
   it('or said to be lost', async () => {

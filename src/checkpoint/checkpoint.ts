@@ -397,7 +397,7 @@ function configText(config: unknown): string {
 }
 
 /** Makes a rename durable. Windows cannot open folders, and needs no such call. */
-async function syncFolder(dir: string): Promise<void> {
+export async function syncFolder(dir: string): Promise<void> {
   try {
     const handle = await open(dir, 'r');
     await handle.sync().finally(() => handle.close());
@@ -430,6 +430,31 @@ export async function recoverCheckpoint(dir: string): Promise<void> {
 }
 
 /**
+ * Writes a folder with `write`, which is given the place for it, beside `dir`, and renames it at the end; an
+ * older folder of that name is replaced. Whenever it is killed, `recoverCheckpoint` finds one of the two.
+ * UserError if the disk is full or not writable.
+ */
+export async function replaceFolder(dir: string, write: (folder: string) => Promise<void>): Promise<void> {
+  const { place, incomplete, replaced } = placesBeside(dir);
+  try {
+    await rm(incomplete, { recursive: true, force: true });
+    makeFolder(incomplete);
+    await write(incomplete);
+    await syncFolder(incomplete);
+    await rm(replaced, { recursive: true, force: true });
+    if (existsSync(place)) await rename(place, replaced);
+    await rename(incomplete, place);
+    await syncFolder(join(place, '..'));
+    await rm(replaced, { recursive: true, force: true });
+  } catch (error) {
+    await rm(incomplete, { recursive: true, force: true }).catch(() => {});
+    if (existsSync(replaced) && !existsSync(place)) await rename(replaced, place).catch(() => {});
+    if (error instanceof UserError || (error as NodeJS.ErrnoException).code === undefined) throw error;
+    throw new UserError(`${dir}: cannot save the checkpoint: ${reasonOf(error)}`);
+  }
+}
+
+/**
  * Saves a Hugging Face folder. It is written under `<dir>.incomplete` and renamed at the end, so a run killed
  * halfway never leaves a folder that looks complete; an older folder of that name is replaced. UserError if
  * the disk is full or not writable.
@@ -455,10 +480,7 @@ export async function saveCheckpoint(
   const sources = new Map<string, TensorSource>();
   for (const [name, { shape, data }] of tensors) sources.set(name, floatSource(shape, data, dtype, `${dir}: ${name}`));
   for (const [name, source] of stored) sources.set(name, source);
-  const { place, incomplete, replaced } = placesBeside(dir);
-  try {
-    await rm(incomplete, { recursive: true, force: true });
-    makeFolder(incomplete);
+  await replaceFolder(dir, async (incomplete) => {
     if (config !== undefined) await writeWeights(incomplete, sources, maxShardSize);
     const folders = new Set([...Object.keys(files), ...Object.keys(tensorFiles)].flatMap((name) => name.split('/').slice(0, -1)));
     for (const folder of folders) makeFolder(join(incomplete, folder));
@@ -468,16 +490,5 @@ export async function saveCheckpoint(
       await writeFileAtomically(join(incomplete, name), [typeof content === 'string' ? Buffer.from(content, 'utf8') : content]);
     }
     for (const folder of folders) await syncFolder(join(incomplete, folder));
-    await syncFolder(incomplete);
-    await rm(replaced, { recursive: true, force: true });
-    if (existsSync(place)) await rename(place, replaced);
-    await rename(incomplete, place);
-    await syncFolder(join(place, '..'));
-    await rm(replaced, { recursive: true, force: true });
-  } catch (error) {
-    await rm(incomplete, { recursive: true, force: true }).catch(() => {});
-    if (existsSync(replaced) && !existsSync(place)) await rename(replaced, place).catch(() => {});
-    if (error instanceof UserError || (error as NodeJS.ErrnoException).code === undefined) throw error;
-    throw new UserError(`${dir}: cannot save the checkpoint: ${reasonOf(error)}`);
-  }
+  });
 }

@@ -1,28 +1,7 @@
 // The table of scores that a terminal shows: a row for each task, its accuracy beside what it must beat.
 import { createColors } from 'picocolors';
 import { beatsBaselines, type Scores, type TaskScore } from '../evaluate/samples.ts';
-
-/**
- * Pads cells to columns: the first to the left, the others to the right. Widths are counted before coloring.
- */
-export function alignColumns(rows: readonly (readonly string[])[], paint: (text: string, row: number, column: number) => string): string[] {
-  const widths: number[] = [];
-  for (const row of rows) {
-    row.forEach((cell, column) => {
-      widths[column] = Math.max(widths[column] ?? 0, cell.length);
-    });
-  }
-  return rows.map((row, rowIndex) =>
-    row
-      .map((cell, column) => {
-        const padding = ' '.repeat(widths[column] - cell.length);
-        const painted = paint(cell, rowIndex, column);
-        return column === 0 ? painted + padding : padding + painted;
-      })
-      .join('  ')
-      .trimEnd(),
-  );
-}
+import { alignColumns } from '../runs/columns.ts';
 
 const share = (value: number | undefined) => (value === undefined ? '-' : value.toFixed(3));
 

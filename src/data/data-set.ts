@@ -31,6 +31,8 @@ export interface DataIndex {
   groups: Uint32Array;
   /** 1 for a sample with pictures, 0 for one without. */
   pictured: Uint8Array;
+  /** Places of the samples in their files, where some were left out: see `subset`. */
+  positions?: Uint32Array;
 }
 
 export interface DataSet {
@@ -112,13 +114,46 @@ export async function indexData(files: readonly DataFile[], { visit, onBad }: In
   };
 }
 
+/** An index of the samples that `isKept` names by their numbers, files and places as before. */
+export function subset(index: DataIndex, isKept: (number: number) => boolean): DataIndex {
+  const [offsets, lengths, groups] = [growingArray(Float64Array), growingArray(Uint32Array), growingArray(Uint32Array)];
+  const [pictured, positions] = [growingArray(Uint8Array), growingArray(Uint32Array)];
+  const known = new Map<number, number>();
+  const groupOf = (group: number) => {
+    if (!known.has(group)) known.set(group, known.size);
+    return known.get(group)!;
+  };
+  let number = 0;
+  const files = index.files.map((file) => {
+    const before = offsets.length;
+    for (let position = 0; position < file.samples; position++, number++) {
+      if (!isKept(number)) continue;
+      offsets.push(index.offsets[number]);
+      lengths.push(index.lengths[number]);
+      groups.push(groupOf(index.groups[number]));
+      pictured.push(index.pictured[number]);
+      positions.push(index.positions?.[number] ?? position);
+    }
+    const samples = offsets.length - before;
+    return { ...file, samples, share: file.perEpoch === undefined ? file.share : file.perEpoch / samples };
+  });
+  return {
+    files,
+    offsets: offsets.shared(),
+    lengths: lengths.shared(),
+    groups: groups.shared(),
+    pictured: pictured.shared(),
+    positions: positions.shared(),
+  };
+}
+
 /** Opens indexed files. UserError when one has changed since. */
-export function openData({ files, offsets, lengths, groups, pictured }: DataIndex): DataSet {
+export function openData({ files, offsets, lengths, groups, pictured, positions }: DataIndex): DataSet {
   const opened = files.map((file) => ({ ...file, handle: openIndexed(file) }));
   const placeOf = (index: number) => {
     let [number, position] = [0, index];
     while (position >= opened[number].samples) position -= opened[number++].samples;
-    return { file: opened[number], position };
+    return { file: opened[number], position: positions?.[index] ?? position };
   };
   return {
     length: offsets.length,

@@ -23,17 +23,22 @@ import {
 const CHUNK = 4096;
 const PAGE = 65536;
 const OFFSETS = { values: 0, mean: PAGE / 4, square: PAGE / 2, gradient: (PAGE / 4) * 3 };
+/** Where a pass leaves the sum of the squares of what it has changed: four partial sums. */
+const CHANGE = PAGE;
 
 /** Scalars of an update, in the order of the kernel's parameters. */
 const SCALARS = ['clip', 'beta1', 'share1', 'beta2', 'share2', 'keep', 'rate', 'rootScale', 'eps'] as const;
 export type AdamWScalars = Readonly<Record<(typeof SCALARS)[number], number>>;
 
-/** update(bytes, ...scalars): one pass over the first `bytes` of each array, a multiple of 16. */
+/**
+ * update(bytes, ...scalars): one pass over the first `bytes` of each array, a multiple of 16. Leaves the sum
+ * of (new value - old value)^2 at CHANGE.
+ */
 function update(): WasmFunction {
   const { splat, sqrt, add, sub, mul, div } = f32x4;
   const end = 0;
   const firstSplat = 1 + SCALARS.length;
-  const [gradient, mean, square, at] = [0, 1, 2, 3].map((i) => firstSplat + SCALARS.length + i);
+  const [gradient, mean, square, value, change, at] = [0, 1, 2, 3, 4, 5].map((i) => firstSplat + SCALARS.length + i);
   const s = Object.fromEntries(SCALARS.map((name, i) => [name, get(firstSplat + i)])) as Record<(typeof SCALARS)[number], Code>;
   const step = div(mul(s.rate, get(mean)), add(mul(sqrt(get(square)), s.rootScale), s.eps));
   const four = [
@@ -42,13 +47,20 @@ function update(): WasmFunction {
     set(square, add(mul(s.beta2, load(get(at), OFFSETS.square)), mul(mul(s.share2, get(gradient)), get(gradient)))),
     store(get(at), OFFSETS.mean, get(mean)),
     store(get(at), OFFSETS.square, get(square)),
-    store(get(at), OFFSETS.values, sub(mul(load(get(at), OFFSETS.values), s.keep), step)),
+    set(value, sub(mul(load(get(at), OFFSETS.values), s.keep), step)),
+    set(mean, sub(get(value), load(get(at), OFFSETS.values))),
+    set(change, add(get(change), mul(get(mean), get(mean)))),
+    store(get(at), OFFSETS.values, get(value)),
     set(at, plus(get(at), constant(16))),
   ];
   return {
     parameters: [I32, ...SCALARS.map(() => F32)],
-    locals: [...new Array(SCALARS.length + 3).fill(V128), I32],
-    body: [...SCALARS.map((_, i) => set(firstSplat + i, splat(get(1 + i)))), loopWhileBelow(get(at), get(end), four)],
+    locals: [...new Array(SCALARS.length + 5).fill(V128), I32],
+    body: [
+      ...SCALARS.map((_, i) => set(firstSplat + i, splat(get(1 + i)))),
+      loopWhileBelow(get(at), get(end), four),
+      store(constant(0), CHANGE, get(change)),
+    ],
   };
 }
 
@@ -57,7 +69,7 @@ interface Kernel {
   update(bytes: number, ...scalars: number[]): void;
 }
 
-const kernel = new WebAssembly.Instance(assembleModule({ update: update() }, 1)).exports as unknown as Kernel;
+const kernel = new WebAssembly.Instance(assembleModule({ update: update() }, 2)).exports as unknown as Kernel;
 const chunkOf = (offset: number) => new Float32Array(kernel.memory.buffer, offset, CHUNK);
 const chunk = {
   values: chunkOf(OFFSETS.values),
@@ -66,21 +78,31 @@ const chunk = {
   gradient: chunkOf(OFFSETS.gradient),
 };
 
+const partialSums = new Float32Array(kernel.memory.buffer, CHANGE, 4);
+
 /**
  * With g = clip * gradient: mean = beta1 mean + share1 g, square = beta2 square + share2 g^2, and
  * values = keep * values - rate * mean / (sqrt(square) * rootScale + eps). All arrays have one length; the
- * gradient is not changed.
+ * gradient is not changed. Returns the sum of the squares by which values have changed.
  */
 export function adamWUpdate(
   arrays: { values: Float32Array; mean: Float32Array; square: Float32Array; gradient: Float32Array },
   scalars: AdamWScalars,
-): void {
+): number {
   const operands = SCALARS.map((name) => scalars[name]);
   const { length } = arrays.values;
+  let change = 0;
   for (let start = 0; start < length; start += CHUNK) {
     const count = Math.min(CHUNK, length - start);
-    for (const name of ['values', 'mean', 'square', 'gradient'] as const) chunk[name].set(arrays[name].subarray(start, start + count));
-    kernel.update(Math.ceil(count / 4) * 16, ...operands);
+    const whole = Math.ceil(count / 4) * 4;
+    for (const name of ['values', 'mean', 'square', 'gradient'] as const) {
+      chunk[name].set(arrays[name].subarray(start, start + count));
+      // what fills a last vector stays zero, and does not count as a change
+      chunk[name].fill(0, count, whole);
+    }
+    kernel.update(whole * 4, ...operands);
     for (const name of ['values', 'mean', 'square'] as const) arrays[name].set(chunk[name].subarray(0, count), start);
+    for (const sum of partialSums) change += sum;
   }
+  return change;
 }

@@ -2,7 +2,7 @@
 
 import { inputName, type Tensor, topologicalOrder } from '../graph/tensor.ts';
 import type { CompileOptions, Write } from './engine.ts';
-import { type AdamWUpdate, hostNormOf, takeAdamW } from './host-kernels.ts';
+import { type AdamWUpdate, hostChangeOf, hostNormOf, takeAdamW } from './host-kernels.ts';
 import { type RowWrites, rowOperands, takeRowWrites } from './row-writes.ts';
 
 type Outputs = Readonly<Record<string, Tensor>>;
@@ -25,6 +25,8 @@ export interface DividedWork {
   updates: AdamWUpdate[];
   /** Outputs that are the squared norm of a state: its name by that of the output. */
   hostNorms: Map<string, string>;
+  /** Outputs that are what an update changes: the state that it changes by the name of the output. */
+  hostChanges: Map<string, string>;
   /** What the program needs at each run, and its constants, by input name. */
   inputs: Map<string, Tensor>;
   fixed: Map<string, Tensor>;
@@ -34,11 +36,13 @@ export function divideWork(outputs: Outputs, { constants = new Map(), writes = {
   const { updates, rest: other } = takeAdamW(writes);
   const { rows, rest } = takeRowWrites(other);
   const hostNorms = new Map<string, string>();
+  const hostChanges = new Map<string, string>();
   const graph: Record<string, Tensor> = {};
   for (const [name, tensor] of Object.entries(outputs)) {
-    const normed = hostNormOf(tensor);
-    if (normed === undefined) graph[name] = tensor;
-    else hostNorms.set(name, normed);
+    const [normed, changed] = [hostNormOf(tensor), hostChangeOf(tensor, updates)];
+    if (normed !== undefined) hostNorms.set(name, normed);
+    else if (changed !== undefined) hostChanges.set(name, changed);
+    else graph[name] = tensor;
   }
   const forward = Object.keys(graph);
   for (const [name, { tensor }] of Object.entries(rest)) graph[writeName(name)] = tensor;
@@ -50,5 +54,5 @@ export function divideWork(outputs: Outputs, { constants = new Map(), writes = {
   const everything = [...Object.values(outputs), ...Object.values(writes).map(({ tensor }) => tensor)];
   for (const tensor of topologicalOrder(everything))
     if (tensor.op === 'input') (constants.has(inputName(tensor)) ? fixed : inputs).set(inputName(tensor), tensor);
-  return { graph, forward, rest, operands, rows, updates, hostNorms, inputs, fixed };
+  return { graph, forward, rest, operands, rows, updates, hostNorms, hostChanges, inputs, fixed };
 }

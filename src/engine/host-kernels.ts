@@ -26,6 +26,18 @@ export function hostNormOf(tensor: Tensor): string | undefined {
   return tensor.op === 'squaredNorm' && tensor.inputs[0].op === 'input' ? inputName(tensor.inputs[0]) : undefined;
 }
 
+/**
+ * The parameter of the update, one of `updates`, whose `change` a tensor is: it is known when that has run.
+ */
+export function hostChangeOf(tensor: Tensor, updates: readonly AdamWUpdate[]): string | undefined {
+  if (tensor.op !== 'adamW' || tensor.attributes.part !== 'change') return undefined;
+  const names = tensor.inputs.map((x) => (x.op === 'input' ? inputName(x) : undefined));
+  const [parameter, ...others] = names;
+  const update = updates.find((each) => each.parameter === parameter);
+  const operands = update && [update.gradient, update.expAvg, update.expAvgSq, update.clip, update.keep, update.rate, update.rootScale];
+  return operands && others.every((name, i) => name === operands[i]) ? parameter : undefined;
+}
+
 /** Sum of squares of float32 values, in double. */
 export function sumOfSquares(values: Float32Array): number {
   // four partial sums: the additions of one chain would wait for each other
@@ -69,12 +81,15 @@ export function takeAdamW(writes: Readonly<Record<string, Write>>): { updates: A
   return { updates, rest };
 }
 
-/** Runs an update in place. `state` gives the memory behind a name, `scalar` the value of a scalar input. */
-export function runAdamW(update: AdamWUpdate, state: (name: string) => HostState, scalar: (name: string) => Value): void {
+/**
+ * Runs an update in place, and returns its `change`. `state` gives the memory behind a name, `scalar` the
+ * value of a scalar input.
+ */
+export function runAdamW(update: AdamWUpdate, state: (name: string) => HostState, scalar: (name: string) => Value): number {
   const { beta1, beta2, eps } = update.constants;
   const array = (name: string) => state(name).value().data as Float32Array;
   const number = (name: string) => scalar(name).data[0] as number;
-  adamWUpdate(
+  return adamWUpdate(
     {
       values: array(update.parameter),
       mean: array(update.expAvg),

@@ -58,7 +58,7 @@ export function createOrtEngine(options: OrtOptions = {}): Engine {
 
 async function compile(outputs: Outputs, compileOptions: CompileOptions, options: OrtOptions): Promise<Program> {
   const { constants = new Map(), writes = {} } = compileOptions;
-  const { updates, rows, rest, hostNorms, operands, graph, forward, inputs, fixed } = divideWork(outputs, compileOptions);
+  const { updates, rows, rest, hostNorms, hostChanges, operands, graph, forward, inputs, fixed } = divideWork(outputs, compileOptions);
   checkInputs(fixed, (name) => constants.get(name));
 
   const used = new Map([...fixed.keys()].map((name) => [name, constants.get(name)!]));
@@ -81,12 +81,16 @@ async function compile(outputs: Outputs, compileOptions: CompileOptions, options
       }
       for (const [name, normed] of hostNorms)
         if (wanted.includes(name)) results[name] = scalar(sumOfSquares(value(normed)!.data as Float32Array));
-      for (const update of updates)
-        runAdamW(
+      const changes = new Map<string, number>();
+      for (const update of updates) {
+        const change = runAdamW(
           update,
           (name) => hostMemory(name, state[name]) as HostState,
           (name) => value(name)!,
         );
+        changes.set(update.parameter, change);
+      }
+      for (const [name, parameter] of hostChanges) results[name] = scalar(changes.get(parameter)!);
       return Object.fromEntries(wanted.map((name) => [name, results[name]]));
     },
     async dispose() {

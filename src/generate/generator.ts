@@ -8,7 +8,7 @@ import { UserError } from '../errors.ts';
 import { imageSize, imageTokenCount, type LlavaConfig, visionFeatureSize } from '../models/llava.ts';
 import { HIDDEN_POSITION } from '../models/masks.ts';
 import { compileGraph, connectorGraph, decoderGraph, encoderGraph, type GraphProgram } from '../models/programs.ts';
-import { storageOfValues } from '../nn/parameters.ts';
+import { type AdapterOf, storageOfValues } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
 import { KvCache } from './kv-cache.ts';
 import { type Sampling, sampleToken } from './sampling.ts';
@@ -63,14 +63,20 @@ export interface Generator {
 
 /**
  * Compiles encoder, connector and decoder of a model whose parameters are `values`, by Hugging Face name. A
- * packed weight is two values, named by `packedName` and `scaleName` (nn/parameters.ts).
+ * packed weight is two values, named by `packedName` and `scaleName` (nn/parameters.ts). Of a model whose
+ * adapters are not merged, `adapters` says which layers have one.
  */
-export async function createGenerator(engine: Engine, config: LlavaConfig, values: ReadonlyMap<string, Constant>): Promise<Generator> {
+export async function createGenerator(
+  engine: Engine,
+  config: LlavaConfig,
+  values: ReadonlyMap<string, Constant>,
+  adapters?: AdapterOf,
+): Promise<Generator> {
   const size = imageSize(config);
   const tokensPerImage = imageTokenCount(config);
   const width = visionFeatureSize(config);
 
-  const options = { storage: storageOfValues(values) };
+  const options = { storage: storageOfValues(values), ...(adapters ? { adapters } : {}) };
   // packed weights are run as llama.cpp runs them: the other operand is rounded to 8 bits, three times as
   // fast
   const compiled = { packedAccuracy: 'int8' } as const;

@@ -121,10 +121,10 @@ export interface Composites {
   classMean: OpType<[hidden: Tensor, weight: Tensor], { scale: number; softcap?: number }>;
   classGradient: OpType<[hidden: Tensor, weight: Tensor, logSumExp: Tensor, factors: Tensor], { scale: number; softcap?: number }>;
   squaredNorm: Unary;
-  /** One of the three results of an update. */
+  /** One of the results of an update. */
   adamW: OpType<
     [parameter: Tensor, gradient: Tensor, expAvg: Tensor, expAvgSq: Tensor, clip: Tensor, keep: Tensor, rate: Tensor, rootScale: Tensor],
-    { part: 'parameter' | 'expAvg' | 'expAvgSq'; beta1: number; beta2: number; eps: number }
+    { part: 'parameter' | 'expAvg' | 'expAvgSq' | 'change'; beta1: number; beta2: number; eps: number }
   >;
 }
 

@@ -33,6 +33,8 @@ export interface AdamWConstants {
   eps: number;
 }
 
+type AdamWPart = TensorOf<'adamW'>['attributes']['part'];
+
 /**
  * One update of AdamW (Loshchilov & Hutter 2019, as torch.optim.AdamW computes it), g being clip times the
  * gradient. Throws ShapeError where the four tensors differ in shape.
@@ -40,18 +42,20 @@ export interface AdamWConstants {
  *     expAvg'    = beta1 expAvg + (1 - beta1) g
  *     expAvgSq'  = beta2 expAvgSq + (1 - beta2) g^2
  *     parameter' = keep parameter - rate expAvg' / (rootScale sqrt(expAvgSq') + eps)
+ *     change     = sum of (parameter' - parameter)^2, dims []
  */
 export function adamW(
   { parameter, gradient, expAvg, expAvgSq }: AdamWTensors,
   { clip, keep, rate, rootScale }: AdamWScalars,
   constants: AdamWConstants,
-): Record<'parameter' | 'expAvg' | 'expAvgSq', TensorOf<'adamW'>> {
+): Record<AdamWPart, TensorOf<'adamW'>> {
   for (const other of [gradient, expAvg, expAvgSq])
     if (!sameDims(other.dims, parameter.dims))
       throw new ShapeError('adamW', 'parameter, gradient and moments must have one shape', [parameter.dims, other.dims]);
   const inputs = [parameter, gradient, expAvg, expAvgSq, clip, keep, rate, rootScale] as const;
-  const result = (part: 'parameter' | 'expAvg' | 'expAvgSq') => createNode('adamW', inputs, { ...constants, part }, parameter);
-  return { parameter: result('parameter'), expAvg: result('expAvg'), expAvgSq: result('expAvgSq') };
+  const result = (part: AdamWPart, dims = parameter.dims) =>
+    createNode('adamW', inputs, { ...constants, part }, { dtype: parameter.dtype, dims });
+  return { parameter: result('parameter'), expAvg: result('expAvg'), expAvgSq: result('expAvgSq'), change: result('change', []) };
 }
 
 export const adamWRule: CompositeRule<'adamW'> = {
@@ -62,7 +66,8 @@ export const adamWRule: CompositeRule<'adamW'> = {
     if (part === 'expAvg') return mean;
     const square = add(mul(expAvgSq, beta2), mul(mul(clipped, 1 - beta2), clipped));
     if (part === 'expAvgSq') return square;
-    return sub(mul(parameter, keep), div(mul(mean, rate), add(mul(sqrt(square), rootScale), eps)));
+    const next = sub(mul(parameter, keep), div(mul(mean, rate), add(mul(sqrt(square), rootScale), eps)));
+    return part === 'parameter' ? next : squaredNorm(sub(next, parameter));
   },
 };
 

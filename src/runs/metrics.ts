@@ -26,9 +26,81 @@ export interface StepEvent extends EventBase {
   tokensPerSecond: number;
   /** Seconds spent in this stage so far, over all sessions of a resumed run. */
   seconds: number;
+  /** Seconds a step waited for its batches. Runs of earlier versions have none of these three. */
+  dataWait?: number;
+  memory?: MemoryUse;
+  /** By module: norm of its gradient before clipping; size of the last update, as a share of the weights. */
+  modules?: Record<string, ModuleMeasures>;
   /** Anything specific to a task, such as the accuracy of contrastive retrieval. */
   extra?: Record<string, number>;
 }
+
+/** Of this process, in MB of 2^20 bytes. */
+export interface MemoryUse {
+  rssMb: number;
+  /** What is not a file's: the rest can be read again. Where the system tells it apart (Linux). */
+  anonymousMb?: number;
+}
+
+export interface ModuleMeasures {
+  gradNorm: number;
+  /** Norm of the last update, divided by that of the weights before it. */
+  updateRatio: number;
+}
+
+/** Parameters of a stage that have one learning rate and one weight decay. */
+export interface TrainedGroup {
+  /** The module, and the patterns that decide. */
+  name: string;
+  tensors: number;
+  /** How many of them are matrices, which alone decay. */
+  decayed: number;
+  numbers: number;
+  /** Peak learning rate. */
+  learningRate: number;
+  weightDecay: number;
+}
+
+/** What a stage trains, before its first step. */
+export interface TrainsEvent extends EventBase {
+  type: 'trains';
+  groups: TrainedGroup[];
+  /** Numbers that stay as they are. */
+  frozen: number;
+}
+
+/** The loss of samples that are not trained on. */
+export interface HeldOutEvent extends EventBase {
+  type: 'held-out';
+  seconds: number;
+  /** Mean loss per label, in nats. */
+  loss: number;
+  samples: number;
+  /** How much larger the loss is with the pictures of other samples; left out where there are no others. */
+  imageGain?: number;
+}
+
+/** Something looks wrong with the training. */
+export interface WarningEvent extends EventBase {
+  type: 'warning';
+  sign: Sign;
+  /** The module that shows it, if it is one. */
+  module?: string;
+  /** In one sentence. */
+  message: string;
+}
+
+/** What warnings are about: docs/training.md says when each is given. */
+export type Sign =
+  | 'loss-spike'
+  | 'gradient-spike'
+  | 'not-finite'
+  | 'dead-gradient'
+  | 'update-ratio'
+  | 'clipping'
+  | 'learning-rate'
+  | 'image-ignored'
+  | 'overfitting';
 
 /** A stage has ended. */
 export interface StageEvent extends EventBase {
@@ -47,7 +119,7 @@ export interface EvaluationEvent extends EventBase {
   scores: Scores;
 }
 
-export type MetricEvent = StepEvent | StageEvent | EvaluationEvent;
+export type MetricEvent = TrainsEvent | StepEvent | HeldOutEvent | WarningEvent | StageEvent | EvaluationEvent;
 
 /** An event as the trainer reports it; the time is added when it is written. */
 export type NewMetricEvent = MetricEvent extends infer Event ? (Event extends MetricEvent ? Omit<Event, 'time'> : never) : never;
@@ -90,9 +162,13 @@ export function readMetrics(path: string): MetricEvent[] {
 export function truncateMetrics(path: string, point: ResumePoint): MetricEvent[] {
   if (!existsSync(path)) return [];
   const lines = readLines(path);
-  // scoring comes after all stages and is never finished if a run is resumed
-  const staysDone = ({ type, stage, step }: MetricEvent) =>
-    type !== 'evaluation' && (point.finishedStages.includes(stage) || (stage === point.stage && step <= point.step));
+  const ended = new Set<string>();
+  const staysDone = ({ type, stage, step }: MetricEvent) => {
+    if (type === 'stage') ended.add(stage);
+    // the scoring of a finished model comes after all stages, and is never finished if a run is resumed
+    if (type === 'evaluation' && ended.has(stage)) return false;
+    return point.finishedStages.includes(stage) || (stage === point.stage && step <= point.step);
+  };
   const firstRepeated = lines.findIndex(({ event }) => !staysDone(event));
   const kept = firstRepeated < 0 ? lines : lines.slice(0, firstRepeated);
   onDisk(path, () => truncateSync(path, kept.at(-1)?.end ?? 0));

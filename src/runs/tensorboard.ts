@@ -56,13 +56,34 @@ function scalarsEvent(time: number, step: number, scalars: Record<string, number
   return event.join().finish();
 }
 
-/** The scalars of a metric event, by TensorBoard tag: `<stage>/loss`, `eval/<split>/<task>`. */
+/**
+ * The scalars of a metric event, by TensorBoard tag: `<stage>/loss`, `<stage>/grad_norm/<module>`,
+ * `eval/<split>/<task>`.
+ */
 function scalarsOf(event: MetricEvent): Record<string, number> {
   const scalars: Record<string, number> = {};
   if (event.type === 'step') {
-    const { loss, learningRate, gradNorm, tokensPerSecond, epoch, extra } = event;
-    const values = { loss, learning_rate: learningRate, grad_norm: gradNorm, tokens_per_second: tokensPerSecond, epoch, ...extra };
-    for (const [name, value] of Object.entries(values)) scalars[`${event.stage}/${name}`] = value;
+    const { loss, learningRate, gradNorm, tokensPerSecond, epoch, dataWait, memory, modules = {}, extra } = event;
+    const values = {
+      loss,
+      learning_rate: learningRate,
+      grad_norm: gradNorm,
+      tokens_per_second: tokensPerSecond,
+      epoch,
+      data_wait: dataWait,
+      rss_mb: memory?.rssMb,
+      anonymous_mb: memory?.anonymousMb,
+      ...extra,
+    };
+    for (const [name, value] of Object.entries(values)) if (value !== undefined) scalars[`${event.stage}/${name}`] = value;
+    for (const [module, { gradNorm, updateRatio }] of Object.entries(modules)) {
+      scalars[`${event.stage}/grad_norm/${module}`] = gradNorm;
+      scalars[`${event.stage}/update_ratio/${module}`] = updateRatio;
+    }
+  } else if (event.type === 'held-out') {
+    const { loss, imageGain } = event;
+    scalars[`${event.stage}/held_out_loss`] = loss;
+    if (imageGain !== undefined) scalars[`${event.stage}/image_gain`] = imageGain;
   } else if (event.type === 'evaluation') {
     for (const [split, tasks] of Object.entries(event.scores)) {
       for (const [task, { accuracy }] of Object.entries(tasks)) scalars[`eval/${split}/${task}`] = accuracy;

@@ -14,6 +14,7 @@ import { resolvePath } from '../paths.ts';
 import { type AdapterContents, fitAdapter, type LayerShape, readAdapter, scaleOf } from '../pretrained/adapter.ts';
 import { createRandom } from '../random.ts';
 import type { MicroBatch } from './batch.ts';
+import { patternOf } from './patterns.ts';
 import type { LlavaStage } from './recipe.ts';
 import type { StageData } from './stage.ts';
 import type { ModelWeights } from './weights.ts';
@@ -32,9 +33,6 @@ export interface AdapterPlan {
 }
 
 const moduleOf = (name: string) => name.slice(0, name.indexOf('.'));
-
-/** A pattern in which a star stands for any text. */
-const patternOf = (pattern: string) => new RegExp(`^${pattern.replaceAll(/[.+?^${}()|[\]\\]/g, '\\$&').replaceAll('*', '.*')}$`);
 
 /**
  * The adapters that a stage asks for, undefined where it asks for none. UserError for a pattern that no layer

@@ -11,6 +11,7 @@ import type { Status } from '../runs/status.ts';
 import { renderSegments } from '../text/chat.ts';
 import { encodeConversation } from '../text/labels.ts';
 import { imageToken, type Tokenizer } from '../text/tokenizer.ts';
+import { type HeldOutSize, heldOutRank, heldOutSamples } from './held-out.ts';
 
 export interface SampleRules {
   tokenizer: Tokenizer;
@@ -63,6 +64,8 @@ export interface DataCheck extends SampleRules {
   /** Whether the files at which samples name pictures are looked into. */
   checksPictures: boolean;
   onBadSample: 'error' | 'skip';
+  /** What is to be left out of training. */
+  heldOut?: HeldOutSize & { seed: number };
   status: Pick<Status, 'progress' | 'note'>;
   signal: AbortSignal;
 }
@@ -71,6 +74,8 @@ export interface CheckedData {
   index: DataIndex;
   /** Samples that are known to be bad, where they are skipped. */
   bad: SampleFault[];
+  /** Whether each sample is held out, where some are. */
+  isHeldOut?: boolean[];
 }
 
 /** Counts what is odd in a file but no fault, and keeps the first for an example. */
@@ -95,13 +100,16 @@ const oddities: [is: (sample: Sample) => boolean, meaning: string][] = [
  * skipped, and with how many others are; also where all are bad. What is odd is noted.
  */
 export async function checkData(options: DataCheck): Promise<CheckedData> {
-  const { stage, files, checksPictures, onBadSample, status, signal } = options;
+  const { stage, files, checksPictures, onBadSample, heldOut, status, signal } = options;
   const bad: SampleFault[] = [];
   const check = sampleCheck(options);
   const found = new Map<string, Oddity>();
   let read = 0;
+  const ranks: number[] = [];
+  const folders = new Map(files.map(({ path, imageFolder }) => [path, imageFolder]));
   const index = await indexData(files, {
     visit(sample, place) {
+      if (heldOut) ranks.push(heldOutRank(sample, folders.get(place.file)!, String(ranks.length), heldOut.seed));
       if (++read % 1000 === 0) {
         signal.throwIfAborted();
         status.progress(`reading ${place.file} for stage ${stage}: ${read.toLocaleString('en')} samples`);
@@ -120,7 +128,10 @@ export async function checkData(options: DataCheck): Promise<CheckedData> {
         bad.push({ ...place, sample: sample.id, reason });
       }
     },
-    onBad: ({ fault }) => bad.push(fault),
+    onBad({ fault }) {
+      bad.push(fault);
+      if (heldOut) ranks.push(Number.POSITIVE_INFINITY);
+    },
   });
   if (checksPictures) bad.push(...(await badPictures(index, options)));
   inOrder(bad, files);
@@ -130,7 +141,7 @@ export async function checkData(options: DataCheck): Promise<CheckedData> {
   if (bad.length > 0 && isNothingLeft(index, bad))
     throw new UserError(`stage ${stage}: not one of its samples can be trained on; the first: ${new SampleError(bad[0]).message}`);
   for (const [what, { count, first }] of found) status.note(`${what} (${count.toLocaleString('en')}; the first is ${first})`);
-  return { index, bad };
+  return { index, bad, ...(heldOut ? { isHeldOut: heldOutSamples(ranks, heldOut, index, `stage ${stage}: held_out`) } : {}) };
 }
 
 /** Sorts faults by the order of the files, and by place. */

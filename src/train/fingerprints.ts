@@ -66,7 +66,7 @@ export function checkOutside(out: string, recipe: Recipe, task: Task): void {
 
 /** Fields of a stage that may change in its middle: they decide no sample of a step, and no shape. */
 const changeable =
-  'name lr lr_by_module schedule warmup_ratio warmup_steps min_lr_ratio decay_ratio weight_decay betas eps max_grad_norm save_every save_every_minutes log_every on_bad_sample picture_threads';
+  'name lr lr_by_module schedule warmup_ratio warmup_steps min_lr_ratio decay_ratio weight_decay weight_decay_by_module betas eps max_grad_norm save_every save_every_minutes keep_checkpoints keep_best log_every on_bad_sample picture_threads';
 
 const without = (fields: object, names: readonly string[]) =>
   Object.fromEntries(Object.entries(fields).filter(([name]) => !names.includes(name)));

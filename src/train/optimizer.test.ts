@@ -32,7 +32,7 @@ async function optimizerOf(slots: readonly Slot[], changes: Partial<AdamWOptions
   return {
     async step(step: number, gradients: readonly number[][], learningRate: (name: string) => number, scale = 1) {
       for (const [i, { gradient, dims }] of parameters.entries()) await gradient.write(float32(gradients[i], dims));
-      return optimizer.step({ step, scale, learningRate });
+      return (await optimizer.step({ step, scale, learningRate })).gradNorm;
     },
     values: (): Promise<number[][]> => Promise.all(parameters.map(({ values }) => read(values))),
     moments: (): Promise<number[][]> => Promise.all([...optimizer.moments.values()].map(read)),
@@ -157,7 +157,7 @@ describe('AdamW', () => {
           ],
           () => 0.1,
         ),
-      ).rejects.toThrow(/gradient is not finite .* step 7/);
+      ).rejects.toThrow(/gradient of b is not finite .* step 7/);
       expect([await adam.values(), await adam.moments()]).toEqual(before);
     }
   });

@@ -4,17 +4,17 @@
 
 import { type Engine, float32, type State, type Value, type Write } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
-import { input } from '../graph/tensor.ts';
+import { input, type Tensor } from '../graph/tensor.ts';
 import { adamW, squaredNorm } from '../graph/updates.ts';
 
 export interface AdamWOptions {
   betas: readonly [number, number];
   eps: number;
   /**
-   * Decoupled weight decay for tensors of two dims or more; biases and norms get none (LLaVA, Hugging Face
-   * Trainer).
+   * Decoupled weight decay for tensors of two dims or more, of all or by name; biases and norms get none
+   * (LLaVA, Hugging Face Trainer).
    */
-  weightDecay: number;
+  weightDecay: number | ((name: string) => number);
   /** Global gradient norm is clipped to this; 0 does not clip. */
   maxGradNorm: number;
 }
@@ -34,7 +34,24 @@ export interface OptimizerStep {
   scale: number;
   /** Learning rate of a parameter, by its name. */
   learningRate: (name: string) => number;
+  /** Whether the report is to have `changes`. */
+  measures?: boolean;
 }
+
+/** What a step has done, in L2 norms. */
+export interface OptimizerReport {
+  /** Of the scaled gradients of all parameters together, before clipping. */
+  gradNorm: number;
+  /** Of each by itself. */
+  gradNorms: ReadonlyMap<string, number>;
+  /** What every gradient was multiplied by to clip it; 1 where it was small enough. */
+  clip: number;
+  /** Of each parameter before the step, and of its change. */
+  changes?: ReadonlyMap<string, { weight: number; change: number }>;
+}
+
+/** A gradient holds NaN or infinity. */
+export class NotFiniteError extends UserError {}
 
 export interface Optimizer {
   /**
@@ -43,15 +60,22 @@ export interface Optimizer {
    */
   readonly moments: ReadonlyMap<string, State>;
   /**
-   * One update of every parameter from its gradient. Returns the global norm of the scaled gradients, before
-   * clipping. UserError when it is not finite, before anything is changed.
+   * One update of every parameter from its gradient. NotFiniteError, before anything is changed.
    */
-  step(step: OptimizerStep): Promise<number>;
+  step(step: OptimizerStep): Promise<OptimizerReport>;
   dispose(): Promise<void>;
 }
 
 const scalar = (value: number): Value => float32([value], []);
 const gradientName = (name: string) => `${name}.grad`;
+const changeName = (name: string) => `${name}.change`;
+
+/** The parameters whose gradients are not finite, in a few words. */
+function culprits(gradNorms: ReadonlyMap<string, number>): string {
+  const names = [...gradNorms].filter(([, norm]) => !Number.isFinite(norm)).map(([name]) => name);
+  if (names.length === gradNorms.size) return 'of every parameter';
+  return names.length > 1 ? `of ${names[0]} and ${names.length - 1} others` : `of ${names[0] ?? 'all together'}`;
+}
 
 /** AdamW over `parameters`. Moments begin at zero; `moments` are written to when a run is resumed. */
 export async function createAdamW(
@@ -62,6 +86,8 @@ export async function createAdamW(
   const moments = new Map<string, State>();
   const state: Record<string, State> = {};
   const writes: Record<string, Write> = {};
+  const measured: Record<string, Tensor> = {};
+  const decayOf = typeof weightDecay === 'number' ? () => weightDecay : weightDecay;
   const clip = input('clip', 'float32', []);
   const rootScale = input('root_scale', 'float32', []);
   for (const { name, dims, values, gradient } of parameters) {
@@ -77,35 +103,43 @@ export async function createAdamW(
     writes[name] = { mode: 'replace', tensor: updated.parameter };
     writes[expAvg] = { mode: 'replace', tensor: updated.expAvg };
     writes[expAvgSq] = { mode: 'replace', tensor: updated.expAvgSq };
+    measured[name] = squaredNorm(tensor(name));
+    measured[changeName(name)] = updated.change;
   }
   for (const [name, moment] of moments) state[name] = moment;
 
   const norms = await engine.compile(
     Object.fromEntries(parameters.map(({ name, dims }) => [name, squaredNorm(input(gradientName(name), 'float32', dims))])),
   );
-  const update = await engine.compile({}, { writes });
+  const update = await engine.compile(measured, { writes });
   return {
     moments,
-    async step({ step, scale, learningRate }) {
+    async step({ step, scale, learningRate, measures = false }) {
       const squares = await norms.run({}, { state });
-      const sum = parameters.reduce((total, { name }) => total + (squares[name].data[0] as number), 0);
-      const norm = Math.sqrt(sum) * scale;
-      if (!Number.isFinite(norm))
-        throw new UserError(
-          `the gradient is not finite (norm ${norm}) at step ${step}: lower the learning rate (for --resume, in recipe.yaml of the run folder) or look at the data`,
+      const squareOf = (of: Record<string, Value>, name: string) => of[name].data[0] as number;
+      const gradNorms = new Map(parameters.map(({ name }) => [name, Math.sqrt(squareOf(squares, name)) * scale]));
+      const sum = parameters.reduce((total, { name }) => total + squareOf(squares, name), 0);
+      const gradNorm = Math.sqrt(sum) * scale;
+      if (!Number.isFinite(gradNorm))
+        throw new NotFiniteError(
+          `the gradient ${culprits(gradNorms)} is not finite (norm ${gradNorm}) at step ${step}: lower the learning rate (for --resume, in recipe.yaml of the run folder) or look at the data`,
         );
-      const factor = maxGradNorm > 0 ? Math.min(1, maxGradNorm / (norm + 1e-6)) : 1;
+      const factor = maxGradNorm > 0 ? Math.min(1, maxGradNorm / (gradNorm + 1e-6)) : 1;
       const scalars: Record<string, Value> = {
         clip: scalar(factor * scale),
         root_scale: scalar(1 / Math.sqrt(1 - beta2 ** step)),
       };
       for (const { name, dims } of parameters) {
         const rate = learningRate(name);
-        scalars[`${name}.keep`] = scalar(dims.length > 1 ? 1 - rate * weightDecay : 1);
+        scalars[`${name}.keep`] = scalar(dims.length > 1 ? 1 - rate * decayOf(name) : 1);
         scalars[`${name}.rate`] = scalar(rate / (1 - beta1 ** step));
       }
-      await update.run(scalars, { state });
-      return norm;
+      const sums = await update.run(scalars, { state, outputs: measures ? Object.keys(measured) : [] });
+      const report = { gradNorm, gradNorms, clip: factor };
+      if (!measures) return report;
+      const rootOf = (name: string) => Math.sqrt(squareOf(sums, name));
+      const changes = new Map(parameters.map(({ name }) => [name, { weight: rootOf(name), change: rootOf(changeName(name)) }]));
+      return { ...report, changes };
     },
     async dispose() {
       await norms.dispose();

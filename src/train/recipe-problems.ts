@@ -9,7 +9,7 @@ const valueAt = (path: Path, value: unknown) =>
   path.reduce<unknown>((inner, key) => (inner as Record<PropertyKey, unknown> | undefined)?.[key], value);
 
 /** Edits (insert, delete, replace, swap of neighbors) that turn one word into another. */
-function editDistance(a: string, b: string): number {
+export function editDistance(a: string, b: string): number {
   const rows: number[][] = [Array.from({ length: b.length + 1 }, (_, j) => j)];
   for (let i = 1; i <= a.length; i++) {
     rows.push([i]);
@@ -23,7 +23,8 @@ function editDistance(a: string, b: string): number {
   return rows[a.length][b.length];
 }
 
-function nearest(word: string, known: readonly string[]): string | undefined {
+/** The known word that is spelled most like `word`, if one is. */
+export function nearest(word: string, known: readonly string[]): string | undefined {
   const ranked = known.map((name) => ({ name, distance: editDistance(word.toLowerCase(), name) })).sort((a, b) => a.distance - b.distance);
   return ranked[0] && ranked[0].distance <= Math.max(2, word.length / 3) ? ranked[0].name : undefined;
 }

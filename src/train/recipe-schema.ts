@@ -10,6 +10,7 @@ import { textSources } from '../data/emoji/texts.ts';
 import { clipTextConfigSchema, clipVisionConfigSchema } from '../models/clip.ts';
 import { connectorTypeSchema } from '../models/connector.ts';
 import { languageConfigSchema, modelTypeError } from '../models/language.ts';
+import { nearest } from './recipe-problems.ts';
 
 const share = () => z.number().min(0).max(1);
 const positive = () => z.number().positive();
@@ -167,7 +168,18 @@ const optimizerFields = {
     .nonnegative()
     .default(15)
     .describe('Minutes after the last checkpoint at which the next is saved, whatever save_every says; 0 does not look at the clock'),
+  keep_checkpoints: z
+    .int()
+    .nonnegative()
+    .default(0)
+    .describe('How many checkpoints of an unfinished stage stay as checkpoints/<stage>-step-<step>, the newest among them'),
   log_every: count().default(10).describe('Steps between lines of metrics.jsonl'),
+  ema_decay: z
+    .number()
+    .gt(0)
+    .lt(1)
+    .optional()
+    .describe('Average the weights over the steps, with this decay (0.999); the average is what the stage ends with'),
 };
 
 /** A stage that trains `modules`; `peak` is the default learning rate, `samples` the default batch. */
@@ -178,18 +190,44 @@ function stageSchema<const M extends readonly [string, ...string[]]>(modules: M,
     train: z.array(module).min(1).describe('Modules that are trained; everything else is frozen'),
     batch_size: count().default(samples).describe('Samples (rows, for a language model) in one batch'),
     lr: positive().default(peak).describe('Peak learning rate'),
-    lr_by_module: z.partialRecord(module, positive()).default({}).describe('Peak learning rate of single modules, instead of lr'),
+    lr_by_module: z
+      .record(z.string(), positive())
+      .default({})
+      .describe('Peak learning rate of a module, or of what a pattern names (language_model.*.q_proj), instead of lr'),
+    weight_decay_by_module: z
+      .record(z.string(), z.number().nonnegative())
+      .default({})
+      .describe('Weight decay in the same way, instead of weight_decay'),
   };
 }
 
-function checkLength(stage: { epochs?: number; steps?: number }, context: z.core.$RefinementCtx): void {
-  if (stage.epochs === undefined || stage.steps === undefined) return;
-  context.addIssue({
-    code: 'custom',
-    message: 'gives both epochs and steps; take one out (an empty --set stages.0.epochs= does)',
-    path: ['steps'],
-  });
+interface AnyStage {
+  epochs?: number;
+  steps?: number;
+  train: readonly string[];
+  lora?: unknown;
+  lr_by_module: Readonly<Record<string, number>>;
+  weight_decay_by_module: Readonly<Record<string, number>>;
 }
+
+/** What fields of a stage say about each other, whatever the task; `modules` are those that there are. */
+const checkStage = (modules: readonly string[]) => (stage: AnyStage, context: z.core.$RefinementCtx) => {
+  const refuse = (message: string, ...path: string[]) => context.addIssue({ code: 'custom', message, path });
+  if (stage.epochs !== undefined && stage.steps !== undefined)
+    refuse('gives both epochs and steps; take one out (an empty --set stages.0.epochs= does)', 'steps');
+  for (const field of ['lr_by_module', 'weight_decay_by_module'] as const)
+    for (const pattern of Object.keys(stage[field])) {
+      const module = pattern.slice(0, pattern.search(/[.*]|$/));
+      // a star may stand for any module
+      if (modules.some((name) => name === module || (pattern[module.length] === '*' && name.startsWith(module)))) {
+        if (modules.includes(module) && !stage.train.includes(module) && !stage.lora)
+          refuse(`${module} is not trained in this stage (train names ${stage.train.join(', ')})`, field, pattern);
+      } else {
+        const guess = nearest(module, modules);
+        refuse(`there is no module ${module}; ${guess ? `did you mean ${guess}?` : `there are ${modules.join(', ')}`}`, field, pattern);
+      }
+    }
+};
 
 const adapterFields = {
   dropout: z.number().min(0).lt(1).describe('Chance with which each number that enters an adapter is left out while it is trained'),
@@ -215,6 +253,18 @@ const givenLora = z.strictObject({
 const loraSchema = z
   .union([givenLora, freshLora])
   .describe('Adapters that are trained instead of the weights (LoRA); the checkpoint has them merged, and beside it adapter/');
+
+const heldOutSchema = z
+  .strictObject({
+    samples: count().optional().describe('How many; all samples of a picture are on one side'),
+    share: z.number().gt(0).lt(1).optional().describe('The same as a share of all samples'),
+    every: count().default(100).describe('Steps between measurements; there is one before the first step, and one after the last'),
+  })
+  .superRefine(({ samples, share }, context) => {
+    if ((samples === undefined) === (share === undefined))
+      context.addIssue({ code: 'custom', message: 'gives neither or both of samples and share; give one', path: [] });
+  })
+  .describe('Samples that are not trained on, for a loss that says whether the model learns more than its data');
 
 const llavaModules = ['vision_tower', 'multi_modal_projector', 'language_model'] as const;
 
@@ -256,39 +306,44 @@ const llavaStage = z
     picture_threads: count()
       .optional()
       .describe('Threads that decode and resize pictures, at most 4 at a time; one less than there are cores, up to 4, when left out'),
+    held_out: heldOutSchema.optional(),
+    keep_best: z
+      .boolean()
+      .default(false)
+      .describe('Keep the model with the lowest held-out loss as checkpoints/<stage>-best, a folder like any other'),
     feature_mixup: share()
       .default(0)
       .describe('Largest share of another picture of the batch in the features of each, while the answers stay: for a frozen encoder'),
   })
   .superRefine((stage, context) => {
-    checkLength(stage, context);
+    checkStage(llavaModules)(stage, context);
     if (stage.train.length === 0 && !stage.lora)
       context.addIssue({ code: 'custom', message: 'names no module, and there is no lora: nothing would be trained', path: ['train'] });
+    if (stage.keep_best && !stage.held_out)
+      context.addIssue({ code: 'custom', message: 'needs a held-out loss to judge by: give held_out too', path: ['keep_best'] });
     if (stage.feature_mixup > 0 && stage.train.includes('vision_tower')) {
       context.addIssue({ code: 'custom', message: 'needs a frozen encoder, but vision_tower is trained', path: ['feature_mixup'] });
     }
     if (stage.feature_mixup > 0 && stage.feature_cache === 'none')
       context.addIssue({ code: 'custom', message: 'needs features that are kept, but feature_cache is none', path: ['feature_mixup'] });
-    for (const name of Object.keys(stage.lr_by_module)) {
-      if ((stage.train as string[]).includes(name) || stage.lora) continue;
-      context.addIssue({ code: 'custom', message: `${name} is not trained in this stage`, path: ['lr_by_module', name] });
-    }
   });
+
+const contrastiveModules = ['vision_model', 'text_model'] as const;
 
 const contrastiveStage = z
   .strictObject({
-    ...stageSchema(['vision_model', 'text_model'], 1e-3, 256),
+    ...stageSchema(contrastiveModules, 1e-3, 256),
     train: z
-      .array(z.enum(['vision_model', 'text_model']))
+      .array(z.enum(contrastiveModules))
       .min(1)
-      .default(['vision_model', 'text_model'])
+      .default([...contrastiveModules])
       .describe('Modules that are trained'),
     augmentation: augmentationSchema.prefault({}),
     single_patch_chance: share()
       .default(0)
       .describe('Chance that a drawing is matched with its name from one of its patches instead of the mean of all'),
   })
-  .superRefine(checkLength);
+  .superRefine(checkStage(contrastiveModules));
 
 const languageModelStage = z
   .strictObject({
@@ -301,7 +356,7 @@ const languageModelStage = z
     max_length: count().default(256).describe('Tokens in a row'),
     mixture: z.array(textSource).min(1).describe('Named sources of text with their weights'),
   })
-  .superRefine(checkLength);
+  .superRefine(checkStage(['language_model']));
 
 // ---- Recipes ----
 
@@ -375,6 +430,12 @@ const llavaRecipe = z.strictObject({
         .describe('Held-out splits of the generated data'),
       batch_size: count().default(64).describe('Questions answered at a time'),
       max_new_tokens: count().default(24).describe('Longest answer'),
+      every: z
+        .int()
+        .nonnegative()
+        .default(0)
+        .describe('Steps between scorings of the model while it is trained; 0 scores it at the end alone'),
+      questions: count().default(100).describe('Questions of each split that these scorings ask'),
     })
     .optional()
     .describe('How the trained model is scored; no scoring when left out'),
@@ -389,6 +450,12 @@ export const recipeSchema = z.discriminatedUnion('task', recipeSchemas).superRef
   names.forEach((name, index) => {
     if (names.indexOf(name) === index) return;
     context.addIssue({ code: 'custom', message: `${name} is already the name of an earlier stage`, path: ['stages', index, 'name'] });
+  });
+  names.forEach((name, index) => {
+    const other = names.find((each) => name.startsWith(each) && /^-(best|step-\d+)$/.test(name.slice(each.length)));
+    if (other === undefined) return;
+    const message = `${name} is what kept checkpoints of stage ${other} are called; take another name`;
+    context.addIssue({ code: 'custom', message, path: ['stages', index, 'name'] });
   });
   if (recipe.task !== 'llava' || recipe.data !== undefined) return;
   recipe.stages.forEach((stage, index) => {

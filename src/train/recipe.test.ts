@@ -172,7 +172,10 @@ describe('a wrong recipe is one sentence that names the field', () => {
     ['stages.0.data=[{data_path: a, image_folder: b, samples: 1.5}]', 'stages.0.data.0.samples:'],
     ['stages.0.data=[{data_path: a}]', 'stages.0.data.0.image_folder is missing'],
     ['stages.0.data=[]', 'stages.0.data:'],
-    ['stages.0.lr_by_module.vision_towr=1', 'unknown field stages.0.lr_by_module.vision_towr; did you mean vision_tower?'],
+    [
+      'stages.0.lr_by_module.vision_towr=1',
+      'stages.0.lr_by_module.vision_towr: there is no module vision_towr; did you mean vision_tower?',
+    ],
     ['stages.0.lr_by_module.language_model=1', 'stages.0.lr_by_module.language_model: language_model is not trained in this stage'],
     ['stages.0.lr=fast', 'stages.0.lr: expected number, received string (it is "fast")'],
     ['stages.0.lr=-1', 'stages.0.lr:'],

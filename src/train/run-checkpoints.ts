@@ -2,15 +2,18 @@
 
 import { existsSync } from 'node:fs';
 import { type Checkpoint, openCheckpoint, readJsonFile, recoverCheckpoint, saveCheckpoint } from '../checkpoint/checkpoint.ts';
+import { recoverKept } from '../checkpoint/kept-folders.ts';
 import { float32, type State, type Value } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
-import { isOfAdapter } from '../nn/lora.ts';
 import { constantSource } from '../pretrained/stored.ts';
 import type { RunFolder, StageSummary } from '../runs/folder.ts';
 import { openSafetensors, type TensorSource } from '../weights/safetensors.ts';
 import { addAdapters, type StageAdapters } from './adapters.ts';
+import type { WeightAverage } from './ema.ts';
 import type { Fingerprints } from './fingerprints.ts';
-import { endAdapters, savedAdapters, savedModel, withTrained } from './saved.ts';
+import type { HealthState } from './health.ts';
+import { isTrainedBy } from './rates.ts';
+import { endAdapters, type SavedContents, type SavedFiles, savedAdapters, savedModel, withTrained } from './saved.ts';
 import type { PreparedStage, Task } from './task.ts';
 
 /** trainer_state.json of a checkpoint. */
@@ -26,34 +29,66 @@ export interface TrainerState {
   skipped?: number;
   /** What the stages read; runs of earlier versions have none. */
   inputs?: Fingerprints;
+  /** What is known of the last steps, to tell what is odd. */
+  health?: HealthState;
+  /** The held-out loss, in the checkpoint that is kept as the best. */
+  heldOutLoss?: number;
 }
 
 const STATE_FILE = 'trainer_state.json';
 const OPTIMIZER_FILE = 'optimizer.safetensors';
+/** The average of the weights (ema.ts), of an unfinished stage. */
+const AVERAGE_FILE = 'ema.safetensors';
+
+/** What a stage has trained, and with what. */
+export interface TrainedStage {
+  task: Task;
+  isTrained: (name: string) => boolean;
+  adapters: StageAdapters | undefined;
+  average: WeightAverage | undefined;
+}
+
+async function sourcesOf(states: ReadonlyMap<string, State>): Promise<Map<string, TensorSource>> {
+  const sources = new Map<string, TensorSource>();
+  for (const [name, state] of states) sources.set(name, constantSource(await state.read()));
+  return sources;
+}
+
+const stateText = (state: TrainerState) => `${JSON.stringify(state, null, 2)}\n`;
+
+/** Saves the model with the average of its weights, if there is one: what is of use by itself. */
+export async function saveModel({ task, adapters, average }: TrainedStage, dir: string, state: TrainerState): Promise<void> {
+  await task.weights.using(average?.values ?? new Map(), async () => {
+    const model = await savedModel(task, adapters);
+    await saveCheckpoint(dir, { ...model, files: { ...model.files, [STATE_FILE]: stateText(state) } });
+  });
+}
+
 /**
  * Saves a stage as it stands in `dir`: the model, or what an unfinished stage with adapters has trained, and
  * the state.
  */
 export async function saveStage(
-  task: Task,
+  stage: TrainedStage,
   dir: string,
   state: TrainerState,
   moments: ReadonlyMap<string, State> | undefined,
-  isTrained: (name: string) => boolean,
-  adapters: StageAdapters | undefined,
 ): Promise<void> {
-  const tensorFiles: Record<string, Map<string, TensorSource>> = {};
-  if (moments) {
-    const sources = new Map<string, TensorSource>();
-    for (const [name, moment] of moments) sources.set(name, constantSource(await moment.read()));
-    tensorFiles[OPTIMIZER_FILE] = sources;
-  }
-  const model = adapters && !isFinished(state) ? await savedAdapters(task, isTrained) : await savedModel(task, adapters);
-  await saveCheckpoint(dir, {
-    ...model,
-    files: { ...model.files, [STATE_FILE]: `${JSON.stringify(state, null, 2)}\n` },
-    tensorFiles: { ...model.tensorFiles, ...tensorFiles },
-  });
+  const { task, isTrained, adapters, average } = stage;
+  if (isFinished(state)) return saveModel(stage, dir, state);
+  const model: SavedContents | SavedFiles = adapters ? await savedAdapters(task, isTrained) : await savedModel(task, adapters);
+  const tensorFiles = {
+    ...model.tensorFiles,
+    ...(moments ? { [OPTIMIZER_FILE]: await sourcesOf(moments) } : {}),
+    ...(average ? { [AVERAGE_FILE]: await sourcesOf(average.saved) } : {}),
+  };
+  await saveCheckpoint(dir, { ...model, files: { ...model.files, [STATE_FILE]: stateText(state) }, tensorFiles });
+}
+
+/** The held-out loss of the model that is kept as the best in `dir`; undefined where there is none. */
+export async function bestLossIn(dir: string): Promise<number | undefined> {
+  const path = `${dir}/${STATE_FILE}`;
+  return existsSync(path) ? (await readState(path)).heldOutLoss : undefined;
 }
 
 const isFinished = ({ step, totalSteps }: TrainerState) => step >= totalSteps;
@@ -88,6 +123,7 @@ export interface Resumed {
   /** The stage in progress. */
   state?: TrainerState;
   moments?: Map<string, Value>;
+  averages?: Map<string, Value>;
   /** What the stages read when the run was last saved. */
   inputs?: Fingerprints;
 }
@@ -107,6 +143,7 @@ export async function restoreRun(task: Task, folder: RunFolder): Promise<Resumed
   for (const [index, { name, train }] of task.stages.entries()) {
     const dir = folder.checkpoint(name);
     await recoverCheckpoint(dir);
+    await recoverKept(dir);
     if (!existsSync(dir)) break;
     const adapters = task.adapters?.(index);
     if (adapters) addAdapters(task.weights, adapters);
@@ -114,14 +151,22 @@ export async function restoreRun(task: Task, folder: RunFolder): Promise<Resumed
     inputs = state.inputs;
     for (const module of train) trained.add(module);
     if (adapters && !isFinished(state)) {
-      const isOfStage = (parameter: string) => isOfAdapter(parameter) || (train as string[]).includes(task.moduleOf(parameter));
-      await restoreWeights(task, dir, undefined, isOfStage);
+      await restoreWeights(task, dir, undefined, isTrainedBy(train, task.moduleOf));
     } else
       await withSaved(dir, async (checkpoint) => {
         if (adapters) await endAdapters(task, adapters, checkpoint);
         await restoreWeights(task, dir, checkpoint, (parameter) => trained.has(task.moduleOf(parameter)));
       });
-    if (!isFinished(state)) return { finished, inputs, state, moments: await readMoments(`${dir}/${OPTIMIZER_FILE}`) };
+    if (!isFinished(state)) {
+      const averages = `${dir}/${AVERAGE_FILE}`;
+      return {
+        finished,
+        inputs,
+        state,
+        moments: await readFloats(`${dir}/${OPTIMIZER_FILE}`),
+        ...(existsSync(averages) ? { averages: await readFloats(averages) } : {}),
+      };
+    }
     const { seconds, step, firstLoss, lastLoss, skipped } = state;
     finished.push({ name, seconds, steps: step, firstLoss, lastLoss, ...(skipped ? { skipped } : {}) });
   }
@@ -150,16 +195,16 @@ export async function withSaved(dir: string, body: (checkpoint: Checkpoint) => P
   }
 }
 
-/** The optimizer's state by name, float32. */
-async function readMoments(path: string): Promise<Map<string, Value>> {
+/** The tensors of a file by name, float32. */
+async function readFloats(path: string): Promise<Map<string, Value>> {
   const file = await openSafetensors(path);
   try {
-    const moments = new Map<string, Value>();
+    const values = new Map<string, Value>();
     for (const name of file.names) {
       const { data, shape } = await file.read(name);
-      moments.set(name, float32(new Float32Array(data.buffer, data.byteOffset, data.byteLength / 4), shape));
+      values.set(name, float32(new Float32Array(data.buffer, data.byteOffset, data.byteLength / 4), shape));
     }
-    return moments;
+    return values;
   } finally {
     await file.close();
   }

@@ -1,77 +1,34 @@
 // One stage of a run: prepared, trained, logged, saved.
 
+import { bestFolder, keepCheckpoint } from '../checkpoint/kept-folders.ts';
 import type { Engine, State } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
-import { isOfAdapter } from '../nn/lora.ts';
 import type { RunFolder, StageSummary } from '../runs/folder.ts';
 import type { RunLock } from '../runs/lock.ts';
 import type { Log } from '../runs/log.ts';
-import type { MetricEvent } from '../runs/metrics.ts';
 import type { Status } from '../runs/status.ts';
 import { addAdapters } from './adapters.ts';
+import { createWeightAverage } from './ema.ts';
 import type { Fingerprints } from './fingerprints.ts';
-import { checkpointsOf, type Resumed, saveStage, type TrainerState, withSaved } from './run-checkpoints.ts';
+import { NotFiniteError } from './optimizer.ts';
+import { isTrainedBy, ratesOf } from './rates.ts';
+import {
+  bestLossIn,
+  checkpointsOf,
+  type Resumed,
+  saveModel,
+  saveStage,
+  type TrainedStage,
+  type TrainerState,
+  withSaved,
+} from './run-checkpoints.ts';
 import { endAdapters } from './saved.ts';
-import { warmupStepsOf } from './schedule.ts';
+import { type Schedule, warmupStepsOf } from './schedule.ts';
 import { type StepReport, trainStage } from './stage.ts';
+import { watchStage } from './stage-watch.ts';
+import { isLogged, lastLosses, stepLog, timedBatches } from './step-log.ts';
 import type { PreparedStage, Task } from './task.ts';
-import { whatTrains } from './what-trains.ts';
-
-/** The losses of a stage that were logged last, in words. */
-function lastLosses(events: readonly MetricEvent[], stage: string): string {
-  const losses = events.flatMap((event) => (event.type === 'step' && event.stage === stage ? [event.loss.toFixed(4)] : []));
-  return losses.slice(-3).join(', ');
-}
-
-interface StepLogContext {
-  log: Log;
-  status: Status;
-  /** Of the stage, from 1. */
-  number: number;
-  /** Stages of the run. */
-  count: number;
-}
-
-/** Reports the steps of a stage: each to the status, means of those since the last line to the log. */
-function stepLog({ settings, data, totalSteps }: PreparedStage, { log, status, number, count }: StepLogContext) {
-  const window = { loss: 0, steps: 0, tokens: 0, padding: 0, since: performance.now(), metrics: {} as Record<string, number> };
-  return {
-    /** Returns the mean loss when a line is logged. `seconds` are those spent in the stage. */
-    add(report: StepReport, seconds: number): number | undefined {
-      const { step, learningRateFactor, gradNorm } = report;
-      window.loss += report.loss;
-      window.steps++;
-      window.tokens += report.tokens;
-      window.padding += report.padding;
-      for (const [key, value] of Object.entries(report.metrics)) window.metrics[key] = (window.metrics[key] ?? 0) + value;
-      const isLogged = step === totalSteps || step % settings.log_every === 0;
-      const tokensPerSecond = (window.tokens / (performance.now() - window.since)) * 1000;
-      const loss = window.loss / window.steps;
-      const learningRate = settings.lr * learningRateFactor;
-      const progress = { stage: settings.name, stageNumber: number, stageCount: count, step, totalSteps };
-      status.update({ ...progress, loss, learningRate, tokensPerSecond }, isLogged);
-      if (!isLogged) return undefined;
-      const extra: Record<string, number> = Object.fromEntries(
-        Object.entries(window.metrics).map(([key, value]) => [key, value / window.steps]),
-      );
-      if (window.padding > 0) extra.padding = window.padding / (window.tokens + window.padding);
-      log.write({
-        type: 'step',
-        stage: settings.name,
-        step,
-        epoch: step / data.stepsPerEpoch,
-        loss,
-        learningRate,
-        gradNorm,
-        tokensPerSecond,
-        seconds,
-        ...(Object.keys(extra).length > 0 ? { extra } : {}),
-      });
-      Object.assign(window, { loss: 0, steps: 0, tokens: 0, padding: 0, since: performance.now(), metrics: {} });
-      return loss;
-    },
-  };
-}
+import { trainsText, whatTrains } from './what-trains.ts';
 
 export interface StageContext {
   engine: Engine;
@@ -107,69 +64,106 @@ async function trainPrepared(
   const adapters = task.adapters?.(index);
   // where the stage is resumed, they are there
   if (adapters && !resumed?.state) addAdapters(task.weights, adapters);
-  const isTrained = (parameter: string) => isOfAdapter(parameter) || (modules as readonly string[]).includes(task.moduleOf(parameter));
+  const isTrained = isTrainedBy(modules, task.moduleOf);
   const { settings, data, totalSteps } = prepared;
   const loss = prepared.loss(task.weights.storageOf(isTrained));
   const unknown = modules.find((module) => !loss.parameters.some((parameter) => task.moduleOf(parameter.name) === module));
   if (unknown) throw new UserError(`stage ${name}: nothing to train in ${unknown}`);
-  const rates = settings.lr_by_module as Partial<Record<string, number>>;
-  status.note(`stage ${name} trains ${whatTrains(task, loss, isTrained, (module) => rates[module] ?? settings.lr)}`);
+  const rates = ratesOf(settings, task.moduleOf);
+  const what = whatTrains(task, loss, isTrained, rates);
+  status.note(trainsText(name, what));
+  if (!resumed?.state) log.write({ type: 'trains', stage: name, step: 0, ...what });
   const dir = folder.checkpoint(name);
   const fresh = { stage: name, step: 0, totalSteps, seconds: 0, firstLoss: Number.NaN, lastLoss: Number.NaN };
   const state: TrainerState = { ...(resumed?.state ?? fresh), inputs };
   const secondsBefore = state.seconds;
+  const trained = new Map<string, State>();
+  for (const parameter of loss.parameters)
+    if (isTrained(parameter.name)) trained.set(parameter.name, await task.weights.trained(parameter.name));
+  const average = settings.ema_decay
+    ? await createWeightAverage(engine, trained, settings.ema_decay, resumed?.state && (resumed.averages ?? new Map()))
+    : undefined;
+  const schedule = scheduleOf(settings, totalSteps);
+  const watch = await watchStage(task, prepared, { engine, log, status, schedule, trained, average, isTrained, health: state.health });
+  const saved: TrainedStage = { task, isTrained, adapters, average };
   const checkpoints = checkpointsOf(state, settings, async (moments) => {
     lock.check();
-    await saveStage(task, dir, state, moments, isTrained, adapters);
+    state.health = watch.health();
+    await saveStage(saved, dir, state, moments);
+    if (moments) await keepCheckpoint(dir, state.step, settings.keep_checkpoints);
   });
-  const steps = stepLog(prepared, { log, status, number: index + 1, count: task.stages.length });
+  const keepBest = 'keep_best' in settings && settings.keep_best ? await bestKeeper(saved, dir) : undefined;
+  const waiting = timedBatches(data.batches);
+  const { moduleOf } = task;
+  const steps = stepLog(prepared, {
+    write: log.write,
+    status,
+    moduleOf,
+    waited: waiting.seconds,
+    number: index + 1,
+    count: task.stages.length,
+  });
 
   const onStep = async (report: StepReport) => {
     state.step = report.step;
+    await average?.update(report.step);
     state.seconds = secondsBefore + (performance.now() - began) / 1000;
     if (Number.isNaN(state.firstLoss)) state.firstLoss = report.loss;
     state.lastLoss = steps.add(report, state.seconds) ?? state.lastLoss;
+    watch.check(report);
+    const measuring = performance.now();
+    const heldOutLoss = await watch.measure(report.step);
+    if (heldOutLoss !== undefined) await keepBest?.(state, heldOutLoss);
+    steps.leaveOut(performance.now() - measuring);
     if (report.step === totalSteps) return;
     if (checkpoints.isDue()) await checkpoints.save(report.moments);
     signal.throwIfAborted();
   };
 
-  const trained = new Map<string, State>();
-  for (const parameter of loss.parameters)
-    if (isTrained(parameter.name)) trained.set(parameter.name, await task.weights.trained(parameter.name));
-  await trainStage({
-    engine,
-    loss,
-    trained,
-    constants: await task.weights.constants(loss, isTrained),
-    learningRate: (parameter) => rates[task.moduleOf(parameter)] ?? settings.lr,
-    schedule: {
-      kind: settings.schedule,
-      totalSteps,
-      warmupSteps: settings.warmup_steps ?? warmupStepsOf(totalSteps, settings.warmup_ratio),
-      floor: settings.min_lr_ratio,
-      decaySteps: Math.round(totalSteps * settings.decay_ratio),
-    },
-    optimizer: { betas: settings.betas, eps: settings.eps, weightDecay: settings.weight_decay, maxGradNorm: settings.max_grad_norm },
-    gradientCheckpointing: settings.gradient_checkpointing,
-    data,
-    start: resumed?.state ? { step: resumed.state.step, moments: resumed.moments! } : undefined,
-    onStep,
-    async onFailure(error, moments) {
-      if (checkpoints.hasFailed()) return;
-      try {
-        if (!checkpoints.isSaved()) await checkpoints.save(moments);
-      } catch (second) {
-        status.note(`what was trained since the last checkpoint is lost: ${(second as Error).message}`);
-        return;
-      }
-      if (error === signal.reason || state.step === 0) return;
-      const losses = lastLosses(log.events, name);
-      const kept = `stage ${name} ends after step ${state.step} (last losses: ${losses}); it is saved, --resume goes on from there`;
-      if (error instanceof UserError) error.message = `${error.message.replace(/\.$/, '')}; ${kept}`;
-      else status.note(kept);
-    },
-  });
+  try {
+    if (resumed?.state) await keepCheckpoint(dir, state.step, settings.keep_checkpoints);
+    await watch.begin(state.step);
+    await trainStage({
+      engine,
+      loss,
+      trained,
+      constants: await task.weights.constants(loss, isTrained),
+      learningRate: (parameter) => rates.learningRate(parameter).value,
+      schedule,
+      optimizer: {
+        betas: settings.betas,
+        eps: settings.eps,
+        weightDecay: (parameter) => rates.weightDecay(parameter).value,
+        maxGradNorm: settings.max_grad_norm,
+      },
+      gradientCheckpointing: settings.gradient_checkpointing,
+      data: { ...data, batches: waiting.batches },
+      start: resumed?.state ? { step: resumed.state.step, moments: resumed.moments! } : undefined,
+      measures: (step) => isLogged(prepared, step),
+      onStep,
+      async onFailure(error, moments) {
+        if (checkpoints.hasFailed()) return;
+        if (error instanceof NotFiniteError) {
+          const sign = { sign: 'not-finite', message: error.message } as const;
+          log.write({ type: 'warning', stage: name, step: state.step + 1, ...sign });
+        }
+        try {
+          if (!checkpoints.isSaved()) await checkpoints.save(moments);
+        } catch (second) {
+          status.note(`what was trained since the last checkpoint is lost: ${(second as Error).message}`);
+          return;
+        }
+        if (error === signal.reason || state.step === 0) return;
+        const losses = lastLosses(log.events, name);
+        const kept = `stage ${name} ends after step ${state.step} (last losses: ${losses}); it is saved, --resume goes on from there`;
+        if (error instanceof UserError) error.message = `${error.message.replace(/\.$/, '')}; ${kept}`;
+        else status.note(kept);
+      },
+    });
+  } finally {
+    await watch.dispose();
+    await average?.dispose();
+  }
   state.seconds = secondsBefore + (performance.now() - began) / 1000;
   // logged before it is saved: a run killed in between repeats both
   const left = prepared.skipped?.() ?? 0;
@@ -179,6 +173,29 @@ async function trainPrepared(
   const { seconds, firstLoss, lastLoss } = state;
   log.write({ type: 'stage', stage: name, step: totalSteps, seconds, firstLoss, lastLoss, ...skipped });
   await checkpoints.save(undefined);
+  // what the checkpoint has is what the next stage begins with, and what is scored
+  await average?.apply();
   if (adapters) await withSaved(dir, (checkpoint) => endAdapters(task, adapters, checkpoint));
   return { name, seconds, steps: totalSteps, firstLoss, lastLoss, ...skipped };
+}
+
+function scheduleOf(settings: PreparedStage['settings'], totalSteps: number): Schedule {
+  return {
+    kind: settings.schedule,
+    totalSteps,
+    warmupSteps: settings.warmup_steps ?? warmupStepsOf(totalSteps, settings.warmup_ratio),
+    floor: settings.min_lr_ratio,
+    decaySteps: Math.round(totalSteps * settings.decay_ratio),
+  };
+}
+
+/** Saves the model where its held-out loss is the lowest so far, in this sitting and those before. */
+async function bestKeeper(stage: TrainedStage, dir: string) {
+  const best = bestFolder(dir);
+  let lowest = (await bestLossIn(best)) ?? Number.POSITIVE_INFINITY;
+  return async (state: TrainerState, heldOutLoss: number) => {
+    if (!(heldOutLoss < lowest)) return;
+    await saveModel(stage, best, { ...state, heldOutLoss });
+    lowest = heldOutLoss;
+  };
 }

@@ -14,6 +14,7 @@ import { truncateMetrics } from '../runs/metrics.ts';
 import { createStatus, peakRssMb, type Status } from '../runs/status.ts';
 import { checkOutside, checkUnchanged, fingerprintsOf } from './fingerprints.ts';
 import { startSourceThread } from './prefetch.ts';
+import { checkRates } from './rates.ts';
 import { type Recipe, recipeToYaml } from './recipe.ts';
 import { restoreRun } from './run-checkpoints.ts';
 import { runStage } from './run-stage.ts';
@@ -67,6 +68,7 @@ async function trainLocked(options: StartedOptions, lock: RunLock): Promise<RunS
   try {
     // models and data are read first: what is wrong with them costs nobody an earlier run
     const task = await createTask(recipe, { engine, status, thread, out, signal });
+    checkRates(task);
     if (mode === 'overwrite') checkOutside(out, recipe, task);
     const inputs = await fingerprintsOf(recipe, task);
     const folder = openRunFolder(out, mode);

@@ -31,8 +31,8 @@ function floatTensor(name: string, { shape, dtype, data }: TensorSource): FloatT
   };
 }
 
-type SavedFiles = Required<Pick<CheckpointContents, 'files' | 'tensorFiles'>>;
-type SavedContents = SavedFiles & Required<Pick<CheckpointContents, 'config' | 'stored'>>;
+export type SavedFiles = Required<Pick<CheckpointContents, 'files' | 'tensorFiles'>>;
+export type SavedContents = SavedFiles & Required<Pick<CheckpointContents, 'config' | 'stored'>>;
 
 /**
  * The model of a task as it is now, ready to be saved with `saveCheckpoint`. Adapters are merged into their

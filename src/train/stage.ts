@@ -7,7 +7,7 @@ import { UserError } from '../errors.ts';
 import { grad } from '../graph/grad.ts';
 import { constantsOf, type LossGraph } from '../models/programs.ts';
 import type { MicroBatch } from './batch.ts';
-import { type AdamWOptions, createAdamW, type Optimizer, type TrainedParameter } from './optimizer.ts';
+import { type AdamWOptions, createAdamW, type Optimizer, type OptimizerReport, type TrainedParameter } from './optimizer.ts';
 import { learningRateFactor, type Schedule } from './schedule.ts';
 
 /**
@@ -42,6 +42,8 @@ export interface StageOptions {
    * has nothing to add.
    */
   reduce?: (gradients: readonly State[], sums: StepSums) => Promise<StepSums>;
+  /** Whether the report of a step, from 1, has `changes`. */
+  measures?: (step: number) => boolean;
   onStep?: (report: StepReport) => void | Promise<void>;
   /**
    * The stage ends with this error, and what it trains is as the last finished step left it: the place to
@@ -59,7 +61,7 @@ export interface StepSums {
   padding: number;
 }
 
-export interface StepReport {
+export interface StepReport extends OptimizerReport {
   /** Finished steps, from 1. */
   step: number;
   /** Per unit of weight: nats per label. */
@@ -68,8 +70,8 @@ export interface StepReport {
   metrics: Record<string, number>;
   /** Factor of the schedule at this step. */
   learningRateFactor: number;
-  /** Global norm of the gradients of `loss`, before clipping. */
-  gradNorm: number;
+  /** What the gradients were divided by: labels. */
+  weight: number;
   tokens: number;
   padding: number;
   /** What the optimizer remembers, by its names in checkpoints. */
@@ -92,18 +94,20 @@ export async function trainStage(options: StageOptions): Promise<void> {
         parameters.map(({ gradient }) => gradient),
         own,
       );
+      if (sums.weight === 0) throw new UserError(`step ${step + 1} has no label to learn from: every token of its samples is masked`);
       const factor = learningRateFactor(schedule, step);
       isUpdating = true;
-      const gradNorm = await optimizer.step({
+      const update = await optimizer.step({
         step: step + 1,
         scale: 1 / sums.weight,
         learningRate: (name) => options.learningRate(name) * factor,
+        measures: options.measures?.(step + 1),
       });
       isUpdating = false;
       const { loss, ...metrics } = Object.fromEntries(Object.entries(sums.outputs).map(([name, sum]) => [name, sum / sums.weight]));
-      const { tokens, padding } = sums;
+      const { tokens, padding, weight } = sums;
       const { moments } = optimizer;
-      await options.onStep?.({ step: step + 1, loss, metrics, learningRateFactor: factor, gradNorm, tokens, padding, moments });
+      await options.onStep?.({ step: step + 1, loss, metrics, learningRateFactor: factor, ...update, weight, tokens, padding, moments });
     }
   } catch (error) {
     // the optimizer's UserErrors come before it changes anything
@@ -136,6 +140,9 @@ async function restoreMoments({ moments }: Optimizer, saved: ReadonlyMap<string,
 /** A model of more bytes than this, in float32, is trained with memory before speed. */
 const LEAN_BYTES = 2 ** 29;
 
+/** Whether a graph is of such a model. */
+export const isLean = ({ parameters }: LossGraph): boolean => parameters.reduce((sum, { dims }) => sum + 4 * sizeOf(dims), 0) > LEAN_BYTES;
+
 const gradientName = (parameter: string) => `gradient.${parameter}`;
 
 /** The first move: losses and gradients of micro-batches, the gradients added up in state. */
@@ -155,9 +162,8 @@ async function compileBackward(
     Object.assign(state, { [name]: values, [gradientName(name)]: gradient });
   });
   const frozen = graph.parameters.filter(({ name }) => !state[name]);
-  const bytes = graph.parameters.reduce((sum, { dims }) => sum + 4 * sizeOf(dims), 0);
   const recompute = gradientCheckpointing ? ('all' as const) : undefined;
-  const options = { constants: constantsOf(frozen, constants), writes, lean: bytes > LEAN_BYTES, recompute };
+  const options = { constants: constantsOf(frozen, constants), writes, lean: isLean(graph), recompute };
   const program = await engine.compile(graph.outputs, options);
   return {
     async run(batches: Iterable<MicroBatch> | AsyncIterable<MicroBatch>): Promise<StepSums> {

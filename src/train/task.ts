@@ -10,6 +10,7 @@ import type { GallerySample } from '../runs/report.ts';
 import type { Status } from '../runs/status.ts';
 import type { StageAdapters } from './adapters.ts';
 import type { MicroBatch } from './batch.ts';
+import type { HeldOutData } from './held-out.ts';
 import type { SourceThread } from './prefetch.ts';
 import type { Stage } from './recipe.ts';
 import type { StageData } from './stage.ts';
@@ -33,6 +34,10 @@ export interface PreparedStage {
   loss: (storage: StorageOf) => LossGraph;
   data: StageData;
   totalSteps: number;
+  /** What is not trained on, where the recipe asks for it, and how many steps lie between measurements. */
+  heldOut?: HeldOutData & { every: number };
+  /** Scores of the model as it is, where the recipe asks for them, and how many steps lie between. */
+  evaluation?: { every: number; scores(): Promise<Scores> };
   /** Samples that were left out so far. */
   skipped?(): number;
   /** Lets go of what was opened for the stage. */

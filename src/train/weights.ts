@@ -176,6 +176,20 @@ export class ModelWeights {
     return floatSource([...dims], merged, storedFloats[isPacked(storage) ? 'bfloat16' : storage], name);
   }
 
+  /** What `body` gives while the weights that `states` names are those, such as their averages. */
+  async using<T>(states: ReadonlyMap<string, State>, body: () => Promise<T>): Promise<T> {
+    const own = new Map([...states.keys()].map((name) => [name, this.entry(name).state]));
+    const put = (all: ReadonlyMap<string, State | undefined>) => {
+      for (const [name, state] of all) this.entry(name).state = state;
+    };
+    put(states);
+    try {
+      return await body();
+    } finally {
+      put(own);
+    }
+  }
+
   /** The bytes of the weights that `isWanted` names, in pieces. */
   async *bytes(isWanted: (name: string) => boolean): AsyncGenerator<Uint8Array> {
     for (const [name, { data }] of await this.sources()) if (isWanted(name)) yield* data instanceof Uint8Array ? [data] : data();

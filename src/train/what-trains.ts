@@ -4,29 +4,57 @@
 import { sizeOf } from '../engine/engine.ts';
 import type { LossGraph } from '../models/programs.ts';
 import { isOfAdapter } from '../nn/lora.ts';
+import { alignColumns } from '../runs/columns.ts';
+import type { TrainedGroup } from '../runs/metrics.ts';
+import type { Rates } from './rates.ts';
 import type { Task } from './task.ts';
 
-/** Module by module: how many numbers, in how many tensors, at which peak rate; and how many are frozen. */
+/** What of a graph is trained, by module and by the patterns that decide, and how many numbers are frozen. */
+export interface WhatTrains {
+  groups: TrainedGroup[];
+  frozen: number;
+}
+
 export function whatTrains(
   { moduleOf }: Pick<Task, 'moduleOf'>,
   { parameters }: LossGraph,
   isTrained: (name: string) => boolean,
-  rateOf: (module: string) => number,
-): string {
-  const modules = new Map<string, { numbers: number; tensors: number; adapters: number }>();
+  { learningRate, weightDecay }: Rates,
+): WhatTrains {
+  const groups = new Map<string, TrainedGroup>();
   let frozen = 0;
   for (const { name, dims } of parameters) {
     if (!isTrained(name)) {
       frozen += sizeOf(dims);
       continue;
     }
-    const module = moduleOf(name);
-    const { numbers = 0, tensors = 0, adapters = 0 } = modules.get(module) ?? {};
-    modules.set(module, { numbers: numbers + sizeOf(dims), tensors: tensors + 1, adapters: adapters + Number(isOfAdapter(name)) });
+    const [module, rate, decay] = [moduleOf(name), learningRate(name), weightDecay(name)];
+    const patterns = [...new Set([rate.pattern, decay.pattern])].filter((pattern) => pattern !== undefined && pattern !== module);
+    const label = `${[module, ...patterns].join(', ')}${isOfAdapter(name) ? ' (adapters)' : ''}`;
+    const fresh = { name: label, tensors: 0, numbers: 0, learningRate: rate.value, weightDecay: decay.value, decayed: 0 };
+    const group = groups.get(label) ?? fresh;
+    groups.set(label, group);
+    group.tensors++;
+    group.numbers += sizeOf(dims);
+    if (dims.length > 1) group.decayed++;
   }
-  const parts = [...modules].map(
-    ([module, { numbers, tensors, adapters }]) =>
-      `${module}${adapters > 0 ? ' through adapters' : ''} (${numbers.toLocaleString('en')} numbers in ${tensors} tensors, at ${rateOf(module)})`,
-  );
-  return `${parts.join(', ')}; ${frozen.toLocaleString('en')} are frozen`;
+  return { groups: [...groups.values()], frozen };
+}
+
+const count = (value: number) => value.toLocaleString('en');
+
+/** The same as a table. */
+export function trainsText(stage: string, { groups, frozen }: WhatTrains): string {
+  const total = groups.reduce((sum, { numbers }) => sum + numbers, 0);
+  const decayText = ({ weightDecay, decayed, tensors }: TrainedGroup) =>
+    weightDecay === 0 || decayed === 0 ? '0' : decayed === tensors ? `${weightDecay}` : `${weightDecay} (${decayed} matrices)`;
+  const rows = groups.map((group) => [
+    `  ${group.name}`,
+    count(group.tensors),
+    count(group.numbers),
+    String(group.learningRate),
+    decayText(group),
+  ]);
+  const table = alignColumns([['', 'tensors', 'numbers', 'peak lr', 'weight decay'], ...rows]);
+  return [`stage ${stage} trains ${count(total)} numbers; ${count(frozen)} are frozen`, ...table].join('\n');
 }

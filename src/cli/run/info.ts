@@ -2,8 +2,8 @@
 import type { Layout } from '../../checkpoint/layouts.ts';
 import { resolvePath } from '../../paths.ts';
 import { type CheckpointInfo, describeCheckpoint, type Part } from '../../pretrained/inspect.ts';
+import { alignColumns } from '../../runs/columns.ts';
 import { formatBytes, formatCount } from '../format.ts';
-import { alignColumns } from '../table.ts';
 
 const LAYOUTS: Record<Layout, string> = {
   huggingface: 'Hugging Face hub files',

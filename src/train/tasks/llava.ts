@@ -5,10 +5,11 @@
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
-import type { DataFile, DataIndex } from '../../data/data-set.ts';
+import { type DataFile, type DataIndex, subset } from '../../data/data-set.ts';
 import { buildEmojiDataset, type EmojiDataset } from '../../data/emoji/build.ts';
 import { encoderFingerprint, type FeatureType, featureBytes } from '../../data/feature-cache.ts';
 import type { SampleFault } from '../../data/llava-json.ts';
+import { batchesPerEpoch } from '../../data/sample-order.ts';
 import { UserError } from '../../errors.ts';
 import { answerQuestions } from '../../evaluate/evaluate.ts';
 import { readQuestions } from '../../evaluate/questions.ts';
@@ -33,9 +34,11 @@ import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
 import { adapterGraph, adaptersOf, dropoutInputs, type StageAdapters, withDropout } from '../adapters.ts';
 import type { BatchSource } from '../batch.ts';
 import { type CheckedData, checkData } from '../checks.ts';
+import type { HeldOutData } from '../held-out.ts';
 import { prefetchedBatches } from '../prefetch.ts';
 import { augmentationOf, type LlavaRecipe, type LlavaStage } from '../recipe.ts';
-import type { FeatureSource } from '../sources/llava.ts';
+import { openSource } from '../source.ts';
+import type { FeatureSource, LlavaSource } from '../sources/llava.ts';
 import type { StageData } from '../stage.ts';
 import type { PreparedStage, SavedModel, Task, TaskContext } from '../task.ts';
 import { ModelWeights } from '../weights.ts';
@@ -240,6 +243,7 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
         // scenes were drawn by us
         checksPictures: typeof stage.data !== 'string',
         onBadSample: stage.on_bad_sample,
+        ...(stage.held_out ? { heldOut: { ...stage.held_out, seed: recipe.seed } } : {}),
         tokenizer,
         imageTokens: imageTokenCount(config),
         template: stage.template,
@@ -259,15 +263,19 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
     moduleOf,
     adapters: (index) => adapters[index],
     dataFiles: (index) => checked[index].index.files.map(({ path }) => path),
-    prepareStage(index) {
+    async prepareStage(index) {
       const settings = recipe.stages[index];
-      return prepareStage(recipe, model, checked[index], settings, adapters[index], context);
+      const prepared = await prepareStage(recipe, model, checked[index], settings, adapters[index], context);
+      const { every = 0, questions } = recipe.evaluate ?? {};
+      if (every === 0) return prepared;
+      const scores = () => scoreSplits(recipe.evaluate!, dataset!, model, context, { questions, adapters: adapters[index] });
+      return { ...prepared, evaluation: { every, scores: async () => (await scores()).scores } };
     },
     async outline(index, changed) {
       const settings = changed as LlavaStage;
-      const { index: data } = checked[index];
+      const data = trainingData(checked[index]);
       const given = await adaptersOf({ stage: settings, config: model.config, seed: recipe.seed, base: undefined });
-      const kept = keptFeatures(settings, given, data, model.config, context.status);
+      const kept = keptFeatures(settings, given, checked[index].index, model.config, context.status);
       return outlineLlavaStage({ ...model, settings, seed: recipe.seed, data, adapters: given, kept });
     },
     evaluate:
@@ -298,23 +306,28 @@ async function stageAdapters(
   return adapters;
 }
 
+/** The samples that a stage trains on. */
+const trainingData = ({ index, isHeldOut }: Pick<CheckedData, 'index' | 'isHeldOut'>): DataIndex =>
+  isHeldOut ? subset(index, (number) => !isHeldOut[number]) : index;
+
 /** libvips decodes no more pictures at once: so many threads has the pool of Node that it runs in. */
 const MOST_PICTURE_THREADS = 4;
 
 async function prepareStage(
   { seed }: LlavaRecipe,
   model: Model,
-  { index: data, bad }: CheckedData,
+  { index, bad, isHeldOut }: CheckedData,
   settings: LlavaStage,
   adapters: StageAdapters | undefined,
   context: TaskContext,
 ): Promise<PreparedStage> {
   const { config, tokenizerFolder, processor } = model;
+  const data = trainingData({ index, isHeldOut });
   const { batch_size: batchSize, accumulation, template, max_length: maxLength, name } = settings;
   const { stepsPerEpoch, totalSteps } = stepsOfStage(settings, data);
-  const kept = keptFeatures(settings, adapters, data, config, context.status);
+  const kept = keptFeatures(settings, adapters, index, config, context.status);
   const pictureThreads = settings.picture_threads ?? Math.max(1, Math.min(MOST_PICTURE_THREADS, availableParallelism() - 1));
-  const source = context.thread.open({
+  const description: LlavaSource = {
     task: 'llava',
     seed,
     stage: name,
@@ -333,12 +346,15 @@ async function prepareStage(
     features: kept && (await featureSource(model, kept, settings.feature_mixup)),
     onBadSample: settings.on_bad_sample,
     badPictures: new Map(bad.flatMap(({ image, reason }) => (image === undefined ? [] : [[image, reason.replace(/\.$/, '')]]))),
-  });
+  };
+  const source = context.thread.open(description);
   const skipped = openSkipped(join(context.out, skippedFile));
+  let heldOut: HeldOutData | undefined;
   const leaveOut = (faults: readonly SampleFault[]) => skipped.add(faults.map((fault) => ({ stage: name, ...fault })));
   try {
     leaveOut(bad);
     await cacheFeatures(source, model, context);
+    if (isHeldOut && settings.held_out) heldOut = await heldOutOf(description, index, isHeldOut, model, adapters, context);
   } catch (error) {
     await source.close();
     throw error;
@@ -352,7 +368,49 @@ async function prepareStage(
     loss: (storage) => llavaLoss(config, { ...graphOptions, storage }),
     totalSteps,
     data: { stepsPerEpoch, batches: adapters ? withDropout(batches, dropoutInputs(llavaLoss(config, graphOptions)), seed, name) : batches },
+    ...(heldOut && settings.held_out ? { heldOut: { ...heldOut, every: settings.held_out.every } } : {}),
     skipped: () => skipped.count(name),
+    async dispose() {
+      await source.close();
+      await heldOut?.dispose();
+    },
+  };
+}
+
+/**
+ * The samples that a stage holds out, each once, in batches as it trains on. They are measured seldom, and
+ * prepared in this thread.
+ */
+async function heldOutOf(
+  description: LlavaSource,
+  index: DataIndex,
+  isHeldOut: readonly boolean[],
+  model: Model,
+  adapters: StageAdapters | undefined,
+  context: TaskContext,
+): Promise<HeldOutData> {
+  const all = subset(index, (number) => isHeldOut[number]);
+  const data = {
+    ...all,
+    files: all.files.filter(({ samples }) => samples > 0).map((file) => ({ ...file, share: 1, perEpoch: undefined })),
+  };
+  const { features } = description;
+  const source = await openSource({
+    ...description,
+    data,
+    groupByModality: undefined,
+    ...(features ? { features: { ...features, mixup: 0 } } : {}),
+  });
+  await cacheFeatures(source, model, context);
+  const samples = data.offsets.length;
+  const count = batchesPerEpoch(samples, description.batchSize);
+  const graphOptions = { fromPixels: !features, ...(adapters ? { adapters: adapterGraph({ ...adapters, dropout: 0 }) } : {}) };
+  return {
+    samples,
+    loss: (storage) => llavaLoss(model.config, { ...graphOptions, storage }),
+    async *batches() {
+      for (let number = 0; number < count; number++) yield await source.batch(number);
+    },
     dispose: source.close,
   };
 }
@@ -367,37 +425,47 @@ function reportingSkipped(batches: StageData['batches'], tell: (faults: readonly
   };
 }
 
+/** So many of a list, spread evenly over it. */
+const spread = <T>(list: readonly T[], count: number): T[] =>
+  count >= list.length ? [...list] : Array.from({ length: count }, (_, i) => list[Math.floor((i * list.length) / count)]);
+
 /**
  * Scores of the model on the held-out splits that the recipe names; the samples are written to the run
- * folder.
+ * folder. While a stage is trained, it is with its adapters and on so many `questions` of each, of which
+ * nothing is written, and without those before a blank picture.
  */
 async function scoreSplits(
   { splits, batch_size: batchSize, max_new_tokens: maxNewTokens }: NonNullable<LlavaRecipe['evaluate']>,
   dataset: EmojiDataset,
   { config, tokenizer, processor, weights }: Model,
   { engine, status, signal, out }: TaskContext,
+  whileTraining?: { questions?: number; adapters?: StageAdapters },
 ): Promise<{ scores: Scores; samples: Sample[] }> {
-  const folder = findRunFolder(out);
   const trainingAnswers: Record<string, string[]> = {};
   for (const { task, expected } of await readQuestions(dataset.questions, dataset.imageFolder)) {
     trainingAnswers[task] ??= [];
     trainingAnswers[task].push(expected);
   }
-  const generator = await createGenerator(engine, config, await weights.all());
+  const adapters = whileTraining?.adapters && adapterGraph({ ...whileTraining.adapters, dropout: 0 });
+  const generator = await createGenerator(engine, config, await weights.all(), adapters);
   const scores: Scores = {};
   const samples: Sample[] = [];
-  for (const split of splits) {
-    const questions = await readQuestions(dataset.evaluation[split], dataset.imageFolder, split);
-    status.note(`answering ${questions.length} questions of ${split}`);
-    const options = { batchSize, maxNewTokens, blind: true, signal };
-    const answered = await answerQuestions({ generator, tokenizer, processor }, questions, options);
-    writeSamples(folder.samples(split), answered);
-    const unasked = answered.filter(({ problem }) => problem !== undefined);
-    if (unasked.length > 0)
-      status.note(`${unasked.length} questions of ${split} could not be asked and count as wrong: ${unasked[0].problem}`);
-    samples.push(...answered);
-    Object.assign(scores, scoreSamples(answered, trainingAnswers));
+  try {
+    for (const split of splits) {
+      const all = await readQuestions(dataset.evaluation[split], dataset.imageFolder, split);
+      const questions = spread(all, whileTraining?.questions ?? all.length);
+      if (!whileTraining) status.note(`answering ${questions.length} questions of ${split}`);
+      const options = { batchSize, maxNewTokens, blind: !whileTraining, signal };
+      const answered = await answerQuestions({ generator, tokenizer, processor }, questions, options);
+      if (!whileTraining) writeSamples(findRunFolder(out).samples(split), answered);
+      const unasked = answered.filter(({ problem }) => problem !== undefined);
+      if (unasked.length > 0)
+        status.note(`${unasked.length} questions of ${split} could not be asked and count as wrong: ${unasked[0].problem}`);
+      samples.push(...answered);
+      Object.assign(scores, scoreSamples(answered, trainingAnswers));
+    }
+  } finally {
+    await generator.dispose();
   }
-  await generator.dispose();
   return { scores, samples };
 }
