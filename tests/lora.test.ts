@@ -140,7 +140,10 @@ describe('a stage with adapters', () => {
 
 describe('bad recipes', () => {
   it.each<[object, string]>([
-    [{ lora: { ...lora, targets: ['language_model.*.query'] } }, 'stage lora: no linear layer is called language_model.*.query'],
+    [
+      { lora: { ...lora, targets: ['language_model.*.query'] } },
+      'stage lora: lora.targets: no linear layer is called language_model.*.query: there are language_model.*.',
+    ],
     [
       { lora: { ...lora, targets: ['*'] } },
       'multi_modal_projector is trained whole: take it out of `train`, or the layer out of `lora.targets`',

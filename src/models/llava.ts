@@ -108,7 +108,8 @@ export function visionFeatures(p: Parameters, config: LlavaConfig, pixelValues: 
   const total = config.vision_config.num_hidden_layers;
   const selected = [config.vision_feature_layer].flat().map((layer) => {
     const index = layer < 0 ? total + 1 + layer : layer;
-    if (index < 0 || index > total) throw new UserError(`vision_feature_layer ${layer} is outside the encoder's ${total} layers`);
+    if (index < 0 || index > total)
+      throw new UserError(`vision_feature_layer ${layer} is outside the encoder's ${total} layers: give ${-total - 1} to ${total}`);
     return index;
   });
   // blocks after the last selected one are never built

@@ -10,7 +10,7 @@ import { SVGRenderer } from 'echarts/renderers';
 import { onDisk } from '../disk.ts';
 import { beatsBaselines, type Sample, type Scores, type TaskScore } from '../evaluate/samples.ts';
 import type { RunSummary } from './folder.ts';
-import type { MetricEvent, StepEvent } from './metrics.ts';
+import type { HeldOutEvent, MetricEvent, StepEvent } from './metrics.ts';
 import { formatDuration } from './status.ts';
 
 use([LineChart, GridComponent, SVGRenderer]);
@@ -48,6 +48,7 @@ function escapeHtml(text: string): string {
 const chartGray = '#868e96';
 const lineColor = '#3b82f6';
 const rawColor = '#93b4e8';
+const heldOutColor = '#e8590c';
 
 /** Exponential moving average, with the bias of its start corrected as in Adam (Kingma & Ba 2015). */
 export function smooth(values: readonly number[], decay: number): number[] {
@@ -60,8 +61,11 @@ export function smooth(values: readonly number[], decay: number): number[] {
   });
 }
 
-/** The loss of one stage against its steps as an SVG image: as measured (pale) and smoothed. */
-function lossCurve(events: readonly StepEvent[]): string {
+/**
+ * The loss of one stage against its steps as an SVG image: as measured (pale) and smoothed, and the held-out
+ * loss where there is one.
+ */
+function lossCurve(events: readonly StepEvent[], heldOut: readonly HeldOutEvent[]): string {
   const chart = init(null, null, { renderer: 'svg', ssr: true, width: 520, height: 260 });
   const smoothed = smooth(
     events.map(({ loss }) => loss),
@@ -92,11 +96,49 @@ function lossCurve(events: readonly StepEvent[]): string {
         lineStyle: { color: lineColor, width: 2 },
         itemStyle: { color: lineColor },
       },
+      {
+        ...line,
+        data: heldOut.map(({ step, loss }) => [step, loss]),
+        showSymbol: true,
+        lineStyle: { color: heldOutColor, width: 2 },
+        itemStyle: { color: heldOutColor },
+      },
     ],
   });
   const svg = chart.renderToSVGString();
   chart.dispose();
   return svg;
+}
+
+function heldOutText(events: readonly HeldOutEvent[]): string {
+  if (events.length === 0) return '';
+  const { loss, samples, imageGain } = events.at(-1)!;
+  const gain = imageGain === undefined ? '' : `, and ${imageGain.toFixed(3)} more with the pictures of others`;
+  return `; <span class="held-out">on ${samples} samples held out</span> ${events[0].loss.toFixed(3)} &rarr; ${loss.toFixed(3)}${gain}`;
+}
+
+/** What looked wrong while the run was on. */
+function warnings(metrics: readonly MetricEvent[]): string {
+  const found = metrics.filter((event) => event.type === 'warning');
+  if (found.length === 0) return '';
+  const items = found.map(({ stage, step, message }) => `<li><b>${escapeHtml(stage)}, step ${step}</b>: ${escapeHtml(message)}</li>`);
+  return `<ul class="warnings">${items.join('\n')}</ul>`;
+}
+
+/** What each stage trained, and at which rates. */
+function trainedTable(metrics: readonly MetricEvent[]): string {
+  const stages = metrics.filter((event) => event.type === 'trains');
+  if (stages.length === 0) return '';
+  const rows = stages.flatMap(({ stage, groups }) =>
+    groups.map(
+      ({ name, tensors, numbers, learningRate, weightDecay }) =>
+        `<tr><th scope="row">${escapeHtml(stage)}</th><td>${escapeHtml(name)}</td><td>${tensors}</td><td>${numbers.toLocaleString('en')}</td>
+        <td>${learningRate}</td><td>${weightDecay}</td></tr>`,
+    ),
+  );
+  const heads = ['stage', 'trained', 'tensors', 'numbers', 'peak learning rate', 'weight decay of matrices'];
+  const head = heads.map((name) => `<th scope="col">${name}</th>`).join('');
+  return `<div class="scroll"><table><thead><tr>${head}</tr></thead><tbody>${rows.join('\n')}</tbody></table></div>`;
 }
 
 function curves(metrics: readonly MetricEvent[]): string {
@@ -106,7 +148,8 @@ function curves(metrics: readonly MetricEvent[]): string {
     const { stage } = events[0];
     const last = events.at(-1)!;
     const caption = `${escapeHtml(stage)}: loss ${events[0].loss.toFixed(3)} &rarr; ${last.loss.toFixed(3)} in ${last.step} steps`;
-    return `<figure>${lossCurve(events)}<figcaption>${caption}</figcaption></figure>`;
+    const heldOut = metrics.filter((event) => event.type === 'held-out' && event.stage === stage) as HeldOutEvent[];
+    return `<figure>${lossCurve(events, heldOut)}<figcaption>${caption}${heldOutText(heldOut)}</figcaption></figure>`;
   });
   return `<div class="curves">${figures.join('\n')}</div>`;
 }
@@ -220,6 +263,7 @@ h1 { font-size: 28px; margin: 0 0 4px; } h2 { border-top: 1px solid var(--line);
 .curves { display: grid; gap: 16px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); } figure { margin: 0; max-width: 640px; } figure svg { height: auto; width: 100%; } figcaption { font-size: 13px; text-align: center; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
 th, td { border-bottom: 1px solid var(--line); padding: 6px 8px; text-align: right; white-space: nowrap; } thead th { color: var(--dim); font-size: 12px; font-weight: 500; } th:first-child { text-align: left; } .wide { min-width: 160px; width: 22%; }
+.warnings { background: var(--soft); border-left: 4px solid var(--bad); border-radius: 4px; padding: 12px 12px 12px 32px; } .held-out { color: #e8590c; }
 .good { color: var(--good); font-weight: 600; } .unsure { font-weight: 600; }
 .bar { background: var(--soft); border-radius: 3px; height: 14px; position: relative; } .bar i { display: block; position: absolute; }
 .fill { background: var(--blue); border-radius: 3px; height: 100%; opacity: .55; } .interval { background: var(--text); height: 2px; opacity: .75; top: 6px; }
@@ -247,6 +291,7 @@ export function renderReport({ title, recipe, metrics, summary, gallery: samples
 <body>
 <h1>${escapeHtml(title)}</h1>
 ${headline(summary)}
+${warnings(metrics)}
 <h2>Loss</h2>
 ${curves(metrics)}
 <h2>Scores</h2>
@@ -255,6 +300,7 @@ ${scoreTables(summary.scores)}
 ${gallery(samples)}
 <h2>Time and memory</h2>
 ${timing(summary, metrics)}
+${trainedTable(metrics)}
 <h2>Recipe</h2>
 <details><summary>recipe.yaml with every field</summary><pre>${escapeHtml(recipe)}</pre></details>
 </body>

@@ -75,7 +75,7 @@ export function encodeConversation(tokenizer: Tokenizer, turns: readonly Turn[],
   if (inputIds.length > maxLength) {
     const imageEnd = inputIds.lastIndexOf(tokenizer.imageTokenId) + 1;
     if (imageEnd > maxLength) {
-      throw new UserError(`${where}: its image ends at token ${imageEnd}, beyond the maximum length ${maxLength}; raise maxLength`);
+      throw new UserError(`${where}: its image ends at token ${imageEnd}, beyond the maximum length ${maxLength}; raise max_length`);
     }
     inputIds.length = maxLength;
     labels.length = maxLength;

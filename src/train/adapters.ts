@@ -14,7 +14,7 @@ import { resolvePath } from '../paths.ts';
 import { type AdapterContents, fitAdapter, type LayerShape, readAdapter, scaleOf } from '../pretrained/adapter.ts';
 import { createRandom } from '../random.ts';
 import type { MicroBatch } from './batch.ts';
-import { patternOf } from './patterns.ts';
+import { likest, patternOf } from './patterns.ts';
 import type { LlavaStage } from './recipe.ts';
 import type { StageData } from './stage.ts';
 import type { ModelWeights } from './weights.ts';
@@ -66,9 +66,7 @@ function freshAdapters(
     const pattern = patternOf(target);
     const modules = [...linear.keys()].filter((module) => pattern.test(module));
     if (modules.length === 0)
-      throw new UserError(
-        `stage ${stage}: no linear layer is called ${target}: there are ${[...linear.keys()].slice(0, 3).join(', ')}, ...`,
-      );
+      throw new UserError(`stage ${stage}: lora.targets: no linear layer is called ${target}: ${likest([...linear.keys()], target)}`);
     for (const module of modules) layers.set(module, { rank, alpha });
   }
   for (const module of layers.keys()) {

@@ -16,7 +16,7 @@ export interface Warning {
 /** Steps that a median is taken of, and how many of them there must be. */
 const WINDOW = 50;
 const FEWEST = 20;
-/** How often the median a loss or a gradient norm must be; a loss must also lie outside the usual. */
+/** How many times the median a loss or a norm must be; a loss must also lie outside the usual. */
 const LOSS_FACTOR = 1.5;
 const LOSS_DEVIATIONS = 8;
 const LEAST_RISE = 0.2;
@@ -30,7 +30,7 @@ const RATIO_TIMES = 3;
 /** Steps in a row that are clipped to less than this. */
 const CLIPPED_STEPS = 100;
 const CLIPPED_TO = 0.1;
-/** Least rise of the held-out loss before other pictures, in nats a label, from this share of the stage on. */
+/** Least rise of the held-out loss with other pictures, in nats a label, from this share of the stage on. */
 const LEAST_IMAGE_GAIN = 0.05;
 const IMAGE_SHARE = 0.25;
 /** How far above its best the held-out loss must be, and how often in a row. */

@@ -38,8 +38,21 @@ export function byPattern(values: Readonly<Record<string, number>>, fallback: nu
   };
 }
 
-/** Names that differ in the number of a layer alone are one. */
-const formOf = (path: string) => path.replaceAll(/\.\d+(?=\.)/g, '.*');
+/** A pattern that would name a path: its module and the layer at its end. */
+function formOf(path: string): string {
+  const parts = path.replace(/(\.lora_[AB])?\.(weight|bias)$/, '').split('.');
+  return parts.length > 2 ? `${parts[0]}.*.${parts.at(-1)}` : parts.join('.');
+}
+
+const lastPart = (pattern: string) => pattern.split(/[.*]+/).findLast((part) => part !== '') ?? '';
+
+/** Patterns for what there is, those like `pattern`, which names nothing, first: the end of a sentence. */
+export function likest(paths: readonly string[], pattern: string): string {
+  const distance = (form: string) =>
+    editDistance(lastPart(form), lastPart(pattern)) + Number(form[0] !== pattern[0] && pattern[0] !== '*') * pattern.length;
+  const forms = [...new Set(paths.map(formOf))].sort((a, b) => distance(a) - distance(b));
+  return `there ${forms.length === 1 ? 'is' : 'are'} ${forms.slice(0, 8).join(', ')}${forms.length > 8 ? ', ...' : ''}`;
+}
 
 /** UserError, beginning with `where`, for a pattern that decides nothing for any of `paths`. */
 export function checkPatterns(values: Readonly<Record<string, number>>, paths: readonly string[], where: string): void {
@@ -50,6 +63,5 @@ export function checkPatterns(values: Readonly<Record<string, number>>, paths: r
   const expressions = [patternOf(idle), patternOf(`${idle}.*`)];
   const names = paths.some((path) => expressions.some((expression) => expression.test(path)));
   if (names) throw new UserError(`${where}: other patterns say more of all that ${idle} names: take it out`);
-  const forms = [...new Set(paths.map(formOf))].sort((a, b) => editDistance(a, idle) - editDistance(b, idle));
-  throw new UserError(`${where}: nothing that is trained is called ${idle}: there are ${forms.slice(0, 3).join(', ')}, ...`);
+  throw new UserError(`${where}: nothing that is trained is called ${idle}: ${likest(paths, idle)}`);
 }

@@ -29,28 +29,72 @@ export function nearest(word: string, known: readonly string[]): string | undefi
   return ranked[0] && ranked[0].distance <= Math.max(2, word.length / 3) ? ranked[0].name : undefined;
 }
 
-/** The fields that the schema knows at `path` of `value`; none where it is no object. */
-function knownFields(schema: z.core.$ZodType, path: Path, value: unknown): string[] {
-  if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault) {
-    return knownFields(schema.unwrap(), path, value);
-  }
+/** What the schema has at `path` of `value`: several where alternatives have it. */
+function schemasAt(schema: z.core.$ZodType, path: Path, value: unknown): z.core.$ZodType[] {
+  if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault)
+    return path.length === 0 ? [schema, ...schemasAt(schema.unwrap(), path, value)] : schemasAt(schema.unwrap(), path, value);
   if (schema instanceof z.ZodUnion) {
     // Of unions by task or model_type, the alternative that the recipe names; of others, every one.
     const key = schema instanceof z.ZodDiscriminatedUnion ? schema.def.discriminator : '';
     const named = (value as Record<string, unknown>)?.[key];
     const isChosen = (option: z.core.$ZodType) =>
       !(option instanceof z.ZodObject) || !option.shape[key] || option.shape[key].safeParse(named).success;
-    return schema.options.filter(isChosen).flatMap((option) => knownFields(option, path, value));
+    const inner = schema.options.filter(isChosen).flatMap((option) => schemasAt(option, path, value));
+    return path.length === 0 ? [schema, ...inner] : inner;
   }
+  if (path.length === 0) return [schema];
   const [key, ...rest] = path;
-  const child = (value as Record<PropertyKey, unknown>)?.[key];
-  if (schema instanceof z.ZodArray) return path.length === 0 ? [] : knownFields(schema.element, rest, child);
-  if (schema instanceof z.ZodRecord)
-    return path.length === 0 && schema.keyType instanceof z.ZodEnum ? schema.keyType.options.map(String) : [];
-  if (!(schema instanceof z.ZodObject)) return [];
-  if (path.length === 0) return Object.keys(schema.shape);
-  const field = schema.shape[key as string];
-  return field ? knownFields(field, rest, child) : [];
+  const child = (value as Record<PropertyKey, unknown> | undefined)?.[key];
+  if (schema instanceof z.ZodArray) return schemasAt(schema.element, rest, child);
+  const field = schema instanceof z.ZodObject ? schema.shape[key as string] : undefined;
+  return field ? schemasAt(field, rest, child) : [];
+}
+
+/** The fields that the schema knows at `path` of `value`; none where it is no object. */
+const knownFields = (schema: z.core.$ZodType, path: Path, value: unknown): string[] =>
+  schemasAt(schema, path, value).flatMap((found) => (found instanceof z.ZodObject ? Object.keys(found.shape) : []));
+
+/** What a field means, if the schema says so. */
+function meaningOf(schema: z.core.$ZodType, path: Path, value: unknown): string | undefined {
+  for (const found of schemasAt(schema, path, value)) if (found instanceof z.ZodType && found.description) return found.description;
+  return undefined;
+}
+
+const typeNames: Record<string, string> = {
+  number: 'a number',
+  int: 'a whole number',
+  string: 'text',
+  boolean: 'true or false',
+  array: 'a list',
+  tuple: 'a list',
+  object: 'a map of fields',
+  record: 'a map of fields',
+};
+
+const anyOf = (words: readonly unknown[]) =>
+  words.length > 1 ? `one of ${words.slice(0, -1).join(', ')} or ${words.at(-1)}` : String(words[0]);
+
+/** What a value must be, where the schema has no words of its own for that. */
+function demandOf(issue: z.core.$ZodIssue, found: unknown): string | undefined {
+  // what the schema says itself does not begin as zod does
+  if (!/^(Invalid input|Invalid option|Too small|Too big)/.test(issue.message)) return undefined;
+  const elements = (count: number | bigint) => `${count} element${count === 1 ? '' : 's'}`;
+  switch (issue.code) {
+    case 'invalid_type':
+      return `must be ${typeNames[issue.expected] ?? issue.expected}`;
+    case 'invalid_value': {
+      const guess = typeof found === 'string' ? nearest(found, issue.values.map(String)) : undefined;
+      return `must be ${anyOf(issue.values)}${guess ? `; did you mean ${guess}?` : ''}`;
+    }
+    case 'too_small':
+      if (issue.origin === 'array') return `must have ${issue.exact ? '' : 'at least '}${elements(issue.minimum)}`;
+      return `must be ${issue.inclusive ? 'at least' : 'more than'} ${issue.minimum}`;
+    case 'too_big':
+      if (issue.origin === 'array') return `must have ${issue.exact ? '' : 'at most '}${elements(issue.maximum)}`;
+      return `must be ${issue.inclusive ? 'at most' : 'less than'} ${issue.maximum}`;
+    default:
+      return undefined;
+  }
 }
 
 /**
@@ -77,10 +121,12 @@ export function describeProblem(schema: z.core.$ZodType, error: z.ZodError, valu
   if (issue.code === 'invalid_union' && issue.path.at(-1) === 'task') {
     return `task must be contrastive, language-model or llava, and is ${found === undefined ? 'missing' : JSON.stringify(found)}`;
   }
-  if (found === undefined) return `${place || 'the recipe'} is missing`;
-  // zod's messages begin with a capital and do not show the value.
-  const message =
-    issue.code === 'custom' ? issue.message : `${issue.message.replace(/^Invalid input: /, '')} (it is ${JSON.stringify(found)})`;
+  if (found === undefined) {
+    const meaning = meaningOf(schema, issue.path, value);
+    return `${place || 'the recipe'} is missing${meaning ? ` (${meaning})` : ''}`;
+  }
+  const demand = demandOf(issue, found) ?? issue.message.replace(/^Invalid input: /, '');
+  const message = issue.code === 'custom' ? issue.message : `${demand} (it is ${JSON.stringify(found)})`;
   return place === '' ? message : `${place}: ${message}`;
 }
 

@@ -449,7 +449,11 @@ export const recipeSchema = z.discriminatedUnion('task', recipeSchemas).superRef
   const names = recipe.stages.map(({ name }) => name);
   names.forEach((name, index) => {
     if (names.indexOf(name) === index) return;
-    context.addIssue({ code: 'custom', message: `${name} is already the name of an earlier stage`, path: ['stages', index, 'name'] });
+    context.addIssue({
+      code: 'custom',
+      message: `${name} is already the name of an earlier stage; take another`,
+      path: ['stages', index, 'name'],
+    });
   });
   names.forEach((name, index) => {
     const other = names.find((each) => name.startsWith(each) && /^-(best|step-\d+)$/.test(name.slice(each.length)));

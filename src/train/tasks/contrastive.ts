@@ -13,6 +13,7 @@ import { type ClipConfig, clipConfigSchema } from '../../models/clip.ts';
 import { contrastiveLoss, namingGraph } from '../../models/contrastive.ts';
 import { compileGraph } from '../../models/programs.ts';
 import { resolvePath } from '../../paths.ts';
+import { checkConfig } from '../../pretrained/folder.ts';
 import { TRANSFORMERS_VERSION } from '../../pretrained/hub-form.ts';
 import { imageProcessorFor, PROCESSOR_FILE } from '../../pretrained/processor.ts';
 import { createRandom } from '../../random.ts';
@@ -29,18 +30,22 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine, threa
   const tokenizerFolder = resolvePath(model.tokenizer, 'model.tokenizer');
   const files = await readTokenizerFiles(tokenizerFolder);
   const tokenizer = createTokenizer(files.tokenizerJson, files.tokenizerConfig);
-  const config = clipConfigSchema.parse({
-    architectures: ['CLIPModel'],
-    transformers_version: TRANSFORMERS_VERSION,
-    ...model,
-    tokenizer: undefined,
-    text_config: {
-      ...model.text_config,
-      vocab_size: tokenizer.imageTokenId,
-      eos_token_id: tokenizer.eosTokenId,
-      bos_token_id: tokenizer.bosTokenId,
+  const config = checkConfig(
+    clipConfigSchema,
+    {
+      architectures: ['CLIPModel'],
+      transformers_version: TRANSFORMERS_VERSION,
+      ...model,
+      tokenizer: undefined,
+      text_config: {
+        ...model.text_config,
+        vocab_size: tokenizer.imageTokenId,
+        eos_token_id: tokenizer.eosTokenId,
+        bos_token_id: tokenizer.bosTokenId,
+      },
     },
-  });
+    'the recipe: model',
+  );
   const processor = imageProcessorFor(config.vision_config.image_size);
   const emoji = await loadEmojiConcepts();
   const options = {
@@ -53,6 +58,7 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine, threa
     mean: processor.image_mean,
     std: processor.image_std,
   };
+  for (const stage of recipe.stages) stepsOf(stage);
   const weights = freshWeights(engine, contrastiveLoss(config, regionSlots).parameters, seed);
   return {
     weights,

@@ -7,6 +7,7 @@ import { UserError } from '../../errors.ts';
 import { languageConfigSchema, languageFamily } from '../../models/language.ts';
 import { languageModelLoss } from '../../models/programs.ts';
 import { resolvePath } from '../../paths.ts';
+import { checkConfig } from '../../pretrained/folder.ts';
 import { TRANSFORMERS_VERSION } from '../../pretrained/hub-form.ts';
 import { createTokenizer } from '../../text/tokenizer.ts';
 import { prefetchedBatches } from '../prefetch.ts';
@@ -19,23 +20,33 @@ export async function languageModelTask(recipe: LanguageModelRecipe, { engine, t
   const tokenizerFolder = resolvePath(model.tokenizer, 'model.tokenizer');
   const files = await readTokenizerFiles(tokenizerFolder);
   const tokenizer = createTokenizer(files.tokenizerJson, files.tokenizerConfig);
-  const config = languageConfigSchema.parse({
-    architectures: [languageFamily(model.text_config.model_type)!.architecture],
-    transformers_version: TRANSFORMERS_VERSION,
-    ...model.text_config,
-    // <image> lies behind the last row and is never looked up
-    vocab_size: tokenizer.imageTokenId,
-    pad_token_id: tokenizer.padTokenId,
-    bos_token_id: tokenizer.bosTokenId,
-    eos_token_id: tokenizer.eosTokenId,
-  });
+  const config = checkConfig(
+    languageConfigSchema,
+    {
+      architectures: [languageFamily(model.text_config.model_type)!.architecture],
+      transformers_version: TRANSFORMERS_VERSION,
+      ...model.text_config,
+      // <image> lies behind the last row and is never looked up
+      vocab_size: tokenizer.imageTokenId,
+      pad_token_id: tokenizer.padTokenId,
+      bos_token_id: tokenizer.bosTokenId,
+      eos_token_id: tokenizer.eosTokenId,
+    },
+    'the recipe: model.text_config',
+  );
   const emoji = await loadEmojiConcepts();
   const concepts = splitConcepts(emoji).seen;
   const artists = trainingArtists(emoji, data.held_out_artist);
   const weights = freshWeights(engine, languageModelLoss(config).parameters, seed);
   const positions = config.max_position_embeddings;
-  for (const { name, max_length } of recipe.stages)
-    if (max_length > positions) throw new UserError(`stage ${name}: max_length is ${max_length}, but the model has ${positions} positions`);
+  for (const stage of recipe.stages) {
+    stepsOf(stage);
+    const { name, max_length } = stage;
+    if (max_length > positions)
+      throw new UserError(
+        `stage ${name}: max_length is ${max_length}, but the model has ${positions} positions: give at most that, or more max_position_embeddings`,
+      );
+  }
   return {
     weights,
     saved: { config, files: tokenizerFilesOf(files) },

@@ -2,6 +2,7 @@
 // fits the connector to captions, stage 2 connector and language model to questions. A frozen encoder runs
 // once an image; its features are cached.
 
+import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
@@ -21,7 +22,7 @@ import { imageSize, imageTokenCount, type LlavaConfig, llavaConfigSchema, llavaP
 import { compileGraph, encoderGraph, type GraphProgram, llavaLoss } from '../../models/programs.ts';
 import { prefixTokens, visionFolderSchema } from '../../models/vision.ts';
 import { initialize, type Parameter } from '../../nn/parameters.ts';
-import { resolvePath } from '../../paths.ts';
+import { resolvePath, whyMissing } from '../../paths.ts';
 import { checkConfig, withCheckpoint } from '../../pretrained/folder.ts';
 import { checkTokenizer, checkVocabulary, warnOfMissingTemplate } from '../../pretrained/load.ts';
 import { processorFilesOf, withImageSize } from '../../pretrained/processor.ts';
@@ -232,6 +233,7 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
       perEpoch: samples,
     }));
   };
+  for (const { name, data } of recipe.stages) if (typeof data !== 'string') for (const file of [data].flat()) checkPaths(name, file);
   // of all stages before the first begins: what is wrong with the last one's data shows now, not after hours
   const checked: CheckedData[] = [];
   for (const stage of recipe.stages) {
@@ -290,6 +292,15 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
       return dataset ? chooseGallery(answered, ({ image }) => join(dataset.imageFolder, image)) : [];
     },
   };
+}
+
+/** UserError, naming the field, where a stage's data are not there. */
+function checkPaths(stage: string, paths: { data_path: string; image_folder: string }): void {
+  for (const field of ['data_path', 'image_folder'] as const)
+    if (!existsSync(paths[field]))
+      throw new UserError(
+        `stage ${stage}: data.${field}: ${whyMissing(paths[field]) ?? `there is nothing at ${paths[field]}; paths are those from ${process.cwd()}, or absolute`}`,
+      );
 }
 
 /** The adapters of each stage. */
