@@ -50,7 +50,8 @@ function expectFailure({ code, stderr }: Outcome, ...names: string[]): void {
   const lines = stderr
     .split('\n')
     .filter(
-      (line) => line !== '' && !/^(drawing|encoding|evaluating|answering|stage \w+ (ends after|trains)|(\d\/\d )?\w+ {2}step) /.test(line),
+      (line) =>
+        line !== '' && !/^( |(drawing|encoding|evaluating|answering|stage \w+ (ends after|trains)|(\d\/\d )?\w+ {2}step) )/.test(line),
     );
   expect(lines, stderr).toHaveLength(1);
   expect(lines[0]).toMatch(/^error: /);
@@ -98,7 +99,7 @@ describe('training data', () => {
   it('that is missing names the file, and costs nobody the earlier run', async () => {
     cpSync('run', 'earlier', { recursive: true });
     rmSync('mine.json', { force: true });
-    expectFailure(await cli('train', 'mine.yaml', '--out', 'earlier', '--overwrite'), 'mine.json', 'no such file');
+    expectFailure(await cli('train', 'mine.yaml', '--out', 'earlier', '--overwrite'), 'data.data_path', 'there is nothing at mine.json');
     expect(readFileSync('earlier/summary.json')).toEqual(readFileSync('run/summary.json'));
     expect(readdirSync('earlier')).toEqual(readdirSync('run'));
   });

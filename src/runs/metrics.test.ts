@@ -54,6 +54,21 @@ it('drops what a resumed run repeats', () => {
   expect(readFileSync(file, 'utf8')).toBe('');
 });
 
+it('keeps what was measured in the middle of a stage, and no scoring of the finished model', () => {
+  const file = path();
+  const scoring = (stage: string, step: number): NewMetricEvent => ({ type: 'evaluation', stage, step, seconds: 1, scores: {} });
+  const heldOut: NewMetricEvent = { type: 'held-out', stage: 'finetune', step: 1, seconds: 1, loss: 2, samples: 3 };
+  const warning: NewMetricEvent = { type: 'warning', stage: 'finetune', step: 2, sign: 'loss-spike', message: 'x' };
+  const [first, second, ...others] = twoStages();
+  const ended: NewMetricEvent = { type: 'stage', stage: 'finetune', step: 2, seconds: 3, firstLoss: 1, lastLoss: 0.3 };
+  write(file, [first, scoring('pretrain', 1), second, ...others, heldOut, scoring('finetune', 1), warning, ended, scoring('finetune', 2)]);
+  truncateMetrics(file, { finishedStages: ['pretrain', 'finetune'], stage: '', step: 0 });
+  expect(places(file).slice(-4)).toEqual(['held-out finetune 1', 'evaluation finetune 1', 'warning finetune 2', 'stage finetune 2']);
+  expect(places(file)).toContain('evaluation pretrain 1');
+  truncateMetrics(file, { finishedStages: ['pretrain'], stage: 'finetune', step: 1 });
+  expect(places(file).at(-1)).toBe('step finetune 1');
+});
+
 it('survives a line that a kill cut short', () => {
   const file = path();
   write(file, [stepEvent('pretrain', 1), stepEvent('pretrain', 2)]);

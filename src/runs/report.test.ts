@@ -85,6 +85,28 @@ describe('renderReport', () => {
     expect(html).not.toMatch(/undefined|NaN/);
   });
 
+  it('shows what was trained, what was held out, and warnings', async () => {
+    const { input } = await madeUpRun();
+    const at = { stage: 'finetune', time: 1.75e9 };
+    const group = { name: 'language_model, *.q_proj', tensors: 4, decayed: 4, numbers: 147456, learningRate: 2e-5, weightDecay: 0.1 };
+    const html = renderReport({
+      ...input,
+      metrics: [
+        ...input.metrics,
+        { ...at, type: 'trains', step: 0, groups: [group], frozen: 7 },
+        { ...at, type: 'held-out', step: 0, seconds: 1, loss: 4.25, samples: 12 },
+        { ...at, type: 'held-out', step: 300, seconds: 1, loss: 0.75, samples: 12, imageGain: 1.5 },
+        { ...at, type: 'warning', step: 80, sign: 'loss-spike', message: 'the loss is <9>' },
+      ],
+    });
+    expect(html).toContain('language_model, *.q_proj</td><td>4</td><td>147,456</td>');
+    expect(html).toContain('on 12 samples held out</span> 4.250 &rarr; 0.750, and 1.500 more with the pictures of others');
+    expect(html).toContain('<b>finetune, step 80</b>: the loss is &#60;9&#62;');
+    expect(renderReport(input)).not.toContain('class="warnings"');
+    // a line and two dots more in one of the two charts
+    expect(html.match(/#e8590c/g)!.length).toBeGreaterThan(renderReport(input).match(/#e8590c/g)!.length);
+  });
+
   it('says what is missing instead of failing', async () => {
     const html = renderReport({
       title: 'x',

@@ -108,7 +108,27 @@ it('writes scalars that read back, checksums included', () => {
     time: 1.75e9 + 4,
     scalars: { 'finetune/loss': 0.5, 'finetune/learning_rate': 0.25, 'finetune/accuracy': 0.75 },
   });
-  expect(events[3].scalars).toEqual({ 'eval/unseen-artist/count': 0.5 });
+  expect(events[3].scalars).toEqual({ 'finetune/eval/unseen-artist/count': 0.5 });
+});
+
+it('has what was measured of modules, memory and held-out samples', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'tensorboard-'));
+  const modules = { connector: { gradNorm: 0.5, updateRatio: 0.25 } };
+  const measured = { ...stepEvent(1), dataWait: 0.125, memory: { rssMb: 64, anonymousMb: 32 }, modules } as MetricEvent;
+  const board = openTensorboard(folder, [measured]);
+  board.write({ type: 'held-out', stage: 'finetune', step: 1, time: 1.75e9, seconds: 1, loss: 1.5, samples: 3, imageGain: 0.5 });
+  board.write({ type: 'warning', stage: 'finetune', step: 1, time: 1.75e9, sign: 'loss-spike', message: 'no number' });
+  board.close();
+  const [, step, heldOut, ...rest] = parseFile(join(folder, readdirSync(folder)[0]));
+  expect(step.scalars).toMatchObject({
+    'finetune/data_wait': 0.125,
+    'finetune/rss_mb': 64,
+    'finetune/anonymous_mb': 32,
+    'finetune/grad_norm/connector': 0.5,
+    'finetune/update_ratio/connector': 0.25,
+  });
+  expect(heldOut.scalars).toEqual({ 'finetune/held_out_loss': 1.5, 'finetune/image_gain': 0.5 });
+  expect(rest).toEqual([]);
 });
 
 it('leaves one file when a run is resumed', () => {

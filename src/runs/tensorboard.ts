@@ -58,7 +58,7 @@ function scalarsEvent(time: number, step: number, scalars: Record<string, number
 
 /**
  * The scalars of a metric event, by TensorBoard tag: `<stage>/loss`, `<stage>/grad_norm/<module>`,
- * `eval/<split>/<task>`.
+ * `<stage>/eval/<split>/<task>`.
  */
 function scalarsOf(event: MetricEvent): Record<string, number> {
   const scalars: Record<string, number> = {};
@@ -86,7 +86,7 @@ function scalarsOf(event: MetricEvent): Record<string, number> {
     if (imageGain !== undefined) scalars[`${event.stage}/image_gain`] = imageGain;
   } else if (event.type === 'evaluation') {
     for (const [split, tasks] of Object.entries(event.scores)) {
-      for (const [task, { accuracy }] of Object.entries(tasks)) scalars[`eval/${split}/${task}`] = accuracy;
+      for (const [task, { accuracy }] of Object.entries(tasks)) scalars[`${event.stage}/eval/${split}/${task}`] = accuracy;
     }
   }
   return scalars;

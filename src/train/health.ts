@@ -148,7 +148,7 @@ export function createHealth({ schedule, maxGradNorm, moduleOf, state: saved }: 
       return [
         {
           sign: 'learning-rate',
-          message: `the learning rate rises over ${warmupSteps} steps, and the stage has ${totalSteps}: it ${reached}; lower warmup_steps or warmup_ratio`,
+          message: `the learning rate rises over ${warmupSteps} step${warmupSteps === 1 ? '' : 's'}, and the stage has ${totalSteps}: it ${reached}; lower warmup_steps or warmup_ratio`,
         },
       ];
     },

@@ -31,17 +31,15 @@ export function heldOutRank({ images }: Pick<Sample, 'images'>, imageFolder: str
 }
 
 /**
- * Whether each sample is held out, by the ranks of all; those that share the last rank come along. UserError,
- * beginning with `where`, where a file would have nothing left to train on.
+ * Whether each sample is held out, by the ranks of all: those below a share, which are the same pictures in
+ * every stage, or so many of the lowest, and what shares the last rank. UserError, beginning with `where`,
+ * where a file would have nothing left to train on.
  */
-export function heldOutSamples(
-  ranks: readonly number[],
-  { samples, share = 0 }: HeldOutSize,
-  { files }: DataIndex,
-  where: string,
-): boolean[] {
-  const wanted = samples ?? Math.max(1, Math.round(share * ranks.length));
-  const highest = Float64Array.from(ranks).sort()[wanted - 1] ?? Number.POSITIVE_INFINITY;
+export function heldOutSamples(ranks: readonly number[], { samples, share }: HeldOutSize, { files }: DataIndex, where: string): boolean[] {
+  const sorted = Float64Array.from(ranks).sort();
+  const below = share === undefined ? 0 : sorted.findLastIndex((rank) => rank < share) + 1;
+  const wanted = samples ?? Math.max(1, below);
+  const highest = sorted[wanted - 1] ?? Number.POSITIVE_INFINITY;
   const isHeldOut = ranks.map((rank) => rank <= highest && rank < Number.POSITIVE_INFINITY);
   let first = 0;
   for (const { path, samples: count } of files) {

@@ -257,7 +257,7 @@ const loraSchema = z
 const heldOutSchema = z
   .strictObject({
     samples: count().optional().describe('How many; all samples of a picture are on one side'),
-    share: z.number().gt(0).lt(1).optional().describe('The same as a share of all samples'),
+    share: z.number().gt(0).lt(1).optional().describe('Instead, about this share of all pictures: the same in every stage'),
     every: count().default(100).describe('Steps between measurements; there is one before the first step, and one after the last'),
   })
   .superRefine(({ samples, share }, context) => {
