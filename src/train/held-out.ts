@@ -109,6 +109,8 @@ export async function compileHeldOut(engine: Engine, weights: ModelWeights, data
   const lossOf = async (inputs: MicroBatch['inputs'], state: Record<string, State>) =>
     (await program.run(inputs, { state })).loss.data[0] as number;
   return {
+    /** Whether the program takes memory that a large model needs while it is trained: it is not to be kept. */
+    isLarge: isLean(graph),
     /** `trained` are the values that it is measured with; they are not changed. */
     async measure(trained: ReadonlyMap<string, State>): Promise<HeldOutLoss> {
       const state = Object.fromEntries(trained);

@@ -55,6 +55,10 @@ export async function watchStage(task: Task, prepared: PreparedStage, options: W
     const began = performance.now();
     program ??= await compileHeldOut(engine, weights, heldOut!, isTrained);
     const measured = await program.measure(values);
+    if (program.isLarge) {
+      await program.dispose();
+      program = undefined;
+    }
     log.write({ type: 'held-out', stage, step, seconds: (performance.now() - began) / 1000, samples: heldOut!.samples, ...measured });
     const { loss, imageGain } = measured;
     const gain = imageGain === undefined ? '' : `, and ${imageGain.toFixed(4)} more with other pictures`;
