@@ -199,10 +199,13 @@ describe('a watched stage', () => {
     expect(bytesOf('bare')).toBe(bytesOf('watched'));
   });
 
-  it('goes on from a kept checkpoint that is put in its place', async () => {
+  it('goes on from a kept checkpoint that is put in its place, and measures what was not measured then', async () => {
     writeFileSync('killed/summary.json', '');
     rmSync('killed/checkpoints/stage', { recursive: true });
     renameSync('killed/checkpoints/stage-step-000004', 'killed/checkpoints/stage');
+    const lines = readFileSync('killed/metrics.jsonl', 'utf8').split('\n');
+    const stopped = lines.findIndex((line) => line.includes('"held-out"') && line.includes('"step":4'));
+    writeFileSync('killed/metrics.jsonl', `${lines.slice(0, stopped).join('\n')}\n`);
     await train('--resume', '--out', 'killed');
     expect(bytesOf('killed')).toBe(bytesOf('watched'));
     expect(story('killed')).toEqual(story('watched'));

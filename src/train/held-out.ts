@@ -100,7 +100,7 @@ function lastPicture(inputs: MicroBatch['inputs']): Value | undefined {
   return { dtype, dims: [1, ...dims.slice(1)], data: (data as Float32Array).slice(data.length - size) };
 }
 
-/** A program that measures the loss on `data`, with parameters as constants but for those that are state. */
+/** A program that measures the loss on `data`: parameters are constants, but for those that are trained. */
 export async function compileHeldOut(engine: Engine, weights: ModelWeights, data: HeldOutData, isTrained: (name: string) => boolean) {
   const graph = data.loss(weights.storageOf(isTrained));
   const frozen = graph.parameters.filter(({ name }) => !isTrained(name));
@@ -109,14 +109,15 @@ export async function compileHeldOut(engine: Engine, weights: ModelWeights, data
   const lossOf = async (inputs: MicroBatch['inputs'], state: Record<string, State>) =>
     (await program.run(inputs, { state })).loss.data[0] as number;
   return {
-    /** Whether the program takes memory that a large model needs while it is trained: it is not to be kept. */
+    /** Whether the program takes memory that training needs: it is not to be kept. */
     isLarge: isLean(graph),
-    /** `trained` are the values that it is measured with; they are not changed. */
-    async measure(trained: ReadonlyMap<string, State>): Promise<HeldOutLoss> {
+    /** `trained` are the values it is measured with, and are not changed. Throws the signal's reason. */
+    async measure(trained: ReadonlyMap<string, State>, signal?: AbortSignal): Promise<HeldOutLoss> {
       const state = Object.fromEntries(trained);
       const sums = { loss: 0, weight: 0, own: 0, other: 0, exchanged: 0 };
       let spare: Value | undefined;
       for await (const { inputs, weight } of data.batches()) {
+        signal?.throwIfAborted();
         const loss = await lossOf(inputs, state);
         sums.loss += loss;
         sums.weight += weight;

@@ -93,6 +93,8 @@ export async function bestLossIn(dir: string): Promise<number | undefined> {
 
 const isFinished = ({ step, totalSteps }: TrainerState) => step >= totalSteps;
 
+export type Checkpoints = ReturnType<typeof checkpointsOf>;
+
 /** When a stage is saved before its end. `write` saves its present state. */
 export function checkpointsOf(
   state: Readonly<TrainerState>,

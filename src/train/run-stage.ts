@@ -14,6 +14,7 @@ import { NotFiniteError } from './optimizer.ts';
 import { isTrainedBy, ratesOf } from './rates.ts';
 import {
   bestLossIn,
+  type Checkpoints,
   checkpointsOf,
   type Resumed,
   saveModel,
@@ -24,7 +25,7 @@ import {
 } from './run-checkpoints.ts';
 import { endAdapters } from './saved.ts';
 import { type Schedule, warmupStepsOf } from './schedule.ts';
-import { type StepReport, trainStage } from './stage.ts';
+import { type StageOptions, type StepReport, trainStage } from './stage.ts';
 import { watchStage } from './stage-watch.ts';
 import { isLogged, lastLosses, stepLog, timedBatches } from './step-log.ts';
 import type { PreparedStage, Task } from './task.ts';
@@ -84,15 +85,26 @@ async function trainPrepared(
     ? await createWeightAverage(engine, trained, settings.ema_decay, resumed?.state && (resumed.averages ?? new Map()))
     : undefined;
   const schedule = scheduleOf(settings, totalSteps);
-  const watch = await watchStage(task, prepared, { engine, log, status, schedule, trained, average, isTrained, health: state.health });
   const saved: TrainedStage = { task, isTrained, adapters, average };
+  const keepBest = 'keep_best' in settings && settings.keep_best ? await bestKeeper(saved, dir) : undefined;
+  const watch = await watchStage(task, prepared, {
+    engine,
+    log,
+    status,
+    schedule,
+    trained,
+    average,
+    isTrained,
+    onHeldOut: async (loss) => keepBest?.(state, loss),
+    signal,
+    health: state.health,
+  });
   const checkpoints = checkpointsOf(state, settings, async (moments) => {
     lock.check();
     state.health = watch.health();
     await saveStage(saved, dir, state, moments);
-    if (moments) await keepCheckpoint(dir, state.step, settings.keep_checkpoints);
+    if (state.step < totalSteps) await keepCheckpoint(dir, state.step, settings.keep_checkpoints);
   });
-  const keepBest = 'keep_best' in settings && settings.keep_best ? await bestKeeper(saved, dir) : undefined;
   const waiting = timedBatches(data.batches);
   const { moduleOf } = task;
   const steps = stepLog(prepared, {
@@ -112,8 +124,7 @@ async function trainPrepared(
     state.lastLoss = steps.add(report, state.seconds) ?? state.lastLoss;
     watch.check(report);
     const measuring = performance.now();
-    const heldOutLoss = await watch.measure(report.step);
-    if (heldOutLoss !== undefined) await keepBest?.(state, heldOutLoss);
+    await watch.measure(report.step);
     steps.leaveOut(performance.now() - measuring);
     if (report.step === totalSteps) return;
     if (checkpoints.isDue()) await checkpoints.save(report.moments);
@@ -141,24 +152,7 @@ async function trainPrepared(
       start: resumed?.state ? { step: resumed.state.step, moments: resumed.moments! } : undefined,
       measures: (step) => isLogged(prepared, step),
       onStep,
-      async onFailure(error, moments) {
-        if (checkpoints.hasFailed()) return;
-        if (error instanceof NotFiniteError) {
-          const sign = { sign: 'not-finite', message: error.message } as const;
-          log.write({ type: 'warning', stage: name, step: state.step + 1, ...sign });
-        }
-        try {
-          if (!checkpoints.isSaved()) await checkpoints.save(moments);
-        } catch (second) {
-          status.note(`what was trained since the last checkpoint is lost: ${(second as Error).message}`);
-          return;
-        }
-        if (error === signal.reason || state.step === 0) return;
-        const losses = lastLosses(log.events, name);
-        const kept = `stage ${name} ends after step ${state.step} (last losses: ${losses}); it is saved, --resume goes on from there`;
-        if (error instanceof UserError) error.message = `${error.message.replace(/\.$/, '')}; ${kept}`;
-        else status.note(kept);
-      },
+      onFailure: failureSaver({ state, checkpoints, log, status, signal }),
     });
   } finally {
     await watch.dispose();
@@ -177,6 +171,32 @@ async function trainPrepared(
   await average?.apply();
   if (adapters) await withSaved(dir, (checkpoint) => endAdapters(task, adapters, checkpoint));
   return { name, seconds, steps: totalSteps, firstLoss, lastLoss, ...skipped };
+}
+
+/** What is done about an error that ends a stage: its last finished step is saved, and the error says so. */
+function failureSaver({
+  state,
+  checkpoints,
+  log,
+  status,
+  signal,
+}: Pick<StageContext, 'log' | 'status' | 'signal'> & { state: TrainerState; checkpoints: Checkpoints }): StageOptions['onFailure'] {
+  return async (error, moments) => {
+    if (checkpoints.hasFailed()) return;
+    const { stage, step } = state;
+    if (error instanceof NotFiniteError) log.write({ type: 'warning', stage, step: step + 1, sign: 'not-finite', message: error.message });
+    try {
+      if (!checkpoints.isSaved()) await checkpoints.save(moments);
+    } catch (second) {
+      status.note(`what was trained since the last checkpoint is lost: ${(second as Error).message}`);
+      return;
+    }
+    if (error === signal.reason || step === 0) return;
+    const losses = lastLosses(log.events, stage);
+    const kept = `stage ${stage} ends after step ${step} (last losses: ${losses}); it is saved, --resume goes on from there`;
+    if (error instanceof UserError) error.message = `${error.message.replace(/\.$/, '')}; ${kept}`;
+    else status.note(kept);
+  };
 }
 
 function scheduleOf(settings: PreparedStage['settings'], totalSteps: number): Schedule {

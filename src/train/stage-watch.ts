@@ -21,6 +21,9 @@ export interface WatchOptions {
   trained: ReadonlyMap<string, State>;
   average?: WeightAverage;
   isTrained: (parameter: string) => boolean;
+  /** Told of each held-out loss before anything else is measured. */
+  onHeldOut?: (loss: number) => Promise<void>;
+  signal: AbortSignal;
   /** As a checkpoint has it. */
   health?: HealthState;
 }
@@ -30,8 +33,8 @@ export interface StageWatch {
   begin(step: number): Promise<void>;
   /** Signs in what a step reports. */
   check(report: StepReport): void;
-  /** Whatever is due after a step. Returns the held-out loss, if it was measured. */
-  measure(step: number): Promise<number | undefined>;
+  /** Whatever is due after a step. */
+  measure(step: number): Promise<void>;
   /** What a checkpoint has to keep. */
   health(): HealthState;
   dispose(): Promise<void>;
@@ -39,7 +42,7 @@ export interface StageWatch {
 
 /** Watches a stage of the task. */
 export async function watchStage(task: Task, prepared: PreparedStage, options: WatchOptions): Promise<StageWatch> {
-  const { engine, log, status, schedule, trained, average, isTrained } = options;
+  const { engine, log, status, schedule, trained, average, isTrained, signal } = options;
   const { settings, totalSteps, heldOut, evaluation } = prepared;
   const stage = settings.name;
   const { moduleOf, weights } = task;
@@ -51,10 +54,11 @@ export async function watchStage(task: Task, prepared: PreparedStage, options: W
     log.write({ type: 'warning', stage, step, ...warning, message });
     status.note(`warning: stage ${stage}, step ${step}: ${message}`);
   };
-  async function measureHeldOut(step: number): Promise<number> {
+  async function measureHeldOut(step: number): Promise<void> {
     const began = performance.now();
     program ??= await compileHeldOut(engine, weights, heldOut!, isTrained);
-    const measured = await program.measure(values);
+    // what is due after the last step is finished, whoever wants to stop: the stage is saved with it
+    const measured = await program.measure(values, step < totalSteps ? signal : undefined);
     if (program.isLarge) {
       await program.dispose();
       program = undefined;
@@ -64,7 +68,8 @@ export async function watchStage(task: Task, prepared: PreparedStage, options: W
     const gain = imageGain === undefined ? '' : `, and ${imageGain.toFixed(4)} more with other pictures`;
     status.note(`stage ${stage}, step ${step}: held-out loss ${loss.toFixed(4)}${gain}`);
     for (const warning of health.heldOut({ step, ...measured })) warn(warning, step);
-    return loss;
+    // before the first step it is nobody's achievement
+    if (step > 0) await options.onHeldOut?.(loss);
   }
   async function score(step: number): Promise<void> {
     const began = performance.now();
@@ -94,9 +99,8 @@ export async function watchStage(task: Task, prepared: PreparedStage, options: W
       for (const warning of health.step(report)) warn(warning, report.step);
     },
     async measure(step) {
-      const loss = isHeldOutDue(step) ? await measureHeldOut(step) : undefined;
+      if (isHeldOutDue(step)) await measureHeldOut(step);
       if (isScoringDue(step)) await score(step);
-      return loss;
     },
     health: health.state,
     dispose: async () => program?.dispose(),

@@ -361,5 +361,7 @@ describe('trainStage', () => {
     const onlyNorm = new Map([...freshValues()].filter(([name]) => name === 'model.norm.weight'));
     await expect(trained(1, { values: onlyNorm })).rejects.toThrow('no value for parameter model.embed_tokens.weight');
     await expect(trained(1, { data: { stepsPerEpoch: 1, batches: () => [] } })).rejects.toThrow('the data gave no batch for step 0');
+    const masked = { ...batch(0, 0, 2, TOKENS), tokens: 16 };
+    await expect(trained(1, { data: { stepsPerEpoch: 1, batches: () => [masked] } })).rejects.toThrow('step 1 has no label to learn from');
   });
 });
