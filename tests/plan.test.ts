@@ -24,7 +24,7 @@ describe('a plan', () => {
     expect(said.code, said.stderr).toBe(0);
     for (const { name, trained, steps, padding } of stages) {
       for (const [module, numbers] of Object.entries(trained))
-        expect(said.stderr).toMatch(new RegExp(`${module}\\D+${numbers.toLocaleString('en')}\\b`));
+        expect(said.stderr).toMatch(new RegExp(`${module} +\\d+ +${numbers.toLocaleString('en')}\\b`));
       const events = readMetrics('run/metrics.jsonl').flatMap((event) => (event.type === 'step' && event.stage === name ? [event] : []));
       expect(events.length).toBe(steps);
       // the toy's batches are all looked at
@@ -43,6 +43,8 @@ describe('a plan', () => {
       expect(peak).toBeCloseTo(values + gradientsAndMoments + constants + activations + process, 0);
       expect(activations).toBeGreaterThan(0);
     }
+    const [, averaged] = (await planned('llava.yaml', '--set', 'stages.1.ema_decay=0.9')).stages;
+    expect(averaged.memory.gradientsAndMoments).toBe(4 * averaged.memory.values);
     const lora = await planned('llava.yaml', '--set', 'stages.1.train=[]', '--set', 'stages.1.lora={rank: 4, alpha: 8}');
     expect(lora.stages[1].memory.values).toBe(4 * 4 * (32 + 24 + 24 + 32 + 48 + 48 + 48));
     expect(lora.stages[1].frozen).toBeGreaterThan(stages[1].frozen);

@@ -8,8 +8,8 @@ import { type Constant, type Engine, elementBytes, sizeOf } from '../engine/engi
 import { createPlanningEngine } from '../engine/planning.ts';
 import { topologicalOrder } from '../graph/tensor.ts';
 import { compileGraph, type LossGraph } from '../models/programs.ts';
-import { isOfAdapter } from '../nn/lora.ts';
 import type { MicroBatch } from './batch.ts';
+import { isTrainedBy } from './rates.ts';
 import type { Stage } from './recipe.ts';
 import { trainStage } from './stage.ts';
 import type { StageOutline, Task } from './task.ts';
@@ -159,10 +159,7 @@ async function secondsOf(task: Task, index: number, { steps, pictures = 0 }: Pla
   return { ...timing, total: steps * timing.step + pictures * timing.picture };
 }
 
-const trainedIn =
-  (task: Task, { train }: Stage) =>
-  (name: string) =>
-    isOfAdapter(name) || (train as readonly string[]).includes(task.moduleOf(name));
+const trainedIn = ({ moduleOf }: Task, { train }: Stage) => isTrainedBy(train, moduleOf);
 
 /** Counts what the stage's trainer makes, and what the largest of its batches needs. */
 async function memoryOf(task: Task, index: number, outline: StageOutline, loss: LossGraph): Promise<PlannedStageMemory> {
@@ -173,6 +170,8 @@ async function memoryOf(task: Task, index: number, outline: StageOutline, loss: 
     loss.parameters.filter(({ name }) => isTrained(name)).map(({ name, dims }) => [name, engine.zeros('float32', dims)]),
   );
   const values = engine.memory.stateBytes;
+  // averages of the weights, which are counted with the moments
+  if (settings.ema_decay) for (const { dims } of trained.values()) engine.zeros('float32', dims);
   await trainStage({
     engine,
     loss,

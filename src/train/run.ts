@@ -37,8 +37,15 @@ export interface TrainOptions {
   startedAt?: number;
 }
 
-/** A task's module is loaded only when a recipe asks for it. */
+/** A recipe's task. UserError for what is wrong with its models, its data or the rates of its stages. */
 export async function createTask(recipe: Recipe, context: TaskContext): Promise<Task> {
+  const task = await taskOf(recipe, context);
+  checkRates(task);
+  return task;
+}
+
+/** A task's module is loaded only when a recipe asks for it. */
+async function taskOf(recipe: Recipe, context: TaskContext): Promise<Task> {
   if (recipe.task === 'contrastive') return (await import('./tasks/contrastive.ts')).contrastiveTask(recipe, context);
   if (recipe.task === 'language-model') return (await import('./tasks/language-model.ts')).languageModelTask(recipe, context);
   return (await import('./tasks/llava.ts')).llavaTask(recipe, context);
@@ -68,7 +75,6 @@ async function trainLocked(options: StartedOptions, lock: RunLock): Promise<RunS
   try {
     // models and data are read first: what is wrong with them costs nobody an earlier run
     const task = await createTask(recipe, { engine, status, thread, out, signal });
-    checkRates(task);
     if (mode === 'overwrite') checkOutside(out, recipe, task);
     const inputs = await fingerprintsOf(recipe, task);
     const folder = openRunFolder(out, mode);
