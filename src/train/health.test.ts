@@ -85,12 +85,12 @@ describe('signs of failure', () => {
   });
 
   test('a module without a gradient, or with next to none', () => {
-    expect(signsOf(60, () => ({ connector: 0 }))).toEqual([[10, 'dead-gradient', 'connector']]);
-    expect(signsOf(60, () => ({ connector: 1e-8, model: 1 }))).toEqual([[10, 'dead-gradient', 'connector']]);
+    expect(signsOf(60, () => ({ connector: 0 }))).toEqual([[20, 'dead-gradient', 'connector']]);
+    expect(signsOf(60, () => ({ connector: 1e-8, model: 1 }))).toEqual([[20, 'dead-gradient', 'connector']]);
     const health = healthOf();
-    for (let step = 1; step < 10; step++) expect(health.step(report(step, { connector: 0 }))).toEqual([]);
-    expect(health.step(report(10, { connector: 0 }))[0].message).toBe(
-      'connector has had no gradient for 10 steps: it does not learn; look whether the data have pictures and what the stage trains',
+    for (let step = 1; step < 20; step++) expect(health.step(report(step, { connector: 0 }))).toEqual([]);
+    expect(health.step(report(20, { connector: 0 }))[0].message).toBe(
+      'connector has had no gradient for 20 steps: it does not learn; look whether the data have pictures and what the stage trains',
     );
   });
 
@@ -133,7 +133,7 @@ describe('signs of failure', () => {
 });
 
 test('what a checkpoint keeps is enough to go on from', () => {
-  const at = (step: number) => ({ loss: step === 45 ? 9 : 2, connector: step < 33 ? 0.5 : 0, ratio: step > 36 ? 0.2 : 1e-3 });
+  const at = (step: number) => ({ loss: step === 45 ? 9 : 2, connector: step < 23 ? 0.5 : 0, ratio: step > 36 ? 0.2 : 1e-3 });
   const straight = signsOf(60, at);
   expect(straight.map(([, sign]) => sign)).toEqual(['update-ratio', 'dead-gradient', 'loss-spike']);
   for (const stop of [5, 38, 45, 50]) {

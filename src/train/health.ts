@@ -21,8 +21,11 @@ const LOSS_FACTOR = 1.5;
 const LOSS_DEVIATIONS = 8;
 const LEAST_RISE = 0.2;
 const NORM_FACTOR = 10;
-/** Steps in a row after which a gradient that is nothing is dead, and what is nothing beside the others. */
-const DEAD_STEPS = 10;
+/**
+ * Steps in a row after which a gradient that is nothing is dead (data grouped by modality have some without
+ * a picture), and what is nothing beside the others.
+ */
+const DEAD_STEPS = 20;
 const VANISHING = 1e-6;
 /** Share of the weights that an update changes, at so many measured steps in a row. */
 const RATIO_BOUNDS = [1e-7, 0.1] as const;
