@@ -9,7 +9,16 @@ import type { Transport } from './messages.ts';
 /** File names of the library on Linux and macOS, the likeliest first. */
 const FILES: Record<Make, readonly string[]> = {
   'Open MPI': ['libmpi.so.40', 'libmpi.40.dylib', 'libmpi_abi.so.0', 'libmpi_abi.so', 'libmpi.so', 'libmpi.dylib'],
-  MPICH: ['libmpich.so.12', 'libmpi.so.12', 'libmpi.12.dylib', 'libmpi_abi.so.0', 'libmpi_abi.so', 'libmpich.so', 'libmpi.so', 'libmpi.dylib'],
+  MPICH: [
+    'libmpich.so.12',
+    'libmpi.so.12',
+    'libmpi.12.dylib',
+    'libmpi_abi.so.0',
+    'libmpi_abi.so',
+    'libmpich.so',
+    'libmpi.so',
+    'libmpi.dylib',
+  ],
 };
 
 /** Environment variable with the path of the library, where it is none of the above. */
@@ -51,7 +60,9 @@ function loadLibrary(koffi: Koffi, { make, launcher }: Launch): { library: Libra
       reason ||= (error as Error).message.split('\n')[0];
     }
   }
-  throw new UserError(`${launcher} started this process, but the library of ${make} cannot be loaded (${reason}): install it, or give its path in ${LIBRARY_VARIABLE}`);
+  throw new UserError(
+    `${launcher} started this process, but the library of ${make} cannot be loaded (${reason}): install it, or give its path in ${LIBRARY_VARIABLE}`,
+  );
 }
 
 function handlesOf(koffi: Koffi, library: Library, file: string): Handles {

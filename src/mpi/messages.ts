@@ -79,17 +79,14 @@ export function messageCommunicator(transport: Transport, options: MessageOption
     const look = patienceWith(peer);
     let timer: NodeJS.Timeout | undefined;
     const tooLong = new Promise<never>((_, reject) => {
-      timer = setInterval(
-        () => {
-          try {
-            look();
-          } catch (error) {
-            clearInterval(timer);
-            reject(error);
-          }
-        },
-        Math.min(LOOK, patience) / 4,
-      );
+      timer = setInterval(() => {
+        try {
+          look();
+        } catch (error) {
+          clearInterval(timer);
+          reject(error);
+        }
+      }, Math.min(LOOK, patience) / 4);
     });
     try {
       await Promise.race([message, tooLong]);
@@ -107,8 +104,7 @@ export function messageCommunicator(transport: Transport, options: MessageOption
     }
     await limited(from, transport.receive(from, tag, into));
   };
-  const exchange = (peer: number, data: Float32Array, into: Float32Array) =>
-    limited(peer, transport.exchange(peer, TAGS.sum, data, into));
+  const exchange = (peer: number, data: Float32Array, into: Float32Array) => limited(peer, transport.exchange(peer, TAGS.sum, data, into));
 
   /** The largest power of two that is not above the number of processes. */
   const paired = 2 ** Math.floor(Math.log2(size));
@@ -211,9 +207,12 @@ export function messageCommunicator(transport: Transport, options: MessageOption
         return;
       }
       let telling = Promise.resolve();
-      const sign = setInterval(() => {
-        telling = telling.then(() => tell(ALIVE));
-      }, Math.min(5000, 250 * limit));
+      const sign = setInterval(
+        () => {
+          telling = telling.then(() => tell(ALIVE));
+        },
+        Math.min(5000, 250 * limit),
+      );
       try {
         await work();
       } finally {
