@@ -26,9 +26,10 @@ export function stopWork(reason: Error): boolean {
 /**
  * Runs `work` with a signal that aborts at Ctrl-C, SIGTERM or the end of the terminal (SIGHUP) with an
  * `InterruptedError` as its reason, or with what `stopWork` is given. The work should save and then throw
- * that reason (`signal.throwIfAborted()`). `advice` says how to go on.
+ * that reason (`signal.throwIfAborted()`). `advice` says how to go on. Quiet is one of several processes,
+ * which all get the signal.
  */
-export async function withInterrupt<T>(work: (signal: AbortSignal) => Promise<T>, advice: string): Promise<T> {
+export async function withInterrupt<T>(work: (signal: AbortSignal) => Promise<T>, advice: string, isQuiet = false): Promise<T> {
   const controller = new AbortController();
   let askedAt = Number.NEGATIVE_INFINITY;
   const interrupt = () => {
@@ -36,7 +37,7 @@ export async function withInterrupt<T>(work: (signal: AbortSignal) => Promise<T>
     if (controller.signal.aborted) process.exit(130);
     askedAt = performance.now();
     controller.abort(new InterruptedError(`interrupted; ${advice}`));
-    process.stderr.write('\nstopping after this step (Ctrl-C again stops at once)\n');
+    if (!isQuiet) process.stderr.write('\nstopping after this step (Ctrl-C again stops at once)\n');
   };
   // a terminal that closes may send its signal more than once
   const hangUp = () => controller.abort(new InterruptedError(`the terminal was closed; ${advice}`));

@@ -33,21 +33,23 @@ describe('launchOf', () => {
       { make: 'MPICH', launcher: 'srun --mpi=pmi2', rank: 5, size: 8 },
     ],
     [
-      { PMIX_RANK: '2', SLURM_STEP_NUM_TASKS: '8' },
+      { PMIX_RANK: '2', SLURM_PROCID: '2', SLURM_STEP_NUM_TASKS: '8' },
       { make: 'Open MPI', launcher: 'srun --mpi=pmix', rank: 2, size: 8 },
     ],
   ])('%j', (env, expected) => {
     expect(launchOf(env, opens)).toEqual(expected);
   });
 
-  test('processes that do not know of each other are an error', () => {
-    expect(() => launchOf({ SLURM_STEP_NUM_TASKS: '4', SLURM_PROCID: '0' }, opens)).toThrow(
+  test('processes that do not know of each other are a fault', () => {
+    const launch = launchOf({ SLURM_STEP_NUM_TASKS: '4', SLURM_PROCID: '3' }, opens);
+    expect(launch).toMatchObject({ rank: 3, size: 4 });
+    expect(launch!.fault).toBe(
       'srun started 4 processes that do not know of each other: give it --mpi=pmix for Open MPI, or --mpi=pmi2 for MPICH',
     );
   });
 
   test('so is a launcher of MPICH whose file was not passed on', () => {
     const env = { PMI_SIZE: '2', PMI_RANK: '1', PMI_FD: '9' };
-    expect(() => launchOf(env, (descriptor) => descriptor !== 9)).toThrow('an open file, which npx and npm do not pass on');
+    expect(launchOf(env, (descriptor) => descriptor !== 9)!.fault).toContain('an open file, which npx and npm do not pass on');
   });
 });

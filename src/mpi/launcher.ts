@@ -3,7 +3,6 @@
 // make would take each process for the only one, without a word; so the launcher chooses the library.
 
 import { fstatSync } from 'node:fs';
-import { UserError } from '../errors.ts';
 
 /** Whose library speaks with the launcher. */
 export type Make = 'Open MPI' | 'MPICH';
@@ -14,6 +13,8 @@ export interface Launch {
   launcher: string;
   rank: number;
   size: number;
+  /** Why its processes cannot find each other, in one sentence. */
+  fault?: string;
 }
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -30,34 +31,26 @@ function isOpen(descriptor: number): boolean {
 
 /**
  * What the launcher's variables say; undefined where nothing has launched this process, or it alone.
- * UserError where processes were launched that cannot find each other.
  */
 export function launchOf(env: Environment = process.env, hasDescriptor = isOpen): Launch | undefined {
   const launch = readLaunch(env);
   if (launch === undefined || launch.size === 1) return undefined;
   if (launch.make === 'MPICH' && env.PMI_FD !== undefined && !hasDescriptor(Number(env.PMI_FD)))
-    throw new UserError(
-      `${launch.launcher} speaks with its processes through an open file, which npx and npm do not pass on: start ` +
-        'node_modules/.bin/llava-gemma itself, or give mpiexec the option -pmi-port',
-    );
+    launch.fault = `${launch.launcher} speaks with its processes through an open file, which npx and npm do not pass on: start node_modules/.bin/llava-gemma itself, or give mpiexec the option -pmi-port`;
   return launch;
 }
 
 function readLaunch(env: Environment): Launch | undefined {
   const number = (name: string) => Number(env[name] ?? 0);
   const tasks = Number(env.SLURM_STEP_NUM_TASKS ?? 1);
-  const bySlurm = (plugin: string) => `srun --mpi=${plugin}`;
   if (env.OMPI_COMM_WORLD_SIZE !== undefined)
     return { make: 'Open MPI', launcher: "Open MPI's mpirun", rank: number('OMPI_COMM_WORLD_RANK'), size: number('OMPI_COMM_WORLD_SIZE') };
   if (env.PMI_SIZE !== undefined) {
-    const launcher = env.SLURM_STEP_NUM_TASKS === undefined ? "MPICH's mpiexec" : bySlurm('pmi2');
+    const launcher = env.SLURM_STEP_NUM_TASKS === undefined ? "MPICH's mpiexec" : 'srun --mpi=pmi2';
     return { make: 'MPICH', launcher, rank: number('PMI_RANK'), size: number('PMI_SIZE') };
   }
-  if (env.PMIX_RANK !== undefined && env.SLURM_STEP_NUM_TASKS !== undefined)
-    return { make: 'Open MPI', launcher: bySlurm('pmix'), rank: number('PMIX_RANK'), size: tasks };
-  if (tasks > 1)
-    throw new UserError(
-      `srun started ${tasks} processes that do not know of each other: give it --mpi=pmix for Open MPI, or --mpi=pmi2 for MPICH`,
-    );
-  return undefined;
+  const bySlurm: Launch = { make: 'Open MPI', launcher: 'srun --mpi=pmix', rank: number('SLURM_PROCID'), size: tasks };
+  if (tasks > 1 && env.PMIX_RANK === undefined)
+    bySlurm.fault = `srun started ${tasks} processes that do not know of each other: give it --mpi=pmix for Open MPI, or --mpi=pmi2 for MPICH`;
+  return tasks > 1 ? bySlurm : undefined;
 }

@@ -80,10 +80,11 @@ function handlesOf(koffi: Koffi, library: Library, file: string): Handles {
 }
 
 /**
- * Joins the processes that were launched with this one. UserError where there is no library, or one of
- * another make than the launcher.
+ * Joins the processes that were launched with this one. UserError where they cannot find each other, where
+ * there is no library, or one of another make than the launcher.
  */
 export async function openTransport(launch: Launch): Promise<Transport> {
+  if (launch.fault !== undefined) throw new UserError(launch.fault);
   const koffi = await loadKoffi();
   const { library, file } = loadLibrary(koffi, launch);
   const { type: handle, world, float, ignoreStatus } = handlesOf(koffi, library, file);

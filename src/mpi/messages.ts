@@ -1,7 +1,7 @@
 // A communicator over plain messages between two processes. The sums are ours, not MPI_Allreduce's, whose
-// order of additions is the library's business: halves of the vector are exchanged with the neighbor, quarters
-// with the neighbor's neighbor and so on, then all is gathered the same way back (Rabenseifner 2004). Each
-// element is so the sum of a balanced tree over the ranks, and travels twice.
+// order of additions is the library's business: halves of the vector are exchanged with the neighbor,
+// quarters with the neighbor's neighbor and so on, then all is gathered the same way back (Rabenseifner
+// 2004). Each element is so the sum of a balanced tree over the ranks, and travels twice.
 
 import { setImmediate as immediate, setTimeout as sleep } from 'node:timers/promises';
 import type { Communicator } from './communicator.ts';

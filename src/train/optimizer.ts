@@ -37,7 +37,9 @@ export interface OptimizerStep {
 }
 
 export interface Optimizer {
-  /** What the optimizer remembers of each parameter that it updates, by the name that it has in checkpoints. */
+  /**
+   * What the optimizer remembers of each parameter that it updates, by the name that it has in checkpoints.
+   */
   readonly moments: ReadonlyMap<string, State>;
   /**
    * One update of every parameter from its gradient. Returns the global norm of the scaled gradients, before

@@ -33,6 +33,7 @@ let descriptions: Record<string, SourceDescription>;
 
 const llava = (more: Partial<LlavaSource> = {}): LlavaSource => ({
   task: 'llava',
+  encodes: { rank: 0, size: 1 },
   seed: 3,
   stage: 'only',
   tokenizer,

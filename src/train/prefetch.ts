@@ -8,6 +8,7 @@ import { Worker } from 'node:worker_threads';
 import 'sharp';
 import { UserError } from '../errors.ts';
 import type { BatchSource, MicroBatch } from './batch.ts';
+import type { BatchShare } from './processes.ts';
 import type { SourceDescription } from './source.ts';
 import type { Answer, Failure, Request } from './source-thread.ts';
 
@@ -97,13 +98,15 @@ export function startSourceThread(file = threadFile): SourceThread {
 }
 
 /**
- * The batches of step after step, each step `accumulation` of them, until `totalSteps`. One batch more than
- * the one that is taken is always asked for, across steps too: no more than these two are in memory.
+ * The batches of step after step, each step `accumulation` of them or this process's share, until
+ * `totalSteps`. One batch more than the one that is taken is always asked for, across steps too: no more than
+ * these two are in memory.
  */
 export function prefetchedBatches(
   source: Pick<BatchSource, 'batch'>,
-  { accumulation, totalSteps }: { accumulation: number; totalSteps: number },
+  { accumulation, totalSteps, share }: { accumulation: number; totalSteps: number; share?: BatchShare },
 ): (step: number) => AsyncGenerator<MicroBatch> {
+  const { first, count } = share ?? { first: 0, count: accumulation };
   let next: { index: number; batch: Promise<MicroBatch> } | undefined;
   const ask = (index: number) => {
     const batch = source.batch(index);
@@ -111,9 +114,11 @@ export function prefetchedBatches(
     return { index, batch };
   };
   return async function* batches(step) {
-    for (let index = step * accumulation; index < (step + 1) * accumulation; index++) {
+    const start = step * accumulation + first;
+    for (let index = start; index < start + count; index++) {
       const { batch } = next?.index === index ? next : ask(index);
-      next = index + 1 < totalSteps * accumulation ? ask(index + 1) : undefined;
+      const following = index + 1 < start + count ? index + 1 : start + accumulation;
+      next = following < totalSteps * accumulation ? ask(following) : undefined;
       yield await batch;
     }
   };

@@ -228,7 +228,12 @@ describe('trainStage', () => {
     };
     const options = { accumulation: 2, data: { stepsPerEpoch: 1, batches } };
     let expected: Map<string, Float32Array> | undefined;
-    await trained(1, { ...options, onStep: async (report) => void (expected = await momentsOf(report)) });
+    await trained(1, {
+      ...options,
+      onStep: async (report) => {
+        expected = await momentsOf(report);
+      },
+    });
     const numbersKept: number[] = [];
     await inProcesses(2, (communicator) => {
       const counting: Engine = {
@@ -255,7 +260,7 @@ describe('trainStage', () => {
     const once: Changes = {
       schedule: { kind: 'constant', totalSteps: 1, warmupSteps: 0, floor: 0 },
       optimizer: { betas: [0, 0], eps: 1e8, weightDecay: 0, maxGradNorm: 0 },
-      // what is left after a step of such an optimizer is the gradient, nearly: the mean of it is the gradient itself
+      // a first moment without memory is the gradient
       onStep: async ({ moments }) => {
         for (const [name, moment] of moments)
           if (name.endsWith('.exp_avg')) numbers.set(name, [...(numbers.get(name) ?? []), ...((await moment.read()).data as Float32Array)]);

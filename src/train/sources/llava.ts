@@ -56,6 +56,8 @@ export interface LlavaSource {
   imageSize: number;
   /** Undefined where the encoder runs at each step: batches have pixel values. */
   features?: FeatureSource;
+  /** Of the pictures without features, which this process encodes: one share of `size`. */
+  encodes: { rank: number; size: number };
   /** Whether a bad sample is an error, or left out. */
   onBadSample: 'error' | 'skip';
   /** Pictures that are known to be bad, by path, and why: they are not opened again. */
@@ -65,9 +67,13 @@ export interface LlavaSource {
 /** What is wrong with single pictures, by path. */
 type BadPictures = Map<string, string>;
 
-/** Every picture, those of the samples that come first in the files before others; of bad samples none. */
-function* picturesOf(data: DataSet, bad: BadPictures): Generator<string, void> {
-  for (const { images } of onePerGroup(data)) if (!images.some((path) => bad.has(path))) yield* images;
+/**
+ * Every picture of this process's share, those of the samples that come first in the files before others; of
+ * bad samples none.
+ */
+function* picturesOf(data: DataSet, bad: BadPictures, { rank, size }: LlavaSource['encodes']): Generator<string, void> {
+  let group = 0;
+  for (const { images } of onePerGroup(data)) if (group++ % size === rank && !images.some((path) => bad.has(path))) yield* images;
 }
 
 /** Runs `use` on each picture by itself; of those that are bad, what is wrong is added to `bad`. */
@@ -126,13 +132,22 @@ export async function llavaSource(description: LlavaSource): Promise<BatchSource
       dtype: features.dtype,
     });
   const bad: BadPictures = new Map(description.badPictures);
-  const missing = cache?.missing(picturesOf(data, bad), (path, { message }) => bad.set(path, message));
+  const missing = cache?.missing(picturesOf(data, bad, description.encodes), (path, { message }) => bad.set(path, message));
   const pixelsOf = (paths: readonly string[], contents?: readonly Uint8Array[]) =>
     eachPicture(paths, bad, (path, i) => pixelValuesOf([path], processor, contents && [contents[i]]));
   const pixelValue = (pixels: readonly Float32Array[]): Value => float32(concatFloat32(pixels), [pixels.length, 3, imageSize, imageSize]);
+  const featuresOf = async (path: string): Promise<Float32Array> => {
+    try {
+      return cache!.read([path]);
+    } catch (error) {
+      // it was another process's to encode, which has left it out: what is wrong with it is found here
+      if (description.encodes.size > 1) await pixelValuesOf([path], processor);
+      throw error;
+    }
+  };
   /** Of batch number `index`; undefined where a picture is bad, which `bad` then has. */
   const imageInputs = async (images: readonly string[], index: number): Promise<Record<string, Value> | undefined> => {
-    const rows = await (cache ? eachPicture(images, bad, (path) => cache.read([path])) : pixelsOf(images));
+    const rows = await (cache ? eachPicture(images, bad, featuresOf) : pixelsOf(images));
     if (rows.length < images.length) return undefined;
     if (!features) return { pixel_values: pixelValue(rows) };
     const random = createRandom(seed, 'feature mixup', stage, index);
