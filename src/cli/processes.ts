@@ -3,14 +3,14 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { alone, type Communicator, StoppedTogether } from '../mpi/communicator.ts';
-import { type Launch, launchOf } from '../mpi/launcher.ts';
+import { type Launch, LaunchError, launchOf } from '../mpi/launcher.ts';
 import { openCommunicator } from '../mpi/open.ts';
 import { nameOf } from '../train/processes.ts';
 import { describeFailure } from './failure.ts';
 import { InterruptedError } from './interrupt.ts';
 
 /** Milliseconds that process `rank` leaves to those before it for saying the same, and for ending it. */
-const precedence = (rank: number) => (rank === 0 ? 0 : Math.min(500 + 250 * rank, 5000));
+const precedence = (rank: number) => (rank === 0 ? 0 : Math.min(2500 + 250 * rank, 8000));
 
 /**
  * Runs `body` with the processes that were launched with this one, of which another that says nothing for
@@ -38,7 +38,7 @@ async function endAll(error: unknown, launch: Launch, communicator: Communicator
   await sleep(precedence(rank));
   const { text, code } = describeFailure(error);
   const speaker = rank === 0 || text.includes(nameOf(launch)) ? '' : `${nameOf(launch)}: `;
-  console.error(`${speaker}${text}`);
+  if (rank === 0 || !(error instanceof LaunchError)) console.error(`${speaker}${text}`);
   communicator?.abort(code);
   process.exit(code);
 }

@@ -37,7 +37,7 @@ describe('launchOf', () => {
       { make: 'Open MPI', launcher: 'srun --mpi=pmix', rank: 2, size: 8 },
     ],
   ])('%j', (env, expected) => {
-    expect(launchOf(env, opens)).toEqual(expected);
+    expect(launchOf(env, opens)).toEqual({ isSizeExact: true, ...expected });
   });
 
   test('processes that do not know of each other are a fault', () => {
@@ -50,6 +50,6 @@ describe('launchOf', () => {
 
   test('so is a launcher of MPICH whose file was not passed on', () => {
     const env = { PMI_SIZE: '2', PMI_RANK: '1', PMI_FD: '9' };
-    expect(launchOf(env, (descriptor) => descriptor !== 9)!.fault).toContain('an open file, which npx and npm do not pass on');
+    expect(launchOf(env, (descriptor) => descriptor !== 9)!.fault).toContain('a socket, which npx and npm do not pass on');
   });
 });

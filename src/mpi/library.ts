@@ -3,7 +3,7 @@
 // numbers in place of addresses. All else is the same.
 
 import { UserError } from '../errors.ts';
-import type { Launch, Make } from './launcher.ts';
+import { type Launch, LaunchError, type Make } from './launcher.ts';
 import type { Transport } from './messages.ts';
 
 /** File names of the library on Linux and macOS, the likeliest first. */
@@ -84,7 +84,7 @@ function handlesOf(koffi: Koffi, library: Library, file: string): Handles {
  * there is no library, or one of another make than the launcher.
  */
 export async function openTransport(launch: Launch): Promise<Transport> {
-  if (launch.fault !== undefined) throw new UserError(launch.fault);
+  if (launch.fault !== undefined) throw new LaunchError(launch.fault);
   const koffi = await loadKoffi();
   const { library, file } = loadLibrary(koffi, launch);
   const { type: handle, world, float, ignoreStatus } = handlesOf(koffi, library, file);
@@ -98,8 +98,8 @@ export async function openTransport(launch: Launch): Promise<Transport> {
   const provided = [0];
   call('MPI_Init_thread', 'void *', 'void *', 'int', '_Out_ int *')(null, null, THREAD_MULTIPLE, provided);
   const size = numberOf('MPI_Comm_size');
-  if (size !== launch.size)
-    throw new UserError(
+  if (launch.isSizeExact ? size !== launch.size : size < launch.size)
+    throw new LaunchError(
       `${launch.launcher} started ${launch.size} processes, but ${file} knows of ${size}: library and launcher are of different makes; use the mpirun of the library's make, or give the path of ${launch.make}'s library in ${LIBRARY_VARIABLE}`,
     );
   if (provided[0] < THREAD_MULTIPLE) throw new UserError(`${file} was built without MPI_THREAD_MULTIPLE, which is needed here`);
