@@ -49,13 +49,25 @@ async function loadKoffi(): Promise<Koffi> {
   }
 }
 
+/**
+ * koffi lets go of libraries when the process ends, and threads of Open MPI go on until then: a crash after a
+ * run that went well.
+ */
+function keepLoaded(koffi: Koffi, file: string): void {
+  // RTLD_NOW, RTLD_GLOBAL and RTLD_NODELETE of dlopen(3)
+  const mode = process.platform === 'darwin' ? 0x8a : 0x1102;
+  koffi.load(null).func('dlopen', 'void *', ['str', 'int'])(file, mode);
+}
+
 function loadLibrary(koffi: Koffi, { make, launcher }: Launch): { library: Library; file: string } {
   const given = process.env[LIBRARY_VARIABLE];
   let reason = '';
   for (const file of given ? [given] : FILES[make]) {
     try {
       // the library loads its own parts, which look for its names
-      return { library: koffi.load(file, { global: true }), file };
+      const library = koffi.load(file, { global: true });
+      keepLoaded(koffi, file);
+      return { library, file };
     } catch (error) {
       reason ||= (error as Error).message.split('\n')[0];
     }

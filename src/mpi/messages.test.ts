@@ -132,7 +132,7 @@ describe('lead', () => {
   });
 
   test('may take longer than a message, with signs of life', async () => {
-    const options = { limit: 0.3, localSize: 2, onSilence: (sentence: string) => expect.unreachable(sentence) };
+    const options = { limit: 0.3, stagger: 0, localSize: 2, onSilence: (sentence: string) => expect.unreachable(sentence) };
     const work = () => new Promise<void>((resolve) => setTimeout(resolve, 900));
     await Promise.all(memoryTransports(2).map((transport) => messageCommunicator(transport, options).lead(work)));
   });
@@ -147,7 +147,12 @@ test.each<[string, number, (communicator: Communicator) => Promise<unknown>]>([
 ])('%s that process %i waits for in vain ends all, with one sentence', async (_, rank, wait) => {
   const said: string[] = [];
   const transport = memoryTransports(2)[rank];
-  const communicator = messageCommunicator(transport, { limit: 0.1, localSize: 1, onSilence: (sentence) => said.push(sentence) });
+  const communicator = messageCommunicator(transport, {
+    limit: 0.1,
+    stagger: 0,
+    localSize: 1,
+    onSilence: (sentence) => said.push(sentence),
+  });
   await expect(wait(communicator)).rejects.toThrow();
   expect(said).toEqual([
     `process ${1 - rank} of 2 has given no sign of life for 0.1 s: it hangs, its host or the network is gone, or it needs a longer --mpi-timeout`,

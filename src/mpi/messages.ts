@@ -23,6 +23,11 @@ export interface Transport {
 export interface MessageOptions {
   /** Seconds that a single message may take. */
   limit: number;
+  /**
+   * Seconds for which each process waits longer than the one before it: the first to lose patience ends the
+   * others before they say the same. Default: 2.
+   */
+  stagger?: number;
   /** How many processes run on this one's host. */
   localSize: number;
   /** Is told in one sentence that another process is silent; then all are ended. */
@@ -53,9 +58,8 @@ const LOOK = 1000;
 /** A communicator whose messages `transport` carries. */
 export function messageCommunicator(transport: Transport, options: MessageOptions): Communicator {
   const { rank, size } = transport;
-  const { limit, localSize, onSilence } = options;
-  // the first to lose patience ends all: one sentence, not one a process
-  const patience = 1000 * limit + 250 * rank;
+  const { limit, stagger = 2, localSize, onSilence } = options;
+  const patience = 1000 * (limit + stagger * Math.min(rank, 10));
 
   const silent = (peer: number): Error => {
     const sentence = `process ${peer} of ${size} has given no sign of life for ${limit} s: it hangs, its host or the network is gone, or it needs a longer --mpi-timeout`;

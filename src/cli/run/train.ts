@@ -19,12 +19,16 @@ export async function startTraining(options: Omit<TrainOptions, 'signal'>): Prom
   try {
     return await withInterrupt((signal) => train({ ...options, signal }), advice, communicator && communicator.size > 1);
   } catch (error) {
+    if (error instanceof StoppedTogether && isFault(error.cause)) throw error.cause;
     if (error instanceof StoppedTogether) throw new InterruptedError(`interrupted; ${advice}`, { cause: error });
     // while models and data are read, there is no run yet to go on with
     if (!(error instanceof InterruptedError) || existsSync(join(out, 'recipe.yaml'))) throw error;
     throw new InterruptedError(`${error.message.split(';')[0]}; nothing was trained yet`, { cause: error });
   }
 }
+
+/** Why a run was stopped, where nobody has asked for it. */
+const isFault = (cause: unknown) => cause !== undefined && !(cause instanceof InterruptedError);
 
 /** The scores, if any, and where to find everything. */
 export function printSummary(out: string, summary: RunSummary): void {
