@@ -140,7 +140,9 @@ async function trainPrepared(
       await report.lead(() => checkpoints.save(report.moments));
     }
     const isStopped = (await communicator.share([Number(signal.aborted)])).some(([isTold]) => isTold);
-    if (isStopped) throw communicator.size === 1 ? signal.reason : new StoppedTogether(signal.reason);
+    if (!isStopped) return;
+    await prepared.skipped?.();
+    throw communicator.size === 1 ? signal.reason : new StoppedTogether(signal.reason);
   };
 
   const saveFailed = async (error: unknown, moments: ReadonlyMap<string, State>) => {
