@@ -26,6 +26,9 @@ export const LIBRARY_VARIABLE = 'LLAVA_GEMMA_MPI_LIBRARY';
 
 const THREAD_MULTIPLE = 3;
 
+/** Stack of a call in a thread: koffi's own 128 kB are too few for MPICH's larger messages. */
+const STACK_BYTES = 2 ** 23;
+
 /** Waits that spin give way to other processes: without it they cost a hundredfold on busy cores. */
 const YIELDING = 'OMPI_MCA_mpi_yield_when_idle';
 
@@ -42,11 +45,14 @@ interface Handles {
 }
 
 async function loadKoffi(): Promise<Koffi> {
+  let koffi: Koffi;
   try {
-    return (await import('koffi')).default;
+    koffi = (await import('koffi')).default;
   } catch {
     throw new UserError('several processes need koffi, an optional dependency that is not installed: npm install koffi');
   }
+  koffi.config({ async_stack_size: STACK_BYTES });
+  return koffi;
 }
 
 /**
