@@ -1,5 +1,5 @@
-// Several processes train as one does, to the bit, under the launchers that this machine has; what ends one of
-// them ends all. Without a launcher of MPI these tests are skipped, with a word about it.
+// Several processes train as one does, to the bit, under the launchers that this machine has; what ends one
+// of them ends all. Without a launcher of MPI these tests are skipped, with a word about it.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -74,7 +74,9 @@ function outcomeOf(child: ChildProcess): Promise<Outcome> {
   return new Promise((resolve) => child.on('close', (code) => resolve({ code, ...said })));
 }
 
-/** Sends a signal to one process as soon as the status matches; returns how all ended, and after how many ms. */
+/**
+ * Sends a signal to one process as soon as the status matches; returns how all ended, and after how many ms.
+ */
 async function signalled(launcher: Launcher, size: number, words: readonly string[], moment: RegExp, rank: number, signal: NodeJS.Signals) {
   const { child, outcome } = launch(launcher, size, words);
   let seen = '';
