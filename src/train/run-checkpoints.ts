@@ -5,7 +5,6 @@ import { type Checkpoint, openCheckpoint, readJsonFile, recoverCheckpoint, saveC
 import { float32, type State, type Value } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import { isOfAdapter } from '../nn/lora.ts';
-import { constantSource } from '../pretrained/stored.ts';
 import type { RunFolder, StageSummary } from '../runs/folder.ts';
 import { openSafetensors, type TensorSource } from '../weights/safetensors.ts';
 import { addAdapters, type StageAdapters } from './adapters.ts';
@@ -45,7 +44,8 @@ export async function saveStage(
   const tensorFiles: Record<string, Map<string, TensorSource>> = {};
   if (moments) {
     const sources = new Map<string, TensorSource>();
-    for (const [name, moment] of moments) sources.set(name, constantSource(await moment.read()));
+    // read when they are written: of several processes, another one may have them
+    for (const [name, moment] of moments) sources.set(name, momentSource(moment));
     tensorFiles[OPTIMIZER_FILE] = sources;
   }
   const model = adapters && !isFinished(state) ? await savedAdapters(task, isTrained) : await savedModel(task, adapters);
@@ -54,6 +54,17 @@ export async function saveStage(
     files: { ...model.files, [STATE_FILE]: `${JSON.stringify(state, null, 2)}\n` },
     tensorFiles: { ...model.tensorFiles, ...tensorFiles },
   });
+}
+
+function momentSource(moment: State): TensorSource {
+  return {
+    dtype: 'F32',
+    shape: [...moment.dims],
+    async *data() {
+      const { buffer, byteOffset, byteLength } = (await moment.read()).data;
+      yield new Uint8Array(buffer, byteOffset, byteLength);
+    },
+  };
 }
 
 const isFinished = ({ step, totalSteps }: TrainerState) => step >= totalSteps;
@@ -99,6 +110,11 @@ async function readState(path: string): Promise<TrainerState> {
   return state as TrainerState;
 }
 
+/** Puts in their places checkpoints that a run which was killed has left beside them. */
+export async function recoverRun(task: Task, folder: RunFolder): Promise<void> {
+  for (const { name } of task.stages) await recoverCheckpoint(folder.checkpoint(name));
+}
+
 /** Finds where a run stands, and loads what it has trained so far into the task. */
 export async function restoreRun(task: Task, folder: RunFolder): Promise<Resumed> {
   const finished: StageSummary[] = [];
@@ -106,7 +122,6 @@ export async function restoreRun(task: Task, folder: RunFolder): Promise<Resumed
   let inputs: Fingerprints | undefined;
   for (const [index, { name, train }] of task.stages.entries()) {
     const dir = folder.checkpoint(name);
-    await recoverCheckpoint(dir);
     if (!existsSync(dir)) break;
     const adapters = task.adapters?.(index);
     if (adapters) addAdapters(task.weights, adapters);

@@ -2,6 +2,7 @@
 
 import type { Engine, State } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
+import { type Communicator, StoppedTogether } from '../mpi/communicator.ts';
 import { isOfAdapter } from '../nn/lora.ts';
 import type { RunFolder, StageSummary } from '../runs/folder.ts';
 import type { RunLock } from '../runs/lock.ts';
@@ -80,6 +81,9 @@ export interface StageContext {
   log: Log;
   status: Status;
   signal: AbortSignal;
+  communicator: Communicator;
+  /** Whether each process keeps a share of the optimizer's moments. */
+  shardMoments: boolean;
   inputs: Fingerprints;
   resumed?: Resumed;
 }
@@ -101,7 +105,7 @@ async function trainPrepared(
   index: number,
   prepared: PreparedStage,
   began: number,
-  { engine, folder, lock, log, status, signal, inputs, resumed }: StageContext,
+  { engine, folder, lock, log, status, signal, communicator, shardMoments, inputs, resumed }: StageContext,
 ): Promise<StageSummary> {
   const { name, train: modules } = task.stages[index];
   const adapters = task.adapters?.(index);
@@ -130,8 +134,30 @@ async function trainPrepared(
     if (Number.isNaN(state.firstLoss)) state.firstLoss = report.loss;
     state.lastLoss = steps.add(report, state.seconds) ?? state.lastLoss;
     if (report.step === totalSteps) return;
-    if (checkpoints.isDue()) await checkpoints.save(report.moments);
-    signal.throwIfAborted();
+    const [[isDue]] = await communicator.share([Number(checkpoints.isDue())]);
+    if (isDue) {
+      await prepared.skipped?.();
+      await report.lead(() => checkpoints.save(report.moments));
+    }
+    const isStopped = (await communicator.share([Number(signal.aborted)])).some(([isTold]) => isTold);
+    if (!isStopped) return;
+    await prepared.skipped?.();
+    throw communicator.size === 1 ? signal.reason : new StoppedTogether(signal.reason);
+  };
+
+  const saveFailed = async (error: unknown, moments: ReadonlyMap<string, State>) => {
+    if (checkpoints.hasFailed()) return;
+    try {
+      if (!checkpoints.isSaved()) await checkpoints.save(moments);
+    } catch (second) {
+      status.note(`what was trained since the last checkpoint is lost: ${(second as Error).message}`);
+      return;
+    }
+    if (error === signal.reason || error instanceof StoppedTogether || state.step === 0) return;
+    const losses = lastLosses(log.events, name);
+    const kept = `stage ${name} ends after step ${state.step} (last losses: ${losses}); it is saved, --resume goes on from there`;
+    if (error instanceof UserError) error.message = `${error.message.replace(/\.$/, '')}; ${kept}`;
+    else status.note(kept);
   };
 
   const trained = new Map<string, State>();
@@ -153,32 +179,22 @@ async function trainPrepared(
     optimizer: { betas: settings.betas, eps: settings.eps, weightDecay: settings.weight_decay, maxGradNorm: settings.max_grad_norm },
     gradientCheckpointing: settings.gradient_checkpointing,
     data,
+    accumulation: settings.accumulation,
+    communicator,
+    shardMoments,
     start: resumed?.state ? { step: resumed.state.step, moments: resumed.moments! } : undefined,
     onStep,
-    async onFailure(error, moments) {
-      if (checkpoints.hasFailed()) return;
-      try {
-        if (!checkpoints.isSaved()) await checkpoints.save(moments);
-      } catch (second) {
-        status.note(`what was trained since the last checkpoint is lost: ${(second as Error).message}`);
-        return;
-      }
-      if (error === signal.reason || state.step === 0) return;
-      const losses = lastLosses(log.events, name);
-      const kept = `stage ${name} ends after step ${state.step} (last losses: ${losses}); it is saved, --resume goes on from there`;
-      if (error instanceof UserError) error.message = `${error.message.replace(/\.$/, '')}; ${kept}`;
-      else status.note(kept);
-    },
+    onFailure: (error, moments, lead) => lead(() => saveFailed(error, moments)),
   });
   state.seconds = secondsBefore + (performance.now() - began) / 1000;
   // logged before it is saved: a run killed in between repeats both
-  const left = prepared.skipped?.() ?? 0;
+  const left = (await prepared.skipped?.()) ?? 0;
   if (left > 0) status.note(`stage ${name}: ${left} bad samples were left out; ${folder.skipped} lists them`);
   const skipped = left > 0 ? { skipped: left } : {};
   Object.assign(state, skipped);
   const { seconds, firstLoss, lastLoss } = state;
   log.write({ type: 'stage', stage: name, step: totalSteps, seconds, firstLoss, lastLoss, ...skipped });
-  await checkpoints.save(undefined);
+  await communicator.lead(() => checkpoints.save(undefined));
   if (adapters) await withSaved(dir, (checkpoint) => endAdapters(task, adapters, checkpoint));
   return { name, seconds, steps: totalSteps, firstLoss, lastLoss, ...skipped };
 }

@@ -2,11 +2,10 @@
 // fits the connector to captions, stage 2 connector and language model to questions. A frozen encoder runs
 // once an image; its features are cached.
 
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
 import type { DataFile, DataIndex } from '../../data/data-set.ts';
-import { buildEmojiDataset, type EmojiDataset } from '../../data/emoji/build.ts';
+import { buildEmojiDataset, type EmojiDataset, emojiDataset } from '../../data/emoji/build.ts';
 import { encoderFingerprint, type FeatureType, featureBytes } from '../../data/feature-cache.ts';
 import type { SampleFault } from '../../data/llava-json.ts';
 import { UserError } from '../../errors.ts';
@@ -31,9 +30,10 @@ import { openSkipped, skippedFile } from '../../runs/skipped.ts';
 import { formatDuration, type Status } from '../../runs/status.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
 import { adapterGraph, adaptersOf, dropoutInputs, type StageAdapters, withDropout } from '../adapters.ts';
-import type { BatchSource } from '../batch.ts';
+import type { BatchSource, PictureBatch } from '../batch.ts';
 import { type CheckedData, checkData } from '../checks.ts';
 import { prefetchedBatches } from '../prefetch.ts';
+import { batchShare, type EncodedPictures, gatherFeatures, gatherValues, requireShared, threadsOf } from '../processes.ts';
 import { augmentationOf, type LlavaRecipe, type LlavaStage } from '../recipe.ts';
 import type { FeatureSource } from '../sources/llava.ts';
 import type { StageData } from '../stage.ts';
@@ -53,17 +53,24 @@ interface Model extends SavedModel {
 
 type Given<K extends string> = Extract<LlavaRecipe['model'], Record<K, unknown>>;
 
-const assemble = ({ model, seed }: LlavaRecipe, weights: ModelWeights): Promise<Model> =>
-  'llava' in model ? furtherModel(model, seed, weights) : joinedModel(model, seed, weights);
+interface Assembly {
+  /** Is filled. */
+  weights: ModelWeights;
+  /** Is told of what is odd about a folder. */
+  warn: (text: string) => void;
+}
+
+const assemble = ({ model, seed }: LlavaRecipe, { weights, warn }: Assembly): Promise<Model> =>
+  'llava' in model ? furtherModel(model, seed, { weights, warn }) : joinedModel(model, seed, { weights, warn });
 
 /** Joins the recipe's encoder and language model through a fresh connector. */
-async function joinedModel(model: Given<'vision_tower'>, seed: number, weights: ModelWeights): Promise<Model> {
+async function joinedModel(model: Given<'vision_tower'>, seed: number, { weights, warn }: Assembly): Promise<Model> {
   const visionFolder = resolvePath(model.vision_tower, 'model.vision_tower');
   const languageFolder = resolvePath(model.language_model, 'model.language_model');
   const tokenizerFolder = model.tokenizer ? resolvePath(model.tokenizer, 'model.tokenizer') : languageFolder;
   const tokenizerFiles = await readTokenizerFiles(tokenizerFolder);
   const tokenizer = createTokenizer(tokenizerFiles.tokenizerJson, tokenizerFiles.tokenizerConfig);
-  warnOfMissingTemplate(tokenizerFolder, tokenizerFiles.tokenizerConfig);
+  warnOfMissingTemplate(tokenizerFolder, tokenizerFiles.tokenizerConfig, warn);
   return withCheckpoint(visionFolder, visionFolderSchema, (vision_config, vision) =>
     withCheckpoint(languageFolder, languageConfigSchema, async (text_config, language) => {
       const { value: processorJson, file: processorPath } = await vision.imageProcessor();
@@ -100,12 +107,12 @@ async function joinedModel(model: Given<'vision_tower'>, seed: number, weights: 
 }
 
 /** The recipe's LLaVA, with its own connector or a fresh one. */
-async function furtherModel(model: Given<'llava'>, seed: number, weights: ModelWeights): Promise<Model> {
+async function furtherModel(model: Given<'llava'>, seed: number, { weights, warn }: Assembly): Promise<Model> {
   const folder = resolvePath(model.llava, 'model.llava');
   return withCheckpoint(folder, llavaConfigSchema, async (stored, checkpoint) => {
     const tokenizerFiles = await readTokenizerFiles(folder);
     const tokenizer = createTokenizer(tokenizerFiles.tokenizerJson, tokenizerFiles.tokenizerConfig);
-    warnOfMissingTemplate(folder, tokenizerFiles.tokenizerConfig);
+    warnOfMissingTemplate(folder, tokenizerFiles.tokenizerConfig, warn);
     const { value: processorJson, file: processorPath } = await checkpoint.imageProcessor();
     const processor = checkConfig(imageProcessorConfig, processorJson, processorPath);
     const { torch_dtype: _, ...kept } = stored;
@@ -174,51 +181,66 @@ async function featureSource({ config, processor, weights }: Model, dtype: Featu
 
 /**
  * Runs the frozen encoder over the pictures whose features are not cached; the next ones are read while it
- * computes.
+ * computes. Each process encodes its share, and the first one keeps all.
  */
-async function cacheFeatures(source: BatchSource, { config, weights }: Model, { engine, status, signal }: TaskContext): Promise<void> {
+async function cacheFeatures(source: BatchSource, { config, weights }: Model, context: TaskContext): Promise<void> {
+  const { engine, status, signal, communicator } = context;
   let program: GraphProgram<'pixel_values', 'features'> | undefined;
   const began = performance.now();
+  const encode = async ({ keys, pixels }: PictureBatch): Promise<EncodedPictures> => {
+    if (!program) {
+      const graph = encoderGraph(config, { storage: weights.storageOf() });
+      program = await compileGraph(engine, graph, await weights.constants(graph));
+    }
+    const { features } = await program.run({ pixel_values: pixels });
+    return { keys, features: features.data as Float32Array };
+  };
+  const anyLeft = async (own: PictureBatch | undefined) => (await communicator.share([own ? 1 : 0])).some(([left]) => left === 1);
   try {
     let pictures = await source.pictures();
-    while (pictures) {
+    for (let isFirst = true; await anyLeft(pictures); isFirst = false) {
       signal.throwIfAborted();
-      const next = source.pictures();
-      if (!program) {
-        status.note('encoding pictures with the frozen encoder');
-        const graph = encoderGraph(config, { storage: weights.storageOf() });
-        program = await compileGraph(engine, graph, await weights.constants(graph));
+      if (isFirst) status.note('encoding pictures with the frozen encoder');
+      const next = pictures && source.pictures();
+      const own = pictures ? await encode(pictures) : { keys: [], features: new Float32Array(0) };
+      for (const { keys, features } of await gatherFeatures(communicator, own)) if (keys.length > 0) await source.keep(keys, features);
+      if (pictures) {
+        const left = ((performance.now() - began) / 1000) * (1 / pictures.done - 1);
+        status.progress(`encoding pictures: ${Math.floor(100 * pictures.done)} %  ETA ${formatDuration(left)}`);
       }
-      const { features } = await program.run({ pixel_values: pictures.pixels });
-      await source.keep(pictures.keys, features.data as Float32Array);
-      const left = ((performance.now() - began) / 1000) * (1 / pictures.done - 1);
-      status.progress(`encoding pictures: ${Math.floor(100 * pictures.done)} %  ETA ${formatDuration(left)}`);
       pictures = await next;
     }
+    // the others read from now on what the first has kept
+    await communicator.barrier();
   } finally {
     await program?.dispose();
   }
 }
 
 /** The scenes that the recipe asks for, drawn if need be. */
-async function drawScenes({ seed, data }: LlavaRecipe, { status }: TaskContext): Promise<EmojiDataset | undefined> {
+async function drawScenes({ seed, data }: LlavaRecipe, { status, communicator }: TaskContext): Promise<EmojiDataset | undefined> {
   if (!data) return undefined;
   const { folder, train_scenes, evaluation_scenes, scene_size, held_out_artist, augmentation } = data;
   status.note(`drawing ${train_scenes} training scenes and ${evaluation_scenes} of each held-out split into ${folder}`);
-  return buildEmojiDataset({
-    seed,
-    out: folder,
-    trainScenes: train_scenes,
-    evaluationScenes: evaluation_scenes,
-    size: scene_size,
-    heldOutArtist: held_out_artist,
-    ...(augmentation ? { augmentation: augmentationOf(augmentation) } : {}),
+  await communicator.lead(async () => {
+    await buildEmojiDataset({
+      seed,
+      out: folder,
+      trainScenes: train_scenes,
+      evaluationScenes: evaluation_scenes,
+      size: scene_size,
+      heldOutArtist: held_out_artist,
+      ...(augmentation ? { augmentation: augmentationOf(augmentation) } : {}),
+    });
   });
+  await requireShared(communicator, folder);
+  return emojiDataset(folder);
 }
 
 /** The task of a `llava` recipe. */
 export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Promise<Task> {
-  const model = await assemble(recipe, new ModelWeights(context.engine, { unread: context.isPlan }));
+  const weights = new ModelWeights(context.engine, { unread: context.isPlan });
+  const model = await assemble(recipe, { weights, warn: context.status.note });
   const dataset = await drawScenes(recipe, context);
   const filesOf = ({ data }: LlavaStage): DataFile[] => {
     if (typeof data === 'string') return [{ path: dataset![data], imageFolder: dataset!.imageFolder, share: 1 }];
@@ -313,7 +335,9 @@ async function prepareStage(
   const { batch_size: batchSize, accumulation, template, max_length: maxLength, name } = settings;
   const { stepsPerEpoch, totalSteps } = stepsOfStage(settings, data);
   const kept = keptFeatures(settings, adapters, data, config, context.status);
-  const pictureThreads = settings.picture_threads ?? Math.max(1, Math.min(MOST_PICTURE_THREADS, availableParallelism() - 1));
+  const pictureThreads = settings.picture_threads ?? Math.max(1, Math.min(MOST_PICTURE_THREADS, threadsOf(context.communicator) - 1));
+  const features = kept && (await featureSource(model, kept, settings.feature_mixup));
+  if (features) await requireShared(context.communicator, features.folder);
   const source = context.thread.open({
     task: 'llava',
     seed,
@@ -330,12 +354,12 @@ async function prepareStage(
     processor,
     imageSize: imageSize(config),
     pictureThreads,
-    features: kept && (await featureSource(model, kept, settings.feature_mixup)),
+    features,
+    encodes: { rank: context.communicator.rank, size: context.communicator.size },
     onBadSample: settings.on_bad_sample,
     badPictures: new Map(bad.flatMap(({ image, reason }) => (image === undefined ? [] : [[image, reason.replace(/\.$/, '')]]))),
   });
-  const skipped = openSkipped(join(context.out, skippedFile));
-  const leaveOut = (faults: readonly SampleFault[]) => skipped.add(faults.map((fault) => ({ stage: name, ...fault })));
+  const { leaveOut, skipped } = skippedSamples(name, context);
   try {
     leaveOut(bad);
     await cacheFeatures(source, model, context);
@@ -343,17 +367,37 @@ async function prepareStage(
     await source.close();
     throw error;
   }
+  const share = batchShare(context.communicator, accumulation);
   const graphOptions = { fromPixels: !kept, ...(adapters ? { adapters: adapterGraph(adapters) } : {}) };
   // where batches bring pictures, small ones keep all threads busy only together
   const ahead = kept ? 1 : Math.ceil(pictureThreads / batchSize);
-  const batches = reportingSkipped(prefetchedBatches(source, { accumulation, totalSteps, ahead }), leaveOut);
+  const batches = reportingSkipped(prefetchedBatches(source, { accumulation, totalSteps, share, ahead }), leaveOut);
   return {
     settings,
     loss: (storage) => llavaLoss(config, { ...graphOptions, storage }),
     totalSteps,
-    data: { stepsPerEpoch, batches: adapters ? withDropout(batches, dropoutInputs(llavaLoss(config, graphOptions)), seed, name) : batches },
-    skipped: () => skipped.count(name),
+    data: {
+      stepsPerEpoch,
+      batches: adapters ? withDropout(batches, dropoutInputs(llavaLoss(config, graphOptions)), seed, name, share.first) : batches,
+    },
+    skipped,
     dispose: source.close,
+  };
+}
+
+/** Lists what a stage leaves out. The first process writes the list; others tell it what they have met. */
+function skippedSamples(stage: string, { out, communicator }: TaskContext) {
+  const log = communicator.rank === 0 ? openSkipped(join(out, skippedFile)) : undefined;
+  let met: SampleFault[] = [];
+  const add = (faults: readonly SampleFault[]) => log!.add(faults.map((fault) => ({ stage, ...fault })));
+  return {
+    leaveOut: (faults: readonly SampleFault[]) => (log ? add(faults) : void met.push(...faults)),
+    async skipped(): Promise<number> {
+      const all = await gatherValues(communicator, met);
+      met = [];
+      for (const faults of all) add(faults);
+      return log?.count(stage) ?? 0;
+    },
   };
 }
 
