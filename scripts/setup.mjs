@@ -9,7 +9,18 @@ import { fileURLToPath } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 
+/** Variables of launchers of MPI (src/mpi/launcher.ts), and which of the processes this is. */
+const launched = ['OMPI_COMM_WORLD_SIZE', 'PMI_SIZE', 'PMI_PORT', 'SLURM_STEP_NUM_TASKS'].some((name) => name in process.env);
+const rank = ['OMPI_COMM_WORLD_RANK', 'PMI_RANK', 'PMI_ID', 'SLURM_PROCID'].map((name) => process.env[name]).find(Boolean);
+
 function run(command, args, options) {
+  if (launched) {
+    if (rank === '0')
+      console.error(
+        'error: the clone must be installed and built before several processes start in it: npx llava-gemma --version does both',
+      );
+    process.exit(1);
+  }
   // stdout is reserved for what the user asked for; progress goes to stderr.
   const { status } = spawnSync(command, args, { cwd: root, stdio: ['ignore', 2, 2], ...options });
   if (status === 0) return;

@@ -26,9 +26,11 @@ export function stopWork(reason: Error): boolean {
 /**
  * Runs `work` with a signal that aborts at Ctrl-C, SIGTERM or the end of the terminal (SIGHUP) with an
  * `InterruptedError` as its reason, or with what `stopWork` is given. The work should save and then throw
- * that reason (`signal.throwIfAborted()`). `advice` says how to go on.
+ * that reason (`signal.throwIfAborted()`). `advice` says how to go on. One of several processes says nothing
+ * of a signal, which all may get, and also heeds SIGUSR2, which Open MPI's mpirun passes on without ending
+ * the run itself.
  */
-export async function withInterrupt<T>(work: (signal: AbortSignal) => Promise<T>, advice: string): Promise<T> {
+export async function withInterrupt<T>(work: (signal: AbortSignal) => Promise<T>, advice: string, isOneOfSeveral = false): Promise<T> {
   const controller = new AbortController();
   let askedAt = Number.NEGATIVE_INFINITY;
   const interrupt = () => {
@@ -36,18 +38,19 @@ export async function withInterrupt<T>(work: (signal: AbortSignal) => Promise<T>
     if (controller.signal.aborted) process.exit(130);
     askedAt = performance.now();
     controller.abort(new InterruptedError(`interrupted; ${advice}`));
-    process.stderr.write('\nstopping after this step (Ctrl-C again stops at once)\n');
+    if (!isOneOfSeveral) process.stderr.write('\nstopping after this step (Ctrl-C again stops at once)\n');
   };
   // a terminal that closes may send its signal more than once
   const hangUp = () => controller.abort(new InterruptedError(`the terminal was closed; ${advice}`));
   stopCurrent = (reason) => controller.abort(reason);
-  for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, interrupt);
+  const signals = ['SIGINT', 'SIGTERM', ...(isOneOfSeveral ? (['SIGUSR2'] as const) : [])] as const;
+  for (const name of signals) process.on(name, interrupt);
   process.on('SIGHUP', hangUp);
   try {
     return await work(controller.signal);
   } finally {
     stopCurrent = undefined;
-    for (const name of ['SIGINT', 'SIGTERM'] as const) process.off(name, interrupt);
+    for (const name of signals) process.off(name, interrupt);
     process.off('SIGHUP', hangUp);
   }
 }

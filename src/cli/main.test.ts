@@ -4,8 +4,9 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { UserError } from '../errors.ts';
 import { loadRecipe, recipeToYaml } from '../train/recipe.ts';
+import { describeFailure } from './failure.ts';
 import { InterruptedError, withInterrupt } from './interrupt.ts';
-import { describeFailure, run } from './main.ts';
+import { run } from './main.ts';
 import { chooseSamples, formatSamples } from './run/demo.ts';
 import { trainOptionsOf } from './run/train.ts';
 

@@ -1,13 +1,14 @@
 // The command line. Each command declares itself in a file here and does its work in run/, which is loaded
 // only when it runs: so --help is instant.
 import { readFileSync } from 'node:fs';
-import { Command, CommanderError } from 'commander';
-import { systemReason, UserError } from '../errors.ts';
+import { Command } from 'commander';
+import { UserError } from '../errors.ts';
 import * as chat from './chat.ts';
 import * as convert from './convert.ts';
 import * as data from './data.ts';
 import * as demo from './demo.ts';
 import * as evaluate from './eval.ts';
+import { describeFailure } from './failure.ts';
 import * as forward from './forward.ts';
 import * as info from './info.ts';
 import * as init from './init.ts';
@@ -52,21 +53,6 @@ function refuseEmpty(command: Command): void {
   for (const [name, value] of given)
     if ([value].flat().some((text) => typeof text === 'string' && text.trim() === ''))
       throw new UserError(`${name} is empty; give a value`);
-}
-
-/** What a failed command says on stderr, and its exit code. Stacks are for whoever asks with DEBUG=1. */
-export function describeFailure(error: unknown): { text: string; code: number } {
-  if (error instanceof CommanderError) return { text: '', code: error.exitCode };
-  if (error instanceof InterruptedError) return { text: error.message, code: 130 };
-  const { message, stack } = error instanceof Error ? error : new Error(String(error));
-  if (process.env.DEBUG) return { text: stack ?? message, code: 1 };
-  const reason = systemReason(error);
-  const { path } = (error ?? {}) as NodeJS.ErrnoException;
-  // a file that nobody expected to fail: the path and the reason say enough
-  if (reason !== undefined) return { text: `error: ${path === undefined ? `${reason} (${message})` : `${path}: ${reason}`}`, code: 1 };
-  // Messages of libraries may have many lines; one is shown.
-  const line = `error: ${message.split('\n')[0]}`;
-  return { text: error instanceof UserError ? `error: ${message}` : `${line}\n(unexpected; DEBUG=1 shows where it happened)`, code: 1 };
 }
 
 /** Runs a command line as in `process.argv` and returns the exit code. */

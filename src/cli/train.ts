@@ -1,6 +1,6 @@
 // llava-gemma train: any recipe - contrastive, language model or LLaVA - into a run folder.
 import type { Command } from 'commander';
-import { collect } from './options.ts';
+import { collect, parseCount } from './options.ts';
 
 export function register(program: Command): void {
   program
@@ -11,6 +11,8 @@ export function register(program: Command): void {
     .option('-o, --out <folder>', 'the run folder (default: runs/<name of the recipe>)')
     .option('-s, --set <path=value>', 'change a field of the recipe; may be given several times', collect, [])
     .option('--resume', 'go on with the run in the folder')
+    .option('--shard-moments', "under mpirun: each process keeps a share of the optimizer's moments instead of all")
+    .option('--mpi-timeout <seconds>', 'under mpirun: how long one process waits for another', parseCount, 600)
     .option('--overwrite', 'remove the run in the folder first')
     .addHelpText(
       'after',
@@ -18,7 +20,8 @@ export function register(program: Command): void {
 Examples:
   $ llava-gemma train recipes/emoji-tiny.yaml
   $ llava-gemma train recipes/emoji-tiny.yaml --out runs/slow --set stages.1.lr=1e-4 --set stages.1.epochs=3
-  $ llava-gemma train --resume --out runs/slow`,
+  $ llava-gemma train --resume --out runs/slow
+  $ mpirun -n 4 npx llava-gemma train recipes/mine.yaml --set stages.0.accumulation=4`,
     )
     .action(async (recipePath, flags) => (await import('./run/train.ts')).runTraining(recipePath, flags));
 }

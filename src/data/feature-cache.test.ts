@@ -48,6 +48,14 @@ describe('the feature cache', () => {
     expect([...again.read([path])]).toEqual([0.333251953125, -2, 65504]);
   });
 
+  it('reads what another process has added since it was opened', () => {
+    const [reader, writer] = [open(), open()];
+    const path = image('a');
+    add(writer, [path]);
+    expect([...reader.read([path])]).toEqual([...writer.read([path])]);
+    expect(() => reader.read([image('b')])).toThrow('was not encoded');
+  });
+
   it('asks for each picture once, by content and not by name, with its bytes', () => {
     const pictures = ['a', 'b', 'c', 'd', 'e'].map((name) => image(name, name.repeat(3)));
     const copy = image('copy of a', 'aaa');

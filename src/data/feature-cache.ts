@@ -83,6 +83,11 @@ export function openFeatureCache({ folder, fingerprint, size, dtype = 'float32' 
     }
   };
   scan();
+  /** Another process may have added it meanwhile. */
+  const recordOf = (key: string) => {
+    if (!records.has(key)) scan();
+    return records.get(key);
+  };
   // key by path, so that a file is read once in a stage
   const keys = hashesByPath();
   const readPicture = (path: string): PictureFile => {
@@ -96,7 +101,7 @@ export function openFeatureCache({ folder, fingerprint, size, dtype = 'float32' 
       const stored = isHalf ? new Uint16Array(paths.length * size) : new Float32Array(paths.length * size);
       const bytes = record - HASH_BYTES;
       paths.forEach((image, i) => {
-        const at = records.get(keys.get(image) ?? readPicture(image).key);
+        const at = recordOf(keys.get(image) ?? readPicture(image).key);
         if (at === undefined) throw new UserError(`${image} was not encoded`);
         readSync(file, new Uint8Array(stored.buffer, i * bytes, bytes), 0, bytes, at * record + HASH_BYTES);
       });

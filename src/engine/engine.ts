@@ -38,8 +38,8 @@ export interface State {
   readonly dtype: DType;
   readonly dims: readonly number[];
   /**
-   * What it holds. The data may be the engine's own: not to be changed, and good until the next run that
-   * writes the state.
+   * What it holds. The data may be the engine's own: good until the next run that writes the state, and not
+   * to be changed, but by whoever gives them to `write` at once.
    */
   read(): Promise<Value>;
   /** Replaces what it holds. Throws an Error for another dtype or shape. */

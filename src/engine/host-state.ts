@@ -57,7 +57,8 @@ export class HostState implements State {
 
   async write(value: Value): Promise<void> {
     this.check(value);
-    this.memory().set(value.data as never);
+    // what was read and changed is there already
+    if (value.data !== this.data) this.memory().set(value.data as never);
     this.isSet = true;
   }
 

@@ -60,9 +60,13 @@ async function readGenerationDefaults(dir: string, { text_config }: LlavaConfig)
 }
 
 /** Says on stderr that prompts will be laid out by Gemma's template, where the folder `dir` brings none. */
-export function warnOfMissingTemplate(dir: string, { chat_template }: Record<string, unknown>): void {
+export function warnOfMissingTemplate(
+  dir: string,
+  { chat_template }: Record<string, unknown>,
+  warn: (text: string) => void = console.error,
+): void {
   if (chat_template !== undefined && chat_template !== null) return;
-  console.error(`warning: ${dir}: none of its files has a chat template: Gemma's is used`);
+  warn(`warning: ${dir}: none of its files has a chat template: Gemma's is used`);
 }
 
 /** Loads as `loadModel` does, but without the tokenizer: prompts are ids. */

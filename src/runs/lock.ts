@@ -48,6 +48,9 @@ export interface RunLock {
   release(): Promise<void>;
 }
 
+/** Of a process that writes nothing. */
+export const noLock: RunLock = { check() {}, async release() {} };
+
 // === Processes ===
 
 /**

@@ -11,6 +11,9 @@ export interface Log {
   close(): void;
 }
 
+/** Of a process that writes nothing. */
+export const silentLog: Log = { events: [], write() {}, close() {} };
+
 /** The log of a run that goes on after the events of `past`. Nothing is written once the lock is lost. */
 export function openLog(folder: RunFolder, past: MetricEvent[], lock: RunLock): Log {
   const metrics = openMetrics(folder.metrics);

@@ -58,6 +58,9 @@ export interface Status {
   close(): void;
 }
 
+/** Tells nobody. */
+export const silentStatus: Status = { update() {}, progress() {}, note() {}, close() {} };
+
 /** The part of a stream that a status needs. */
 export interface StatusStream {
   write(text: string): unknown;

@@ -132,16 +132,18 @@ export function adapterGraph({ layers, isRankStabilized, dropout }: StageAdapter
 
 /**
  * The same batches, with the random numbers of the dropout: a function of the seed, the step and the batch.
+ * `first` is the number of the first batch in its step.
  */
 export function withDropout(
   batches: StageData['batches'],
   rows: ReadonlyMap<string, readonly Dim[]>,
   seed: number,
   stage: string,
+  first = 0,
 ): StageData['batches'] {
   if (rows.size === 0) return batches;
   return async function* dropped(step) {
-    let index = 0;
+    let index = first;
     for await (const batch of batches(step)) {
       const random = createRandom(seed, 'dropout', stage, step, index++);
       const inputs: Record<string, Value> = { ...batch.inputs };

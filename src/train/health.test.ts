@@ -36,6 +36,7 @@ function report(step: number, { connector = 0.5, model = 0.5, ratio = 1e-3, ...r
     tokens: 1000,
     padding: 0,
     moments: new Map(),
+    lead: (work) => work(),
     ...rest,
   };
 }

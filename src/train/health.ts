@@ -128,7 +128,7 @@ export function createHealth({ schedule, maxGradNorm, moduleOf, state: saved }: 
     if (report.step < FEWEST || report.step <= warmupSteps) return [];
     const [least, most] = RATIO_BOUNDS;
     return Object.entries(measuresOf(report, moduleOf)).flatMap(([module, { updateRatio, gradNorm }]): Warning[] => {
-      const isTiny = updateRatio < least && gradNorm > 0 && report.learningRateFactor > 0.1;
+      const isTiny = updateRatio > 0 && updateRatio < least && gradNorm > 0 && report.learningRateFactor > 0.1;
       const advice = (is: string, what: string) => [
         {
           sign: 'update-ratio' as const,

@@ -46,7 +46,7 @@ export interface OptimizerReport {
   gradNorms: ReadonlyMap<string, number>;
   /** What every gradient was multiplied by to clip it; 1 where it was small enough. */
   clip: number;
-  /** Of each parameter before the step, and of its change. */
+  /** Of each parameter that is updated here before the step, and of its change. */
   changes?: ReadonlyMap<string, { weight: number; change: number }>;
 }
 
@@ -55,8 +55,7 @@ export class NotFiniteError extends UserError {}
 
 export interface Optimizer {
   /**
-   * What the optimizer remembers of each parameter, by the name that it has in checkpoints:
-   * `<parameter>.exp_avg`.
+   * What the optimizer remembers of each parameter that it updates, by the name that it has in checkpoints.
    */
   readonly moments: ReadonlyMap<string, State>;
   /**
@@ -77,12 +76,20 @@ function culprits(gradNorms: ReadonlyMap<string, number>): string {
   return names.length > 1 ? `of ${names[0]} and ${names.length - 1} others` : `of ${names[0] ?? 'all together'}`;
 }
 
-/** AdamW over `parameters`. Moments begin at zero; `moments` are written to when a run is resumed. */
+/** Names in checkpoints of what AdamW remembers of a parameter. */
+export const momentNames = (parameter: string): [string, string] => [`${parameter}.exp_avg`, `${parameter}.exp_avg_sq`];
+
+/**
+ * AdamW over `parameters`. Moments begin at zero; `moments` are written to when a run is resumed. The norm is
+ * that of all parameters; those that are not `isOwn` are updated by somebody else.
+ */
 export async function createAdamW(
   engine: Engine,
   parameters: readonly TrainedParameter[],
   { betas: [beta1, beta2], eps, weightDecay, maxGradNorm }: AdamWOptions,
+  isOwn: (name: string) => boolean = () => true,
 ): Promise<Optimizer> {
+  const updated = parameters.filter(({ name }) => isOwn(name));
   const moments = new Map<string, State>();
   const state: Record<string, State> = {};
   const writes: Record<string, Write> = {};
@@ -90,21 +97,22 @@ export async function createAdamW(
   const decayOf = typeof weightDecay === 'number' ? () => weightDecay : weightDecay;
   const clip = input('clip', 'float32', []);
   const rootScale = input('root_scale', 'float32', []);
-  for (const { name, dims, values, gradient } of parameters) {
-    const [expAvg, expAvgSq] = [`${name}.exp_avg`, `${name}.exp_avg_sq`];
+  for (const { name, gradient } of parameters) state[gradientName(name)] = gradient;
+  for (const { name, dims, values } of updated) {
+    const [expAvg, expAvgSq] = momentNames(name);
     for (const moment of [expAvg, expAvgSq]) moments.set(moment, engine.zeros('float32', dims));
-    Object.assign(state, { [name]: values, [gradientName(name)]: gradient });
+    state[name] = values;
     const tensor = (of: string) => input(of, 'float32', dims);
-    const updated = adamW(
+    const after = adamW(
       { parameter: tensor(name), gradient: tensor(gradientName(name)), expAvg: tensor(expAvg), expAvgSq: tensor(expAvgSq) },
       { clip, keep: input(`${name}.keep`, 'float32', []), rate: input(`${name}.rate`, 'float32', []), rootScale },
       { beta1, beta2, eps },
     );
-    writes[name] = { mode: 'replace', tensor: updated.parameter };
-    writes[expAvg] = { mode: 'replace', tensor: updated.expAvg };
-    writes[expAvgSq] = { mode: 'replace', tensor: updated.expAvgSq };
+    writes[name] = { mode: 'replace', tensor: after.parameter };
+    writes[expAvg] = { mode: 'replace', tensor: after.expAvg };
+    writes[expAvgSq] = { mode: 'replace', tensor: after.expAvgSq };
     measured[name] = squaredNorm(tensor(name));
-    measured[changeName(name)] = updated.change;
+    measured[changeName(name)] = after.change;
   }
   for (const [name, moment] of moments) state[name] = moment;
 
@@ -129,7 +137,7 @@ export async function createAdamW(
         clip: scalar(factor * scale),
         root_scale: scalar(1 / Math.sqrt(1 - beta2 ** step)),
       };
-      for (const { name, dims } of parameters) {
+      for (const { name, dims } of updated) {
         const rate = learningRate(name);
         scalars[`${name}.keep`] = scalar(dims.length > 1 ? 1 - rate * decayOf(name) : 1);
         scalars[`${name}.rate`] = scalar(rate / (1 - beta1 ** step));
@@ -138,7 +146,7 @@ export async function createAdamW(
       const report = { gradNorm, gradNorms, clip: factor };
       if (!measures) return report;
       const rootOf = (name: string) => Math.sqrt(squareOf(sums, name));
-      const changes = new Map(parameters.map(({ name }) => [name, { weight: rootOf(name), change: rootOf(changeName(name)) }]));
+      const changes = new Map(updated.map(({ name }) => [name, { weight: rootOf(name), change: rootOf(changeName(name)) }]));
       return { ...report, changes };
     },
     async dispose() {

@@ -35,6 +35,7 @@ let descriptions: Record<string, SourceDescription>;
 
 const llava = (more: Partial<LlavaSource> = {}): LlavaSource => ({
   task: 'llava',
+  encodes: { rank: 0, size: 1 },
   seed: 3,
   stage: 'only',
   tokenizer,
@@ -231,6 +232,28 @@ describe('prefetching', () => {
     for (const step of [0, 1, 2]) for await (const { weight } of batches(step)) seen.push([weight, asked.at(-1)!]);
     expect(seen).toEqual([0, 1, 2, 3, 4, 5].map((index) => [index, Math.min(5, index + ahead)]));
     expect(asked).toEqual([0, 1, 2, 3, 4, 5]);
+  });
+
+  test('of a share, goes from one step to the share of the next', async () => {
+    const asked: number[] = [];
+    const source = {
+      async batch(index: number) {
+        asked.push(index);
+        return batch(index);
+      },
+    };
+    const batches = prefetchedBatches(source, { accumulation: 4, totalSteps: 3, share: { first: 2, count: 2 } });
+    const seen: [number, number][] = [];
+    for (const step of [0, 1, 2]) for await (const { weight } of batches(step)) seen.push([weight, asked.at(-1)!]);
+    expect(seen).toEqual([
+      [2, 3],
+      [3, 6],
+      [6, 7],
+      [7, 10],
+      [10, 11],
+      [11, 11],
+    ]);
+    expect(asked).toEqual([2, 3, 6, 7, 10, 11]);
   });
 
   test('fails at the batch that fails, not before', async () => {

@@ -3,6 +3,7 @@
 // description alone: the thread changes when a batch is made, never what is in it.
 
 import type { BatchSource, MicroBatch } from './batch.ts';
+import type { BatchShare } from './processes.ts';
 import type { SourceDescription } from './source.ts';
 import { startThread, threadFile } from './thread.ts';
 
@@ -41,15 +42,18 @@ export function startSourceThread(file = threadFile('source-thread')): SourceThr
 }
 
 /**
- * The batches of step after step, each step `accumulation` of them, until `totalSteps`. `ahead` batches
- * behind the one that is taken are always asked for, across steps too: no more are in memory.
+ * The batches of step after step, each step `accumulation` of them or this process's share, until
+ * `totalSteps`. `ahead` batches behind the one that is taken are always asked for, across steps too: no more
+ * are in memory.
  */
 export function prefetchedBatches(
   source: Pick<BatchSource, 'batch'>,
-  { accumulation, totalSteps, ahead = 1 }: { accumulation: number; totalSteps: number; ahead?: number },
+  { accumulation, totalSteps, share, ahead = 1 }: { accumulation: number; totalSteps: number; share?: BatchShare; ahead?: number },
 ): (step: number) => AsyncGenerator<MicroBatch> {
+  const { first, count } = share ?? { first: 0, count: accumulation };
   const asked = new Map<number, Promise<MicroBatch>>();
-  const following = (index: number) => index + 1;
+  /** The next batch of this process: of this step, or the first of its share in the next. */
+  const following = (index: number) => (index % accumulation < first + count - 1 ? index + 1 : index + 1 + accumulation - count);
   const ask = (index: number) => {
     if (asked.has(index)) return;
     const batch = source.batch(index);
@@ -57,7 +61,8 @@ export function prefetchedBatches(
     asked.set(index, batch);
   };
   return async function* batches(step) {
-    for (let index = step * accumulation; index < (step + 1) * accumulation; index++) {
+    const start = step * accumulation + first;
+    for (let index = start; index < start + count; index++) {
       ask(index);
       const batch = asked.get(index)!;
       asked.delete(index);

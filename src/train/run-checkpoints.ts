@@ -5,7 +5,6 @@ import { type Checkpoint, openCheckpoint, readJsonFile, recoverCheckpoint, saveC
 import { recoverKept } from '../checkpoint/kept-folders.ts';
 import { float32, type State, type Value } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
-import { constantSource } from '../pretrained/stored.ts';
 import type { RunFolder, StageSummary } from '../runs/folder.ts';
 import { openSafetensors, type TensorSource } from '../weights/safetensors.ts';
 import { addAdapters, type StageAdapters } from './adapters.ts';
@@ -48,11 +47,8 @@ export interface TrainedStage {
   average: WeightAverage | undefined;
 }
 
-async function sourcesOf(states: ReadonlyMap<string, State>): Promise<Map<string, TensorSource>> {
-  const sources = new Map<string, TensorSource>();
-  for (const [name, state] of states) sources.set(name, constantSource(await state.read()));
-  return sources;
-}
+/** Read when they are written: of several processes, another one may have a state. */
+const sourcesOf = (states: ReadonlyMap<string, State>) => new Map([...states].map(([name, state]) => [name, stateSource(state)]));
 
 const stateText = (state: TrainerState) => `${JSON.stringify(state, null, 2)}\n`;
 
@@ -79,8 +75,8 @@ export async function saveStage(
   const model: SavedContents | SavedFiles = adapters ? await savedAdapters(task, isTrained) : await savedModel(task, adapters);
   const tensorFiles = {
     ...model.tensorFiles,
-    ...(moments ? { [OPTIMIZER_FILE]: await sourcesOf(moments) } : {}),
-    ...(average ? { [AVERAGE_FILE]: await sourcesOf(average.saved) } : {}),
+    ...(moments ? { [OPTIMIZER_FILE]: sourcesOf(moments) } : {}),
+    ...(average ? { [AVERAGE_FILE]: sourcesOf(average.saved) } : {}),
   };
   await saveCheckpoint(dir, { ...model, files: { ...model.files, [STATE_FILE]: stateText(state) }, tensorFiles });
 }
@@ -89,6 +85,17 @@ export async function saveStage(
 export async function bestLossIn(dir: string): Promise<number | undefined> {
   const path = `${dir}/${STATE_FILE}`;
   return existsSync(path) ? (await readState(path)).heldOutLoss : undefined;
+}
+
+function stateSource(state: State): TensorSource {
+  return {
+    dtype: 'F32',
+    shape: [...state.dims],
+    async *data() {
+      const { buffer, byteOffset, byteLength } = (await state.read()).data;
+      yield new Uint8Array(buffer, byteOffset, byteLength);
+    },
+  };
 }
 
 const isFinished = ({ step, totalSteps }: TrainerState) => step >= totalSteps;
@@ -137,6 +144,14 @@ async function readState(path: string): Promise<TrainerState> {
   return state as TrainerState;
 }
 
+/** Puts in their places checkpoints that a run which was killed has left beside them. */
+export async function recoverRun(task: Task, folder: RunFolder): Promise<void> {
+  for (const { name } of task.stages) {
+    await recoverCheckpoint(folder.checkpoint(name));
+    await recoverKept(folder.checkpoint(name));
+  }
+}
+
 /** Finds where a run stands, and loads what it has trained so far into the task. */
 export async function restoreRun(task: Task, folder: RunFolder): Promise<Resumed> {
   const finished: StageSummary[] = [];
@@ -144,8 +159,6 @@ export async function restoreRun(task: Task, folder: RunFolder): Promise<Resumed
   let inputs: Fingerprints | undefined;
   for (const [index, { name, train }] of task.stages.entries()) {
     const dir = folder.checkpoint(name);
-    await recoverCheckpoint(dir);
-    await recoverKept(dir);
     if (!existsSync(dir)) break;
     const adapters = task.adapters?.(index);
     if (adapters) addAdapters(task.weights, adapters);

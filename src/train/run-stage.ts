@@ -3,6 +3,7 @@
 import { bestFolder, keepCheckpoint } from '../checkpoint/kept-folders.ts';
 import type { Engine, State } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
+import { type Communicator, StoppedTogether } from '../mpi/communicator.ts';
 import type { RunFolder, StageSummary } from '../runs/folder.ts';
 import type { RunLock } from '../runs/lock.ts';
 import type { Log } from '../runs/log.ts';
@@ -25,7 +26,7 @@ import {
 } from './run-checkpoints.ts';
 import { endAdapters } from './saved.ts';
 import { type Schedule, warmupStepsOf } from './schedule.ts';
-import { type StageOptions, type StepReport, trainStage } from './stage.ts';
+import { type StepReport, trainStage } from './stage.ts';
 import { watchStage } from './stage-watch.ts';
 import { isLogged, lastLosses, stepLog, timedBatches } from './step-log.ts';
 import type { PreparedStage, Task } from './task.ts';
@@ -38,6 +39,9 @@ export interface StageContext {
   log: Log;
   status: Status;
   signal: AbortSignal;
+  communicator: Communicator;
+  /** Whether each process keeps a share of the optimizer's moments. */
+  shardMoments: boolean;
   inputs: Fingerprints;
   resumed?: Resumed;
 }
@@ -59,7 +63,7 @@ async function trainPrepared(
   index: number,
   prepared: PreparedStage,
   began: number,
-  { engine, folder, lock, log, status, signal, inputs, resumed }: StageContext,
+  { engine, folder, lock, log, status, signal, communicator, shardMoments, inputs, resumed }: StageContext,
 ): Promise<StageSummary> {
   const { name, train: modules } = task.stages[index];
   const adapters = task.adapters?.(index);
@@ -96,7 +100,7 @@ async function trainPrepared(
     average,
     isTrained,
     onHeldOut: async (loss) => keepBest?.(state, loss),
-    signal,
+    signal: communicator.size === 1 ? signal : undefined,
     health: state.health,
   });
   const checkpoints = checkpointsOf(state, settings, async (moments) => {
@@ -124,16 +128,27 @@ async function trainPrepared(
     state.lastLoss = steps.add(report, state.seconds) ?? state.lastLoss;
     watch.check(report);
     const measuring = performance.now();
-    await watch.measure(report.step);
+    await report.lead(() => watch.measure(report.step));
     steps.leaveOut(performance.now() - measuring);
     if (report.step === totalSteps) return;
-    if (checkpoints.isDue()) await checkpoints.save(report.moments);
-    signal.throwIfAborted();
+    const [[isDue]] = await communicator.share([Number(checkpoints.isDue())]);
+    if (isDue) {
+      await prepared.skipped?.();
+      await report.lead(() => checkpoints.save(report.moments));
+    }
+    const isStopped = (await communicator.share([Number(signal.aborted)])).some(([isTold]) => isTold);
+    if (!isStopped) return;
+    await prepared.skipped?.();
+    throw communicator.size === 1 ? signal.reason : new StoppedTogether(signal.reason);
   };
 
+  const saveFailed = failureSaver({ state, checkpoints, log, status, signal });
+
   try {
-    if (resumed?.state) await keepCheckpoint(dir, state.step, settings.keep_checkpoints);
-    await watch.begin(state.step);
+    await communicator.lead(async () => {
+      if (resumed?.state) await keepCheckpoint(dir, state.step, settings.keep_checkpoints);
+      await watch.begin(state.step);
+    });
     await trainStage({
       engine,
       loss,
@@ -149,10 +164,13 @@ async function trainPrepared(
       },
       gradientCheckpointing: settings.gradient_checkpointing,
       data: { ...data, batches: waiting.batches },
+      accumulation: settings.accumulation,
+      communicator,
+      shardMoments,
       start: resumed?.state ? { step: resumed.state.step, moments: resumed.moments! } : undefined,
       measures: (step) => isLogged(prepared, step),
       onStep,
-      onFailure: failureSaver({ state, checkpoints, log, status, signal }),
+      onFailure: (error, moments, lead) => lead(() => saveFailed(error, moments)),
     });
   } finally {
     await watch.dispose();
@@ -160,13 +178,13 @@ async function trainPrepared(
   }
   state.seconds = secondsBefore + (performance.now() - began) / 1000;
   // logged before it is saved: a run killed in between repeats both
-  const left = prepared.skipped?.() ?? 0;
+  const left = (await prepared.skipped?.()) ?? 0;
   if (left > 0) status.note(`stage ${name}: ${left} bad samples were left out; ${folder.skipped} lists them`);
   const skipped = left > 0 ? { skipped: left } : {};
   Object.assign(state, skipped);
   const { seconds, firstLoss, lastLoss } = state;
   log.write({ type: 'stage', stage: name, step: totalSteps, seconds, firstLoss, lastLoss, ...skipped });
-  await checkpoints.save(undefined);
+  await communicator.lead(() => checkpoints.save(undefined));
   // what the checkpoint has is what the next stage begins with, and what is scored
   await average?.apply();
   if (adapters) await withSaved(dir, (checkpoint) => endAdapters(task, adapters, checkpoint));
@@ -180,8 +198,8 @@ function failureSaver({
   log,
   status,
   signal,
-}: Pick<StageContext, 'log' | 'status' | 'signal'> & { state: TrainerState; checkpoints: Checkpoints }): StageOptions['onFailure'] {
-  return async (error, moments) => {
+}: Pick<StageContext, 'log' | 'status' | 'signal'> & { state: TrainerState; checkpoints: Checkpoints }) {
+  return async (error: unknown, moments: ReadonlyMap<string, State>) => {
     if (checkpoints.hasFailed()) return;
     const { stage, step } = state;
     if (error instanceof NotFiniteError) log.write({ type: 'warning', stage, step: step + 1, sign: 'not-finite', message: error.message });
@@ -191,7 +209,7 @@ function failureSaver({
       status.note(`what was trained since the last checkpoint is lost: ${(second as Error).message}`);
       return;
     }
-    if (error === signal.reason || step === 0) return;
+    if (error === signal.reason || error instanceof StoppedTogether || step === 0) return;
     const losses = lastLosses(log.events, stage);
     const kept = `stage ${stage} ends after step ${step} (last losses: ${losses}); it is saved, --resume goes on from there`;
     if (error instanceof UserError) error.message = `${error.message.replace(/\.$/, '')}; ${kept}`;

@@ -3,20 +3,31 @@
 // stopped.
 
 import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { onDisk } from '../disk.ts';
 import type { Engine } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import type { Scores } from '../evaluate/samples.ts';
-import { checkRunFolder, openRunFolder, type RunMode, type RunSummary, writeSummary } from '../runs/folder.ts';
-import { lockRunFolder, type RunLock } from '../runs/lock.ts';
-import { openLog } from '../runs/log.ts';
+import { alone, type Communicator } from '../mpi/communicator.ts';
+import {
+  checkRunFolder,
+  openRunFolder,
+  type RunMode,
+  type RunSummary,
+  runFolder,
+  type StageSummary,
+  writeSummary,
+} from '../runs/folder.ts';
+import { lockRunFolder, noLock, type RunLock } from '../runs/lock.ts';
+import { type Log, openLog, silentLog } from '../runs/log.ts';
 import { truncateMetrics } from '../runs/metrics.ts';
-import { createStatus, peakRssMb, type Status } from '../runs/status.ts';
+import { createStatus, peakRssMb, type Status, silentStatus } from '../runs/status.ts';
 import { checkOutside, checkUnchanged, fingerprintsOf } from './fingerprints.ts';
 import { startSourceThread } from './prefetch.ts';
+import { bindingNote, checkShares, requireSame, requireShared, threadsOf } from './processes.ts';
 import { checkRates } from './rates.ts';
 import { type Recipe, recipeToYaml } from './recipe.ts';
-import { restoreRun } from './run-checkpoints.ts';
+import { recoverRun, restoreRun } from './run-checkpoints.ts';
 import { runStage } from './run-stage.ts';
 import type { Task, TaskContext } from './task.ts';
 
@@ -33,6 +44,10 @@ export interface TrainOptions {
   engine?: Engine;
   /** Who is told what goes on. Default: a line on stderr. */
   status?: Status;
+  /** The processes that train together, of which the first writes and reports. Default: this one alone. */
+  communicator?: Communicator;
+  /** Whether each of them keeps a share of the optimizer's moments, instead of all. */
+  shardMoments?: boolean;
   /** When the command began, by performance.now(); counts into wallSeconds. */
   startedAt?: number;
 }
@@ -51,14 +66,20 @@ async function taskOf(recipe: Recipe, context: TaskContext): Promise<Task> {
   return (await import('./tasks/llava.ts')).llavaTask(recipe, context);
 }
 
-/** Runs a recipe to its end and returns its summary; the run folder holds everything else. */
+/**
+ * Runs a recipe to its end and returns its summary; the run folder holds everything else. UserErrors that one
+ * process among several throws are its own: whoever called it ends the others.
+ */
 export async function train(options: TrainOptions): Promise<RunSummary> {
-  const { out, mode, status = createStatus() } = options;
+  const { out, mode, recipe, communicator = alone, startedAt = performance.now() } = options;
+  const isFirst = communicator.rank === 0;
+  const status = isFirst ? (options.status ?? createStatus()) : silentStatus;
   try {
-    checkRunFolder(out, mode);
-    const lock = await lockRunFolder(out, { note: status.note });
+    checkShares(recipe, communicator.size);
+    if (isFirst) checkRunFolder(out, mode);
+    const lock = isFirst ? await lockRunFolder(out, { note: status.note }) : noLock;
     try {
-      return await trainLocked({ ...options, status, startedAt: options.startedAt ?? performance.now() }, lock);
+      return await trainLocked({ ...options, communicator, status, startedAt }, lock);
     } finally {
       await lock.release();
     }
@@ -67,26 +88,46 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
   }
 }
 
-type StartedOptions = TrainOptions & Required<Pick<TrainOptions, 'status' | 'startedAt'>>;
+type StartedOptions = TrainOptions & Required<Pick<TrainOptions, 'communicator' | 'status' | 'startedAt'>>;
+
+/** An engine for one of several processes, which share the cores of their host. */
+function sharedEngine(communicator: Communicator, status: Status): Engine {
+  if (communicator.size === 1) return createOrtEngine();
+  const threads = threadsOf(communicator);
+  status.note(`${communicator.size} processes, ${communicator.localSize} on this host with ${threads} threads each`);
+  const note = bindingNote(communicator);
+  if (note) status.note(note);
+  return createOrtEngine({ threads });
+}
 
 async function trainLocked(options: StartedOptions, lock: RunLock): Promise<RunSummary> {
-  const { recipe, out, mode, signal, status, startedAt, engine = createOrtEngine() } = options;
+  const { recipe, out, mode, signal, status, startedAt, communicator, shardMoments = false } = options;
+  const { engine = sharedEngine(communicator, status) } = options;
+  const isFirst = communicator.rank === 0;
   const thread = startSourceThread();
   try {
     // models and data are read first: what is wrong with them costs nobody an earlier run
-    const task = await createTask(recipe, { engine, status, thread, out, signal });
-    if (mode === 'overwrite') checkOutside(out, recipe, task);
+    const task = await createTask(recipe, { engine, status, thread, out, signal, communicator });
+    if (isFirst && mode === 'overwrite') checkOutside(out, recipe, task);
     const inputs = await fingerprintsOf(recipe, task);
-    const folder = openRunFolder(out, mode);
-    if (mode !== 'resume') onDisk(folder.recipe, () => writeFileSync(folder.recipe, recipeToYaml(recipe)));
+    await requireSame(communicator, [{ name: 'the recipe', content: recipeToYaml(recipe) }, ...Object.values(inputs).flat()]);
+    const folder = runFolder(out);
+    await communicator.lead(async () => {
+      openRunFolder(out, mode);
+      if (mode !== 'resume') onDisk(folder.recipe, () => writeFileSync(folder.recipe, recipeToYaml(recipe)));
+      await recoverRun(task, folder);
+    });
+    await requireShared(communicator, join(out, 'checkpoints'));
     const resumed = await restoreRun(task, folder);
     checkUnchanged(resumed, inputs, status.note);
-    const past = truncateMetrics(folder.metrics, {
-      finishedStages: resumed.finished.map(({ name }) => name),
-      stage: resumed.state?.stage ?? '',
-      step: resumed.state?.step ?? 0,
-    });
-    const log = openLog(folder, past, lock);
+    const past = isFirst
+      ? truncateMetrics(folder.metrics, {
+          finishedStages: resumed.finished.map(({ name }) => name),
+          stage: resumed.state?.stage ?? '',
+          step: resumed.state?.step ?? 0,
+        })
+      : [];
+    const log = isFirst ? openLog(folder, past, lock) : silentLog;
     const stages = [...resumed.finished];
     for (let index = stages.length; index < task.stages.length; index++)
       stages.push(
@@ -97,6 +138,8 @@ async function trainLocked(options: StartedOptions, lock: RunLock): Promise<RunS
           log,
           status,
           signal,
+          communicator,
+          shardMoments,
           inputs,
           resumed: index === resumed.finished.length ? resumed : undefined,
         }),
@@ -104,33 +147,32 @@ async function trainLocked(options: StartedOptions, lock: RunLock): Promise<RunS
     // its memory is free for the scoring
     await thread.close();
     signal.throwIfAborted();
-    let scores: Scores = {};
-    if (task.evaluate) {
-      status.note('evaluating');
-      const began = performance.now();
-      scores = await task.evaluate();
-      log.write({
-        type: 'evaluation',
-        stage: stages.at(-1)?.name ?? '',
-        step: stages.at(-1)?.steps ?? 0,
-        seconds: (performance.now() - began) / 1000,
-        scores,
-      });
-    }
-    const earlier = past.length > 0 ? resumed.finished.reduce((sum, { seconds }) => sum + seconds, 0) + (resumed.state?.seconds ?? 0) : 0;
-    const summary: RunSummary = { wallSeconds: (performance.now() - startedAt) / 1000 + earlier, peakRssMb: peakRssMb(), stages, scores };
-    writeSummary(folder, summary);
-    const { writeReport } = await import('../runs/report.ts');
-    writeReport(folder.report, {
-      title: options.title,
-      recipe: recipeToYaml(recipe),
-      metrics: log.events,
-      summary,
-      gallery: (await task.gallery?.()) ?? [],
+    const summary: RunSummary = { wallSeconds: 0, peakRssMb: 0, stages, scores: {} };
+    await communicator.lead(async () => {
+      summary.scores = await evaluate(task, stages, { status, log });
+      // of a run that was resumed, with the time before
+      const earlier = past.length > 0 ? resumed.finished.reduce((sum, { seconds }) => sum + seconds, 0) + (resumed.state?.seconds ?? 0) : 0;
+      summary.wallSeconds = (performance.now() - startedAt) / 1000 + earlier;
+      summary.peakRssMb = peakRssMb();
+      writeSummary(folder, summary);
+      const { writeReport } = await import('../runs/report.ts');
+      const gallery = (await task.gallery?.()) ?? [];
+      writeReport(folder.report, { title: options.title, recipe: recipeToYaml(recipe), metrics: log.events, summary, gallery });
     });
     log.close();
     return summary;
   } finally {
     await thread.close();
   }
+}
+
+/** Scores of the finished model, where the recipe asks for them. */
+async function evaluate(task: Task, stages: readonly StageSummary[], { status, log }: { status: Status; log: Log }): Promise<Scores> {
+  if (!task.evaluate) return {};
+  status.note('evaluating');
+  const began = performance.now();
+  const scores = await task.evaluate();
+  const { name: stage = '', steps: step = 0 } = stages.at(-1) ?? {};
+  log.write({ type: 'evaluation', stage, step, seconds: (performance.now() - began) / 1000, scores });
+  return scores;
 }

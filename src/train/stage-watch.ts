@@ -23,7 +23,8 @@ export interface WatchOptions {
   isTrained: (parameter: string) => boolean;
   /** Told of each held-out loss before anything else is measured. */
   onHeldOut?: (loss: number) => Promise<void>;
-  signal: AbortSignal;
+  /** Ends a measurement half-way; one process of several cannot do so alone. */
+  signal?: AbortSignal;
   /** As a checkpoint has it. */
   health?: HealthState;
 }

@@ -1,4 +1,5 @@
 import { describe, expect, test, vi } from 'vitest';
+import { inProcesses } from '../../tests/processes.ts';
 import { type CompileOptions, type Engine, float32, float32Values, int32, type State, type Value } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { languageConfigSchema } from '../models/language.ts';
@@ -163,6 +164,7 @@ describe('trainStage', () => {
     const whole = await trained(1, once);
     const halves = await trained(1, {
       ...once,
+      accumulation: 2,
       data: { stepsPerEpoch: 4, batches: (step) => [batch(step, 0, 2), batch(step, 2, 2)] },
     });
     expect(halves.reports[0].loss).toBeCloseTo(whole.reports[0].loss, 5);
@@ -183,7 +185,8 @@ describe('trainStage', () => {
       schedule: { kind: 'constant', totalSteps: 1, warmupSteps: 0, floor: 0 },
       optimizer: { betas: [0.9, 0.95], eps: 1, weightDecay: 0, maxGradNorm: 0 },
     };
-    const of = (...batches: MicroBatch[]) => trained(1, { ...once, data: { stepsPerEpoch: 1, batches: () => batches } });
+    const of = (...batches: MicroBatch[]) =>
+      trained(1, { ...once, accumulation: batches.length, data: { stepsPerEpoch: 1, batches: () => batches } });
     const [together, swapped] = [await of(many, few), await of(few, many)];
     const [alone, other] = [await of(many), await of(few)];
     const loss = (outcome: Outcome) => outcome.reports[0].loss;
@@ -192,30 +195,114 @@ describe('trainStage', () => {
     expect(swapped.reports[0].gradNorm).toBeCloseTo(together.reports[0].gradNorm, 5);
   });
 
-  test('the seam for several processes: what `reduce` gives is what is applied', async () => {
-    const once: Changes = {
-      schedule: { kind: 'constant', totalSteps: 1, warmupSteps: 0, floor: 0 },
-      optimizer: { betas: [0.9, 0.95], eps: 1, weightDecay: 0, maxGradNorm: 0 },
+  test.each([
+    [2, 2],
+    [4, 4],
+    [2, 6],
+    [4, 8],
+  ])('%i processes that share %i batches give the bits of one, with the moments in shares too', async (size, accumulation) => {
+    const batches = (step: number) => Array.from({ length: accumulation }, (_, i) => batch(step, i, 1));
+    const options = { accumulation, data: { stepsPerEpoch: 4, batches } };
+    const one = await trained(3, options);
+    for (const shardMoments of [false, true]) {
+      const shares = await inProcesses(size, (communicator) => {
+        const own = accumulation / size;
+        const share = (step: number) => batches(step).slice(own * communicator.rank, own * (communicator.rank + 1));
+        return trained(3, { ...options, communicator, shardMoments, data: { stepsPerEpoch: 4, batches: share } });
+      });
+      for (const { values, reports } of shares) {
+        expect(bits(values)).toEqual(bits(one.values));
+        expect(reports.map(({ loss, gradNorm, tokens }) => [loss, gradNorm, tokens])).toEqual(
+          one.reports.map(({ loss, gradNorm, tokens }) => [loss, gradNorm, tokens]),
+        );
+      }
+    }
+  });
+
+  test('the first process reads moments that others keep, each of which keeps its share', async () => {
+    const batches = () => [batch(0, 0, 2), batch(0, 2, 2)];
+    const momentsOf = async ({ moments }: StepReport) => {
+      const read = new Map<string, Float32Array>();
+      for (const [name, moment] of moments) read.set(name, ((await moment.read()).data as Float32Array).slice());
+      return read;
     };
-    const whole = await trained(1, once);
-    // two processes with the same data: sums twice as large, weights twice as large
-    const twice = await trained(1, {
-      ...once,
-      async reduce(gradients, sums) {
-        for (const gradient of gradients) {
-          const { data, dims } = await gradient.read();
-          await gradient.write(
-            float32(
-              (data as Float32Array).map((g) => 2 * g),
-              dims,
-            ),
-          );
-        }
-        return { ...sums, weight: 2 * sums.weight, outputs: { loss: 2 * sums.outputs.loss } };
+    const options = { accumulation: 2, data: { stepsPerEpoch: 1, batches } };
+    let expected: Map<string, Float32Array> | undefined;
+    await trained(1, {
+      ...options,
+      onStep: async (report) => {
+        expected = await momentsOf(report);
       },
     });
-    expect(bits(twice.values)).toEqual(bits(whole.values));
-    expect(twice.reports[0].loss).toBe(whole.reports[0].loss);
+    const numbersKept: number[] = [];
+    await inProcesses(2, (communicator) => {
+      const counting: Engine = {
+        ...engine,
+        zeros(dtype, dims) {
+          numbersKept[communicator.rank] = (numbersKept[communicator.rank] ?? 0) + dims.reduce((a, b) => a * b, 1);
+          return engine.zeros(dtype, dims);
+        },
+      };
+      const onStep = async (report: StepReport) => {
+        await report.lead(async () => expect(bits(await momentsOf(report))).toEqual(bits(expected!)));
+      };
+      const data = { stepsPerEpoch: 1, batches: () => [batches()[communicator.rank]] };
+      return trained(1, { ...options, engine: counting, communicator, shardMoments: true, data, onStep });
+    });
+    // gradients, and of the moments about a half each
+    const numbers = [...freshValues().values()].reduce((sum, { length }) => sum + length, 0);
+    expect(numbersKept[0] + numbersKept[1]).toBe(4 * numbers);
+    for (const kept of numbersKept) expect(Math.abs(kept / numbers - 2)).toBeLessThan(0.2);
+  });
+
+  test('adds micro-batches in pairs: of four, the sum of two sums', async () => {
+    const numbers = new Map<string, number[]>();
+    const once: Changes = {
+      schedule: { kind: 'constant', totalSteps: 1, warmupSteps: 0, floor: 0 },
+      optimizer: { betas: [0, 0], eps: 1e8, weightDecay: 0, maxGradNorm: 0 },
+      // a first moment without memory is the gradient
+      onStep: async ({ moments }) => {
+        for (const [name, moment] of moments)
+          if (name.endsWith('.exp_avg')) numbers.set(name, [...(numbers.get(name) ?? []), ...((await moment.read()).data as Float32Array)]);
+      },
+    };
+    const gradientOf = async (...batches: MicroBatch[]) => {
+      numbers.clear();
+      const weighed = batches.map((each) => ({ ...each, weight: 1 / batches.length }));
+      await trained(1, { ...once, accumulation: batches.length, data: { stepsPerEpoch: 1, batches: () => weighed } });
+      return new Map(numbers);
+    };
+    const parts = [0, 1, 2, 3].map((i) => batch(0, i, 1));
+    const all = await gradientOf(...parts);
+    const [first, second] = [await gradientOf(parts[0], parts[1]), await gradientOf(parts[2], parts[3])];
+    for (const [name, sums] of all) expect(sums, name).toEqual(sums.map((_, i) => Math.fround(first.get(name)![i] + second.get(name)![i])));
+  });
+
+  test('holds one set of gradients for one batch, and one more for each doubling', async () => {
+    const setsOf = async (accumulation: number) => {
+      let numbers = 0;
+      const counting: Engine = {
+        ...engine,
+        zeros(dtype, dims) {
+          numbers += dims.reduce((a, b) => a * b, 1);
+          return engine.zeros(dtype, dims);
+        },
+      };
+      const batches = () => Array.from({ length: accumulation }, () => batch(0, 0, 1));
+      await trained(1, { engine: counting, accumulation, data: { stepsPerEpoch: 1, batches } });
+      // two are the moments
+      return numbers / [...freshValues().values()].reduce((sum, { length }) => sum + length, 0) - 2;
+    };
+    expect([await setsOf(1), await setsOf(2), await setsOf(3), await setsOf(4), await setsOf(8)]).toEqual([1, 2, 2, 3, 4]);
+  });
+
+  test('refuses a step that has fewer or more batches than were said', async () => {
+    const given = (count: number) => ({
+      accumulation: 2,
+      data: { stepsPerEpoch: 1, batches: () => Array.from({ length: count }, () => batch(0, 0, 1)) },
+    });
+    await expect(trained(1, given(1))).rejects.toThrow('the data gave no batch for step 0');
+    await expect(trained(1, given(3))).rejects.toThrow('the data gave more than 2 batches for step 0');
   });
 
   test('resumed from any step gives the bits of a straight run', async () => {

@@ -1,12 +1,16 @@
-// The loop of one stage. A step is three moves: gradients of the summed losses over the micro-batches;
-// reduce, the seam for several processes; apply, where the sums are divided by what the step weighs. What a
-// stage trains is decided once; everything else is a constant and gets no gradient.
+// The loop of one stage. A step is three moves: gradients of the summed losses over the micro-batches, added
+// in pairs; reduce, which goes on adding in pairs over the processes of the run; apply, where the sums are
+// divided by what the step weighs. What a stage trains is decided once; everything else is a constant and
+// gets no gradient.
 
 import { type Constant, type Engine, type State, sizeOf, type Value, type Write } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import { grad } from '../graph/grad.ts';
 import { constantsOf, type LossGraph } from '../models/programs.ts';
+import { alone, type Communicator, StoppedTogether } from '../mpi/communicator.ts';
 import type { MicroBatch } from './batch.ts';
+import { addPairs, addStates, gatherSums, levelsOf, type StepSums, sumStates } from './gradient-sums.ts';
+import { gatheredMoments, ownersOf, shareValues } from './moment-shards.ts';
 import { type AdamWOptions, createAdamW, type Optimizer, type OptimizerReport, type TrainedParameter } from './optimizer.ts';
 import { learningRateFactor, type Schedule } from './schedule.ts';
 
@@ -16,7 +20,10 @@ import { learningRateFactor, type Schedule } from './schedule.ts';
  */
 export interface StageData {
   stepsPerEpoch: number;
-  /** The batches whose gradients are summed for optimizer step `step`, from 0. */
+  /**
+   * The batches whose gradients are summed for optimizer step `step`, from 0: of several processes, the share
+   * of this one.
+   */
   batches(step: number): Iterable<MicroBatch> | AsyncIterable<MicroBatch>;
 }
 
@@ -37,28 +44,20 @@ export interface StageOptions {
   gradientCheckpointing?: boolean;
   /** Finished steps, and the optimizer's moments after them by name, when resuming. */
   start?: { step: number; moments: ReadonlyMap<string, Value> };
-  /**
-   * Adds up, over the processes of a run, gradients in place and the sums that come with them. One process
-   * has nothing to add.
-   */
-  reduce?: (gradients: readonly State[], sums: StepSums) => Promise<StepSums>;
   /** Whether the report of a step, from 1, has `changes`. */
   measures?: (step: number) => boolean;
+  /** Batches of a step, over all processes; a multiple of their number. Default: 1 for each. */
+  accumulation?: number;
+  /** The processes that train together, all with the same options. Default: this one alone. */
+  communicator?: Communicator;
+  /** Whether each process keeps the moments of its share of the parameters only, and updates these. */
+  shardMoments?: boolean;
   onStep?: (report: StepReport) => void | Promise<void>;
   /**
    * The stage ends with this error, and what it trains is as the last finished step left it: the place to
-   * save it. The error is thrown afterwards.
+   * save it. The error is thrown afterwards. An error of one process among several ends without it.
    */
-  onFailure?: (error: unknown, moments: ReadonlyMap<string, State>) => Promise<void>;
-}
-
-/** What a step adds up over its micro-batches. */
-export interface StepSums {
-  /** `loss`, and what else the graph gives. */
-  outputs: Record<string, number>;
-  weight: number;
-  tokens: number;
-  padding: number;
+  onFailure?: (error: unknown, moments: ReadonlyMap<string, State>, lead: Lead) => Promise<void>;
 }
 
 export interface StepReport extends OptimizerReport {
@@ -74,44 +73,62 @@ export interface StepReport extends OptimizerReport {
   weight: number;
   tokens: number;
   padding: number;
-  /** What the optimizer remembers, by its names in checkpoints. */
+  /** What the optimizer remembers, by its names in checkpoints; of several processes, on the first one. */
   moments: ReadonlyMap<string, State>;
+  lead: Lead;
 }
+
+/** Has the first process do what may read the moments, while the others wait. */
+export type Lead = (work: () => Promise<void>) => Promise<void>;
 
 /** Trains to the end of the schedule; the state in `trained` is the result. */
 export async function trainStage(options: StageOptions): Promise<void> {
-  const { engine, data, schedule, reduce = async (_, sums) => sums } = options;
+  const { engine, data, schedule, communicator = alone, accumulation = communicator.size } = options;
   const parameters = trainedParameters(options);
-  const backward = await compileBackward(options, parameters);
-  const optimizer = await createAdamW(engine, parameters, options.optimizer);
+  if (accumulation % communicator.size !== 0)
+    throw new Error(`${communicator.size} processes cannot share ${accumulation} batches of a step`);
+  const backward = await compileBackward(options, parameters, accumulation / communicator.size);
+  const owners = options.shardMoments ? ownersOf(parameters, communicator.size) : undefined;
+  const isOwn = (name: string) => !owners || owners.get(name) === communicator.rank;
+  const optimizer = await createAdamW(engine, parameters, options.optimizer, isOwn);
+  const { moments, answer } = owners
+    ? gatheredMoments(communicator, parameters, owners, optimizer.moments)
+    : { moments: optimizer.moments, answer: undefined };
+  const lead: Lead = (work) => communicator.lead(work, answer);
   let isUpdating = false;
+  /** Whether what fails now fails alike in all processes. */
+  let isShared = false;
   try {
     await restoreMoments(optimizer, options.start?.moments);
     for (let step = options.start?.step ?? 0; step < schedule.totalSteps; step++) {
-      const own = await backward.run(data.batches(step));
-      if (own.tokens === 0) throw new Error(`the data gave no batch for step ${step}`);
-      const sums = await reduce(
+      const own = await backward.run(data.batches(step), step);
+      const sums = await gatherSums(communicator, own);
+      await sumStates(
+        communicator,
         parameters.map(({ gradient }) => gradient),
-        own,
       );
-      if (sums.weight === 0) throw new UserError(`step ${step + 1} has no label to learn from: every token of its samples is masked`);
       const factor = learningRateFactor(schedule, step);
       isUpdating = true;
+      isShared = true;
+      if (sums.weight === 0) throw new UserError(`step ${step + 1} has no label to learn from: every token of its samples is masked`);
       const update = await optimizer.step({
         step: step + 1,
         scale: 1 / sums.weight,
         learningRate: (name) => options.learningRate(name) * factor,
         measures: options.measures?.(step + 1),
       });
+      isShared = false;
+      if (owners) await shareValues(communicator, parameters, owners);
       isUpdating = false;
       const { loss, ...metrics } = Object.fromEntries(Object.entries(sums.outputs).map(([name, sum]) => [name, sum / sums.weight]));
       const { tokens, padding, weight } = sums;
-      const { moments } = optimizer;
-      await options.onStep?.({ step: step + 1, loss, metrics, learningRateFactor: factor, ...update, weight, tokens, padding, moments });
+      const done = { step: step + 1, loss, metrics, learningRateFactor: factor, ...update, weight, tokens, padding };
+      await options.onStep?.({ ...done, moments, lead });
     }
   } catch (error) {
+    const ofAll = communicator.size === 1 || isShared || error instanceof StoppedTogether;
     // the optimizer's UserErrors come before it changes anything
-    if (!isUpdating || error instanceof UserError) await options.onFailure?.(error, optimizer.moments);
+    if (ofAll && (!isUpdating || error instanceof UserError)) await options.onFailure?.(error, moments, lead);
     throw error;
   } finally {
     await backward.dispose();
@@ -145,10 +162,14 @@ export const isLean = ({ parameters }: LossGraph): boolean => parameters.reduce(
 
 const gradientName = (parameter: string) => `gradient.${parameter}`;
 
-/** The first move: losses and gradients of micro-batches, the gradients added up in state. */
+/**
+ * The first move: losses and gradients of `count` micro-batches, the gradients added up in state. Each level
+ * of the pairs has gradients of its own, the first those of `parameters`.
+ */
 async function compileBackward(
   { engine, loss: graph, constants, gradientCheckpointing }: StageOptions,
   parameters: readonly TrainedParameter[],
+  count: number,
 ) {
   const tensors = new Map(graph.parameters.map(({ name, tensor }) => [name, tensor]));
   const gradients = grad(
@@ -156,28 +177,48 @@ async function compileBackward(
     parameters.map(({ name }) => tensors.get(name)!),
   );
   const writes: Record<string, Write> = {};
-  const state: Record<string, State> = {};
-  parameters.forEach(({ name, values, gradient }, i) => {
-    writes[gradientName(name)] = { mode: 'add', tensor: gradients[i] };
-    Object.assign(state, { [name]: values, [gradientName(name)]: gradient });
+  for (const [i, { name }] of parameters.entries()) writes[gradientName(name)] = { mode: 'add', tensor: gradients[i] };
+  const levels = Array.from({ length: levelsOf(count) }, (_, level) =>
+    parameters.map(({ dims, gradient }) => (level === 0 ? gradient : engine.zeros('float32', dims))),
+  );
+  const values = Object.fromEntries(parameters.map((parameter) => [parameter.name, parameter.values]));
+  const stateOf = (level: number): Record<string, State> => ({
+    ...values,
+    ...Object.fromEntries(parameters.map(({ name }, i) => [gradientName(name), levels[level][i]])),
   });
-  const frozen = graph.parameters.filter(({ name }) => !state[name]);
+  const frozen = graph.parameters.filter(({ name }) => !values[name]);
   const recompute = gradientCheckpointing ? ('all' as const) : undefined;
   const options = { constants: constantsOf(frozen, constants), writes, lean: isLean(graph), recompute };
   const program = await engine.compile(graph.outputs, options);
+  const runBatch = async ({ inputs, weight, tokens, padding = 0 }: MicroBatch, level: number): Promise<StepSums> => {
+    for (const gradient of levels[level]) gradient.clear();
+    const results = await program.run(inputs, { state: stateOf(level) });
+    const outputs = Object.fromEntries(Object.entries(results).map(([name, { data }]) => [name, data[0] as number]));
+    return { outputs, weight, tokens, padding };
+  };
   return {
-    async run(batches: Iterable<MicroBatch> | AsyncIterable<MicroBatch>): Promise<StepSums> {
-      for (const { gradient } of parameters) gradient.clear();
-      const sums: StepSums = { outputs: {}, weight: 0, tokens: 0, padding: 0 };
-      for await (const { inputs, weight, tokens, padding = 0 } of batches) {
-        const results = await program.run(inputs, { state });
-        for (const [name, { data }] of Object.entries(results)) sums.outputs[name] = (sums.outputs[name] ?? 0) + (data[0] as number);
-        sums.weight += weight;
-        sums.tokens += tokens;
-        sums.padding += padding;
+    async run(batches: Iterable<MicroBatch> | AsyncIterable<MicroBatch>, step: number): Promise<StepSums> {
+      const given = batchesOf(batches);
+      try {
+        const sums = await addPairs(
+          count,
+          async (level) => {
+            const { value, done } = await given.next();
+            if (done) throw new Error(`the data gave no batch for step ${step}`);
+            return runBatch(value, level);
+          },
+          (into, from) => addStates(levels[into], levels[from]),
+        );
+        if (!(await given.next()).done) throw new Error(`the data gave more than ${count} batches for step ${step}`);
+        return sums;
+      } finally {
+        await given.return(undefined);
       }
-      return sums;
     },
     dispose: () => program.dispose(),
   };
+}
+
+async function* batchesOf(batches: Iterable<MicroBatch> | AsyncIterable<MicroBatch>): AsyncGenerator<MicroBatch, undefined, undefined> {
+  yield* batches;
 }

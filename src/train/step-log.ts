@@ -52,8 +52,8 @@ export function measuresOf({ gradNorms, changes }: StepReport, moduleOf: (parame
   const [weight, change] = [of('weight'), of('change')];
   const measures = [...normByModule(gradNorms, moduleOf)].map(([module, gradNorm]): [string, ModuleMeasures] => [
     module,
-    // what begins at zero, as B of an adapter does beside A, has no share of its own
-    { gradNorm, updateRatio: weight.get(module)! > 0 ? change.get(module)! / weight.get(module)! : 0 },
+    // nothing is measured of a module that another process updates
+    { gradNorm, updateRatio: (weight.get(module) ?? 0) > 0 ? change.get(module)! / weight.get(module)! : 0 },
   ]);
   return Object.fromEntries(measures);
 }

@@ -5,6 +5,7 @@ import type { Engine } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
 import type { Graph, LossGraph } from '../models/programs.ts';
+import type { Communicator } from '../mpi/communicator.ts';
 import type { StorageOf } from '../nn/parameters.ts';
 import type { GallerySample } from '../runs/report.ts';
 import type { Status } from '../runs/status.ts';
@@ -26,6 +27,8 @@ export interface TaskContext {
   signal: AbortSignal;
   /** The task is planned, not trained: values of stored weights are neither read nor checked. */
   isPlan?: boolean;
+  /** The processes of the run. */
+  communicator: Communicator;
 }
 
 export interface PreparedStage {
@@ -38,8 +41,8 @@ export interface PreparedStage {
   heldOut?: HeldOutData & { every: number };
   /** Scores of the model as it is, where the recipe asks for them, and how many steps lie between. */
   evaluation?: { every: number; scores(): Promise<Scores> };
-  /** Samples that were left out so far. */
-  skipped?(): number;
+  /** Samples that were left out so far, in all processes; on the first, which lists them. */
+  skipped?(): Promise<number>;
   /** Lets go of what was opened for the stage. */
   dispose(): Promise<void>;
 }

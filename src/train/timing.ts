@@ -44,6 +44,7 @@ export async function timeStage(
     schedule: { kind: 'constant', totalSteps: STEPS, warmupSteps: 0, floor: 0 },
     optimizer: { betas: settings.betas, eps: settings.eps, weightDecay: 0, maxGradNorm: settings.max_grad_norm },
     gradientCheckpointing: settings.gradient_checkpointing,
+    accumulation: settings.accumulation,
     data: { stepsPerEpoch: STEPS, batches: (step) => microBatches(settings, batches, step) },
     onStep: () => void ended.push(performance.now()),
   });

@@ -5,6 +5,7 @@ import { basename, dirname, extname, join, resolve } from 'node:path';
 import { createOrtEngine } from '../../engine/ort.ts';
 import { createPlanningEngine } from '../../engine/planning.ts';
 import { UserError } from '../../errors.ts';
+import { alone } from '../../mpi/communicator.ts';
 import { createStatus, formatDuration } from '../../runs/status.ts';
 import { type PlannedStage, planRun, type RunPlan } from '../../train/plan.ts';
 import { startSourceThread } from '../../train/prefetch.ts';
@@ -30,7 +31,15 @@ export async function runPlan(recipePath: string, flags: PlanFlags): Promise<voi
   const thread = startSourceThread();
   try {
     const plan = await withInterrupt(async (signal) => {
-      const task = await createTask(recipe, { engine: createPlanningEngine(), status, thread, out, signal, isPlan: true });
+      const task = await createTask(recipe, {
+        engine: createPlanningEngine(),
+        status,
+        thread,
+        out,
+        signal,
+        isPlan: true,
+        communicator: alone,
+      });
       return planRun({ task, folder: existing(resolve(out)), available, timedOn: flags.time ? createOrtEngine() : undefined });
     }, 'nothing was written');
     status.close();

@@ -3,24 +3,32 @@ import { existsSync, readFileSync } from 'node:fs';
 import { basename, extname, join } from 'node:path';
 import { onDisk } from '../../disk.ts';
 import { UserError } from '../../errors.ts';
+import { StoppedTogether } from '../../mpi/communicator.ts';
 import { findRunFolder, type RunSummary } from '../../runs/folder.ts';
 import { loadRecipe, readRecipe, recipeToYaml } from '../../train/recipe.ts';
 import { type TrainOptions, train } from '../../train/run.ts';
 import { decodeUtf8 } from '../../utf8.ts';
 import { InterruptedError, withInterrupt } from '../interrupt.ts';
+import { inProcesses } from '../processes.ts';
 import { formatScores } from '../table.ts';
 
 /** Trains, with Ctrl-C saving first. */
 export async function startTraining(options: Omit<TrainOptions, 'signal'>): Promise<RunSummary> {
-  const { out } = options;
+  const { out, communicator } = options;
+  const advice = `go on with: llava-gemma train --resume --out ${out}`;
   try {
-    return await withInterrupt((signal) => train({ ...options, signal }), `go on with: llava-gemma train --resume --out ${out}`);
+    return await withInterrupt((signal) => train({ ...options, signal }), advice, communicator && communicator.size > 1);
   } catch (error) {
+    if (error instanceof StoppedTogether && isFault(error.cause)) throw error.cause;
+    if (error instanceof StoppedTogether) throw new InterruptedError(`interrupted; ${advice}`, { cause: error });
     // while models and data are read, there is no run yet to go on with
     if (!(error instanceof InterruptedError) || existsSync(join(out, 'recipe.yaml'))) throw error;
     throw new InterruptedError(`${error.message.split(';')[0]}; nothing was trained yet`, { cause: error });
   }
 }
+
+/** Why a run was stopped, where nobody has asked for it. */
+const isFault = (cause: unknown) => cause !== undefined && !(cause instanceof InterruptedError);
 
 /** The scores, if any, and where to find everything. */
 export function printSummary(out: string, summary: RunSummary): void {
@@ -28,18 +36,24 @@ export function printSummary(out: string, summary: RunSummary): void {
   console.log(`${Math.round(summary.wallSeconds)} s, peak memory ${Math.round(summary.peakRssMb)} MB. Report: ${join(out, 'report.html')}`);
 }
 
-export interface TrainFlags {
+export interface RunFlags {
   out?: string;
   set: string[];
   resume?: boolean;
   overwrite?: boolean;
 }
 
+export interface TrainFlags extends RunFlags {
+  shardMoments?: boolean;
+  /** Seconds. */
+  mpiTimeout: number;
+}
+
 /**
  * The options that a command line asks for. A resumed run keeps its recipe; naming another one is an error,
  * not a surprise.
  */
-export async function trainOptionsOf(recipePath: string | undefined, flags: TrainFlags): Promise<Omit<TrainOptions, 'signal'>> {
+export async function trainOptionsOf(recipePath: string | undefined, flags: RunFlags): Promise<Omit<TrainOptions, 'signal'>> {
   if (flags.resume && flags.overwrite) throw new UserError('--resume goes on with a run and --overwrite removes it; give one of them');
   const given = recipePath === undefined ? undefined : loadRecipe(recipePath, flags.set);
   const out = flags.out ?? (recipePath === undefined ? undefined : join('runs', basename(recipePath, extname(recipePath))));
@@ -66,8 +80,11 @@ export async function trainOptionsOf(recipePath: string | undefined, flags: Trai
   return { recipe, title, out, mode: 'resume' };
 }
 
-/** Runs the command. */
+/** Runs the command, in one process or as one of several. */
 export async function runTraining(recipePath: string | undefined, flags: TrainFlags): Promise<void> {
-  const options = await trainOptionsOf(recipePath, flags);
-  printSummary(options.out, await startTraining(options));
+  await inProcesses(flags.mpiTimeout, async (communicator) => {
+    const options = await trainOptionsOf(recipePath, flags);
+    const summary = await startTraining({ ...options, communicator, shardMoments: flags.shardMoments });
+    if (communicator.rank === 0) printSummary(options.out, summary);
+  });
 }

@@ -91,8 +91,7 @@ export async function buildEmojiDataset(options: EmojiDatasetOptions): Promise<E
   const glyphs = await loadEmojiGlyphs();
   const { seen, unseen } = splitConcepts(glyphs);
   const trainArtists = trainingArtists(glyphs, heldOutArtist);
-  const imageFolder = join(out, 'images');
-  const file = (name: string) => join(out, `${name}.json`);
+  const { imageFolder, captions: captionsFile, questions: questionsFile, evaluation } = emojiDataset(out);
 
   const sampleTraining = (length: number) => sampleScenes(seed, 'train', length, { glyphs, concepts: seen, artists: trainArtists, size });
   const plain = sampleTraining(trainScenes);
@@ -103,11 +102,11 @@ export async function buildEmojiDataset(options: EmojiDatasetOptions): Promise<E
     const random = createRandom(seed, 'captions', index);
     return entry('train', index, [describeQuestion(scene, glyphs, 'any', random)], 'describe');
   });
-  await writeEntries(file('train_captions'), captions);
+  await writeEntries(captionsFile, captions);
   // Wrong names that are drawn as the right ones are keep the wording of a question from giving the answer
   // away: no popular ones here.
   const trainNames = { all: seen, popular: [], kinds: ['random', 'adversarial'] as const };
-  await writeEntries(file('train_questions'), questionsAbout(seed, 'train', train, glyphs, trainNames, true, 'any'));
+  await writeEntries(questionsFile, questionsAbout(seed, 'train', train, glyphs, trainNames, true, 'any'));
 
   const popular = mostFrequent(trainScenes > 0 ? plain : sampleTraining(defaultTrainScenes), 30);
   const sources = {
@@ -124,10 +123,16 @@ export async function buildEmojiDataset(options: EmojiDatasetOptions): Promise<E
     const names = known
       ? { all: concepts, popular, kinds: ['random', 'popular', 'adversarial'] as const }
       : { all: concepts, popular: [], kinds: ['random', 'adversarial'] as const };
-    await writeEntries(file(`eval_${split}`), questionsAbout(seed, split, scenes, glyphs, names, known, 'canonical'));
+    await writeEntries(evaluation[split], questionsAbout(seed, split, scenes, glyphs, names, known, 'canonical'));
   }
+  return emojiDataset(out);
+}
+
+/** Where a data set in the folder `out` has its files. */
+export function emojiDataset(out: string): EmojiDataset {
+  const file = (name: string) => join(out, `${name}.json`);
   return {
-    imageFolder,
+    imageFolder: join(out, 'images'),
     captions: file('train_captions'),
     questions: file('train_questions'),
     evaluation: {

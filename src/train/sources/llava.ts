@@ -61,6 +61,8 @@ export interface LlavaSource {
   pictureThreads: number;
   /** Undefined where the encoder runs at each step: batches have pixel values. */
   features?: FeatureSource;
+  /** Of the pictures without features, which this process encodes: one share of `size`. */
+  encodes: { rank: number; size: number };
   /** Whether a bad sample is an error, or left out. */
   onBadSample: 'error' | 'skip';
   /** Pictures that are known to be bad, by path, and why: they are not opened again. */
@@ -71,13 +73,19 @@ export interface LlavaSource {
 type BadPictures = Map<string, string>;
 
 /**
- * Every picture, those of the samples that come first in the files before others; of bad samples none. `tell`
- * gets the number of the sample that is looked at.
+ * Every picture of this process's share, those of the samples that come first in the files before others; of
+ * bad samples none. `tell` gets the number of the sample that is looked at.
  */
-function* picturesOf(data: DataSet, bad: BadPictures, tell: (number: number) => void): Generator<string, void> {
+function* picturesOf(
+  data: DataSet,
+  bad: BadPictures,
+  { rank, size }: LlavaSource['encodes'],
+  tell: (number: number) => void,
+): Generator<string, void> {
+  let group = 0;
   for (const { images, number } of onePerGroup(data)) {
     tell(number);
-    if (!images.some((path) => bad.has(path))) yield* images;
+    if (group++ % size === rank && !images.some((path) => bad.has(path))) yield* images;
   }
 }
 
@@ -140,16 +148,25 @@ export async function llavaSource(description: LlavaSource): Promise<BatchSource
   const reader = openPictureReader(processor, description.pictureThreads);
   const bad: BadPictures = new Map(description.badPictures);
   let lookedAt = 0;
-  const all = picturesOf(data, bad, (number) => {
+  const all = picturesOf(data, bad, description.encodes, (number) => {
     lookedAt = number;
   });
   const missing = cache?.missing(all, (path, { message }) => bad.set(path, message));
   const pixelsOf = (paths: readonly string[], contents?: readonly Uint8Array[]) =>
     eachPicture(paths, bad, (path, i) => reader.read(path, contents?.[i]));
   const pixelValue = (pixels: readonly Float32Array[]): Value => float32(concatFloat32(pixels), [pixels.length, 3, imageSize, imageSize]);
+  const featuresOf = async (path: string): Promise<Float32Array> => {
+    try {
+      return cache!.read([path]);
+    } catch (error) {
+      // it was another process's to encode, which has left it out: what is wrong with it is found here
+      if (description.encodes.size > 1) await reader.read(path);
+      throw error;
+    }
+  };
   /** Of batch number `index`; undefined where a picture is bad, which `bad` then has. */
   const imageInputs = async (images: readonly string[], index: number): Promise<Record<string, Value> | undefined> => {
-    const rows = await (cache ? eachPicture(images, bad, (path) => cache.read([path])) : pixelsOf(images));
+    const rows = await (cache ? eachPicture(images, bad, featuresOf) : pixelsOf(images));
     if (rows.length < images.length) return undefined;
     if (!features) return { pixel_values: pixelValue(rows) };
     const random = createRandom(seed, 'feature mixup', stage, index);

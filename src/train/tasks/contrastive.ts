@@ -19,13 +19,14 @@ import { imageProcessorFor, PROCESSOR_FILE } from '../../pretrained/processor.ts
 import { createRandom } from '../../random.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
 import { prefetchedBatches } from '../prefetch.ts';
+import { batchShare } from '../processes.ts';
 import { augmentationOf, type ContrastiveRecipe } from '../recipe.ts';
 import { stepsOf, type Task, type TaskContext } from '../task.ts';
 import { freshWeights, type ModelWeights } from '../weights.ts';
 
 const EVALUATION_SCENES = 400;
 
-export async function contrastiveTask(recipe: ContrastiveRecipe, { engine, thread }: TaskContext): Promise<Task> {
+export async function contrastiveTask(recipe: ContrastiveRecipe, { engine, thread, communicator }: TaskContext): Promise<Task> {
   const { seed, model, data } = recipe;
   const tokenizerFolder = resolvePath(model.tokenizer, 'model.tokenizer');
   const files = await readTokenizerFiles(tokenizerFolder);
@@ -90,7 +91,10 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine, threa
         loss: (storage) => contrastiveLoss(config, regionSlots, { storage }),
         totalSteps,
         // scenes are drawn afresh at each step: the whole stage is one pass
-        data: { stepsPerEpoch: totalSteps, batches: prefetchedBatches(source, { accumulation, totalSteps }) },
+        data: {
+          stepsPerEpoch: totalSteps,
+          batches: prefetchedBatches(source, { accumulation, totalSteps, share: batchShare(communicator, accumulation) }),
+        },
         dispose: source.close,
       };
     },

@@ -11,11 +11,12 @@ import { checkConfig } from '../../pretrained/folder.ts';
 import { TRANSFORMERS_VERSION } from '../../pretrained/hub-form.ts';
 import { createTokenizer } from '../../text/tokenizer.ts';
 import { prefetchedBatches } from '../prefetch.ts';
+import { batchShare } from '../processes.ts';
 import type { LanguageModelRecipe } from '../recipe.ts';
 import { stepsOf, type Task, type TaskContext } from '../task.ts';
 import { freshWeights } from '../weights.ts';
 
-export async function languageModelTask(recipe: LanguageModelRecipe, { engine, thread }: TaskContext): Promise<Task> {
+export async function languageModelTask(recipe: LanguageModelRecipe, { engine, thread, communicator }: TaskContext): Promise<Task> {
   const { seed, model, data } = recipe;
   const tokenizerFolder = resolvePath(model.tokenizer, 'model.tokenizer');
   const files = await readTokenizerFiles(tokenizerFolder);
@@ -74,7 +75,10 @@ export async function languageModelTask(recipe: LanguageModelRecipe, { engine, t
         loss: (storage) => languageModelLoss(config, { storage }),
         totalSteps,
         // text is made afresh at each step: the whole stage is one pass
-        data: { stepsPerEpoch: totalSteps, batches: prefetchedBatches(source, { accumulation, totalSteps }) },
+        data: {
+          stepsPerEpoch: totalSteps,
+          batches: prefetchedBatches(source, { accumulation, totalSteps, share: batchShare(communicator, accumulation) }),
+        },
         dispose: source.close,
       };
     },

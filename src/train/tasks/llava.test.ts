@@ -14,6 +14,7 @@ import { languageConfigSchema } from '../../models/language.ts';
 import { imageSize, imageTokenCount, type LlavaConfig } from '../../models/llava.ts';
 import { languageModelLoss } from '../../models/programs.ts';
 import { visionFolderSchema, visionParameters } from '../../models/vision.ts';
+import { alone } from '../../mpi/communicator.ts';
 import { initialize, type Parameter, Parameters } from '../../nn/parameters.ts';
 import { loadModel } from '../../pretrained/load.ts';
 import { createRandom } from '../../random.ts';
@@ -72,7 +73,14 @@ function taskOver(visionTower: string, model: object = {}, stage: object = {}): 
     'recipe',
   ) as LlavaRecipe;
   const status = { note: () => {}, progress: () => {}, update: () => {}, close: () => {} };
-  return llavaTask(recipe, { engine, status, thread, out: join(folders, 'run'), signal: new AbortController().signal });
+  return llavaTask(recipe, {
+    engine,
+    status,
+    thread,
+    out: join(folders, 'run'),
+    signal: new AbortController().signal,
+    communicator: alone,
+  });
 }
 
 /** Saves an encoder of fresh weights, whose processor is `processor`. */

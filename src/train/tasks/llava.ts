@@ -3,19 +3,15 @@
 // once an image; its features are cached.
 
 import { existsSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
 import { type DataFile, type DataIndex, subset } from '../../data/data-set.ts';
-import { buildEmojiDataset, type EmojiDataset } from '../../data/emoji/build.ts';
+import { buildEmojiDataset, type EmojiDataset, emojiDataset } from '../../data/emoji/build.ts';
 import { encoderFingerprint, type FeatureType, featureBytes } from '../../data/feature-cache.ts';
 import type { SampleFault } from '../../data/llava-json.ts';
 import { batchesPerEpoch } from '../../data/sample-order.ts';
 import { UserError } from '../../errors.ts';
-import { answerQuestions } from '../../evaluate/evaluate.ts';
-import { readQuestions } from '../../evaluate/questions.ts';
-import { type Sample, type Scores, scoreSamples, writeSamples } from '../../evaluate/samples.ts';
-import { createGenerator } from '../../generate/generator.ts';
+import type { Sample } from '../../evaluate/samples.ts';
 import { type ImageProcessorConfig, imageProcessorConfig } from '../../images/processor.ts';
 import { languageConfigSchema } from '../../models/language.ts';
 import { imageSize, imageTokenCount, type LlavaConfig, llavaConfigSchema, llavaParameters, visionFeatureSize } from '../../models/llava.ts';
@@ -28,15 +24,16 @@ import { checkTokenizer, checkVocabulary, warnOfMissingTemplate } from '../../pr
 import { processorFilesOf, withImageSize } from '../../pretrained/processor.ts';
 import { hubTokenizerFiles, readGenerationConfig } from '../../pretrained/tokenizer-form.ts';
 import { createRandom } from '../../random.ts';
-import { findRunFolder, runFolder } from '../../runs/folder.ts';
+import { runFolder } from '../../runs/folder.ts';
 import { openSkipped, skippedFile } from '../../runs/skipped.ts';
 import { formatDuration, type Status } from '../../runs/status.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
 import { adapterGraph, adaptersOf, dropoutInputs, type StageAdapters, withDropout } from '../adapters.ts';
-import type { BatchSource } from '../batch.ts';
+import type { BatchSource, PictureBatch } from '../batch.ts';
 import { type CheckedData, checkData } from '../checks.ts';
 import type { HeldOutData } from '../held-out.ts';
 import { prefetchedBatches } from '../prefetch.ts';
+import { batchShare, type EncodedPictures, gatherFeatures, gatherValues, requireShared, threadsOf } from '../processes.ts';
 import { augmentationOf, type LlavaRecipe, type LlavaStage } from '../recipe.ts';
 import { openSource } from '../source.ts';
 import type { FeatureSource, LlavaSource } from '../sources/llava.ts';
@@ -44,6 +41,7 @@ import type { StageData } from '../stage.ts';
 import type { PreparedStage, SavedModel, Task, TaskContext } from '../task.ts';
 import { ModelWeights } from '../weights.ts';
 import { modalityGroups, outlineLlavaStage, pictureCount, stepsOfStage } from './llava-outline.ts';
+import { scoreSplits } from './llava-scores.ts';
 
 interface Model extends SavedModel {
   config: LlavaConfig;
@@ -57,17 +55,24 @@ interface Model extends SavedModel {
 
 type Given<K extends string> = Extract<LlavaRecipe['model'], Record<K, unknown>>;
 
-const assemble = ({ model, seed }: LlavaRecipe, weights: ModelWeights): Promise<Model> =>
-  'llava' in model ? furtherModel(model, seed, weights) : joinedModel(model, seed, weights);
+interface Assembly {
+  /** Is filled. */
+  weights: ModelWeights;
+  /** Is told of what is odd about a folder. */
+  warn: (text: string) => void;
+}
+
+const assemble = ({ model, seed }: LlavaRecipe, { weights, warn }: Assembly): Promise<Model> =>
+  'llava' in model ? furtherModel(model, seed, { weights, warn }) : joinedModel(model, seed, { weights, warn });
 
 /** Joins the recipe's encoder and language model through a fresh connector. */
-async function joinedModel(model: Given<'vision_tower'>, seed: number, weights: ModelWeights): Promise<Model> {
+async function joinedModel(model: Given<'vision_tower'>, seed: number, { weights, warn }: Assembly): Promise<Model> {
   const visionFolder = resolvePath(model.vision_tower, 'model.vision_tower');
   const languageFolder = resolvePath(model.language_model, 'model.language_model');
   const tokenizerFolder = model.tokenizer ? resolvePath(model.tokenizer, 'model.tokenizer') : languageFolder;
   const tokenizerFiles = await readTokenizerFiles(tokenizerFolder);
   const tokenizer = createTokenizer(tokenizerFiles.tokenizerJson, tokenizerFiles.tokenizerConfig);
-  warnOfMissingTemplate(tokenizerFolder, tokenizerFiles.tokenizerConfig);
+  warnOfMissingTemplate(tokenizerFolder, tokenizerFiles.tokenizerConfig, warn);
   return withCheckpoint(visionFolder, visionFolderSchema, (vision_config, vision) =>
     withCheckpoint(languageFolder, languageConfigSchema, async (text_config, language) => {
       const { value: processorJson, file: processorPath } = await vision.imageProcessor();
@@ -104,12 +109,12 @@ async function joinedModel(model: Given<'vision_tower'>, seed: number, weights: 
 }
 
 /** The recipe's LLaVA, with its own connector or a fresh one. */
-async function furtherModel(model: Given<'llava'>, seed: number, weights: ModelWeights): Promise<Model> {
+async function furtherModel(model: Given<'llava'>, seed: number, { weights, warn }: Assembly): Promise<Model> {
   const folder = resolvePath(model.llava, 'model.llava');
   return withCheckpoint(folder, llavaConfigSchema, async (stored, checkpoint) => {
     const tokenizerFiles = await readTokenizerFiles(folder);
     const tokenizer = createTokenizer(tokenizerFiles.tokenizerJson, tokenizerFiles.tokenizerConfig);
-    warnOfMissingTemplate(folder, tokenizerFiles.tokenizerConfig);
+    warnOfMissingTemplate(folder, tokenizerFiles.tokenizerConfig, warn);
     const { value: processorJson, file: processorPath } = await checkpoint.imageProcessor();
     const processor = checkConfig(imageProcessorConfig, processorJson, processorPath);
     const { torch_dtype: _, ...kept } = stored;
@@ -178,51 +183,66 @@ async function featureSource({ config, processor, weights }: Model, dtype: Featu
 
 /**
  * Runs the frozen encoder over the pictures whose features are not cached; the next ones are read while it
- * computes.
+ * computes. Each process encodes its share, and the first one keeps all.
  */
-async function cacheFeatures(source: BatchSource, { config, weights }: Model, { engine, status, signal }: TaskContext): Promise<void> {
+async function cacheFeatures(source: BatchSource, { config, weights }: Model, context: TaskContext): Promise<void> {
+  const { engine, status, signal, communicator } = context;
   let program: GraphProgram<'pixel_values', 'features'> | undefined;
   const began = performance.now();
+  const encode = async ({ keys, pixels }: PictureBatch): Promise<EncodedPictures> => {
+    if (!program) {
+      const graph = encoderGraph(config, { storage: weights.storageOf() });
+      program = await compileGraph(engine, graph, await weights.constants(graph));
+    }
+    const { features } = await program.run({ pixel_values: pixels });
+    return { keys, features: features.data as Float32Array };
+  };
+  const anyLeft = async (own: PictureBatch | undefined) => (await communicator.share([own ? 1 : 0])).some(([left]) => left === 1);
   try {
     let pictures = await source.pictures();
-    while (pictures) {
+    for (let isFirst = true; await anyLeft(pictures); isFirst = false) {
       signal.throwIfAborted();
-      const next = source.pictures();
-      if (!program) {
-        status.note('encoding pictures with the frozen encoder');
-        const graph = encoderGraph(config, { storage: weights.storageOf() });
-        program = await compileGraph(engine, graph, await weights.constants(graph));
+      if (isFirst) status.note('encoding pictures with the frozen encoder');
+      const next = pictures && source.pictures();
+      const own = pictures ? await encode(pictures) : { keys: [], features: new Float32Array(0) };
+      for (const { keys, features } of await gatherFeatures(communicator, own)) if (keys.length > 0) await source.keep(keys, features);
+      if (pictures) {
+        const left = ((performance.now() - began) / 1000) * (1 / pictures.done - 1);
+        status.progress(`encoding pictures: ${Math.floor(100 * pictures.done)} %  ETA ${formatDuration(left)}`);
       }
-      const { features } = await program.run({ pixel_values: pictures.pixels });
-      await source.keep(pictures.keys, features.data as Float32Array);
-      const left = ((performance.now() - began) / 1000) * (1 / pictures.done - 1);
-      status.progress(`encoding pictures: ${Math.floor(100 * pictures.done)} %  ETA ${formatDuration(left)}`);
       pictures = await next;
     }
+    // the others read from now on what the first has kept
+    await communicator.barrier();
   } finally {
     await program?.dispose();
   }
 }
 
 /** The scenes that the recipe asks for, drawn if need be. */
-async function drawScenes({ seed, data }: LlavaRecipe, { status }: TaskContext): Promise<EmojiDataset | undefined> {
+async function drawScenes({ seed, data }: LlavaRecipe, { status, communicator }: TaskContext): Promise<EmojiDataset | undefined> {
   if (!data) return undefined;
   const { folder, train_scenes, evaluation_scenes, scene_size, held_out_artist, augmentation } = data;
   status.note(`drawing ${train_scenes} training scenes and ${evaluation_scenes} of each held-out split into ${folder}`);
-  return buildEmojiDataset({
-    seed,
-    out: folder,
-    trainScenes: train_scenes,
-    evaluationScenes: evaluation_scenes,
-    size: scene_size,
-    heldOutArtist: held_out_artist,
-    ...(augmentation ? { augmentation: augmentationOf(augmentation) } : {}),
+  await communicator.lead(async () => {
+    await buildEmojiDataset({
+      seed,
+      out: folder,
+      trainScenes: train_scenes,
+      evaluationScenes: evaluation_scenes,
+      size: scene_size,
+      heldOutArtist: held_out_artist,
+      ...(augmentation ? { augmentation: augmentationOf(augmentation) } : {}),
+    });
   });
+  await requireShared(communicator, folder);
+  return emojiDataset(folder);
 }
 
 /** The task of a `llava` recipe. */
 export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Promise<Task> {
-  const model = await assemble(recipe, new ModelWeights(context.engine, { unread: context.isPlan }));
+  const weights = new ModelWeights(context.engine, { unread: context.isPlan });
+  const model = await assemble(recipe, { weights, warn: context.status.note });
   const dataset = await drawScenes(recipe, context);
   const filesOf = ({ data }: LlavaStage): DataFile[] => {
     if (typeof data === 'string') return [{ path: dataset![data], imageFolder: dataset!.imageFolder, share: 1 }];
@@ -337,7 +357,9 @@ async function prepareStage(
   const { batch_size: batchSize, accumulation, template, max_length: maxLength, name } = settings;
   const { stepsPerEpoch, totalSteps } = stepsOfStage(settings, data);
   const kept = keptFeatures(settings, adapters, index, config, context.status);
-  const pictureThreads = settings.picture_threads ?? Math.max(1, Math.min(MOST_PICTURE_THREADS, availableParallelism() - 1));
+  const pictureThreads = settings.picture_threads ?? Math.max(1, Math.min(MOST_PICTURE_THREADS, threadsOf(context.communicator) - 1));
+  const features = kept && (await featureSource(model, kept, settings.feature_mixup));
+  if (features) await requireShared(context.communicator, features.folder);
   const description: LlavaSource = {
     task: 'llava',
     seed,
@@ -354,14 +376,14 @@ async function prepareStage(
     processor,
     imageSize: imageSize(config),
     pictureThreads,
-    features: kept && (await featureSource(model, kept, settings.feature_mixup)),
+    features,
+    encodes: { rank: context.communicator.rank, size: context.communicator.size },
     onBadSample: settings.on_bad_sample,
     badPictures: new Map(bad.flatMap(({ image, reason }) => (image === undefined ? [] : [[image, reason.replace(/\.$/, '')]]))),
   };
   const source = context.thread.open(description);
-  const skipped = openSkipped(join(context.out, skippedFile));
+  const { leaveOut, skipped } = skippedSamples(name, context);
   let heldOut: HeldOutData | undefined;
-  const leaveOut = (faults: readonly SampleFault[]) => skipped.add(faults.map((fault) => ({ stage: name, ...fault })));
   try {
     leaveOut(bad);
     await cacheFeatures(source, model, context);
@@ -370,17 +392,21 @@ async function prepareStage(
     await source.close();
     throw error;
   }
+  const share = batchShare(context.communicator, accumulation);
   const graphOptions = { fromPixels: !kept, ...(adapters ? { adapters: adapterGraph(adapters) } : {}) };
   // where batches bring pictures, small ones keep all threads busy only together
   const ahead = kept ? 1 : Math.ceil(pictureThreads / batchSize);
-  const batches = reportingSkipped(prefetchedBatches(source, { accumulation, totalSteps, ahead }), leaveOut);
+  const batches = reportingSkipped(prefetchedBatches(source, { accumulation, totalSteps, share, ahead }), leaveOut);
   return {
     settings,
     loss: (storage) => llavaLoss(config, { ...graphOptions, storage }),
     totalSteps,
-    data: { stepsPerEpoch, batches: adapters ? withDropout(batches, dropoutInputs(llavaLoss(config, graphOptions)), seed, name) : batches },
+    data: {
+      stepsPerEpoch,
+      batches: adapters ? withDropout(batches, dropoutInputs(llavaLoss(config, graphOptions)), seed, name, share.first) : batches,
+    },
+    skipped,
     ...(heldOut && settings.held_out ? { heldOut: { ...heldOut, every: settings.held_out.every } } : {}),
-    skipped: () => skipped.count(name),
     async dispose() {
       await source.close();
       await heldOut?.dispose();
@@ -426,6 +452,22 @@ async function heldOutOf(
   };
 }
 
+/** Lists what a stage leaves out. The first process writes the list; others tell it what they have met. */
+function skippedSamples(stage: string, { out, communicator }: TaskContext) {
+  const log = communicator.rank === 0 ? openSkipped(join(out, skippedFile)) : undefined;
+  let met: SampleFault[] = [];
+  const add = (faults: readonly SampleFault[]) => log!.add(faults.map((fault) => ({ stage, ...fault })));
+  return {
+    leaveOut: (faults: readonly SampleFault[]) => (log ? add(faults) : void met.push(...faults)),
+    async skipped(): Promise<number> {
+      const all = await gatherValues(communicator, met);
+      met = [];
+      for (const faults of all) add(faults);
+      return log?.count(stage) ?? 0;
+    },
+  };
+}
+
 /** The same batches; what was left out of each is told when it is taken. */
 function reportingSkipped(batches: StageData['batches'], tell: (faults: readonly SampleFault[]) => void): StageData['batches'] {
   return async function* reported(step) {
@@ -434,49 +476,4 @@ function reportingSkipped(batches: StageData['batches'], tell: (faults: readonly
       yield batch;
     }
   };
-}
-
-/** So many of a list, spread evenly over it. */
-const spread = <T>(list: readonly T[], count: number): T[] =>
-  count >= list.length ? [...list] : Array.from({ length: count }, (_, i) => list[Math.floor((i * list.length) / count)]);
-
-/**
- * Scores of the model on the held-out splits that the recipe names; the samples are written to the run
- * folder. While a stage is trained, it is with its adapters and on so many `questions` of each, of which
- * nothing is written, and without those before a blank picture.
- */
-async function scoreSplits(
-  { splits, batch_size: batchSize, max_new_tokens: maxNewTokens }: NonNullable<LlavaRecipe['evaluate']>,
-  dataset: EmojiDataset,
-  { config, tokenizer, processor, weights }: Model,
-  { engine, status, signal, out }: TaskContext,
-  whileTraining?: { questions?: number; adapters?: StageAdapters },
-): Promise<{ scores: Scores; samples: Sample[] }> {
-  const trainingAnswers: Record<string, string[]> = {};
-  for (const { task, expected } of await readQuestions(dataset.questions, dataset.imageFolder)) {
-    trainingAnswers[task] ??= [];
-    trainingAnswers[task].push(expected);
-  }
-  const adapters = whileTraining?.adapters && adapterGraph({ ...whileTraining.adapters, dropout: 0 });
-  const generator = await createGenerator(engine, config, await weights.all(), adapters);
-  const scores: Scores = {};
-  const samples: Sample[] = [];
-  try {
-    for (const split of splits) {
-      const all = await readQuestions(dataset.evaluation[split], dataset.imageFolder, split);
-      const questions = spread(all, whileTraining?.questions ?? all.length);
-      if (!whileTraining) status.note(`answering ${questions.length} questions of ${split}`);
-      const options = { batchSize, maxNewTokens, blind: !whileTraining, signal };
-      const answered = await answerQuestions({ generator, tokenizer, processor }, questions, options);
-      if (!whileTraining) writeSamples(findRunFolder(out).samples(split), answered);
-      const unasked = answered.filter(({ problem }) => problem !== undefined);
-      if (unasked.length > 0)
-        status.note(`${unasked.length} questions of ${split} could not be asked and count as wrong: ${unasked[0].problem}`);
-      samples.push(...answered);
-      Object.assign(scores, scoreSamples(answered, trainingAnswers));
-    }
-  } finally {
-    await generator.dispose();
-  }
-  return { scores, samples };
 }
