@@ -10,8 +10,10 @@ import { fileURLToPath } from 'node:url';
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 
 /** Variables of launchers of MPI (src/mpi/launcher.ts), and which of the processes this is. */
-const launched = ['OMPI_COMM_WORLD_SIZE', 'PMI_SIZE', 'PMI_PORT', 'SLURM_STEP_NUM_TASKS'].some((name) => name in process.env);
-const rank = ['OMPI_COMM_WORLD_RANK', 'PMI_RANK', 'PMI_ID', 'SLURM_PROCID'].map((name) => process.env[name]).find(Boolean);
+const { env } = process;
+const launched =
+  [env.OMPI_COMM_WORLD_SIZE, env.PMI_SIZE, env.SLURM_STEP_NUM_TASKS].some((size) => Number(size) > 1) || env.PMI_PORT !== undefined;
+const rank = [env.OMPI_COMM_WORLD_RANK, env.PMI_RANK, env.PMI_ID, env.SLURM_PROCID].find(Boolean);
 
 function run(command, args, options) {
   if (launched) {
