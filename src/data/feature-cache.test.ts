@@ -1,6 +1,8 @@
-import { mkdirSync, mkdtempSync, readdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { UserError } from '../errors.ts';
 import { encoderFingerprint, type FeatureCache, featureBytes, openFeatureCache } from './feature-cache.ts';
@@ -107,6 +109,24 @@ describe('the feature cache', () => {
     expect([...second.read([a, b, c])]).toEqual([a, b, c].flatMap(featuresOf));
     second.close();
     expect(statSync(file()).size).toBe(3 * 44);
+  });
+
+  it('cuts off nothing of a record that another run is writing', async () => {
+    const [a, b] = [image('a'), image('b')];
+    const first = open();
+    add(first, [a, b]);
+    first.close();
+    const whole = readFileSync(file());
+    truncateSync(file(), 44 + 40);
+    const rest = whole.subarray(44 + 40);
+    const script = `const { workerData } = require('node:worker_threads');
+      setTimeout(() => require('node:fs').appendFileSync(workerData.file, workerData.rest), 300);`;
+    const writer = new Worker(script, { eval: true, workerData: { file: file(), rest } });
+    await once(writer, 'online');
+    const second = open();
+    expect([...second.read([a, b])]).toEqual([a, b].flatMap(featuresOf));
+    second.close();
+    expect(readFileSync(file())).toEqual(whole);
   });
 
   it('keeps encoders apart', () => {

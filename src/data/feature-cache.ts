@@ -69,8 +69,7 @@ export function openFeatureCache({ folder, fingerprint, size, dtype = 'float32' 
   const record = featureBytes(size, dtype);
   const file = onDisk(path, () => openSync(path, 'a+'));
   const wholeRecords = () => Math.floor(fstatSync(file).size / record);
-  // what a killed run left of a last record is cut off
-  ftruncateSync(file, wholeRecords() * record);
+  cutOffLeftover(file, record);
   // record number by content hash
   const records = numbersByHash();
   let scanned = 0;
@@ -142,6 +141,26 @@ export function openFeatureCache({ folder, fingerprint, size, dtype = 'float32' 
     },
     close: () => closeSync(file),
   };
+}
+
+/** How long a part of a record must have stayed as it is to be nobody's any more, in ms. */
+const LEFT_ALONE = 1000;
+
+/**
+ * Cuts off what a killed run has left of a last record. Another run may be writing one just now: whole
+ * records are never touched, and a part only if it does not grow.
+ */
+function cutOffLeftover(file: number, record: number): void {
+  const sizeNow = () => fstatSync(file).size;
+  let size = sizeNow();
+  while (size % record !== 0) {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LEFT_ALONE);
+    const before = size;
+    size = sizeNow();
+    if (size !== before) continue;
+    size -= size % record;
+    ftruncateSync(file, size);
+  }
 }
 
 // Texts of half a million hashes and paths would take more memory than many a model: they are kept as bytes.

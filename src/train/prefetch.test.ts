@@ -155,7 +155,9 @@ async function batchesOf(source: BatchSource, from: number, to: number, accumula
       const bits = Object.entries(inputs).map(([name, { dtype, dims, data }]) => {
         return [name, dtype, dims, data.constructor.name, Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('base64')];
       });
-      seen.push({ bits, ...rest });
+      // libvips has one place for the messages of all threads: what stands in brackets may be another's
+      const skipped = rest.skipped?.map((fault) => ({ ...fault, reason: fault.reason.replace(/ \(.*\)$/, '') }));
+      seen.push({ bits, ...rest, skipped });
     }
   return seen;
 }
