@@ -324,6 +324,8 @@ describe('trainStage', () => {
       const start = { step, moments: new Map([...moments].reverse()) };
       const resumed = await trained(steps, { values, start });
       expect(bits(resumed.values)).toEqual(bits(straight.values));
+      // they are in the optimizer now, and not twice in memory
+      expect(start.moments.size).toBe(0);
       expect(resumed.reports.map((report) => report.step)).toEqual(Array.from({ length: steps - step }, (_, i) => step + 1 + i));
     }
   });

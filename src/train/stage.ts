@@ -42,8 +42,11 @@ export interface StageOptions {
   data: StageData;
   /** Whether layers are computed again for the backward pass, which takes less memory and more time. */
   gradientCheckpointing?: boolean;
-  /** Finished steps, and the optimizer's moments after them by name, when resuming. */
-  start?: { step: number; moments: ReadonlyMap<string, Value> };
+  /**
+   * Finished steps, and the optimizer's moments after them by name, when resuming. The map is emptied: they
+   * would be in memory twice for the whole stage.
+   */
+  start?: { step: number; moments: Map<string, Value> };
   /** Whether the report of a step, from 1, has `changes`. */
   measures?: (step: number) => boolean;
   /** Batches of a step, over all processes; a multiple of their number. Default: 1 for each. */
@@ -145,13 +148,16 @@ function trainedParameters({ engine, loss, trained }: StageOptions): TrainedPara
   return parameters;
 }
 
-async function restoreMoments({ moments }: Optimizer, saved: ReadonlyMap<string, Value> | undefined): Promise<void> {
+async function restoreMoments({ moments }: Optimizer, saved: Map<string, Value> | undefined): Promise<void> {
   if (!saved) return;
   for (const [name, state] of moments) {
     const value = saved.get(name);
     if (!value) throw new UserError(`the checkpoint has no ${name} of the optimizer: another version wrote it; start the run anew`);
     await state.write(value);
+    saved.delete(name);
   }
+  // those of other processes
+  saved.clear();
 }
 
 /** A model of more bytes than this, in float32, is trained with memory before speed. */
