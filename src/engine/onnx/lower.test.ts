@@ -5,9 +5,11 @@ import { grad } from '../../graph/grad.ts';
 import type { Outputs } from '../../graph/passes.ts';
 import {
   add,
+  cast,
   dequantize,
   gather,
   hold,
+  lessOrEqual,
   matmul,
   mul,
   pad,
@@ -287,6 +289,16 @@ describe('recomputation', () => {
     // the forward pass reads the one, the backward pass the other
     const forward = new Set(usersOf(repeated.graph, second.output[0]).map(({ name }) => name));
     expect(usersOf(repeated.graph, first.output[0]).some(({ name }) => forward.has(name))).toBe(false);
+  });
+
+  test('has masks that need inputs alone stand before all other nodes, which makes the runtime run them late', () => {
+    const rows = input('rows', 'float32', ['batch', 1]);
+    const masked = (x: Tensor, n: number) =>
+      matmul(mul(x, cast(lessOrEqual(mul(rows, constant(Float32Array.of(1, 2, 3, n), [4])), constant(2)), 'float32')), weight);
+    const loss = reduceSum([1, 2, 3].reduce(masked, x), [0, 1]);
+    const { ops } = parse({ loss, gradient: grad(loss, [weight])[0] }, { recompute: { forward: ['loss'], what: 'all' } });
+    expect(ops.filter((op) => op === 'LessOrEqual')).toHaveLength(3);
+    expect(ops.lastIndexOf('LessOrEqual')).toBeLessThan(ops.indexOf('MatMul'));
   });
 
   test('repeats everything between marks where it is told to', () => {

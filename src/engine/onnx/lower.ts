@@ -71,7 +71,7 @@ export function lowerToModel(outputs: Outputs, options: LowerOptions = {}): Shap
     const isBehind = forward.size > 0 && !forward.has(tensor);
     const inputs = tensor.inputs.map(isBehind ? nameBehind : nameOf);
     const apply = () => builder.shaped(applyRule(tensor, inputs, builder, options), tensor);
-    return isBehind && isLocal(tensor) ? builder.lead(apply) : apply();
+    return (isBehind && isLocal(tensor)) || isOfInputs(tensor) ? builder.lead(apply) : apply();
   };
   const forward = new Set(topologicalOrder((options.recompute?.forward ?? []).map((name) => graph[name])));
   const again = new Map<Tensor, string>();
@@ -82,6 +82,7 @@ export function lowerToModel(outputs: Outputs, options: LowerOptions = {}): Shap
   // and its result held, before everything that the other operand needs.
   const nameOf = (tensor: Tensor): string => (anew(tensor) ? builder.lead(() => emit(tensor)) : names.get(tensor)!);
   const isLocal = options.recompute ? localDerivatives(graph, forward) : () => false;
+  const isOfInputs = options.recompute ? madeOfInputs(graph) : () => false;
   const isRepeated = options.recompute?.what === 'all' ? isBetweenMarks : isCheap;
   /** The value of a tensor for a node behind the forward pass. */
   const nameBehind = (tensor: Tensor): string => {
@@ -109,6 +110,17 @@ function localDerivatives(graph: Outputs, forward: ReadonlySet<Tensor>): (tensor
   const onTheWay = new Set<Tensor>(marks.filter((mark) => !earlier.has(mark)));
   for (const tensor of topologicalOrder(Object.values(graph))) if (tensor.inputs.some((x) => onTheWay.has(x))) onTheWay.add(tensor);
   return (tensor) => marks.length > 0 && !forward.has(tensor) && !onTheWay.has(tensor);
+}
+
+/**
+ * What is cheap and needs inputs alone, such as the masks of a dropout: it could run at any time, and must run
+ * late, or those of all layers are there before the first layer.
+ */
+function madeOfInputs(graph: Outputs): (tensor: Tensor) => boolean {
+  const made = new Set<Tensor>();
+  const isGiven = (x: Tensor) => x.op === 'input' || x.op === 'constant' || made.has(x);
+  for (const tensor of topologicalOrder(Object.values(graph))) if (isCheap(tensor) && tensor.inputs.every(isGiven)) made.add(tensor);
+  return (tensor) => made.has(tensor);
 }
 
 /** Ops that cost little beside the memory that their results hold: a pass over the elements. */
