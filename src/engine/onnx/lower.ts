@@ -113,8 +113,8 @@ function localDerivatives(graph: Outputs, forward: ReadonlySet<Tensor>): (tensor
 }
 
 /**
- * What is cheap and needs inputs alone, such as the masks of a dropout: it could run at any time, and must run
- * late, or those of all layers are there before the first layer.
+ * What is cheap and needs inputs alone, such as the masks of a dropout: it could run at any time, and must
+ * run late, or those of all layers are there before the first layer.
  */
 function madeOfInputs(graph: Outputs): (tensor: Tensor) => boolean {
   const made = new Set<Tensor>();
