@@ -12,7 +12,7 @@ it.each<NodeJS.Signals>(['SIGTERM', 'SIGKILL'])('a process ends when the one tha
   `;
   const parent = spawn(process.execPath, ['--input-type=module', '-e', starter], { stdio: ['ignore', 'pipe', 'inherit'] });
   // the two share their output: it ends when both have ended
-  const ended = once(parent.stdout!, 'close');
+  const ended = Promise.all([once(parent.stdout!, 'close'), once(parent, 'exit')]);
   await once(parent.stdout!, 'data');
   parent.kill(signal);
   await ended;
