@@ -11,6 +11,13 @@ export function concatFloat32(parts: readonly Float32Array[]): Float32Array {
   return joined;
 }
 
+/** The middle of the sorted values, or the mean of the two in the middle. */
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
 export interface GrowingArray<T> {
   readonly length: number;
   push(value: number): void;

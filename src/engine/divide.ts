@@ -3,6 +3,7 @@
 import { inputName, type Tensor, topologicalOrder } from '../graph/tensor.ts';
 import type { CompileOptions, Write } from './engine.ts';
 import { type AdamWUpdate, hostChangeOf, hostNormOf, takeAdamW } from './host-kernels.ts';
+import type { LowerOptions } from './onnx/lower.ts';
 import { type RowWrites, rowOperands, takeRowWrites } from './row-writes.ts';
 
 type Outputs = Readonly<Record<string, Tensor>>;
@@ -30,6 +31,14 @@ export interface DividedWork {
   /** What the program needs at each run, and its constants, by input name. */
   inputs: Map<string, Tensor>;
   fixed: Map<string, Tensor>;
+}
+
+/** How the graph of a program is lowered: what ONNX Runtime is given, and what a plan counts. */
+export function loweringOf(
+  forward: readonly string[],
+  { packedAccuracy = 'float32', lean = false, recompute = lean ? 'cheap' : undefined }: CompileOptions,
+): Pick<LowerOptions, 'packedAccuracy' | 'recast' | 'recompute'> {
+  return { packedAccuracy, recast: lean, recompute: recompute && { forward, what: recompute } };
 }
 
 export function divideWork(outputs: Outputs, { constants = new Map(), writes = {} }: CompileOptions): DividedWork {

@@ -10,7 +10,7 @@ import { runInNewContext } from 'node:vm';
 import { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-node';
 import { rewrite } from '../graph/passes.ts';
 import { constant, inputName, type Tensor, type TypedData } from '../graph/tensor.ts';
-import { divideWork, writeName } from './divide.ts';
+import { divideWork, loweringOf, writeName } from './divide.ts';
 import {
   type CompileOptions,
   type Constant,
@@ -130,18 +130,15 @@ async function openSession(
   graph: Outputs,
   constants: ReadonlyMap<string, Constant>,
   forward: readonly string[],
-  { packedAccuracy = 'float32', lean = false, recompute = lean ? 'cheap' : undefined }: CompileOptions,
+  compileOptions: CompileOptions,
   options: OrtOptions,
 ): Promise<Session> {
-  if (recompute === 'all') await giveBackFreedMemory();
+  const { lean = false } = compileOptions;
+  const lowering = loweringOf(forward, compileOptions);
+  const isLowMemory = lowering.recompute?.what === 'all';
+  if (isLowMemory) await giveBackFreedMemory();
   const { externalInputs, inlineInputs, fed, buffers, folder } = layOutConstants(constants);
-  const model = lower(inline(graph, inlineInputs), {
-    externalInputs,
-    fuse: options.fuse,
-    packedAccuracy,
-    recast: lean,
-    recompute: recompute && { forward, what: recompute },
-  });
+  const model = lower(inline(graph, inlineInputs), { externalInputs, fuse: options.fuse, ...lowering });
   const session = await InferenceSession.create(model, {
     executionProviders: ['cpu'],
     intraOpNumThreads: options.threads ?? availableParallelism(),
@@ -150,7 +147,7 @@ async function openSession(
     logSeverityLevel: 3,
     ...(lean ? { enableMemPattern: false } : {}),
     // the arena keeps what a run has used: no page is touched for the first time again, but there are gaps
-    enableCpuMemArena: recompute !== 'all',
+    enableCpuMemArena: !isLowMemory,
     extra: {
       session: {
         intra_op: { allow_spinning: options.spin ? '1' : '0' },

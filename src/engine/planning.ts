@@ -1,18 +1,8 @@
 // An engine that runs nothing: it is told what a program would be compiled from, and says how much memory the
 // program would take on ONNX Runtime, before any weight is read.
 
-import type { Tensor } from '../graph/tensor.ts';
-import { divideWork, writeName } from './divide.ts';
-import {
-  type CompileOptions,
-  type Constant,
-  type Engine,
-  elementBytes,
-  type SequenceState,
-  type State,
-  sizeOf,
-  type Value,
-} from './engine.ts';
+import { divideWork, loweringOf, writeName } from './divide.ts';
+import { type Constant, type Engine, elementBytes, type SequenceState, type State, sizeOf, type Value } from './engine.ts';
 import { lowerToModel } from './onnx/lower.ts';
 import { type DimSizes, peakBytes } from './onnx/memory.ts';
 
@@ -57,7 +47,14 @@ export function createPlanningEngine(): PlanningEngine {
         constants.set(value, bytesOf(value));
       }
       const placed = new Set(Object.keys(rest).map(writeName));
-      if (Object.keys(graph).length > 0) peaks.push((sizes) => peakBytes(plannedModel(graph, forward, options), sizes, placed));
+      if (Object.keys(graph).length > 0) {
+        const externalInputs = new Map(
+          [...fixed.keys()].map((name) => [name, { offset: 0, length: bytesOf(options.constants!.get(name)!) }]),
+        );
+        // where its constants lie plays no part
+        const model = lowerToModel(graph, { externalInputs, ...loweringOf(forward, options) });
+        peaks.push((sizes) => peakBytes(model, sizes, placed));
+      }
       return { inputNames: [...inputs.keys()], outputNames: Object.keys(outputs), run: () => refuse(), async dispose() {} };
     },
     state: ({ dtype, dims }) => made(emptyState(dtype, dims)),
@@ -89,13 +86,3 @@ const emptyState = (dtype: Value['dtype'], dims: readonly number[]): State => ({
   async write() {},
   clear() {},
 });
-
-/** The model that the engine of ONNX Runtime would run; where its constants lie plays no part. */
-function plannedModel(
-  graph: Readonly<Record<string, Tensor>>,
-  forward: readonly string[],
-  { constants = new Map(), lean = false, recompute = lean ? 'cheap' : undefined, packedAccuracy }: CompileOptions,
-) {
-  const externalInputs = new Map([...constants].map(([name, value]) => [name, { offset: 0, length: bytesOf(value) }]));
-  return lowerToModel(graph, { externalInputs, packedAccuracy, recast: lean, recompute: recompute && { forward, what: recompute } });
-}

@@ -1,7 +1,7 @@
 // Ops in plain float64 loops: slow, obvious, and the oracle that every engine is tested against.
 // Composites are evaluated through their definitions, so a fused kernel is always checked against primitives.
 
-import { computeDim, type Dims } from '../graph/dims.ts';
+import { type Dims, dimSize } from '../graph/dims.ts';
 import { expandComposites, type Outputs } from '../graph/passes.ts';
 import {
   type DType,
@@ -362,13 +362,7 @@ function evaluate<O extends Evaluated>(node: TensorOf<O>, inputs: readonly Refer
 export function evaluateReference(outputs: Outputs, values: Readonly<Record<string, ReferenceValue>>): Record<string, ReferenceValue> {
   const graph = expandComposites(outputs);
   const sizes = new Map<string, number>();
-  const arithmetic = {
-    number: (size: number) => size,
-    known: (dim: string) => sizes.get(dim),
-    add: sum,
-    multiply: (a: number, b: number) => a * b,
-  };
-  const bind = (dims: Dims) => dims.map((dim) => computeDim(dim, arithmetic));
+  const bind = (dims: Dims) => dims.map((dim) => dimSize(dim, (name) => sizes.get(name)));
   const results = new Map<Tensor, ReferenceValue>();
   const order = topologicalOrder(Object.values(graph));
   for (const tensor of order) {

@@ -141,6 +141,12 @@ export function computeDim<T>(dim: Dim, arithmetic: DimArithmetic<T>): T {
   return (coefficient === 1 ? names : [coefficient, ...names]).map((part) => computeDim(part, arithmetic)).reduce(arithmetic.multiply);
 }
 
+/**
+ * The size of a dim where `known` gives that of a name. Throws an Error for a name of which it is undefined.
+ */
+export const dimSize = (dim: Dim, known: (name: string) => number | undefined): number =>
+  computeDim<number>(dim, { number: (size) => size, known, add: (a, b) => a + b, multiply: (a, b) => a * b });
+
 // === Comparison ===
 
 /** NumPy broadcasting over names and sizes; throws ShapeError for `op`. */

@@ -4,7 +4,7 @@
 
 import { int32, type Value } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
-import { computeDim, type Dim } from '../graph/dims.ts';
+import { type Dim, dimSize } from '../graph/dims.ts';
 import { input, type Tensor, topologicalOrder } from '../graph/tensor.ts';
 import type { LlavaConfig } from '../models/llava.ts';
 import { type LossGraph, linearLayers } from '../models/programs.ts';
@@ -173,5 +173,5 @@ function sizeOf(dim: Dim, { inputs }: MicroBatch): number {
   const [batch, tokens] = inputs.input_ids.dims;
   const images = (inputs.image_features ?? inputs.pixel_values).dims[0];
   const known: Record<string, number> = { batch, tokens, images };
-  return computeDim(dim, { number: (size) => size, known: (name) => known[name], add: (a, b) => a + b, multiply: (a, b) => a * b });
+  return dimSize(dim, (name) => known[name]);
 }

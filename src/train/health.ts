@@ -2,6 +2,7 @@
 // found in the scores, days later. Thresholds are those that the literature uses where it has some
 // (docs/training.md lists them); each sign is kept quiet for a while once it was told.
 
+import { median } from '../arrays.ts';
 import type { Sign } from '../runs/metrics.ts';
 import { learningRateFactor, type Schedule } from './schedule.ts';
 import type { StepReport } from './stage.ts';
@@ -57,12 +58,6 @@ export interface HealthOptions {
   /** As a checkpoint has it. */
   state?: HealthState;
 }
-
-const median = (values: readonly number[]): number => {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-};
 
 const short = (value: number) => String(Number(value.toPrecision(3)));
 const percent = (share: number) => `${short(100 * share)} %`;

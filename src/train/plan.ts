@@ -91,7 +91,11 @@ export interface PlanOptions {
 /** UserError as of the task's outlines. */
 export async function planRun({ task, folder, available = totalmem(), timedOn }: PlanOptions): Promise<RunPlan> {
   const stages: PlannedStage[] = [];
-  for (const [index, settings] of task.stages.entries()) stages.push(await planStage(task, index, settings));
+  const outlines: StageOutline[] = [];
+  for (const [index, settings] of task.stages.entries()) {
+    outlines.push(await outlineOf(task, index, settings));
+    stages.push(await planStage(task, index, outlines[index]));
+  }
   const { bavail, bsize } = statfsSync(folder);
   const free = bavail * bsize;
   // a checkpoint is written before the one that it replaces is removed
@@ -100,13 +104,13 @@ export async function planRun({ task, folder, available = totalmem(), timedOn }:
   const peak = Math.max(...stages.map(({ memory }) => memory.peak));
   const tooLarge = stages.filter(({ memory }) => memory.peak > available);
   if (timedOn && tooLarge.length === 0)
-    for (const [index, stage] of stages.entries()) stage.seconds = await secondsOf(task, index, stage, timedOn);
+    for (const [index, stage] of stages.entries()) stage.seconds = await secondsOf(task, outlines[index], stage, timedOn);
   const problems = tooLarge.map(
     ({ name, memory }) =>
       `stage ${name} needs ${gigabytes(memory.peak)} of memory and the machine has ${gigabytes(available)}: ${gigabytes(memory.peak - available)} too little`,
   );
   if (needed > free) problems.push(`the run needs ${gigabytes(needed)} on disk and ${gigabytes(free)} are free`);
-  const remedies = tooLarge.length > 0 ? await remediesFor(task, available) : [];
+  const remedies = tooLarge.length > 0 ? await remediesFor(task, stages, available) : [];
   return { stages, memory: { peak, available }, disk: { needed, free }, fits: problems.length === 0, problems, remedies };
 }
 
@@ -127,8 +131,8 @@ async function outlineOf(task: Task, index: number, settings: Stage): Promise<St
   }
 }
 
-async function planStage(task: Task, index: number, settings: Stage): Promise<PlannedStage> {
-  const outline = await outlineOf(task, index, settings);
+async function planStage(task: Task, index: number, outline: StageOutline): Promise<PlannedStage> {
+  const { settings } = outline;
   const isTrained = trainedIn(task, settings);
   const loss = outline.loss(task.weights.storageOf(isTrained));
   const trained: Record<string, number> = {};
@@ -157,9 +161,8 @@ async function planStage(task: Task, index: number, settings: Stage): Promise<Pl
   };
 }
 
-async function secondsOf(task: Task, index: number, { steps, pictures = 0 }: PlannedStage, engine: Engine) {
-  const settings = task.stages[index];
-  const timing = await timeStage(task, await outlineOf(task, index, settings), trainedIn(task, settings), engine);
+async function secondsOf(task: Task, outline: StageOutline, { steps, pictures = 0 }: PlannedStage, engine: Engine) {
+  const timing = await timeStage(task, outline, trainedIn(task, outline.settings), engine);
   return { ...timing, total: steps * timing.step + pictures * timing.picture };
 }
 
@@ -259,13 +262,13 @@ function checkpointBytes(task: Task, { parameters }: LossGraph, isTrained: (name
 // === Remedies ===
 
 /** Recipes that differ in a few settings and fit, those that change least first. */
-async function remediesFor(task: Task, available: number): Promise<RunPlan['remedies']> {
+async function remediesFor(task: Task, stages: readonly PlannedStage[], available: number): Promise<RunPlan['remedies']> {
   const remedies: RunPlan['remedies'] = [];
   for (const change of [[checkpointing], [smallerBatches], [checkpointing, smallerBatches], [adapters, checkpointing, smallerBatches]]) {
     const set: string[] = [];
     let peak = 0;
-    for (const [index, settings] of task.stages.entries()) {
-      const tried = await firstThatFits(task, index, settings, change, available);
+    for (const [index, { memory }] of stages.entries()) {
+      const tried = await firstThatFits(task, index, memory.peak, change, available);
       peak = Math.max(peak, tried?.peak ?? Number.POSITIVE_INFINITY);
       if (tried) set.push(...tried.set.map((field) => `stages.${index}.${field}`));
     }
@@ -298,14 +301,17 @@ const adapters: Change = (settings) => {
   return { settings: changed, set: `train=[${train}] lora={rank: 128, alpha: 256}` };
 };
 
-/** Applies changes one after the other, the last one again and again, until the stage fits. */
-async function firstThatFits(task: Task, index: number, settings: Stage, changes: readonly Change[], available: number) {
+/**
+ * Applies changes to a stage that takes `asItIs` one after the other, the last one again and again, until it
+ * fits.
+ */
+async function firstThatFits(task: Task, index: number, asItIs: number, changes: readonly Change[], available: number) {
   const peakOf = async (tried: Stage) => {
     const outline = await outlineOf(task, index, tried);
     return (await memoryOf(task, index, outline, outline.loss(task.weights.storageOf(trainedIn(task, tried))))).peak;
   };
-  let tried = settings;
-  let peak = await peakOf(tried);
+  let tried: Stage = task.stages[index];
+  let peak = asItIs;
   const set = new Map<Change, string>();
   for (const change of changes) {
     for (let changed = peak > available ? change(tried) : undefined; changed; changed = peak > available ? change(tried) : undefined) {

@@ -1,7 +1,7 @@
 // What `llava-gemma plan` does.
 import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { basename, dirname, extname, join, resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { createOrtEngine } from '../../engine/ort.ts';
 import { createPlanningEngine } from '../../engine/planning.ts';
 import { UserError } from '../../errors.ts';
@@ -13,6 +13,7 @@ import { loadRecipe } from '../../train/recipe.ts';
 import { createTask } from '../../train/run.ts';
 import { formatBytes } from '../format.ts';
 import { withInterrupt } from '../interrupt.ts';
+import { defaultRunFolder } from './train.ts';
 
 export interface PlanFlags {
   out?: string;
@@ -25,7 +26,7 @@ export interface PlanFlags {
 /** Runs the command; the process fails where the run does not fit. */
 export async function runPlan(recipePath: string, flags: PlanFlags): Promise<void> {
   const recipe = loadRecipe(recipePath, flags.set);
-  const out = flags.out ?? join('runs', basename(recipePath, extname(recipePath)));
+  const out = flags.out ?? defaultRunFolder(recipePath);
   const available = flags.memory === undefined ? undefined : memoryOf(flags.memory);
   const status = createStatus();
   const thread = startSourceThread();

@@ -49,6 +49,9 @@ export interface TrainFlags extends RunFlags {
   mpiTimeout: number;
 }
 
+/** Where the run of a recipe is written unless told otherwise. */
+export const defaultRunFolder = (recipePath: string) => join('runs', basename(recipePath, extname(recipePath)));
+
 /**
  * The options that a command line asks for. A resumed run keeps its recipe; naming another one is an error,
  * not a surprise.
@@ -56,7 +59,7 @@ export interface TrainFlags extends RunFlags {
 export async function trainOptionsOf(recipePath: string | undefined, flags: RunFlags): Promise<Omit<TrainOptions, 'signal'>> {
   if (flags.resume && flags.overwrite) throw new UserError('--resume goes on with a run and --overwrite removes it; give one of them');
   const given = recipePath === undefined ? undefined : loadRecipe(recipePath, flags.set);
-  const out = flags.out ?? (recipePath === undefined ? undefined : join('runs', basename(recipePath, extname(recipePath))));
+  const out = flags.out ?? (recipePath === undefined ? undefined : defaultRunFolder(recipePath));
   if (out === undefined)
     throw new UserError(flags.resume ? '--resume needs --out, the folder of the run' : 'give a recipe, such as recipes/emoji-tiny.yaml');
   const title = basename(out);

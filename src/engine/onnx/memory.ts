@@ -1,7 +1,7 @@
 // How much memory the results of a model's nodes take at most at once, told from the model alone: the nodes
 // in the order in which ONNX Runtime runs them, each result there from its node to the last that reads it.
 
-import { computeDim, type Dims } from '../../graph/dims.ts';
+import { type Dims, dimSize } from '../../graph/dims.ts';
 import { elementBytes } from '../engine.ts';
 import type { ShapedModel } from './builder.ts';
 import { ELEMENT_TYPES, type OnnxAttribute, type OnnxGraph, type OnnxNode } from './writer.ts';
@@ -55,11 +55,9 @@ export function peakBytes({ model, shapes }: ShapedModel, sizes: DimSizes, place
   return peakOf(executionOrder(model), kept, extents, resultOf);
 }
 
-const elementsOf = (dims: Dims, sizes: DimSizes) => dims.reduce((product: number, dim) => product * dimSize(dim, sizes), 1);
-
-function dimSize(dim: Dims[number], sizes: DimSizes): number {
+function elementsOf(dims: Dims, sizes: DimSizes): number {
   const known = (name: string) => (Object.hasOwn(sizes, name) ? sizes[name] : undefined);
-  return computeDim<number>(dim, { number: (size) => size, known, add: (a, b) => a + b, multiply: (a, b) => a * b });
+  return dims.reduce((product: number, dim) => product * dimSize(dim, known), 1);
 }
 
 /** The extent of a value in the midst of a rule, of which no shape was said. */
