@@ -18,11 +18,11 @@ import { indexData, openData } from '../src/data/data-set.ts';
 import { UserError } from '../src/errors.ts';
 import { createTokenizer } from '../src/text/tokenizer.ts';
 import { startServer } from './peers/server.ts';
-import { startTorch, type TorchServer, torchPython } from './peers/torch.ts';
+import { startTorch, torchPython } from './peers/torch.ts';
 import { freshModel, midSizeLanguage, midSizeVision, writeConversations } from './stage/mid-size.ts';
 import type { Greeting, StageTurn } from './stage/side.ts';
 import { busyCores, busyNote, median, PAUSE, round } from './statistics.ts';
-import { gflops, LARGE_PRODUCT, PRODUCTS_PER_TURN, type Product, productSide } from './train-step/products.ts';
+import { LARGE_PRODUCT, type ProductTurns, productTurns } from './train-step/products.ts';
 
 const FOLDER = resolve('.cache/bench/stage');
 
@@ -167,7 +167,7 @@ interface StageResult {
   /** Share of a float32 step of PyTorch that each cause spares, or would cost. */
   causes?: Record<Cause, number>;
   /** GFLOP/s of a large product on each side, in the same turns. */
-  products: { ours_fp32: number; torch_fp32: number; torch_bf16?: number };
+  products: ReturnType<ProductTurns['speeds']>;
 }
 
 /** Largest relative difference of the first losses. */
@@ -206,7 +206,7 @@ async function measure(
       fp32: meter(askTorch('fp32')),
       ...(bf16 ? { bf16: meter(askTorch('bf16')) } : {}),
     };
-    const products = await productMeter(torch, threads, bf16);
+    const products = await productTurns(LARGE_PRODUCT, torch, { threads, spin: false, bf16 });
     for (const { take } of Object.values(sides)) await take(1);
     for (let i = 0; i < rounds; i++) {
       await products.take();
@@ -232,7 +232,7 @@ async function measure(
         ...(bf16 ? { memory_vs_torch_bf16: round(whole.peak_mb / result.bf16.peak_mb, 3) } : {}),
       },
       ...(asksCauses ? { causes: await causesOf(askTorch, rounds) } : {}),
-      products: products.result(),
+      products: products.speeds(),
     };
   } finally {
     ours.stop();
@@ -275,29 +275,6 @@ async function causesOf(ask: (precision: string, variant?: string) => Take, roun
   const plain = meters.get('plain')!.result().ms;
   const share = ([cause, sign]: [string, number]) => [cause, round((sign * (meters.get(cause)!.result().ms - plain)) / plain, 3)];
   return Object.fromEntries(Object.entries(causes).map(share)) as Record<Cause, number>;
-}
-
-async function productMeter(server: TorchServer, threads: number, bf16: boolean) {
-  const product: Product = LARGE_PRODUCT;
-  const torch = (precision: string) => async (count: number) => (await server.request<{ ms: number[] }>({ product, precision, count })).ms;
-  const sides = {
-    ours_fp32: await productSide(product, { threads, spin: false }),
-    torch_fp32: torch('fp32'),
-    ...(bf16 ? { torch_bf16: torch('bf16') } : {}),
-  };
-  const times = { ours_fp32: [] as number[], torch_fp32: [] as number[], torch_bf16: [] as number[] };
-  return {
-    async take() {
-      for (const [side, take] of Object.entries(sides)) {
-        await sleep(PAUSE);
-        times[side as keyof typeof times].push(...(await take(1 + PRODUCTS_PER_TURN)).slice(1));
-      }
-    },
-    result: () => {
-      const speed = (side: keyof typeof times) => round(gflops(product, median(times[side])), 1);
-      return { ours_fp32: speed('ours_fp32'), torch_fp32: speed('torch_fp32'), ...(bf16 ? { torch_bf16: speed('torch_bf16') } : {}) };
-    },
-  };
 }
 
 function describe(name: string, { ours, torch_fp32: fp32, torch_bf16: bf16, ratios, causes, products }: StageResult): string {

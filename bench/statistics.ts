@@ -3,14 +3,10 @@
 import { cpus } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+export { median } from '../src/arrays.ts';
+
 /** Pause before a turn, in ms: threads of the side before may spin for a moment before they sleep. */
 export const PAUSE = 200;
-
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-}
 
 export const round = (value: number, digits: number) => Number(value.toFixed(digits));
 

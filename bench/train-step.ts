@@ -28,7 +28,7 @@ import {
   STEPS_PER_TURN,
   type Turn,
 } from './train-step/held-stage.ts';
-import { describeProduct, gflops, LARGE_PRODUCT, PRODUCTS_PER_TURN, type Product, productSide } from './train-step/products.ts';
+import { describeProduct, LARGE_PRODUCT, type Product, type ProductTurns, productTurns } from './train-step/products.ts';
 
 export function register(program: Command): void {
   program
@@ -65,12 +65,12 @@ async function benchTrainStep({ json, torch, sizes, rounds, threads, spin = fals
     log(`${machine.cpu}, ${threads} of ${machine.cores} cores; onnxruntime ${machine.onnxruntime}, torch ${machine.torch}\n`);
     const before = await busyCores();
     const results: Record<string, SizeResult> = {};
-    const large = await productBench(LARGE_PRODUCT, server, { threads, spin });
+    const large = await productTurns(LARGE_PRODUCT, server, { threads, spin });
     for (const name of names) {
       results[name] = await measure(name, setup, server, { rounds, threads, spin }, large);
       log(describe(name, setup.sizes[name], results[name]));
     }
-    const products = large.result();
+    const products = productResult(LARGE_PRODUCT, large);
     log(`products alone, in the same turns:\n${describeProducts(products)}`);
     const { busy, note } = busyNote(before, await busyCores());
     if (note) log(`\n${note}`);
@@ -90,30 +90,9 @@ interface ProductResult extends Product {
   torch_bf16_gflops: number;
 }
 
-interface ProductBench {
-  /** One turn of each side. */
-  takeTurns(): Promise<void>;
-  result(): ProductResult;
-}
-
-async function productBench(product: Product, server: TorchServer, options: { threads: number; spin: boolean }): Promise<ProductBench> {
-  const torch = (precision: string) => async (count: number) => (await server.request<{ ms: number[] }>({ product, precision, count })).ms;
-  const sides = { ours: await productSide(product, options), fp32: torch('fp32'), bf16: torch('bf16') };
-  const times: Record<keyof typeof sides, number[]> = { ours: [], fp32: [], bf16: [] };
-  return {
-    async takeTurns() {
-      for (const [side, take] of Object.entries(sides)) {
-        await sleep(PAUSE);
-        times[side as keyof typeof sides].push(...(await take(1 + PRODUCTS_PER_TURN)).slice(1));
-      }
-    },
-    result: () => ({
-      ...product,
-      ours_fp32_gflops: round(gflops(product, median(times.ours)), 1),
-      torch_fp32_gflops: round(gflops(product, median(times.fp32)), 1),
-      torch_bf16_gflops: round(gflops(product, median(times.bf16)), 1),
-    }),
-  };
+function productResult(product: Product, turns: ProductTurns): ProductResult {
+  const { ours_fp32, torch_fp32, torch_bf16 } = turns.speeds();
+  return { ...product, ours_fp32_gflops: ours_fp32, torch_fp32_gflops: torch_fp32, torch_bf16_gflops: torch_bf16! };
 }
 
 function describeProducts(result: ProductResult): string {
@@ -152,7 +131,7 @@ async function measure(
   setup: Setup,
   server: TorchServer,
   { rounds, ...options }: { rounds: number; threads: number; spin: boolean },
-  large: ProductBench,
+  large: ProductTurns,
 ): Promise<SizeResult> {
   const size = setup.sizes[name];
   const { hidden_size: hidden, intermediate_size: inner } = size.config;
@@ -171,7 +150,8 @@ async function measure(
     torch_fp32: torch('fp32'),
     torch_bf16: torch('bf16'),
   };
-  const own = await productBench({ m: size.batch * size.tokens, k: hidden, n: inner, transB: true }, server, options);
+  const widest = { m: size.batch * size.tokens, k: hidden, n: inner, transB: true };
+  const own = await productTurns(widest, server, options);
   const forEach = <T>(of: (side: keyof typeof sides) => T) => ({
     ours: of('ours'),
     torch_fp32: of('torch_fp32'),
@@ -181,8 +161,8 @@ async function measure(
   for (const [side, take] of Object.entries(sides)) initial[side as keyof typeof sides] = (await take(1)).losses[0];
   const times = forEach((): { ms: number[]; cpu: number[] } => ({ ms: [], cpu: [] }));
   for (let round = 0; round < rounds; round++) {
-    await large.takeTurns();
-    await own.takeTurns();
+    await large.take();
+    await own.take();
     for (const [side, take] of Object.entries(sides)) {
       await sleep(PAUSE);
       const turn = await take(steps);
@@ -206,7 +186,7 @@ async function measure(
     ratio_vs_torch_fp32: round(ms.torch_fp32 / ms.ours, 3),
     ratio_vs_torch_bf16: round(ms.torch_bf16 / ms.ours, 3),
     cpu_ms: forEach((side) => round(median(times[side].cpu), 2)),
-    products: own.result(),
+    products: productResult(widest, own),
     loss: { ...initial, relative_difference: difference },
   };
 }

@@ -19,7 +19,6 @@ The setup names the model folder, the samples of each step in order, the image f
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -28,7 +27,7 @@ import torch.nn.functional as F
 from PIL import Image
 from tokenizers import Tokenizer
 from torch.utils.data import DataLoader, Dataset
-from torch_train_step import Product
+from torch_server import serve
 from transformers import AutoImageProcessor, LlavaForConditionalGeneration
 
 IGNORED = -100
@@ -168,22 +167,17 @@ def main():
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     setup = json.loads(Path(options.setup).read_text())
-    stage, products = None, {}
-    print(json.dumps({"ready": True, "torch": torch.__version__, "threads": torch.get_num_threads()}), flush=True)
-    for line in sys.stdin:
-        request = json.loads(line)
-        precision = request["precision"]
-        assert precision in ("fp32", "bf16"), precision
-        if "product" in request:
-            key = (tuple(request["product"].values()), precision)
-            product = products.get(key) or products.setdefault(key, Product(request["product"], precision))
-            print(json.dumps({"ms": [round(product.time(), 3) for _ in range(request["count"])]}), flush=True)
-            continue
-        stage = stage or Stage(setup)
+    held = {}
+
+    def answer(request):
+        # it is made when it is first asked for: products may be asked for before
+        stage = held.get("stage") or held.setdefault("stage", Stage(setup))
         Path("/proc/self/clear_refs").write_text("5")
-        steps = [stage.step(precision, request.get("variant", "plain")) for _ in range(request["steps"])]
+        steps = [stage.step(request["precision"], request.get("variant", "plain")) for _ in range(request["steps"])]
         ms, cpu_ms, losses = zip(*steps)
-        print(json.dumps({"ms": ms, "cpu_ms": cpu_ms, "losses": losses, "peak_mb": peak_mb()}), flush=True)
+        return {"ms": ms, "cpu_ms": cpu_ms, "losses": losses, "peak_mb": peak_mb()}
+
+    serve(answer)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ and tokens from `draw` below, which is easily written in any language, so that t
 import argparse
 import json
 import math
-import sys
 import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch_server import serve
 
 SETUP = json.loads((Path(__file__).parent.parent / "train-step.json").read_text())
 
@@ -146,45 +146,23 @@ class Side:
         return (time.perf_counter() - begin) * 1000, (time.process_time() - cpu) * 1000, loss
 
 
-class Product:
-    """a [m, k] times b [k, n], or times the transpose of b [n, k]: in float32, or with operands and result in bfloat16."""
-
-    def __init__(self, shape, precision):
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.a = torch.randn(shape["m"], shape["k"]).to(dtype)
-        b = torch.randn(shape["n"], shape["k"]) if shape["transB"] else torch.randn(shape["k"], shape["n"])
-        b = b.to(dtype)
-        self.b = b.T if shape["transB"] else b
-
-    def time(self):
-        begin = time.perf_counter()
-        torch.matmul(self.a, self.b)
-        return (time.perf_counter() - begin) * 1000
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, required=True)
     torch.set_num_threads(parser.parse_args().threads)
-    size, sides, products = None, {}, {}
-    print(json.dumps({"ready": True, "torch": torch.__version__, "threads": torch.get_num_threads()}), flush=True)
-    for line in sys.stdin:
-        request = json.loads(line)
-        precision = request["precision"]
-        assert precision in ("fp32", "bf16"), precision
-        if "product" in request:
-            key = (tuple(request["product"].values()), precision)
-            product = products.get(key) or products.setdefault(key, Product(request["product"], precision))
-            print(json.dumps({"ms": [round(product.time(), 3) for _ in range(request["count"])]}), flush=True)
-            continue
-        if request["size"] != size:
-            size, sides = request["size"], {}
-        if precision not in sides:
-            sides[precision] = Side(size, precision)
-        steps = [sides[precision].step() for _ in range(request["steps"])]
-        parameters = sum(p.numel() for p in sides[precision].model.parameters())
-        ms, cpu_ms, losses = zip(*steps)
-        print(json.dumps({"ms": ms, "cpu_ms": cpu_ms, "losses": losses, "parameters": parameters}), flush=True)
+    held = {"size": None, "sides": {}}
+
+    def answer(request):
+        size, precision = request["size"], request["precision"]
+        if size != held["size"]:
+            held.update(size=size, sides={})
+        if precision not in held["sides"]:
+            held["sides"][precision] = Side(size, precision)
+        side = held["sides"][precision]
+        ms, cpu_ms, losses = zip(*[side.step() for _ in range(request["steps"])])
+        return {"ms": ms, "cpu_ms": cpu_ms, "losses": losses, "parameters": sum(p.numel() for p in side.model.parameters())}
+
+    serve(answer)
 
 
 if __name__ == "__main__":
