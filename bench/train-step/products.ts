@@ -63,7 +63,9 @@ export async function productSide(
 export interface ProductTurns {
   /** One turn of each side. */
   take(): Promise<void>;
-  /** GFLOP/s, medians of all turns: float32 products by our engine, and PyTorch's in the precisions asked for. */
+  /**
+   * GFLOP/s, medians of all turns: float32 products by our engine, and PyTorch's in the precisions asked for.
+   */
   speeds(): { ours_fp32: number; torch_fp32: number; torch_bf16: number | undefined };
 }
 
