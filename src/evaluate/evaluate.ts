@@ -1,9 +1,9 @@
 // Questions answered greedily by a model, with their pictures and (blind) before blank ones of the mean
 // color, and judged.
 
-import { createHash } from 'node:crypto';
 import type { SessionPrompt } from '../generate/session.ts';
 import { type Answer, type AskedModel, type Asker, type AskOptions, createAsker } from './asking.ts';
+import { type OpenAnswer, openAnswer } from './open-answers.ts';
 import type { Asked, OpenQuestion, Question } from './questions.ts';
 import { judgeSample, type Sample } from './samples.ts';
 
@@ -57,18 +57,6 @@ function sampleOf({ id, images, task, split, prompt, expected }: Question, { tex
   };
 }
 
-/** One line of LLaVA's answers.jsonl. */
-export interface OpenAnswer {
-  question_id: string | number;
-  prompt: string;
-  text: string;
-  /** The same for the same answer of the same model. */
-  answer_id: string;
-  model_id: string;
-  /** Of a question that could not be asked, the `problem`. */
-  metadata: { problem?: string };
-}
-
 /** Answers questions without scoring them, in their order. `onAnswers` gets those of each batch. */
 export async function answerOpenQuestions(
   model: AskedModel,
@@ -77,12 +65,7 @@ export async function answerOpenQuestions(
 ): Promise<OpenAnswer[]> {
   const all: OpenAnswer[] = [];
   for await (const { batch, answers } of inBatches(createAsker(model), questions, options)) {
-    const lines = batch.map(({ question_id, text: prompt }, i): OpenAnswer => {
-      const { text, problem } = answers[i];
-      const digest = createHash('sha256').update(JSON.stringify([modelId, question_id, prompt, text]));
-      const answer_id = digest.digest('base64url').slice(0, 22);
-      return { question_id, prompt, text, answer_id, model_id: modelId, metadata: problem === undefined ? {} : { problem } };
-    });
+    const lines = batch.map(({ question_id, text }, i) => openAnswer(modelId, question_id, text, answers[i]));
     all.push(...lines);
     onAnswers?.(lines);
     onProgress?.(all.length, questions.length);
