@@ -2,10 +2,25 @@
 
 import { UserError } from '../errors.ts';
 import type { Benchmark } from './benchmark.ts';
+import { cocoCaptions, flickr30kCaptions } from './captions.ts';
 import { gqa } from './gqa.ts';
 import { pope } from './pope.ts';
+import { cocoRetrieval, flickr30kRetrieval } from './retrieval.ts';
+import { textvqa } from './textvqa.ts';
+import { vizwiz } from './vizwiz.ts';
+import { vqav2 } from './vqav2.ts';
 
-export const benchmarks: readonly Benchmark[] = [gqa, pope];
+export const benchmarks: readonly Benchmark[] = [
+  gqa,
+  pope,
+  textvqa,
+  vizwiz,
+  vqav2,
+  cocoCaptions,
+  flickr30kCaptions,
+  cocoRetrieval,
+  flickr30kRetrieval,
+];
 
 /** UserError, with the names that there are, for one that is unknown. */
 export function benchmarkNamed(name: string): Benchmark {

@@ -24,6 +24,8 @@ export interface VqaEntry {
   question?: string;
   /** What the file says of its picture: a number of COCO, or a file name. */
   image: string;
+  /** Its number in LLaVA's question file, where that is another. */
+  alias?: string;
   annotation?: VqaAnnotation;
 }
 
