@@ -30,6 +30,7 @@ export interface BenchmarkComparison {
 }
 
 export interface Comparison {
+  /** Names of the two, with their folders where one model is in both. */
   a: string;
   b: string;
   benchmarks: BenchmarkComparison[];
@@ -135,5 +136,7 @@ export function compareEvaluations(pathA: string, pathB: string): Comparison & {
   const benchmarks = common.map((name) => comparisonOf(a, b, name));
   const adjusted = holm(benchmarks.map(({ difference }) => difference.p));
   for (const [i, { difference }] of benchmarks.entries()) difference.pHolm = adjusted[i];
-  return { a: a.report.model, b: b.report.model, benchmarks, pairs: (benchmark) => pairsOf(a, b, benchmark) };
+  const isOne = a.report.model === b.report.model;
+  const [nameA, nameB] = [a, b].map(({ report, path }) => (isOne ? `${report.model} in ${path}` : report.model));
+  return { a: nameA, b: nameB, benchmarks, pairs: (benchmark) => pairsOf(a, b, benchmark) };
 }
