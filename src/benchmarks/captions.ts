@@ -25,6 +25,14 @@ const BEST = 10;
 const PROMPT = '<image>\nProvide a one-sentence caption for the provided image.';
 const RESULTS = { id: 'image_id', answer: 'caption', about: "captions in COCO's form (an array of image_id and caption)" };
 
+/** The same questions are judged again and again where guesses are scored. */
+const tokenized = new WeakMap<CaptionQuestion, string[]>();
+function referenceTokens(question: CaptionQuestion): string[] {
+  const tokens = tokenized.get(question) ?? question.references.map(captionTokens);
+  tokenized.set(question, tokens);
+  return tokens;
+}
+
 const captionsOf = (set: KarpathySet): Benchmark<CaptionQuestion, CaptionJudged> => ({
   name: `${set.name}-captions`,
   title: `Captions of ${set.title}`,
@@ -66,10 +74,7 @@ const captionsOf = (set: KarpathySet): Benchmark<CaptionQuestion, CaptionJudged>
   },
 
   judge(answered) {
-    const captions = answered.map(({ question, answer }) => ({
-      candidate: captionTokens(answer),
-      references: question.references.map(captionTokens),
-    }));
+    const captions = answered.map(({ question, answer }) => ({ candidate: captionTokens(answer), references: referenceTokens(question) }));
     const cider = ciderD(captions);
     return answered.map((one, i) => {
       const { candidate } = captions[i];

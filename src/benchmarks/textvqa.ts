@@ -17,7 +17,7 @@ import { shortAnswer, withOcrTokens } from './prompts.ts';
 import { pythonCapitalize } from './python-text.ts';
 import { evalAiAnswer } from './vqa-answers.ts';
 import { checked, isJsonLines, readLlavaQuestions } from './vqa-files.ts';
-import { agreement, judgeByAgreement, refuseUnannotated, uploadOf, vqaForms } from './vqa-scorer.ts';
+import { agreement, judgeByAgreement, refuseUnannotated, uploadRecords, vqaForms } from './vqa-scorer.ts';
 
 const FORM = "TextVQA_0.5.1_val.json (an object with 'data'), LLaVA's question file or Rosetta's OCR tokens";
 const QUESTIONS: [string, ...string[]] = ['TextVQA_0.5.1_val.json', 'TextVQA_0.5.1_val_first2500.json'];
@@ -232,6 +232,6 @@ export const textvqa: Benchmark<TextVqaQuestion> = {
 
   upload: {
     server: 'the TextVQA challenge on EvalAI',
-    write: (answered, harness) => uploadOf(answered, harness, ({ id }) => ({ question_id: Number(id) })),
+    write: (answered, harness) => uploadRecords(answered, harness, ({ id }) => ({ question_id: Number(id) })),
   },
 };

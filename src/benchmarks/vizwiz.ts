@@ -24,7 +24,7 @@ import {
   type VqaAnnotation,
   type VqaEntry,
 } from './vqa-files.ts';
-import { agreementOfDistinct, formsOf, judgeByAgreement, refuseUnannotated, uploadOf, vqaHarnesses } from './vqa-scorer.ts';
+import { agreementOfDistinct, formsOf, judgeByAgreement, refuseUnannotated, uploadRecords, vqaHarnesses } from './vqa-scorer.ts';
 
 const FORM = 'questions of VizWiz (an array of image, question and answers), of the VQA form, or of LLaVA';
 const VALIDATION: [string, ...string[]] = ['val.json', 'Annotations/val.json', 'annotations/val.json', 'val_0-499_annotations.json'];
@@ -163,6 +163,6 @@ export const vizwiz: Benchmark<VizWizQuestion, VizWizJudged> = {
 
   upload: {
     server: 'the VizWiz challenge on EvalAI',
-    write: (answered, harness) => uploadOf(answered, harness, ({ id }) => ({ image: id })),
+    write: (answered, harness) => uploadRecords(answered, harness, ({ id }) => ({ image: id })),
   },
 };

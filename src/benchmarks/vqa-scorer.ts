@@ -75,7 +75,7 @@ export const vqaHarnesses: readonly [Harness, Harness] = [
 ];
 
 /** Records with the fields that `naming` gives and the answer, as the harness hands it in. */
-export function uploadOf<Q extends BenchmarkQuestion>(
+export function uploadRecords<Q extends BenchmarkQuestion>(
   answered: readonly Answered<Q>[],
   harness: string,
   naming: (question: Q) => object,

@@ -13,7 +13,7 @@ import { firstOf, pictureFile } from './files.ts';
 import { percent } from './means.ts';
 import { shortAnswer } from './prompts.ts';
 import { isJsonLines, readLlavaQuestions, readVqaQuestions, type VqaEntry } from './vqa-files.ts';
-import { accuracyBy, formsOf, judgeByAgreement, refuseUnannotated, uploadOf, vqaHarnesses } from './vqa-scorer.ts';
+import { accuracyBy, formsOf, judgeByAgreement, refuseUnannotated, uploadRecords, vqaHarnesses } from './vqa-scorer.ts';
 
 const FORM = "questions or annotations of VQA (an object with 'questions' or 'annotations'), or LLaVA's question file";
 const SPLITS = ['val2014', 'test-dev2015', 'test2015'] as const;
@@ -129,7 +129,7 @@ export const vqav2: Benchmark<VqaQuestion> = {
 
   upload: {
     server: 'the VQA challenge on EvalAI, which wants test-dev and the rest of test in one file',
-    write: (answered, harness) => uploadOf(answered, harness, ({ id }) => ({ question_id: Number(id) })),
+    write: (answered, harness) => uploadRecords(answered, harness, ({ id }) => ({ question_id: Number(id) })),
   },
 };
 
