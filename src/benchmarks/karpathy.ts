@@ -4,7 +4,7 @@
 import { join, parse } from 'node:path';
 import { z } from 'zod';
 import type { BenchmarkFile, QuestionPicture } from './benchmark.ts';
-import { firstOf, pictureFile } from './files.ts';
+import { firstOf, pictureIn } from './files.ts';
 import { JsonFile } from './json-entries.ts';
 import { checked } from './vqa-files.ts';
 
@@ -81,7 +81,7 @@ export function readKarpathy(set: KarpathySet, path: string, folder: string): Ka
       // Flickr30k's files are numbered from 36,979 on, its entries below
       names: [filename, stem, ...(number ? [number] : []), ...(cocoid === undefined && imgid !== undefined ? [String(imgid)] : [])],
       image: filename,
-      picture: pictureFile(join(pictures, filename), filename),
+      picture: pictureIn(pictures, filename),
       captions: sentences.map(({ raw, sentid }) => ({ id: String(sentid), text: raw })),
     });
   }

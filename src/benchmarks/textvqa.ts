@@ -10,7 +10,7 @@ import { UserError } from '../errors.ts';
 import { readAnswers } from './answer-files.ts';
 import { type AnswerLine, joinById, refuseRepeated } from './answers.ts';
 import type { Answered, Benchmark, BenchmarkQuestion, Judged, QuestionSources } from './benchmark.ts';
-import { firstOf, pictureFile } from './files.ts';
+import { firstOf, pictureIn } from './files.ts';
 import { JsonFile } from './json-entries.ts';
 import { percent } from './means.ts';
 import { shortAnswer, withOcrTokens } from './prompts.ts';
@@ -81,7 +81,7 @@ function questionOf(
   { id, image, question, references }: Entry,
   { prompts, tokens }: Sources,
   harness: string,
-  folder: string,
+  pictures: string,
 ): TextVqaQuestion {
   const bare = shortAnswer(pythonCapitalize(question));
   const seen = tokens.get(image);
@@ -90,7 +90,7 @@ function questionOf(
   return {
     id,
     prompt: `<image>\n${BARE.has(harness) ? bare : shown}`,
-    pictures: [pictureFile(join(firstOf(folder, PICTURES) ?? join(folder, PICTURES[0]), name), name)],
+    pictures: [pictureIn(pictures, name)],
     references,
     cluster: image,
     groups: {},
@@ -211,7 +211,8 @@ export const textvqa: Benchmark<TextVqaQuestion> = {
     const sources: Sources = { entries: [], prompts: new Map(), tokens: new Map() };
     for (const path of files ?? found) readSource(path, sources);
     refuseRepeated((files ?? found).join(', '), 'questions', sources.entries);
-    return sources.entries.map((entry) => questionOf(entry, sources, harness, folder));
+    const pictures = firstOf(folder, PICTURES) ?? join(folder, PICTURES[0]);
+    return sources.entries.map((entry) => questionOf(entry, sources, harness, pictures));
   },
 
   async answers(path, questions) {

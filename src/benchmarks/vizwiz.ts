@@ -10,7 +10,7 @@ import { UserError } from '../errors.ts';
 import { readAnswers } from './answer-files.ts';
 import { type AnswerLine, joinById, refuseRepeated } from './answers.ts';
 import type { Benchmark, BenchmarkQuestion, Judged, QuestionSources } from './benchmark.ts';
-import { firstOf, pictureFile } from './files.ts';
+import { firstOf, pictureIn } from './files.ts';
 import type { JsonFile } from './json-entries.ts';
 import { byGroup, percent } from './means.ts';
 import { unanswerableOrShort } from './prompts.ts';
@@ -65,7 +65,7 @@ function readOther(file: JsonFile, entries: Map<string, VqaEntry>): void {
   }
   for (const { value, where } of file.entries()) {
     const { image, question, answers, ...types } = checked(file, recordSchema, value, where);
-    const annotation = answers && annotationOf({ answers, ...types }, image);
+    const annotation = answers && annotationOf({ answers, ...types });
     add({ id: image, image, question, ...(annotation && { annotation }) }, where);
   }
 }
@@ -73,13 +73,11 @@ function readOther(file: JsonFile, entries: Map<string, VqaEntry>): void {
 /** The number in `VizWiz_val_00000012.jpg`, which counts the questions of a split. */
 const numberIn = (image: string) => /_0*(\d+)\.\w+$/.exec(image)?.[1];
 
-function questionOf({ id, image, alias, question = '', annotation }: VqaEntry, folder: string): VizWizQuestion {
-  const split = /_(train|val|test)_/.exec(image)?.[1] ?? 'val';
-  const pictures = firstOf(folder, picturePlaces(split)) ?? join(folder, split);
+function questionOf({ id, image, alias, question = '', annotation }: VqaEntry, pictures: string): VizWizQuestion {
   return {
     id: image,
     prompt: `<image>\n${unanswerableOrShort(question)}`,
-    pictures: [pictureFile(join(pictures, image), image)],
+    pictures: [pictureIn(pictures, image)],
     references: annotation?.answers ?? [],
     cluster: image,
     groups: { per_answer_type: annotation?.answerType ?? annotation?.questionType },
@@ -131,7 +129,9 @@ export const vizwiz: Benchmark<VizWizQuestion, VizWizJudged> = {
   async questions({ files, folder = '.' }: QuestionSources) {
     const found = firstOf(folder, VALIDATION) ?? firstOf(folder, TEST);
     const entries = readVqaQuestions(files ?? (found === undefined ? [] : [found]), FORM, readOther);
-    const questions = entries.map((entry) => questionOf(entry, folder));
+    const split = /_(train|val|test)_/.exec(entries[0]?.image ?? '')?.[1] ?? 'val';
+    const pictures = firstOf(folder, picturePlaces(split)) ?? join(folder, split);
+    const questions = entries.map((entry) => questionOf(entry, pictures));
     refuseRepeated((files ?? []).join(', '), 'questions', questions);
     return questions;
   },

@@ -9,7 +9,7 @@ import { UserError } from '../errors.ts';
 import { readAnswers } from './answer-files.ts';
 import { joinById } from './answers.ts';
 import type { Benchmark, BenchmarkQuestion, QuestionSources } from './benchmark.ts';
-import { firstOf, pictureFile } from './files.ts';
+import { firstOf, pictureIn } from './files.ts';
 import { percent } from './means.ts';
 import { shortAnswer } from './prompts.ts';
 import { isJsonLines, readLlavaQuestions, readVqaQuestions, type VqaEntry } from './vqa-files.ts';
@@ -30,24 +30,20 @@ interface VqaQuestion extends BenchmarkQuestion {
   groups: { per_question_type?: string; per_answer_type?: string };
 }
 
-/** `COCO_test2015_000000262144.jpg`: the files of a split are told by the name of its question file. */
-function pictureOf({ image }: VqaEntry, split: Split, folder: string) {
-  const subset = split === 'val2014' ? split : 'test2015';
-  const name = image.includes('.') ? image : `COCO_${subset}_${image.padStart(12, '0')}.jpg`;
-  return pictureFile(join(firstOf(folder, picturePlaces(subset)) ?? join(folder, subset), name), name);
-}
+/** The pictures of a split. */
+const subsetOf = (split: Split) => (split === 'val2014' ? split : 'test2015');
 
 const splitOf = (paths: readonly string[]): Split =>
   SPLITS.find((split) => paths.some((path) => basename(path).includes(split))) ?? 'val2014';
 
-function questionOf(entry: VqaEntry, split: Split, folder: string): VqaQuestion {
-  const { annotation, question = '' } = entry;
+function questionOf({ id, image, question = '', annotation }: VqaEntry, subset: string, folder: string): VqaQuestion {
+  const name = image.includes('.') ? image : `COCO_${subset}_${image.padStart(12, '0')}.jpg`;
   return {
-    id: entry.id,
+    id,
     prompt: `<image>\n${shortAnswer(question)}`,
-    pictures: [pictureOf(entry, split, folder)],
+    pictures: [pictureIn(folder, name)],
     references: annotation?.answers ?? [],
-    cluster: entry.image,
+    cluster: image,
     groups: { per_question_type: annotation?.questionType, per_answer_type: annotation?.answerType },
   };
 }
@@ -103,12 +99,13 @@ export const vqav2: Benchmark<VqaQuestion> = {
 
   async questions({ files, folder = '.' }: QuestionSources) {
     const paths = files ?? filesIn(folder);
-    const split = splitOf(paths);
+    const subset = subsetOf(splitOf(paths));
+    const pictures = firstOf(folder, picturePlaces(subset)) ?? join(folder, subset);
     const entries = readVqaQuestions(paths, FORM, (file, into) => {
       if (!isJsonLines(file)) throw new UserError(`${file.path}: is not ${FORM}`);
       readLlavaFile(file.path, into);
     });
-    return entries.map((entry) => questionOf(entry, split, folder));
+    return entries.map((entry) => questionOf(entry, subset, pictures));
   },
 
   async answers(path, questions) {
