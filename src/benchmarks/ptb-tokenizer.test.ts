@@ -1,5 +1,5 @@
-// Expected values: PTBTokenizer of Stanford CoreNLP, run in Java, without the punctuation that the COCO caption
-// evaluation drops.
+// Expected values: PTBTokenizer of Stanford CoreNLP, run in Java, without the punctuation that the COCO
+// caption evaluation drops.
 import { describe, expect, it } from 'vitest';
 import { captionTokens } from './ptb-tokenizer.ts';
 

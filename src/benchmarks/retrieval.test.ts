@@ -23,7 +23,7 @@ const dataset = (images: number, captions: number) =>
   });
 /** A file of numpy.save. */
 function npy(values: Float32Array | Float64Array, shape: string, more = "'fortran_order': False"): Uint8Array {
-  const header = `{'descr': '<f${values.BYTES_PER_ELEMENT}', ${more}, 'shape': (${shape}), }`.padEnd(117) + '\n';
+  const header = `{'descr': '<f${values.BYTES_PER_ELEMENT}', ${more}, 'shape': (${shape}), }`.padEnd(117).concat('\n');
   const start = Buffer.concat([Buffer.from('\x93NUMPY\x01\x00', 'latin1'), Buffer.from([header.length, 0]), Buffer.from(header)]);
   return Buffer.concat([start, Buffer.from(values.buffer)]);
 }

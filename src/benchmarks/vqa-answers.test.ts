@@ -1,4 +1,4 @@
-// Expected values: EvalAIAnswerProcessor of haotian-liu/LLaVA and VQAEval of GT-Vision-Lab/VQA, run in Python.
+// Expected values: EvalAIAnswerProcessor of haotian-liu/LLaVA and VQAEval of GT-Vision-Lab/VQA, in Python.
 import { describe, expect, it } from 'vitest';
 import { evalAiAnswer, lmmsEvalAnswer, plainAnswer, vqaAnswer } from './vqa-answers.ts';
 

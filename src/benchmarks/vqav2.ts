@@ -1,6 +1,6 @@
-// VQAv2 (Goyal et al. 2017, arXiv 1612.00837): open questions about pictures of COCO, each with the answers of
-// ten annotators. Validation is scored by the official vqaEval.py; the answers to test-dev and test are not
-// public, and EvalAI scores an upload.
+// VQAv2 (Goyal et al. 2017, arXiv 1612.00837): open questions about pictures of COCO, each with the
+// answers of ten annotators. Validation is scored by the official vqaEval.py; the answers to test-dev and
+// test are not public, and EvalAI scores an upload.
 //
 // llava: scripts/convert_vqav2_for_submission.py of haotian-liu/LLaVA, then the official scorer.
 
