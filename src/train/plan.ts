@@ -186,7 +186,7 @@ async function memoryOf(task: Task, index: number, outline: StageOutline, loss: 
     constants: constantsAt(task, index, await task.weights.constants(loss, isTrained)),
     learningRate: () => settings.lr,
     schedule: { kind: 'constant', totalSteps: 0, warmupSteps: 0, floor: 0 },
-    optimizer: { betas: settings.betas, eps: settings.eps, weightDecay: 0, maxGradNorm: settings.max_grad_norm },
+    optimizer: { optim: settings.optim, betas: settings.betas, eps: settings.eps, weightDecay: 0, maxGradNorm: settings.max_grad_norm },
     gradientCheckpointing: settings.gradient_checkpointing,
     accumulation: settings.accumulation,
     data: { stepsPerEpoch: 1, batches: () => [] },

@@ -157,6 +157,7 @@ async function trainPrepared(
       learningRate: (parameter) => rates.learningRate(parameter).value,
       schedule,
       optimizer: {
+        optim: settings.optim,
         betas: settings.betas,
         eps: settings.eps,
         weightDecay: (parameter) => rates.weightDecay(parameter).value,
