@@ -1,6 +1,7 @@
 // The dynamic 8-bit code of 8-bit optimizers (Dettmers 2016, arxiv.org/abs/1511.04561; Dettmers et al. 2022,
 // arxiv.org/abs/2110.02861, sections 1.3 and 2). A block of numbers is stored as its largest magnitude and,
-// for each number, the nearest of 256 shares of that: fine where they are large, and over seven powers of ten.
+// for each number, the nearest of 256 shares of that: close together where they are large, and over seven
+// powers of ten.
 
 /** Numbers that share a largest magnitude. */
 export const CODE_BLOCK = 256;
@@ -18,9 +19,9 @@ export interface DynamicCode {
 const POWERS = 7;
 
 /**
- * The values of a power of ten are the middles of equal parts of [0.1, 1] times that: one part for 1e-6, twice
- * as many for each further power up to 1. The bit of the sign, where there is none, doubles them all. 0 and 1
- * complete the 256.
+ * The values of a power of ten are the middles of equal parts of [0.1, 1] times that: one part for 1e-6,
+ * twice as many for each further power up to 1. The bit of the sign, where there is none, doubles them all. 0
+ * and 1 complete the 256.
  */
 function dynamicCode(isSigned: boolean): DynamicCode {
   const values = [0, 1];

@@ -100,13 +100,16 @@ export interface AdamWArrays {
   gradient: Float32Array;
 }
 
-/** Moves a part of an array into the chunk; what fills it to `whole` stays zero, and does not count as a change. */
+/**
+ * Moves a part of an array into the chunk. What fills it to `whole` stays zero, and does not count as a
+ * change.
+ */
 function putIn(name: keyof AdamWArrays, array: Float32Array, start: number, count: number, whole: number): void {
   chunk[name].set(array.subarray(start, start + count));
   chunk[name].fill(0, count, whole);
 }
 
-/** Runs the loop over the first `whole` weights of the chunk, and returns the sum of the squares of changes. */
+/** Runs the loop over the first `whole` weights of the chunk; the sum of the squares of their changes. */
 function updateChunk(whole: number, operands: readonly number[]): number {
   kernel.update(whole * 4, ...operands);
   let change = 0;

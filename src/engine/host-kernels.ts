@@ -66,8 +66,8 @@ export function sumOfSquares(values: Float32Array): number {
 }
 
 /**
- * Takes whole AdamW updates out of `writes`: where parameter and moments are replaced by one update of inputs.
- * What is left is for the graph.
+ * Takes whole AdamW updates out of `writes`: where parameter and moments are replaced by one update of
+ * inputs. What is left is for the graph.
  */
 export function takeAdamW(writes: Readonly<Record<string, Write>>): { updates: AdamWUpdate[]; rest: Record<string, Write> } {
   const rest = { ...writes };

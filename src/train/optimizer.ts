@@ -104,7 +104,7 @@ const EMBEDDING_TABLE = /(^|\.)(embed_tokens\.weight|(token|position)_embeddings
 export const hasCodes = ({ name, dims }: Pick<TrainedParameter, 'name' | 'dims'>, optim: Optim = 'adamw_torch'): boolean =>
   optim === 'adamw_8bit' && sizeOf(dims) >= MIN_8BIT_SIZE && !EMBEDDING_TABLE.test(name);
 
-/** The exponential means of the gradient and of its square; of codes, with the largest magnitude of each block. */
+/** The means of the gradient and of its square; each, of codes, with the largest magnitude of each block. */
 export function momentsOf(parameter: Pick<TrainedParameter, 'name' | 'dims'>, optim?: Optim): Moment[] {
   const { name, dims } = parameter;
   return ['exp_avg', 'exp_avg_sq'].flatMap((kind): Moment[] => {
@@ -121,16 +121,17 @@ export const momentBytes = (parameter: Pick<TrainedParameter, 'name' | 'dims'>, 
 
 /** One update as tensors over inputs: what each state becomes, and the squared norm of the change. */
 function updateOf(
-  { name, dims }: TrainedParameter,
+  trained: TrainedParameter,
   moments: readonly Moment[],
   scalars: AdamWScalars,
-  { betas: [beta1, beta2], eps }: AdamWOptions,
+  { optim, betas: [beta1, beta2], eps }: AdamWOptions,
 ): { after: Map<string, Tensor>; change: Tensor } {
+  const { name, dims } = trained;
   const [parameter, gradient] = [input(name, 'float32', dims), input(gradientName(name), 'float32', dims)];
   const tensors = moments.map((moment) => input(moment.name, moment.dtype, moment.dims));
   const named = (results: readonly Tensor[]) => new Map(moments.map((moment, i) => [moment.name, results[i]]));
   const constants = { beta1, beta2, eps };
-  if (moments.length === 2) {
+  if (!hasCodes(trained, optim)) {
     const [expAvg, expAvgSq] = tensors;
     const next = adamW({ parameter, gradient, expAvg, expAvgSq }, scalars, constants);
     return { after: named([next.expAvg, next.expAvgSq]).set(name, next.parameter), change: next.change };

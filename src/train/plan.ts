@@ -250,8 +250,8 @@ function dimSizes({ outputs }: LossGraph, { inputs }: MicroBatch): Record<string
 }
 
 /**
- * A checkpoint of a stage: its model, trained weights in float32, and before its end the moments beside it; of
- * adapters, the whole model and they are more than what is there before the end.
+ * A checkpoint of a stage: its model, trained weights in float32, and before its end the moments beside it.
+ * Of adapters there is most at the end: the whole model, and they.
  */
 function checkpointBytes(task: Task, { parameters }: LossGraph, settings: Stage, isTrained: (name: string) => boolean): number {
   const trained = parameters.filter(({ name }) => isTrained(name));
@@ -311,7 +311,7 @@ const adapters: Change = (settings) => {
   return { settings: changed, set: `train=[${train}] lora={rank: 128, alpha: 256}` };
 };
 
-/** Tried in turn: what changes no result, what rounds moments, what trains adapters instead of the weights. */
+/** In turn: what changes no result, what rounds moments, what trains adapters instead of the weights. */
 const REMEDIES: readonly (readonly Change[])[] = [
   [checkpointing],
   [smallerBatches],

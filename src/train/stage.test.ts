@@ -34,7 +34,7 @@ const config = languageConfigSchema.parse({
   initializer_range: 0.2,
 });
 const loss = languageModelLoss(config);
-/** With matrices of 4,096 numbers and more, whose moments may be codes; those of the MLP end in a short block. */
+/** With matrices of 4,096 numbers and more, whose moments may be codes; the MLP's end in a short block. */
 const wideLoss = languageModelLoss({ ...config, hidden_size: 64, intermediate_size: 67, head_dim: 32 });
 const TOKENS = 8;
 
