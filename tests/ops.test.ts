@@ -406,7 +406,7 @@ const CASES: Record<keyof Leaves | Primitive | Composite, fc.Arbitrary<Case>> = 
         adamW({ parameter, gradient, expAvg, expAvgSq }, { clip, keep, rate, rootScale }, { beta1: 0.6, beta2: 0.8, eps: 1e-2 })[part],
     };
   }),
-  // codes, which rounding moves, are compared with the kernel's in src/engine/state.test.ts
+  // the codes themselves, which rounding moves, are looked at in src/engine/state.test.ts
   adamW8bit: withShape(0, 3, (named, random) => {
     const axes = named.map(({ size }) => ({ size }));
     const part = random.pick(['parameter', 'expAvgAbsmax', 'expAvgSqAbsmax', 'change'] as const);

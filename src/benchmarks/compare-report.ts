@@ -14,14 +14,16 @@ const shownP = (p: number) => (p < 0.0001 ? '< 0.0001' : p.toFixed(4));
 
 const signed = (value: number) => `${value < 0 ? '' : '+'}${value.toFixed(4)}`;
 
-function rowOf({ benchmark, harness, headline, difference, mcnemar, n }: BenchmarkComparison): string[] {
+function rowOf({ benchmark, harness, headline, credit, difference, mcnemar, n }: BenchmarkComparison): string[] {
   const { value, low, high, p, pHolm } = difference;
   const odds = mcnemar?.oddsRatio;
   return [
     `${benchmark} (${harness})`,
     headline.name,
-    formatScore(headline.a, headline.best),
-    formatScore(headline.b, headline.best),
+    formatScore(headline.a ?? undefined, headline.best),
+    formatScore(headline.b ?? undefined, headline.best),
+    credit.a.toFixed(4),
+    credit.b.toFixed(4),
     signed(value),
     `${signed(low)} to ${signed(high)}`,
     shownP(p),
@@ -33,10 +35,25 @@ function rowOf({ benchmark, harness, headline, difference, mcnemar, n }: Benchma
   ];
 }
 
-const heads = ['', 'score', 'A', 'B', 'credit A - B', '95 % interval', 'p', 'p (Holm)', 'only A : only B', 'McNemar mid-p', 'odds', 'n'];
+const heads = [
+  '',
+  'score',
+  'A',
+  'B',
+  'credit A',
+  'credit B',
+  'A - B',
+  '95 % interval',
+  'p',
+  'p (Holm)',
+  'only A : only B',
+  'McNemar mid-p',
+  'odds',
+  'n',
+];
 
 const LEGEND =
-  'credit A - B: mean over the same questions, its interval by t over clusters (pictures, pairs); Holm over the benchmarks named here; McNemar knows no clusters: where questions share pictures, the interval decides.';
+  'credit: mean over the questions that both answered; the interval of A - B by t over clusters (pictures, pairs); Holm over the benchmarks named here; McNemar knows no clusters: where questions share pictures, the interval decides.';
 
 export function comparisonTable({ a, b, benchmarks }: Comparison): string {
   return [`A: ${a}`, `B: ${b}`, '', ...alignColumns([heads, ...benchmarks.map(rowOf)])].join('\n');

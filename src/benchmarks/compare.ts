@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { UserError } from '../errors.ts';
 import { holm } from '../statistics/families.ts';
 import { discordantPairs, mcnemar, oddsRatio, pairedDifference } from '../statistics/paired.ts';
+import { meanOf } from '../statistics/proportion.ts';
 import type { JudgedLine } from './assess.ts';
 import { evaluationFolder, readSettings } from './evaluation-folder.ts';
 import { readJson, readJsonLines } from './files.ts';
@@ -16,8 +17,10 @@ export interface BenchmarkComparison {
   /** Questions that both answered. */
   n: number;
   clusters: number;
-  /** Official headline scores. */
-  headline: { name: string; best: number; a: number; b: number };
+  /** Official headline scores; null where one of the two answered other questions beside. */
+  headline: { name: string; best: number; a: number | null; b: number | null };
+  /** Mean credit over the questions that both answered, in [0, 1]. */
+  credit: { a: number; b: number };
   /** Mean credit of A less that of B, in [-1, 1], its 95 % interval by t over clusters, and its p. */
   difference: { value: number; low: number; high: number; p: number; pHolm: number };
   /** Of the two credits over questions. */
@@ -27,6 +30,7 @@ export interface BenchmarkComparison {
 }
 
 export interface Comparison {
+  /** Names of the two, with their folders where one model is in both. */
   a: string;
   b: string;
   benchmarks: BenchmarkComparison[];
@@ -49,7 +53,7 @@ const reportSchema = z.object({
   benchmarks: z.array(
     z.object({
       headline: z.object({ name: z.string(), best: z.number(), value: z.number() }),
-      score: z.object({ benchmark: z.string(), harness: z.string() }),
+      score: z.object({ benchmark: z.string(), harness: z.string(), n: z.number() }),
     }),
   ),
 });
@@ -99,13 +103,15 @@ function comparisonOf(a: ReadEvaluation, b: ReadEvaluation, benchmark: string): 
   const { value, low, high, p, clusters, correlation } = pairedDifference(creditsA, creditsB, {
     clusters: pairs.map((pair) => pair.a.cluster),
   });
+  const headlineOf = ({ headline, score }: typeof ofA) => (score.n === pairs.length ? headline.value : null);
   const isBinary = [...creditsA, ...creditsB].every((credit) => credit === 0 || credit === 1);
   return {
     benchmark,
     harness: ofA.score.harness,
     n: pairs.length,
     clusters,
-    headline: { name: ofA.headline.name, best: ofA.headline.best, a: ofA.headline.value, b: ofB.headline.value },
+    headline: { name: ofA.headline.name, best: ofA.headline.best, a: headlineOf(ofA), b: headlineOf(ofB) },
+    credit: { a: meanOf(creditsA), b: meanOf(creditsB) },
     difference: { value, low: Math.max(-1, low), high: Math.min(1, high), p, pHolm: p },
     correlation: Number.isNaN(correlation) ? null : correlation,
     ...(isBinary ? { mcnemar: mcnemarOf(creditsA, creditsB) } : {}),
@@ -130,5 +136,7 @@ export function compareEvaluations(pathA: string, pathB: string): Comparison & {
   const benchmarks = common.map((name) => comparisonOf(a, b, name));
   const adjusted = holm(benchmarks.map(({ difference }) => difference.p));
   for (const [i, { difference }] of benchmarks.entries()) difference.pHolm = adjusted[i];
-  return { a: a.report.model, b: b.report.model, benchmarks, pairs: (benchmark) => pairsOf(a, b, benchmark) };
+  const isOne = a.report.model === b.report.model;
+  const [nameA, nameB] = [a, b].map(({ report, path }) => (isOne ? `${report.model} in ${path}` : report.model));
+  return { a: nameA, b: nameB, benchmarks, pairs: (benchmark) => pairsOf(a, b, benchmark) };
 }

@@ -132,7 +132,7 @@ async function writeReport({ out, chosen, conditions, shard, model }: Evaluation
   const cost = costOf(all, readCost(folder.cost));
   writeWhole(folder.cost, `${JSON.stringify(cost, null, 2)}\n`);
   writeWhole(folder.markdown, reportMarkdown(report, cost));
-  writeWhole(folder.page, reportPage(report, cost, await galleryHtml(cards)));
+  writeWhole(folder.page, reportPage(report, cost, `<h2>Some answers</h2>${await galleryHtml(cards)}`));
   return report;
 }
 

@@ -32,12 +32,17 @@ const referencesOf = (references: readonly string[]) => {
   return [...counts].map(([reference, count]) => (count > 1 ? `${reference} (${count})` : reference)).join(', ');
 };
 
+function verdictHtml(credit: number): string {
+  const sign = credit === 1 ? '&#10003;' : credit === 0 ? '&#10007;' : credit.toFixed(2);
+  return `<span class="verdict ${credit >= 0.5 ? 'good' : 'bad'}">${sign}</span>`;
+}
+
 async function cardHtml({ from, prompt, pictures, references, answers }: Card): Promise<string> {
   const images = await Promise.all(pictures.map(pictureHtml));
   const text = escapeHtml(prompt.replaceAll('<image>', '').trim()).replaceAll('\n', '<br>');
   const items = answers.map(
     ({ by, text: answer, credit }) =>
-      `<dt>${escapeHtml(by)}</dt><dd><b>${escapeHtml(answer) || '(nothing)'}</b> <span class="verdict">${credit === 1 ? '&#10003;' : credit === 0 ? '&#10007;' : credit.toFixed(2)}</span></dd>`,
+      `<dt>${escapeHtml(by)}</dt><dd><b>${escapeHtml(answer) || '(nothing)'}</b> ${verdictHtml(credit)}</dd>`,
   );
   const expected = references.length === 0 ? '' : `<dt>expected</dt><dd>${escapeHtml(referencesOf(references))}</dd>`;
   const isRight = answers.every(({ credit }) => credit === 1);
