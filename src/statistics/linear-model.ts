@@ -76,7 +76,7 @@ function constantColumns(columns: readonly Float64Array[], { ids, count }: Clust
   return columns.filter((column) => ids.every((id, i) => column[i] === column[first[id]])).length;
 }
 
-/** Squared quadratic form w' M w. */
+/** w' M w. */
 function quadratic(weights: ArrayLike<number>, matrix: Matrix): number {
   const k = weights.length;
   let sum = 0;
@@ -158,6 +158,14 @@ export function contrast(model: LinearModel, weights: Readonly<Record<string, nu
   const alone = model.ways.map(({ covariance }) => quadratic(row, covariance));
   const variance = Math.max(quadratic(row, model.covariance), ...alone);
   return estimateOf(value, Math.sqrt(variance), degreesOf(model, variance, alone), level);
+}
+
+/**
+ * A mean over questions and runs that both vary, as one answer a question and run: V_question + V_run - V_both.
+ */
+export function twoWayMean(values: ArrayLike<number>, questions: ClusterKeys, runs: ClusterKeys, level = 0.95): Estimate {
+  const design = { names: ['(mean)'], columns: [new Float64Array(values.length).fill(1)] };
+  return contrast(fitLinearModel(values, design, { clusters: [questions, runs] }), { '(mean)': 1 }, level);
 }
 
 /** Whether any of several coefficients is not 0: those of a factor with three levels, of an interaction. */
