@@ -3,7 +3,9 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { UserError } from '../errors.ts';
+import * as benchmarks from './benchmarks.ts';
 import * as chat from './chat.ts';
+import * as compare from './compare.ts';
 import * as convert from './convert.ts';
 import * as data from './data.ts';
 import * as demo from './demo.ts';
@@ -16,6 +18,7 @@ import { InterruptedError, stopWork } from './interrupt.ts';
 import * as merge from './merge.ts';
 import * as plan from './plan.ts';
 import * as pull from './pull.ts';
+import * as score from './score.ts';
 import * as train from './train.ts';
 
 function version(): string {
@@ -37,7 +40,8 @@ export function createProgram(): Command {
     .helpCommand(false)
     .addHelpText('after', examples)
     .showHelpAfterError('(--help lists commands and options)');
-  for (const command of [demo, train, plan, evaluate, chat, data, pull, convert, merge, info, init, forward]) command.register(program);
+  for (const command of [demo, train, plan, evaluate, score, compare, benchmarks, chat, data, pull, convert, merge, info, init, forward])
+    command.register(program);
   // Commander would end the process itself; this makes it throw an error with an exit code.
   for (const command of [program, ...program.commands]) command.exitOverride();
   program.hook('preAction', (_, command) => refuseEmpty(command));

@@ -73,8 +73,37 @@ describe('clusterBootstrap', () => {
     expect(high - low).toBeLessThan(0.2);
   });
 
+  it('reads interval, error and p off the draws', () => {
+    // the statistic counts: -10 of the data, then -9, -8, ... of the draws
+    const counting = (draws: number, level: number) => {
+      let next = -10;
+      return clusterBootstrap(3, () => next++, { seed: 1, draws, level });
+    };
+    const of101 = counting(101, 0.9);
+    expect(of101).toMatchObject({ value: -10, p: (2 * (10 + 1)) / 102 });
+    expect(of101.low).toBeCloseTo(-4, 12);
+    expect(of101.high).toBeCloseTo(86, 12);
+    expect(of101.se).toBeCloseTo(Math.sqrt((101 * 102) / 12), 12);
+    // between two draws: 0.1 * 9 of the way through -9 ... 0
+    expect(counting(10, 0.8).low).toBeCloseTo(-8.1, 12);
+    expect(counting(10, 0.8).high).toBeCloseTo(-0.9, 12);
+    expect(counting(1, 0.95)).toMatchObject({ low: -9, high: -9 });
+  });
+
+  it('draws as many clusters as there are, each as often as others', () => {
+    const drawn: number[][] = [];
+    clusterBootstrap(5, (counts) => drawn.push([...counts]), { seed: 3, draws: 2000 });
+    expect(drawn[0]).toEqual([1, 1, 1, 1, 1]);
+    expect(drawn).toHaveLength(2001);
+    for (const counts of drawn) expect(counts.reduce((sum, count) => sum + count)).toBe(5);
+    for (let cluster = 0; cluster < 5; cluster++)
+      expect(drawn.slice(1).reduce((sum, counts) => sum + counts[cluster], 0) / 2000).toBeCloseTo(1, 1);
+    expect(clusterBootstrap(1, (counts) => counts[0], { seed: 1, draws: 1 }).value).toBe(1);
+  });
+
   it('refuses no clusters and no draws', () => {
     expect(() => clusterBootstrap(0, () => 0, { seed: 1 })).toThrow(RangeError);
     expect(() => clusterBootstrap(2, () => 0, { seed: 1, draws: 0 })).toThrow(RangeError);
+    expect(() => clusterBootstrap(2, () => 0, { seed: 1, level: 95 })).toThrow(RangeError);
   });
 });

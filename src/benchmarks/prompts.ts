@@ -1,0 +1,7 @@
+// How LLaVA words its questions (docs/Evaluation.md of haotian-liu/LLaVA, llava-1.5).
+
+/** A question that one word answers. */
+export const shortAnswer = (question: string) => `${question}\nAnswer the question using a single word or phrase.`;
+
+/** A question with its options, one a line, of which the letter is asked for. */
+export const letterAnswer = (question: string) => `${question}\nAnswer with the option's letter from the given choices directly.`;

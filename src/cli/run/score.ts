@@ -1,0 +1,34 @@
+// What `llava-gemma score` does.
+import type { Score } from '../../benchmarks/benchmark.ts';
+import { benchmarkNamed } from '../../benchmarks/benchmarks.ts';
+import { formatNumber, groupRows } from '../../benchmarks/report.ts';
+import { scoreAnswers } from '../../benchmarks/score.ts';
+import { alignColumns } from '../../runs/columns.ts';
+import { formatCount } from '../format.ts';
+
+export interface ScoreFlags {
+  answers: string;
+  questions: string[];
+  data?: string;
+  harness?: string;
+  json?: boolean;
+}
+
+/** Scores as lines of text: the official numbers, then a table for each grouping. */
+export function formatScore({ benchmark, harness, n, scores, unparsed, groups, bounds, notes = [] }: Score): string {
+  const lines = [`${benchmark} (${harness}), ${formatCount(n)} questions`];
+  lines.push(...alignColumns(Object.entries(scores).map(([name, value]) => [`  ${name}`, formatNumber(value)])));
+  if (unparsed > 0) lines.push(`  ${formatCount(unparsed)} answers could not be read`);
+  if (bounds) lines.push(`  between ${formatNumber(bounds.low)} and ${formatNumber(bounds.high)}, whatever these meant`);
+  for (const [grouping, members] of Object.entries(groups)) {
+    const { columns, rows } = groupRows(members);
+    lines.push('', ...alignColumns([[grouping, ...columns], ...rows.map(([name, ...cells]) => [`  ${name}`, ...cells])]));
+  }
+  return [...lines, ...notes.flatMap((note) => ['', note])].join('\n');
+}
+
+export async function score(name: string, { questions, json, ...request }: ScoreFlags): Promise<void> {
+  const asked = questions.length > 0 ? questions : undefined;
+  const { score } = await scoreAnswers(benchmarkNamed(name), { ...request, questions: asked });
+  console.log(json ? JSON.stringify(score, null, 2) : formatScore(score));
+}

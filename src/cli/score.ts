@@ -1,0 +1,27 @@
+// llava-gemma score: scores answers that any system wrote to a published benchmark.
+import type { Command } from 'commander';
+import { collect } from './options.ts';
+
+export function register(program: Command): void {
+  program
+    .command('score')
+    .summary('score the answers of any system to a published benchmark')
+    .description(
+      'Score answers that any system wrote to a published benchmark, as its authors score them; no model is needed. ' +
+        'The names of benchmarks: llava-gemma benchmarks.',
+    )
+    .argument('<benchmark>', 'pope, gqa, ...')
+    .requiredOption('-a, --answers <path>', 'the answers: a file or folder as LLaVA or the benchmark writes them')
+    .option('-q, --questions <file>', 'the question file; may be given several times', collect, [])
+    .option('-d, --data <folder>', 'the folder of downloads, where questions are found that --questions does not name')
+    .option('--harness <name>', "whose rules (default: those of the paper's numbers)")
+    .option('--json', 'print the scores as JSON, unrounded')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ llava-gemma score pope --answers merge.jsonl --data playground/data/eval
+  $ llava-gemma score pope --answers merge.jsonl --questions coco_pope_random.json --questions coco_pope_popular.json --json`,
+    )
+    .action(async (benchmark, flags) => (await import('./run/score.ts')).score(benchmark, flags));
+}
