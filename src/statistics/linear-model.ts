@@ -161,7 +161,8 @@ export function contrast(model: LinearModel, weights: Readonly<Record<string, nu
 }
 
 /**
- * A mean over questions and runs that both vary, as one answer a question and run: V_question + V_run - V_both.
+ * A mean over questions and runs that both vary, of one answer a question and run: V_question + V_run -
+ * V_both.
  */
 export function twoWayMean(values: ArrayLike<number>, questions: ClusterKeys, runs: ClusterKeys, level = 0.95): Estimate {
   const design = { names: ['(mean)'], columns: [new Float64Array(values.length).fill(1)] };
