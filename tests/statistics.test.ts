@@ -160,9 +160,11 @@ function drawAnswers(world: World, random: Random) {
   for (let question = 0; question < world.questions; question++) {
     const easiness = 0.5 + 0.4 * (random.uniform() - 0.5);
     const slopes = factorNames.map(() => world.questionSd * random.normal());
+    const ofCell = Array.from({ length: 8 }, (_, cell) =>
+      slopes.reduce((sum, each, bit) => sum + each * (((cell >> bit) & 1) - 0.5), easiness),
+    );
     for (let run = 0; run < cells.length; run++) {
-      const slope = slopes.reduce((sum, each, bit) => sum + each * ((cells[run] >> bit) & 1 ? 0.5 : -0.5), 0);
-      rows.y.push(random.uniform() < easiness + slope + shifts[run] ? 1 : 0);
+      rows.y.push(random.uniform() < ofCell[cells[run]] + shifts[run] ? 1 : 0);
       rows.cell.push(cells[run]);
       rows.question.push(question);
       rows.run.push(run);

@@ -68,8 +68,8 @@ export const tCdf = (t: number, df: number): number => (t < 0 ? tTwoSided(t, df)
 const MANY_DEGREES = 5000;
 
 /**
- * The t with P(T <= t) = p, to nine digits where the tail is 1e-6 or more. Many degrees of freedom: Abramowitz
- * & Stegun (1964), 26.7.5.
+ * The t with P(T <= t) = p, to nine digits where the tail is 1e-6 or more. Many degrees of freedom:
+ * Abramowitz & Stegun (1964), 26.7.5.
  */
 export function tQuantile(p: number, df: number): number {
   checkProbability('tQuantile', p);

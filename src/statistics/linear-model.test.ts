@@ -135,6 +135,9 @@ describe('fitLinearModel', () => {
     const { y, factors, runs, questions } = answers(3, 25);
     const model = fitLinearModel(y, designOf(factors), { clusters: [questions, runs] });
     const [byQuestion, byRun] = [[questions], [runs]].map((clusters) => fitLinearModel(y, designOf(factors), { clusters }));
+    // effects differ between runs, eight of 24, and within questions
+    expect(model.ways.map(({ df }) => df)).toEqual([24, 16]);
+    expect(model).toMatchObject({ df: 16, clusterCounts: [25, 24] });
     const swapped = fitLinearModel(y, designOf(factors), { clusters: [runs, questions] });
     model.covariance.forEach((value, i) => {
       expect(value).toBeCloseTo(swapped.covariance[i], 14);
