@@ -1,4 +1,4 @@
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -27,6 +27,23 @@ describe('answers in files', () => {
       expect(line).toMatchObject({ id: '7', text: 'Yes', prompt: 'p' });
       expect(line.submitted).toBeUndefined();
     }
+  });
+
+  it('are found in a folder of one file, of parts, or of parts and all', async () => {
+    const place = join(folder, 'merged');
+    mkdirSync(place);
+    const put = (name: string, id: number) => writeFileSync(join(place, name), JSON.stringify({ question_id: id, text: 'x' }));
+    const ids = async () => (await readAnswers(place, form)).map(({ id }) => id);
+    await expect(ids()).rejects.toThrow(/there is no .json or .jsonl in it/);
+    put('2_0.jsonl', 0);
+    expect(await ids()).toEqual(['0']);
+    put('2_1.jsonl', 1);
+    expect(await ids()).toEqual(['0', '1']);
+    put('other.jsonl', 2);
+    await expect(ids()).rejects.toThrow(/is a folder, of which one file is meant: 2_0.jsonl, 2_1.jsonl, other.jsonl/);
+    put('merge.jsonl', 3);
+    expect(await ids()).toEqual(['3']);
+    await expect(readAnswers(join(folder, 'none'), form)).rejects.toThrow(/no such file/);
   });
 
   it('are refused with their place', async () => {

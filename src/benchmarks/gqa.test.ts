@@ -114,6 +114,9 @@ describe('GQA', () => {
     const [asked] = await gqa.questions({ folder, harness: 'llava' });
     expect(asked.prompt).toBe('<image>\nWhat is the red animal?\nAnswer the question using a single word or phrase.');
     expect(await asked.pictures[0].read()).toBe(join(folder, 'data', 'images', 'n12.jpg'));
+    expect((await gqa.questions({ folder, harness: 'llava' })).length).toBe(3);
+    const answers = write('whole.jsonl', llava({ '07': 'dog', '08': 'cat', '09': 'yes' }));
+    expect((await score(answers, [folder])).scores.accuracy).toBe(100);
     expect(asked).toMatchObject({ id: '07', cluster: 'n12', references: ['dog'] });
   });
 });
