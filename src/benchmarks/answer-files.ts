@@ -58,21 +58,28 @@ export async function readAnswers(path: string, form: RecordForm): Promise<Answe
   return (await Promise.all(files.map((file) => readFile(file, form)))).flat();
 }
 
-async function readFile(path: string, form: RecordForm): Promise<AnswerLine[]> {
-  const forms = `LLaVA's answers (question_id and text in each line), or ${form.about}`;
+/** A file that is one JSON value; of JSON Lines only what is in each, so that the bytes are let go. */
+function wholeFile(path: string, { id, answer }: RecordForm, forms: string): JsonFile | 'llava' | 'records' {
   const file = new JsonFile(path, forms);
   if (file.kind === 'other') throw new UserError(`${path}: is not JSON; it should be ${forms}`);
+  if (file.kind === 'array') return file;
+  const keys = file.keys();
+  if (keys.includes('text')) return 'llava';
+  return keys.includes(id) || keys.includes(answer) || !file.isWhole ? 'records' : file;
+}
+
+async function readFile(path: string, form: RecordForm): Promise<AnswerLine[]> {
+  const forms = `LLaVA's answers (question_id and text in each line), or ${form.about}`;
   const line = (value: unknown, where: string): AnswerLine => {
     const read = readRecord(value, form);
     if (typeof read === 'string') throw new UserError(`${join(dirname(path), where)}: ${read}; the file should be ${forms}`);
     return { ...read, where };
   };
-  if (file.kind === 'array') return Array.from(file.entries(), ({ value, where }) => line(value, where));
-  const keys = file.keys();
-  if (keys.includes('text')) return readLlavaAnswers(path);
-  if (keys.includes(form.id) || keys.includes(form.answer) || !file.isWhole)
-    return readJsonLines(path, z.unknown(), forms).map(({ value, where }) => line(value, where));
-  return Array.from(file.entries(), ({ key, value, where }) =>
-    line(isObject(value) ? { [form.id]: key, ...value } : { [form.id]: key, [form.answer]: value }, where),
-  );
+  const file = wholeFile(path, form, forms);
+  if (file === 'llava') return readLlavaAnswers(path);
+  if (file === 'records') return readJsonLines(path, z.unknown(), forms).map(({ value, where }) => line(value, where));
+  return Array.from(file.entries(), ({ key, value, where }) => {
+    if (key === undefined) return line(value, where);
+    return line(isObject(value) ? { [form.id]: key, ...value } : { [form.id]: key, [form.answer]: value }, where);
+  });
 }

@@ -222,7 +222,7 @@ export const textvqa: Benchmark<TextVqaQuestion> = {
   },
 
   judge(answered, { harness }) {
-    refuseUnannotated(this.title, answered);
+    refuseUnannotated(this.name, answered);
     return answered.map((one) => ({ ...one, ...judgeByAgreement(one, formsOf(one, harness)) }));
   },
 

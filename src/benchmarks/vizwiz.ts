@@ -102,7 +102,7 @@ const accuracies = (judged: readonly VizWizJudged[]) => ({
 
 export const vizwiz: Benchmark<VizWizQuestion, VizWizJudged> = {
   name: 'vizwiz',
-  title: 'VizWiz-VQA: validation scored here, test by upload',
+  title: 'VizWiz-VQA, validation; test by upload',
   source: 'Gurari et al. 2018, VizWiz Grand Challenge: Answering Visual Questions from Blind People, arXiv 1802.08218',
   headline: { name: 'overall', best: 100 },
   maxNewTokens: 128,
@@ -144,7 +144,7 @@ export const vizwiz: Benchmark<VizWizQuestion, VizWizJudged> = {
   },
 
   judge(answered, { harness }) {
-    refuseUnannotated(this.title, answered);
+    refuseUnannotated(this.name, answered);
     return answered.map((one) => {
       const forms = formsOf(one, harness, this.name);
       const creditOfDistinct = agreementOfDistinct(forms.answer, forms.references, one.question.annotation!.marks);
