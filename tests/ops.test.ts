@@ -322,6 +322,20 @@ const CASES: Record<keyof Leaves | Primitive | Composite, fc.Arbitrary<Case>> = 
     const operands = [integers(random, indexAxes, rows), floats(random, [...indexAxes, ...row])];
     return { label: 'scatterAdd', operands, build: ([indices, updates]) => p.scatterAdd(indices, updates, [rows, ...sizes(row)]) };
   }),
+  takeLast: withShape(1, 4, (axes, random) => {
+    const axis = random.integer(axes.length);
+    const count = fixed({ axes: [], value: int32([random.integer(axes[axis].size + 1)], []), gradient: false });
+    return {
+      label: 'takeLast',
+      operands: [fixed(floats(random, axes)), count],
+      build: ([x, count]) => p.takeLast(x, axis, count, 'kept'),
+    };
+  }),
+  cumsum: withShape(1, 3, (axes, random) => ({
+    label: 'cumsum',
+    operands: [integers(random, axes, 9)],
+    build: ([x]) => p.cumsum(x),
+  })),
   takeAlong: withShape(1, 4, (axes, random) => ({
     label: 'takeAlong',
     operands: [floats(random, axes), integers(random, axes.slice(0, -1), axes.at(-1)!.size)],
@@ -606,7 +620,7 @@ describe('bfloat16', () => {
    * Ops that only move values, and logic, which has no floats. Whatever else ONNX Runtime cannot do is
    * refused by name.
    */
-  const moving = ['input', 'stopGradient', 'cast', 'reshape', 'transpose', 'concat', 'slice', 'gather', 'takeAlong'];
+  const moving = ['input', 'stopGradient', 'cast', 'reshape', 'transpose', 'concat', 'slice', 'takeLast', 'cumsum', 'gather', 'takeAlong'];
   const accepted = new Set([...moving, 'maskedScatter', 'maskedGather', 'and', 'or']);
   const message = /^\w+: ONNX Runtime has no kernel for bfloat16; cast the operands to float32 or float16$/;
 

@@ -295,6 +295,23 @@ const rules: { readonly [O in Evaluated]: ReferenceRule<O> } = {
     });
     return result;
   },
+  takeLast(node, [x, count]) {
+    const { axis } = node.attributes;
+    const [size, width] = [x.dims[axis], sizeOf(x.dims.slice(axis + 1))];
+    const kept = count.data[0] === 0 ? size : Math.min(count.data[0], size);
+    const result = zeros(x.dims.with(axis, kept));
+    for (let outer = 0; outer < sizeOf(x.dims.slice(0, axis)); outer++) {
+      const end = (outer + 1) * size * width;
+      result.data.set(x.data.subarray(end - kept * width, end), outer * kept * width);
+    }
+    return result;
+  },
+  cumsum(_, [x]) {
+    const n = x.dims.at(-1)!;
+    const data = x.data.slice();
+    for (let i = 0; i < data.length; i++) if (i % n > 0) data[i] += data[i - 1];
+    return { dims: x.dims, data };
+  },
   takeAlong(_, [x, indices]) {
     const n = x.dims.at(-1)!;
     return { dims: indices.dims, data: indices.data.map((index, i) => x.data[i * n + index]) };

@@ -162,6 +162,16 @@ export function slice(x: Tensor, axis: number, start: number, end: number): Tens
   return createNode('slice', [x], { axis: at, start, end }, { dtype: x.dtype, dims: x.dims.with(at, end - start) });
 }
 
+/**
+ * The last `count` entries along one axis, an integer scalar that is known when the graph runs; all of them for
+ * 0. The result has the size `kept` there. It gets no gradient.
+ */
+export function takeLast(x: Tensor, axis: number, count: Tensor, kept: string): Tensor {
+  if (!isIndex(count) || count.dims.length > 0) throw new ShapeError('takeLast', 'the count must be one integer', [x.dims, count.dims]);
+  const at = normalizeAxis('takeLast', axis, x.dims);
+  return createNode('takeLast', [x, count], { axis: at }, { dtype: x.dtype, dims: x.dims.with(at, kept) });
+}
+
 /** Zeros before and after along one axis. */
 export function pad(x: Tensor, axis: number, before: number, after: number): Tensor {
   if (before === 0 && after === 0) return x;
@@ -213,6 +223,12 @@ const isIndex = ({ dtype }: Tensor) => dtype === 'int32' || dtype === 'int64';
 export function argmax(x: Tensor): Tensor {
   if (x.dims.length === 0) throw new ShapeError('argmax', 'needs an axis', [x.dims]);
   return createNode('argmax', [x], {}, { dtype: 'int32', dims: x.dims.slice(0, -1) });
+}
+
+/** Sums along the last axis of all entries up to each, its own included: integers [.., n] -> the same. */
+export function cumsum(x: Tensor): Tensor {
+  if (!isIndex(x) || x.dims.length === 0) throw new ShapeError('cumsum', `needs integers along an axis, got ${x.dtype}`, [x.dims]);
+  return createNode('cumsum', [x], {}, x);
 }
 
 /** Rows of `data` [rows, ..] by index: indices [a, b] -> [a, b, ..]. Embedding lookup. */
@@ -403,6 +419,8 @@ export const gradients: { readonly [O in Primitive]: GradientRule<O> } = {
     const [x] = y.inputs;
     return [pad(dy, axis, start, knownSize(y, x, axis, [x.dims]) - end)];
   },
+  // it selects what a model answers, and is not trained through
+  takeLast: noGradient,
   pad(y, dy) {
     const { axis, before } = y.attributes;
     return [slice(dy, axis, before, before + knownSize(y, y.inputs[0], axis, [y.dims]))];
@@ -418,6 +436,7 @@ export const gradients: { readonly [O in Primitive]: GradientRule<O> } = {
   reduceMax: () => [undefined],
   softmax: (y, dy) => [mul(y, sub(dy, reduceSum(mul(dy, y), [-1], true)))],
   argmax: () => [undefined],
+  cumsum: () => [undefined],
   gather: ({ inputs: [data, indices] }, dy) => [scatterAdd(indices, dy, data.dims), undefined],
   scatterAdd: ({ inputs: [indices] }, dy) => [undefined, gather(dy, indices)],
   takeAlong: ({ inputs: [x, indices] }, dy) => [putAlong(indices, dy, x.dims.at(-1)!), undefined],

@@ -90,6 +90,7 @@ export interface Primitives {
   transpose: OpType<[x: Tensor], { perm: readonly number[] }>;
   concat: OpType<Tensor[], { axis: number }>;
   slice: OpType<[x: Tensor], { axis: number; start: number; end: number }>;
+  takeLast: OpType<[x: Tensor, count: Tensor], { axis: number }>;
   pad: OpType<[x: Tensor], { axis: number; before: number; after: number }>;
   expand: Unary;
   reduceSum: Reduction;
@@ -97,6 +98,7 @@ export interface Primitives {
   reduceMax: Reduction;
   softmax: Unary;
   argmax: Unary;
+  cumsum: Unary;
   gather: OpType<[data: Tensor, indices: Tensor]>;
   scatterAdd: OpType<[indices: Tensor, updates: Tensor]>;
   takeAlong: OpType<[x: Tensor, indices: Tensor]>;

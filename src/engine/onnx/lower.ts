@@ -15,6 +15,7 @@ import {
   type Tensor,
   type TensorOf,
   topologicalOrder,
+  typedData,
 } from '../../graph/tensor.ts';
 import { GraphBuilder, type ShapedModel } from './builder.ts';
 import { CLASS_LOOPS, classLoop, loopOverClasses } from './classes.ts';
@@ -42,6 +43,11 @@ export interface LowerOptions {
    * the runtime must be kept from merging and folding the casts.
    */
   recast?: boolean;
+  /**
+   * Whether products are written with ops of ONNX alone, which ONNX Runtime has on every device: on the CPU it
+   * joins them to the fused ones by itself.
+   */
+  portable?: boolean;
   /**
    * What is computed once more for the backward pass, instead of being held from the forward pass until then:
    * the same bits in less memory. `cheap` are passes over elements, `all` is everything but what is marked
@@ -176,6 +182,7 @@ const BFLOAT16_OPS: ReadonlySet<string> = new Set<Lowered>([
   'transpose',
   'concat',
   'slice',
+  'takeLast',
   'gather',
   'takeAlong',
   'maskedScatter',
@@ -198,7 +205,7 @@ type LoweringRule<O extends Lowered> = (
   b: GraphBuilder,
   inputs: PerInput<O, string>,
   tensor: TensorOf<O>,
-  options: Pick<LowerOptions, 'packedAccuracy' | 'recast'>,
+  options: Pick<LowerOptions, 'packedAccuracy' | 'recast' | 'portable'>,
 ) => string;
 
 function applyRule<O extends Lowered>(tensor: TensorOf<O>, inputs: readonly string[], b: GraphBuilder, options: LowerOptions): string {
@@ -256,6 +263,18 @@ function transposedProduct(b: GraphBuilder, [x, y]: readonly string[], { dims, i
   return b.node('Transpose', [b.node('MatMul', [transposedApart(b, y, columns), x])], { perm: [1, 0] });
 }
 
+/** A product of ONNX's own ops: operands are transposed before, and the factor is put on the first. */
+function plainProduct(b: GraphBuilder, names: readonly string[], { inputs, attributes, dtype }: TensorOf<'matmul'>): string {
+  const { transA, transB, alpha } = attributes;
+  const turned = (i: number) => {
+    const axes = inputs[i].dims.map((_, axis) => axis);
+    return b.node('Transpose', [names[i]], { perm: [...axes.slice(0, -2), axes.length - 1, axes.length - 2] });
+  };
+  const left = transA ? turned(0) : names[0];
+  const right = transB ? turned(1) : names[1];
+  return b.node('MatMul', [alpha === 1 ? left : b.node('Mul', [left, b.number(alpha, dtype)]), right]);
+}
+
 /** Indices where a mask holds, one row each. */
 const nonZero = (b: GraphBuilder, mask: string) => b.node('Transpose', [b.node('NonZero', [mask])], { perm: [1, 0] });
 
@@ -281,9 +300,10 @@ const rules: { readonly [O in Lowered]: LoweringRule<O> } = {
   or: direct('Or'),
   where: direct('Where'),
   cast: (b, [x], { dtype }) => b.cast(x, dtype),
-  matmul(b, inputs, tensor, { recast }) {
+  matmul(b, inputs, tensor, { recast, portable }) {
     const { transA, transB, alpha } = tensor.attributes;
     if (!transA && !transB && alpha === 1) return b.node('MatMul', inputs);
+    if (portable) return plainProduct(b, inputs, tensor);
     const attributes = { transA: Number(transA), transB: Number(transB), alpha: { float: alpha } };
     return transposedProduct(b, inputs, tensor, recast) ?? b.node('FusedMatMul', inputs, attributes, MICROSOFT);
   },
@@ -291,6 +311,11 @@ const rules: { readonly [O in Lowered]: LoweringRule<O> } = {
   transpose: (b, inputs, { attributes: { perm } }) => b.node('Transpose', inputs, { perm }),
   concat: (b, inputs, { attributes: { axis } }) => b.node('Concat', inputs, { axis }),
   slice: (b, [x], { attributes: { axis, start, end } }) => b.node('Slice', [x, b.int64([start]), b.int64([end]), b.int64([axis])]),
+  takeLast(b, [x, count], { inputs, attributes: { axis } }) {
+    // -0 is the first entry, so that 0 keeps all
+    const start = b.node('Neg', [inputs[1].dtype === 'int64' ? count : b.cast(count, 'int64')]);
+    return b.node('Slice', [x, b.node('Unsqueeze', [start, b.int64([0])]), b.int64([Number.MAX_SAFE_INTEGER]), b.int64([axis])]);
+  },
   pad: (b, [x], { attributes: { axis, before, after } }) => b.node('Pad', [x, b.int64([before, after]), '', b.int64([axis])]),
   expand: (b, [x], { dims }) => b.node('Expand', [x, b.shape(dims)]),
   reduceSum: reduction('ReduceSum'),
@@ -298,6 +323,7 @@ const rules: { readonly [O in Lowered]: LoweringRule<O> } = {
   reduceMax: reduction('ReduceMax'),
   softmax: (b, inputs) => b.node('Softmax', inputs, { axis: -1 }),
   argmax: (b, inputs) => b.cast(b.node('ArgMax', inputs, { axis: -1, keepdims: 0 }), 'int32'),
+  cumsum: (b, [x], { dims }) => b.node('CumSum', [x, b.initializer(typedData([dims.length - 1], 'int64'), [], 'int64')]),
   gather: (b, inputs) => b.node('Gather', inputs, { axis: 0 }),
   scatterAdd: (b, inputs, tensor) => scatterRows(b, inputs, tensor)(b.zeros(tensor.dims, tensor.dtype)),
   scatterAddOnto: (b, inputs, tensor) => scatterRows(b, inputs, tensor)(inputs[2]),
