@@ -1,8 +1,9 @@
 // Parquet files in the form of the Hugging Face data sets, made for tests.
 
 import { writeFileSync } from 'node:fs';
-import type { SchemaElement } from 'hyparquet';
 import { parquetWriteBuffer } from 'hyparquet-writer';
+
+type SchemaElement = NonNullable<Parameters<typeof parquetWriteBuffer>[0]['schema']>[number];
 
 /** A picture as the library `datasets` stores it. */
 export type StoredPicture = { bytes: Uint8Array; path: string } | null;
@@ -10,7 +11,7 @@ export type StoredPicture = { bytes: Uint8Array; path: string } | null;
 const text = { type: 'BYTE_ARRAY', converted_type: 'UTF8', repetition_type: 'OPTIONAL' } as const;
 const bytes = { type: 'BYTE_ARRAY', repetition_type: 'OPTIONAL' } as const;
 
-/** Writes columns of text, whole numbers or pictures (the columns in `pictures`), `rowGroupSize` rows a group. */
+/** Writes columns of text, whole numbers or pictures (those named in `pictures`). */
 export function writeParquet(
   path: string,
   columns: Record<string, readonly unknown[]>,
