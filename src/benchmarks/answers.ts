@@ -11,6 +11,8 @@ export interface AnswerLine {
   text: string;
   /** The prompt, where the file has it. */
   prompt?: string;
+  /** Written in the benchmark's own form, as for an upload: an answer that is scored as it stands. */
+  submitted?: boolean;
   /** `answers.jsonl:17`, for what is to be said of it. */
   where: string;
 }
@@ -68,5 +70,8 @@ export function joinById<Q extends BenchmarkQuestion>(
       `${path}: ${strange.length} answers are to questions that are not in the question file: ${listed(strange.map(({ where, id }) => `${id} (${where})`))}; ${advice}`,
     );
   }
-  return questions.map((question) => ({ question, answer: byId.get(question.id)!.text }));
+  return questions.map((question) => {
+    const { text: answer, submitted } = byId.get(question.id)!;
+    return submitted ? { question, answer, submitted } : { question, answer };
+  });
 }

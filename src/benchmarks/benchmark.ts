@@ -55,6 +55,8 @@ export interface BenchmarkQuestion {
 export interface Answered<Q extends BenchmarkQuestion = BenchmarkQuestion> {
   question: Q;
   answer: string;
+  /** Read from the benchmark's own form, as it is handed in: harnesses that convert LLaVA's answers leave it. */
+  submitted?: boolean;
 }
 
 /** What an answer earned. */
@@ -121,6 +123,8 @@ export interface Benchmark<Q extends BenchmarkQuestion = BenchmarkQuestion, J ex
   /** In the order of `answered`, one for each. */
   judge(answered: readonly Answered<Q>[], options: { harness: string; judge?: Judge }): J[] | Promise<J[]>;
   summarize(judged: readonly J[], harness: string): Summary;
+  /** Of a benchmark with splits whose answers are secret: the file that its server scores. */
+  readonly upload?: { server: string; write(answered: readonly Answered<Q>[], harness: string): string };
 }
 
 /** What `llava-gemma score` prints. */
