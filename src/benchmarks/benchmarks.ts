@@ -4,8 +4,9 @@ import { UserError } from '../errors.ts';
 import type { Benchmark } from './benchmark.ts';
 import { gqa } from './gqa.ts';
 import { pope } from './pope.ts';
+import { scienceqa } from './scienceqa.ts';
 
-export const benchmarks: readonly Benchmark[] = [gqa, pope];
+export const benchmarks: readonly Benchmark[] = [gqa, pope, scienceqa];
 
 /** UserError, with the names that there are, for one that is unknown. */
 export function benchmarkNamed(name: string): Benchmark {

@@ -62,7 +62,10 @@ function readLlavaFile(path: string, entries: Map<string, VqaEntry>): void {
 }
 
 /** The credit of an answer, and what it was read as. */
-export function judgeByAgreement({ question, answer, submitted }: Answered, harness: string): { credit: number; parsed: string | undefined } {
+export function judgeByAgreement(
+  { question, answer, submitted }: Answered,
+  harness: string,
+): { credit: number; parsed: string | undefined } {
   const given = harness === 'llava' && !submitted ? evalAiAnswer(answer) : answer;
   const forms =
     harness === 'lmms-eval'
