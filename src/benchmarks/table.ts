@@ -38,8 +38,11 @@ export interface TableRow {
   where: string;
 }
 
-export interface Table {
-  columns: string[];
+interface Columns {
+  columns: readonly string[];
+}
+
+export interface Table extends Columns {
   rows: TableRow[];
 }
 
@@ -167,23 +170,25 @@ function* rowsIn(path: string, file: number): Generator<{ pieces: Pieces; fields
 
 /**
  * A whole table, its first row naming the columns. Rows without anything in them are skipped; cells that are
- * missing at the end of a row are empty. Of the columns `leave`, only the places of cells are kept.
+ * missing at the end of a row are empty. Of the columns `leave`, only the places of cells are kept; `only` so
+ * many rows are read.
  * UserError with file and line: an empty file, more cells than columns, a quote that does not end, bytes that
  * are not UTF-8, a workbook.
  */
-export function readTable(path: string, { leave = [] }: { leave?: readonly string[] } = {}): Table {
+export function readTable(path: string, { leave = [], only }: { leave?: readonly string[]; only?: number } = {}): Table {
   const file = onDisk(path, () => openSync(path, 'r'));
   try {
-    return onDisk(path, () => tableOf(path, file, leave));
+    return onDisk(path, () => tableOf(path, file, leave, only));
   } finally {
     closeSync(file);
   }
 }
 
-function tableOf(path: string, file: number, leave: readonly string[]): Table {
+function tableOf(path: string, file: number, leave: readonly string[], only = Number.POSITIVE_INFINITY): Table {
   let columns: string[] | undefined;
   const rows: TableRow[] = [];
   for (const { pieces, fields, line } of rowsIn(path, file)) {
+    if (columns !== undefined && rows.length >= only) break;
     const textOf = ([start, end]: [number, number]) => {
       const bytes = pieces.bytes.subarray(start, end);
       return unquoted(isUtf8(bytes) ? bytes.toString('utf8') : decodeUtf8(bytes, path, (at) => line + countBreaks(bytes, 0, at)));
@@ -213,13 +218,14 @@ function tableOf(path: string, file: number, leave: readonly string[]): Table {
 }
 
 /** Columns of a table by the names that they may have, in any case. UserError that names those that it has. */
-export function columnOf(table: Table, path: string, ...names: readonly string[]): string {
+export function columnOf(table: Columns, path: string, ...names: readonly string[]): string {
   const found = findColumn(table, ...names);
   if (found === undefined) throw new UserError(`${path}: has no column ${names.join(' or ')}; its columns are ${table.columns.join(', ')}`);
   return found;
 }
 
-export const findColumn = ({ columns }: Table, ...names: readonly string[]): string | undefined =>
+/** The same; undefined where there is none. */
+export const findColumn = ({ columns }: Columns, ...names: readonly string[]): string | undefined =>
   names.flatMap((name) => columns.filter((column) => column.toLowerCase() === name.toLowerCase()))[0];
 
 /** What pandas takes for a missing value, and LLaVA's scripts besides (`none`). */
