@@ -21,7 +21,8 @@ export interface AnswerLine {
 const llavaAnswer = z
   .looseObject({ question_id: z.union([z.string(), z.number()]), text: z.string(), prompt: z.string().optional() })
   // a question.jsonl has question_id and text as well
-  .refine((line) => !('image' in line || 'label' in line) || 'prompt' in line || 'answer_id' in line, 'this is a question, not an answer');
+  .refine((line) => !('image' in line || 'label' in line) || 'prompt' in line || 'answer_id' in line, 'this is a question, not an answer')
+  .transform(({ question_id, text, prompt }) => ({ question_id, text, prompt }));
 
 /** LLaVA's answers.jsonl. UserError for a line that is none, with its number. */
 export async function readLlavaAnswers(path: string): Promise<AnswerLine[]> {

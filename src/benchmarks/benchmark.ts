@@ -110,6 +110,8 @@ export interface Benchmark<Q extends BenchmarkQuestion = BenchmarkQuestion, J ex
   readonly headline: { name: string; best: number };
   /** Longest answer in tokens that the harness allows. */
   readonly maxNewTokens: number;
+  /** Answers are no texts that a model generates: they are scored, but not asked for. */
+  readonly scoreOnly?: boolean;
   /** Whether answers are judged by a model, see judge.ts. */
   readonly judged?: boolean;
   /** UserError that names what is missing or malformed, with its line. */

@@ -48,6 +48,8 @@ export async function chooseBenchmarks(
 ): Promise<Chosen[]> {
   const chosen: Chosen[] = [];
   for (const benchmark of benchmarks) {
+    if (benchmark.scoreOnly)
+      throw new UserError(`${benchmark.name}: no model can be asked for its answers yet; llava-gemma score scores them`);
     const harness = harnessOf(benchmark, harnesses[benchmark.name]);
     const questions = (await questionsOf(benchmark, { data, harness }))!;
     chosen.push({ benchmark, harness, questions: limitClusters(questions, limit) });

@@ -64,6 +64,9 @@ export function readJsonLines<T>(path: string, schema: z.ZodType<T>, form: strin
 export const firstOf = (folder: string, places: readonly string[]): string | undefined =>
   places.map((place) => join(folder, place)).find((path) => existsSync(path));
 
+/** A picture in a folder. Whether it is there shows when it is read. */
+export const pictureIn = (folder: string, name: string): QuestionPicture => ({ name, read: async () => join(folder, name) });
+
 /** A picture that is a file. Whether it is there shows when it is read. */
 export const pictureFile = (path: string, name = basename(path)): QuestionPicture => ({ name, read: async () => path });
 

@@ -10,7 +10,7 @@ import { UserError } from '../errors.ts';
 import { readAnswers } from './answer-files.ts';
 import { joinById, refuseRepeated } from './answers.ts';
 import type { Answered, Benchmark, BenchmarkQuestion, GroupScores, Judged, QuestionSources, Summary } from './benchmark.ts';
-import { firstOf, pictureFile } from './files.ts';
+import { firstOf, pictureIn } from './files.ts';
 import { JsonFile } from './json-entries.ts';
 import { byGroup, mean, percent } from './means.ts';
 import { shortAnswer } from './prompts.ts';
@@ -67,14 +67,13 @@ function readQuestions(path: string, folder: string): GqaQuestion[] {
   if (file.kind !== 'object' || !file.isWhole)
     throw new UserError(`${path}: is not one object; it should be ${FORM} (LLaVA's llava_gqa_testdev_balanced.jsonl has no right answers)`);
   const pictures = firstOf(folder, PICTURES) ?? join(folder, PICTURES[0]);
-  const read: (GqaQuestion & { where: string })[] = [];
+  const read: GqaQuestion[] = [];
   for (const { key, value, where } of file.entries()) {
     const parsed = questionSchema.safeParse(value);
     if (!parsed.success) throw new UserError(`${path}: ${where}, question ${key}: ${issueOf(parsed.error)}; it should be ${FORM}`);
-    read.push({ ...questionOf(key!, parsed.data, pictures), where });
+    read.push(questionOf(key!, parsed.data, pictures));
   }
-  refuseRepeated(path, 'questions', read);
-  return read.map(({ where: _, ...question }) => question);
+  return read;
 }
 
 const issueOf = (error: z.ZodError) => {
@@ -88,7 +87,7 @@ function questionOf(id: string, data: z.output<typeof questionSchema>, pictures:
   return {
     id,
     prompt: `<image>\n${shortAnswer(question)}`,
-    pictures: [pictureFile(join(pictures, image), image)],
+    pictures: [pictureIn(pictures, image)],
     references: [answer],
     cluster: imageId,
     groups: {
@@ -275,7 +274,6 @@ export const gqa: Benchmark<GqaQuestion, GqaJudged> = {
       throw new UserError(`${path}: GQA's right answers are in its question files; give one with --questions or --data`);
     const form = { id: 'questionId', answer: 'prediction', about: "GQA's predictions (questionId and prediction)" };
     const lines = await readAnswers(path, form);
-    refuseRepeated(path, 'answers', lines);
     // one file of answers serves all parts of GQA-OOD, and eval.py looks up those that it wants
     const known = new Set(questions.map(({ id }) => id));
     return joinById(

@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { UserError } from '../errors.ts';
-import type { Benchmark, BenchmarkQuestion, Judged, Score } from './benchmark.ts';
+import type { Answered, Benchmark, BenchmarkQuestion, Judged, Score } from './benchmark.ts';
 import type { Judge } from './judge.ts';
 
 export interface ScoreRequest {
@@ -57,15 +57,31 @@ export function summarize(benchmark: Benchmark, judged: readonly Judged[], harne
   return { benchmark: benchmark.name, harness, n: judged.length, scores, unparsed, groups, ...more };
 }
 
-/** Reads, judges and scores answers. UserError that names file and line for what is missing or malformed. */
-export async function scoreAnswers(
+/** The answers with their questions. UserError that names file and line for what is missing or malformed. */
+async function readAnswered(
   benchmark: Benchmark,
-  { answers, judge, ...request }: ScoreRequest,
-): Promise<{ score: Score; judged: Judged[] }> {
+  { answers, ...request }: ScoreRequest,
+): Promise<{ harness: string; answered: Answered[] }> {
   const harness = harnessOf(benchmark, request.harness);
   const questions = await questionsOf(benchmark, { ...request, harness });
   if (!existsSync(answers)) throw new UserError(`--answers ${basename(answers)}: there is nothing at ${answers}`);
-  const answered = await benchmark.answers(answers, questions, harness);
+  return { harness, answered: await benchmark.answers(answers, questions, harness) };
+}
+
+/** Reads, judges and scores answers. UserError that names file and line for what is missing or malformed. */
+export async function scoreAnswers(benchmark: Benchmark, { judge, ...request }: ScoreRequest): Promise<{ score: Score; judged: Judged[] }> {
+  const { harness, answered } = await readAnswered(benchmark, request);
   const judged = await benchmark.judge(answered, { harness, judge });
   return { score: summarize(benchmark, judged, harness), judged };
+}
+
+/**
+ * The file that a benchmark's server scores, and which server that is. UserError as of `scoreAnswers`, and
+ * for a benchmark without one.
+ */
+export async function uploadOf(benchmark: Benchmark, request: ScoreRequest): Promise<{ server: string; text: string }> {
+  const { upload, title } = benchmark;
+  if (!upload) throw new UserError(`${title}: is scored here; there is no server that takes an upload`);
+  const { harness, answered } = await readAnswered(benchmark, request);
+  return { server: upload.server, text: upload.write(answered, harness) };
 }

@@ -180,14 +180,29 @@ const onOneLine = (text: string) => pythonStrip(text.replace(/[\n\t]/g, ' '));
 /** As the VQA scorer compares answers where all ten agree. */
 export const plainAnswer = onOneLine;
 
+/** Answers that are kept with what they become: most come many times. */
+const KEPT = 50_000;
+
+function remembered(process: (text: string) => string): (text: string) => string {
+  const known = new Map<string, string>();
+  return (text) => {
+    const found = known.get(text);
+    if (found !== undefined) return found;
+    if (known.size === KEPT) known.clear();
+    const result = process(text);
+    known.set(text, result);
+    return result;
+  };
+}
+
 /** As the VQA scorer compares answers where the ten differ. */
-export const vqaAnswer = (text: string): string => processDigitArticle(processPunctuation(onOneLine(text), COMMA));
+export const vqaAnswer = remembered((text) => processDigitArticle(processPunctuation(onOneLine(text), COMMA)));
 
 /** As lmms-eval compares answers to VQAv2: the EvalAI processor without its first step. */
 export const lmmsEvalAnswer = (text: string): string => processDigitArticle(processPunctuation(onOneLine(text), COMMAS));
 
 /** What the EvalAI answer processor makes of an answer. */
-export function evalAiAnswer(text: string): string {
+export const evalAiAnswer = remembered((text) => {
   const words = pythonStrip(text.toLowerCase().replace(/[,?]/g, '').replaceAll("'s", " 's"));
   return processDigitArticle(processPunctuation(onOneLine(words), COMMAS));
-}
+});

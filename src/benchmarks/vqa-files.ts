@@ -14,8 +14,6 @@ export interface VqaAnnotation {
   marks: string[];
   answerType?: string;
   questionType?: string;
-  /** Of VizWiz: the file of the picture. */
-  image: string;
 }
 
 /** A question as the files have it. */
@@ -24,6 +22,8 @@ export interface VqaEntry {
   question?: string;
   /** What the file says of its picture: a number of COCO, or a file name. */
   image: string;
+  /** Its number in LLaVA's question file, where that is another. */
+  alias?: string;
   annotation?: VqaAnnotation;
 }
 
@@ -46,26 +46,25 @@ export const faultOf = (error: z.ZodError): string => {
   return path.length > 0 ? `${path.join('.')}: ${message}` : message;
 };
 
-export function annotationOf(
-  { answers, answer_type, question_type }: z.output<z.ZodObject<typeof annotationFields>>,
-  image: string,
-): VqaAnnotation {
-  return {
-    answers: answers.map((entry) => (typeof entry === 'string' ? entry : entry.answer)),
-    marks: answers.map((entry) => (typeof entry === 'string' ? '' : markOf(entry))),
-    answerType: answer_type,
-    questionType: question_type,
-    image,
-  };
-}
+/** What a file says of the annotators' answers. */
+export const annotationOf = ({ answers, answer_type, question_type }: z.output<z.ZodObject<typeof annotationFields>>): VqaAnnotation => ({
+  answers: answers.map((entry) => (typeof entry === 'string' ? entry : entry.answer)),
+  marks: answers.map((entry) => (typeof entry === 'string' ? '' : markOf(entry))),
+  answerType: answer_type,
+  questionType: question_type,
+});
 
-/** Equal for equal entries, whatever the order of their fields; one text for what is often the same. */
+/** The fields that entries have beside the answer; a data set has few different ones. */
+const MARKS = ['answer_confidence', 'answer_id'];
+
+const known = new Map<string, string>();
+
+/** Equal for equal entries; the very same text, of which a data set has millions. */
 function markOf(entry: Record<string, unknown>): string {
-  const fields = Object.keys(entry).filter((field) => field !== 'answer');
-  return fields
-    .sort()
-    .map((field) => `${field}:${JSON.stringify(entry[field])}`)
-    .join();
+  const mark = MARKS.map((field) => entry[field] ?? '').join('\n');
+  const same = known.get(mark) ?? mark;
+  if (known.size < 100) known.set(mark, same);
+  return same;
 }
 
 /** The value of an entry. UserError, with its place, if it is not as `schema` says. */
@@ -87,7 +86,7 @@ function readVqaFile(file: JsonFile, keys: readonly string[], entries: Map<strin
     readInto(file, 'annotations', (value, where) => {
       const { question_id: id, image_id: image, ...fields } = checked(file, annotationSchema, value, where);
       refuseSecond(file, 'annotation', id, entries.get(id)?.annotation);
-      entries.set(id, { image, ...entries.get(id), id, annotation: annotationOf(fields, image) });
+      entries.set(id, { image, ...entries.get(id), id, annotation: annotationOf(fields) });
     });
 }
 

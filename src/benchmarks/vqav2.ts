@@ -8,13 +8,12 @@ import { basename, join } from 'node:path';
 import { UserError } from '../errors.ts';
 import { readAnswers } from './answer-files.ts';
 import { joinById } from './answers.ts';
-import type { Answered, Benchmark, BenchmarkQuestion, Harness, Judged, QuestionSources } from './benchmark.ts';
-import { firstOf, pictureFile } from './files.ts';
-import { byGroup, percent } from './means.ts';
+import type { Benchmark, BenchmarkQuestion, QuestionSources } from './benchmark.ts';
+import { firstOf, pictureIn } from './files.ts';
+import { percent } from './means.ts';
 import { shortAnswer } from './prompts.ts';
-import { evalAiAnswer, lmmsEvalAnswer } from './vqa-answers.ts';
 import { isJsonLines, readLlavaQuestions, readVqaQuestions, type VqaEntry } from './vqa-files.ts';
-import { agreement, vqaForms } from './vqa-scorer.ts';
+import { accuracyBy, formsOf, judgeByAgreement, refuseUnannotated, uploadRecords, vqaHarnesses } from './vqa-scorer.ts';
 
 const FORM = "questions or annotations of VQA (an object with 'questions' or 'annotations'), or LLaVA's question file";
 const SPLITS = ['val2014', 'test-dev2015', 'test2015'] as const;
@@ -31,24 +30,20 @@ interface VqaQuestion extends BenchmarkQuestion {
   groups: { per_question_type?: string; per_answer_type?: string };
 }
 
-/** `COCO_test2015_000000262144.jpg`: the files of a split are told by the name of its question file. */
-function pictureOf({ image }: VqaEntry, split: Split, folder: string) {
-  const subset = split === 'val2014' ? split : 'test2015';
-  const name = image.includes('.') ? image : `COCO_${subset}_${image.padStart(12, '0')}.jpg`;
-  return pictureFile(join(firstOf(folder, picturePlaces(subset)) ?? join(folder, subset), name), name);
-}
+/** The pictures of a split. */
+const subsetOf = (split: Split) => (split === 'val2014' ? split : 'test2015');
 
 const splitOf = (paths: readonly string[]): Split =>
   SPLITS.find((split) => paths.some((path) => basename(path).includes(split))) ?? 'val2014';
 
-function questionOf(entry: VqaEntry, split: Split, folder: string): VqaQuestion {
-  const { annotation, question = '' } = entry;
+function questionOf({ id, image, question = '', annotation }: VqaEntry, subset: string, folder: string): VqaQuestion {
+  const name = image.includes('.') ? image : `COCO_${subset}_${image.padStart(12, '0')}.jpg`;
   return {
-    id: entry.id,
+    id,
     prompt: `<image>\n${shortAnswer(question)}`,
-    pictures: [pictureOf(entry, split, folder)],
+    pictures: [pictureIn(folder, name)],
     references: annotation?.answers ?? [],
-    cluster: entry.image,
+    cluster: image,
     groups: { per_question_type: annotation?.questionType, per_answer_type: annotation?.answerType },
   };
 }
@@ -60,46 +55,6 @@ function readLlavaFile(path: string, entries: Map<string, VqaEntry>): void {
     entries.set(id, { ...entries.get(id), id, image, question: text.replace(shortAnswer(''), '') });
   }
 }
-
-/** The credit of an answer, and what it was read as. */
-export function judgeByAgreement(
-  { question, answer, submitted }: Answered,
-  harness: string,
-): { credit: number; parsed: string | undefined } {
-  const given = harness === 'llava' && !submitted ? evalAiAnswer(answer) : answer;
-  const forms =
-    harness === 'lmms-eval'
-      ? { answer: lmmsEvalAnswer(answer), references: question.references.map(lmmsEvalAnswer) }
-      : vqaForms(given, question.references);
-  return { credit: agreement(forms.answer, forms.references), parsed: answer.trim() === '' ? undefined : forms.answer };
-}
-
-/** Mean credit in percent by group of a grouping, in alphabetical order. */
-export function accuracyBy<Q extends BenchmarkQuestion>(judged: readonly Judged<Q>[], grouping: keyof Q['groups'] & string) {
-  const groups = [...byGroup(judged, ({ question }) => question.groups[grouping] as string | undefined)];
-  return Object.fromEntries(
-    groups
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([group, of]) => [group, { accuracy: percent(of.map(({ credit }) => credit)), n: of.length }]),
-  );
-}
-
-/** UserError where there is nothing to compare answers with. */
-export function refuseUnannotated(title: string, answered: readonly Answered[]): void {
-  if (answered.every(({ question }) => question.references.length > 0)) return;
-  throw new UserError(
-    `${title}: these questions have no annotations, as those of the test splits: their server scores an upload (llava-gemma score --upload FILE writes it)`,
-  );
-}
-
-/** Harnesses that VQAv2 and VizWiz have in common. */
-export const vqaHarnesses: readonly [Harness, Harness] = [
-  {
-    name: 'llava',
-    about: "LLaVA's answers through the EvalAI processor, as LLaVA hands them in, and results as they are; then the official vqaEval.py",
-  },
-  { name: 'vqa', about: 'the official vqaEval.py on every answer as it is' },
-];
 
 const download = (name: string) => `https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa/${name}.zip`;
 const LICENSE = 'CC BY 4.0';
@@ -144,12 +99,13 @@ export const vqav2: Benchmark<VqaQuestion> = {
 
   async questions({ files, folder = '.' }: QuestionSources) {
     const paths = files ?? filesIn(folder);
-    const split = splitOf(paths);
+    const subset = subsetOf(splitOf(paths));
+    const pictures = firstOf(folder, picturePlaces(subset)) ?? join(folder, subset);
     const entries = readVqaQuestions(paths, FORM, (file, into) => {
       if (!isJsonLines(file)) throw new UserError(`${file.path}: is not ${FORM}`);
       readLlavaFile(file.path, into);
     });
-    return entries.map((entry) => questionOf(entry, split, folder));
+    return entries.map((entry) => questionOf(entry, subset, pictures));
   },
 
   async answers(path, questions) {
@@ -160,7 +116,7 @@ export const vqav2: Benchmark<VqaQuestion> = {
 
   judge(answered, { harness }) {
     refuseUnannotated(this.title, answered);
-    return answered.map((one) => ({ ...one, ...judgeByAgreement(one, harness) }));
+    return answered.map((one) => ({ ...one, ...judgeByAgreement(one, formsOf(one, harness, this.name)) }));
   },
 
   summarize: (judged) => ({
@@ -170,24 +126,11 @@ export const vqav2: Benchmark<VqaQuestion> = {
 
   upload: {
     server: 'the VQA challenge on EvalAI, which wants test-dev and the rest of test in one file',
-    write: (answered, harness) => uploadOf(answered, harness, ({ id }) => ({ question_id: Number(id) })),
+    write: (answered, harness) => uploadRecords(answered, harness, ({ id }) => ({ question_id: Number(id) })),
   },
 };
 
 const RESULTS = { id: 'question_id', answer: 'answer', about: 'results of VQA (an array of question_id and answer)' };
-
-/** Records with the fields that `naming` gives and the answer, as the harness hands it in. */
-export function uploadOf<Q extends BenchmarkQuestion>(
-  answered: readonly Answered<Q>[],
-  harness: string,
-  naming: (question: Q) => object,
-): string {
-  const records = answered.map(({ question, answer, submitted }) => ({
-    ...naming(question),
-    answer: submitted || harness === 'vqa' ? answer : evalAiAnswer(answer),
-  }));
-  return JSON.stringify(records);
-}
 
 /** Validation where it can be scored; otherwise a split that can be asked. */
 function filesIn(folder: string): string[] {

@@ -1,8 +1,10 @@
 // What `llava-gemma score` does.
-import type { Score } from '../../benchmarks/benchmark.ts';
+import { writeFileSync } from 'node:fs';
+import type { Benchmark, Score } from '../../benchmarks/benchmark.ts';
 import { benchmarkNamed } from '../../benchmarks/benchmarks.ts';
 import { formatNumber, groupRows } from '../../benchmarks/report.ts';
-import { scoreAnswers } from '../../benchmarks/score.ts';
+import { type ScoreRequest, scoreAnswers, uploadOf } from '../../benchmarks/score.ts';
+import { makeFolderOf, onDisk } from '../../disk.ts';
 import { alignColumns } from '../../runs/columns.ts';
 import { formatCount } from '../format.ts';
 
@@ -11,6 +13,7 @@ export interface ScoreFlags {
   questions: string[];
   data?: string;
   harness?: string;
+  upload?: string;
   json?: boolean;
 }
 
@@ -27,8 +30,18 @@ export function formatScore({ benchmark, harness, n, scores, unparsed, groups, b
   return [...lines, ...notes.flatMap((note) => ['', note])].join('\n');
 }
 
-export async function score(name: string, { questions, json, ...request }: ScoreFlags): Promise<void> {
-  const asked = questions.length > 0 ? questions : undefined;
-  const { score } = await scoreAnswers(benchmarkNamed(name), { ...request, questions: asked });
+/** Writes an upload; UserError as of `uploadOf`. */
+async function writeUpload(benchmark: Benchmark, request: ScoreRequest, path: string): Promise<void> {
+  const { server, text } = await uploadOf(benchmark, request);
+  makeFolderOf(path);
+  onDisk(path, () => writeFileSync(path, text));
+  console.log(`${path}: for ${server}`);
+}
+
+export async function score(name: string, { questions, json, upload, ...rest }: ScoreFlags): Promise<void> {
+  const benchmark = benchmarkNamed(name);
+  const request = { ...rest, questions: questions.length > 0 ? questions : undefined };
+  if (upload !== undefined) return writeUpload(benchmark, request, upload);
+  const { score } = await scoreAnswers(benchmark, request);
   console.log(json ? JSON.stringify(score, null, 2) : formatScore(score));
 }
