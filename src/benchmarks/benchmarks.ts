@@ -7,6 +7,7 @@ import { gqa } from './gqa.ts';
 import { mmbench, mmbenchCn } from './mmbench.ts';
 import { mme } from './mme.ts';
 import { mmmu } from './mmmu.ts';
+import { mmvp } from './mmvp.ts';
 import { pope } from './pope.ts';
 import { cocoRetrieval, flickr30kRetrieval } from './retrieval.ts';
 import { scienceqa } from './scienceqa.ts';
@@ -24,6 +25,7 @@ export const benchmarks: readonly Benchmark[] = [
   mme,
   scienceqa,
   mmmu,
+  mmvp,
   mmbench,
   mmbenchCn,
   seed,

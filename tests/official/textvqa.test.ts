@@ -14,7 +14,11 @@ describeOfficial('official outputs of TextVQA', () => {
       expect(n).toBe(questions);
       expect(scores.textvqa_accuracy).toBeCloseTo(textvqa_accuracy, 9);
     }
-    const readings = { vqa: 'answers_as_they_are', 'vqa-lowercase': 'answers_lowercased', 'vqa-evalai': 'answers_through_the_EvalAI_processor' };
+    const readings = {
+      vqa: 'answers_as_they_are',
+      'vqa-lowercase': 'answers_lowercased',
+      'vqa-evalai': 'answers_through_the_EvalAI_processor',
+    };
     for (const [harness, name] of Object.entries(readings)) {
       const { scores } = await scoresOf(harness);
       expect(scores.textvqa_accuracy).toBeCloseTo(vqa_scorer[name], 9);

@@ -12,7 +12,8 @@ describeOfficial('official outputs of VizWiz', () => {
     )) {
       expect(score.scores[reading]).toBeCloseTo(overall, 9);
       expect(Object.keys(score.groups.per_answer_type).sort()).toEqual(Object.keys(per_answer_type).sort());
-      for (const [type, value] of Object.entries(per_answer_type)) expect(score.groups.per_answer_type[type][reading]).toBeCloseTo(value, 9);
+      for (const [type, value] of Object.entries(per_answer_type))
+        expect(score.groups.per_answer_type[type][reading]).toBeCloseTo(value, 9);
     }
     expect(score.scores.overall).toBe(score.scores.answers_told_apart_by_position);
   });
