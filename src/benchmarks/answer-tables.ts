@@ -19,8 +19,8 @@ export const isTable = (path: string): boolean => /\.(tsv|csv|txt|xlsx?)$/i.test
  * that is not one of the benchmark's own. UserError where there are none.
  */
 export function readAnswerTable(path: string, ...idNames: readonly string[]): Map<string, AnswerLine[]> {
-  const { columns } = readTable(path, { only: 0 });
-  const table = readTable(path, { leave: columns.filter((column) => /^image$/i.test(column)) });
+  const table = readTable(path, { leave: (column) => /^image$/i.test(column) });
+  const { columns } = table;
   const id = columnOf(table, path, ...idNames);
   const others = columns.filter((column) => column !== '' && !KNOWN.has(column.toLowerCase()));
   const predictions = others.filter((column) => column.toLowerCase() === 'prediction');

@@ -25,7 +25,7 @@ import { inferLetter } from './infer-letter.ts';
 import { byGroup, percent } from './means.ts';
 import { letterAnswer, letterAnswerInChinese } from './prompts.ts';
 import { cellOf, type DataRow, type DataRows, readRows } from './rows.ts';
-import { findColumn, isMissing, wholeNumber } from './table.ts';
+import { isMissing, wholeNumber } from './table.ts';
 
 type Language = 'en' | 'cn';
 
@@ -47,8 +47,8 @@ interface MmbenchQuestion extends BenchmarkQuestion {
 }
 
 /** Texts of the options, by letter. */
-const textsOf = (rows: DataRows, row: DataRow) =>
-  Object.fromEntries(LETTERS.map((letter) => [letter, row.cells[findColumn(rows, letter) ?? ''] ?? '']).filter(([, text]) => text !== ''));
+const textsOf = ({ cells }: DataRow) =>
+  Object.fromEntries(LETTERS.map((letter) => [letter, cells[letter.toLowerCase()] ?? '']).filter(([, text]) => text !== ''));
 
 /** Those that are shown: LLaVA's get_options stops before the first that is missing, or says none. */
 function shownOptions(texts: Readonly<Record<string, string>>): [string, string][] {
@@ -59,9 +59,9 @@ function shownOptions(texts: Readonly<Record<string, string>>): [string, string]
 
 const lettersAlone = { A: undefined, B: undefined, C: undefined, D: undefined };
 
-function promptOf(rows: DataRows, row: DataRow, texts: Record<string, string>, language: Language): string {
-  const hint = cellOf(rows, row, 'hint');
-  const question = cellOf(rows, row, 'question') ?? '';
+function promptOf(row: DataRow, texts: Record<string, string>, language: Language): string {
+  const hint = cellOf(row, 'hint');
+  const question = cellOf(row, 'question') ?? '';
   const lines = [...(hint === undefined ? [] : [hint]), question, ...shownOptions(texts).map(([letter, text]) => `${letter}. ${text}`)];
   return `<image>\n${(language === 'cn' ? letterAnswerInChinese : letterAnswer)(lines.join('\n'))}`;
 }
@@ -73,35 +73,33 @@ const absent = (path: string, name: string): QuestionPicture => ({
 });
 
 function pictureOf(path: string, rows: DataRows, row: DataRow, base: string, byIndex: ReadonlyMap<string, DataRow>): QuestionPicture {
-  const column = findColumn(rows, 'image');
-  if (column === undefined) return absent(path, base);
-  const hint = row.hint(column);
+  if (!rows.columns.includes('image')) return absent(path, base);
+  const hint = row.cells.image ?? '';
   const other = hint.length > 0 && hint.length < SHORTEST_PICTURE ? byIndex.get(wholeNumber(hint)) : undefined;
-  return (other ?? row).picture(column, base);
+  return (other ?? row).picture('image', base);
 }
 
 async function readQuestions(path: string, language: Language): Promise<MmbenchQuestion[]> {
   const rows = await readRows(path);
-  const index = findColumn(rows, 'index');
-  if (index === undefined) throw new UserError(`${path}: has no column index; its columns are ${rows.columns.join(', ')}`);
-  const byIndex = new Map(rows.rows.map((row) => [wholeNumber(row.cells[index]), row]));
+  if (!rows.columns.includes('index')) throw new UserError(`${path}: has no column index; its columns are ${rows.columns.join(', ')}`);
+  const byIndex = new Map(rows.rows.map((row) => [wholeNumber(row.cells.index), row]));
   const passes = new Map<number, number>();
   const questions = rows.rows.map((row) => {
-    const id = wholeNumber(row.cells[index]);
+    const id = wholeNumber(row.cells.index);
     if (!/^\d+$/.test(id)) throw new UserError(`${path}: ${row.where}: the index ${JSON.stringify(id)} is no whole number`);
     const base = Number(id) % PASS;
     const pass = passes.get(base) ?? 0;
     passes.set(base, pass + 1);
-    const texts = textsOf(rows, row);
+    const texts = textsOf(row);
     const hasTexts = Object.keys(texts).length > 0;
     const options = hasTexts ? Object.keys(texts) : Object.keys(lettersAlone);
     return {
       id,
-      prompt: promptOf(rows, row, texts, language),
+      prompt: promptOf(row, texts, language),
       pictures: [pictureOf(path, rows, row, String(base), byIndex)],
-      references: [goldOf(path, rows, row, hasTexts ? options : LETTERS)],
+      references: [goldOf(path, row, hasTexts ? options : LETTERS)],
       cluster: String(base),
-      groups: groupsOf(rows, row),
+      groups: groupsOf(row),
       options,
       texts: hasTexts ? texts : lettersAlone,
       pass,
@@ -112,8 +110,8 @@ async function readQuestions(path: string, language: Language): Promise<MmbenchQ
   return questions.map(({ where: _, ...question }) => question);
 }
 
-function goldOf(path: string, rows: DataRows, row: DataRow, letters: readonly string[]): string {
-  const gold = cellOf(rows, row, 'answer')?.trim();
+function goldOf(path: string, row: DataRow, letters: readonly string[]): string {
+  const gold = cellOf(row, 'answer')?.trim();
   if (gold === undefined)
     throw new UserError(`${path}: ${row.where}: has no answer; the test split is scored by the benchmark's server (opencompass.org.cn)`);
   if (!letters.includes(gold))
@@ -121,13 +119,8 @@ function goldOf(path: string, rows: DataRows, row: DataRow, letters: readonly st
   return gold;
 }
 
-const groupsOf = (rows: DataRows, row: DataRow) =>
-  Object.fromEntries(
-    GROUPINGS.flatMap((name) => {
-      const column = findColumn(rows, name);
-      return column === undefined || isMissing(row.cells[column]) ? [] : [[name, row.cells[column]]];
-    }),
-  );
+const groupsOf = ({ cells }: DataRow) =>
+  Object.fromEntries(GROUPINGS.flatMap((name) => (isMissing(cells[name]) ? [] : [[name, cells[name]]])));
 
 /** The passes of each question, the first one first. */
 const questionsIn = <T extends { question: MmbenchQuestion }>(judged: readonly T[]): T[][] =>

@@ -12,7 +12,6 @@ import { fileIn, pictureFile, readText } from './files.ts';
 import { byGroup } from './means.ts';
 import { shortAnswer } from './prompts.ts';
 import { cellOf, readRows } from './rows.ts';
-import { findColumn } from './table.ts';
 
 export const PERCEPTION: readonly string[] = [
   'existence',
@@ -162,11 +161,11 @@ const textFiles = (folder: string) =>
 /** Rows of the Hugging Face data set, or of VLMEvalKit's table. */
 async function readDataRows(path: string): Promise<Line[]> {
   const rows = await readRows(path);
-  const column = findColumn(rows, 'image');
+  const hasPictures = rows.columns.includes('image');
   return rows.rows.map((row) => {
     const place = `${path}: ${row.where}`;
     const cells = [['category'], ['question_id', 'image_path'], ['question'], ['answer']].map((names) => {
-      const cell = cellOf(rows, row, ...names);
+      const cell = cellOf(row, ...names);
       if (cell === undefined) throw new UserError(`${place}: has no ${names.join(' or ')}; it should be a question of MME`);
       return cell;
     });
@@ -179,7 +178,7 @@ async function readDataRows(path: string): Promise<Line[]> {
       image,
       question,
       gold,
-      picture: column === undefined ? absent(path, name) : row.picture(column, name),
+      picture: hasPictures ? row.picture('image', name) : absent(path, name),
       place,
       where: row.where,
     };

@@ -11,7 +11,7 @@ import type { Answered, BenchmarkQuestion } from './benchmark.ts';
 import { JsonFile } from './json-entries.ts';
 import { parsePythonList } from './mmmu-parsing.ts';
 import { letterAnswer, shortAnswer } from './prompts.ts';
-import { cellOf, type DataRow, type DataRows, readRows } from './rows.ts';
+import { cellOf, type DataRow, readRows } from './rows.ts';
 
 /** Subjects by domain, in the order of the official table. */
 export const DOMAINS: Readonly<Record<string, readonly string[]>> = {
@@ -89,15 +89,15 @@ function readKey(path: string): MmmuQuestion[] {
 
 async function readSubject(path: string): Promise<MmmuQuestion[]> {
   const rows = await readRows(path);
-  const questions = rows.rows.map((row) => ({ ...questionOf(path, rows, row), where: row.where }));
+  const questions = rows.rows.map((row) => ({ ...questionOf(path, row), where: row.where }));
   refuseRepeated(path, 'questions', questions);
   return questions.map(({ where: _, ...question }) => question);
 }
 
-function questionOf(path: string, rows: DataRows, row: DataRow): MmmuQuestion {
+function questionOf(path: string, row: DataRow): MmmuQuestion {
   const place = `${path}: ${row.where}`;
   const needed = (column: string) => {
-    const cell = cellOf(rows, row, column);
+    const cell = cellOf(row, column);
     if (cell === undefined) throw new UserError(`${place}: has no ${column}; it should be of the data set MMMU/MMMU`);
     return cell;
   };

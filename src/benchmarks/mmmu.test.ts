@@ -75,9 +75,11 @@ describe('MMMU', () => {
 
   it('scores a dictionary of parsed answers, and draws nothing', async () => {
     const parsed = { validation_Math_1: 'B', validation_Math_2: 'It is 3.43', validation_Art_2: '', validation_Art_1: 'b' };
-    expect(await score(json('total_val_output.json', parsed), [key])).toMatchObject({
+    const given = json('total_val_output.json', parsed);
+    expect(Object.keys((await score(given, [key])).scores)).toEqual(['accuracy', 'correct', 'total']);
+    expect(await score(given, [key])).toMatchObject({
       unparsed: 2,
-      scores: { correct: 2, random_fallbacks: 0 },
+      scores: { correct: 2, total: 4, accuracy: 0.5 },
       bounds: { low: 0.5, high: 1 },
     });
     await expect(score(json('total.json', parsed))).rejects.toThrow(/give the right ones, answer_dict_val.json or the Parquet files/);

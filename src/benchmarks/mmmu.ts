@@ -72,12 +72,19 @@ function countsOf(judged: readonly MmmuJudged[]) {
     accuracy: mean(judged.map(({ credit }) => credit)),
     correct: judged.filter(isRight).length,
     n: judged.length,
-    random_fallbacks: drawn.length,
-    random_fallbacks_right: drawn.filter(isRight).length,
+    // what a system has parsed itself, it may have drawn as well
+    ...(judged.some(({ submitted }) => submitted)
+      ? {}
+      : { random_fallbacks: drawn.length, random_fallbacks_right: drawn.filter(isRight).length }),
   };
 }
 
 type Counts = ReturnType<typeof countsOf>;
+
+const withSure = (fallbacks: { random_fallbacks_right?: number }, correct: number) =>
+  fallbacks.random_fallbacks_right === undefined
+    ? {}
+    : { ...fallbacks, correct_without_fallbacks: correct - fallbacks.random_fallbacks_right };
 
 /** A line of the official table: the mean weighted by subject, and both as it prints them. */
 function printed(subjects: readonly Counts[]): { num: number; acc: number } {
@@ -111,7 +118,7 @@ function summarize(judged: readonly MmmuJudged[]): Summary {
   const unread = judged.filter(({ parsed }) => parsed === undefined);
   const sure = correct - unread.filter(isRight).length;
   return {
-    scores: { accuracy, correct, total, ...fallbacks, correct_without_fallbacks: correct - fallbacks.random_fallbacks_right },
+    scores: { accuracy, correct, total, ...withSure(fallbacks, correct) },
     groups: { domain: domains, subject: subjects, ...(total > 0 ? { printed: tableOf(subjects) } : {}) },
     bounds: unread.length > 0 ? { low: sure / total, high: (sure + unread.length) / total } : undefined,
     notes: notesOf(judged, Object.keys(subjects)),

@@ -103,7 +103,7 @@ describe('MMVP', () => {
     await expect(score(given, [questions])).rejects.toThrow(/2 of 4 questions have no answer: 3, 4/);
     await expect(score(given)).rejects.toThrow(/right answers are in Questions.csv/);
     await expect(score(given, [file('g.csv', 'Index,Question,Options', '1,q,(a) x (b) y')])).rejects.toThrow(
-      /g.csv:2: has no Correct Answer/,
+      /g.csv:2: has no correct answer/,
     );
   });
 });

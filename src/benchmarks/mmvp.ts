@@ -15,7 +15,7 @@ import { JsonFile } from './json-entries.ts';
 import { byGroup, mean } from './means.ts';
 import { letterAnswer } from './prompts.ts';
 import { cellOf, type DataRow, type DataRows, readRows } from './rows.ts';
-import { findColumn, wholeNumber } from './table.ts';
+import { wholeNumber } from './table.ts';
 
 const QUESTIONS: [string, ...string[]] = ['Questions.csv', 'questions.csv', 'MMVP/Questions.csv', '../MMVP/Questions.csv'];
 const PICTURES: [string, ...string[]] = ['MMVP Images', 'MMVP/MMVP Images', '../MMVP/MMVP Images'];
@@ -57,11 +57,11 @@ const unknown = { A: undefined, B: undefined };
 function readQuestion(path: string, rows: DataRows, row: DataRow, id: number, folder: string, harness: string): MmvpQuestion {
   const place = `${path}: ${row.where}`;
   const needed = (...names: string[]) => {
-    const cell = cellOf(rows, row, ...names);
+    const cell = cellOf(row, ...names);
     if (cell === undefined) throw new UserError(`${place}: has no ${names[0]}; it should be a question of MMVP's Questions.csv`);
     return cell.trim();
   };
-  const [question, options, answer] = [needed('Question'), needed('Options'), needed('Correct Answer', 'answer')];
+  const [question, options, answer] = [needed('question'), needed('options'), needed('correct answer', 'answer')];
   const gold = letterOf(answer);
   if (gold === undefined) throw new UserError(`${place}: the right answer must be (a) or (b), not ${JSON.stringify(answer)}`);
   const texts = textsOf(options);
@@ -83,16 +83,15 @@ function promptOf(question: string, options: string, texts: MmvpQuestion['texts'
 }
 
 function pictureOf(rows: DataRows, row: DataRow, id: number, folder: string): QuestionPicture {
-  const column = findColumn(rows, 'image');
-  return column === undefined
-    ? pictureFile(join(firstOf(folder, PICTURES) ?? join(folder, PICTURES[0]), `${id}.jpg`))
-    : row.picture(column, `${id}.jpg`);
+  const name = `${id}.jpg`;
+  if (rows.columns.includes('image')) return row.picture('image', name);
+  return pictureFile(join(firstOf(folder, PICTURES) ?? join(folder, PICTURES[0]), name));
 }
 
 async function readQuestions(path: string, folder: string, harness: string): Promise<MmvpQuestion[]> {
   const rows = await readRows(path);
   // the published file writes its first column "lndex"
-  const index = findColumn(rows, 'index', 'lndex');
+  const index = ['index', 'lndex'].find((name) => rows.columns.includes(name));
   const questions = rows.rows.map((row, i) => {
     const id = index === undefined ? i + 1 : Number(wholeNumber(row.cells[index]));
     if (!Number.isInteger(id) || id < 1)

@@ -2,60 +2,61 @@
 
 import type { QuestionPicture } from './benchmark.ts';
 import { ParquetFile } from './parquet.ts';
-import { cellPicture, findColumn, isMissing, readTable } from './table.ts';
+import { cellPicture, isMissing, readTable } from './table.ts';
 
 export interface DataRow {
-  /** By column, as text; '' for what is missing. */
+  /** By column, in lower case, as text; '' for what is missing. Of a picture, its first characters at most. */
   cells: Record<string, string>;
   /** `dev.tsv:17`, or `dev.parquet, row 17`. */
   where: string;
-  /** What is known of a picture's cell: its first characters, which may be the number of another row. */
-  hint(column: string): string;
   /** The picture of a column. Whether there is one shows when it is read. */
   picture(column: string, name: string): QuestionPicture;
 }
 
 export interface DataRows {
+  /** In lower case. */
   columns: readonly string[];
   rows: DataRow[];
 }
 
 const isPicture = (column: string) => /^(image|image_\d+|decoded_image)$/i.test(column);
-const PARQUET = /\.parquet$/i;
-
-/** Endings of files that `readRows` reads. */
-export const ROW_FILES = ['.tsv', '.csv', '.parquet'] as const;
 
 /**
  * All rows. Pictures (the columns image, image_1, ...) are not read before they are shown. UserError as of
  * `readTable` and `ParquetFile`.
  */
-export async function readRows(path: string): Promise<DataRows> {
-  return PARQUET.test(path) ? readParquet(path) : readText(path);
-}
+export const readRows = async (path: string): Promise<DataRows> => (/\.parquet$/i.test(path) ? readParquet(path) : readText(path));
 
 function readText(path: string): DataRows {
-  const { columns } = readTable(path, { only: 0 });
-  const table = readTable(path, { leave: columns.filter(isPicture) });
-  const rows = table.rows.map(({ cells, left, where }) => ({
-    cells,
-    where,
-    hint: (column: string) => cells[column],
-    picture: (column: string, name: string) => cellPicture(left[column], name),
-  }));
-  return { columns: table.columns, rows };
+  const { columns, rows } = readTable(path, { leave: isPicture });
+  const lower = columns.map((column) => column.toLowerCase());
+  return {
+    columns: lower,
+    rows: rows.map(({ cells, left, where }) => ({
+      cells: renamed(cells, columns, lower),
+      where,
+      picture: (column: string, name: string) => cellPicture(left[columns[lower.indexOf(column)]], name),
+    })),
+  };
 }
 
 async function readParquet(path: string): Promise<DataRows> {
   const file = await ParquetFile.open(path);
-  const read = await file.read(file.columns.filter((column) => !isPicture(column)));
-  const rows = read.map((values, i) => ({
-    cells: Object.fromEntries(Object.entries(values).map(([column, value]) => [column, textOf(value)])),
-    where: `${file.name}, row ${i + 1}`,
-    hint: () => '',
-    picture: (column: string, name: string) => file.picture(column, i, name),
-  }));
-  return { columns: file.columns, rows };
+  const [columns, lower] = [file.columns, file.columns.map((column) => column.toLowerCase())];
+  const read = await file.read(columns.filter((column) => !isPicture(column)));
+  return {
+    columns: lower,
+    rows: read.map((values, i) => ({
+      cells: Object.fromEntries(Object.entries(values).map(([column, value]) => [column.toLowerCase(), textOf(value)])),
+      where: `${file.name}, row ${i + 1}`,
+      picture: (column: string, name: string) => file.picture(columns[lower.indexOf(column)], i, name),
+    })),
+  };
+}
+
+function renamed(cells: Record<string, string>, columns: readonly string[], lower: readonly string[]): Record<string, string> {
+  if (columns.every((column, i) => column === lower[i])) return cells;
+  return Object.fromEntries(columns.map((column, i) => [lower[i], cells[column]]));
 }
 
 function textOf(value: unknown): string {
@@ -64,7 +65,7 @@ function textOf(value: unknown): string {
 }
 
 /** The cell of the first of several columns that there is; undefined where it is missing. */
-export function cellOf({ columns }: { columns: readonly string[] }, { cells }: DataRow, ...names: readonly string[]): string | undefined {
-  const column = findColumn({ columns }, ...names);
-  return column === undefined || isMissing(cells[column]) ? undefined : cells[column];
+export function cellOf({ cells }: DataRow, ...names: readonly string[]): string | undefined {
+  const name = names.find((column) => column in cells);
+  return name === undefined || isMissing(cells[name]) ? undefined : cells[name];
 }

@@ -23,7 +23,7 @@ import { type JsonEntry, JsonFile } from './json-entries.ts';
 import { byGroup, percent } from './means.ts';
 import { letterAnswer } from './prompts.ts';
 import { cellOf, type DataRow, type DataRows, readRows } from './rows.ts';
-import { findColumn, wholeNumber } from './table.ts';
+import { wholeNumber } from './table.ts';
 
 const LETTERS = ['A', 'B', 'C', 'D'];
 const QUESTIONS: [string, ...string[]] = ['SEED-Bench.json', '../seed_bench/SEED-Bench.json', 'image_even.tsv'];
@@ -123,20 +123,20 @@ function finished<Q extends Omit<SeedQuestion, 'leftOut'> & { where: string }>(p
 async function readSeedRows(path: string): Promise<SeedQuestion[]> {
   const rows = await readRows(path);
   // vlmevalkit's tables have an index beside the id
-  const idColumn = findColumn(rows, 'question_id', 'index');
+  const idColumn = ['question_id', 'index'].find((name) => rows.columns.includes(name));
   if (idColumn === undefined) throw new UserError(`${path}: has no column question_id; its columns are ${rows.columns.join(', ')}`);
   const questions = rows.rows.map((row) => {
-    const letter = cellOf(rows, row, 'answer')?.trim() ?? '';
+    const letter = cellOf(row, 'answer')?.trim() ?? '';
     if (!LETTERS.includes(letter)) throw new UserError(`${path}: ${row.where}: the answer ${JSON.stringify(letter)} must be A, B, C or D`);
     const [name, type, kind] = [
-      cellOf(rows, row, 'data_id'),
-      cellOf(rows, row, 'question_type', 'category', 'question_type_id'),
-      cellOf(rows, row, 'data_type'),
+      cellOf(row, 'data_id'),
+      cellOf(row, 'question_type', 'category', 'question_type_id'),
+      cellOf(row, 'data_type'),
     ];
     const questionId = wholeNumber(row.cells[idColumn]);
     return {
       id: questionId,
-      prompt: promptOf(cellOf(rows, row, 'question') ?? '', choicesOf(rows, row)),
+      prompt: promptOf(cellOf(row, 'question') ?? '', choicesOf(row)),
       pictures: [pictureOf(path, rows, row, name ?? questionId)],
       references: [letter],
       cluster: name ?? questionId,
@@ -148,12 +148,11 @@ async function readSeedRows(path: string): Promise<SeedQuestion[]> {
   return finished(path, questions);
 }
 
-const choicesOf = (rows: DataRows, row: DataRow) =>
-  LETTERS.map((letter) => cellOf(rows, row, `choice_${letter}`, letter)).filter((choice) => choice !== undefined);
+const choicesOf = (row: DataRow) =>
+  [...'abcd'].map((letter) => cellOf(row, `choice_${letter}`, letter)).filter((choice) => choice !== undefined);
 
 function pictureOf(path: string, rows: DataRows, row: DataRow, name: string): QuestionPicture {
-  const column = findColumn(rows, 'image');
-  if (column !== undefined) return row.picture(column, name);
+  if (rows.columns.includes('image')) return row.picture('image', name);
   const read = () => Promise.reject(new UserError(`${path}: has no pictures; to ask, give SEED-Bench.json (llava-gemma benchmarks seed)`));
   return { name, read };
 }

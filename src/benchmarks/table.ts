@@ -170,25 +170,24 @@ function* rowsIn(path: string, file: number): Generator<{ pieces: Pieces; fields
 
 /**
  * A whole table, its first row naming the columns. Rows without anything in them are skipped; cells that are
- * missing at the end of a row are empty. Of the columns `leave`, only the places of cells are kept; `only` so
- * many rows are read.
+ * missing at the end of a row are empty. Of the columns to `leave`, only the places of cells are kept.
  * UserError with file and line: an empty file, more cells than columns, a quote that does not end, bytes that
  * are not UTF-8, a workbook.
  */
-export function readTable(path: string, { leave = [], only }: { leave?: readonly string[]; only?: number } = {}): Table {
+export function readTable(path: string, { leave = () => false }: { leave?: (column: string) => boolean } = {}): Table {
   const file = onDisk(path, () => openSync(path, 'r'));
   try {
-    return onDisk(path, () => tableOf(path, file, leave, only));
+    return onDisk(path, () => tableOf(path, file, leave));
   } finally {
     closeSync(file);
   }
 }
 
-function tableOf(path: string, file: number, leave: readonly string[], only = Number.POSITIVE_INFINITY): Table {
+function tableOf(path: string, file: number, leave: (column: string) => boolean): Table {
   let columns: string[] | undefined;
+  let isLeft: boolean[] = [];
   const rows: TableRow[] = [];
   for (const { pieces, fields, line } of rowsIn(path, file)) {
-    if (columns !== undefined && rows.length >= only) break;
     const textOf = ([start, end]: [number, number]) => {
       const bytes = pieces.bytes.subarray(start, end);
       return unquoted(isUtf8(bytes) ? bytes.toString('utf8') : decodeUtf8(bytes, path, (at) => line + countBreaks(bytes, 0, at)));
@@ -196,6 +195,7 @@ function tableOf(path: string, file: number, leave: readonly string[], only = Nu
     if (fields.bounds.every(([start, end]) => start === end)) continue;
     if (columns === undefined) {
       columns = fields.bounds.map((bound) => textOf(bound).trim());
+      isLeft = columns.map(leave);
       continue;
     }
     const where = `${basename(path)}:${line}`;
@@ -205,7 +205,7 @@ function tableOf(path: string, file: number, leave: readonly string[], only = Nu
       if (column === undefined) {
         if (end > start)
           throw new UserError(`${path}:${line}: has ${fields.bounds.length} cells, but there are ${columns!.length} columns`);
-      } else if (leave.includes(column)) {
+      } else if (isLeft[i]) {
         const isQuoted = end > start && pieces.bytes[start] === QUOTE ? 1 : 0;
         row.left[column] = { path, start: pieces.base + start + isQuoted, end: pieces.base + end - isQuoted, where };
         row.cells[column] = pieces.bytes.toString('latin1', start + isQuoted, Math.min(end - isQuoted, start + isQuoted + KNOWN));
