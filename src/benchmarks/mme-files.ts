@@ -28,11 +28,14 @@ export const PERCEPTION: readonly string[] = [
 export const COGNITION: readonly string[] = ['commonsense_reasoning', 'numerical_calculation', 'text_translation', 'code_reasoning'];
 export const TASKS: readonly string[] = [...PERCEPTION, ...COGNITION];
 
-/** Where questions are looked for; the last ones have no pictures. */
-export const QUESTION_PLACES: [string, ...string[]] = [
+/** Where the release is looked for. */
+export const RELEASE_PLACES: [string, ...string[]] = [
   'MME_Benchmark_release_version',
   '../MME/MME_Benchmark_release_version',
   'MME_Benchmark',
+];
+/** Where questions without pictures are looked for: the results of other systems have them too. */
+export const TEXT_PLACES: [string, ...string[]] = [
   'eval_tool/Your_Results',
   'Your_Results',
   '../MME/eval_tool/Your_Results',

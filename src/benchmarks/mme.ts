@@ -1,5 +1,5 @@
-// MME (Fu et al. 2023, arXiv 2306.13394): 14 tasks of pictures with two questions each, one to be answered yes
-// and one no. A task's score is the share of right answers and that of pictures with both right, in percent,
+// MME (Fu et al. 2023, arXiv 2306.13394): 14 tasks of pictures with two questions each, one to be answered
+// yes and one no. A task's score is the share of right answers and that of pictures with both right, in percent,
 // added; ten tasks make up perception (2000 at most), four cognition (800), as the benchmark's calculation.py
 // has it. The convert_answer_to_mme.py of LLaVA finds the question of an answer by its words.
 
@@ -12,10 +12,11 @@ import {
   type MmeQuestion,
   matchLines,
   PERCEPTION,
-  QUESTION_PLACES,
+  RELEASE_PLACES,
   readAnswersAt,
   readQuestionsAt,
   TASKS,
+  TEXT_PLACES,
 } from './mme-files.ts';
 
 type YesNo = 'yes' | 'no';
@@ -108,18 +109,27 @@ export const mme: Benchmark<MmeQuestion, MmeJudged> = {
   ],
   files: [
     {
-      places: QUESTION_PLACES,
-      holds: 'the folders of the 14 tasks, with questions and pictures (for scoring alone, eval_tool/Your_Results does)',
+      places: [...TEXT_PLACES, ...RELEASE_PLACES] as [string, ...string[]],
+      holds: 'questions and right answers, a text file for each task; not needed where the folders of the release are there',
+      url: 'https://github.com/BradyFU/Awesome-Multimodal-Large-Language-Models/blob/Evaluation/tools/eval_tool.zip',
+      bytes: 300_000,
+      license: 'for research only; no licence file',
+      needed: 'score',
+    },
+    {
+      places: RELEASE_PLACES,
+      holds: 'the folders of the 14 tasks, with questions and pictures',
       url: 'https://huggingface.co/datasets/darkyarding/MME/resolve/main/MME_Benchmark_release_version.zip',
       bytes: 865_000_000,
       license: 'for research only; no licence file',
-      needed: 'score',
+      needed: 'ask',
+      count: TASKS.length,
     },
   ],
 
   async questions({ files, folder = '.' }: QuestionSources) {
     if (files) return (await Promise.all(files.map(readQuestionsAt))).flat();
-    return readQuestionsAt(firstOf(folder, QUESTION_PLACES) ?? folder);
+    return readQuestionsAt(firstOf(folder, [...RELEASE_PLACES, ...TEXT_PLACES]) ?? folder);
   },
 
   async answers(path, given): Promise<Answered<MmeQuestion>[]> {

@@ -40,7 +40,7 @@ export function parseChoice(response: string, texts: Readonly<Record<string, str
 /** A text, or a number rounded to two digits. */
 type Value = string | number;
 
-/** A number where the text is one; else the text in lower case, one character being told from those in words. */
+/** A number where the text is one; else the text in lower case, a single character with a space beside it. */
 function normalized(text: string): Value[] {
   const value = pythonStrip(text);
   const number = pythonFloat(value.replaceAll(',', ''));
@@ -102,7 +102,7 @@ function unescaped(text: string): string {
   });
 }
 
-/** A list of texts and numbers as Python prints it: `['a', "it's", 3]`. UserError that begins with `where`. */
+/** A list as Python prints it: `['a', "it's", 3]`. UserError that begins with `where`. */
 export function parsePythonList(text: string, where: string): string[] {
   const element = /\s*(?:'((?:[^'\\]|\\[\s\S])*)'|"((?:[^"\\]|\\[\s\S])*)"|([^\s'",[\]]+))\s*(,|$)/y;
   const trimmed = text.trim();

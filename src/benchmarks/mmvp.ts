@@ -23,7 +23,7 @@ const LETTERS = ['A', 'B'];
 const ANSWERS =
   "answers to MMVP: its answer.jsonl (question_id, prompt, answer, response), LLaVA's answers.jsonl, or a JSON list of a grader's replies";
 
-/** Labels that lmms-eval takes to be exchanged in the published file (issue 1018 of EvolvingLMMs-Lab/lmms-eval). */
+/** Labels that lmms-eval takes to be exchanged in the published file (its issue 1018). */
 const CORRECTED: Readonly<Record<string, string>> = { 99: 'B', 100: 'A', 279: 'B', 280: 'A' };
 
 interface MmvpQuestion extends BenchmarkQuestion {

@@ -5,7 +5,7 @@ import { ParquetFile } from './parquet.ts';
 import { cellPicture, isMissing, readTable } from './table.ts';
 
 export interface DataRow {
-  /** By column, in lower case, as text; '' for what is missing. Of a picture, its first characters at most. */
+  /** By column, in lower case, as text; '' for what is missing. Of a picture, at most its beginning. */
   cells: Record<string, string>;
   /** `dev.tsv:17`, or `dev.parquet, row 17`. */
   where: string;

@@ -26,7 +26,9 @@ import { cellOf, type DataRow, type DataRows, readRows } from './rows.ts';
 import { wholeNumber } from './table.ts';
 
 const LETTERS = ['A', 'B', 'C', 'D'];
-const QUESTIONS: [string, ...string[]] = ['SEED-Bench.json', '../seed_bench/SEED-Bench.json', 'image_even.tsv'];
+const QUESTIONS: [string, ...string[]] = ['SEED-Bench.json', '../seed_bench/SEED-Bench.json'];
+/** Tables that have right letters without questions. */
+const TABLES = ['image_even.tsv'];
 const PROMPTS = ['llava-seed-bench.jsonl', '../seed_bench/llava-seed-bench.jsonl'];
 const PICTURES: [string, ...string[]] = ['SEED-Bench-image', '../seed_bench/SEED-Bench-image'];
 const FRAMES = ['SEED-Bench-video-image', '../seed_bench/SEED-Bench-video-image'];
@@ -224,7 +226,7 @@ export const seed: Benchmark<SeedQuestion, SeedJudged> = {
   ],
 
   async questions({ files, folder = '.', harness }: QuestionSources) {
-    const found = files ?? [firstOf(folder, QUESTIONS)].filter((path) => path !== undefined);
+    const found = files ?? [firstOf(folder, [...QUESTIONS, ...TABLES])].filter((path) => path !== undefined);
     const isPrompts = (path: string) => /\.jsonl$/i.test(path);
     const prompts = found.find(isPrompts) ?? (files ? undefined : firstOf(folder, PROMPTS));
     const read = found

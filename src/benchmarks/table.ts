@@ -96,7 +96,7 @@ function unquoted(text: string): string {
   return quoted.replaceAll('""', '"') + rest;
 }
 
-/** What separates the columns, by the header: tabs if it has any, else commas, else the semicolons of Excel. */
+/** What separates the columns, by the header: tabs, else commas, else the semicolons of Excel. */
 function separatorOf(header: string): number {
   const found = ['\t', ',', ';'].find((separator) => header.includes(separator));
   return (found ?? '\t').charCodeAt(0);
@@ -217,7 +217,7 @@ function tableOf(path: string, file: number, leave: (column: string) => boolean)
   return { columns, rows };
 }
 
-/** Columns of a table by the names that they may have, in any case. UserError that names those that it has. */
+/** A column by the names that it may have, in any case. UserError that names those that there are. */
 export function columnOf(table: Columns, path: string, ...names: readonly string[]): string {
   const found = findColumn(table, ...names);
   if (found === undefined) throw new UserError(`${path}: has no column ${names.join(' or ')}; its columns are ${table.columns.join(', ')}`);
