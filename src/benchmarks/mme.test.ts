@@ -54,7 +54,7 @@ describe('MME', () => {
 
   it('adds accuracy and that of pairs, and counts apart what is neither yes nor no', async () => {
     const path = results('mine', {
-      count: ['yes, it is', 'no', ' Yes', 'I do not know'],
+      count: ['yes, it is', 'no', ' Yes', '🙂🙂 I do not know'],
       scene: ['Know', 'NO', '', 'yes'],
       OCR: ['no', 'no', 'yes', 'yes'],
     });
@@ -63,12 +63,15 @@ describe('MME', () => {
     expect(scores).toMatchObject({ cognition: 800, existence: 200, count: 125, scene: 25, OCR: 50, perception: 1600 });
     expect(groups.task.count).toMatchObject({ score: 125, acc: 0.75, acc_plus: 0.5, other: 1, TP: 2, TN: 1, FP: 0, FN: 0, images: 2 });
     // "Know" has no in it: the official rule takes it for that
+    expect(groups.task.OCR).toMatchObject({ other: 0 });
     expect(groups.task.scene).toMatchObject({ other: 1, TN: 1, FN: 1, FP: 1 });
     expect(bounds).toEqual({ low: 1600, high: 1700 });
   });
 
   it('reads y and n, and answers with full stops, as lmms-eval does', async () => {
-    const path = results('short', { count: ['y', 'n', '  yes.', 'N.'] });
+    const path = results('short', { count: ['y', 'n', '  yes.', 'N.'], color: ['🙂yes', 'x🙂no', 'yes', 'no'] });
+    // characters are counted as Python counts them
+    expect((await score(path)).scores.color).toBe(200);
     expect((await score(path)).scores.count).toBe(0);
     expect((await score(path, undefined, 'lmms-eval')).scores.count).toBe(200);
   });

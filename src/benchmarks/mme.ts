@@ -1,7 +1,7 @@
 // MME (Fu et al. 2023, arXiv 2306.13394): 14 tasks of pictures with two questions each, one to be answered
-// yes and one no. A task's score is the share of right answers and that of pictures with both right, in percent,
-// added; ten tasks make up perception (2000 at most), four cognition (800), as the benchmark's calculation.py
-// has it. The convert_answer_to_mme.py of LLaVA finds the question of an answer by its words.
+// yes and one no. A task's score is the share of right answers and that of pictures with both right, in
+// percent, added; ten tasks make up perception (2000 at most), four cognition (800), as the benchmark's
+// calculation.py has it. The convert_answer_to_mme.py of LLaVA finds the question of an answer by its words.
 
 import { joinById } from './answers.ts';
 import type { Answered, Benchmark, GroupScores, Judged, QuestionSources, Summary } from './benchmark.ts';
@@ -27,7 +27,8 @@ interface MmeJudged extends Judged<MmeQuestion> {
 
 /** Within the first four characters, as calculation.py looks for yes, then no. */
 function saidIn(answer: string): YesNo | 'other' {
-  const start = answer.slice(0, 4);
+  // characters as Python counts them
+  const start = [...answer.slice(0, 8)].slice(0, 4).join('');
   return start.includes('yes') ? 'yes' : start.includes('no') ? 'no' : 'other';
 }
 

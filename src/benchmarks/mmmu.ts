@@ -1,6 +1,6 @@
 // MMMU (Yue et al. 2024, arXiv 2311.16502): questions of 30 college subjects, with options or free answers
-// and up to seven pictures each. Scored as the benchmark's own main_parse_and_eval.py and main_eval_only.py do:
-// where the first reads no option out of an answer, it draws one (Python's generator, seed 42).
+// and up to seven pictures each. Scored as the benchmark's own main_parse_and_eval.py and main_eval_only.py
+// do: where the first reads no option out of an answer, it draws one (Python's generator, seed 42).
 
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';

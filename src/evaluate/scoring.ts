@@ -32,7 +32,8 @@ export function parseYesNo(text: string): 'yes' | 'no' {
 
 /**
  * ScienceQA's reading: the letter alone, or `B. ...`, or exactly one `The answer is B.`, whose full stop may
- * be any character; otherwise FAILED. Space around the text counts. `letters` are those of the first two forms.
+ * be any character; otherwise FAILED. Space around the text counts. `letters` are those of the first two
+ * forms.
  */
 export function parseLetter(text: string, letters = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ'): string {
   const [first] = text;
