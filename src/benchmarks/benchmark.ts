@@ -55,7 +55,7 @@ export interface BenchmarkQuestion {
 export interface Answered<Q extends BenchmarkQuestion = BenchmarkQuestion> {
   question: Q;
   answer: string;
-  /** Read from the benchmark's own form, as it is handed in: harnesses that convert LLaVA's answers leave it. */
+  /** Read from the benchmark's own form: what LLaVA does to answers before they are handed in was done. */
   submitted?: boolean;
 }
 

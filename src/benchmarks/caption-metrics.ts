@@ -12,7 +12,7 @@ export interface Captioned {
 
 const ORDERS = 4;
 
-/** How often each run of n words is there, for n = 1 to 4. Words are joined by spaces, which none contains. */
+/** How often each run of n words is there, for n = 1 to 4. Words are joined by spaces, which none has. */
 function ngramsOf(words: readonly string[]): Map<string, number>[] {
   return Array.from({ length: ORDERS }, (_, order) => {
     const counts = new Map<string, number>();

@@ -109,7 +109,7 @@ const COMMON: ReadonlySet<string> = new Set(['color', 'material', 'shape']);
 
 const choicesSchema = z.object({ valid: z.array(z.string()), plausible: z.array(z.string()) });
 
-/** Adds what a choices file says of the questions. Without one, validity and plausibility are not measured. */
+/** Adds what a choices file says of the questions. Without one, validity and plausibility are left out. */
 function withChoices(questions: readonly GqaQuestion[], path: string | undefined): GqaQuestion[] {
   if (path === undefined) return questions.map((question) => ({ ...question, choices: undefined }));
   const form = 'choices of GQA: an object from question ids to valid and plausible answers';
@@ -139,8 +139,8 @@ function predictionOf({ answer, submitted }: Answered, harness: string): string 
 const accuracyOf = (judged: readonly GqaJudged[]) => percent(judged.map(({ credit }) => credit));
 
 /**
- * How far the answers are from the right ones in their frequencies: chi-square by group of questions, weighted
- * by the group's size, divided by 100. Lower is better.
+ * How far the answers are from the right ones in their frequencies: chi-square by group of questions,
+ * weighted by the group's size, divided by 100. Lower is better.
  */
 function distributionOf(judged: readonly GqaJudged[]): number | undefined {
   const groups = new Map<string, { gold: Map<string, number>; predicted: Map<string, number> }>();
@@ -166,8 +166,8 @@ function distributionOf(judged: readonly GqaJudged[]): number | undefined {
 }
 
 /**
- * Of questions answered right, how many of those that they entail are right as well. Undefined where questions
- * that are entailed were not asked, as in the balanced set alone.
+ * Of questions answered right, how many of those that they entail are right as well. Undefined where
+ * questions that are entailed were not asked, as in the balanced set alone.
  */
 function consistencyOf(balanced: readonly GqaJudged[], all: readonly GqaJudged[]): number | undefined {
   const byId = new Map(all.map((one) => [one.question.id, one]));

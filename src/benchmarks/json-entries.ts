@@ -64,7 +64,7 @@ export class JsonFile {
     return this.kind === 'object' ? this.#outermost().members.map(({ key }) => key!) : [];
   }
 
-  /** The entries of the file's array or object or, with `within`, of the one that its member of that name is. */
+  /** The entries of the file's array or object; with `within`, of the one that its member of that name is. */
   *entries(within?: string): Generator<JsonEntry> {
     const where = this.#places();
     let index = 0;

@@ -270,6 +270,17 @@ function stemOf(image: string): string {
   return `${parts[0]}/${name.replace(/\.(jpe?g|png|bmp|webp|txt)$/i, '')}`;
 }
 
+/** The question that a prompt is: its words, or else the longest that is among them. */
+function meantBy(words: string, pair: readonly MmeQuestion[]): MmeQuestion | undefined {
+  const exact = pair.find((question) => question.words === words);
+  if (exact) return exact;
+  const lower = words.toLowerCase();
+  const [longest, other] = pair
+    .filter((question) => lower.includes(question.words.toLowerCase()))
+    .sort((a, b) => b.words.length - a.words.length);
+  return other === undefined || longest.words.includes(other.words) ? longest : undefined;
+}
+
 /** Answers with the ids of their questions. UserError for one whose question is not found. */
 export function matchLines(lines: readonly MmeAnswer[], questions: readonly MmeQuestion[]): AnswerLine[] {
   const known = new Set(questions.map(({ id }) => id));
@@ -279,7 +290,7 @@ export function matchLines(lines: readonly MmeAnswer[], questions: readonly MmeQ
     const pair = byPicture.get(stemOf(image));
     if (pair === undefined)
       throw new UserError(`${place}: ${image} is no picture of the questions; an id of MME is code_reasoning/0020.png`);
-    const found = pair.find((question) => question.words === words);
+    const found = meantBy(words, pair);
     if (found) return { id: found.id, ...line };
     throw new UserError(
       words === ''

@@ -63,7 +63,6 @@ describe('MME', () => {
     expect(scores).toMatchObject({ cognition: 800, existence: 200, count: 125, scene: 25, OCR: 50, perception: 1600 });
     expect(groups.task.count).toMatchObject({ score: 125, acc: 0.75, acc_plus: 0.5, other: 1, TP: 2, TN: 1, FP: 0, FN: 0, images: 2 });
     // "Know" has no in it: the official rule takes it for that
-    expect(groups.task.OCR).toMatchObject({ other: 0 });
     expect(groups.task.scene).toMatchObject({ other: 1, TN: 1, FN: 1, FP: 1 });
     expect(bounds).toEqual({ low: 1600, high: 1700 });
   });
@@ -84,7 +83,7 @@ describe('MME', () => {
       line('landmark/images/abc.png', `Is this Köln?\n${ask}`, 'Yes'),
       line('count/0001.jpg', 'Is there "one"? Please answer yes or no.', 'No'),
       line('count/0001.jpg', `<image>\nAre there two?\n${ask}`, 'No'),
-      line('landmark/abc.jpg', `Is this Rome\n${ask}`, 'No'),
+      line('landmark/abc.txt', 'Look at it. is this rome please answer with one word.', 'No'),
     );
     const { scores, notes } = await score(path, [release]);
     expect(scores).toEqual({ perception: 250, count: 50, landmark: 200 });

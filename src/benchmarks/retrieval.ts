@@ -1,6 +1,6 @@
-// Retrieval between pictures and captions of COCO and Flickr30k in Karpathy's test splits (Karpathy and Fei-Fei
-// 2015, arXiv 1412.2306): the share of questions whose right answer is among the first 1, 5 and 10, both ways,
-// and the median rank. Each picture counts with its first five captions, as is usual.
+// Retrieval between pictures and captions of COCO and Flickr30k in Karpathy's test splits (Karpathy and
+// Fei-Fei 2015, arXiv 1412.2306): the share of questions whose right answer is among the first 1, 5 and
+// 10, both ways, and the median rank. Each picture counts with its first five captions, as is usual.
 
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';

@@ -1,6 +1,6 @@
 // Scores answers that any system wrote, without a model.
 
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { UserError } from '../errors.ts';
 import type { Answered, Benchmark, BenchmarkQuestion, Judged, Score } from './benchmark.ts';
@@ -35,6 +35,8 @@ export function harnessOf(benchmark: Benchmark, name: string = benchmark.harness
 /** Where questions should be, there are none. */
 class NoQuestions extends UserError {}
 
+const isFolder = (path: string) => existsSync(path) && statSync(path).isDirectory();
+
 /**
  * The questions that were asked for; undefined where nothing was said of them. UserError where there are
  * none.
@@ -44,8 +46,11 @@ export async function questionsOf(
   { questions, data, harness }: Pick<ScoreRequest, 'questions' | 'data'> & { harness: string },
 ): Promise<BenchmarkQuestion[] | undefined> {
   if (questions === undefined && data === undefined) return undefined;
-  const folder = data === undefined ? undefined : folderOf(benchmark, data);
-  const found = await benchmark.questions({ files: questions, folder, harness });
+  // a folder given for the question file is meant to have it
+  const inFolder = questions?.length === 1 && isFolder(questions[0]) ? questions[0] : undefined;
+  const place = inFolder ?? data;
+  const folder = place === undefined ? undefined : folderOf(benchmark, place);
+  const found = await benchmark.questions({ files: inFolder === undefined ? questions : undefined, folder, harness });
   if (found.length > 0) return found;
   const wanted = benchmark.files.filter(({ needed }) => needed === 'score').map(({ places }) => places[0]);
   throw new NoQuestions(

@@ -44,7 +44,7 @@ describe('SEED-Bench', () => {
     expect(others).toHaveLength(1);
     expect(await first.pictures[0].read()).toBe(join(folder, 'SEED-Bench-image', '101.x'));
     const frames = await seed.questions({ files: [questions], folder, harness: 'llava-all' });
-    expect(await frames[2].pictures[0].read()).toBe(join(folder, 'SEED-Bench-video-image', 'v1.png'));
+    expect(await frames[2].pictures[0].read()).toBe(join(folder, 'SEED-Bench-video-image', '10_v1.png'));
     const given = mkdtempSync(join(tmpdir(), 'seed-llava-'));
     mkdirSync(join(given, 'SEED-Bench-image'));
     writeFileSync(join(given, 'SEED-Bench.json'), JSON.stringify(all(question('101', 'A', 'image', 1))));

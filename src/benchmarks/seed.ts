@@ -93,7 +93,7 @@ function readSeedJson(path: string, prompts: string | undefined, folder: string)
       ? join(pictures, '..', given.image)
       : data.data_type === 'image'
         ? join(pictures, data.data_id)
-        : join(frames, `${data.question_id}.png`);
+        : join(frames, `${data.question_type_id}_${data.question_id}.png`);
     return {
       id: data.question_id,
       prompt: given ? `<image>\n${given.text}` : promptOf(data.question, [data.choice_a, data.choice_b, data.choice_c, data.choice_d]),

@@ -1,8 +1,8 @@
-// TextVQA (Singh et al. 2019, arXiv 1904.08920): questions that need the text in a picture read, each with the
-// answers of ten annotators. LLaVA and its successors also show what a reader of text (Rosetta) found.
+// TextVQA (Singh et al. 2019, arXiv 1904.08920): questions that need the text in a picture read, each with
+// the answers of ten annotators. LLaVA and its successors also show what a reader of text (Rosetta) found.
 //
-// llava: llava/eval/eval_textvqa.py and m4c_evaluator.py of haotian-liu/LLaVA, whose answers are to a picture
-// and tell the question in their prompt.
+// llava: llava/eval/eval_textvqa.py and m4c_evaluator.py of haotian-liu/LLaVA, whose answers are to a
+// picture and tell the question in their prompt.
 
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -222,7 +222,7 @@ export const textvqa: Benchmark<TextVqaQuestion> = {
   },
 
   judge(answered, { harness }) {
-    refuseUnannotated(this.title, answered);
+    refuseUnannotated(this.name, answered);
     return answered.map((one) => ({ ...one, ...judgeByAgreement(one, formsOf(one, harness)) }));
   },
 

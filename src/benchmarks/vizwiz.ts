@@ -14,6 +14,7 @@ import { firstOf, pictureIn } from './files.ts';
 import type { JsonFile } from './json-entries.ts';
 import { byGroup, percent } from './means.ts';
 import { unanswerableOrShort } from './prompts.ts';
+import { pythonCapitalize } from './python-text.ts';
 import {
   annotationFields,
   annotationOf,
@@ -73,10 +74,10 @@ function readOther(file: JsonFile, entries: Map<string, VqaEntry>): void {
 /** The number in `VizWiz_val_00000012.jpg`, which counts the questions of a split. */
 const numberIn = (image: string) => /_0*(\d+)\.\w+$/.exec(image)?.[1];
 
-function questionOf({ id, image, alias, question = '', annotation }: VqaEntry, pictures: string): VizWizQuestion {
+function questionOf({ id, image, alias, question = '', annotation }: VqaEntry, pictures: string, harness: string): VizWizQuestion {
   return {
     id: image,
-    prompt: `<image>\n${unanswerableOrShort(question)}`,
+    prompt: `<image>\n${unanswerableOrShort(harness === 'lmms-eval' ? pythonCapitalize(question) : question)}`,
     pictures: [pictureIn(pictures, image)],
     references: annotation?.answers ?? [],
     cluster: image,
@@ -101,7 +102,7 @@ const accuracies = (judged: readonly VizWizJudged[]) => ({
 
 export const vizwiz: Benchmark<VizWizQuestion, VizWizJudged> = {
   name: 'vizwiz',
-  title: 'VizWiz-VQA: validation scored here, test by upload',
+  title: 'VizWiz-VQA, validation; test by upload',
   source: 'Gurari et al. 2018, VizWiz Grand Challenge: Answering Visual Questions from Blind People, arXiv 1802.08218',
   headline: { name: 'overall', best: 100 },
   maxNewTokens: 128,
@@ -126,12 +127,12 @@ export const vizwiz: Benchmark<VizWizQuestion, VizWizJudged> = {
     },
   ],
 
-  async questions({ files, folder = '.' }: QuestionSources) {
+  async questions({ files, folder = '.', harness }: QuestionSources) {
     const found = firstOf(folder, VALIDATION) ?? firstOf(folder, TEST);
     const entries = readVqaQuestions(files ?? (found === undefined ? [] : [found]), FORM, readOther);
     const split = /_(train|val|test)_/.exec(entries[0]?.image ?? '')?.[1] ?? 'val';
     const pictures = firstOf(folder, picturePlaces(split)) ?? join(folder, split);
-    const questions = entries.map((entry) => questionOf(entry, pictures));
+    const questions = entries.map((entry) => questionOf(entry, pictures, harness));
     refuseRepeated((files ?? []).join(', '), 'questions', questions);
     return questions;
   },
@@ -143,7 +144,7 @@ export const vizwiz: Benchmark<VizWizQuestion, VizWizJudged> = {
   },
 
   judge(answered, { harness }) {
-    refuseUnannotated(this.title, answered);
+    refuseUnannotated(this.name, answered);
     return answered.map((one) => {
       const forms = formsOf(one, harness, this.name);
       const creditOfDistinct = agreementOfDistinct(forms.answer, forms.references, one.question.annotation!.marks);

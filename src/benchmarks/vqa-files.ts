@@ -1,5 +1,5 @@
-// Questions and annotations in the form of the VQA data set (visualqa.org), which VizWiz and others share, and
-// LLaVA's question files.
+// Questions and annotations in the form of the VQA data set (visualqa.org), which VizWiz and others share,
+// and LLaVA's question files.
 
 import { basename } from 'node:path';
 import { z } from 'zod';

@@ -58,10 +58,10 @@ export function accuracyBy<Q extends BenchmarkQuestion>(judged: readonly Judged<
 }
 
 /** UserError where there is nothing to compare answers with. */
-export function refuseUnannotated(title: string, answered: readonly Answered[]): void {
+export function refuseUnannotated(name: string, answered: readonly Answered[]): void {
   if (answered.every(({ question }) => question.references.length > 0)) return;
   throw new UserError(
-    `${title}: these questions have no annotations, as those of the test splits: their server scores an upload (llava-gemma score --upload FILE writes it)`,
+    `${name}: these questions have no annotations, as those of test splits; their server scores an upload, which llava-gemma score --upload FILE writes`,
   );
 }
 

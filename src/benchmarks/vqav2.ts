@@ -1,6 +1,6 @@
-// VQAv2 (Goyal et al. 2017, arXiv 1612.00837): open questions about pictures of COCO, each with the answers of
-// ten annotators. Validation is scored by the official vqaEval.py; the answers to test-dev and test are not
-// public, and EvalAI scores an upload.
+// VQAv2 (Goyal et al. 2017, arXiv 1612.00837): open questions about pictures of COCO, each with the
+// answers of ten annotators. Validation is scored by the official vqaEval.py; the answers to test-dev and
+// test are not public, and EvalAI scores an upload.
 //
 // llava: scripts/convert_vqav2_for_submission.py of haotian-liu/LLaVA, then the official scorer.
 
@@ -61,7 +61,7 @@ const LICENSE = 'CC BY 4.0';
 
 export const vqav2: Benchmark<VqaQuestion> = {
   name: 'vqav2',
-  title: 'VQAv2: validation scored here, test-dev and test by upload',
+  title: 'VQAv2, validation; test-dev and test by upload',
   source: 'Goyal et al. 2017, Making the V in VQA Matter, arXiv 1612.00837',
   headline: { name: 'overall', best: 100 },
   maxNewTokens: 128,
@@ -115,7 +115,7 @@ export const vqav2: Benchmark<VqaQuestion> = {
   },
 
   judge(answered, { harness }) {
-    refuseUnannotated(this.title, answered);
+    refuseUnannotated(this.name, answered);
     return answered.map((one) => ({ ...one, ...judgeByAgreement(one, formsOf(one, harness, this.name)) }));
   },
 
