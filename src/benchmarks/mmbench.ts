@@ -44,7 +44,7 @@ interface MmbenchQuestion extends BenchmarkQuestion {
   groups: Partial<Record<(typeof GROUPINGS)[number], string>>;
   /** Texts by letter; undefined where the file has letters alone. */
   texts: Record<string, string | undefined>;
-  /** Among the passes of a question, from 0. */
+  /** Which rotation of the options it shows, from 0. */
   pass: number;
 }
 
@@ -85,13 +85,10 @@ async function readQuestions(path: string, language: Language): Promise<MmbenchQ
   const rows = await readRows(path);
   if (!rows.columns.includes('index')) throw new UserError(`${path}: has no column index; its columns are ${rows.columns.join(', ')}`);
   const byIndex = new Map(rows.rows.map((row) => [wholeNumber(row.cells.index), row]));
-  const passes = new Map<number, number>();
   const questions = rows.rows.map((row) => {
     const id = wholeNumber(row.cells.index);
     if (!/^\d+$/.test(id)) throw new UserError(`${path}: ${row.where}: the index ${JSON.stringify(id)} is no whole number`);
     const base = Number(id) % PASS;
-    const pass = passes.get(base) ?? 0;
-    passes.set(base, pass + 1);
     const texts = textsOf(row);
     const hasTexts = Object.keys(texts).length > 0;
     const options = hasTexts ? Object.keys(texts) : Object.keys(lettersAlone);
@@ -104,7 +101,7 @@ async function readQuestions(path: string, language: Language): Promise<MmbenchQ
       groups: groupsOf(row),
       options,
       texts: hasTexts ? texts : lettersAlone,
-      pass,
+      pass: Math.floor(Number(id) / PASS),
       where: row.where,
     };
   });
@@ -127,7 +124,7 @@ const groupsOf = ({ cells }: DataRow) =>
 /** The passes of each question, the first one first. */
 const questionsIn = <T extends { question: MmbenchQuestion }>(judged: readonly T[]): T[][] =>
   [...byGroup(judged, ({ question }) => question.cluster).values()].map((passes) =>
-    passes.toSorted((a, b) => Number(a.question.id) - Number(b.question.id)),
+    passes.toSorted((a, b) => a.question.pass - b.question.pass),
   );
 
 type MmbenchJudged = Judged<MmbenchQuestion>;

@@ -44,22 +44,15 @@ interface TaskScores extends GroupScores {
 
 /** calculation.py's numbers of a task. Pictures of which one question was not asked have not both right. */
 function scoresOfTask(judged: readonly MmeJudged[]): TaskScores {
-  const count = (label: YesNo, said: YesNo) => judged.filter((one) => one.question.references[0] === label && one.said === said).length;
+  const counts = { TP: 0, FN: 0, TN: 0, FP: 0, other: 0 };
+  for (const { question, said } of judged) {
+    const isRight = said === question.references[0];
+    counts[said === 'other' ? 'other' : said === 'yes' ? (isRight ? 'TP' : 'FP') : isRight ? 'TN' : 'FN']++;
+  }
   const images = [...byGroup(judged, ({ question }) => question.cluster).values()];
   const acc = mean(judged.map(({ credit }) => credit));
   const acc_plus = mean(images.map((pair) => Number(pair.length === 2 && pair.every(({ credit }) => credit === 1))));
-  return {
-    score: acc * 100 + acc_plus * 100,
-    acc,
-    acc_plus,
-    n: judged.length,
-    images: images.length,
-    other: judged.filter(({ said }) => said === 'other').length,
-    TP: count('yes', 'yes'),
-    FN: count('yes', 'no'),
-    TN: count('no', 'no'),
-    FP: count('no', 'yes'),
-  };
+  return { score: acc * 100 + acc_plus * 100, acc, acc_plus, n: judged.length, images: images.length, ...counts };
 }
 
 function tasksOf(judged: readonly MmeJudged[]): Record<string, TaskScores> {
@@ -67,23 +60,26 @@ function tasksOf(judged: readonly MmeJudged[]): Record<string, TaskScores> {
   return Object.fromEntries(TASKS.filter((task) => members.has(task)).map((task) => [task, scoresOfTask(members.get(task)!)]));
 }
 
-/** The sum over those of the tasks that there are; undefined where there is none. */
-function total(tasks: Readonly<Record<string, TaskScores>>, names: readonly string[]): number | undefined {
-  const found = names.filter((name) => name in tasks);
-  return found.length === 0 ? undefined : found.reduce((sum, name) => sum + tasks[name].score, 0);
-}
+/** The sum over those of the tasks that there are. */
+const total = (tasks: Readonly<Record<string, TaskScores>>, names: readonly string[]): number =>
+  names.reduce((sum, name) => sum + (tasks[name]?.score ?? 0), 0);
+
+/** If all answers that are neither had been right. */
+const ifRight = (judged: readonly MmeJudged[]) => judged.map((one) => (one.said === 'other' ? { ...one, credit: 1 } : one));
 
 function summarize(judged: readonly MmeJudged[]): Summary {
   const tasks = tasksOf(judged);
-  const totals = { perception: total(tasks, PERCEPTION), cognition: total(tasks, COGNITION) };
-  const read = Object.entries(totals).filter((entry): entry is [string, number] => entry[1] !== undefined);
-  // if all answers that are neither had been right
-  const best = total(tasksOf(judged.map((one) => (one.said === 'other' ? { ...one, credit: 1 } : one))), PERCEPTION);
+  const perception = total(tasks, PERCEPTION);
+  const hasCognition = COGNITION.some((name) => name in tasks);
   const isUnsure = judged.some(({ said, question }) => said === 'other' && PERCEPTION.includes(question.groups.task));
   return {
-    scores: Object.fromEntries([...read, ...Object.entries(tasks).map(([name, { score }]) => [name, score])]),
+    scores: {
+      perception,
+      ...(hasCognition ? { cognition: total(tasks, COGNITION) } : {}),
+      ...Object.fromEntries(Object.entries(tasks).map(([name, { score }]) => [name, score])),
+    },
     groups: { task: tasks },
-    bounds: isUnsure ? { low: totals.perception!, high: best! } : undefined,
+    bounds: isUnsure ? { low: perception, high: total(tasksOf(ifRight(judged)), PERCEPTION) } : undefined,
     notes: notesOf(tasks),
   };
 }

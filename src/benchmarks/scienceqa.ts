@@ -20,7 +20,6 @@ import type {
 } from './benchmark.ts';
 import { fileIn, firstOf, pictureFile } from './files.ts';
 import { type JsonEntry, JsonFile } from './json-entries.ts';
-import { byGroup, percent } from './means.ts';
 import { letterAnswer } from './prompts.ts';
 
 const LETTERS = 'ABCDE';
@@ -205,42 +204,65 @@ function readResults(path: string): { lines: AnswerLine[]; stored: Map<string, s
 
 const isWithPicture = ({ question }: { question: ScienceQuestion }) => question.groups.picture === 'with';
 
-const counts = (judged: readonly ScienceJudged[]): GroupScores => ({
-  accuracy: percent(judged.map(({ credit }) => credit)),
-  correct: judged.filter(({ credit }) => credit === 1).length,
-  n: judged.length,
-});
-
-/** The groups of a grouping, in alphabetical order; a question may be in several. */
-function groupsOf(judged: readonly ScienceJudged[], grouping: keyof ScienceQuestion['groups']): Record<string, GroupScores> {
-  const memberships = judged.flatMap((one) => [one.question.groups[grouping] ?? []].flat().map((group) => ({ group, one })));
-  const members = [...byGroup(memberships, ({ group }) => group)].sort(([a], [b]) => (a < b ? -1 : 1));
-  return Object.fromEntries(members.map(([group, of]) => [group, counts(of.map(({ one }) => one))]));
+interface Tally {
+  correct: number;
+  n: number;
 }
 
+const scoresOf = ({ correct, n }: Tally): GroupScores => ({ accuracy: n === 0 ? 0 : (correct / n) * 100, correct, n });
+
+const GROUPINGS = ['picture', 'subject', 'context', 'grade'] as const;
+
+/** Right answers and questions of each group, by grouping; a question may be in several groups. */
+function tallied(judged: readonly ScienceJudged[]): Record<string, Map<string, Tally>> {
+  const groupings = GROUPINGS.map((name) => [name, new Map<string, Tally>()] as const);
+  for (const { question, credit } of judged)
+    for (const [name, tallies] of groupings) {
+      const groups = question.groups[name];
+      for (const group of typeof groups === 'string' ? [groups] : (groups ?? [])) {
+        const tally = tallies.get(group) ?? { correct: 0, n: 0 };
+        tallies.set(group, tally);
+        tally.correct += credit;
+        tally.n++;
+      }
+    }
+  return Object.fromEntries(groupings);
+}
+
+/** The scores of each group, in alphabetical order. */
+const groupsOf = (tallies: ReadonlyMap<string, Tally>): Record<string, GroupScores> =>
+  Object.fromEntries([...tallies].sort(([a], [b]) => (a < b ? -1 : 1)).map(([group, tally]) => [group, scoresOf(tally)]));
+
 function summarize(judged: readonly ScienceJudged[]): Summary {
-  const pictures = judged.filter(isWithPicture);
-  const [all, image] = [counts(judged), counts(pictures)];
-  const unread = pictures.filter(({ parsed }) => parsed === undefined).length;
-  const groupings = (['picture', 'subject', 'context', 'grade'] as const).map((name) => [name, groupsOf(judged, name)] as const);
+  const groupings = tallied(judged);
+  const { with: image = { correct: 0, n: 0 }, without = { correct: 0, n: 0 } } = Object.fromEntries(groupings.picture);
+  const [all, images] = [scoresOf({ correct: image.correct + without.correct, n: image.n + without.n }), scoresOf(image)];
+  const unread = judged.filter((one) => one.parsed === undefined && isWithPicture(one)).length;
   return {
     scores: {
       accuracy: all.accuracy,
       correct: all.correct,
       total: all.n,
-      ...(pictures.length > 0 ? { image_accuracy: image.accuracy, image_correct: image.correct, image_total: image.n } : {}),
+      image_accuracy: images.accuracy,
+      image_correct: images.correct,
+      image_total: images.n,
     },
-    groups: Object.fromEntries(groupings.filter(([, groups]) => Object.keys(groups).length > 0)),
-    bounds: unread > 0 ? { low: image.accuracy, high: ((image.correct + unread) / image.n) * 100 } : undefined,
-    notes: notesOf(judged, pictures),
+    groups: Object.fromEntries(
+      Object.entries(groupings)
+        .filter(([, tallies]) => tallies.size > 0)
+        .map(([name, tallies]) => [name, groupsOf(tallies)]),
+    ),
+    bounds: unread > 0 ? { low: images.accuracy, high: ((image.correct + unread) / image.n) * 100 } : undefined,
+    notes: notesOf(judged, image.n),
   };
 }
 
-function notesOf(judged: readonly ScienceJudged[], pictures: readonly ScienceJudged[]): string[] {
+function notesOf(judged: readonly ScienceJudged[], withPicture: number): string[] {
   const notes: string[] = [];
   const drawn = judged.filter(({ stored, parsed, question }) => {
+    if (stored === undefined) return false;
     const read = parsed !== undefined && question.options.includes(parsed) ? parsed : FAILED;
-    return stored !== undefined && stored !== read;
+    return stored !== read;
   });
   const right = drawn.filter(({ stored, question }) => stored === question.references[0]).length;
   if (drawn.length > 0) {
@@ -251,7 +273,7 @@ function notesOf(judged: readonly ScienceJudged[], pictures: readonly ScienceJud
       `The file's results differ from what its outputs say for ${drawn.length} questions, ${right} of them right only so: ${shown.join(', ')}${drawn.length > 5 ? ', ...' : ''}. An older script drew an option there; the score counts what the outputs say.`,
     );
   }
-  if (pictures.length === judged.length && judged.length > 0) notes.push('Only the questions with a picture were answered.');
+  if (withPicture === judged.length && judged.length > 0) notes.push('Only the questions with a picture were answered.');
   return notes;
 }
 
