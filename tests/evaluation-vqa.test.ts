@@ -108,6 +108,22 @@ beforeAll(async () => {
   );
 }, 60_000);
 
+/** Answers to a split whose right answers are secret. */
+async function uploaded(): Promise<unknown> {
+  const test = numbers.map((i) => ({ question_id: i, image_id: i, question: 'Is there a dog?' }));
+  write('secret/v2_OpenEnded_mscoco_test-dev2015_questions.json', { questions: test });
+  cpSync(join(data, 'coco', 'val2014'), join(data, 'secret', 'test2015'), { recursive: true });
+  for (const i of numbers) {
+    const name = `COCO_val2014_${String(i).padStart(12, '0')}.jpg`;
+    cpSync(join(data, 'secret', 'test2015', name), join(data, 'secret', 'test2015', name.replace('val2014', 'test2015')));
+  }
+  const out = join(folder, 'secret');
+  const { code, stdout, stderr } = await cli('eval', '--benchmarks', 'vqav2', '--data', join(data, 'secret'), '--out', out, '--no-blind');
+  expect(code, stderr).toBe(0);
+  expect(stdout).toMatch(/vqav2.upload.json: for the VQA challenge on EvalAI/);
+  return JSON.parse(readFileSync(join(out, 'vqav2', 'upload.json'), 'utf8'));
+}
+
 it('the bundled model answers every one of them', async () => {
   const names = ['gqa', 'vqav2', 'textvqa', 'vizwiz', 'coco-captions', 'flickr30k-captions'];
   const out = join(folder, 'out');
@@ -125,6 +141,7 @@ it('the bundled model answers every one of them', async () => {
   }
   const prompts = readFileSync(join(out, 'textvqa', 'answers.jsonl'), 'utf8');
   expect(prompts).toContain('What is this?\\nReference OCR token: STOP, 3\\nAnswer the question');
+  expect(await uploaded()).toEqual(numbers.map((question_id) => ({ question_id, answer: expect.any(String) })));
   const retrieval = await cli('eval', '--benchmarks', 'coco-retrieval', '--data', data, '--out', join(folder, 'none'));
   expect(retrieval.stderr).toMatch(/coco-retrieval: no model can be asked for its answers yet/);
 }, 60_000);

@@ -56,6 +56,7 @@ describe('answers in files', () => {
     await expect(read('[{"image": "a"}]')).rejects.toThrow(/entry 1: answer is missing/);
     await expect(read('[["a", "b"]]')).rejects.toThrow(/entry 1: has no image/);
     await expect(read('{"question_id": 1, "text": "a"}\n{"question_id": 2, "text": null}')).rejects.toThrow(/given.json:2: /);
+    expect(await read('{"question_id": 1, "text": 2}')).toMatchObject([{ id: '1', text: '2' }]);
     await expect(read('{"question_id": 1, "image": "a.jpg", "text": "What?"}')).rejects.toThrow(/this is a question, not an answer/);
     await expect(read('image,answer\na,yes')).rejects.toThrow(/is not JSON; it should be LLaVA's answers/);
   });

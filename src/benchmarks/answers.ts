@@ -19,7 +19,11 @@ export interface AnswerLine {
 
 /** A line of LLaVA's answers.jsonl (llava/eval/model_vqa_loader.py). */
 const llavaAnswer = z
-  .looseObject({ question_id: z.union([z.string(), z.number()]), text: z.string(), prompt: z.string().optional() })
+  .looseObject({
+    question_id: z.union([z.string(), z.number()]),
+    text: z.union([z.string(), z.number()]).transform(String),
+    prompt: z.string().optional(),
+  })
   // a question.jsonl has question_id and text as well
   .refine((line) => !('image' in line || 'label' in line) || 'prompt' in line || 'answer_id' in line, 'this is a question, not an answer')
   .transform(({ question_id, text, prompt }) => ({ question_id, text, prompt }));

@@ -1,8 +1,9 @@
 // Means as official scorers take them: summed in the order of the questions, so that they agree to the last
 // digit; the mean of nothing is 0.
 
-export const mean = (values: readonly number[]): number =>
-  values.length === 0 ? 0 : values.reduce((total, value) => total + value, 0) / values.length;
+import { meanOf } from '../statistics/proportion.ts';
+
+export const mean = (values: readonly number[]): number => (values.length === 0 ? 0 : meanOf(values));
 
 /** The mean of shares, in percent. */
 export const percent = (values: readonly number[]): number => mean(values) * 100;
