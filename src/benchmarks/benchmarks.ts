@@ -4,18 +4,31 @@ import { UserError } from '../errors.ts';
 import type { Benchmark } from './benchmark.ts';
 import { cocoCaptions, flickr30kCaptions } from './captions.ts';
 import { gqa } from './gqa.ts';
+import { mmbench, mmbenchCn } from './mmbench.ts';
+import { mme } from './mme.ts';
+import { mmmu } from './mmmu.ts';
+import { mmvp } from './mmvp.ts';
 import { pope } from './pope.ts';
 import { cocoRetrieval, flickr30kRetrieval } from './retrieval.ts';
+import { scienceqa } from './scienceqa.ts';
+import { seed } from './seed.ts';
 import { textvqa } from './textvqa.ts';
 import { vizwiz } from './vizwiz.ts';
 import { vqav2 } from './vqav2.ts';
 
 export const benchmarks: readonly Benchmark[] = [
   gqa,
-  pope,
+  vqav2,
   textvqa,
   vizwiz,
-  vqav2,
+  pope,
+  mme,
+  scienceqa,
+  mmmu,
+  mmvp,
+  mmbench,
+  mmbenchCn,
+  seed,
   cocoCaptions,
   flickr30kCaptions,
   cocoRetrieval,

@@ -32,6 +32,9 @@ export function harnessOf(benchmark: Benchmark, name: string = benchmark.harness
   throw new UserError(`${benchmark.title} is not scored as ${name}: there ${benchmark.harnesses.length > 1 ? 'are' : 'is'} ${known}`);
 }
 
+/** Where questions should be, there are none. */
+class NoQuestions extends UserError {}
+
 const isFolder = (path: string) => existsSync(path) && statSync(path).isDirectory();
 
 /**
@@ -50,7 +53,7 @@ export async function questionsOf(
   const found = await benchmark.questions({ files: inFolder === undefined ? questions : undefined, folder, harness });
   if (found.length > 0) return found;
   const wanted = benchmark.files.filter(({ needed }) => needed === 'score').map(({ places }) => places[0]);
-  throw new UserError(
+  throw new NoQuestions(
     `${questions?.join(', ') ?? folder}: there are no questions of ${benchmark.title}; expected ${wanted.join(', ')} (llava-gemma benchmarks ${benchmark.name} says more)`,
   );
 }
@@ -68,9 +71,17 @@ async function readAnswered(
   { answers, ...request }: ScoreRequest,
 ): Promise<{ harness: string; answered: Answered[] }> {
   const harness = harnessOf(benchmark, request.harness);
-  const questions = await questionsOf(benchmark, { ...request, harness });
   if (!existsSync(answers)) throw new UserError(`--answers ${basename(answers)}: there is nothing at ${answers}`);
-  return { harness, answered: await benchmark.answers(answers, questions, harness) };
+  try {
+    const questions = await questionsOf(benchmark, { ...request, harness });
+    return { harness, answered: await benchmark.answers(answers, questions, harness) };
+  } catch (error) {
+    if (!(error instanceof NoQuestions) || request.questions !== undefined) throw error;
+    // some forms hold their questions, so that a folder of downloads need not
+    const answered = await benchmark.answers(answers, undefined, harness).catch(() => undefined);
+    if (answered === undefined) throw error;
+    return { harness, answered };
+  }
 }
 
 /** Reads, judges and scores answers. UserError that names file and line for what is missing or malformed. */
