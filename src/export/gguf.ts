@@ -3,7 +3,7 @@
 // piece by piece, so that memory does not grow with the model.
 
 import { UserError } from '../errors.ts';
-import { float32ToFloat16 } from '../floats.ts';
+import { float32ToBfloat16, float32ToFloat16 } from '../floats.ts';
 import { elementCount, writeFileAtomically } from '../weights/safetensors.ts';
 
 /** Types of metadata values, by their number in the file. */
@@ -43,6 +43,7 @@ const TENSOR_TYPE = {
   F16: { id: 1, elements: 1, bytes: 2 },
   Q4_0: { id: 2, elements: 32, bytes: 18 },
   Q8_0: { id: 8, elements: 32, bytes: 34 },
+  BF16: { id: 30, elements: 1, bytes: 2 },
 } as const;
 
 export type GgufTensorType = keyof typeof TENSOR_TYPE;
@@ -188,6 +189,7 @@ class ByteWriter {
 export function encodeGguf(type: GgufTensorType, values: Float32Array): Uint8Array {
   if (type === 'F32') return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
   if (type === 'F16') return new Uint8Array(float32ToFloat16(values).buffer);
+  if (type === 'BF16') return new Uint8Array(float32ToBfloat16(values).buffer);
   return type === 'Q4_0' ? encodeQ4(values) : encodeQ8(values);
 }
 

@@ -58,10 +58,21 @@ export interface DecoderConfig extends z.infer<typeof decoderConfigSchema> {
   max_position_embeddings: number;
 }
 
-/** RoPE tables for all positions of a model; `theta` is used where `parameters` have none. */
-export function modelRope(config: DecoderConfig, theta: number, parameters?: Partial<RopeParameters> | null): RopeTables {
-  const { rope_theta = theta, factor } = parameters ?? {};
-  return ropeTables(config.max_position_embeddings, config.head_dim, rope_theta, parameters && isLinear(parameters) ? factor : 1);
+/** What RoPE tables are made of: the base of the frequencies, and the factor of linear scaling. */
+export interface Rope {
+  theta: number;
+  factor: number;
+}
+
+/** The RoPE that `parameters` ask for; `theta` is used where they have none. */
+export function ropeOf(theta: number, parameters?: Partial<RopeParameters> | null): Rope {
+  const { rope_theta = theta, factor = 1 } = parameters ?? {};
+  return { theta: rope_theta, factor: parameters && isLinear(parameters) ? factor : 1 };
+}
+
+/** RoPE tables for all positions of a model. */
+export function modelRope(config: DecoderConfig, { theta, factor }: Rope): RopeTables {
+  return ropeTables(config.max_position_embeddings, config.head_dim, theta, factor);
 }
 
 // === Inputs and outputs ===

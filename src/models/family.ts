@@ -3,7 +3,7 @@
 
 import type { Tensor } from '../graph/tensor.ts';
 import type { Parameters } from '../nn/parameters.ts';
-import type { LanguageInputs, LanguageOutputs } from './decoder.ts';
+import type { LanguageInputs, LanguageOutputs, Rope } from './decoder.ts';
 
 /** A family of vision encoders. `Config` is what its schema gives. */
 export interface VisionFamily<Config> {
@@ -30,6 +30,8 @@ export interface LanguageFamily<Config> {
   architecture: string;
   /** The decoder stack; see `decoder` for shapes. */
   stack(p: Parameters, config: Config, inputs: LanguageInputs): LanguageOutputs;
+  /** The RoPE of its layers; of the windowed ones where they have their own. */
+  rope(config: Config, type?: 'full_attention' | 'sliding_attention'): Rope;
   /** Soft cap on the logits; undefined where there is none. */
   finalSoftcap?(config: Config): number | undefined;
   /**

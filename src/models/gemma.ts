@@ -8,7 +8,7 @@ import { ACTIVATION_NAMES } from '../nn/activations.ts';
 import { gemmaRmsNorm } from '../nn/layers.ts';
 import type { Parameters } from '../nn/parameters.ts';
 import { counts } from './config-fields.ts';
-import { decoder, decoderFields, gatedMlp, type LanguageInputs, type LanguageOutputs, modelRope, ropeParametersSchema } from './decoder.ts';
+import { decoder, decoderFields, gatedMlp, type LanguageInputs, type LanguageOutputs, modelRope, ropeOf, ropeParametersSchema } from './decoder.ts';
 import type { LanguageFamily } from './family.ts';
 
 /** Hugging Face config.json of a Gemma 1 model; unknown fields are kept. Defaults are GemmaConfig's. */
@@ -32,10 +32,12 @@ export const gemmaConfigSchema = z.looseObject({
 });
 export type GemmaConfig = z.infer<typeof gemmaConfigSchema>;
 
+const gemmaRope = ({ rope_theta: theta = 10000, rope_scaling, rope_parameters }: GemmaConfig) => ropeOf(theta, rope_scaling ?? rope_parameters);
+
 /** The decoder stack of Gemma 1; see `decoder` for shapes and names. */
 export function gemma(p: Parameters, config: GemmaConfig, inputs: LanguageInputs): LanguageOutputs {
-  const { head_dim: headDim, rms_norm_eps: epsilon, rope_theta: theta = 10000 } = config;
-  const options = { rope: modelRope(config, theta, config.rope_scaling ?? config.rope_parameters), scale: headDim ** -0.5 };
+  const { head_dim: headDim, rms_norm_eps: epsilon } = config;
+  const options = { rope: modelRope(config, gemmaRope(config)), scale: headDim ** -0.5 };
   // legacy "gelu" of Gemma 1.0 is the tanh form; see the config schema
   const name = config.hidden_activation ?? config.hidden_act;
   const activation = name === 'gelu' ? 'gelu_pytorch_tanh' : name;
@@ -50,5 +52,6 @@ export const gemmaFamily: LanguageFamily<GemmaConfig> = {
   name: 'Gemma 1',
   architecture: 'GemmaForCausalLM',
   stack: gemma,
+  rope: gemmaRope,
   scaledImageRows: true,
 };

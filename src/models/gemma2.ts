@@ -18,6 +18,7 @@ import {
   type LanguageInputs,
   type LanguageOutputs,
   modelRope,
+  ropeOf,
   ropeParametersSchema,
 } from './decoder.ts';
 import type { LanguageFamily } from './family.ts';
@@ -79,11 +80,13 @@ export function gemma2Block(
   return add(attended, norm('post_feedforward_layernorm', transformed));
 }
 
+const gemma2Rope = ({ rope_theta: theta = 10000, rope_scaling, rope_parameters }: Gemma2Config) => ropeOf(theta, rope_scaling ?? rope_parameters);
+
 /** The decoder stack of Gemma 2; see `decoder` for shapes and names. */
 export function gemma2(p: Parameters, config: Gemma2Config, inputs: LanguageInputs): LanguageOutputs {
-  const { rope_theta: theta = 10000, sliding_window: window } = config;
+  const { sliding_window: window } = config;
   const options = {
-    rope: modelRope(config, theta, config.rope_scaling ?? config.rope_parameters),
+    rope: modelRope(config, gemma2Rope(config)),
     scale: config.query_pre_attn_scalar ** -0.5,
     softcap: config.attn_logit_softcapping ?? undefined,
   };
@@ -98,6 +101,7 @@ export const gemma2Family: LanguageFamily<Gemma2Config> = {
   name: 'Gemma 2',
   architecture: 'Gemma2ForCausalLM',
   stack: gemma2,
+  rope: gemma2Rope,
   finalSoftcap: (config) => config.final_logit_softcapping ?? undefined,
   scaledImageRows: true,
 };

@@ -4,9 +4,8 @@
 
 import { z } from 'zod';
 import type { Parameters } from '../nn/parameters.ts';
-import type { RopeTables } from '../nn/rope.ts';
 import { counts } from './config-fields.ts';
-import { decoder, type LanguageInputs, type LanguageOutputs, modelRope, ropeParametersSchema } from './decoder.ts';
+import { decoder, type LanguageInputs, type LanguageOutputs, modelRope, type Rope, ropeOf, ropeParametersSchema } from './decoder.ts';
 import type { LanguageFamily } from './family.ts';
 import { gemma2Block, gemma2ConfigSchema, type LayerType, layerTypes } from './gemma2.ts';
 
@@ -30,16 +29,17 @@ export const gemma3ConfigSchema = gemma2ConfigSchema.omit({ attn_logit_softcappi
 });
 export type Gemma3Config = z.infer<typeof gemma3ConfigSchema>;
 
-function ropeOf(config: Gemma3Config, type: LayerType): RopeTables {
+/** The RoPE of the layers of a kind; of the global ones unless another is named. */
+function gemma3Rope(config: Gemma3Config, type: LayerType = 'full_attention'): Rope {
   const parameters = config.rope_parameters?.[type];
-  if (type === 'sliding_attention') return modelRope(config, config.rope_local_base_freq ?? 10_000, parameters);
-  return modelRope(config, config.rope_theta ?? 1_000_000, { ...parameters, ...config.rope_scaling });
+  if (type === 'sliding_attention') return ropeOf(config.rope_local_base_freq ?? 10_000, parameters);
+  return ropeOf(config.rope_theta ?? 1_000_000, { ...parameters, ...config.rope_scaling });
 }
 
 /** The decoder stack of Gemma 3; see `decoder` for shapes and names. */
 export function gemma3(p: Parameters, config: Gemma3Config, inputs: LanguageInputs): LanguageOutputs {
   const types = layerTypes(config, config.sliding_window_pattern ?? 6);
-  const ropes = new Map([...new Set(types)].map((type) => [type, ropeOf(config, type)]));
+  const ropes = new Map([...new Set(types)].map((type) => [type, modelRope(config, gemma3Rope(config, type))]));
   const scale = config.query_pre_attn_scalar ** -0.5;
   return decoder(p, config, inputs, (p, hidden, attend, layer) => {
     const type = types[layer];
@@ -53,5 +53,6 @@ export const gemma3Family: LanguageFamily<Gemma3Config> = {
   name: 'Gemma 3',
   architecture: 'Gemma3ForCausalLM',
   stack: gemma3,
+  rope: gemma3Rope,
   finalSoftcap: (config) => config.final_logit_softcapping ?? undefined,
 };

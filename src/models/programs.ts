@@ -162,7 +162,7 @@ function cacheWrites(present: readonly LayerCache[]): Record<string, Write> {
  */
 export function decoderGraph(config: LlavaConfig, options?: GraphOptions) {
   return graphOf((p) => {
-    const { hidden_size: hidden, vocab_size: vocabulary } = config.text_config;
+    const { hidden_size: hidden } = config.text_config;
     const inputs = {
       input_ids: ids('input_ids'),
       position_ids: ids('position_ids'),
@@ -179,12 +179,17 @@ export function decoderGraph(config: LlavaConfig, options?: GraphOptions) {
     });
     const last = gather(flattenLeading(lastHidden), inputs.logit_rows);
     const all = p.module('language_model', (p) => logits(p, config.text_config, last));
-    // the image token is never an answer, though padded embedding tables have a row for it
-    const isPlace = config.image_token_index < vocabulary;
-    const ruledOut = Float32Array.from({ length: vocabulary }, (_, id) => (id === config.image_token_index ? -Infinity : 0));
-    const allowed = isPlace ? add(all, constant(ruledOut, [vocabulary])) : all;
+    const allowed = withoutImageToken(all, config);
     return { inputs, outputs: { logits: allowed, likeliest: argmax(allowed) }, writes: cacheWrites(present) };
   }, options);
+}
+
+/** Logits [.., vocab] in which the image token is no answer, though padded tables have a row for it. */
+export function withoutImageToken(logits: Tensor, { image_token_index: imageToken, text_config }: LlavaConfig): Tensor {
+  const { vocab_size: vocabulary } = text_config;
+  if (imageToken >= vocabulary) return logits;
+  const ruledOut = Float32Array.from({ length: vocabulary }, (_, id) => (id === imageToken ? -Infinity : 0));
+  return add(logits, constant(ruledOut, [vocabulary]));
 }
 
 /** What `passGraph` runs: a LLaVA, with or without image features, or a language model by itself. */

@@ -50,16 +50,9 @@ export async function convertCheckpoint(
   await checkTarget(to, [from, visionTower ?? from]);
   const model = await openModel(from, { visionTower });
   try {
-    await model.checkHead();
     const stored = storedPacked(model, quantize);
-    const floats = new Map<string, FloatTensor>();
-    for (const name of model.names)
-      if (!stored.has(name)) floats.set(name, { shape: model.shape(name), data: () => model.float32Pieces(name) });
-    if (adapter) for (const [name, tensor] of await mergedTensors(model, adapter.folder, adapter.engine)) floats.set(name, tensor);
+    const { config, floats } = await hubContents(model, { stored, adapter });
     const dtype = asked ?? usualType(model);
-    const form = hubForm(model.config, floats);
-    for (const [name, tensor] of [...form.widened, ...form.folded]) floats.set(name, tensor);
-    const { torch_dtype: _, ...config } = form.config;
     const { packed, replaced } = packedTensors(floats, quantize);
     for (const name of replaced) floats.delete(name);
     await saveCheckpoint(to, {
@@ -75,8 +68,27 @@ export async function convertCheckpoint(
   }
 }
 
+/**
+ * config.json and the float tensors of a model as it leaves this project (hub-form.ts),
+ * with an adapter in its weights. `stored` are tensors that stay as they are. UserError for an output head of its own.
+ */
+export async function hubContents(
+  model: ModelFolder,
+  { stored, adapter }: { stored?: ReadonlyMap<string, unknown>; adapter?: ConvertOptions['adapter'] } = {},
+): Promise<{ config: Record<string, unknown>; floats: Map<string, FloatTensor> }> {
+  await model.checkHead();
+  const floats = new Map<string, FloatTensor>();
+  for (const name of model.names)
+    if (!stored?.has(name)) floats.set(name, { shape: model.shape(name), data: () => model.float32Pieces(name) });
+  if (adapter) for (const [name, tensor] of await mergedTensors(model, adapter.folder, adapter.engine)) floats.set(name, tensor);
+  const form = hubForm(model.config, floats);
+  for (const [name, tensor] of [...form.widened, ...form.folded]) floats.set(name, tensor);
+  const { torch_dtype: _, ...config } = form.config;
+  return { config, floats };
+}
+
 /** The type of most floats of a model. */
-function usualType(model: ModelFolder): FloatType {
+export function usualType(model: ModelFolder): FloatType {
   const types = Object.keys(storedFloats) as FloatType[];
   const numbers = (type: FloatType) =>
     model.names.reduce((sum, name) => (model.info(name).dtype === storedFloats[type] ? sum + elementCount(model.shape(name)) : sum), 0);
@@ -99,7 +111,8 @@ async function checkTarget(to: string, sources: readonly string[]): Promise<void
   if (other) throw new UserError(`${to} holds ${other.name}, which no checkpoint has and which would be lost; give another folder`);
 }
 
-async function filesBeside(from: string, model: ModelFolder): Promise<Record<string, string | Uint8Array>> {
+/** The files of a folder but config.json and the weights, in the form in which they leave. */
+export async function filesBeside(from: string, model: ModelFolder): Promise<Record<string, string | Uint8Array>> {
   const kept = await furtherFiles(from);
   const written = await llavaFiles(from, model);
   // transformers would take it instead of the template that is written

@@ -151,6 +151,11 @@ export function encodeText(tokenizer: Tokenizer, text: string, imageTokens: numb
  * `encodeText`.
  */
 export function encodePrompt(tokenizer: Tokenizer, turns: readonly Turn[], imageTokens: number): number[] {
+  return encodeText(tokenizer, renderPrompt(tokenizer, turns), imageTokens);
+}
+
+/** The same prompt as text, with one `<image>` where a picture stands. */
+export function renderPrompt(tokenizer: Tokenizer, turns: readonly Turn[]): string {
   const where = 'the conversation';
-  return encodeText(tokenizer, render(tokenizer, toMessages(turns, where), true, where), imageTokens);
+  return render(tokenizer, toMessages(turns, where), true, where);
 }

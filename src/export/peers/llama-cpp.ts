@@ -1,0 +1,76 @@
+// llama.cpp as a peer. Its logits of a text come from node-llama-cpp, which hands them out and reads no
+// pictures; answers about pictures from @fugood/llama.node, whose binary has llama.cpp's mtmd.
+
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { importPeer, type PeerLoad, type PeerQuestion, peerVersion, serve, type Traced } from './serve.ts';
+
+/** The parts of the two packages that are used. */
+interface Sequence {
+  clearHistory(): Promise<void>;
+  controlledEvaluate(input: [number, object][]): Promise<({ next: { logits?: Map<number, number> } } | undefined)[]>;
+}
+interface NodeLlamaCpp {
+  getLlama(options: object): Promise<{
+    llamaCppRelease: { release: string };
+    loadModel(options: object): Promise<{
+      tokenize(text: string, specialTokens: boolean, trim?: 'trimLeadingSpace'): number[];
+      createContext(options: object): Promise<{ getSequence(): Sequence }>;
+    }>;
+  }>;
+}
+interface Context {
+  initMultimodal(options: object): boolean;
+  clearCache(): void;
+  completion(options: object): Promise<{ text: string }>;
+}
+interface LlamaNode {
+  loadModel(options: object): Promise<Context>;
+}
+
+const [TEXT, PICTURES] = ['node-llama-cpp', '@fugood/llama.node'];
+const CONTEXT = 2048;
+/** The cache as we have it, which is float16 by default. */
+const exact = { flashAttention: false, experimentalKvCacheKeyType: 'F32', experimentalKvCacheValueType: 'F32' };
+const MARKER = '<__media__>';
+
+let files: { model: string; mmproj: string };
+let peersFolder: string;
+let context: Context;
+
+async function textLogits(prompt: string): Promise<{ ids: number[]; logits: Float32Array }> {
+  const { getLlama } = await importPeer<NodeLlamaCpp>(peersFolder, TEXT, 'dist', 'index.js');
+  const llama = await getLlama({ gpu: false, build: 'never', skipDownload: true, progressLogs: false, logLevel: 'error' });
+  const model = await llama.loadModel({ modelPath: files.model, gpuLayers: 0 });
+  const ids = model.tokenize(prompt, true);
+  const sequence = (await model.createContext({ contextSize: CONTEXT, ...exact })).getSequence();
+  const rows = await sequence.controlledEvaluate(ids.map((id, i) => [id, { generateNext: { logits: i === ids.length - 1 } }]));
+  const last = rows.at(-1)!.next.logits!;
+  const logits = new Float32Array(Math.max(...last.keys()) + 1).fill(-Infinity);
+  for (const [id, value] of last) logits[id] = value;
+  return { ids, logits };
+}
+
+serve({
+  async load({ peers, folder, dtype }: PeerLoad) {
+    const mmproj = readdirSync(folder).find((name) => name.startsWith('mmproj-') && (dtype !== 'F32' || name.includes('F32')))!;
+    files = { model: join(folder, `model-${dtype}.gguf`), mmproj: join(folder, mmproj) };
+    if (!existsSync(files.model)) throw new Error(`${files.model} is not there`);
+    peersFolder = peers;
+    const library = await importPeer<LlamaNode>(peers, PICTURES);
+    context = await library.loadModel({ model: files.model, n_ctx: CONTEXT, n_gpu_layers: 0, n_parallel: 1 });
+    if (!context.initMultimodal({ path: files.mmproj, use_gpu: false })) throw new Error(`${PICTURES} cannot read ${files.mmproj}`);
+    return `${TEXT} ${peerVersion(peers, TEXT)} and ${PICTURES} ${peerVersion(peers, PICTURES)}`;
+  },
+  async answer({ image, prompt }: PeerQuestion, maxNewTokens) {
+    context.clearCache();
+    // the tokenizer writes <bos> itself
+    const text = prompt.replace('<image>', MARKER).replace(/^<bos>/, '');
+    const options = { prompt: text, media_paths: [image], n_predict: maxNewTokens, temperature: 0, penalty_repeat: 1, seed: 1 };
+    return (await context.completion(options)).text;
+  },
+  async trace({ textPrompt }: PeerQuestion) {
+    const { ids, logits } = await textLogits(textPrompt);
+    return [{ name: 'text_ids', data: Float32Array.from(ids) }, { name: 'text_logits', data: logits }] satisfies Traced[];
+  },
+});

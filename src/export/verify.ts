@@ -1,0 +1,139 @@
+// An export beside the model that it was made from: the software that it is for answers the same questions, and
+// is shown to compute the same, stage by stage, up to the first that differs.
+
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { buildEmojiDataset } from '../data/emoji/build.ts';
+import { UserError } from '../errors.ts';
+import { type Question, readQuestions } from '../evaluate/questions.ts';
+import { createSession } from '../generate/session.ts';
+import { imageSize } from '../models/llava.ts';
+import { type LoadedModel, loadModel } from '../pretrained/load.ts';
+import { wilsonInterval } from '../statistics/proportion.ts';
+import { renderPrompt } from '../text/chat.ts';
+import { imageToken, type Tokenizer } from '../text/tokenizer.ts';
+import type { RunningPeer } from './peer.ts';
+import type { PeerLoad, PeerQuestion, Traced } from './peers/serve.ts';
+import { ownTrace } from './trace.ts';
+
+/** How far the peer may be from us. */
+export interface Tolerance {
+  /** Of every stage but the logits: the largest difference by the largest magnitude. */
+  stages: number;
+  /** Of logits: the largest difference. */
+  logits: number;
+  /** Share of answers that must be the same. */
+  answers: number;
+}
+
+export interface VerifyOptions {
+  load: PeerLoad;
+  tolerance: Tolerance;
+  /** How many. */
+  questions: number;
+  maxNewTokens: number;
+  onProgress?: (done: number, total: number) => void;
+}
+
+export interface Verification {
+  /** Name and version of the peer. */
+  peer: string;
+  /** In the order in which they are computed. */
+  stages: { name: string; difference: number; limit: number }[];
+  /** Answers that are the same, of how many, and the 95 % interval of their share. */
+  same: number;
+  asked: number;
+  interval: { low: number; high: number };
+  /** Some of those that differ. */
+  others: { question: string; ours: string; theirs: string }[];
+}
+
+/** Answers that differ and are shown. */
+const SHOWN = 3;
+
+/**
+ * Asks `peer` and the model in the folder `dir`. UserError, with the first stage that differs by more than it
+ * may, or with the share of equal answers where that is too low.
+ */
+export async function verify(dir: string, peer: RunningPeer, options: VerifyOptions): Promise<Verification> {
+  const { load, tolerance, maxNewTokens } = options;
+  const name = await peer.load(load);
+  const model = await loadModel(dir);
+  const questions = await questionsFor(model, options.questions);
+  try {
+    const [first] = questions.list;
+    const stages = compared(await ownTrace(dir, model, first), await peer.trace(first), tolerance);
+    const wrong = stages.find(({ difference, limit }) => !(difference <= limit));
+    if (wrong)
+      throw new UserError(`${load.folder} does not compute what ${dir} does: ${wrong.name} is the first that differs, by ${wrong.difference.toPrecision(3)} (at most ${wrong.limit}) in ${name}`);
+    const session = createSession(model);
+    const turns = questions.list.map(({ text }) => [{ from: 'human' as const, value: text }]);
+    const ours = await session.answerAll(
+      questions.list.map(({ image }, i) => ({ turns: turns[i], images: [image] })),
+      { maxNewTokens },
+    );
+    const others: Verification['others'] = [];
+    for (const [i, question] of questions.list.entries()) {
+      const theirs = (await peer.answer(question, maxNewTokens)).trim();
+      if (theirs !== ours[i]) others.push({ question: question.text, ours: ours[i], theirs });
+      options.onProgress?.(i + 1, questions.list.length);
+    }
+    const asked = questions.list.length;
+    const same = asked - others.length;
+    if (same / asked < tolerance.answers)
+      throw new UserError(
+        `${load.folder}: ${name} gives ${same} of ${asked} answers as ${dir} does, fewer than ${tolerance.answers * 100} %: ${JSON.stringify(others[0])}`,
+      );
+    return { peer: name, stages, same, asked, interval: wilsonInterval(same, asked), others: others.slice(0, SHOWN) };
+  } finally {
+    await questions.remove();
+    await model.generator.dispose();
+  }
+}
+
+function compared(ours: ReadonlyMap<string, Float32Array>, theirs: readonly Traced[], tolerance: Tolerance): Verification['stages'] {
+  return theirs.map(({ name, data }) => {
+    const own = ours.get(name);
+    if (!own) throw new Error(`there is no ${name} to compare with`);
+    const isLogits = name.endsWith('logits');
+    const limit = isLogits ? tolerance.logits : tolerance.stages;
+    if (own.length !== data.length) return { name, difference: Number.POSITIVE_INFINITY, limit };
+    let [most, scale] = [0, 0];
+    for (let i = 0; i < own.length; i++) {
+      // a word that is ruled out on either side
+      if (own[i] === -Infinity || data[i] === -Infinity) continue;
+      most = Math.max(most, Math.abs(own[i] - data[i]));
+      if (Number.isNaN(data[i])) most = Number.POSITIVE_INFINITY;
+      scale = Math.max(scale, Math.abs(own[i]));
+    }
+    return { name, difference: isLogits || scale === 0 ? most : most / scale, limit };
+  });
+}
+
+/**
+ * Questions about drawn scenes, which every model can be asked; they have the size that the encoder takes, so
+ * that how a picture is resized plays no part.
+ */
+async function questionsFor({ config, tokenizer }: LoadedModel, count: number): Promise<{ list: PeerQuestion[]; remove(): Promise<void> }> {
+  const folder = await mkdtemp(join(tmpdir(), 'llava-gemma-verify-'));
+  const split = 'unseen-artist';
+  const { evaluation, imageFolder } = await buildEmojiDataset({
+    seed: 11,
+    out: folder,
+    trainScenes: 0,
+    splits: [split],
+    // a scene gives up to six
+    evaluationScenes: Math.ceil(count / 4),
+    size: imageSize(config),
+  });
+  const questions = await readQuestions(evaluation[split], imageFolder);
+  const list = questions.slice(0, count).map((question) => peerQuestion(question, tokenizer));
+  return { list, remove: () => rm(folder, { recursive: true, force: true }) };
+}
+
+function peerQuestion({ prompt, imagePaths }: Question, tokenizer: Tokenizer): PeerQuestion {
+  const text = prompt[0].value.replace(`${imageToken}\n`, '');
+  const rendered = (value: string) => renderPrompt(tokenizer, [{ from: 'human', value }]);
+  return { image: imagePaths[0], text, prompt: rendered(`${imageToken}\n${text}`), textPrompt: rendered(text) };
+}
