@@ -46,7 +46,12 @@ export class GgufTensors {
   }
 
   /** The weight of a product; a row that is no whole number of blocks is stored in float16. */
-  matrix(name: string, from: string, dims: readonly number[], { change, type = this.type }: { change?: RowChange; type?: GgufTensorType } = {}): void {
+  matrix(
+    name: string,
+    from: string,
+    dims: readonly number[],
+    { change, type = this.type }: { change?: RowChange; type?: GgufTensorType } = {},
+  ): void {
     const isBlocked = type.startsWith('Q');
     this.add(name, this.source.tensor(from, dims), isBlocked && dims.at(-1)! % 32 !== 0 ? 'F16' : type, change);
   }
@@ -103,7 +108,8 @@ export class GgufTensors {
 
 function changedRows(rows: Float32Array, columns: number, first: number, change: RowChange): Float32Array {
   const changed = new Float32Array(rows.length);
-  for (let i = 0; i * columns < rows.length; i++) changed.set(change(rows.subarray(i * columns, (i + 1) * columns), first + i), i * columns);
+  for (let i = 0; i * columns < rows.length; i++)
+    changed.set(change(rows.subarray(i * columns, (i + 1) * columns), first + i), i * columns);
   return changed;
 }
 

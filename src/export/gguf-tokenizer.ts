@@ -65,17 +65,20 @@ function mergeRanks({ model: { merges = [], vocab } }: BpeJson): Map<string, num
   for (const pair of pairs) {
     const token = pair.join('');
     if (token !== last && ranks.has(token))
-      throw new UserError(`tokenizer.json: the merges that give ${JSON.stringify(token)} do not stand together, as those of SentencePiece do: llama.cpp cannot have it`);
+      throw new UserError(
+        `tokenizer.json: the merges that give ${JSON.stringify(token)} do not stand together, as those of SentencePiece do: llama.cpp cannot have it`,
+      );
     if (!ranks.has(token)) ranks.set(token, ranks.size);
     splits.set(token, (splits.get(token) ?? 0) + 1);
     last = token;
   }
   for (const [token, count] of splits) {
     let possible = 0;
-    for (let i = 1; i < token.length; i++)
-      if (Object.hasOwn(vocab, token.slice(0, i)) && Object.hasOwn(vocab, token.slice(i))) possible++;
+    for (let i = 1; i < token.length; i++) if (Object.hasOwn(vocab, token.slice(0, i)) && Object.hasOwn(vocab, token.slice(i))) possible++;
     if (possible > count)
-      throw new UserError(`tokenizer.json: ${JSON.stringify(token)} has parts that no merge joins, which llama.cpp would join: it cannot have this tokenizer`);
+      throw new UserError(
+        `tokenizer.json: ${JSON.stringify(token)} has parts that no merge joins, which llama.cpp would join: it cannot have this tokenizer`,
+      );
   }
   return ranks;
 }

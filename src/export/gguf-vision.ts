@@ -126,7 +126,10 @@ function block(all: GgufTensors, vision: VisionConfig, i: number): void {
 }
 
 /** Gemma 1 and 2 multiply image rows by sqrt(hidden) there: the last layer is divided by it. */
-function projector(all: GgufTensors, { mm_projector_type, text_config: text, vision_config: vision, vision_feature_layer }: LlavaConfig): void {
+function projector(
+  all: GgufTensors,
+  { mm_projector_type, text_config: text, vision_config: vision, vision_feature_layer }: LlavaConfig,
+): void {
   const factor = text.model_type === 'gemma3_text' ? 1 : 1 / Math.sqrt(text.hidden_size);
   const divided: RowChange | undefined = factor === 1 ? undefined : (row) => row.map((value) => value * factor);
   const width = vision.hidden_size * [vision_feature_layer].flat().length;
@@ -145,7 +148,9 @@ function checkVision(config: LlavaConfig, dir: string): void {
   const { vision_config: vision, mm_projector_type: type, projector_hidden_act: activation } = config;
   const hasClass = prefixTokens(vision) > 0;
   if (hasClass !== (config.vision_feature_select_strategy === 'default'))
-    throw refuse(`vision_feature_select_strategy ${config.vision_feature_select_strategy} ${hasClass ? 'keeps the class token' : 'drops a patch'}`);
+    throw refuse(
+      `vision_feature_select_strategy ${config.vision_feature_select_strategy} ${hasClass ? 'keeps the class token' : 'drops a patch'}`,
+    );
   if (connectorDepth(type) !== 2) throw refuse(`the connector is ${type}`);
   if (!activation.startsWith('gelu')) throw refuse(`projector_hidden_act is ${activation}`);
   if (vision.model_type === 'dinov2' && vision.use_swiglu_ffn) throw refuse('use_swiglu_ffn is true');

@@ -1,7 +1,7 @@
 // What a model computes for a question before the first token of its answer, by the names that peers have.
 
-import { createOrtEngine } from '../engine/ort.ts';
 import { int32 } from '../engine/engine.ts';
+import { createOrtEngine } from '../engine/ort.ts';
 import { type ForwardInputs, forward } from '../generate/forward.ts';
 import type { PrefixCache } from '../generate/generator.ts';
 import { readPixelValues } from '../images/processor.ts';
@@ -9,7 +9,7 @@ import { imageSize, imageTokenCount, llavaConfigSchema } from '../models/llava.t
 import { cacheName } from '../models/programs.ts';
 import { withCheckpoint } from '../pretrained/folder.ts';
 import type { LoadedModel } from '../pretrained/load.ts';
-import { readRunWeights, type RunWeights } from '../pretrained/run-weights.ts';
+import { type RunWeights, readRunWeights } from '../pretrained/run-weights.ts';
 import { encodeText } from '../text/chat.ts';
 import type { PeerQuestion } from './peers/serve.ts';
 

@@ -63,7 +63,8 @@ export async function exportTransformersJs(source: ExportSource, out: string, op
         const file = `${name}${form.suffix}`;
         const limits = { bufferLimit, inlineLimit, maxShardSize, halfScales: form.half === true };
         const written: WrittenFile = await writeOnnxFile(join(folder, 'onnx'), file, graph, source, limits);
-        if (written.shards > MAX_SHARDS) throw new UserError(`${out}: ${file} would need ${written.shards} files of weights: give larger ones`);
+        if (written.shards > MAX_SHARDS)
+          throw new UserError(`${out}: ${file} would need ${written.shards} files of weights: give larger ones`);
         if (written.shards > 0) shards[`${file}.onnx`] = written.shards;
         onFile?.(join('onnx', `${file}.onnx`), written.bytes);
       }

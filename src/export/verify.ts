@@ -66,7 +66,9 @@ export async function verify(dir: string, peer: RunningPeer, options: VerifyOpti
     const stages = compared(await ownTrace(dir, model, first), await peer.trace(first), tolerance);
     const wrong = stages.find(({ difference, limit }) => !(difference <= limit));
     if (wrong)
-      throw new UserError(`${load.folder} does not compute what ${dir} does: ${wrong.name} is the first that differs, by ${wrong.difference.toPrecision(3)} (at most ${wrong.limit}) in ${name}`);
+      throw new UserError(
+        `${load.folder} does not compute what ${dir} does: ${wrong.name} is the first that differs, by ${wrong.difference.toPrecision(3)} (at most ${wrong.limit}) in ${name}`,
+      );
     const session = createSession(model);
     const turns = questions.list.map(({ text }) => [{ from: 'human' as const, value: text }]);
     const ours = await session.answerAll(

@@ -8,7 +8,16 @@ import { ACTIVATION_NAMES } from '../nn/activations.ts';
 import { gemmaRmsNorm } from '../nn/layers.ts';
 import type { Parameters } from '../nn/parameters.ts';
 import { counts } from './config-fields.ts';
-import { decoder, decoderFields, gatedMlp, type LanguageInputs, type LanguageOutputs, modelRope, ropeOf, ropeParametersSchema } from './decoder.ts';
+import {
+  decoder,
+  decoderFields,
+  gatedMlp,
+  type LanguageInputs,
+  type LanguageOutputs,
+  modelRope,
+  ropeOf,
+  ropeParametersSchema,
+} from './decoder.ts';
 import type { LanguageFamily } from './family.ts';
 
 /** Hugging Face config.json of a Gemma 1 model; unknown fields are kept. Defaults are GemmaConfig's. */
@@ -32,7 +41,8 @@ export const gemmaConfigSchema = z.looseObject({
 });
 export type GemmaConfig = z.infer<typeof gemmaConfigSchema>;
 
-const gemmaRope = ({ rope_theta: theta = 10000, rope_scaling, rope_parameters }: GemmaConfig) => ropeOf(theta, rope_scaling ?? rope_parameters);
+const gemmaRope = ({ rope_theta: theta = 10000, rope_scaling, rope_parameters }: GemmaConfig) =>
+  ropeOf(theta, rope_scaling ?? rope_parameters);
 
 /** The decoder stack of Gemma 1; see `decoder` for shapes and names. */
 export function gemma(p: Parameters, config: GemmaConfig, inputs: LanguageInputs): LanguageOutputs {

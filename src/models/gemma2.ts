@@ -80,7 +80,8 @@ export function gemma2Block(
   return add(attended, norm('post_feedforward_layernorm', transformed));
 }
 
-const gemma2Rope = ({ rope_theta: theta = 10000, rope_scaling, rope_parameters }: Gemma2Config) => ropeOf(theta, rope_scaling ?? rope_parameters);
+const gemma2Rope = ({ rope_theta: theta = 10000, rope_scaling, rope_parameters }: Gemma2Config) =>
+  ropeOf(theta, rope_scaling ?? rope_parameters);
 
 /** The decoder stack of Gemma 2; see `decoder` for shapes and names. */
 export function gemma2(p: Parameters, config: Gemma2Config, inputs: LanguageInputs): LanguageOutputs {

@@ -96,7 +96,11 @@ function pastInputs({ text_config }: LlavaConfig): LayerCache[] {
 }
 
 /** The keys and values of all layers by the names of their ports. */
-function named(prefix: string, caches: readonly LayerCache[], of: (cache: LayerCache, layer: number) => LayerCache): Record<string, Tensor> {
+function named(
+  prefix: string,
+  caches: readonly LayerCache[],
+  of: (cache: LayerCache, layer: number) => LayerCache,
+): Record<string, Tensor> {
   return Object.fromEntries(
     caches.flatMap((cache, layer) => Object.entries(of(cache, layer)).map(([kind, tensor]) => [`${prefix}.${layer}.${kind}`, tensor])),
   );

@@ -35,6 +35,8 @@ export interface ConvertOptions {
   quantize?: Quantization;
   /** A folder of peft whose adapter is put into the weights. */
   adapter?: { folder: string; engine: Engine };
+  /** Further files, by name. */
+  files?: Record<string, string>;
 }
 
 /**
@@ -45,7 +47,7 @@ export interface ConvertOptions {
 export async function convertCheckpoint(
   from: string,
   to: string,
-  { dtype: asked, maxShardSize, visionTower, quantize, adapter }: ConvertOptions,
+  { dtype: asked, maxShardSize, visionTower, quantize, adapter, files }: ConvertOptions,
 ): Promise<void> {
   await checkTarget(to, [from, visionTower ?? from]);
   const model = await openModel(from, { visionTower });
@@ -61,7 +63,7 @@ export async function convertCheckpoint(
       dtype: storedFloats[dtype],
       stored: new Map([...stored, ...packed]),
       maxShardSize,
-      files: await filesBeside(from, model),
+      files: { ...(await filesBeside(from, model)), ...files },
     });
   } finally {
     await model.close();
@@ -96,7 +98,7 @@ export function usualType(model: ModelFolder): FloatType {
 }
 
 /** What a folder written here consists of. */
-const OURS = /\.(json|jinja|safetensors)$/;
+const OURS = /\.(json|jinja|safetensors)$|^README\.md$/;
 
 /** Only a checkpoint may be replaced, and nothing else may be lost with it. */
 async function checkTarget(to: string, sources: readonly string[]): Promise<void> {

@@ -71,6 +71,9 @@ serve({
   },
   async trace({ textPrompt }: PeerQuestion) {
     const { ids, logits } = await textLogits(textPrompt);
-    return [{ name: 'text_ids', data: Float32Array.from(ids) }, { name: 'text_logits', data: logits }] satisfies Traced[];
+    return [
+      { name: 'text_ids', data: Float32Array.from(ids) },
+      { name: 'text_logits', data: logits },
+    ] satisfies Traced[];
   },
 });

@@ -1,0 +1,177 @@
+// What `llava-gemma export` does.
+import { existsSync, readdirSync, statSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { onDisk } from '../../disk.ts';
+import { createOrtEngine } from '../../engine/ort.ts';
+import { UserError } from '../../errors.ts';
+import { exportHuggingFace, exportPeft } from '../../export/hugging-face.ts';
+import { exportLlamaCpp, GGUF_DTYPES } from '../../export/llama-cpp.ts';
+import { findPeers, startPeer } from '../../export/peer.ts';
+import { type ExportSource, withExportSource } from '../../export/source.ts';
+import { exportTransformersJs, ONNX_DTYPES, type OnnxDtype } from '../../export/transformers-js.ts';
+import { type Tolerance, type Verification, verify } from '../../export/verify.ts';
+import { resolvePath } from '../../paths.ts';
+import { createStatusLine } from '../../runs/status.ts';
+import { checkRoom } from '../disk.ts';
+import { formatBytes } from '../format.ts';
+import { floatTypeOf } from '../options.ts';
+
+export interface ExportFlags {
+  to: 'transformers.js' | 'llama.cpp' | 'huggingface' | 'peft';
+  out: string;
+  dtype?: string;
+  adapter?: string;
+  base?: string;
+  maxShardSize: number;
+  classToken: 'first' | 'last';
+  verify?: boolean;
+  questions: number;
+  peers?: string;
+}
+
+/** Longest answer that is compared, in tokens. */
+const ANSWER_TOKENS = 24;
+/** Stages that are shown, beside the last. */
+const DIGITS = 2;
+
+/** Bytes of a weight by dtype, for the room on the disk; packed ones with their scales. */
+const WEIGHT_BYTES: Readonly<Record<string, number>> = {
+  ...{ fp32: 4.5, fp16: 2.5, q8: 1.5, q4: 1, q4f16: 1, F32: 4, F16: 2, BF16: 2, Q8_0: 1.1, Q4_0: 0.8 },
+  ...{ float32: 4, float16: 2, bfloat16: 2 },
+};
+
+const EXACT: Tolerance = { stages: 1e-4, logits: 1e-3, answers: 0.97 };
+const ROUNDED: Tolerance = { stages: 0.05, logits: 1, answers: 0.9 };
+const PACKED: Tolerance = { stages: 0.5, logits: 20, answers: 0.5 };
+
+/** How far each dtype may be from the model: what a wrong weight would exceed. */
+const TOLERANCE: Readonly<Record<string, Tolerance>> = {
+  ...{ fp32: EXACT, fp16: ROUNDED, q8: PACKED, q4: PACKED, q4f16: PACKED },
+  ...{ F32: { ...EXACT, answers: 0.9 }, F16: ROUNDED, BF16: ROUNDED, Q8_0: PACKED, Q4_0: PACKED },
+};
+
+/** The peers of each software: their process in export/peers, and their packages. */
+const PEERS = {
+  'transformers.js': { process: 'transformers-js', packages: ['@huggingface/transformers'] },
+  'llama.cpp': { process: 'llama-cpp', packages: ['node-llama-cpp', '@fugood/llama.node'] },
+} as const;
+
+/** Runs the command. */
+export async function exportModel(model: string, flags: ExportFlags): Promise<void> {
+  const dir = resolvePath(model, 'the model');
+  checkOut(flags.out);
+  checkFlags(flags);
+  const engine = createOrtEngine();
+  const adapter = flags.adapter === undefined ? undefined : { folder: flags.adapter, engine };
+  if (flags.to === 'peft') {
+    await exportPeft(dir, flags.out, { dtype: floatTypeOf(flags.dtype ?? 'float32'), base: flags.base });
+    console.log(`wrote ${flags.out}`);
+    return;
+  }
+  await withExportSource(dir, (source) => write(source, flags, adapter), { adapter });
+  console.log(`wrote ${flags.out}`);
+  if (flags.verify) for (const dtype of dtypesOf(flags)) await runPeer(dir, flags, dtype);
+}
+
+/** Nothing that is there is replaced. */
+function checkOut(out: string): void {
+  if (!existsSync(out)) return;
+  if (!statSync(out).isDirectory()) throw new UserError(`--out ${out} is a file; give a folder`);
+  const [first] = onDisk(out, () => readdirSync(out));
+  if (first !== undefined) throw new UserError(`--out ${out} holds ${first}; give a folder that is new or empty`);
+}
+
+function checkFlags({ to, verify: isVerified, adapter, base, peers }: ExportFlags): void {
+  if (base !== undefined && to !== 'peft') throw new UserError(`--base is for --to peft: ${to} holds a whole model`);
+  if (adapter !== undefined && to === 'peft')
+    throw new UserError('--adapter merges adapters, and --to peft writes them alone: give the folder as <model>');
+  if (!isVerified) return;
+  if (to === 'huggingface' || to === 'peft')
+    throw new UserError(`--verify runs software that npm installs; ${to} is Python's: docs/export.md says how to compare there`);
+  if (adapter !== undefined)
+    throw new UserError('--verify compares with the model as it is: merge the adapter first (llava-gemma merge), and export that');
+  missingPeers(to, peers);
+}
+
+/** The folder of the peers. UserError that says how to install them where they are not. */
+function missingPeers(to: keyof typeof PEERS, peers: string | undefined): string {
+  const { packages } = PEERS[to];
+  const found = findPeers(packages, peers === undefined ? [process.cwd()] : [peers]);
+  if (found === undefined)
+    throw new UserError(
+      `--verify needs ${packages.join(' and ')}, not found from ${peers ?? 'here'}: npm install --ignore-scripts ${packages.join(' ')}, or give --peers`,
+    );
+  return found;
+}
+
+/** The dtypes that are asked for. UserError for one that the software does not have. */
+function dtypesOf({ to, dtype }: Pick<ExportFlags, 'to' | 'dtype'>): string[] {
+  const known: readonly string[] = to === 'transformers.js' ? Object.keys(ONNX_DTYPES) : GGUF_DTYPES;
+  const asked = (dtype ?? (to === 'transformers.js' ? 'fp32' : 'F16')).split(',');
+  const unknown = asked.find((name) => !known.includes(name));
+  if (unknown !== undefined) throw new UserError(`--dtype ${unknown}: ${to} has ${known.join(', ')}`);
+  return [...new Set(asked)];
+}
+
+async function write(
+  source: ExportSource,
+  flags: ExportFlags,
+  adapter: { folder: string; engine: ReturnType<typeof createOrtEngine> } | undefined,
+) {
+  const { to, out, maxShardSize, classToken } = flags;
+  const onFile = (name: string, bytes: number) => console.log(`  ${name}: ${formatBytes(bytes)}`);
+  const room = (dtypes: readonly string[]) =>
+    checkRoom(out, source.parameters * dtypes.reduce((sum, dtype) => sum + WEIGHT_BYTES[dtype], 0), 'the files take');
+  if (to === 'huggingface') {
+    const dtype = floatTypeOf(flags.dtype ?? String(source.json.dtype ?? 'float32'));
+    await room([dtype]);
+    return exportHuggingFace(source, out, { dtype, maxShardSize, adapter });
+  }
+  const dtypes = dtypesOf(flags);
+  await room(dtypes);
+  if (to === 'llama.cpp') return exportLlamaCpp(source, out, { dtypes: dtypes as (typeof GGUF_DTYPES)[number][], classToken, onFile });
+  return exportTransformersJs(source, out, { dtypes: dtypes as OnnxDtype[], onFile });
+}
+
+/** Asks the software that `dtype` of the export is for. */
+async function runPeer(dir: string, flags: ExportFlags, dtype: string): Promise<void> {
+  const to = flags.to as keyof typeof PEERS;
+  const peers = missingPeers(to, flags.peers);
+  const status = createStatusLine();
+  const peer = startPeer(PEERS[to].process);
+  try {
+    const verification = await verify(dir, peer, {
+      load: { peers, folder: resolve(flags.out), dtype },
+      tolerance: TOLERANCE[dtype],
+      questions: flags.questions,
+      maxNewTokens: ANSWER_TOKENS,
+      onProgress: (done, total) => status.draw(`${dtype}: asked ${done} of ${total} questions`),
+    });
+    status.clear();
+    report(dtype, verification);
+  } finally {
+    status.clear();
+    peer.stop();
+  }
+}
+
+function report(dtype: string, { peer, stages, same, asked, interval, others }: Verification): void {
+  console.log(`${dtype}: ${peer}`);
+  const caches = stages.filter(({ name }) => name.startsWith('present.'));
+  const worst = caches.toSorted((a, b) => b.difference - a.difference)[0];
+  const shown = [
+    ...stages.filter(({ name }) => !name.startsWith('present.') && !name.endsWith('logits')),
+    ...(worst ? [worst] : []),
+    ...stages.filter(({ name }) => name.endsWith('logits')),
+  ];
+  for (const { name, difference, limit } of shown)
+    console.log(
+      `  ${worst?.name === name ? `keys and values, at most (${name})` : name}: differs by ${difference.toExponential(DIGITS - 1)} (at most ${limit})`,
+    );
+  const percent = (share: number) => (100 * share).toFixed(1);
+  console.log(
+    `  answers: ${same} of ${asked} the same, ${percent(same / asked)} % (95 % interval ${percent(interval.low)} to ${percent(interval.high)})`,
+  );
+  for (const { question, ours, theirs } of others)
+    console.log(`    ${JSON.stringify(question.split('\n')[0])}: ${JSON.stringify(ours)} here, ${JSON.stringify(theirs)} there`);
+}
