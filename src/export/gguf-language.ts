@@ -121,7 +121,7 @@ function checkLanguage(text: LanguageConfig, dir: string): void {
   const { pattern } = ARCHITECTURES[text.model_type];
   const usual = layerTypes({ num_hidden_layers: text.num_hidden_layers }, pattern);
   const listed = 'sliding_window_pattern' in text ? Number(text.sliding_window_pattern ?? pattern) : pattern;
-  if (layerTypes(text, listed).some((type, i) => type !== usual[i])) throw refuse(`layer_types are not every ${pattern}th a full one`);
+  if (layerTypes(text, listed).some((type, i) => type !== usual[i])) throw refuse(`layer_types are not one full layer in ${pattern}`);
   if (text.model_type === 'gemma2' && (text.attn_logit_softcapping === null || text.final_logit_softcapping === null))
     throw refuse('a soft cap is null');
   if (text.model_type === 'gemma3_text' && text.final_logit_softcapping !== null) throw refuse('final_logit_softcapping is given');

@@ -2,6 +2,7 @@
 // pictures; answers about pictures from @fugood/llama.node, whose binary has llama.cpp's mtmd.
 
 import { existsSync, readdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { importPeer, type PeerLoad, type PeerQuestion, peerVersion, serve, type Traced } from './serve.ts';
 
@@ -30,6 +31,8 @@ interface LlamaNode {
 
 const [TEXT, PICTURES] = ['node-llama-cpp', '@fugood/llama.node'];
 const CONTEXT = 2048;
+// its threads wait for each other by spinning, which ends badly where something else runs too
+const THREADS = Math.max(1, Math.floor(availableParallelism() / 2));
 /** The cache as we have it, which is float16 by default. */
 const exact = { flashAttention: false, experimentalKvCacheKeyType: 'F32', experimentalKvCacheValueType: 'F32' };
 const MARKER = '<__media__>';
@@ -58,7 +61,7 @@ serve({
     if (!existsSync(files.model)) throw new Error(`${files.model} is not there`);
     peersFolder = peers;
     const library = await importPeer<LlamaNode>(peers, PICTURES);
-    context = await library.loadModel({ model: files.model, n_ctx: CONTEXT, n_gpu_layers: 0, n_parallel: 1 });
+    context = await library.loadModel({ model: files.model, n_ctx: CONTEXT, n_gpu_layers: 0, n_parallel: 1, n_threads: THREADS });
     if (!context.initMultimodal({ path: files.mmproj, use_gpu: false })) throw new Error(`${PICTURES} cannot read ${files.mmproj}`);
     return `${TEXT} ${peerVersion(peers, TEXT)} and ${PICTURES} ${peerVersion(peers, PICTURES)}`;
   },

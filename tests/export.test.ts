@@ -1,0 +1,174 @@
+// llava-gemma export from the command line: what it writes, what it refuses, and, where LLAVA_GEMMA_PEERS names the
+// folder in which the other software is installed (.cache/bench/peers, after `npm run bench -- generate`), that
+// this computes the same.
+
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { saveCheckpoint } from '../src/checkpoint/checkpoint.ts';
+import { createOrtEngine } from '../src/engine/ort.ts';
+import { findPeers, startPeer } from '../src/export/peer.ts';
+import { verify } from '../src/export/verify.ts';
+import { downName, upName } from '../src/nn/lora.ts';
+import { adapterFiles, readAdapter } from '../src/pretrained/adapter.ts';
+import { convertCheckpoint } from '../src/pretrained/convert.ts';
+import { createRandom } from '../src/random.ts';
+import { root } from './structure.ts';
+import { cli, tensorsOf } from './toy.ts';
+
+const model = join(root, 'assets', 'models', 'tiny-llava');
+const peers = resolve(process.env.LLAVA_GEMMA_PEERS ?? 'none');
+const hasPeers = (...packages: string[]) => existsSync(peers) && findPeers(packages, [peers]) === peers;
+let folder: string;
+const at = (...names: string[]) => join(folder, ...names);
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'llava-gemma-export-'));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const MODULE = 'language_model.model.layers.1.self_attn.q_proj';
+
+/** A folder of peft with an adapter of one layer. */
+async function writeAdapter(to: string): Promise<void> {
+  const random = createRandom(4);
+  const values = (count: number) => Float32Array.from({ length: count }, () => 0.1 * random.normal());
+  const tensor = (shape: number[]) => {
+    const data = values(shape[0] * shape[1]);
+    return { dtype: 'F32' as const, shape, data: new Uint8Array(data.buffer) };
+  };
+  const tensors = new Map([
+    [downName(MODULE), tensor([4, 192])],
+    [upName(MODULE), tensor([192, 4])],
+  ]);
+  const layers = new Map([[MODULE, { rank: 4, alpha: 8 }]]);
+  const files = adapterFiles({ base: 'somewhere/base', isRankStabilized: false, dropout: 0, layers, tensors, wholeModules: [] });
+  await saveCheckpoint(to, { files: { 'adapter_config.json': files.config }, tensorFiles: { 'adapter_model.safetensors': files.tensors } });
+}
+
+describe('writes', () => {
+  test('a folder of Hugging Face in another type, in shards, with a card', async () => {
+    const { code, stderr } = await cli('export', model, '--to', 'huggingface', '--out', at('hub'), '--dtype', 'bfloat16', '--max-shard-size', '4MB');
+    expect(code, stderr).toBe(0);
+    const names = readdirSync(at('hub'));
+    expect(names.filter((name) => name.endsWith('.safetensors')).length).toBeGreaterThan(2);
+    const card = readFileSync(at('hub', 'README.md'), 'utf8');
+    expect(card).toMatch(/^---\nlicense: other\nlibrary_name: transformers\npipeline_tag: image-text-to-text\n/);
+    expect(card).toContain('A LLaVA that joins CLIP to Gemma 1 by mlp2x_gelu');
+    expect(card).toContain('million weights in bfloat16');
+    expect(JSON.parse(readFileSync(at('hub', 'config.json'), 'utf8')).dtype).toBe('bfloat16');
+  });
+
+  test('a card with the recipe, the scores and the licences of a run', async () => {
+    const run = at('runs', 'mine');
+    const checkpoint = join(run, 'checkpoints', 'finetune');
+    await convertCheckpoint(model, checkpoint, { maxShardSize: 1e9 });
+    mkdirSync(at('clip'));
+    writeFileSync(at('clip', 'hub.json'), JSON.stringify({ repo: 'openai/clip-vit-large-patch14-336', files: [] }));
+    writeFileSync(join(run, 'recipe.yaml'), `task: llava\nmodel:\n  vision_tower: ${at('clip')}\n  language_model: my-gemma\n`);
+    const score = { accuracy: 0.5, ciLow: 0.4, ciHigh: 0.6, blind: 0.25, majority: 0.3, n: 40, correct: 20 };
+    writeFileSync(join(run, 'summary.json'), JSON.stringify({ scores: { 'unseen-artist': { name: score } }, stages: [] }));
+    expect((await cli('export', checkpoint, '--to', 'huggingface', '--out', at('carded'))).code).toBe(0);
+    const card = readFileSync(at('carded', 'README.md'), 'utf8');
+    expect(card).toContain('# mine\n');
+    expect(card).toContain('base_model:\n  - openai/clip-vit-large-patch14-336');
+    expect(card).toContain('| vision encoder | openai/clip-vit-large-patch14-336 | MIT |');
+    expect(card).toContain('| language model | my-gemma | that of its own folder |');
+    expect(card).toContain('| unseen-artist | name | 0.500 (0.400 to 0.600) | 0.250 | 0.300 | 40 |');
+    expect(card).toContain('```yaml\ntask: llava\n');
+  });
+
+  test('the adapters of a stage alone, or put into the weights', async () => {
+    await writeAdapter(at('stage', 'adapter'));
+    expect((await cli('export', at('stage'), '--to', 'peft', '--out', at('adapters'), '--base', 'me/base')).code).toBe(0);
+    const [before, after] = [await readAdapter(at('stage', 'adapter')), await readAdapter(at('adapters'))];
+    expect(after).toEqual({ ...before, dir: at('adapters') });
+    expect(JSON.parse(readFileSync(at('adapters', 'adapter_config.json'), 'utf8')).base_model_name_or_path).toBe('me/base');
+    const words = ['--to', 'huggingface', '--out', at('merged'), '--adapter', at('stage', 'adapter'), '--dtype', 'float32'];
+    const { code, stderr } = await cli('export', model, ...words);
+    expect(code, stderr).toBe(0);
+    await convertCheckpoint(model, at('expected'), {
+      dtype: 'float32',
+      maxShardSize: 1e9,
+      adapter: { folder: at('stage', 'adapter'), engine: createOrtEngine() },
+    });
+    expect(await tensorsOf(at('merged'))).toEqual(await tensorsOf(at('expected')));
+    expect((await tensorsOf(at('merged'))).get(`${MODULE}.weight`)).not.toEqual((await tensorsOf(model)).get(`${MODULE}.weight`));
+  });
+
+  test('says how large each file is', async () => {
+    const { code, stdout } = await cli('export', model, '--to', 'transformers.js', '--out', at('web'), '--dtype', 'q8');
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/onnx\/decoder_model_merged_quantized\.onnx: 2\.72 MB/);
+    expect(stdout).toContain(`wrote ${at('web')}`);
+    expect(readdirSync(at('web', 'onnx'))).toHaveLength(3);
+  });
+});
+
+describe('refuses in one sentence, with nothing written,', () => {
+  const refused = async (...words: string[]) => {
+    const { code, stderr } = await cli('export', ...words);
+    expect(code).toBe(1);
+    expect(stderr.trim().split('\n')).toHaveLength(1);
+    return stderr;
+  };
+
+  test('a folder that holds something', async () => {
+    mkdirSync(at('full'));
+    writeFileSync(at('full', 'mine.txt'), '');
+    expect(await refused(model, '--to', 'llama.cpp', '--out', at('full'))).toContain('holds mine.txt; give a folder that is new or empty');
+  });
+
+  test('a dtype of other software', async () => {
+    const message = await refused(model, '--to', 'llama.cpp', '--out', at('never'), '--dtype', 'q8');
+    expect(message).toContain('--dtype q8: llama.cpp has F32, F16, BF16, Q8_0, Q4_0');
+    expect(existsSync(at('never'))).toBe(false);
+  });
+
+  test('a peer that is not installed', async () => {
+    const message = await refused(model, '--to', 'transformers.js', '--out', at('never'), '--verify', '--peers', at());
+    expect(message).toContain('npm install --ignore-scripts @huggingface/transformers, or give --peers');
+    expect(existsSync(at('never'))).toBe(false);
+  });
+
+  test('weights that are quantized, and a folder without adapters', async () => {
+    await convertCheckpoint(model, at('int4'), { maxShardSize: 1e9, quantize: 'int4' });
+    expect(await refused(at('int4'), '--to', 'transformers.js', '--out', at('never'))).toContain(
+      'its weights are quantized already: export the model that they were made from',
+    );
+    expect(await refused(model, '--to', 'peft', '--out', at('never'))).toContain('has no adapters');
+    expect(existsSync(at('never'))).toBe(false);
+  });
+});
+
+const check = async (process: string, out: string, dtype: string, tolerance: { stages: number; logits: number; answers: number }, dir = model) => {
+  const peer = startPeer(process);
+  try {
+    return await verify(dir, peer, { load: { peers, folder: out, dtype }, tolerance, questions: 20, maxNewTokens: 16 });
+  } finally {
+    peer.stop();
+  }
+};
+
+describe.skipIf(!hasPeers('@huggingface/transformers'))('transformers.js', () => {
+  test('computes the same, and its verification names the first stage that does not', async () => {
+    await cli('export', model, '--to', 'transformers.js', '--out', at('tj'));
+    const { same, asked, stages } = await check('transformers-js', at('tj'), 'fp32', { stages: 1e-5, logits: 1e-4, answers: 1 });
+    expect([same, asked]).toEqual([20, 20]);
+    expect(stages.map(({ name }) => name)).toEqual(expect.arrayContaining(['pixel_values', 'image_features', 'present.3.value', 'logits']));
+    // another model in its place: the layer whose weights differ
+    await writeAdapter(at('other'));
+    await convertCheckpoint(model, at('wrong'), { maxShardSize: 1e9, adapter: { folder: at('other'), engine: createOrtEngine() } });
+    await expect(check('transformers-js', at('tj'), 'fp32', { stages: 1e-5, logits: 1e-4, answers: 1 }, at('wrong'))).rejects.toThrow(
+      /present\.2\.key is the first that differs/,
+    );
+  }, 120_000);
+});
+
+describe.skipIf(!hasPeers('node-llama-cpp', '@fugood/llama.node'))('llama.cpp', () => {
+  test('cuts texts the same, computes the same logits, and answers alike', async () => {
+    await cli('export', model, '--to', 'llama.cpp', '--out', at('gguf'), '--dtype', 'F32');
+    const { stages } = await check('llama-cpp', at('gguf'), 'F32', { stages: 0, logits: 2e-3, answers: 0.8 });
+    expect(stages.map(({ name }) => name)).toEqual(['text_ids', 'text_logits']);
+  }, 240_000);
+});
