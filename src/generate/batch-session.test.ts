@@ -4,7 +4,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { UserError } from '../errors.ts';
 import { bundledModel, resolvePath } from '../paths.ts';
 import { type LoadedModel, loadModel } from '../pretrained/load.ts';
 import { createRandom } from '../random.ts';
@@ -64,7 +63,10 @@ function watched() {
   const openBatch = (slots: number): DecodeBatch => {
     const batch = model.generator.openBatch(slots);
     const step: DecodeBatch['step'] = (first, rows) => {
-      steps.push({ rows: rows.filter(({ tokens }) => tokens.length > 0).length, tokens: Math.max(...rows.map(({ tokens }) => tokens.length)) });
+      steps.push({
+        rows: rows.filter(({ tokens }) => tokens.length > 0).length,
+        tokens: Math.max(...rows.map(({ tokens }) => tokens.length)),
+      });
       return batch.step(first, rows);
     };
     return { ...batch, step };

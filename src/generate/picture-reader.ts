@@ -5,6 +5,9 @@ import { UserError } from '../errors.ts';
 import type { PromptPicture } from './batch-scheduler.ts';
 import type { AnsweringModel, Picture } from './session.ts';
 
+/** A picture cannot be read. */
+export class PictureError extends UserError {}
+
 /** Pictures encoded together. */
 const TOGETHER = 8;
 
@@ -16,7 +19,7 @@ interface Reading {
 }
 
 export interface PictureReader {
-  /** UserError names a picture that cannot be read. */
+  /** PictureError for one that cannot be read. */
   read(picture: Picture): Promise<PromptPicture>;
 }
 
@@ -58,7 +61,7 @@ export function createPictureReader(model: Pick<AnsweringModel, 'imageRows' | 'p
       else
         for (const { key, reject } of group) {
           known.delete(key);
-          reject(error);
+          reject(error instanceof UserError ? new PictureError(error.message) : error);
         }
     }
   }
