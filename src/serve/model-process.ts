@@ -127,9 +127,7 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
 
   function died(lived: number): void {
     child = undefined;
-    const lost = [...running.values()];
-    running.clear();
-    for (const { reject } of lost) reject(new ApiError(503, DIED, { code: 'worker_died', retryAfter: 1 }));
+    endRunning(new ApiError(503, DIED, { code: 'worker_died', retryAfter: 1 }));
     if (isStopped || state === 'failed') return;
     onDeath?.(id);
     state = 'loading';
@@ -137,6 +135,12 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
     setTimeout(() => {
       if (!isStopped) launch().catch(() => {});
     }, pause).unref();
+  }
+
+  function endRunning(error: ApiError): void {
+    const lost = [...running.values()];
+    running.clear();
+    for (const { reject } of lost) reject(error);
   }
 
   /** The model cannot be loaded: nobody waits for it any more. */
@@ -195,6 +199,9 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
     answer: async (...request) => answer(...request),
     async stop() {
       isStopped = true;
+      const error = new ApiError(503, 'the server is shutting down', { code: 'shutting_down', retryAfter: 5 });
+      for (const { reject } of waiting.splice(0)) reject(error);
+      endRunning(error);
       const process = child;
       if (!process) return;
       const gone = new Promise((resolve) => process.once('exit', resolve));
