@@ -30,5 +30,19 @@ export type FromWorker =
   | { type: 'piece'; id: number; piece: AnswerPiece }
   | { type: 'done'; id: number; answer: BatchAnswer }
   | { type: 'failed'; id: number; failure: Failure; message: string }
+  | ({ type: 'report' } & WorkerReport);
+
+/** What a process says of itself every second. */
+export interface WorkerReport {
   /** Resident memory in bytes, and what of it holds earlier prompts. */
-  | { type: 'memory'; rss: number; prefixBytes: number };
+  rss: number;
+  prefixBytes: number;
+  /** Seconds of CPU time since it was started. */
+  cpu: number;
+}
+
+/** Seconds of CPU time of this process. */
+export function cpuSeconds(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
+}

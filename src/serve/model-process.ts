@@ -9,15 +9,15 @@ import { UserError } from '../errors.ts';
 import type { AnswerPiece, BatchAnswer } from '../generate/batch-session.ts';
 import type { Ask, ModelDetails, ModelState, ServedModel } from './ask.ts';
 import { ApiError } from './errors.ts';
-import type { Failure, FromWorker, ToWorker, WorkerOptions } from './messages.ts';
+import type { Failure, FromWorker, ToWorker, WorkerOptions, WorkerReport } from './messages.ts';
 
 export interface ModelProcessOptions extends WorkerOptions {
   id: string;
   /** Requests that may wait. */
   queue: number;
-  /** Told when the process has died, and what the last one has said of its memory. */
+  /** Told when the process has died, and what it says of itself. */
   onDeath?(id: string): void;
-  onMemory?(memory: { rss: number; prefixBytes: number }): void;
+  onReport?(report: WorkerReport): void;
 }
 
 export interface ModelProcess extends ServedModel {
@@ -55,7 +55,7 @@ function errorOf(failure: Failure, message: string): ApiError {
 }
 
 export function createModelProcess(options: ModelProcessOptions): ModelProcess {
-  const { id, queue, onDeath, onMemory, ...work } = options;
+  const { id, queue, onDeath, onReport, ...work } = options;
   const created = Math.floor(statSync(join(work.folder, 'config.json')).mtimeMs / 1000);
   let child: ChildProcess | undefined;
   let state: ModelState = 'idle';
@@ -92,7 +92,7 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
     if (message.type === 'piece') running.get(message.id)?.onPiece(message.piece);
     else if (message.type === 'done') finish(message.id, ({ resolve }) => resolve(message.answer));
     else if (message.type === 'failed') finish(message.id, ({ reject }) => reject(errorOf(message.failure, message.message)));
-    else if (message.type === 'memory') onMemory?.(message);
+    else if (message.type === 'report') onReport?.(message);
   }
 
   /** Starts the process; settles when the model is loaded or cannot be. */

@@ -1,15 +1,16 @@
 // What a server counts.
 
 import type { ServedModel } from './ask.ts';
+import { cpuSeconds, type WorkerReport } from './messages.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 
 const SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120];
 const BETWEEN = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5];
 
-/** Memory of the processes of models, by their ids, in bytes. */
-export type WorkerMemory = Map<string, { rss: number; prefixBytes: number }>;
+/** What the processes of models have said last, by the ids of the models. */
+export type WorkerReports = Map<string, WorkerReport>;
 
-export function createServerMetrics(models: readonly ServedModel[], memory: WorkerMemory) {
+export function createServerMetrics(models: readonly ServedModel[], reports: WorkerReports) {
   const metrics: Metrics = createMetrics();
   const each = (read: (model: ServedModel) => number) => () => models.map((model) => [{ model: model.id }, read(model)] as const);
   metrics.gauge(
@@ -28,11 +29,15 @@ export function createServerMetrics(models: readonly ServedModel[], memory: Work
     each(({ load }) => load.waiting),
   );
   metrics.gauge('llava_gemma_prefix_cache_bytes', 'Memory that keeps what was read for earlier prompts.', () =>
-    Array.from(memory, ([model, { prefixBytes }]) => [{ model }, prefixBytes] as const),
+    Array.from(reports, ([model, { prefixBytes }]) => [{ model }, prefixBytes] as const),
   );
   metrics.gauge('llava_gemma_resident_memory_bytes', 'Resident memory of the server and of each model.', () => [
     [{ process: 'server' }, process.memoryUsage.rss()],
-    ...Array.from(memory, ([model, { rss }]) => [{ process: model }, rss] as const),
+    ...Array.from(reports, ([model, { rss }]) => [{ process: model }, rss] as const),
+  ]);
+  metrics.gauge('llava_gemma_cpu_seconds', 'CPU time of the server and of each model since it was started.', () => [
+    [{ process: 'server' }, cpuSeconds()],
+    ...Array.from(reports, ([model, { cpu }]) => [{ process: model }, cpu] as const),
   ]);
   return {
     text: metrics.text,

@@ -14,7 +14,7 @@ import type { LogEntry } from './log.ts';
 import type { WorkerOptions } from './messages.ts';
 import { createModelProcess, type ModelProcess } from './model-process.ts';
 import type { PictureLimits } from './pictures.ts';
-import { createServerMetrics, type WorkerMemory } from './server-metrics.ts';
+import { createServerMetrics, type WorkerReports } from './server-metrics.ts';
 
 export interface ServeOptions extends Omit<WorkerOptions, 'folder'> {
   /** Folders by the names of their models; the first is loaded at once, the others when they are asked. */
@@ -54,7 +54,7 @@ const SPARE_CONNECTIONS = 1024;
 
 export async function startServer(options: ServeOptions): Promise<RunningServer> {
   const { models: folders, host, port, keys, pictures, maxBody, queue, stall = 30_000, log, explainer, ...work } = options;
-  const memory: WorkerMemory = new Map();
+  const reports: WorkerReports = new Map();
   let isDraining = false;
   const models = Array.from(folders, ([id, folder]) =>
     createModelProcess({
@@ -63,10 +63,10 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
       folder,
       queue,
       onDeath: () => metrics.deaths.add(1, { model: id }),
-      onMemory: (report) => memory.set(id, report),
+      onReport: (report) => reports.set(id, report),
     }),
   );
-  const metrics = createServerMetrics(models, memory);
+  const metrics = createServerMetrics(models, reports);
   const isAllowed = keys && createKeyCheck(keys);
   const app = createApp({ models, metrics, isAllowed, pictures, maxBody, stall, isDraining: () => isDraining, log, explainer });
   const serverOptions = { ...TIMES, maxHeaderSize: MAX_HEADER_BYTES };

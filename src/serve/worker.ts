@@ -11,9 +11,9 @@ import { readImageSize } from '../images/header.ts';
 import { imageTokenCount, llavaParameters } from '../models/llava.ts';
 import { type LoadedModel, loadModel } from '../pretrained/load.ts';
 import type { Ask } from './ask.ts';
-import type { Failure, FromWorker, ToWorker, WorkerOptions } from './messages.ts';
+import { cpuSeconds, type Failure, type FromWorker, type ToWorker, type WorkerOptions } from './messages.ts';
 
-/** Milliseconds between reports of memory. */
+/** Milliseconds between reports. */
 const REPORTS = 1000;
 
 interface Loaded {
@@ -46,7 +46,8 @@ async function load({ folder, quantize, parallel, threads, prefixBytes, maxPixel
     const { config } = model;
     const parameters = llavaParameters(config).reduce((sum, { dims }) => sum + dims.reduce((a, b) => a * b, 1), 0);
     send({ type: 'ready', details: { contextLength: session.contextLength, parameters, imageTokens: imageTokenCount(config) } });
-    setInterval(() => send({ type: 'memory', rss: process.memoryUsage.rss(), prefixBytes: session.load.prefixBytes }), REPORTS).unref();
+    const report = () => ({ rss: process.memoryUsage.rss(), prefixBytes: session.load.prefixBytes, cpu: cpuSeconds() });
+    setInterval(() => send({ type: 'report', ...report() }), REPORTS).unref();
   } catch (error) {
     send({ type: 'unloadable', message: (error as Error).message, isUser: error instanceof UserError });
   }
