@@ -22,6 +22,8 @@ export interface PromptPicture {
 }
 
 export interface RowRequest {
+  /** Prompts join in the order of these numbers, as far as they are there. */
+  ticket: number;
   inputIds: readonly number[];
   /** In the order of their image tokens. */
   pictures: readonly PromptPicture[];
@@ -292,7 +294,17 @@ export function createBatchScheduler(
       };
       const { promise, resolve, reject } = withResolvers<RowAnswer>();
       const random = createRandom(request.sampling?.seed ?? 0);
-      waiting.push({ request, tokens, generated: [], read: 0, cachedTokens: 0, random, resolve, reject });
+      const before = waiting.findIndex((row) => row.request.ticket > request.ticket);
+      waiting.splice(before < 0 ? waiting.length : before, 0, {
+        request,
+        tokens,
+        generated: [],
+        read: 0,
+        cachedTokens: 0,
+        random,
+        resolve,
+        reject,
+      });
       void run();
       return promise;
     },

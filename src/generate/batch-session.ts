@@ -88,16 +88,21 @@ export function createBatchSession(model: AnsweringModel, options: BatchSessionO
   const scheduler = createBatchScheduler(generator, { slots, prefixBytes, breathe: takeBreath });
   const pictures = createPictureReader(model, picturesKept);
 
+  let tickets = 0;
+
   const idsOf = ({ turns, images = [] }: BatchPrompt) => promptIds(tokenizer, turns, images.length, imageTokens);
 
   return {
     contextLength: config.text_config.max_position_embeddings,
     promptTokens: (prompt) => idsOf(prompt).length,
     async answer(prompt, { maxNewTokens = MAX_NEW_TOKENS, sampling = greedy, stop = [], logprobs, signal }, onPiece) {
+      // pictures take their time: whoever came first is first all the same
+      const ticket = tickets++;
       const inputIds = idsOf(prompt);
       const shown = await Promise.all((prompt.images ?? []).map((image) => pictures.read(image)));
       const pieces = createPieces(tokenizer, stop, onPiece);
       const { tokens, finish, cachedTokens } = await scheduler.answer({
+        ticket,
         inputIds,
         pictures: shown,
         maxNewTokens,

@@ -19,7 +19,6 @@ const REPORTS = 1000;
 interface Loaded {
   model: LoadedModel;
   session: BatchSession;
-  maxPixels: number;
 }
 
 let loaded: Loaded | undefined;
@@ -41,8 +40,12 @@ function flush(): void {
 async function load({ folder, quantize, parallel, threads, prefixBytes, maxPixels }: WorkerOptions): Promise<void> {
   try {
     const model = await loadModel(folder, { engine: createOrtEngine({ threads }), quantize });
-    const session = createBatchSession(model, { slots: parallel, prefixBytes });
-    loaded = { model, session, maxPixels };
+    const imageRows: LoadedModel['imageRows'] = async (pictures) => {
+      for (const picture of pictures) await checkPixels(picture as Uint8Array, maxPixels);
+      return model.imageRows(pictures);
+    };
+    const session = createBatchSession({ ...model, imageRows }, { slots: parallel, prefixBytes });
+    loaded = { model, session };
     const { config } = model;
     const parameters = llavaParameters(config).reduce((sum, { dims }) => sum + dims.reduce((a, b) => a * b, 1), 0);
     send({ type: 'ready', details: { contextLength: session.contextLength, parameters, imageTokens: imageTokenCount(config) } });
@@ -57,10 +60,9 @@ async function answer(id: number, ask: Ask): Promise<void> {
   const controller = new AbortController();
   running.set(id, controller);
   try {
-    const { model, session, maxPixels } = loaded!;
+    const { model, session } = loaded!;
     const prompt = { turns: ask.turns, images: ask.images };
     checkLength(session, session.promptTokens(prompt));
-    for (const image of ask.images) await checkPixels(image, maxPixels);
     const seed = ask.sampling.seed ?? Math.floor(Math.random() * 2 ** 32);
     const options = {
       maxNewTokens: ask.maxNewTokens ?? longestAnswer(model.generation, session.contextLength),
@@ -87,11 +89,9 @@ function checkLength({ contextLength }: BatchSession, tokens: number): void {
 }
 
 async function checkPixels(image: Uint8Array, maxPixels: number): Promise<void> {
-  const { width, height } = await readImageSize(image).catch((error: Error) => {
-    throw new PictureError(error.message);
-  });
+  const { width, height } = await readImageSize(image);
   if (width * height > maxPixels)
-    throw new PictureError(`the image has ${width} x ${height} pixels, more than the ${maxPixels} that are taken`);
+    throw new UserError(`the image has ${width} x ${height} pixels, more than the ${maxPixels} that are taken`);
 }
 
 function kindOf(error: unknown): Failure {
