@@ -1,11 +1,11 @@
 // The server: sockets, the processes of the models, and an orderly end.
 
 import { once } from 'node:events';
-import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createAdaptorServer } from '@hono/node-server';
+import { getRequestListener } from '@hono/node-server';
 import { reasonOf, UserError } from '../errors.ts';
 import { createApp, type Explainer } from './app.ts';
 import { ApiError } from './errors.ts';
@@ -52,6 +52,8 @@ const MAX_HEADER_BYTES = 16_384;
 /** Connections beyond those whose requests may wait. */
 const SPARE_CONNECTIONS = 1024;
 
+const NO_HTTP = new ApiError(400, 'this is no HTTP request', { code: 'invalid_http' });
+
 export async function startServer(options: ServeOptions): Promise<RunningServer> {
   const { models: folders, host, port, keys, pictures, maxBody, queue, stall = 30_000, log, explainer, ...work } = options;
   const reports: WorkerReports = new Map();
@@ -69,8 +71,10 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
   const metrics = createServerMetrics(models, reports);
   const isAllowed = keys && createKeyCheck(keys);
   const app = createApp({ models, metrics, isAllowed, pictures, maxBody, stall, isDraining: () => isDraining, log, explainer });
-  const serverOptions = { ...TIMES, maxHeaderSize: MAX_HEADER_BYTES };
-  const server = createAdaptorServer({ fetch: app.fetch, serverOptions }) as Server;
+  const server = createServer(
+    { ...TIMES, maxHeaderSize: MAX_HEADER_BYTES },
+    getRequestListener(app.fetch, { errorHandler: () => NO_HTTP.response() }),
+  );
   server.maxConnections = queue + SPARE_CONNECTIONS;
   server.on('clientError', answerBroken);
   endWhenDraining(server, () => isDraining);
@@ -127,7 +131,7 @@ function answerBroken(error: NodeJS.ErrnoException, socket: Duplex): void {
       ? new ApiError(431, 'the headers are too large', { code: 'headers_too_large' })
       : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
         ? new ApiError(408, 'the request took too long', { code: 'request_timeout' })
-        : new ApiError(400, 'this is no HTTP request', { code: 'invalid_http' });
+        : NO_HTTP;
   const body = JSON.stringify(problem.body);
   socket.end(
     `HTTP/1.1 ${problem.status} ${problem.status === 431 ? 'Request Header Fields Too Large' : 'Bad Request'}\r\n` +
