@@ -10,7 +10,7 @@ import { bundledModel, resolvePath } from '../src/paths.ts';
 import { createRandom, type Random } from '../src/random.ts';
 import { type RunningServer, startServer } from '../src/serve/server.ts';
 
-const COUNT = Number(process.env.LLAVA_GEMMA_FUZZ ?? 300);
+const COUNT = Number(process.env.LLAVA_GEMMA_FUZZ ?? 200);
 /** Requests under way at a time. */
 const TOGETHER = 8;
 const KEY = 'the-right-key';

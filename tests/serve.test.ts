@@ -577,7 +577,14 @@ describe('llava-gemma serve', () => {
         return (error as APIError).code;
       }
     });
-    await sleep(300);
+    const waiting = async () => {
+      const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+      return [...text.matchAll(/^llava_gemma_requests_(?:running|waiting)\{.*\} (\d+)$/gm)].reduce(
+        (sum, [, count]) => sum + Number(count),
+        0,
+      );
+    };
+    await until(async () => (await waiting()) >= 10);
     child.kill('SIGTERM');
     const results = await Promise.all(ends);
     expect(results.filter((end) => end !== 'length' && end !== 'shutting_down')).toEqual([]);

