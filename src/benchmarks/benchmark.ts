@@ -47,8 +47,8 @@ export interface BenchmarkQuestion {
   cluster: string;
   /** What scores are told apart by, by name: `{ split: 'random' }`. A question may be in several. */
   groups: Readonly<Record<string, string | readonly string[]>>;
-  /** Number of answers that one may choose from, where there is a choice. */
-  choices?: number;
+  /** The answers that one may choose from, where there is a choice: `['yes', 'no']`, `['A', 'B', 'C']`. */
+  options?: readonly string[];
 }
 
 /** A question and what a system answered. */

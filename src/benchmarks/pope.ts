@@ -62,7 +62,7 @@ function readQuestions(path: string, folder: string): PopeQuestion[] {
     references: [label],
     cluster: image,
     groups: { category },
-    choices: 2,
+    options: ['yes', 'no'],
     where,
   }));
   refuseRepeated(path, 'questions', questions);

@@ -4,7 +4,8 @@ import { basename, resolve } from 'node:path';
 import { buildEmojiDataset, type EvaluationSplit } from '../data/emoji/build.ts';
 import { type LoadedModel, loadModel } from '../pretrained/load.ts';
 import type { Quantization } from '../weights/quantize.ts';
-import { type AnsweringOptions, answerOpenQuestions, answerQuestions, type EvaluationOptions, type OpenAnswer } from './evaluate.ts';
+import { type AnsweringOptions, answerOpenQuestions, answerQuestions, type EvaluationOptions } from './evaluate.ts';
+import type { OpenAnswer } from './open-answers.ts';
 import { type OpenQuestion, type Question, readQuestions } from './questions.ts';
 import type { Sample } from './samples.ts';
 

@@ -1,21 +1,13 @@
 // Questions answered greedily by a model, with their pictures and (blind) before blank ones of the mean
 // color, and judged.
 
-import { createHash } from 'node:crypto';
-import { UserError } from '../errors.ts';
-import { createSession, type Session, type SessionPrompt } from '../generate/session.ts';
-import type { LoadedModel } from '../pretrained/load.ts';
-import { pictureReader } from '../pretrained/pictures.ts';
+import type { SessionPrompt } from '../generate/session.ts';
+import { type Answer, type AskedModel, type Asker, type AskOptions, createAsker } from './asking.ts';
+import { type OpenAnswer, openAnswer } from './open-answers.ts';
 import type { Asked, OpenQuestion, Question } from './questions.ts';
 import { judgeSample, type Sample } from './samples.ts';
 
-export interface AnsweringOptions {
-  /** Questions answered at a time. */
-  batchSize: number;
-  /** Longest answer in tokens. */
-  maxNewTokens: number;
-  /** Ends the work by throwing `signal.reason`. */
-  signal?: AbortSignal;
+export interface AnsweringOptions extends Omit<AskOptions, 'onAnswers'> {
   /** Called after each batch of questions; those before a blank picture are not counted. */
   onProgress?: (done: number, total: number) => void;
 }
@@ -26,17 +18,6 @@ export interface EvaluationOptions extends AnsweringOptions {
   /** Called with the samples of each batch, in the order of the questions. */
   onSamples?: (samples: readonly Sample[]) => void;
 }
-
-type AskedModel = Pick<LoadedModel, 'generator' | 'tokenizer' | 'processor'> & Partial<Pick<LoadedModel, 'generation'>>;
-
-interface Answer {
-  /** Empty where the question could not be asked. */
-  text: string;
-  /** Why it could not: too long, a picture that is missing or damaged. */
-  problem?: string;
-}
-
-const sessionOf = (model: AskedModel) => createSession({ ...model, ...pictureReader(model) });
 
 const promptOf = ({ prompt, imagePaths }: Asked): SessionPrompt => ({ turns: prompt, images: imagePaths });
 
@@ -49,10 +30,10 @@ export async function answerQuestions(
   questions: readonly Question[],
   { blind, onSamples, onProgress, ...options }: EvaluationOptions,
 ): Promise<Sample[]> {
-  const session = sessionOf(model);
-  const askBlind = blind ? await createBlindAsker(session, options) : undefined;
+  const asker = createAsker(model);
+  const askBlind = blind ? await createBlindAsker(asker, options) : undefined;
   const samples: Sample[] = [];
-  for await (const { batch, answers } of inBatches(session, questions, options)) {
+  for await (const { batch, answers } of inBatches(asker, questions, options)) {
     const blindAnswers = await askBlind?.(batch.map(promptOf));
     const judged = batch.map((question, i) => judgeSample({ ...sampleOf(question, answers[i]), blindAnswer: blindAnswers?.[i].text }));
     samples.push(...judged);
@@ -76,18 +57,6 @@ function sampleOf({ id, images, task, split, prompt, expected }: Question, { tex
   };
 }
 
-/** One line of LLaVA's answers.jsonl. */
-export interface OpenAnswer {
-  question_id: string | number;
-  prompt: string;
-  text: string;
-  /** The same for the same answer of the same model. */
-  answer_id: string;
-  model_id: string;
-  /** Of a question that could not be asked, the `problem`. */
-  metadata: { problem?: string };
-}
-
 /** Answers questions without scoring them, in their order. `onAnswers` gets those of each batch. */
 export async function answerOpenQuestions(
   model: AskedModel,
@@ -95,13 +64,8 @@ export async function answerOpenQuestions(
   { modelId, onAnswers, onProgress, ...options }: AnsweringOptions & { modelId: string; onAnswers?: (answers: OpenAnswer[]) => void },
 ): Promise<OpenAnswer[]> {
   const all: OpenAnswer[] = [];
-  for await (const { batch, answers } of inBatches(sessionOf(model), questions, options)) {
-    const lines = batch.map(({ question_id, text: prompt }, i): OpenAnswer => {
-      const { text, problem } = answers[i];
-      const digest = createHash('sha256').update(JSON.stringify([modelId, question_id, prompt, text]));
-      const answer_id = digest.digest('base64url').slice(0, 22);
-      return { question_id, prompt, text, answer_id, model_id: modelId, metadata: problem === undefined ? {} : { problem } };
-    });
+  for await (const { batch, answers } of inBatches(createAsker(model), questions, options)) {
+    const lines = batch.map(({ question_id, text }, i) => openAnswer(modelId, question_id, text, answers[i]));
     all.push(...lines);
     onAnswers?.(lines);
     onProgress?.(all.length, questions.length);
@@ -109,23 +73,11 @@ export async function answerOpenQuestions(
   return all;
 }
 
-async function* inBatches<Q extends Asked>(session: Session, questions: readonly Q[], options: AnsweringOptions) {
+async function* inBatches<Q extends Asked>(asker: Asker, questions: readonly Q[], options: AnsweringOptions) {
   for (let start = 0; start < questions.length; start += options.batchSize) {
     options.signal?.throwIfAborted();
     const batch = questions.slice(start, start + options.batchSize);
-    yield { batch, answers: await ask(session, batch.map(promptOf), options) };
-  }
-}
-
-/** Answers prompts together. Where one cannot be asked, halves of them are tried, down to that one. */
-async function ask(session: Session, prompts: readonly SessionPrompt[], options: AnsweringOptions): Promise<Answer[]> {
-  try {
-    return (await session.answerAll(prompts, options)).map((text) => ({ text }));
-  } catch (error) {
-    if (!(error instanceof UserError)) throw error;
-    if (prompts.length === 1) return [{ text: '', problem: error.message }];
-    const middle = Math.ceil(prompts.length / 2);
-    return [...(await ask(session, prompts.slice(0, middle), options)), ...(await ask(session, prompts.slice(middle), options))];
+    yield { batch, answers: await asker.ask(batch.map(promptOf), options) };
   }
 }
 
@@ -133,8 +85,8 @@ async function ask(session: Session, prompts: readonly SessionPrompt[], options:
  * Answers before a blank picture in place of each prompt's own. There, the same words get the same answer:
  * they are asked once.
  */
-async function createBlindAsker(session: Session, options: AnsweringOptions) {
-  const blank = await session.blankPicture();
+async function createBlindAsker(asker: Asker, options: AnsweringOptions) {
+  const blank = await asker.blankPicture();
   const known = new Map<string, Answer>();
   return async (prompts: readonly SessionPrompt[]): Promise<Answer[]> => {
     const keys = prompts.map(({ turns, images = [] }) => JSON.stringify([turns, images.length]));
@@ -142,7 +94,7 @@ async function createBlindAsker(session: Session, options: AnsweringOptions) {
     prompts.forEach(({ turns, images = [] }, i) => {
       if (!known.has(keys[i])) fresh.set(keys[i], { turns, images: images.map(() => blank) });
     });
-    const answers = await ask(session, [...fresh.values()], options);
+    const answers = await asker.ask([...fresh.values()], options);
     [...fresh.keys()].forEach((key, i) => {
       known.set(key, answers[i]);
     });

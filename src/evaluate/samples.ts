@@ -4,9 +4,9 @@ import { closeSync, existsSync, fstatSync, ftruncateSync, openSync, readFileSync
 import { z } from 'zod';
 import { makeFolderOf, onDisk } from '../disk.ts';
 import { UserError } from '../errors.ts';
+import { wilsonInterval } from '../statistics/proportion.ts';
 import { majorityBaseline, randomBaseline } from './baselines.ts';
 import { answerKind, isCorrect, yesNoScores } from './scoring.ts';
-import { wilsonInterval } from './statistics.ts';
 
 const sampleSchema = z.object({
   id: z.string(),

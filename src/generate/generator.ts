@@ -101,11 +101,14 @@ export async function createGenerator(
   };
 }
 
+/** UserError for a prompt of so many tokens that a context leaves no room for an answer. */
+export function checkLength(tokens: number, contextLength: number): void {
+  if (tokens >= contextLength)
+    throw new UserError(`the prompt has ${tokens} tokens, but the model reads ${contextLength} in all, answer included: shorten it`);
+}
+
 function checkPrompt({ inputIds, imageRows }: Prompt, { text_config: text, image_token_index: imageToken }: LlavaConfig): void {
-  if (inputIds.length >= text.max_position_embeddings)
-    throw new UserError(
-      `the prompt has ${inputIds.length} tokens, but the model reads ${text.max_position_embeddings} in all, answer included: shorten it`,
-    );
+  checkLength(inputIds.length, text.max_position_embeddings);
   const places = inputIds.filter((id) => id === imageToken).length;
   const rows = (imageRows?.length ?? 0) / text.hidden_size;
   if (places !== rows) throw new UserError(`the prompt has places for ${places} image rows, but its images give ${rows}`);

@@ -63,6 +63,18 @@ export interface AnswerAllOptions extends AnswerOptions {
   /** Prompts that are answered at a time. Default: 64. */
   batchSize?: number;
   onProgress?(done: number, total: number): void;
+  /** Called with the answers of each batch, as they come: in the order of their prompts' lengths. */
+  onAnswers?(answers: readonly NumberedAnswer[]): void;
+}
+
+/** The answer to one of many prompts. */
+export interface NumberedAnswer {
+  /** Which of the prompts. */
+  index: number;
+  text: string;
+  /** Tokens of the prompt, those of its pictures included, and of the answer. */
+  promptTokens: number;
+  tokens: number;
 }
 
 /**
@@ -186,7 +198,7 @@ export function createSession(model: AnsweringModel, { picturesKept = 16 }: Sess
   }
 
   async function answerAll(prompts: readonly SessionPrompt[], options: AnswerAllOptions = {}): Promise<string[]> {
-    const { batchSize = BATCH, maxNewTokens = MAX_NEW_TOKENS, sampling = greedy, signal, onProgress } = options;
+    const { batchSize = BATCH, maxNewTokens = MAX_NEW_TOKENS, sampling = greedy, signal, onProgress, onAnswers } = options;
     const ids = prompts.map(promptIds);
     const seen = await turn(() => pictures.lookAll(prompts, signal), signal);
     const answers = new Array<string>(prompts.length);
@@ -198,9 +210,12 @@ export function createSession(model: AnsweringModel, { picturesKept = 16 }: Sess
       const batch = order.slice(start, start + batchSize);
       const encoded = batch.map((i) => encode(ids[i], seen[i]));
       const rows = await turn(() => generator.generate(encoded, work), signal);
-      batch.forEach((i, row) => {
-        answers[i] = tokenizer.decode(rows[row], { skipSpecialTokens: true }).trim();
+      const numbered = batch.map((index, row): NumberedAnswer => {
+        const text = tokenizer.decode(rows[row], { skipSpecialTokens: true }).trim();
+        return { index, text, promptTokens: ids[index].length, tokens: rows[row].length };
       });
+      for (const { index, text } of numbered) answers[index] = text;
+      onAnswers?.(numbered);
       onProgress?.(start + batch.length, order.length);
     }
     return answers;

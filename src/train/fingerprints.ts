@@ -1,12 +1,8 @@
-// What the stages of a run read, so that a run is not resumed over other data without a word. Pictures are
-// not looked at: a damaged one may be put right, and their features are kept by content.
-
-import { createHash } from 'node:crypto';
-import { createReadStream, existsSync, readdirSync, realpathSync, statSync } from 'node:fs';
-import { isAbsolute, join, relative, sep } from 'node:path';
-import { onDisk } from '../disk.ts';
+import { existsSync, realpathSync } from 'node:fs';
+import { isAbsolute, relative, sep } from 'node:path';
 import { UserError } from '../errors.ts';
 import { resolvePath } from '../paths.ts';
+import { contentOf, modelFiles } from '../pretrained/content.ts';
 import type { StageSummary } from '../runs/folder.ts';
 import type { LlavaStage, Recipe } from './recipe.ts';
 import type { Task } from './task.ts';
@@ -22,25 +18,6 @@ const SETTINGS = 'recipe';
 
 /** By stage. */
 export type Fingerprints = Record<string, Inputs>;
-
-/** Bytes at either end of a weights file that stand for all of it. */
-const ENDS = 1 << 20;
-
-/** Size and SHA-256 of a file; of weights, which may be large, of both ends. */
-async function contentOf(path: string): Promise<string> {
-  const { size } = onDisk(path, () => statSync(path));
-  const hash = createHash('sha256');
-  const isLarge = path.endsWith('.safetensors') && size > 2 * ENDS;
-  const parts = isLarge ? [{ end: ENDS - 1 }, { start: size - ENDS }] : [{}];
-  for (const part of parts) for await (const bytes of createReadStream(path, part)) hash.update(bytes);
-  return `${size} bytes, sha256 ${hash.digest('hex')}`;
-}
-
-/** The files that define a model or a tokenizer. */
-function modelFiles(folder: string): string[] {
-  const names = onDisk(folder, () => readdirSync(folder)).filter((name) => /\.(json|jinja|safetensors)$/.test(name));
-  return names.sort().map((name) => join(folder, name));
-}
 
 const folderFields = ['llava', 'vision_tower', 'language_model', 'tokenizer'];
 
