@@ -2,9 +2,10 @@
 
 import { UserError } from '../errors.ts';
 import type { Benchmark } from './benchmark.ts';
+import { mmVet } from './mm-vet.ts';
 import { pope } from './pope.ts';
 
-export const benchmarks: readonly Benchmark[] = [pope];
+export const benchmarks: readonly Benchmark[] = [mmVet, pope];
 
 /** UserError, with the names that there are, for one that is unknown. */
 export function benchmarkNamed(name: string): Benchmark {

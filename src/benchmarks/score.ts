@@ -66,6 +66,7 @@ export async function scoreAnswers(
   const questions = await questionsOf(benchmark, { ...request, harness });
   if (!existsSync(answers)) throw new UserError(`--answers ${basename(answers)}: there is nothing at ${answers}`);
   const answered = await benchmark.answers(answers, questions, harness);
-  const judged = await benchmark.judge(answered, { harness, judge });
+  const folder = request.data === undefined ? undefined : folderOf(benchmark, request.data);
+  const judged = await benchmark.judge(answered, { harness, judge, folder });
   return { score: summarize(benchmark, judged, harness), judged };
 }

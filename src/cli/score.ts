@@ -1,6 +1,6 @@
 // llava-gemma score: scores answers that any system wrote to a published benchmark.
 import type { Command } from 'commander';
-import { collect } from './options.ts';
+import { collect, parseCount } from './options.ts';
 
 export function register(program: Command): void {
   program
@@ -15,13 +15,18 @@ export function register(program: Command): void {
     .option('-q, --questions <file>', 'the question file; may be given several times', collect, [])
     .option('-d, --data <folder>', 'the folder of downloads, where questions are found that --questions does not name')
     .option('--harness <name>', "whose rules (default: those of the paper's numbers)")
+    .option('--judge <who>', 'who reads free-form answers: rules, local:FOLDER, or the address of an OpenAI-compatible endpoint')
+    .option('--judge-model <name>', 'which model of the endpoint (its key: the environment variable OPENAI_API_KEY)')
+    .option('--judge-runs <n>', 'judge each answer so many times', parseCount)
+    .option('--judge-cache <folder>', 'where judgements are kept, so that nothing is asked twice (default: .cache/replies)')
     .option('--json', 'print the scores as JSON, unrounded')
     .addHelpText(
       'after',
       `
 Examples:
   $ llava-gemma score pope --answers merge.jsonl --data playground/data/eval
-  $ llava-gemma score pope --answers merge.jsonl --questions coco_pope_random.json --questions coco_pope_popular.json --json`,
+  $ llava-gemma score pope --answers merge.jsonl --questions coco_pope_random.json --questions coco_pope_popular.json --json
+  $ llava-gemma score mm-vet --answers answers.json --data eval --judge https://api.openai.com/v1 --judge-model gpt-4-0613`,
     )
     .action(async (benchmark, flags) => (await import('./run/score.ts')).score(benchmark, flags));
 }

@@ -4,6 +4,7 @@
 
 import { setTimeout as pause } from 'node:timers/promises';
 import { z } from 'zod';
+import { mapConcurrently } from '../concurrent.ts';
 import { UserError } from '../errors.ts';
 import { isTransientStatus, networkErrorOf, persist, retryAfterOf, TransientError } from '../retry.ts';
 import { type ChatPrompt, readPrompt } from './chat-messages.ts';
@@ -300,26 +301,11 @@ export async function openEndpoint(options: EndpointOptions): Promise<Endpoint> 
     name: `${shown} ${model}`,
     model,
     reply,
-    async replyAll(prompts, { onReply, ...options }) {
-      const replies = new Array<Reply>(prompts.length);
-      let next = 0;
-      const work = async () => {
-        while (next < prompts.length) {
-          const index = next++;
-          const prompt = prompts[index];
-          try {
-            replies[index] = await reply(typeof prompt === 'function' ? await prompt() : prompt, options);
-          } catch (error) {
-            next = prompts.length;
-            throw error;
-          }
-          onReply?.(index, replies[index]);
-        }
-      };
-      const workers = await Promise.allSettled(Array.from({ length: concurrency }, work));
-      const failed = workers.find((worker) => worker.status === 'rejected');
-      if (failed) throw failed.reason;
-      return replies;
-    },
+    replyAll: (prompts, { onReply, ...options }) =>
+      mapConcurrently(prompts, concurrency, async (prompt, index) => {
+        const one = await reply(typeof prompt === 'function' ? await prompt() : prompt, options);
+        onReply?.(index, one);
+        return one;
+      }),
   };
 }

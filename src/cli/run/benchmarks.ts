@@ -16,6 +16,8 @@ function stateOf({ found, only, count }: Download, looked: boolean): string {
   return only === undefined ? `there: ${found}` : `only ${formatCount(only)} of ${formatCount(count!)} files: ${found}`;
 }
 
+const NEEDS = { score: 'scoring and asking need it', ask: 'asking a model needs it', judge: 'a judge that is a model needs it' };
+
 /** Everything of one benchmark. */
 function describe({ name, title, source, harnesses, headline }: Benchmark, downloads: readonly Download[], looked: boolean): string {
   const lines = [`${name}: ${title}`, `  ${source}`, `  headline: ${headline.name}`, '  harnesses (the first is the default):'];
@@ -24,8 +26,7 @@ function describe({ name, title, source, harnesses, headline }: Benchmark, downl
   for (const file of downloads) {
     lines.push(`    ${file.places[0]}: ${file.holds}`);
     lines.push(`      ${file.url}`);
-    const need = file.needed === 'score' ? 'scoring and asking need it' : 'asking a model needs it';
-    lines.push(`      ${formatBytes(file.bytes)}; ${file.license}; ${need}`);
+    lines.push(`      ${formatBytes(file.bytes)}; ${file.license}; ${NEEDS[file.needed]}`);
     const state = stateOf(file, looked);
     if (state !== '') lines.push(`      ${state}`);
   }

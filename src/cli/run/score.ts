@@ -2,14 +2,20 @@
 import type { Score } from '../../benchmarks/benchmark.ts';
 import { benchmarkNamed } from '../../benchmarks/benchmarks.ts';
 import { scoreAnswers } from '../../benchmarks/score.ts';
+import { UserError } from '../../errors.ts';
 import { alignColumns } from '../../runs/columns.ts';
 import { formatCount } from '../format.ts';
+import { withInterrupt } from '../interrupt.ts';
 
 export interface ScoreFlags {
   answers: string;
   questions: string[];
   data?: string;
   harness?: string;
+  judge?: string;
+  judgeModel?: string;
+  judgeRuns?: number;
+  judgeCache?: string;
   json?: boolean;
 }
 
@@ -17,11 +23,12 @@ export interface ScoreFlags {
 const shown = (value: number) => (Number.isInteger(value) ? formatCount(value) : value.toFixed(4));
 
 /** Scores as lines of text: the official numbers, then a table for each grouping. */
-export function formatScore({ benchmark, harness, n, scores, unparsed, groups, bounds, notes = [] }: Score): string {
+export function formatScore({ benchmark, harness, n, scores, unparsed, groups, bounds, judge, notes = [] }: Score): string {
   const lines = [`${benchmark} (${harness}), ${formatCount(n)} questions`];
   lines.push(...alignColumns(Object.entries(scores).map(([name, value]) => [`  ${name}`, shown(value)])));
   if (unparsed > 0) lines.push(`  ${formatCount(unparsed)} answers could not be read`);
   if (bounds) lines.push(`  between ${shown(bounds.low)} and ${shown(bounds.high)}, whatever these meant`);
+  if (judge) lines.push(`  judged by ${judge.judge}${judge.prompt ? `, ${judge.prompt}` : ''}; ${judge.rule}`);
   for (const [grouping, members] of Object.entries(groups)) {
     const columns = [...new Set(Object.values(members).flatMap((member) => Object.keys(member)))];
     const rows = Object.entries(members).map(([name, member]) => [
@@ -33,8 +40,27 @@ export function formatScore({ benchmark, harness, n, scores, unparsed, groups, b
   return [...lines, ...notes.flatMap((note) => ['', note])].join('\n');
 }
 
-export async function score(name: string, { questions, json, ...request }: ScoreFlags): Promise<void> {
-  const asked = questions.length > 0 ? questions : undefined;
-  const { score } = await scoreAnswers(benchmarkNamed(name), { ...request, questions: asked });
+const warn = (reason: string, seconds: number) => console.error(`${reason}; going on in ${Math.ceil(seconds)} s`);
+
+/** The judge that the flags name. */
+async function judgeOf({ judge, judgeModel: model, judgeRuns: runs, judgeCache: cache }: ScoreFlags, signal: AbortSignal) {
+  if (judge !== undefined) {
+    // a judge may be a model, which others need not load
+    const { openJudge } = await import('../../benchmarks/judge.ts');
+    return openJudge({ judge, model, runs, cache, signal, onPause: warn });
+  }
+  if (model !== undefined || runs !== undefined) throw new UserError(`--judge-${model === undefined ? 'runs' : 'model'} goes with --judge`);
+  return undefined;
+}
+
+export async function score(name: string, flags: ScoreFlags): Promise<void> {
+  const { answers, data, harness, json } = flags;
+  const questions = flags.questions.length > 0 ? flags.questions : undefined;
+  const benchmark = benchmarkNamed(name);
+  if (flags.judge !== undefined && !benchmark.judged) throw new UserError(`${benchmark.title} is scored by rules, without --judge`);
+  const { score } = await withInterrupt(async (signal) => {
+    const judge = await judgeOf(flags, signal);
+    return scoreAnswers(benchmark, { answers, data, harness, questions, judge });
+  }, 'judgements so far are kept, and the same command goes on from there');
   console.log(json ? JSON.stringify(score, null, 2) : formatScore(score));
 }
