@@ -14,7 +14,9 @@ export interface BenchmarkFile {
   /** Of the download, in bytes, about. */
   bytes: number;
   license: string;
-  /** Scoring the answers of others needs questions, but no pictures; a judge that is a model may need more. */
+  /**
+   * Scoring the answers of others needs questions, but no pictures; a judge that is a model may need more.
+   */
   needed: 'score' | 'ask' | 'judge';
   /** Of a folder: how many files belong into it, so that half a download is noticed. */
   count?: number;

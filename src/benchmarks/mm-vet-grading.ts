@@ -52,7 +52,10 @@ between the names of the countries and their actual physical characteristics. | 
 
 /** Longest reply in tokens. */
 const GRADE_TOKENS = 3;
-/** Temperatures at which a judge is asked again that gave no grade. Of a fifth time, the official script reads nothing. */
+/**
+ * Temperatures at which a judge is asked again that gave no grade. The official script asks a fifth time,
+ * and does not read the reply.
+ */
 const WARMER = [0, 0.5, 1, 1.5];
 
 export function gradingPrompt({ question, reference, answer }: GradedPair): string {

@@ -1,5 +1,6 @@
-// MM-Vet (Yu et al. 2023, arXiv 2308.02490): 218 questions that take up to six capabilities together, answered
-// freely and graded by a language model. Scores are those of mm-vet_evaluator.py of yuweihao/MM-Vet.
+// MM-Vet (Yu et al. 2023, arXiv 2308.02490): 218 questions that take up to six capabilities together,
+// answered freely and graded by a language model. Scores are those of mm-vet_evaluator.py of
+// yuweihao/MM-Vet.
 
 import { mapConcurrently } from '../concurrent.ts';
 import { UserError } from '../errors.ts';
@@ -96,7 +97,7 @@ function groupScores(judged: readonly MmVetJudged[]): GroupScores {
   return { n: judged.length, score, rounded: numpyRound(score) };
 }
 
-/** Scores of groups, a question being in each that `groupsOf` names; the larger groups first, as the authors have them. */
+/** Scores of groups, a question being in each that `groupsOf` names; the largest first, as in official tables. */
 function scoresBy(judged: readonly MmVetJudged[], groupsOf: (question: MmVetQuestion) => readonly string[]) {
   const members = new Map<string, MmVetJudged[]>();
   for (const one of judged) {

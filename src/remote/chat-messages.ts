@@ -9,6 +9,9 @@ import { decodeImage } from '../images/decode.ts';
 import { imagePlaces, type Turn, withImages } from '../text/chat.ts';
 import { imageToken } from '../text/tokenizer.ts';
 
+/** What is wrong with a prompt, whoever is asked. */
+export class PromptError extends UserError {}
+
 /** A prompt as a session takes it (generate/session.ts). */
 export interface ChatPrompt {
   turns: readonly Turn[];
@@ -31,23 +34,25 @@ const FORMATS: readonly [string, RegExp][] = [
   ['webp', /^52494646.{8}57454250/],
 ];
 
-/** Bytes of a picture, and their sha-256. UserError for a file that is not there. */
+/** Bytes of a picture, and their sha-256. PromptError for a file that is not there. */
 async function bytesOf(picture: Picture): Promise<{ bytes: Uint8Array; key: string }> {
   if (typeof picture !== 'string') return { bytes: picture, key: hash('sha256', picture, 'hex') };
   try {
     const bytes = await readFile(picture);
     return { bytes, key: hash('sha256', bytes, 'hex') };
   } catch (error) {
-    throw new UserError(`${picture}: ${reasonOf(error)}`, { cause: error });
+    throw new PromptError(`${picture}: ${reasonOf(error)}`, { cause: error });
   }
 }
 
-/** As it is where servers read it, else as PNG. UserError for what is no picture. */
+/** As it is where servers read it, else as PNG. PromptError for what is no picture. */
 async function dataUri(bytes: Uint8Array, name: string): Promise<string> {
   const start = Buffer.from(bytes.subarray(0, 16)).toString('hex');
   const format = FORMATS.find(([, pattern]) => pattern.test(start))?.[0];
   if (format !== undefined) return `data:image/${format};base64,${Buffer.from(bytes).toString('base64')}`;
-  const { data, width, height, channels } = await decodeImage(bytes, { name });
+  const { data, width, height, channels } = await decodeImage(bytes, { name }).catch((error) => {
+    throw error instanceof UserError ? new PromptError(error.message, { cause: error }) : error;
+  });
   const png = await sharp(data, { raw: { width, height, channels } }).png().toBuffer();
   return `data:image/png;base64,${png.toString('base64')}`;
 }
@@ -68,11 +73,11 @@ export interface ReadPrompt {
   messages(): Promise<ChatMessage[]>;
 }
 
-/** UserError for pictures that do not fit their places, and for one that cannot be read. */
+/** PromptError for pictures that do not fit their places, and for one that cannot be read. */
 export async function readPrompt({ turns, images = [] }: ChatPrompt): Promise<ReadPrompt> {
   const places = images.length === 0 ? 0 : imagePlaces(turns);
   if (places > 0 && places !== images.length)
-    throw new UserError(`the turns have ${places} <image> tokens, but the prompt has ${images.length} pictures`);
+    throw new PromptError(`the turns have ${places} <image> tokens, but the prompt has ${images.length} pictures`);
   const placed = places === 0 && images.length > 0 ? withImages(turns, images.length) : turns;
   const pictures = await Promise.all(images.map(bytesOf));
   const plain = placed.map(({ from, value }) => ({ from, value }));

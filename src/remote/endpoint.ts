@@ -142,7 +142,7 @@ function createSender(base: URL, shown: string, options: EndpointOptions): Send 
         key === undefined ? `${shown} wants a key: set ${KEY_VARIABLE}` : `${shown} refuses the key (${KEY_VARIABLE}): ${message}`,
       );
     if (status >= 300 && status < 400) return new UserError(`${shown} sends on to ${headers.get('location')}: give that address`);
-    return new EndpointRefusal(`${shown} refuses with status ${status}: ${message}`);
+    return new EndpointRefusal(`${shown} refuses with status ${status}: ${message}`, status);
   }
 
   return async (path, body) => {
@@ -187,7 +187,13 @@ function createSender(base: URL, shown: string, options: EndpointOptions): Send 
 }
 
 /** The endpoint understood, and will not. */
-class EndpointRefusal extends UserError {}
+export class EndpointRefusal extends UserError {
+  readonly status: number;
+  constructor(message: string, status: number) {
+    super(message);
+    this.status = status;
+  }
+}
 
 function parseJson(text: string): unknown {
   try {
