@@ -58,17 +58,25 @@ function askingsOf(benchmarks: readonly AskedBenchmark[], { conditions, shard, l
   );
 }
 
-/** Asks what has no answer yet. */
-export async function askBenchmarks(asker: Asker, benchmarks: readonly AskedBenchmark[], options: BenchmarkAsking): Promise<void> {
+/** Asks what has no answer yet. `openAsker` is called only where there is something of that kind. */
+export async function askBenchmarks(
+  openAsker: () => Promise<Asker>,
+  benchmarks: readonly AskedBenchmark[],
+  options: BenchmarkAsking,
+): Promise<void> {
   const askings = askingsOf(benchmarks, options);
   const total = askings.reduce((sum, { questions }) => sum + questions.length, 0);
   const began = performance.now();
   let done = 0;
   let fresh = 0;
+  let asker: Asker | undefined;
   for (const asking of askings) {
     const log = openAnswerLog(asking.log);
     try {
-      done += asking.questions.filter(({ id }) => log.answers.has(id)).length;
+      const there = asking.questions.filter(({ id }) => log.answers.has(id)).length;
+      done += there;
+      if (there === asking.questions.length) continue;
+      asker ??= await openAsker();
       await askOne(asker, asking, log, options, (answered) => {
         done += answered;
         fresh += answered;

@@ -1,6 +1,7 @@
 // Parquet files of the Hugging Face data sets: columns of text are read at once, pictures when they are shown.
 
 import { statSync } from 'node:fs';
+import { basename } from 'node:path';
 import type { AsyncBuffer, FileMetaData } from 'hyparquet';
 import { onDisk } from '../disk.ts';
 import { reasonOf, UserError } from '../errors.ts';
@@ -16,11 +17,14 @@ const KEPT = 8;
 export class ParquetFile {
   readonly path: string;
   readonly columns: readonly string[];
+  /** The path's last part. */
+  readonly name: string;
   readonly #file: AsyncBuffer;
   readonly #metadata: FileMetaData;
 
   private constructor(path: string, file: AsyncBuffer, metadata: FileMetaData) {
     this.path = path;
+    this.name = basename(path);
     this.#file = file;
     this.#metadata = metadata;
     const [root] = metadata.schema;
@@ -49,7 +53,8 @@ export class ParquetFile {
     const read = async () => {
       const [start, end] = this.#groupOf(row);
       const rows = await kept(`${this.path}\n${column}\n${start}`, () => this.#rows([column], start, end));
-      const value = rows[row - start]?.[column] as { bytes?: Uint8Array } | Uint8Array | null;
+      // a list where questions may have several, of which this is the first
+      const [value] = [rows[row - start]?.[column]].flat() as ({ bytes?: Uint8Array } | Uint8Array | null)[];
       const bytes = value instanceof Uint8Array ? value : value?.bytes;
       if (bytes === undefined || bytes === null)
         throw new UserError(`${this.path}: row ${row + 1} has no picture in the file's column ${column}`);

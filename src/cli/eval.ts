@@ -1,8 +1,10 @@
 // llava-gemma eval: scores of a model on the held-out scenes, or on questions of one's own in LLaVA JSON,
 // beside its baselines.
 import type { Command } from 'commander';
+import { UserError } from '../errors.ts';
 import { bundledModel } from '../paths.ts';
 import { collect, parseCount, parseSeed, quantizeOption } from './options.ts';
+import type { BenchmarkFlags } from './run/eval-benchmarks.ts';
 
 export function register(program: Command): void {
   program
@@ -18,12 +20,21 @@ export function register(program: Command): void {
     .option('--held-out-artist <name>', 'the artist of the unseen-artist split')
     .option('-d, --data <file>', "questions in LLaVA JSON, each with a task, or LLaVA's question.jsonl, instead of emoji scenes")
     .option('--image-folder <folder>', 'what the image paths of --data are relative to')
-    .option('-n, --limit <n>', 'at most so many questions of each task', parseCount)
+    .option('-n, --limit <n>', 'at most so many questions of each task, or about as many of each benchmark', parseCount)
     .option('-b, --batch-size <n>', 'questions answered at a time', parseCount, 64)
     .option('--max-new-tokens <n>', "longest answer in tokens (default: as the model's generation_config.json says, else 24)", parseCount)
     .option('--no-blind', 'do not ask again before a blank picture (halves the time)')
     .addOption(quantizeOption())
-    .option('-o, --out <file>', 'keep the samples as JSON Lines, written as they come; of a question.jsonl, its answers.jsonl')
+    .option('-o, --out <path>', 'keep the samples as JSON Lines, written as they come; of a question.jsonl, its answers.jsonl')
+    .option(
+      '--benchmarks <names>',
+      'published benchmarks instead, such as pope,gqa; --data is the folder of their downloads, --out a folder',
+    )
+    .option('--harness <benchmark=rules>', 'score a benchmark by other rules than the default; may be given several times', collect, [])
+    .option('--no-exchanged', 'of --benchmarks: do not ask again before the pictures of other questions')
+    .option('--shard <i/n>', 'of --benchmarks: ask one share of the questions, such as 1/4')
+    .option('--merge <folder>', 'put the shares of --benchmarks together into --out; once for each share', collect, [])
+    .option('--overwrite', 'of --benchmarks: begin anew in a folder that has an evaluation')
     .option('--json', 'print the scores as JSON')
     .addHelpText(
       'after',
@@ -31,7 +42,20 @@ export function register(program: Command): void {
 Examples:
   $ llava-gemma eval --split unseen-artist --limit 100
   $ llava-gemma eval --model runs/demo/checkpoints/finetune --out samples.jsonl
-  $ llava-gemma eval --data mine.json --image-folder pictures`,
+  $ llava-gemma eval --data mine.json --image-folder pictures
+  $ llava-gemma eval --benchmarks pope,gqa --data playground/data/eval --out runs/scores`,
     )
-    .action(async (flags) => (await import('./run/eval.ts')).evaluate(flags));
+    .action(async (flags) => {
+      if (flags.benchmarks !== undefined || flags.merge.length > 0)
+        return (await import('./run/eval-benchmarks.ts')).evaluateBenchmarks(flags);
+      refuseWithout(flags);
+      await (await import('./run/eval.ts')).evaluate(flags);
+    });
+}
+
+/** Options that mean nothing without --benchmarks, and would be passed over in silence. */
+function refuseWithout({ harness, exchanged, shard, overwrite }: Pick<BenchmarkFlags, 'harness' | 'exchanged' | 'shard' | 'overwrite'>) {
+  const given = { '--harness': harness.length > 0, '--no-exchanged': !exchanged, '--shard': shard, '--overwrite': overwrite };
+  const [name] = Object.entries(given).find(([, value]) => value) ?? [];
+  if (name !== undefined) throw new UserError(`${name} goes with --benchmarks`);
 }

@@ -5,6 +5,7 @@ import { Command } from 'commander';
 import { UserError } from '../errors.ts';
 import * as benchmarks from './benchmarks.ts';
 import * as chat from './chat.ts';
+import * as compare from './compare.ts';
 import * as convert from './convert.ts';
 import * as data from './data.ts';
 import * as demo from './demo.ts';
@@ -39,7 +40,7 @@ export function createProgram(): Command {
     .helpCommand(false)
     .addHelpText('after', examples)
     .showHelpAfterError('(--help lists commands and options)');
-  for (const command of [demo, train, plan, evaluate, score, benchmarks, chat, data, pull, convert, merge, info, init, forward])
+  for (const command of [demo, train, plan, evaluate, score, compare, benchmarks, chat, data, pull, convert, merge, info, init, forward])
     command.register(program);
   // Commander would end the process itself; this makes it throw an error with an exit code.
   for (const command of [program, ...program.commands]) command.exitOverride();

@@ -27,7 +27,7 @@ th, td { border-bottom: 1px solid var(--line); padding: 6px 8px; text-align: rig
 article { border: 1px solid var(--line); border-radius: 8px; display: grid; gap: 14px; grid-template-columns: 128px 1fr; padding: 12px; }
 article img { border: 1px solid var(--line); border-radius: 4px; height: 128px; image-rendering: pixelated; object-fit: contain; width: 128px; }
 .answer { border-left: 3px solid; margin-top: 6px; padding-left: 10px; } .answer + .answer { margin-top: 12px; } .answer p { margin: 0 0 4px; overflow-wrap: anywhere; } .right { border-color: var(--good); } .wrong { border-color: var(--bad); }
-.right .verdict { color: var(--good); } .wrong .verdict { color: var(--bad); } .verdict { font-size: 13px; white-space: nowrap; }
+.right .verdict, .verdict.good { color: var(--good); } .wrong .verdict:not(.good), .verdict.bad { color: var(--bad); } .verdict { font-size: 13px; white-space: nowrap; }
 dl { display: grid; font-size: 14px; gap: 0 10px; grid-template-columns: max-content 1fr; margin: 0; } dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
 pre { background: var(--soft); border-radius: 8px; font-size: 13px; overflow-x: auto; padding: 16px; } summary { cursor: pointer; }
 `;

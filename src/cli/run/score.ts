@@ -1,6 +1,7 @@
 // What `llava-gemma score` does.
 import type { Score } from '../../benchmarks/benchmark.ts';
 import { benchmarkNamed } from '../../benchmarks/benchmarks.ts';
+import { formatNumber, groupRows } from '../../benchmarks/report.ts';
 import { scoreAnswers } from '../../benchmarks/score.ts';
 import { UserError } from '../../errors.ts';
 import { alignColumns } from '../../runs/columns.ts';
@@ -19,23 +20,16 @@ export interface ScoreFlags {
   json?: boolean;
 }
 
-/** A number as tables show it: counts whole, others to four digits behind the point. */
-const shown = (value: number) => (Number.isInteger(value) ? formatCount(value) : value.toFixed(4));
-
 /** Scores as lines of text: the official numbers, then a table for each grouping. */
 export function formatScore({ benchmark, harness, n, scores, unparsed, groups, bounds, judge, notes = [] }: Score): string {
   const lines = [`${benchmark} (${harness}), ${formatCount(n)} questions`];
-  lines.push(...alignColumns(Object.entries(scores).map(([name, value]) => [`  ${name}`, shown(value)])));
+  lines.push(...alignColumns(Object.entries(scores).map(([name, value]) => [`  ${name}`, formatNumber(value)])));
   if (unparsed > 0) lines.push(`  ${formatCount(unparsed)} answers could not be read`);
-  if (bounds) lines.push(`  between ${shown(bounds.low)} and ${shown(bounds.high)}, whatever these meant`);
+  if (bounds) lines.push(`  between ${formatNumber(bounds.low)} and ${formatNumber(bounds.high)}, whatever these meant`);
   if (judge) lines.push(`  judged by ${judge.judge}${judge.prompt ? `, ${judge.prompt}` : ''}; ${judge.rule}`);
   for (const [grouping, members] of Object.entries(groups)) {
-    const columns = [...new Set(Object.values(members).flatMap((member) => Object.keys(member)))];
-    const rows = Object.entries(members).map(([name, member]) => [
-      `  ${name}`,
-      ...columns.map((of) => (of in member ? shown(member[of]) : '-')),
-    ]);
-    lines.push('', ...alignColumns([[grouping, ...columns], ...rows]));
+    const { columns, rows } = groupRows(members);
+    lines.push('', ...alignColumns([[grouping, ...columns], ...rows.map(([name, ...cells]) => [`  ${name}`, ...cells])]));
   }
   return [...lines, ...notes.flatMap((note) => ['', note])].join('\n');
 }
