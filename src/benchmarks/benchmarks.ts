@@ -2,10 +2,11 @@
 
 import { UserError } from '../errors.ts';
 import type { Benchmark } from './benchmark.ts';
+import { mathVista } from './mathvista.ts';
 import { mmVet } from './mm-vet.ts';
 import { pope } from './pope.ts';
 
-export const benchmarks: readonly Benchmark[] = [mmVet, pope];
+export const benchmarks: readonly Benchmark[] = [mathVista, mmVet, pope];
 
 /** UserError, with the names that there are, for one that is unknown. */
 export function benchmarkNamed(name: string): Benchmark {

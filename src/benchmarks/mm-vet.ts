@@ -83,7 +83,7 @@ export function numpyRound(value: number, digits = 1): number {
   return rounded / 10 ** digits;
 }
 
-const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+const mean = (values: readonly number[]) => (values.length === 0 ? 0 : values.reduce((sum, value) => sum + value, 0) / values.length);
 const populationStd = (values: readonly number[]) => Math.sqrt(mean(values.map((value) => (value - mean(values)) ** 2)));
 
 /** The score of each run, in percent. */
@@ -97,7 +97,7 @@ function groupScores(judged: readonly MmVetJudged[]): GroupScores {
   return { n: judged.length, score, rounded: numpyRound(score) };
 }
 
-/** Scores of groups, a question being in each that `groupsOf` names; the largest first, as in official tables. */
+/** Scores of the groups that `groupsOf` names; the largest group first, as in official tables. */
 function scoresBy(judged: readonly MmVetJudged[], groupsOf: (question: MmVetQuestion) => readonly string[]) {
   const members = new Map<string, MmVetJudged[]>();
   for (const one of judged) {
