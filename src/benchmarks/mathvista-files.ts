@@ -163,8 +163,8 @@ function answerFile(path: string): string {
 
 const outputSchema = z.looseObject({
   response: optional(z.union([z.string(), z.number()])),
-  extraction: z.unknown(),
-  prediction: z.unknown(),
+  extraction: z.unknown().optional(),
+  prediction: z.unknown().optional(),
   true_false: optional(z.boolean()),
 });
 
