@@ -1,11 +1,12 @@
 // Files of MathVista: its questions (testmini.json, the Parquet of Hugging Face) and outputs of models, which
 // hold the questions as well, and perhaps what was extracted from each response and how that was scored.
 
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { onDisk } from '../disk.ts';
 import { UserError } from '../errors.ts';
+import { answerFileAt, isLines, parseEntry } from './answer-forms.ts';
 import { type AnswerLine, readLlavaAnswers, refuseRepeated } from './answers.ts';
 import type { QuestionPicture } from './benchmark.ts';
 import { firstOf, pictureFile } from './files.ts';
@@ -16,17 +17,16 @@ import { ParquetFile } from './parquet.ts';
 export interface Problem {
   id: string;
   where: string;
-  question: string;
   questionType: string;
   answerType: string;
   choices: readonly string[] | undefined;
-  unit: string | undefined;
   precision: number | undefined;
   /** undefined where it is kept back, as on the test split. */
   answer: string | undefined;
-  /** What a model is asked; undefined where the file leaves it to be built. */
-  query: string | undefined;
-  metadata: Readonly<Record<string, string | readonly string[]>>;
+  /** What a model is asked: as the file words it, else as the data set's queries are worded. */
+  query: string;
+  /** By the names of GROUPINGS. */
+  groups: Readonly<Record<string, Group>>;
   picture: QuestionPicture;
 }
 
@@ -79,30 +79,70 @@ const problemSchema = z
     'answer_type: is text without choices',
   );
 
-const text = z.union([z.string(), z.array(z.string())]);
+type Group = string | readonly string[];
+
+const isGroup = (value: unknown): value is Group =>
+  typeof value === 'string' || (Array.isArray(value) && value.every((member) => typeof member === 'string'));
+
+/** Each group that was met, once: many problems share few. */
+const met = new Map<string, Group>();
+
+/** What scores are told apart by. */
+function groupsOf(fields: Readonly<Record<string, unknown>>): Record<string, Group> {
+  const groups: Record<string, Group> = {};
+  for (const name of GROUPINGS) {
+    const value = fields[name];
+    if (!isGroup(value)) continue;
+    const key = JSON.stringify(value);
+    if (!met.has(key)) met.set(key, value);
+    groups[name] = met.get(key)!;
+  }
+  return groups;
+}
+
+const HINTS: Record<string, string> = {
+  text: 'and provide the correct option letter, e.g., A, B, C, D, at the end.',
+  integer: 'requiring an integer answer and provide the final value, e.g., 1, 2, 3, at the end.',
+  'float 1': 'requiring a floating-point number with one decimal place and provide the final value, e.g., 1.2, 1.3, 1.4, at the end.',
+  'float 2': 'requiring a floating-point number with two decimal places and provide the final value, e.g., 1.23, 1.34, 1.45, at the end.',
+  list: 'requiring a Python list as an answer and provide the final list, e.g., [1, 2, 3], [1.2, 1.3, 1.4], at the end.',
+};
+
+/** What of a problem its query is made of. */
+export interface QueryFields {
+  question: string;
+  question_type: string;
+  answer_type: string;
+  choices?: readonly string[];
+  unit?: string;
+  precision?: number;
+}
+
+/** What a model is asked, worded as the data set's `query`. */
+export function queryOf({ question, question_type, answer_type, precision, unit, choices = [] }: QueryFields): string {
+  const type = question_type === 'multi_choice' ? 'text' : answer_type === 'float' ? `float ${precision ?? 1}` : answer_type;
+  const lines = [
+    `Hint: Please answer the question ${HINTS[type] ?? HINTS['float 2']}`,
+    `Question: ${question}${unit === undefined ? '' : ` (Unit: ${unit})`}`,
+  ];
+  if (choices.length > 0) lines.push('Choices:', ...choices.map((choice, i) => `(${String.fromCharCode(65 + i)}) ${choice}`));
+  return lines.join('\n').trim();
+}
 
 /** UserError, with its place, for a problem that is malformed. */
 function problemOf(id: string, value: unknown, place: string, pictureOf: (image: string | undefined) => QuestionPicture): Problem {
-  const { data, error } = problemSchema.safeParse(value);
-  if (error) throw new UserError(`${place}: ${z.prettifyError(error).replaceAll(/\s+/g, ' ')}; it should be ${QUESTION_FORMS}`);
-  const { question, choices, unit, precision, answer, question_type, answer_type, metadata = {}, query } = data;
-  const groups = { ...metadata, question_type, answer_type };
-  const named = GROUPINGS.flatMap((name) => {
-    const value = text.safeParse((groups as Record<string, unknown>)[name]).data;
-    return value === undefined ? [] : [[name, value] as const];
-  });
+  const data = parseEntry(problemSchema, value, place, QUESTION_FORMS);
+  const { choices, precision, answer, question_type, answer_type, metadata = {}, query } = data;
   return {
     id,
     where: basename(place),
-    question,
     questionType: question_type,
     answerType: answer_type,
     choices,
-    unit,
     precision,
     answer: answer === '' ? undefined : answer,
-    query,
-    metadata: Object.fromEntries(named),
+    query: query ?? queryOf(data),
+    groups: groupsOf({ ...metadata, question_type, answer_type }),
     picture: pictureOf(data.image),
   };
 }
@@ -151,16 +191,6 @@ export function problemFileIn(folder: string): string | undefined {
   return firstOf(folder, QUESTION_PLACES) ?? (existsSync(folder) ? output() : undefined);
 }
 
-/** The one output in a folder. UserError where there are several, or none. */
-function answerFile(path: string): string {
-  if (!statSync(path).isDirectory()) return path;
-  const all = readdirSync(path).filter((name) => /\.jsonl?$/.test(name));
-  const outputs = all.filter((name) => name.startsWith('output'));
-  const files = outputs.length > 0 ? outputs : all;
-  if (files.length === 1) return join(path, files[0]);
-  throw new UserError(`${path}: is a folder with ${files.length} files that may be it; name the one with ${ANSWER_FORMS}`);
-}
-
 const outputSchema = z.looseObject({
   response: optional(z.union([z.string(), z.number()])),
   extraction: z.unknown().optional(),
@@ -170,8 +200,7 @@ const outputSchema = z.looseObject({
 
 function lineOf(id: string, value: unknown, where: string, place: string): MathVistaLine {
   if (typeof value === 'string' || typeof value === 'number') return { id, where, text: String(value) };
-  const { data, error } = outputSchema.safeParse(value);
-  if (error) throw new UserError(`${place}: ${z.prettifyError(error).replaceAll(/\s+/g, ' ')}; it should be ${ANSWER_FORMS}`);
+  const data = parseEntry(outputSchema, value, place, ANSWER_FORMS);
   const label = Object.keys(data).find((name) => name.startsWith('response'));
   if (label === undefined && data.extraction === undefined)
     throw new UserError(`${place}: has neither a response nor an extraction; it should be ${ANSWER_FORMS}`);
@@ -182,10 +211,9 @@ function lineOf(id: string, value: unknown, where: string, place: string): MathV
 
 /** Answers in every form. UserError, with its place, for what is none. */
 export async function readAnswerFile(given: string): Promise<{ path: string; lines: MathVistaLine[] }> {
-  const path = answerFile(given);
+  const path = answerFileAt(given, ANSWER_FORMS, 'output');
   const file = new JsonFile(path, ANSWER_FORMS);
-  if (file.kind === 'other') throw new UserError(`${path}: should be ${ANSWER_FORMS}`);
-  if (!file.isWhole || file.keys().includes('question_id')) return { path, lines: await readLlavaAnswers(path) };
+  if (isLines(file)) return { path, lines: await readLlavaAnswers(path) };
   const lines = Array.from(file.entries(), ({ key, value, where }) => {
     const place = join(dirname(path), where);
     return lineOf(idOf(key, value, place), value, where, place);

@@ -53,35 +53,14 @@ interface MathVistaJudged extends Judged<MathVistaQuestion> {
   by: JudgeReport;
 }
 
-const HINTS: Record<string, string> = {
-  integer: 'requiring an integer answer and provide the final value, e.g., 1, 2, 3, at the end.',
-  'float 1': 'requiring a floating-point number with one decimal place and provide the final value, e.g., 1.2, 1.3, 1.4, at the end.',
-  'float 2': 'requiring a floating-point number with two decimal places and provide the final value, e.g., 1.23, 1.34, 1.45, at the end.',
-  list: 'requiring a Python list as an answer and provide the final list, e.g., [1, 2, 3], [1.2, 1.3, 1.4], at the end.',
-};
-
-/** What a model is asked, as the data set's `query` words it. */
-export function queryOf({ question, questionType, answerType, precision, unit, choices = [] }: Problem): string {
-  const type = answerType === 'float' ? `float ${precision ?? 1}` : answerType;
-  const hint =
-    questionType === 'multi_choice'
-      ? 'and provide the correct option letter, e.g., A, B, C, D, at the end.'
-      : (HINTS[type] ?? HINTS['float 2']);
-  const lines = [`Hint: Please answer the question ${hint}`, `Question: ${question}${unit === undefined ? '' : ` (Unit: ${unit})`}`];
-  if (choices.length > 0) lines.push('Choices:', ...choices.map((choice, i) => `(${String.fromCharCode(65 + i)}) ${choice}`));
-  return lines.join('\n').trim();
-}
-
-function questionOf(problem: Problem): MathVistaQuestion {
-  const { id, questionType, answerType, choices, precision, answer, metadata, picture } = problem;
-  const query = problem.query ?? queryOf(problem);
+function questionOf({ id, questionType, answerType, choices, precision, answer, query, groups, picture }: Problem): MathVistaQuestion {
   return {
     id,
     prompt: `<image>\n${query}`,
     pictures: [picture],
     references: answer === undefined ? [] : [answer],
     cluster: picture.name || id,
-    groups: metadata,
+    groups,
     options: questionType === 'multi_choice' ? choices : undefined,
     form: { questionType, answerType, choices, precision },
     query,
@@ -141,12 +120,15 @@ function countsOf(of: readonly MathVistaJudged[]): GroupScores {
 /** Scores of the groups that `groupsOf` names, the best first, as the official tables have them. */
 function countsBy(all: readonly MathVistaJudged[], groupsOf: (one: MathVistaJudged) => string | readonly string[] | undefined) {
   const members = new Map<string, MathVistaJudged[]>();
+  const add = (group: string, one: MathVistaJudged) => {
+    const found = members.get(group);
+    if (found) found.push(one);
+    else members.set(group, [one]);
+  };
   for (const one of all) {
-    for (const group of new Set([groupsOf(one) ?? []].flat())) {
-      const found = members.get(group);
-      if (found) found.push(one);
-      else members.set(group, [one]);
-    }
+    const groups = groupsOf(one);
+    if (typeof groups === 'string') add(groups, one);
+    else for (const group of new Set(groups)) add(group, one);
   }
   const counts = [...members].map(([group, found]) => [group, countsOf(found)] as const);
   return Object.fromEntries(counts.sort(([, a], [, b]) => b.accuracy - a.accuracy));

@@ -1,10 +1,11 @@
 // Files of MM-Vet: its questions (mm-vet.json, the Parquet of Hugging Face, LLaVA's question file and the
 // capabilities beside it), answers, and grades as mm-vet_evaluator.py keeps them.
 
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { UserError } from '../errors.ts';
+import { answerFileAt, isLines, parseEntry } from './answer-forms.ts';
 import { type AnswerLine, readLlavaAnswers, refuseRepeated } from './answers.ts';
 import type { QuestionPicture } from './benchmark.ts';
 import { firstOf, pictureFile, readJsonLines } from './files.ts';
@@ -42,6 +43,8 @@ export const ANSWER_FORMS =
 
 const capabilityList = z.union([z.array(z.string().min(1)), z.string().transform((text) => text.split(/\s*,\s*/))]);
 
+const listOnly = z.array(z.string().min(1));
+
 const entry = z.looseObject({
   question: z.string(),
   answer: z.string(),
@@ -50,12 +53,6 @@ const entry = z.looseObject({
 });
 
 const llavaQuestion = z.looseObject({ question_id: z.union([z.string(), z.number()]), image: z.string(), text: z.string() });
-
-function parsed<T>(schema: z.ZodType<T>, value: unknown, place: string, form: string): T {
-  const { data, error } = schema.safeParse(value);
-  if (error) throw new UserError(`${place}: ${z.prettifyError(error).replaceAll(/\s+/g, ' ')}; it should be ${form}`);
-  return data;
-}
 
 /** Questions of one file. UserError, with its place, for what is malformed. */
 export async function readQuestionFile(path: string, folder: string): Promise<QuestionEntry[]> {
@@ -76,8 +73,8 @@ function readObject(path: string, picture: (name: string) => QuestionPicture): Q
   return Array.from(new JsonFile(path, QUESTION_FORMS).entries(), ({ key, value, where }): QuestionEntry => {
     const [id, place] = [idOf(key), join(dirname(path), where)];
     // a list of capabilities is all that some files have
-    if (Array.isArray(value)) return { id, where, capabilities: parsed(z.array(z.string().min(1)), value, place, QUESTION_FORMS) };
-    const { question, answer, capability, imagename } = parsed(entry, value, place, QUESTION_FORMS);
+    if (Array.isArray(value)) return { id, where, capabilities: parseEntry(listOnly, value, place, QUESTION_FORMS) };
+    const { question, answer, capability, imagename } = parseEntry(entry, value, place, QUESTION_FORMS);
     return { id, where, question, reference: answer, capabilities: capability, picture: picture(imagename ?? `${id}.png`) };
   });
 }
@@ -88,7 +85,7 @@ async function readParquet(path: string): Promise<QuestionEntry[]> {
   const rows = await file.read([id, 'question', 'answer', 'capability']);
   return rows.map((row, index) => {
     const where = `${basename(path)}, row ${index + 1}`;
-    const { question, answer, capability } = parsed(entry, row, `${path}, row ${index + 1}`, QUESTION_FORMS);
+    const { question, answer, capability } = parseEntry(entry, row, `${path}, row ${index + 1}`, QUESTION_FORMS);
     const name = idOf(row[id] as string | number);
     return { id: name, where, question, reference: answer, capabilities: capability, picture: file.picture('image', index, name) };
   });
@@ -106,28 +103,20 @@ const grades = z.looseObject({
   model: z.array(z.string()).optional(),
 });
 
-/** The one file of answers in a folder. UserError where there are several, or none. */
-function answerFile(path: string): string {
-  if (!statSync(path).isDirectory()) return path;
-  const files = readdirSync(path).filter((name) => /\.jsonl?$/.test(name));
-  if (files.length === 1) return join(path, files[0]);
-  throw new UserError(`${path}: is a folder with ${files.length} JSON files; name the one with ${ANSWER_FORMS}`);
-}
-
 /** Answers or grades in every form. UserError, with its place, for what is neither. */
 export async function readAnswerFile(given: string): Promise<{ path: string; lines: MmVetLine[] }> {
-  const path = answerFile(given);
+  const path = answerFileAt(given, ANSWER_FORMS);
   const file = new JsonFile(path, ANSWER_FORMS);
-  if (file.kind !== 'object') throw new UserError(`${path}: should be ${ANSWER_FORMS}`);
-  if (!file.isWhole || file.keys().includes('question_id')) {
+  if (isLines(file)) {
     const lines = await readLlavaAnswers(path);
     return { path, lines: lines.map((line) => ({ ...line, id: idOf(line.id) })) };
   }
+  if (file.kind === 'array') throw new UserError(`${path}: should be ${ANSWER_FORMS}`);
   const lines = Array.from(file.entries(), ({ key, value, where }): MmVetLine => {
     const line = { id: idOf(key), where };
     if (typeof value === 'string' || typeof value === 'number') return { ...line, text: String(value) };
     if (value === null) return { ...line, text: '' };
-    const { score, model = [] } = parsed(grades, value, join(dirname(path), where), ANSWER_FORMS);
+    const { score, model = [] } = parseEntry(grades, value, join(dirname(path), where), ANSWER_FORMS);
     return { ...line, text: '', grades: { scores: score, models: model } };
   });
   if (lines.length === 0) throw new UserError(`${path}: is empty; it should be ${ANSWER_FORMS}`);

@@ -252,6 +252,8 @@ describe('questions of MM-Vet', () => {
     await expect(scoreAnswers(mmVet, { answers: said, data: mkdtempSync(join(tmpdir(), 'none-')) })).rejects.toThrow(
       /there are no questions of MM-Vet.*expected mm-vet.json/,
     );
-    await expect(score(mkdtempSync(join(tmpdir(), 'none-')))).rejects.toThrow(/is a folder with 0 JSON files; name the one with answers/);
+    await expect(score(mkdtempSync(join(tmpdir(), 'none-')))).rejects.toThrow(
+      /is a folder with 0 files that may be it; name the one with answers/,
+    );
   });
 });

@@ -1,7 +1,8 @@
+import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import type { Judged } from '../../src/benchmarks/benchmark.ts';
-import { mathVista, queryOf } from '../../src/benchmarks/mathvista.ts';
-import { readProblems } from '../../src/benchmarks/mathvista-files.ts';
+import { mathVista } from '../../src/benchmarks/mathvista.ts';
+import { type QueryFields, queryOf } from '../../src/benchmarks/mathvista-files.ts';
 import { scoreAnswers } from '../../src/benchmarks/score.ts';
 import { describeOfficial, expectedOf, official } from './official.ts';
 
@@ -44,10 +45,11 @@ describeOfficial('official outputs of MathVista', () => {
     expect(score.notes).toEqual([expect.stringMatching(/for 4 problems \(246, 835, 983, 987\), and other verdicts for 0\.$/)]);
   });
 
-  it('ask as the data set words it, also where its query is missing', async () => {
-    const problems = await readProblems(answers, official('mathvista'));
+  it('ask as the data set words it, also where its query is missing', () => {
+    const problems = Object.values<QueryFields & { query: string }>(JSON.parse(readFileSync(answers, 'utf8')));
+    const built = problems.map(({ unit, choices, ...problem }) => queryOf({ ...problem, unit: unit ?? undefined, choices: choices ?? [] }));
     // the others were reworded, or their options shuffled, after this file was written
-    expect(problems.filter((problem) => queryOf(problem) === problem.query).length).toBe(928);
+    expect(problems.filter(({ query }, i) => built[i] === query).length).toBe(928);
   });
 
   it('are found by folder', async () => {
