@@ -3,7 +3,6 @@
 // its peak is the one that it writes into summary.json.
 
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
@@ -13,6 +12,7 @@ import { UserError } from '../src/errors.ts';
 import { modelParameters } from '../src/models/model-parameters.ts';
 import type { ModelConfig } from '../src/models/shapes.ts';
 import { findRunFolder, readSummary } from '../src/runs/folder.ts';
+import { processMb } from '../src/runs/memory.ts';
 import { readMetrics } from '../src/runs/metrics.ts';
 import { elementCount } from '../src/weights/safetensors.ts';
 import { freshModel, midSizeLanguage, midSizeVision, writeConversations } from './stage/mid-size.ts';
@@ -96,13 +96,8 @@ interface StageMemory {
 
 /** Memory of a process; undefined where there is no /proc. */
 function residentOf(pid: number): Resident | undefined {
-  try {
-    const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-    const bytes = (field: string) => 1024 * Number(new RegExp(`${field}:\\s+(\\d+) kB`).exec(status)?.[1] ?? 0);
-    return { resident: bytes('VmRSS'), files: bytes('RssFile') };
-  } catch {
-    return undefined;
-  }
+  const [resident, files] = [processMb('VmRSS', pid), processMb('RssFile', pid)];
+  return resident === undefined ? undefined : { resident: resident * 2 ** 20, files: (files ?? 0) * 2 ** 20 };
 }
 
 const INTERVAL = 50;

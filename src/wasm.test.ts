@@ -1,5 +1,24 @@
 import { expect, test } from 'vitest';
-import { assembleModule, constant, get, I32, i32x4, ifBelow, loopWhileBelow, plus, set, storeLane32 } from './wasm.ts';
+import {
+  assembleModule,
+  constant,
+  f32,
+  f32x4,
+  get,
+  I32,
+  i32x4,
+  ifBelow,
+  load,
+  load8,
+  load16,
+  loopWhileBelow,
+  plus,
+  select,
+  set,
+  shiftLeft,
+  store8,
+  storeLane32,
+} from './wasm.ts';
 
 interface Exports {
   memory: WebAssembly.Memory;
@@ -33,4 +52,29 @@ test('functions are called by their names, and count in loops and branches', () 
   expect([...words.subarray(0, 4)]).toEqual([7, 7, 0, 0]);
   (ifAny as (end: number) => void)(12);
   expect([...words.subarray(0, 4)]).toEqual([9, 9, 9, 0]);
+});
+
+test('single bytes and floats are loaded, computed with and stored', () => {
+  const at = constant(0);
+  const largest = f32x4.max(f32x4.abs(load(at, 16)), f32x4.splat(f32.constant(2.5)));
+  const { memory, run } = start({
+    run: {
+      parameters: [],
+      locals: [],
+      body: [
+        store8(at, 64, plus(load8(at, 1), constant(1))),
+        store8(at, 65, shiftLeft(load16(at, 2), 1)),
+        f32.store(at, 68, f32.mul(f32.load(at, 16), f32.constant(-0.5))),
+        f32.store(at, 72, f32.max(f32x4.lane(largest, 0), f32x4.lane(largest, 3))),
+        store8(at, 76, f32.greater(f32.load(at, 16), f32.load(at, 20))),
+        f32.store(at, 80, select(f32.greater(f32.load(at, 20), f32.load(at, 16)), f32.constant(1), f32.constant(7))),
+      ],
+    },
+  });
+  const [bytes, floats] = [new Uint8Array(memory.buffer), new Float32Array(memory.buffer)];
+  bytes.set([0, 200, 0x12, 0x00]);
+  floats.set([3, -8, 0, -5], 4);
+  (run as () => void)();
+  expect([bytes[64], bytes[65], bytes[76]]).toEqual([201, 0x24, 1]);
+  expect([floats[17], floats[18], floats[20]]).toEqual([-1.5, 5, 7]);
 });

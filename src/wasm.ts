@@ -70,7 +70,25 @@ export const set = (local: number, value: Code): Code => [...value, 0x21, ...leb
 export const constant = (value: number): Code => [0x41, ...signedLeb(value)];
 export const plus = (a: Code, b: Code): Code => [...a, ...b, 0x6a];
 const isBelow = (a: Code, b: Code): Code => [...a, ...b, 0x49];
+export const shiftLeft = (a: Code, bits: number): Code => [...a, ...constant(bits), 0x74];
+/** `a` where `condition` is not 0, else `b`. */
+export const select = (condition: Code, a: Code, b: Code): Code => [...a, ...b, ...condition, 0x1b];
+
 export const load32 = (address: Code, offset: number): Code => [...address, 0x28, 2, ...leb(offset)];
+/** A byte, and two bytes, without sign. */
+export const load8 = (address: Code, offset: number): Code => [...address, 0x2d, 0, ...leb(offset)];
+export const load16 = (address: Code, offset: number): Code => [...address, 0x2f, 1, ...leb(offset)];
+export const store8 = (address: Code, offset: number, value: Code): Code => [...address, ...value, 0x3a, 0, ...leb(offset)];
+
+export const f32 = {
+  constant: (value: number): Code => [0x43, ...new Uint8Array(Float32Array.of(value).buffer)],
+  load: (address: Code, offset: number): Code => [...address, 0x2a, 2, ...leb(offset)],
+  store: (address: Code, offset: number, value: Code): Code => [...address, ...value, 0x38, 2, ...leb(offset)],
+  mul: (a: Code, b: Code): Code => [...a, ...b, 0x94],
+  max: (a: Code, b: Code): Code => [...a, ...b, 0x97],
+  /** 1 or 0. */
+  greater: (a: Code, b: Code): Code => [...a, ...b, 0x5e],
+};
 
 /** Runs `body`, and again as long as `a` is below `b`, without signs. */
 export const loopWhileBelow = (a: Code, b: Code, body: readonly Code[]): Code => [
@@ -133,4 +151,8 @@ export const f32x4 = {
   sub: (a: Code, b: Code) => simd(0xe5, a, b),
   mul: (a: Code, b: Code) => simd(0xe6, a, b),
   div: (a: Code, b: Code) => simd(0xe7, a, b),
+  abs: (a: Code) => simd(0xe0, a),
+  /** The larger one, lane by lane, of numbers that are none of them NaN. */
+  max: (a: Code, b: Code) => simd(0xeb, a, b),
+  lane: (a: Code, lane: number): Code => [...simd(0x1f, a), lane],
 };

@@ -14,7 +14,7 @@ import { type Dim, dimProduct } from '../src/graph/dims.ts';
 import { grad } from '../src/graph/grad.ts';
 import * as p from '../src/graph/primitives.ts';
 import { type Composite, constant, input, type Leaves, numbersOf, type Primitive, type Tensor, typedData } from '../src/graph/tensor.ts';
-import { adamW, squaredNorm } from '../src/graph/updates.ts';
+import { adamW, adamW8bit, squaredNorm } from '../src/graph/updates.ts';
 import { createRandom, type Random } from '../src/random.ts';
 
 // === Cases ===
@@ -404,6 +404,23 @@ const CASES: Record<keyof Leaves | Primitive | Composite, fc.Arbitrary<Case>> = 
       operands: operands.map((operand, i) => ({ ...operand, gradient: i === 1 })),
       build: ([parameter, gradient, expAvg, expAvgSq, clip, keep, rate, rootScale]) =>
         adamW({ parameter, gradient, expAvg, expAvgSq }, { clip, keep, rate, rootScale }, { beta1: 0.6, beta2: 0.8, eps: 1e-2 })[part],
+    };
+  }),
+  // the codes themselves, which rounding moves, are looked at in src/engine/state.test.ts
+  adamW8bit: withShape(0, 3, (named, random) => {
+    const axes = named.map(({ size }) => ({ size }));
+    const part = random.pick(['parameter', 'expAvgAbsmax', 'expAvgSqAbsmax', 'change'] as const);
+    const scalars = ['clip', 'keep', 'rate', 'rootScale'].map(() => floats(random, [], 0.1, 1));
+    const [codes, absmax] = [() => integers(random, axes, 256), () => floats(random, [{ size: 1 }], 0.1, 2)];
+    const operands = [floats(random, axes), floats(random, axes), codes(), absmax(), codes(), absmax(), ...scalars];
+    return {
+      label: `adamW8bit ${part}`,
+      operands: operands.map((operand, i) => ({ ...operand, gradient: i === 1 && part !== 'expAvgAbsmax' && part !== 'expAvgSqAbsmax' })),
+      build: ([parameter, gradient, mean, expAvgAbsmax, square, expAvgSqAbsmax, clip, keep, rate, rootScale]) => {
+        const [expAvg, expAvgSq] = [p.cast(mean, 'uint8'), p.cast(square, 'uint8')];
+        const tensors = { parameter, gradient, expAvg, expAvgAbsmax, expAvgSq, expAvgSqAbsmax };
+        return adamW8bit(tensors, { clip, keep, rate, rootScale }, { beta1: 0.6, beta2: 0.8, eps: 1e-2 })[part];
+      },
     };
   }),
 };

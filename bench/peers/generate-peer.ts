@@ -1,8 +1,9 @@
 // What a side of `npm run bench -- generate` can be asked, and the loop that answers: the process of a side
 // imports this and calls `serve`.
 
-import { readFileSync, writeSync } from 'node:fs';
+import { writeSync } from 'node:fs';
 import { createInterface } from 'node:readline';
+import { processMb } from '../../src/runs/memory.ts';
 
 /** What a side needs to know before it can be measured. */
 export interface LoadRequest {
@@ -77,15 +78,10 @@ export function speeds(prompt: number, start: number, times: readonly number[]):
 }
 
 export function processMemory(): MemoryAnswer {
-  const megabytes = (kilobytes: string) => Math.round(Number(kilobytes) / 1024);
-  try {
-    // maxRSS begins, on Linux, with that of the process that started this one; VmHWM does not
-    const status = readFileSync('/proc/self/status', 'utf8');
-    const field = (name: string) => megabytes(status.match(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm'))![1]);
-    return { peak_mb: field('VmHWM'), anonymous_mb: field('RssAnon') };
-  } catch {
-    return { peak_mb: megabytes(String(process.resourceUsage().maxRSS)) };
-  }
+  // maxRSS begins, on Linux, with that of the process that started this one; VmHWM does not
+  const peak = processMb('VmHWM') ?? process.resourceUsage().maxRSS / 1024;
+  const anonymous = processMb('RssAnon');
+  return { peak_mb: Math.round(peak), ...(anonymous === undefined ? {} : { anonymous_mb: Math.round(anonymous) }) };
 }
 
 interface Request extends LoadRequest {

@@ -3,7 +3,8 @@
 // which prepares the data goes on as it does in a run. One request a line on stdin: {"steps": n}; one answer
 // a line on descriptor 3.
 
-import { readFileSync, readSync, writeFileSync, writeSync } from 'node:fs';
+import { readSync, writeFileSync, writeSync } from 'node:fs';
+import { processMb } from '../../src/runs/memory.ts';
 import { loadRecipe } from '../../src/train/recipe.ts';
 import { train } from '../../src/train/run.ts';
 import type { Turn } from '../train-step/held-stage.ts';
@@ -36,10 +37,6 @@ function readLine(): string {
 function forgetPeak(): void {
   // Linux, proc(5): 5 sets VmHWM to what is held now
   writeFileSync('/proc/self/clear_refs', '5');
-}
-
-function megabytes(field: string): number {
-  return Number(new RegExp(`${field}:\\s+(\\d+) kB`).exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? 0) / 1024;
 }
 
 let left = 0;
@@ -75,7 +72,7 @@ await train({
       turn.cpu_ms.push((user + system) / 1000);
       turn.losses.push(loss);
       if (--left === 0) {
-        answer({ ...turn, peak_mb: megabytes('VmHWM'), mapped_mb: megabytes('RssFile') } satisfies StageTurn);
+        answer({ ...turn, peak_mb: processMb('VmHWM') ?? 0, mapped_mb: processMb('RssFile') ?? 0 } satisfies StageTurn);
         waitForTurn();
       } else began = { time: performance.now(), cpu: process.cpuUsage() };
     },

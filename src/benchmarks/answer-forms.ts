@@ -10,7 +10,7 @@ import type { JsonFile } from './json-entries.ts';
 /** Fields of LLaVA's answers.jsonl. */
 const LINE_FIELDS = ['question_id', 'prompt', 'text', 'answer_id', 'model_id', 'metadata'];
 
-/** Whether a file is LLaVA's answers.jsonl, and not one object from ids to answers. UserError if it is neither. */
+/** Whether a file is LLaVA's answers.jsonl, and not one object or array. UserError if it is neither. */
 export function isLines(file: JsonFile): boolean {
   if (file.kind === 'other') throw new UserError(`${file.path}: is not JSON; it should be ${file.form}`);
   const { value: first } = file.entries().next();
@@ -18,8 +18,8 @@ export function isLines(file: JsonFile): boolean {
 }
 
 /**
- * The file of answers at a path: itself, or the only one in a folder, those that begin with `preferred` coming
- * first. UserError where it cannot be told; `form` says what it should be.
+ * The file of answers at a path: itself, or the only one in a folder, of those that begin with `preferred` if
+ * there are some. UserError where it cannot be told; `form` says what it should be.
  */
 export function answerFileAt(path: string, form: string, preferred = ''): string {
   if (!onDisk(path, () => statSync(path)).isDirectory()) return path;

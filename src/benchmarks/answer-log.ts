@@ -39,7 +39,7 @@ function parseLine(path: string, line: string, number: number, isLast: boolean):
   }
 }
 
-/** Answers that are in a file of a run; none where there is no file. UserError names a line that is damaged. */
+/** Answers in a file of a run; none where there is no file. UserError names a line that is damaged. */
 export function readAnswerLog(path: string): OpenAnswer[] {
   if (!existsSync(path)) return [];
   const lines = readText(path).split('\n');

@@ -1,4 +1,4 @@
-// What a score must beat without any model: the one most frequent answer, and guessing, judged as any answers.
+// What a score must beat without any model: the most frequent answer, and guessing, judged as any answers.
 
 import { createRandom, type Random } from '../random.ts';
 import type { Benchmark, BenchmarkQuestion } from './benchmark.ts';

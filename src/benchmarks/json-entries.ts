@@ -22,12 +22,20 @@ export interface JsonEntry {
   where: string;
 }
 
+/** Where a value is. */
+interface Member {
+  key?: string;
+  from: number;
+  end: number;
+}
+
 /** JSON in the bytes of a file. Nothing is parsed before it is asked for. */
 export class JsonFile {
   readonly path: string;
   /** What the file should hold, in words. */
   readonly form: string;
   readonly #bytes: Buffer;
+  #top: { members: readonly Member[]; end: number } | undefined;
 
   /** UserError if the file is missing, not UTF-8 or a pointer of git-lfs. `form` says what it should hold. */
   constructor(path: string, form: string) {
@@ -48,29 +56,38 @@ export class JsonFile {
 
   /** Whether the file is one JSON value, and not JSON Lines. */
   get isWhole(): boolean {
-    const start = this.#space(0);
-    return this.kind !== 'other' && this.#space(this.#end(start)) === this.#bytes.length;
+    return this.kind !== 'other' && this.#space(this.#outermost().end) === this.#bytes.length;
   }
 
   /** The keys of the object that the file is; none if it is an array. */
   keys(): string[] {
-    return this.kind === 'object' ? [...this.#members(this.#space(0))].map(({ key }) => key!) : [];
+    return this.kind === 'object' ? this.#outermost().members.map(({ key }) => key!) : [];
   }
 
-  /** The entries of the file's array or object or, with `within`, of the one that its member of that name is. */
+  /** The entries of the file's array or object; with `within`, of the one that its member of that name is. */
   *entries(within?: string): Generator<JsonEntry> {
-    let start = this.#space(0);
-    if (within !== undefined) {
-      const member = this.kind === 'object' && [...this.#members(start)].find(({ key }) => key === within);
-      if (!member) throw new UserError(`${this.path}: has no ${within}; it should be ${this.form}`);
-      start = member.from;
-    }
     const where = this.#places();
     let index = 0;
-    for (const { key, from, end } of this.#members(start)) {
+    for (const { key, from, end } of within === undefined ? this.#outermost().members : this.#members(this.#startOf(within))) {
       index++;
       yield { key, value: this.#parse(from, end), where: where(from, index) };
     }
+  }
+
+  #startOf(within: string): number {
+    const member = this.kind === 'object' && this.#outermost().members.find(({ key }) => key === within);
+    if (!member) throw new UserError(`${this.path}: has no ${within}; it should be ${this.form}`);
+    return member.from;
+  }
+
+  /** The file's own array or object, the first in JSON Lines. */
+  #outermost(): { members: readonly Member[]; end: number } {
+    if (this.#top) return this.#top;
+    const start = this.#space(0);
+    const members = [...this.#members(start)];
+    const last = members.at(-1);
+    this.#top = { members, end: this.#space(last ? last.end : start + 1) + 1 };
+    return this.#top;
   }
 
   #fail(at: number, fault: string): UserError {
@@ -97,7 +114,7 @@ export class JsonFile {
     }
   }
 
-  *#members(start: number): Generator<{ key?: string; from: number; end: number }> {
+  *#members(start: number): Generator<Member> {
     const bytes = this.#bytes;
     const isObject = bytes[start] === OPEN_OBJECT;
     if (!isObject && bytes[start] !== OPEN_ARRAY) throw this.#fail(start, 'is neither an array nor an object');

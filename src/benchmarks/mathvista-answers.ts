@@ -1,4 +1,5 @@
-// What an answer to MathVista says, as extract_answer.py and calculate_score.py of lupantech/MathVista read it.
+// What an answer to MathVista says, as extract_answer.py and calculate_score.py of lupantech/MathVista read
+// it.
 
 import { pythonRound } from './python-numbers.ts';
 import { pythonStrip } from './python-text.ts';
@@ -24,7 +25,7 @@ export interface Prediction {
 
 const letterOf = (index: number) => String.fromCharCode('A'.charCodeAt(0) + index);
 
-/** Edits (insertion, deletion, exchange) from one text to another, in Unicode characters (Levenshtein 1966). */
+/** Edits (insertion, deletion, exchange) from one text to another, in characters (Levenshtein 1966). */
 export function editDistance(from: string, to: string): number {
   const [a, b] = [[...from], [...to]];
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);

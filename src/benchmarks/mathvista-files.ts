@@ -181,7 +181,7 @@ async function readParquet(path: string): Promise<Problem[]> {
   });
 }
 
-/** The file of problems in a folder: one of questions, else an output that holds them; undefined where there is none. */
+/** The file of problems in a folder, else an output that holds them; undefined where there is none. */
 export function problemFileIn(folder: string): string | undefined {
   const output = () =>
     readdirSync(folder)

@@ -1,4 +1,4 @@
-// Parquet files of the Hugging Face data sets: columns of text are read at once, pictures when they are shown.
+// Parquet files of the Hugging Face data sets: columns of text are read at once, pictures when shown.
 
 import { statSync } from 'node:fs';
 import { basename } from 'node:path';

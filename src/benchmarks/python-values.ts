@@ -27,7 +27,7 @@ export function integerText(text: string): string | undefined {
   return BigInt(digits.replaceAll('_', '').replace(/^\+/, '')).toString();
 }
 
-/** `str(int(value))` of a float: cut off towards zero; undefined for what is not finite, where Python raises. */
+/** `str(int(value))` of a float: cut off towards zero; undefined where Python raises: inf, nan. */
 export const truncatedText = (value: number): string | undefined =>
   Number.isFinite(value) ? BigInt(Math.trunc(value)).toString() : undefined;
 
@@ -51,7 +51,7 @@ function quoted(text: string): string {
   return quote + escaped.replaceAll('\n', '\\n').replaceAll('\r', '\\r').replaceAll('\t', '\\t') + quote;
 }
 
-/** `str(value)` of a JSON value. A whole number counts as `int`: JSON in JavaScript does not tell 5 from 5.0. */
+/** `str(value)` of a JSON value. A whole number is an `int`: JSON.parse does not tell 5 from 5.0. */
 export function textOf(value: unknown): string {
   if (typeof value === 'string') return value;
   if (value === null || value === undefined) return 'None';

@@ -1,7 +1,9 @@
 // The inner loop of AdamW as WebAssembly SIMD, four weights at a time in float32 as PyTorch computes it: a
 // third of the time of the same loop in JavaScript, which has only double division and square root. Arrays
-// pass through a small memory in chunks that stay in the cache, so they remain ordinary Float32Arrays.
+// pass through a small memory in chunks that stay in the cache, so they remain ordinary arrays. Moments of 8
+// bits become float32 there, for the same loop, and codes again.
 
+import { CODE_BLOCK, codeBlocks, signedCode, unsignedCode } from '../dynamic-code.ts';
 import {
   assembleModule,
   type Code,
@@ -18,6 +20,7 @@ import {
   V128,
   type WasmFunction,
 } from '../wasm.ts';
+import { CODE_TABLE, dequantize, quantize, writeCodeTable } from './code-kernel.ts';
 
 /** Weights a chunk; the four arrays of a chunk fill one page of memory. */
 const CHUNK = 4096;
@@ -25,6 +28,11 @@ const PAGE = 65536;
 const OFFSETS = { values: 0, mean: PAGE / 4, square: PAGE / 2, gradient: (PAGE / 4) * 3 };
 /** Where a pass leaves the sum of the squares of what it has changed: four partial sums. */
 const CHANGE = PAGE;
+/** The codes and largest magnitudes of a chunk's moments, and the tables of their codes. */
+const CODES = { mean: PAGE + PAGE / 8, square: PAGE + PAGE / 4 };
+const ABSMAX = { mean: PAGE + 256, square: PAGE + 512 };
+const TABLES = { mean: 2 * PAGE, square: 2 * PAGE + CODE_TABLE };
+const PAGES = 2 + Math.ceil((2 * CODE_TABLE) / PAGE);
 
 /** Scalars of an update, in the order of the kernel's parameters. */
 const SCALARS = ['clip', 'beta1', 'share1', 'beta2', 'share2', 'keep', 'rate', 'rootScale', 'eps'] as const;
@@ -67,10 +75,14 @@ function update(): WasmFunction {
 interface Kernel {
   memory: WebAssembly.Memory;
   update(bytes: number, ...scalars: number[]): void;
+  dequantize(table: number, codes: number, absmax: number, to: number, end: number): void;
+  quantize(table: number, codes: number, absmax: number, from: number, end: number): void;
 }
 
-const kernel = new WebAssembly.Instance(assembleModule({ update: update() }, 2)).exports as unknown as Kernel;
-const chunkOf = (offset: number) => new Float32Array(kernel.memory.buffer, offset, CHUNK);
+const functions = { update: update(), dequantize: dequantize(), quantize: quantize() };
+const kernel = new WebAssembly.Instance(assembleModule(functions, PAGES)).exports as unknown as Kernel;
+const { buffer } = kernel.memory;
+const chunkOf = (offset: number) => new Float32Array(buffer, offset, CHUNK);
 const chunk = {
   values: chunkOf(OFFSETS.values),
   mean: chunkOf(OFFSETS.mean),
@@ -78,15 +90,74 @@ const chunk = {
   gradient: chunkOf(OFFSETS.gradient),
 };
 
-const partialSums = new Float32Array(kernel.memory.buffer, CHANGE, 4);
+const partialSums = new Float32Array(buffer, CHANGE, 4);
+
+/** The arrays of an update in float32: of one length. */
+export interface AdamWArrays {
+  values: Float32Array;
+  mean: Float32Array;
+  square: Float32Array;
+  gradient: Float32Array;
+}
+
+/**
+ * Moves a part of an array into the chunk. What fills it to `whole` stays zero, and does not count as a
+ * change.
+ */
+function putIn(name: keyof AdamWArrays, array: Float32Array, start: number, count: number, whole: number): void {
+  chunk[name].set(array.subarray(start, start + count));
+  chunk[name].fill(0, count, whole);
+}
+
+/** Runs the loop over the first `whole` weights of the chunk; the sum of the squares of their changes. */
+function updateChunk(whole: number, operands: readonly number[]): number {
+  kernel.update(whole * 4, ...operands);
+  let change = 0;
+  for (const sum of partialSums) change += sum;
+  return change;
+}
 
 /**
  * With g = clip * gradient: mean = beta1 mean + share1 g, square = beta2 square + share2 g^2, and
- * values = keep * values - rate * mean / (sqrt(square) * rootScale + eps). All arrays have one length; the
- * gradient is not changed. Returns the sum of the squares by which values have changed.
+ * values = keep * values - rate * mean / (sqrt(square) * rootScale + eps). The gradient is not changed.
+ * Returns the sum of the squares by which values have changed.
  */
-export function adamWUpdate(
-  arrays: { values: Float32Array; mean: Float32Array; square: Float32Array; gradient: Float32Array },
+export function adamWUpdate(arrays: AdamWArrays, scalars: AdamWScalars): number {
+  const operands = SCALARS.map((name) => scalars[name]);
+  const { length } = arrays.values;
+  let change = 0;
+  for (let start = 0; start < length; start += CHUNK) {
+    const count = Math.min(CHUNK, length - start);
+    const whole = Math.ceil(count / 4) * 4;
+    for (const name of ['values', 'mean', 'square', 'gradient'] as const) putIn(name, arrays[name], start, count, whole);
+    change += updateChunk(whole, operands);
+    for (const name of ['values', 'mean', 'square'] as const) arrays[name].set(chunk[name].subarray(0, count), start);
+  }
+  return change;
+}
+
+/** A moment in blocks of dynamic 8-bit codes, one for each weight. */
+export interface CodedMoment {
+  codes: Uint8Array;
+  /** The largest magnitude of each block. */
+  absmax: Float32Array;
+}
+
+const codedChunk = (name: 'mean' | 'square'): CodedMoment => ({
+  codes: new Uint8Array(buffer, CODES[name], CHUNK),
+  absmax: new Float32Array(buffer, ABSMAX[name], CHUNK / CODE_BLOCK),
+});
+const coded = { mean: codedChunk('mean'), square: codedChunk('square') };
+const codeOf = { mean: signedCode, square: unsignedCode };
+for (const name of ['mean', 'square'] as const) writeCodeTable(buffer, TABLES[name], codeOf[name]);
+const zeroCode = { mean: signedCode.values.indexOf(0), square: unsignedCode.values.indexOf(0) };
+
+/**
+ * The same with both moments in codes, signed ones for the mean: dequantized, updated in float32, which is
+ * what moves the values, and quantized anew.
+ */
+export function adamWUpdate8bit(
+  arrays: { values: Float32Array; mean: CodedMoment; square: CodedMoment; gradient: Float32Array },
   scalars: AdamWScalars,
 ): number {
   const operands = SCALARS.map((name) => scalars[name]);
@@ -94,15 +165,22 @@ export function adamWUpdate(
   let change = 0;
   for (let start = 0; start < length; start += CHUNK) {
     const count = Math.min(CHUNK, length - start);
-    const whole = Math.ceil(count / 4) * 4;
-    for (const name of ['values', 'mean', 'square', 'gradient'] as const) {
-      chunk[name].set(arrays[name].subarray(start, start + count));
-      // what fills a last vector stays zero, and does not count as a change
-      chunk[name].fill(0, count, whole);
+    const [firstBlock, blocks] = [start / CODE_BLOCK, codeBlocks(count)];
+    const whole = blocks * CODE_BLOCK;
+    for (const name of ['values', 'gradient'] as const) putIn(name, arrays[name], start, count, whole);
+    for (const name of ['mean', 'square'] as const) {
+      coded[name].codes.set(arrays[name].codes.subarray(start, start + count));
+      coded[name].codes.fill(zeroCode[name], count, whole);
+      coded[name].absmax.set(arrays[name].absmax.subarray(firstBlock, firstBlock + blocks));
+      kernel.dequantize(TABLES[name], CODES[name], ABSMAX[name], OFFSETS[name], OFFSETS[name] + whole * 4);
     }
-    kernel.update(whole * 4, ...operands);
-    for (const name of ['values', 'mean', 'square'] as const) arrays[name].set(chunk[name].subarray(0, count), start);
-    for (const sum of partialSums) change += sum;
+    change += updateChunk(whole, operands);
+    arrays.values.set(chunk.values.subarray(0, count), start);
+    for (const name of ['mean', 'square'] as const) {
+      kernel.quantize(TABLES[name], CODES[name], ABSMAX[name], OFFSETS[name], OFFSETS[name] + whole * 4);
+      arrays[name].codes.set(coded[name].codes.subarray(0, count), start);
+      arrays[name].absmax.set(coded[name].absmax.subarray(0, blocks), firstBlock);
+    }
   }
   return change;
 }

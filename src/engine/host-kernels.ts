@@ -4,22 +4,28 @@
 
 import { inputName, type Tensor, type TensorOf } from '../graph/tensor.ts';
 import type { AdamWConstants } from '../graph/updates.ts';
-import { adamWUpdate } from './adamw-kernel.ts';
+import { type AdamWScalars, adamWUpdate, adamWUpdate8bit } from './adamw-kernel.ts';
 import type { Value, Write } from './engine.ts';
 import type { HostState } from './host-state.ts';
 
-/** One update of AdamW, by the names of the inputs that hold its operands. */
+type Update = TensorOf<'adamW' | 'adamW8bit'>;
+
+/** One update of AdamW. */
 export interface AdamWUpdate {
+  op: Update['op'];
   parameter: string;
-  gradient: string;
-  expAvg: string;
-  expAvgSq: string;
-  clip: string;
-  keep: string;
-  rate: string;
-  rootScale: string;
+  /** Names of the inputs that hold the operands of the op, in its order. */
+  operands: readonly string[];
   constants: AdamWConstants;
 }
+
+const isUpdate = (tensor: Tensor): tensor is Update => tensor.op === 'adamW' || tensor.op === 'adamW8bit';
+
+/** Results of an update that are written to state, each to the operand of this number. */
+const WRITTEN: { readonly [O in Update['op']]: Readonly<Partial<Record<TensorOf<O>['attributes']['part'], number>>> } = {
+  adamW: { parameter: 0, expAvg: 2, expAvgSq: 3 },
+  adamW8bit: { parameter: 0, expAvg: 2, expAvgAbsmax: 3, expAvgSq: 4, expAvgSqAbsmax: 5 },
+};
 
 /** The input whose squared norm a tensor is, where it is that and nothing else: it needs no graph. */
 export function hostNormOf(tensor: Tensor): string | undefined {
@@ -30,12 +36,15 @@ export function hostNormOf(tensor: Tensor): string | undefined {
  * The parameter of the update, one of `updates`, whose `change` a tensor is: it is known when that has run.
  */
 export function hostChangeOf(tensor: Tensor, updates: readonly AdamWUpdate[]): string | undefined {
-  if (tensor.op !== 'adamW' || tensor.attributes.part !== 'change') return undefined;
-  const names = tensor.inputs.map((x) => (x.op === 'input' ? inputName(x) : undefined));
-  const [parameter, ...others] = names;
-  const update = updates.find((each) => each.parameter === parameter);
-  const operands = update && [update.gradient, update.expAvg, update.expAvgSq, update.clip, update.keep, update.rate, update.rootScale];
-  return operands && others.every((name, i) => name === operands[i]) ? parameter : undefined;
+  if (!isUpdate(tensor) || tensor.attributes.part !== 'change') return undefined;
+  const names = operandNames(tensor);
+  return updates.find(({ op, operands }) => op === tensor.op && operands.every((operand, i) => operand === names?.[i]))?.parameter;
+}
+
+/** Names of the operands, if all of them are inputs. */
+function operandNames({ inputs }: Update): string[] | undefined {
+  const named = (inputs as readonly Tensor[]).filter((x): x is TensorOf<'input'> => x.op === 'input');
+  return named.length === inputs.length ? named.map(inputName) : undefined;
 }
 
 /** Sum of squares of float32 values, in double. */
@@ -57,26 +66,26 @@ export function sumOfSquares(values: Float32Array): number {
 }
 
 /**
- * Takes whole AdamW updates out of `writes`: where parameter and both moments are replaced by one `adamW` of
+ * Takes whole AdamW updates out of `writes`: where parameter and moments are replaced by one update of
  * inputs. What is left is for the graph.
  */
 export function takeAdamW(writes: Readonly<Record<string, Write>>): { updates: AdamWUpdate[]; rest: Record<string, Write> } {
   const rest = { ...writes };
   const updates: AdamWUpdate[] = [];
   for (const { tensor } of Object.values(writes)) {
-    if (tensor.op !== 'adamW' || tensor.attributes.part !== 'parameter') continue;
-    const inputs = tensor.inputs.filter((x): x is TensorOf<'input'> => x.op === 'input');
-    if (inputs.length !== tensor.inputs.length) continue;
-    const [parameter, gradient, expAvg, expAvgSq, clip, keep, rate, rootScale] = inputs.map(inputName);
-    const isPart = (name: string, part: string) => {
+    if (!isUpdate(tensor) || tensor.attributes.part !== 'parameter') continue;
+    const operands = operandNames(tensor);
+    if (!operands) continue;
+    const written = Object.entries(WRITTEN[tensor.op]).map(([part, operand]) => ({ part, name: operands[operand] }));
+    const isWritten = written.every(({ part, name }) => {
       const write = writes[name];
-      const same = write?.tensor.op === 'adamW' && write.tensor.inputs.every((x, i) => x === tensor.inputs[i]);
-      return same && write.mode === 'replace' && write.tensor.attributes.part === part;
-    };
-    if (!isPart(parameter, 'parameter') || !isPart(expAvg, 'expAvg') || !isPart(expAvgSq, 'expAvgSq')) continue;
+      const same = write && write.tensor.op === tensor.op && write.tensor.inputs.every((x, i) => x === tensor.inputs[i]);
+      return same && write.mode === 'replace' && (write.tensor as Update).attributes.part === part;
+    });
+    if (!isWritten) continue;
     const { part: _, ...constants } = tensor.attributes;
-    updates.push({ parameter, gradient, expAvg, expAvgSq, clip, keep, rate, rootScale, constants });
-    for (const name of [parameter, expAvg, expAvgSq]) delete rest[name];
+    updates.push({ op: tensor.op, parameter: operands[0], operands, constants });
+    for (const { name } of written) delete rest[name];
   }
   return { updates, rest };
 }
@@ -85,27 +94,27 @@ export function takeAdamW(writes: Readonly<Record<string, Write>>): { updates: A
  * Runs an update in place, and returns its `change`. `state` gives the memory behind a name, `scalar` the
  * value of a scalar input.
  */
-export function runAdamW(update: AdamWUpdate, state: (name: string) => HostState, scalar: (name: string) => Value): number {
-  const { beta1, beta2, eps } = update.constants;
-  const array = (name: string) => state(name).value().data as Float32Array;
-  const number = (name: string) => scalar(name).data[0] as number;
-  return adamWUpdate(
+export function runAdamW(
+  { op, operands, constants }: AdamWUpdate,
+  state: (name: string) => HostState,
+  scalar: (name: string) => Value,
+): number {
+  const { beta1, beta2, eps } = constants;
+  const [clip, keep, rate, rootScale] = operands.slice(-4).map((name) => scalar(name).data[0] as number);
+  const scalars: AdamWScalars = { clip, beta1, share1: 1 - beta1, beta2, share2: 1 - beta2, keep, rate, rootScale, eps };
+  const arrays = operands.slice(0, -4).map((name) => state(name).value().data);
+  if (op === 'adamW') {
+    const [values, gradient, mean, square] = arrays as Float32Array[];
+    return adamWUpdate({ values, mean, square, gradient }, scalars);
+  }
+  const [values, gradient, expAvg, expAvgAbsmax, expAvgSq, expAvgSqAbsmax] = arrays;
+  return adamWUpdate8bit(
     {
-      values: array(update.parameter),
-      mean: array(update.expAvg),
-      square: array(update.expAvgSq),
-      gradient: array(update.gradient),
+      values: values as Float32Array,
+      mean: { codes: expAvg as Uint8Array, absmax: expAvgAbsmax as Float32Array },
+      square: { codes: expAvgSq as Uint8Array, absmax: expAvgSqAbsmax as Float32Array },
+      gradient: gradient as Float32Array,
     },
-    {
-      clip: number(update.clip),
-      beta1,
-      share1: 1 - beta1,
-      beta2,
-      share2: 1 - beta2,
-      keep: number(update.keep),
-      rate: number(update.rate),
-      rootScale: number(update.rootScale),
-      eps,
-    },
+    scalars,
   );
 }

@@ -1,11 +1,13 @@
 // State of both engines: what one program writes another reads, in place where the engine can.
 
 import { describe, expect, test } from 'vitest';
+import { signedCode, unsignedCode } from '../dynamic-code.ts';
 import { crossEntropyOfMany } from '../graph/composites.ts';
 import { grad } from '../graph/grad.ts';
 import { add, concat, gather, mul, reduceSum } from '../graph/primitives.ts';
 import { input } from '../graph/tensor.ts';
-import { adamW, squaredNorm } from '../graph/updates.ts';
+import { adamW, adamW8bit, squaredNorm } from '../graph/updates.ts';
+import { createRandom } from '../random.ts';
 import { type Engine, float32, int32, type SequenceState, type State } from './engine.ts';
 import { createOrtEngine } from './ort.ts';
 import { createReferenceEngine } from './reference.ts';
@@ -138,6 +140,56 @@ describe.each(engines)('state of %s', (_, engine) => {
     const moved = await numbers(state.w);
     for (const [i, value] of [0.9, 1.1, 0.9].entries()) expect(moved[i]).toBeCloseTo(value, 6);
     expect(await numbers(state.g)).toEqual([2, -4, 8]);
+  });
+
+  test('has its AdamW update with moments in 8 bits', async () => {
+    const [size, blocks] = [600, 3];
+    const codes = (name: string) => input(name, 'uint8', [20, 30]);
+    const [parameter, gradient] = ['w', 'g'].map((name) => input(name, 'float32', [20, 30]));
+    const [clip, keep, rate, rootScale] = ['clip', 'keep', 'rate', 'root'].map((name) => input(name, 'float32', []));
+    const moments = { expAvg: codes('m'), expAvgAbsmax: vector('ma', blocks), expAvgSq: codes('v'), expAvgSqAbsmax: vector('va', blocks) };
+    const constants = { beta1: 0.5, beta2: 0.75, eps: 1e-6 };
+    const next = adamW8bit({ parameter, gradient, ...moments }, { clip, keep, rate, rootScale }, constants);
+    const named = { w: 'parameter', m: 'expAvg', ma: 'expAvgAbsmax', v: 'expAvgSq', va: 'expAvgSqAbsmax' } as const;
+    const writes = Object.fromEntries(
+      Object.entries(named).map(([name, part]) => [name, { mode: 'replace', tensor: next[part] } as const]),
+    );
+    const update = await engine.compile({ change: next.change }, { writes });
+    const random = createRandom(1);
+    const noise = () =>
+      float32(
+        Float32Array.from({ length: size }, () => random.normal() ** 3),
+        [20, 30],
+      );
+    const state: Record<string, State> = { w: engine.state(noise()), g: engine.state(noise()) };
+    for (const name of ['m', 'v']) state[name] = engine.zeros('uint8', [20, 30]);
+    for (const name of ['ma', 'va']) state[name] = engine.zeros('float32', [blocks]);
+    const scalar = (value: number) => float32([value], []);
+    const scalars = { clip: scalar(0.5), keep: scalar(0.99), rate: scalar(0.1), root: scalar(1) };
+    const { data } = await state.g.read();
+    const before = await numbers(state.w);
+    await update.run(scalars, { state });
+    // the first step: moments are what the gradient gives
+    for (const [moment, code, absmax, expected] of [
+      ['m', signedCode, 'ma', (g: number) => 0.25 * g],
+      ['v', unsignedCode, 'va', (g: number) => 0.0625 * g * g],
+    ] as const) {
+      const [is, scales] = [await numbers(state[moment]), await numbers(state[absmax])];
+      for (let i = 0; i < size; i++) {
+        const block = scales[Math.floor(i / 256)];
+        expect(Math.abs(code.values[is[i]] * block - expected(data[i] as number))).toBeLessThanOrEqual(0.0071 * block);
+      }
+    }
+    const { change } = await update.run(scalars, { state });
+    const after = await numbers(state.w);
+    expect(change.data[0]).toBeGreaterThan(0);
+    for (let i = 0; i < size; i++) {
+      const g = (data[i] as number) / 2;
+      const first = 0.99 * before[i] - (0.05 * g) / (0.5 * Math.abs(g) + 1e-6);
+      const second = 0.99 * first - (0.075 * g) / (Math.sqrt(0.4375) * Math.abs(g) + 1e-6);
+      // a small gradient beside a large one has a rough mean, or none
+      if (Math.abs(g) > 0.1) expect(Math.abs(after[i] - second)).toBeLessThan(0.03);
+    }
   });
 
   test('is checked by name', async () => {

@@ -31,7 +31,7 @@ import {
   where,
 } from './primitives.ts';
 import { type Composite, type CompositeRule, constant, createNode, type DType, type Tensor, type TensorOf } from './tensor.ts';
-import { adamWRule, squaredNormRule } from './updates.ts';
+import { adamW8bitRule, adamWRule, squaredNormRule } from './updates.ts';
 
 function checkLastDim(op: string, x: Tensor, ...weights: Tensor[]) {
   for (const weight of weights)
@@ -397,4 +397,5 @@ export const compositeRules: { readonly [O in Composite]: CompositeRule<O> } = {
   classGradient: classGradientRule,
   squaredNorm: squaredNormRule,
   adamW: adamWRule,
+  adamW8bit: adamW8bitRule,
 };

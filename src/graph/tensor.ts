@@ -126,6 +126,19 @@ export interface Composites {
     [parameter: Tensor, gradient: Tensor, expAvg: Tensor, expAvgSq: Tensor, clip: Tensor, keep: Tensor, rate: Tensor, rootScale: Tensor],
     { part: 'parameter' | 'expAvg' | 'expAvgSq' | 'change'; beta1: number; beta2: number; eps: number }
   >;
+  /** The same with moments in blocks of 8-bit codes, the largest magnitudes of the blocks beside them. */
+  adamW8bit: OpType<
+    [
+      ...[parameter: Tensor, gradient: Tensor, expAvg: Tensor, expAvgAbsmax: Tensor, expAvgSq: Tensor, expAvgSqAbsmax: Tensor],
+      ...[clip: Tensor, keep: Tensor, rate: Tensor, rootScale: Tensor],
+    ],
+    {
+      part: 'parameter' | 'expAvg' | 'expAvgAbsmax' | 'expAvgSq' | 'expAvgSqAbsmax' | 'change';
+      beta1: number;
+      beta2: number;
+      eps: number;
+    }
+  >;
 }
 
 /**

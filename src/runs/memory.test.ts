@@ -1,10 +1,15 @@
 import { expect, it } from 'vitest';
-import { anonymousMbOf, memoryUse } from './memory.ts';
+import { memoryUse, processMb } from './memory.ts';
 
-it('reads what is resident and no file from the system', () => {
-  expect(anonymousMbOf('VmRSS:\t  9000 kB\nRssAnon:\t    2048 kB\nRssFile:\t 1 kB\n')).toBe(2);
-  expect(anonymousMbOf('VmRSS:\t  9000 kB\n')).toBeUndefined();
+it('reads what the system says of a process, its parts among it', () => {
   const { rssMb, anonymousMb } = memoryUse();
   expect(rssMb).toBeGreaterThan(10);
-  if (process.platform === 'linux') expect(anonymousMb).toBeLessThan(rssMb);
+  if (process.platform === 'linux') {
+    expect(anonymousMb).toBeLessThan(rssMb);
+    expect(processMb('RssAnon', process.pid)! / anonymousMb!).toBeCloseTo(1, 1);
+    expect(processMb('VmHWM')!).toBeGreaterThanOrEqual(processMb('VmRSS')! - 64);
+    expect(processMb('VmRSS')!).toBeGreaterThan(processMb('RssFile')!);
+  }
+  // a process that is not there
+  expect(processMb('VmRSS', 2 ** 22 + 1)).toBeUndefined();
 });

@@ -55,6 +55,8 @@ export interface TrainedGroup {
   tensors: number;
   /** How many of them are matrices, which alone decay. */
   decayed: number;
+  /** How many have moments in 8-bit codes, if there are any. */
+  coded?: number;
   numbers: number;
   /** Peak learning rate. */
   learningRate: number;

@@ -1,5 +1,5 @@
-// Observations that belong together (questions of a picture, answers of a run) as whole numbers, and sums over
-// them.
+// Observations that belong together (questions of a picture, answers of a run) as whole numbers, and sums
+// over them.
 
 /** What an observation belongs to: a picture, a question, a run. Compared as Map keys are. */
 export type ClusterKeys = readonly (string | number)[];

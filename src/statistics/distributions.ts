@@ -1,5 +1,6 @@
-// Tails and quantiles of the distributions that tests and intervals need, over the Cephes library (Moshier),
-// which scipy computes them with too. Tails are asked for as tails: 1 - cdf would lose small ones.
+// Tails and quantiles of the distributions that tests and intervals need, over the Cephes library of Moshier,
+// from which the special functions of scipy come too. Small tails are asked for as such: 1 - cdf would lose
+// them.
 
 import { createRequire } from 'node:module';
 
@@ -66,7 +67,10 @@ export const tCdf = (t: number, df: number): number => (t < 0 ? tTwoSided(t, df)
 /** From here on the expansion below is exact to 1e-10, while Cephes's inverse loses digits. */
 const MANY_DEGREES = 5000;
 
-/** The t with P(T <= t) = p. Many degrees of freedom: Abramowitz & Stegun (1964), 26.7.5. */
+/**
+ * The t with P(T <= t) = p, to nine digits where the tail is 1e-6 or more. Many degrees of freedom:
+ * Abramowitz & Stegun (1964), 26.7.5.
+ */
 export function tQuantile(p: number, df: number): number {
   checkProbability('tQuantile', p);
   checkDegrees('tQuantile', df);

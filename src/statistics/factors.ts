@@ -30,21 +30,37 @@ interface Column {
   values: Float64Array;
 }
 
-/** For each level but the first: 1 there, -1 at the first, 0 elsewhere. */
-function codedColumns({ name, levels, values }: Factor): Column[] {
+/** Where level `index` stands in the column of level `of`: 1 in its own, -1 for the first level, else 0. */
+const code = (index: number, of: number): number => (index === of ? 1 : index === 0 ? -1 : 0);
+
+/** For each level but the first, its column over `n` observations. */
+function codedColumns({ name, levels }: Factor, n: number, codeOf: (row: number, of: number) => number): Column[] {
   if (levels.length < 2) throw new RangeError(`factor ${name} has fewer than two levels`);
-  for (let i = 0; i < values.length; i++)
-    if (levels[values[i]] === undefined) throw new RangeError(`factor ${name} has no level ${values[i]}`);
-  return levels.slice(1).map((level, i) => ({
-    name: `${name}[${level}]`,
-    values: Float64Array.from({ length: values.length }, (_, row) => (values[row] === i + 1 ? 1 : values[row] === 0 ? -1 : 0)),
-  }));
+  return levels
+    .slice(1)
+    .map((level, i) => ({ name: `${name}[${level}]`, values: Float64Array.from({ length: n }, (_, row) => codeOf(row, i + 1)) }));
 }
 
 const product = (a: Column, b: Column): Column => ({
   name: `${a.name}:${b.name}`,
   values: a.values.map((value, i) => value * b.values[i]),
 });
+
+/** The mean and the terms of up to `order` factors, from the coded columns of each factor. */
+function expand(factors: readonly Factor[], n: number, order: number, coded: (factor: Factor) => Column[]): Design {
+  const columnsOf = new Map(factors.map((factor) => [factor, coded(factor)]));
+  const design: Design = { names: ['(mean)'], columns: [new Float64Array(n).fill(1)], terms: [] };
+  for (const subset of subsets(factors, order)) {
+    const columns = subset
+      .map((factor) => columnsOf.get(factor)!)
+      .reduce((left, right) => left.flatMap((a) => right.map((b) => product(a, b))));
+    const names = columns.map(({ name }) => name);
+    design.names.push(...names);
+    design.columns.push(...columns.map(({ values }) => values));
+    design.terms.push({ factors: subset.map(({ name }) => name), columns: names });
+  }
+  return design;
+}
 
 /**
  * The mean, and all effects and interactions of up to `order` factors (all of them by default).
@@ -58,16 +74,33 @@ export function designOf(factors: readonly Factor[], order = factors.length): De
   if (new Set(factors.map(({ name }) => name)).size !== factors.length) throw new RangeError('two factors have the same name');
   const n = factors[0]?.values.length ?? 0;
   if (n === 0 || factors.some(({ values }) => values.length !== n)) throw new RangeError('factors need as many values each, and some');
-  const coded = new Map(factors.map((factor) => [factor.name, codedColumns(factor)]));
-  const design: Design = { names: ['(mean)'], columns: [new Float64Array(n).fill(1)], terms: [] };
-  for (const subset of subsets(factors, order)) {
-    const columns = subset
-      .map(({ name }) => coded.get(name)!)
-      .reduce((left, right) => left.flatMap((a) => right.map((b) => product(a, b))));
-    const names = columns.map(({ name }) => name);
-    design.names.push(...names);
-    design.columns.push(...columns.map(({ values }) => values));
-    design.terms.push({ factors: subset.map(({ name }) => name), columns: names });
-  }
-  return design;
+  return expand(factors, n, order, (factor) => {
+    const { name, levels, values } = factor;
+    for (let row = 0; row < n; row++)
+      if (levels[values[row]] === undefined) throw new RangeError(`factor ${name} has no level ${values[row]}`);
+    return codedColumns(factor, n, (row, of) => code(values[row], of));
+  });
+}
+
+/** Levels by the names of their factors. */
+export type Cell = Readonly<Record<string, string>>;
+
+/**
+ * Weights of the coefficients of `designOf(factors, order)` that make the score at `cell` less that at
+ * `other`, for `contrast`. A factor that is not named is averaged over its levels. The effect of an encoder
+ * at one size: `cellDifference(factors, { encoder: 'dinov2', size: '7b' }, { encoder: 'clip', size: '7b' })`.
+ */
+export function cellDifference(factors: readonly Factor[], cell: Cell, other: Cell, order = factors.length): Record<string, number> {
+  for (const name of [...Object.keys(cell), ...Object.keys(other)])
+    if (!factors.some((factor) => factor.name === name)) throw new RangeError(`there is no factor ${name}`);
+  const { names, columns } = expand(factors, 2, order, (factor) => {
+    const indices = [cell, other].map((each) => {
+      const level = each[factor.name];
+      const index = factor.levels.indexOf(level);
+      if (level !== undefined && index < 0) throw new RangeError(`factor ${factor.name} has no level ${level}`);
+      return index;
+    });
+    return codedColumns(factor, 2, (row, of) => (indices[row] < 0 ? 0 : code(indices[row], of)));
+  });
+  return Object.fromEntries(names.map((name, i) => [name, columns[i][0] - columns[i][1]]));
 }

@@ -30,9 +30,9 @@ export interface LinearModel {
   coefficients: Float64Array;
   /** Of the coefficients, [k * k]. With two ways: V_1 + V_2 - V_both. */
   covariance: Matrix;
-  /** The covariance with each way alone; none where there is only one. */
-  oneWay: readonly Matrix[];
-  /** Of intervals: of two ways, the smaller. 0 where there is nothing to estimate errors from. */
+  /** What each way of clustering says alone. */
+  ways: readonly { covariance: Matrix; df: number }[];
+  /** Degrees of freedom: of two ways, the smaller. 0 where there is nothing to estimate errors from. */
   df: number;
   n: number;
   /** How many clusters there are each way. */
@@ -76,7 +76,7 @@ function constantColumns(columns: readonly Float64Array[], { ids, count }: Clust
   return columns.filter((column) => ids.every((id, i) => column[i] === column[first[id]])).length;
 }
 
-/** Squared quadratic form w' M w. */
+/** w' M w. */
 function quadratic(weights: ArrayLike<number>, matrix: Matrix): number {
   const k = weights.length;
   let sum = 0;
@@ -115,20 +115,30 @@ export function fitLinearModel(
   const fit = { names, coefficients, n };
   if (keys.length === 0) {
     const variance = n > k ? residuals.reduce((sum, e) => sum + e * e, 0) / (n - k) : Number.NaN;
-    return { ...fit, covariance: bread.map((value) => value * variance), oneWay: [], df: n - k, clusterCounts: [] };
+    return { ...fit, covariance: bread.map((value) => value * variance), ways: [], df: n - k, clusterCounts: [] };
   }
-  const ways = keys.map((each) => clustersFor(n, each));
-  const lost = ways.map((way) => (smallSample === 'cgm' ? 1 : Math.max(1, constantColumns(columns, way))));
-  const covarianceOf = (way: Clusters, less: number) => {
-    const correction = smallSample === 'cgm' ? (way.count / (way.count - 1)) * ((n - 1) / (n - k)) : way.count / (way.count - less);
-    return sandwich(bread, meatOf(columns, residuals, way), k, way.count > less ? correction : Number.NaN);
+  const wayOf = (clusters: Clusters, lost: number) => {
+    const { count } = clusters;
+    const factor = smallSample === 'cgm' ? (count / (count - 1)) * ((n - 1) / (n - k)) : count / (count - lost);
+    const df = Math.max(0, count - lost);
+    return { covariance: sandwich(bread, meatOf(columns, residuals, clusters), k, df > 0 ? factor : Number.NaN), df };
   };
-  const oneWay = ways.map((way, i) => covarianceOf(way, lost[i]));
-  const df = Math.max(0, Math.min(...ways.map(({ count }, i) => count - lost[i])));
-  const clusterCounts = ways.map(({ count }) => count);
-  if (ways.length === 1) return { ...fit, covariance: oneWay[0], oneWay: [], df, clusterCounts };
-  const both = covarianceOf(crossed(ways[0], ways[1]), smallSample === 'cgm' ? 1 : k);
-  return { ...fit, covariance: oneWay[0].map((value, i) => value + oneWay[1][i] - both[i]), oneWay, df, clusterCounts };
+  const clusters = keys.map((each) => clustersFor(n, each));
+  const ways = clusters.map((each) => wayOf(each, smallSample === 'cgm' ? 1 : Math.max(1, constantColumns(columns, each))));
+  const clustered = { ...fit, ways, df: Math.min(...ways.map(({ df }) => df)), clusterCounts: clusters.map(({ count }) => count) };
+  if (ways.length === 1) return { ...clustered, covariance: ways[0].covariance };
+  const both = wayOf(crossed(clusters[0], clusters[1]), smallSample === 'cgm' ? 1 : k).covariance;
+  return { ...clustered, covariance: ways[0].covariance.map((value, i) => value + ways[1].covariance[i] - both[i]) };
+}
+
+/**
+ * Degrees of freedom of a variance that adds up from the two ways: Satterthwaite (1946). Not below those of
+ * the poorer way, as the ways share what the answers add.
+ */
+function degreesOf({ ways, df }: LinearModel, variance: number, alone: readonly number[]): number {
+  if (!(df > 0) || !(variance > 0) || ways.length < 2) return df;
+  const spread = alone.reduce((sum, each, i) => sum + each ** 2 / ways[i].df, 0);
+  return Math.min(Math.max(df, variance ** 2 / spread), Math.max(...ways.map((way) => way.df)));
 }
 
 /**
@@ -145,8 +155,18 @@ export function contrast(model: LinearModel, weights: Readonly<Record<string, nu
     row[index] = weight;
   }
   const value = row.reduce((sum, weight, i) => sum + weight * model.coefficients[i], 0);
-  const variance = Math.max(...[model.covariance, ...model.oneWay].map((matrix) => quadratic(row, matrix)));
-  return estimateOf(value, Math.sqrt(variance), model.df, level);
+  const alone = model.ways.map(({ covariance }) => quadratic(row, covariance));
+  const variance = Math.max(quadratic(row, model.covariance), ...alone);
+  return estimateOf(value, Math.sqrt(variance), degreesOf(model, variance, alone), level);
+}
+
+/**
+ * A mean over questions and runs that both vary, of one answer a question and run: V_question + V_run -
+ * V_both.
+ */
+export function twoWayMean(values: ArrayLike<number>, questions: ClusterKeys, runs: ClusterKeys, level = 0.95): Estimate {
+  const design = { names: ['(mean)'], columns: [new Float64Array(values.length).fill(1)] };
+  return contrast(fitLinearModel(values, design, { clusters: [questions, runs] }), { '(mean)': 1 }, level);
 }
 
 /** Whether any of several coefficients is not 0: those of a factor with three levels, of an interaction. */

@@ -93,7 +93,7 @@ export function smallestShift(df: number, options: PowerOptions = {}): number {
   if (!(df > 0)) return Infinity;
   let [low, high] = [0, 1];
   while (tTestPower(high, df, alpha) < power) high *= 2;
-  for (let i = 0; i < 60; i++) {
+  for (let i = 0; i < 40; i++) {
     const middle = (low + high) / 2;
     if (tTestPower(middle, df, alpha) < power) low = middle;
     else high = middle;
@@ -122,7 +122,11 @@ export function smallestRunEffect(runSd: number, plan: RunPlan, options: PowerOp
 
 /** Seeds that each of `cells` needs so that an effect of `difference` is found; Infinity above 10,000. */
 export function seedsNeeded(difference: number, runSd: number, cells = 2, options: PowerOptions = {}): number {
-  const finds = (seeds: number) => smallestRunEffect(runSd, { runs: cells * seeds, cells }, options) <= Math.abs(difference);
+  const { alpha, power } = { ...defaults, ...options };
+  const finds = (seeds: number) => {
+    const plan = { runs: cells * seeds, cells };
+    return tTestPower(Math.abs(difference) / runStandardError(runSd, plan), plan.runs - cells, alpha) >= power;
+  };
   let high = 2;
   while (high <= 10_000 && !finds(high)) high *= 2;
   if (high > 10_000) return Infinity;

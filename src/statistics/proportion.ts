@@ -79,8 +79,8 @@ export function clusteredMean(values: ArrayLike<number>, { clusters: keys, level
  * - fractions: mean +- t(clusters - 1) * SE, cut at 0 and 1;
  * - all the same: Wilson with each cluster as one question.
  *
- * t(clusters - 1) is right from some ten clusters on. With fewer, or for a score that is no mean of credit,
- * there is `bootstrapMean`, whose interval is too narrow for few clusters too; with fewer than five, nothing is.
+ * t(clusters - 1) stands for few clusters as well as for many, where it is the normal distribution. The
+ * bootstrap is for scores that are no means: its intervals are too narrow below some 30 clusters.
  */
 export function meanCredit(credits: ArrayLike<number>, options: MeanOptions = {}): Mean {
   let isBinary = true;

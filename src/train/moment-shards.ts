@@ -1,20 +1,22 @@
 // Moments that are kept once over all processes of a run, instead of once in each (the first stage of ZeRO,
 // Rajbhandari et al. 2020): each process updates a share of the parameters and tells the others their values.
 
-import { type State, sizeOf, type Value } from '../engine/engine.ts';
+import { elementBytes, type State, sizeOf, type Value } from '../engine/engine.ts';
+import type { TypedData } from '../graph/tensor.ts';
 import type { Communicator } from '../mpi/communicator.ts';
-import { momentNames, type TrainedParameter } from './optimizer.ts';
+import { type Moment, momentBytes, momentsOf, type Optim, type TrainedParameter } from './optimizer.ts';
 
 /** Which process updates a parameter. */
 export type Owners = ReadonlyMap<string, number>;
 
-/** Shares of about the same size: the largest parameter first, always to whoever has least. */
-export function ownersOf(parameters: readonly Pick<TrainedParameter, 'name' | 'dims'>[], size: number): Owners {
+/** Moments of about the same size: the largest first, always to whoever has least. */
+export function ownersOf(parameters: readonly Pick<TrainedParameter, 'name' | 'dims'>[], size: number, optim?: Optim): Owners {
   const loads = new Array<number>(size).fill(0);
   const owners = new Map<string, number>();
-  for (const { name, dims } of [...parameters].sort((a, b) => sizeOf(b.dims) - sizeOf(a.dims))) {
+  const sized = parameters.map((parameter) => ({ name: parameter.name, bytes: momentBytes(parameter, optim) }));
+  for (const { name, bytes } of sized.sort((a, b) => b.bytes - a.bytes)) {
     const owner = loads.indexOf(Math.min(...loads));
-    loads[owner] += sizeOf(dims);
+    loads[owner] += bytes;
     owners.set(name, owner);
   }
   return owners;
@@ -35,29 +37,44 @@ export function gatheredMoments(
   parameters: readonly TrainedParameter[],
   owners: Owners,
   own: ReadonlyMap<string, State>,
+  optim?: Optim,
 ): { moments: ReadonlyMap<string, State>; answer: (question: number) => Promise<Float32Array> } {
-  const all = parameters.flatMap(({ name, dims }) => momentNames(name).map((moment) => ({ moment, dims, owner: owners.get(name)! })));
+  const all = parameters.flatMap((parameter) =>
+    momentsOf(parameter, optim).map((moment) => ({ moment, owner: owners.get(parameter.name)! })),
+  );
   const moments = new Map(
-    all.map(({ moment, dims, owner }, question) => [
-      moment,
-      own.get(moment) ?? remoteState(dims, (into) => communicator.ask(owner, question, into)),
+    all.map(({ moment, owner }, question) => [
+      moment.name,
+      own.get(moment.name) ?? remoteState(moment, (into) => communicator.ask(owner, question, into)),
     ]),
   );
-  return { moments, answer: async (question) => (await own.get(all[question].moment)!.read()).data as Float32Array };
+  return { moments, answer: async (question) => asMessage((await own.get(all[question].moment.name)!.read()).data) };
+}
+
+/** Bytes of a message: it has whole numbers of four bytes. */
+const messageBytes = (bytes: number) => 4 * Math.ceil(bytes / 4);
+
+/** Data as they are sent, whose bits alone matter. */
+function asMessage(data: TypedData): Float32Array {
+  if (data instanceof Float32Array) return data;
+  const bytes = new Uint8Array(messageBytes(data.byteLength));
+  bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  return new Float32Array(bytes.buffer);
 }
 
 /** A state of another process, which can only be read. */
-function remoteState(dims: readonly number[], fill: (into: Float32Array) => Promise<void>): State {
+function remoteState({ dtype, dims }: Moment, fill: (into: Float32Array) => Promise<void>): State {
   const refuse = () => {
     throw new Error('a state of another process can only be read');
   };
   return {
-    dtype: 'float32',
+    dtype,
     dims,
     async read(): Promise<Value> {
-      const data = new Float32Array(sizeOf(dims));
-      await fill(data);
-      return { dtype: 'float32', dims, data };
+      const count = sizeOf(dims);
+      const message = new Float32Array(messageBytes(elementBytes[dtype] * count) / 4);
+      await fill(message);
+      return { dtype, dims, data: dtype === 'float32' ? message : new Uint8Array(message.buffer, 0, count) };
     },
     write: async () => refuse(),
     clear: refuse,

@@ -1,13 +1,19 @@
 // Optimizers: what a step does to the trained parameters, as a program of the engine over its state. AdamW
 // (Loshchilov & Hutter 2019) with clipping by global norm, as torch.optim.AdamW and clip_grad_norm_ compute
-// them.
+// them; with moments in 8 bits, as AdamW8bit of bitsandbytes does (Dettmers et al. 2022).
 
-import { type Engine, float32, type State, type Value, type Write } from '../engine/engine.ts';
+import { codeBlocks } from '../dynamic-code.ts';
+import { type Engine, elementBytes, float32, type State, sizeOf, type Value, type Write } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
-import { input, type Tensor } from '../graph/tensor.ts';
-import { adamW, squaredNorm } from '../graph/updates.ts';
+import { type DType, input, type Tensor } from '../graph/tensor.ts';
+import { type AdamWScalars, adamW, adamW8bit, squaredNorm } from '../graph/updates.ts';
+
+/** Whether moments are float32, or 8-bit codes where that does no harm; by the names of transformers. */
+export type Optim = 'adamw_torch' | 'adamw_8bit';
 
 export interface AdamWOptions {
+  /** Default: adamw_torch. */
+  optim?: Optim;
   betas: readonly [number, number];
   eps: number;
   /**
@@ -76,8 +82,67 @@ function culprits(gradNorms: ReadonlyMap<string, number>): string {
   return names.length > 1 ? `of ${names[0]} and ${names.length - 1} others` : `of ${names[0] ?? 'all together'}`;
 }
 
-/** Names in checkpoints of what AdamW remembers of a parameter. */
-export const momentNames = (parameter: string): [string, string] => [`${parameter}.exp_avg`, `${parameter}.exp_avg_sq`];
+// === Moments ===
+
+/** What AdamW remembers of a parameter, under its name in checkpoints. */
+export interface Moment {
+  name: string;
+  dtype: Extract<DType, 'float32' | 'uint8'>;
+  dims: readonly number[];
+}
+
+/** Tensors of fewer numbers keep float32 moments: they take little memory. */
+const MIN_8BIT_SIZE = 4096;
+
+/**
+ * Tables of embeddings, whose rows have gradients of very different size: float32 moments keep them stable
+ * (Dettmers et al. 2022, section 2.3).
+ */
+const EMBEDDING_TABLE = /(^|\.)(embed_tokens\.weight|(token|position)_embeddings?(\.weight)?)$/;
+
+/** Whether the moments of a parameter are 8-bit codes. */
+export const hasCodes = ({ name, dims }: Pick<TrainedParameter, 'name' | 'dims'>, optim: Optim = 'adamw_torch'): boolean =>
+  optim === 'adamw_8bit' && sizeOf(dims) >= MIN_8BIT_SIZE && !EMBEDDING_TABLE.test(name);
+
+/** The means of the gradient and of its square; each, of codes, with the largest magnitude of each block. */
+export function momentsOf(parameter: Pick<TrainedParameter, 'name' | 'dims'>, optim?: Optim): Moment[] {
+  const { name, dims } = parameter;
+  return ['exp_avg', 'exp_avg_sq'].flatMap((kind): Moment[] => {
+    const moment = `${name}.${kind}`;
+    if (!hasCodes(parameter, optim)) return [{ name: moment, dtype: 'float32', dims }];
+    const absmax = { name: `${moment}.absmax`, dtype: 'float32', dims: [codeBlocks(sizeOf(dims))] } as const;
+    return [{ name: moment, dtype: 'uint8', dims }, absmax];
+  });
+}
+
+/** Bytes of all moments of a parameter. */
+export const momentBytes = (parameter: Pick<TrainedParameter, 'name' | 'dims'>, optim?: Optim): number =>
+  momentsOf(parameter, optim).reduce((sum, { dtype, dims }) => sum + elementBytes[dtype] * sizeOf(dims), 0);
+
+/** One update as tensors over inputs: what each state becomes, and the squared norm of the change. */
+function updateOf(
+  trained: TrainedParameter,
+  moments: readonly Moment[],
+  scalars: AdamWScalars,
+  { optim, betas: [beta1, beta2], eps }: AdamWOptions,
+): { after: Map<string, Tensor>; change: Tensor } {
+  const { name, dims } = trained;
+  const [parameter, gradient] = [input(name, 'float32', dims), input(gradientName(name), 'float32', dims)];
+  const tensors = moments.map((moment) => input(moment.name, moment.dtype, moment.dims));
+  const named = (results: readonly Tensor[]) => new Map(moments.map((moment, i) => [moment.name, results[i]]));
+  const constants = { beta1, beta2, eps };
+  if (!hasCodes(trained, optim)) {
+    const [expAvg, expAvgSq] = tensors;
+    const next = adamW({ parameter, gradient, expAvg, expAvgSq }, scalars, constants);
+    return { after: named([next.expAvg, next.expAvgSq]).set(name, next.parameter), change: next.change };
+  }
+  const [expAvg, expAvgAbsmax, expAvgSq, expAvgSqAbsmax] = tensors;
+  const next = adamW8bit({ parameter, gradient, expAvg, expAvgAbsmax, expAvgSq, expAvgSqAbsmax }, scalars, constants);
+  const results = [next.expAvg, next.expAvgAbsmax, next.expAvgSq, next.expAvgSqAbsmax];
+  return { after: named(results).set(name, next.parameter), change: next.change };
+}
+
+// === Steps ===
 
 /**
  * AdamW over `parameters`. Moments begin at zero; `moments` are written to when a run is resumed. The norm is
@@ -86,9 +151,11 @@ export const momentNames = (parameter: string): [string, string] => [`${paramete
 export async function createAdamW(
   engine: Engine,
   parameters: readonly TrainedParameter[],
-  { betas: [beta1, beta2], eps, weightDecay, maxGradNorm }: AdamWOptions,
+  options: AdamWOptions,
   isOwn: (name: string) => boolean = () => true,
 ): Promise<Optimizer> {
+  const { optim, betas, weightDecay, maxGradNorm } = options;
+  const [beta1, beta2] = betas;
   const updated = parameters.filter(({ name }) => isOwn(name));
   const moments = new Map<string, State>();
   const state: Record<string, State> = {};
@@ -98,21 +165,16 @@ export async function createAdamW(
   const clip = input('clip', 'float32', []);
   const rootScale = input('root_scale', 'float32', []);
   for (const { name, gradient } of parameters) state[gradientName(name)] = gradient;
-  for (const { name, dims, values } of updated) {
-    const [expAvg, expAvgSq] = momentNames(name);
-    for (const moment of [expAvg, expAvgSq]) moments.set(moment, engine.zeros('float32', dims));
+  for (const parameter of updated) {
+    const { name, dims, values } = parameter;
+    const own = momentsOf(parameter, optim);
+    for (const moment of own) moments.set(moment.name, engine.zeros(moment.dtype, moment.dims));
     state[name] = values;
-    const tensor = (of: string) => input(of, 'float32', dims);
-    const after = adamW(
-      { parameter: tensor(name), gradient: tensor(gradientName(name)), expAvg: tensor(expAvg), expAvgSq: tensor(expAvgSq) },
-      { clip, keep: input(`${name}.keep`, 'float32', []), rate: input(`${name}.rate`, 'float32', []), rootScale },
-      { beta1, beta2, eps },
-    );
-    writes[name] = { mode: 'replace', tensor: after.parameter };
-    writes[expAvg] = { mode: 'replace', tensor: after.expAvg };
-    writes[expAvgSq] = { mode: 'replace', tensor: after.expAvgSq };
-    measured[name] = squaredNorm(tensor(name));
-    measured[changeName(name)] = after.change;
+    const scalars = { clip, keep: input(`${name}.keep`, 'float32', []), rate: input(`${name}.rate`, 'float32', []), rootScale };
+    const { after, change } = updateOf(parameter, own, scalars, options);
+    for (const [written, tensor] of after) writes[written] = { mode: 'replace', tensor };
+    measured[name] = squaredNorm(input(name, 'float32', dims));
+    measured[changeName(name)] = change;
   }
   for (const [name, moment] of moments) state[name] = moment;
 

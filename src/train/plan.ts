@@ -10,6 +10,7 @@ import { topologicalOrder } from '../graph/tensor.ts';
 import { compileGraph, type LossGraph } from '../models/programs.ts';
 import { isPacked } from '../nn/parameters.ts';
 import type { MicroBatch } from './batch.ts';
+import { momentBytes } from './optimizer.ts';
 import { isTrainedBy } from './rates.ts';
 import type { Stage } from './recipe.ts';
 import { trainStage } from './stage.ts';
@@ -143,6 +144,7 @@ async function planStage(task: Task, index: number, outline: StageOutline): Prom
     else trained[module] = (trained[module] ?? 0) + sizeOf(dims);
   }
   const memory = await memoryOf(task, index, outline, loss);
+  const checkpoint = checkpointBytes(task, loss, settings, isTrained);
   const { totalSteps, stepsPerEpoch, batches } = outline;
   const mean = (of: (batch: MicroBatch) => number) => batches.reduce((sum, batch) => sum + of(batch), 0) / batches.length;
   const [tokens, padding] = [mean((batch) => batch.tokens), mean((batch) => batch.padding ?? 0)];
@@ -157,7 +159,7 @@ async function planStage(task: Task, index: number, outline: StageOutline): Prom
     tokensPerStep: tokens * settings.accumulation,
     padding: padding / (tokens + padding),
     memory,
-    disk: { features: outline.featureBytes, checkpoint: checkpointBytes(task, loss, isTrained, 'lora' in settings && !!settings.lora) },
+    disk: { features: outline.featureBytes, checkpoint },
   };
 }
 
@@ -186,7 +188,7 @@ async function memoryOf(task: Task, index: number, outline: StageOutline, loss: 
     constants: constantsAt(task, index, await task.weights.constants(loss, isTrained)),
     learningRate: () => settings.lr,
     schedule: { kind: 'constant', totalSteps: 0, warmupSteps: 0, floor: 0 },
-    optimizer: { betas: settings.betas, eps: settings.eps, weightDecay: 0, maxGradNorm: settings.max_grad_norm },
+    optimizer: { optim: settings.optim, betas: settings.betas, eps: settings.eps, weightDecay: 0, maxGradNorm: settings.max_grad_norm },
     gradientCheckpointing: settings.gradient_checkpointing,
     accumulation: settings.accumulation,
     data: { stepsPerEpoch: 1, batches: () => [] },
@@ -249,14 +251,18 @@ function dimSizes({ outputs }: LossGraph, { inputs }: MicroBatch): Record<string
 
 /**
  * A checkpoint of a stage: its model, trained weights in float32, and before its end the moments beside it.
+ * Of adapters there is most at the end: the whole model, and they.
  */
-function checkpointBytes(task: Task, { parameters }: LossGraph, isTrained: (name: string) => boolean, hasAdapters: boolean): number {
-  const trained = parameters.filter(({ name }) => isTrained(name)).reduce((sum, { dims }) => sum + 4 * sizeOf(dims), 0);
+function checkpointBytes(task: Task, { parameters }: LossGraph, settings: Stage, isTrained: (name: string) => boolean): number {
+  const trained = parameters.filter(({ name }) => isTrained(name));
   const stored = task.weights.parameters.reduce((sum, { name, dims }) => {
     const storage = task.weights.storageOf(isTrained)(name, dims);
     return sum + sizeOf(dims) * (typeof storage === 'string' ? elementBytes[storage] : elementBytes.bfloat16);
   }, 0);
-  return stored + (hasAdapters ? 1 : 2) * trained;
+  const hasAdapters = 'lora' in settings && !!settings.lora;
+  const beside = (parameter: (typeof trained)[number]) =>
+    hasAdapters ? 4 * sizeOf(parameter.dims) : momentBytes(parameter, settings.optim);
+  return stored + trained.reduce((sum, parameter) => sum + beside(parameter), 0);
 }
 
 // === Remedies ===
@@ -264,7 +270,7 @@ function checkpointBytes(task: Task, { parameters }: LossGraph, isTrained: (name
 /** Recipes that differ in a few settings and fit, those that change least first. */
 async function remediesFor(task: Task, stages: readonly PlannedStage[], available: number): Promise<RunPlan['remedies']> {
   const remedies: RunPlan['remedies'] = [];
-  for (const change of [[checkpointing], [smallerBatches], [checkpointing, smallerBatches], [adapters, checkpointing, smallerBatches]]) {
+  for (const change of REMEDIES) {
     const set: string[] = [];
     let peak = 0;
     for (const [index, { memory }] of stages.entries()) {
@@ -272,7 +278,8 @@ async function remediesFor(task: Task, stages: readonly PlannedStage[], availabl
       peak = Math.max(peak, tried?.peak ?? Number.POSITIVE_INFINITY);
       if (tried) set.push(...tried.set.map((field) => `stages.${index}.${field}`));
     }
-    if (peak <= available) remedies.push({ set, peak });
+    const isNew = remedies.every((other) => other.set.join() !== set.join());
+    if (peak <= available && isNew) remedies.push({ set, peak });
   }
   return remedies;
 }
@@ -292,6 +299,9 @@ const smallerBatches: Change = (settings) => {
   return { settings: { ...settings, batch_size: half, accumulation: twice }, set: `batch_size=${half} accumulation=${twice}` };
 };
 
+const codedMoments: Change = (settings) =>
+  settings.optim === 'adamw_8bit' ? undefined : { settings: { ...settings, optim: 'adamw_8bit' }, set: 'optim=adamw_8bit' };
+
 const adapters: Change = (settings) => {
   if (!('lora' in settings) && !('template' in settings)) return undefined;
   const train = settings.train.filter((module) => module !== 'language_model');
@@ -300,6 +310,16 @@ const adapters: Change = (settings) => {
   const changed = { ...settings, train, lora } as Stage;
   return { settings: changed, set: `train=[${train}] lora={rank: 128, alpha: 256}` };
 };
+
+/** In turn: what changes no result, what rounds moments, what trains adapters instead of the weights. */
+const REMEDIES: readonly (readonly Change[])[] = [
+  [checkpointing],
+  [smallerBatches],
+  [checkpointing, smallerBatches],
+  [codedMoments],
+  [codedMoments, checkpointing, smallerBatches],
+  [adapters, checkpointing, smallerBatches, codedMoments],
+];
 
 /**
  * Applies changes to a stage that takes `asItIs` one after the other, the last one again and again, until it

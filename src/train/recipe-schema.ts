@@ -155,6 +155,12 @@ const optimizerFields = {
   warmup_steps: z.int().nonnegative().optional().describe('The same in steps; goes before warmup_ratio'),
   min_lr_ratio: share().default(0).describe('Where cosine, linear and wsd end, as a share of the peak learning rate'),
   weight_decay: z.number().nonnegative().default(0).describe('Decoupled weight decay; never of biases and norms'),
+  optim: z
+    .enum(['adamw_torch', 'adamw_8bit'])
+    .default('adamw_torch')
+    .describe(
+      'adamw_torch keeps moments in float32, 8 bytes a trained number; adamw_8bit in blocks of 8-bit codes, 2 bytes, but for embeddings and small tensors',
+    ),
   betas: z.tuple([share(), share()]).default([0.9, 0.999]).describe('Decay of the first and second moment of AdamW'),
   eps: positive().default(1e-8).describe('Epsilon of AdamW'),
   gradient_checkpointing: z

@@ -89,7 +89,7 @@ export async function bestLossIn(dir: string): Promise<number | undefined> {
 
 function stateSource(state: State): TensorSource {
   return {
-    dtype: 'F32',
+    dtype: state.dtype === 'uint8' ? 'U8' : 'F32',
     shape: [...state.dims],
     async *data() {
       const { buffer, byteOffset, byteLength } = (await state.read()).data;
@@ -178,8 +178,8 @@ export async function restoreRun(task: Task, folder: RunFolder): Promise<Resumed
         finished,
         inputs,
         state,
-        moments: await readFloats(`${dir}/${OPTIMIZER_FILE}`),
-        ...(existsSync(averages) ? { averages: await readFloats(averages) } : {}),
+        moments: await readStates(`${dir}/${OPTIMIZER_FILE}`),
+        ...(existsSync(averages) ? { averages: await readStates(averages) } : {}),
       };
     }
     const { seconds, step, firstLoss, lastLoss, skipped } = state;
@@ -210,14 +210,17 @@ export async function withSaved(dir: string, body: (checkpoint: Checkpoint) => P
   }
 }
 
-/** The tensors of a file by name, float32. */
-async function readFloats(path: string): Promise<Map<string, Value>> {
+/** The tensors of a file by name: float32, or codes of moments. */
+async function readStates(path: string): Promise<Map<string, Value>> {
   const file = await openSafetensors(path);
   try {
     const values = new Map<string, Value>();
     for (const name of file.names) {
-      const { data, shape } = await file.read(name);
-      values.set(name, float32(new Float32Array(data.buffer, data.byteOffset, data.byteLength / 4), shape));
+      const { data, shape, dtype } = await file.read(name);
+      const { buffer, byteOffset, byteLength } = data;
+      const value: Value =
+        dtype === 'U8' ? { dtype: 'uint8', dims: shape, data } : float32(new Float32Array(buffer, byteOffset, byteLength / 4), shape);
+      values.set(name, value);
     }
     return values;
   } finally {

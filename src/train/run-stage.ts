@@ -75,7 +75,7 @@ async function trainPrepared(
   const unknown = modules.find((module) => !loss.parameters.some((parameter) => task.moduleOf(parameter.name) === module));
   if (unknown) throw new UserError(`stage ${name}: nothing to train in ${unknown}`);
   const rates = ratesOf(settings, task.moduleOf);
-  const what = whatTrains(task, loss, isTrained, rates);
+  const what = whatTrains(task, loss, isTrained, rates, settings.optim);
   status.note(trainsText(name, what));
   if (!resumed?.state) log.write({ type: 'trains', stage: name, step: 0, ...what });
   const dir = folder.checkpoint(name);
@@ -157,6 +157,7 @@ async function trainPrepared(
       learningRate: (parameter) => rates.learningRate(parameter).value,
       schedule,
       optimizer: {
+        optim: settings.optim,
         betas: settings.betas,
         eps: settings.eps,
         weightDecay: (parameter) => rates.weightDecay(parameter).value,

@@ -1,12 +1,23 @@
 import { describe, expect, test, vi } from 'vitest';
 import { inProcesses } from '../../tests/processes.ts';
-import { type CompileOptions, type Engine, float32, float32Values, int32, type State, type Value } from '../engine/engine.ts';
+import {
+  type CompileOptions,
+  type Engine,
+  elementBytes,
+  float32,
+  float32Values,
+  int32,
+  type State,
+  sizeOf,
+  type Value,
+} from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { languageConfigSchema } from '../models/language.ts';
 import { languageModelLoss } from '../models/programs.ts';
 import { initialize } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
 import type { MicroBatch } from './batch.ts';
+import { type AdamWOptions, momentBytes } from './optimizer.ts';
 import { type StageOptions, type StepReport, trainStage } from './stage.ts';
 
 // several threads, as real runs have: they must not cost the bits
@@ -23,10 +34,12 @@ const config = languageConfigSchema.parse({
   initializer_range: 0.2,
 });
 const loss = languageModelLoss(config);
+/** With matrices of 4,096 numbers and more, whose moments may be codes; the MLP's end in a short block. */
+const wideLoss = languageModelLoss({ ...config, hidden_size: 65, intermediate_size: 67, head_dim: 32 });
 const TOKENS = 8;
 
-function freshValues(seed = 1): Map<string, Float32Array> {
-  return new Map(loss.parameters.map((p) => [p.name, initialize(p, createRandom(seed, p.name))]));
+function freshValues(seed = 1, { parameters } = loss): Map<string, Float32Array> {
+  return new Map(parameters.map((p) => [p.name, initialize(p, createRandom(seed, p.name))]));
 }
 
 /** `rows` sentences of a step, from `first` on, all of them labelled but for their first `skipped` tokens. */
@@ -60,6 +73,8 @@ function batch(step: number, first: number, rows: number, skipped = 1): MicroBat
   };
 }
 
+const optimizer: AdamWOptions = { betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.1, maxGradNorm: 1 };
+
 const bigBatches = (step: number) => [batch(step, 0, 4)];
 
 interface Outcome {
@@ -73,13 +88,14 @@ interface Changes extends Partial<Omit<StageOptions, 'trained' | 'constants'>> {
 }
 
 /** Trains copies of `values`; the outcome has their values afterwards. */
-async function trained(steps: number, { values = freshValues(), trainable = () => true, ...changes }: Changes = {}): Promise<Outcome> {
+async function trained(steps: number, { values: given, trainable = () => true, ...changes }: Changes = {}): Promise<Outcome> {
   const reports: StepReport[] = [];
-  const on = changes.engine ?? engine;
+  const { engine: on, loss: graph } = { engine, loss, ...changes };
+  const values = given ?? freshValues(1, graph);
   const states = new Map<string, State>();
-  for (const { name, dims } of loss.parameters)
+  for (const { name, dims } of graph.parameters)
     if (values.has(name) && trainable(name)) states.set(name, on.state(float32(values.get(name)!.slice(), dims)));
-  const frozen = loss.parameters.filter(({ name }) => values.has(name) && !trainable(name));
+  const frozen = graph.parameters.filter(({ name }) => values.has(name) && !trainable(name));
   await trainStage({
     engine,
     loss,
@@ -87,7 +103,7 @@ async function trained(steps: number, { values = freshValues(), trainable = () =
     constants: float32Values(frozen, values),
     learningRate: () => 0.02,
     schedule: { kind: 'cosine', totalSteps: steps, warmupSteps: 2, floor: 0 },
-    optimizer: { betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.1, maxGradNorm: 1 },
+    optimizer,
     data: { stepsPerEpoch: 4, batches: bigBatches },
     ...changes,
     onStep: async (report) => {
@@ -105,8 +121,14 @@ async function read(state: State): Promise<Value> {
   return { ...rest, data: (data as Float32Array).slice() };
 }
 
+/** How the moments of a stage are kept. */
+const optims: [string, Changes][] = [
+  ['float32', {}],
+  ['8 bits', { loss: wideLoss, optimizer: { ...optimizer, optim: 'adamw_8bit' } }],
+];
+
 /** Bits, so that -0 and NaN count too. */
-const bits = (values: ReadonlyMap<string, Float32Array>) =>
+const bits = (values: ReadonlyMap<string, Float32Array | Uint8Array>) =>
   [...values].map(([name, array]) => [name, Buffer.from(array.buffer).toString('hex')]);
 
 describe('trainStage', () => {
@@ -219,14 +241,14 @@ describe('trainStage', () => {
     }
   });
 
-  test('the first process reads moments that others keep, each of which keeps its share', async () => {
+  test.each(optims)('the first process reads moments in %s that others keep, each of which keeps its share', async (_, optim) => {
     const batches = () => [batch(0, 0, 2), batch(0, 2, 2)];
     const momentsOf = async ({ moments }: StepReport) => {
       const read = new Map<string, Float32Array>();
       for (const [name, moment] of moments) read.set(name, ((await moment.read()).data as Float32Array).slice());
       return read;
     };
-    const options = { accumulation: 2, data: { stepsPerEpoch: 1, batches } };
+    const options = { ...optim, accumulation: 2, data: { stepsPerEpoch: 1, batches } };
     let expected: Map<string, Float32Array> | undefined;
     await trained(1, {
       ...options,
@@ -234,12 +256,12 @@ describe('trainStage', () => {
         expected = await momentsOf(report);
       },
     });
-    const numbersKept: number[] = [];
+    const bytesKept: number[] = [];
     await inProcesses(2, (communicator) => {
       const counting: Engine = {
         ...engine,
         zeros(dtype, dims) {
-          numbersKept[communicator.rank] = (numbersKept[communicator.rank] ?? 0) + dims.reduce((a, b) => a * b, 1);
+          bytesKept[communicator.rank] = (bytesKept[communicator.rank] ?? 0) + elementBytes[dtype] * sizeOf(dims);
           return engine.zeros(dtype, dims);
         },
       };
@@ -250,9 +272,11 @@ describe('trainStage', () => {
       return trained(1, { ...options, engine: counting, communicator, shardMoments: true, data, onStep });
     });
     // gradients, and of the moments about a half each
-    const numbers = [...freshValues().values()].reduce((sum, { length }) => sum + length, 0);
-    expect(numbersKept[0] + numbersKept[1]).toBe(4 * numbers);
-    for (const kept of numbersKept) expect(Math.abs(kept / numbers - 2)).toBeLessThan(0.2);
+    const { loss: graph, optimizer: chosen } = { loss, optimizer, ...optim };
+    const ofMoments = graph.parameters.reduce((sum, parameter) => sum + momentBytes(parameter, chosen.optim), 0);
+    const ofGradients = graph.parameters.reduce((sum, { dims }) => sum + 4 * sizeOf(dims), 0);
+    expect(bytesKept[0] + bytesKept[1]).toBe(2 * ofGradients + ofMoments);
+    for (const kept of bytesKept) expect(Math.abs((kept - ofGradients) / ofMoments - 0.5)).toBeLessThan(0.1);
   });
 
   test('adds micro-batches in pairs: of four, the sum of two sums', async () => {
@@ -305,11 +329,12 @@ describe('trainStage', () => {
     await expect(trained(1, given(3))).rejects.toThrow('the data gave more than 2 batches for step 0');
   });
 
-  test('resumed from any step gives the bits of a straight run', async () => {
+  test.each(optims)('resumed from any step with moments in %s gives the bits of a straight run', async (_, optim) => {
     const steps = 6;
     const saved: { values: Map<string, Float32Array>; moments: Map<string, Value> }[] = [];
-    const values = freshValues();
+    const values = freshValues(1, optim.loss);
     const straight = await trained(steps, {
+      ...optim,
       values,
       onStep: async ({ moments }) => {
         const copies = new Map<string, Value>();
@@ -322,7 +347,7 @@ describe('trainStage', () => {
       const { values, moments } = saved[step - 1];
       // as a checkpoint gives them back: fresh arrays, in another order
       const start = { step, moments: new Map([...moments].reverse()) };
-      const resumed = await trained(steps, { values, start });
+      const resumed = await trained(steps, { ...optim, values, start });
       expect(bits(resumed.values)).toEqual(bits(straight.values));
       // they are in the optimizer now, and not twice in memory
       expect(start.moments.size).toBe(0);
@@ -412,6 +437,26 @@ describe('trainStage', () => {
   test('a checkpoint without a moment is refused by name', async () => {
     const start = { step: 1, moments: new Map<string, Value>() };
     await expect(trained(2, { start })).rejects.toThrow('the checkpoint has no model.embed_tokens.weight.exp_avg of the optimizer');
+  });
+
+  test('codes are refused where the stage keeps float32 moments, and the other way', async () => {
+    const momentsOf = async (changes: Changes) => {
+      const moments = new Map<string, Value>();
+      const onStep = async (report: StepReport) => {
+        for (const [name, moment] of report.moments) moments.set(name, await read(moment));
+      };
+      await trained(1, { ...changes, loss: wideLoss, onStep });
+      return moments;
+    };
+    const [[, plain], [, coded]] = optims;
+    const name = 'model.layers.0.self_attn.q_proj.weight.exp_avg';
+    for (const [before, after, dtype] of [
+      [plain, coded, 'uint8'],
+      [coded, plain, 'float32'],
+    ] as const) {
+      const start = { step: 1, moments: await momentsOf(before) };
+      await expect(trained(2, { ...after, loss: wideLoss, start })).rejects.toThrow(`no ${name} of the optimizer in ${dtype}`);
+    }
   });
 
   test('a large model is trained with memory before speed, a small one is not', async () => {

@@ -87,15 +87,16 @@ export type Lead = (work: () => Promise<void>) => Promise<void>;
 /** Trains to the end of the schedule; the state in `trained` is the result. */
 export async function trainStage(options: StageOptions): Promise<void> {
   const { engine, data, schedule, communicator = alone, accumulation = communicator.size } = options;
+  const { optim } = options.optimizer;
   const parameters = trainedParameters(options);
   if (accumulation % communicator.size !== 0)
     throw new Error(`${communicator.size} processes cannot share ${accumulation} batches of a step`);
   const backward = await compileBackward(options, parameters, accumulation / communicator.size);
-  const owners = options.shardMoments ? ownersOf(parameters, communicator.size) : undefined;
+  const owners = options.shardMoments ? ownersOf(parameters, communicator.size, optim) : undefined;
   const isOwn = (name: string) => !owners || owners.get(name) === communicator.rank;
   const optimizer = await createAdamW(engine, parameters, options.optimizer, isOwn);
   const { moments, answer } = owners
-    ? gatheredMoments(communicator, parameters, owners, optimizer.moments)
+    ? gatheredMoments(communicator, parameters, owners, optimizer.moments, optim)
     : { moments: optimizer.moments, answer: undefined };
   const lead: Lead = (work) => communicator.lead(work, answer);
   let isUpdating = false;
@@ -152,7 +153,10 @@ async function restoreMoments({ moments }: Optimizer, saved: Map<string, Value> 
   if (!saved) return;
   for (const [name, state] of moments) {
     const value = saved.get(name);
-    if (!value) throw new UserError(`the checkpoint has no ${name} of the optimizer: another version wrote it; start the run anew`);
+    if (value?.dtype !== state.dtype)
+      throw new UserError(
+        `the checkpoint has no ${name} of the optimizer in ${state.dtype}: another version or another optim wrote it; start the run anew`,
+      );
     await state.write(value);
     saved.delete(name);
   }

@@ -42,7 +42,7 @@ export async function timeStage(
     constants: await task.weights.constants(loss, isTrained),
     learningRate: () => 0,
     schedule: { kind: 'constant', totalSteps: STEPS, warmupSteps: 0, floor: 0 },
-    optimizer: { betas: settings.betas, eps: settings.eps, weightDecay: 0, maxGradNorm: settings.max_grad_norm },
+    optimizer: { optim: settings.optim, betas: settings.betas, eps: settings.eps, weightDecay: 0, maxGradNorm: settings.max_grad_norm },
     gradientCheckpointing: settings.gradient_checkpointing,
     accumulation: settings.accumulation,
     data: { stepsPerEpoch: STEPS, batches: (step) => microBatches(settings, batches, step) },

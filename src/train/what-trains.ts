@@ -6,6 +6,7 @@ import type { LossGraph } from '../models/programs.ts';
 import { isOfAdapter } from '../nn/lora.ts';
 import { alignColumns } from '../runs/columns.ts';
 import type { TrainedGroup } from '../runs/metrics.ts';
+import { hasCodes, type Optim } from './optimizer.ts';
 import type { Rates } from './rates.ts';
 import type { Task } from './task.ts';
 
@@ -20,6 +21,7 @@ export function whatTrains(
   { parameters }: LossGraph,
   isTrained: (name: string) => boolean,
   { learningRate, weightDecay }: Rates,
+  optim?: Optim,
 ): WhatTrains {
   const groups = new Map<string, TrainedGroup>();
   let frozen = 0;
@@ -31,12 +33,13 @@ export function whatTrains(
     const [module, rate, decay] = [moduleOf(name), learningRate(name), weightDecay(name)];
     const patterns = [...new Set([rate.pattern, decay.pattern])].filter((pattern) => pattern !== undefined && pattern !== module);
     const label = `${[module, ...patterns].join(', ')}${isOfAdapter(name) ? ' (adapters)' : ''}`;
-    const fresh = { name: label, tensors: 0, numbers: 0, learningRate: rate.value, weightDecay: decay.value, decayed: 0 };
+    const fresh: TrainedGroup = { name: label, tensors: 0, numbers: 0, learningRate: rate.value, weightDecay: decay.value, decayed: 0 };
     const group = groups.get(label) ?? fresh;
     groups.set(label, group);
     group.tensors++;
     group.numbers += sizeOf(dims);
     if (dims.length > 1) group.decayed++;
+    if (hasCodes({ name, dims }, optim)) group.coded = (group.coded ?? 0) + 1;
   }
   return { groups: [...groups.values()], frozen };
 }
@@ -48,13 +51,17 @@ export function trainsText(stage: string, { groups, frozen }: WhatTrains): strin
   const total = groups.reduce((sum, { numbers }) => sum + numbers, 0);
   const decayText = ({ weightDecay, decayed, tensors }: TrainedGroup) =>
     weightDecay === 0 || decayed === 0 ? '0' : decayed === tensors ? `${weightDecay}` : `${weightDecay} (${decayed} matrices)`;
+  const codedText = ({ coded = 0, tensors }: TrainedGroup) =>
+    coded === 0 ? 'float32' : coded === tensors ? '8 bits' : `8 bits (${count(coded)} tensors)`;
+  const hasCoded = groups.some(({ coded = 0 }) => coded > 0);
   const rows = groups.map((group) => [
     `  ${group.name}`,
     count(group.tensors),
     count(group.numbers),
     String(group.learningRate),
     decayText(group),
+    ...(hasCoded ? [codedText(group)] : []),
   ]);
-  const table = alignColumns([['', 'tensors', 'numbers', 'peak lr', 'weight decay'], ...rows]);
-  return [`stage ${stage} trains ${count(total)} numbers; ${count(frozen)} are frozen`, ...table].join('\n');
+  const heads = ['', 'tensors', 'numbers', 'peak lr', 'weight decay', ...(hasCoded ? ['moments'] : [])];
+  return [`stage ${stage} trains ${count(total)} numbers; ${count(frozen)} are frozen`, ...alignColumns([heads, ...rows])].join('\n');
 }
