@@ -121,8 +121,8 @@ export interface Benchmark<Q extends BenchmarkQuestion = BenchmarkQuestion, J ex
   readonly headline: { name: string; best: number };
   /** Longest answer in tokens that the harness allows. */
   readonly maxNewTokens: number;
-  /** Whether answers are judged by a model, see judge.ts. */
-  readonly judged?: boolean;
+  /** Whether answers need a judge, or may be read by one where rules cannot: see judge.ts. */
+  readonly judged?: 'always' | 'perhaps';
   /** UserError that names what is missing or malformed, with its line. */
   questions(sources: QuestionSources): Promise<Q[]>;
   /**

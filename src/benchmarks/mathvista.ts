@@ -220,7 +220,7 @@ export const mathVista: Benchmark<MathVistaQuestion, MathVistaJudged> = {
   headline: { name: 'accuracy', best: 1 },
   // models/gpt.py
   maxNewTokens: 1024,
-  judged: true,
+  judged: 'perhaps',
   harnesses: [
     {
       name: 'mathvista',

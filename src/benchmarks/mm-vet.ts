@@ -171,7 +171,7 @@ export const mmVet: Benchmark<MmVetQuestion, MmVetJudged> = {
   headline: { name: 'total', best: 100 },
   // llava/eval/model_vqa.py
   maxNewTokens: 1024,
-  judged: true,
+  judged: 'always',
   harnesses: [
     {
       name: 'mm-vet',

@@ -1,9 +1,9 @@
 // llava-gemma score: scores answers that any system wrote to a published benchmark.
 import type { Command } from 'commander';
-import { collect, parseCount } from './options.ts';
+import { collect, judgeOptions } from './options.ts';
 
 export function register(program: Command): void {
-  program
+  const command = program
     .command('score')
     .summary('score the answers of any system to a published benchmark')
     .description(
@@ -15,10 +15,6 @@ export function register(program: Command): void {
     .option('-q, --questions <file>', 'the question file; may be given several times', collect, [])
     .option('-d, --data <folder>', 'the folder of downloads, where questions are found that --questions does not name')
     .option('--harness <name>', "whose rules (default: those of the paper's numbers)")
-    .option('--judge <who>', 'who reads free-form answers: rules, local:FOLDER, or the address of an OpenAI-compatible endpoint')
-    .option('--judge-model <name>', 'which model of the endpoint (its key: the environment variable OPENAI_API_KEY)')
-    .option('--judge-runs <n>', 'judge each answer so many times', parseCount)
-    .option('--judge-cache <folder>', 'where judgements are kept, so that nothing is asked twice (default: .cache/replies)')
     .option('--json', 'print the scores as JSON, unrounded')
     .addHelpText(
       'after',
@@ -29,4 +25,5 @@ Examples:
   $ llava-gemma score mm-vet --answers answers.json --data eval --judge https://api.openai.com/v1 --judge-model gpt-4-0613`,
     )
     .action(async (benchmark, flags) => (await import('./run/score.ts')).score(benchmark, flags));
+  for (const option of judgeOptions()) command.addOption(option);
 }

@@ -7,16 +7,13 @@ import { UserError } from '../../errors.ts';
 import { alignColumns } from '../../runs/columns.ts';
 import { formatCount } from '../format.ts';
 import { withInterrupt } from '../interrupt.ts';
+import { type JudgeFlags, openNamedJudge } from './judge.ts';
 
-export interface ScoreFlags {
+export interface ScoreFlags extends JudgeFlags {
   answers: string;
   questions: string[];
   data?: string;
   harness?: string;
-  judge?: string;
-  judgeModel?: string;
-  judgeRuns?: number;
-  judgeCache?: string;
   json?: boolean;
 }
 
@@ -34,26 +31,13 @@ export function formatScore({ benchmark, harness, n, scores, unparsed, groups, b
   return [...lines, ...notes.flatMap((note) => ['', note])].join('\n');
 }
 
-const warn = (reason: string, seconds: number) => console.error(`${reason}; going on in ${Math.ceil(seconds)} s`);
-
-/** The judge that the flags name. */
-async function judgeOf({ judge, judgeModel: model, judgeRuns: runs, judgeCache: cache }: ScoreFlags, signal: AbortSignal) {
-  if (judge !== undefined) {
-    // a judge may be a model, which others need not load
-    const { openJudge } = await import('../../benchmarks/judge.ts');
-    return openJudge({ judge, model, runs, cache, signal, onPause: warn });
-  }
-  if (model !== undefined || runs !== undefined) throw new UserError(`--judge-${model === undefined ? 'runs' : 'model'} goes with --judge`);
-  return undefined;
-}
-
 export async function score(name: string, flags: ScoreFlags): Promise<void> {
   const { answers, data, harness, json } = flags;
   const questions = flags.questions.length > 0 ? flags.questions : undefined;
   const benchmark = benchmarkNamed(name);
   if (flags.judge !== undefined && !benchmark.judged) throw new UserError(`${benchmark.title} is scored by rules, without --judge`);
   const { score } = await withInterrupt(async (signal) => {
-    const judge = await judgeOf(flags, signal);
+    const judge = await openNamedJudge(flags, signal);
     return scoreAnswers(benchmark, { answers, data, harness, questions, judge });
   }, 'judgements so far are kept, and the same command goes on from there');
   console.log(json ? JSON.stringify(score, null, 2) : formatScore(score));
