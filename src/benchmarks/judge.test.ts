@@ -34,6 +34,9 @@ it('a model of this machine judges, and its judgements are kept', async () => {
   const warm = { maxTokens: 6, temperature: 5 };
   const [first, second] = [await judge.reply!('What is a dog?', warm), await judge.reply!('What is a dog?', { ...warm, run: 2 })];
   expect(first.text).not.toBe(second.text);
+  await expect(judge.reply!('a '.repeat(600), { maxTokens: 6 })).rejects.toThrow(
+    /^local:.*tiny-llava: as a judge: the prompt has \d+ tokens/,
+  );
   const overlapping = await Promise.all(['a cat', 'a cup'].map((thing) => judge.reply!(`What is ${thing}?`, { maxTokens: 6 })));
   expect(overlapping.map((reply) => reply.text !== '')).toEqual([true, true]);
 });

@@ -69,6 +69,7 @@ export async function openJudge({ judge, model, runs = 1, ...options }: JudgeOpt
 const textSchema = z.object({ text: z.string() });
 
 async function openLocalJudge(folder: string, { cache = REPLIES_FOLDER, signal }: Pick<JudgeOptions, 'cache' | 'signal'>) {
+  const name = `local:${folder}`;
   const session = createSession(await loadModel(folder));
   const content = await modelContent(folder);
   const kept = cache === false ? undefined : openReplyCache(cache, textSchema);
@@ -78,9 +79,11 @@ async function openLocalJudge(folder: string, { cache = REPLIES_FOLDER, signal }
     const known = await kept?.find(request);
     if (known) return known;
     const sampling = temperature > 0 ? { temperature, seed: run } : undefined;
-    const [text] = await session.answerAll([asTurns(prompt)], { maxNewTokens: maxTokens, sampling, signal });
+    const [text] = await session.answerAll([asTurns(prompt)], { maxNewTokens: maxTokens, sampling, signal }).catch((error) => {
+      throw error instanceof UserError ? new UserError(`${name}: as a judge: ${error.message}`, { cause: error }) : error;
+    });
     await kept?.keep(request, { text });
     return { text };
   }
-  return { name: `local:${folder}`, reply };
+  return { name, reply };
 }

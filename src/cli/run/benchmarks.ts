@@ -40,6 +40,10 @@ function readiness(downloads: readonly Download[], looked: boolean): string {
   return downloads.some(({ found }) => found !== undefined) ? 'incomplete' : 'missing';
 }
 
+/** Of all archives, each once. */
+const bytesOf = (downloads: readonly Download[]) =>
+  [...new Map(downloads.map(({ url, bytes }) => [url, bytes])).values()].reduce((sum, bytes) => sum + bytes, 0);
+
 export function list(name: string | undefined, { data, json }: BenchmarksFlags): void {
   const chosen = name === undefined ? benchmarks : [benchmarkNamed(name)];
   const found = chosen.map((benchmark) => ({ benchmark, downloads: downloadsOf(benchmark, data) }));
@@ -53,7 +57,7 @@ export function list(name: string | undefined, { data, json }: BenchmarksFlags):
   else {
     const rows = found.map(({ benchmark, downloads }) => [
       benchmark.name,
-      formatBytes(downloads.reduce((sum, { bytes }) => sum + bytes, 0)),
+      formatBytes(bytesOf(downloads)),
       readiness(downloads, looked),
       benchmark.title,
     ]);
