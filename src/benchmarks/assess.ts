@@ -30,6 +30,8 @@ export interface BenchmarkReport {
 export interface EvaluationReport {
   model: string;
   benchmarks: BenchmarkReport[];
+  /** Benchmarks whose right answers are secret, with the server that scores an upload; absent if none is. */
+  uploads?: { benchmark: string; server: string }[];
 }
 
 /** One question of an evaluation with all that became of it: a line of judged.jsonl. */
@@ -54,7 +56,7 @@ export interface Assessment {
 type Answers = ReadonlyMap<string, OpenAnswer>;
 
 /** Pairs the questions that were asked with their answers. */
-function answeredOf(questions: readonly BenchmarkQuestion[], answers: Answers): Answered[] {
+export function answeredOf(questions: readonly BenchmarkQuestion[], answers: Answers): Answered[] {
   return questions.flatMap((question) => {
     const answer = answers.get(question.id);
     return answer === undefined ? [] : [{ question, answer: answer.text }];

@@ -57,6 +57,8 @@ export interface BenchmarkQuestion {
 export interface Answered<Q extends BenchmarkQuestion = BenchmarkQuestion> {
   question: Q;
   answer: string;
+  /** Read from the benchmark's own form: what LLaVA does to answers before they are handed in was done. */
+  submitted?: boolean;
 }
 
 /** What an answer earned. */
@@ -121,6 +123,8 @@ export interface Benchmark<Q extends BenchmarkQuestion = BenchmarkQuestion, J ex
   readonly headline: { name: string; best: number };
   /** Longest answer in tokens that the harness allows. */
   readonly maxNewTokens: number;
+  /** Answers are no texts that a model generates: they are scored, but not asked for. */
+  readonly scoreOnly?: boolean;
   /** Whether answers need a judge, or may be read by one where rules cannot: see judge.ts. */
   readonly judged?: 'always' | 'perhaps';
   /** UserError that names what is missing or malformed, with its line. */
@@ -134,6 +138,8 @@ export interface Benchmark<Q extends BenchmarkQuestion = BenchmarkQuestion, J ex
   /** In the order of `answered`, one for each. */
   judge(answered: readonly Answered<Q>[], options: JudgingOptions): J[] | Promise<J[]>;
   summarize(judged: readonly J[], harness: string): Summary;
+  /** Of a benchmark with splits whose answers are secret: the file that its server scores. */
+  readonly upload?: { server: string; write(answered: readonly Answered<Q>[], harness: string): string };
 }
 
 /** What `llava-gemma score` prints. */

@@ -19,6 +19,7 @@ import {
   readProblems,
   type Stored,
 } from './mathvista-files.ts';
+import { byGroup } from './means.ts';
 import { pythonStrip } from './python-text.ts';
 
 const QUESTIONS = 1000;
@@ -119,18 +120,7 @@ function countsOf(of: readonly MathVistaJudged[]): GroupScores {
 
 /** Scores of the groups that `groupsOf` names, the best first, as the official tables have them. */
 function countsBy(all: readonly MathVistaJudged[], groupsOf: (one: MathVistaJudged) => string | readonly string[] | undefined) {
-  const members = new Map<string, MathVistaJudged[]>();
-  const add = (group: string, one: MathVistaJudged) => {
-    const found = members.get(group);
-    if (found) found.push(one);
-    else members.set(group, [one]);
-  };
-  for (const one of all) {
-    const groups = groupsOf(one);
-    if (typeof groups === 'string') add(groups, one);
-    else for (const group of new Set(groups)) add(group, one);
-  }
-  const counts = [...members].map(([group, found]) => [group, countsOf(found)] as const);
+  const counts = [...byGroup(all, groupsOf)].map(([group, found]) => [group, countsOf(found)] as const);
   return Object.fromEntries(counts.sort(([, a], [, b]) => b.accuracy - a.accuracy));
 }
 

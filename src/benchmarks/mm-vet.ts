@@ -7,6 +7,7 @@ import { UserError } from '../errors.ts';
 import { joinById } from './answers.ts';
 import type { Answered, Benchmark, BenchmarkQuestion, GroupScores, Judged, Summary } from './benchmark.ts';
 import type { Judge, JudgeReport } from './judge.ts';
+import { byGroup, mean } from './means.ts';
 import {
   PARQUET,
   PICTURE_PLACES,
@@ -83,7 +84,6 @@ export function numpyRound(value: number, digits = 1): number {
   return rounded / 10 ** digits;
 }
 
-const mean = (values: readonly number[]) => (values.length === 0 ? 0 : values.reduce((sum, value) => sum + value, 0) / values.length);
 const populationStd = (values: readonly number[]) => Math.sqrt(mean(values.map((value) => (value - mean(values)) ** 2)));
 
 /** The score of each run, in percent. */
@@ -99,15 +99,7 @@ function groupScores(judged: readonly MmVetJudged[]): GroupScores {
 
 /** Scores of the groups that `groupsOf` names; the largest group first, as in official tables. */
 function scoresBy(judged: readonly MmVetJudged[], groupsOf: (question: MmVetQuestion) => readonly string[]) {
-  const members = new Map<string, MmVetJudged[]>();
-  for (const one of judged) {
-    for (const group of groupsOf(one.question)) {
-      const found = members.get(group);
-      if (found) found.push(one);
-      else members.set(group, [one]);
-    }
-  }
-  const largestFirst = [...members].sort(([, a], [, b]) => b.length - a.length);
+  const largestFirst = [...byGroup(judged, ({ question }) => groupsOf(question))].sort(([, a], [, b]) => b.length - a.length);
   return Object.fromEntries(largestFirst.map(([group, found]) => [group, groupScores(found)]));
 }
 

@@ -120,8 +120,9 @@ async function requestOf(flags: BenchmarkFlags, { model, content }: Asked): Prom
 }
 
 function print(out: string, report: EvaluationReport, json: boolean | undefined): void {
-  const { cost, page } = evaluationFolder(out);
-  console.log(json ? JSON.stringify(report, null, 2) : `${reportTable(report, readCost(cost)!)}\nreport: ${page}`);
+  const { cost, page, upload } = evaluationFolder(out);
+  const uploads = (report.uploads ?? []).map(({ benchmark, server }) => `${upload(benchmark)}: for ${server}`);
+  console.log(json ? JSON.stringify(report, null, 2) : [reportTable(report, readCost(cost)!), ...uploads, `report: ${page}`].join('\n'));
 }
 
 /** Runs the command with --benchmarks, or with --merge. */

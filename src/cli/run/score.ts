@@ -1,8 +1,10 @@
 // What `llava-gemma score` does.
-import type { Score } from '../../benchmarks/benchmark.ts';
+import { writeFileSync } from 'node:fs';
+import type { Benchmark, Score } from '../../benchmarks/benchmark.ts';
 import { benchmarkNamed } from '../../benchmarks/benchmarks.ts';
 import { formatNumber, groupRows } from '../../benchmarks/report.ts';
-import { scoreAnswers } from '../../benchmarks/score.ts';
+import { type ScoreRequest, scoreAnswers, uploadOf } from '../../benchmarks/score.ts';
+import { makeFolderOf, onDisk } from '../../disk.ts';
 import { UserError } from '../../errors.ts';
 import { alignColumns } from '../../runs/columns.ts';
 import { formatCount } from '../format.ts';
@@ -14,6 +16,7 @@ export interface ScoreFlags extends JudgeFlags {
   questions: string[];
   data?: string;
   harness?: string;
+  upload?: string;
   json?: boolean;
 }
 
@@ -31,14 +34,23 @@ export function formatScore({ benchmark, harness, n, scores, unparsed, groups, b
   return [...lines, ...notes.flatMap((note) => ['', note])].join('\n');
 }
 
+/** Writes an upload; UserError as of `uploadOf`. */
+async function writeUpload(benchmark: Benchmark, request: ScoreRequest, path: string): Promise<void> {
+  const { server, text } = await uploadOf(benchmark, request);
+  makeFolderOf(path);
+  onDisk(path, () => writeFileSync(path, text));
+  console.log(`${path}: for ${server}`);
+}
+
 export async function score(name: string, flags: ScoreFlags): Promise<void> {
-  const { answers, data, harness, json } = flags;
-  const questions = flags.questions.length > 0 ? flags.questions : undefined;
+  const { answers, data, harness, json, upload } = flags;
   const benchmark = benchmarkNamed(name);
+  const request = { answers, data, harness, questions: flags.questions.length > 0 ? flags.questions : undefined };
+  if (upload !== undefined) return writeUpload(benchmark, request, upload);
   if (flags.judge !== undefined && !benchmark.judged) throw new UserError(`${benchmark.title} is scored by rules, without --judge`);
   const { score } = await withInterrupt(async (signal) => {
     const judge = await openNamedJudge(flags, signal);
-    return scoreAnswers(benchmark, { answers, data, harness, questions, judge });
+    return scoreAnswers(benchmark, { ...request, judge });
   }, 'judgements so far are kept, and the same command goes on from there');
   console.log(json ? JSON.stringify(score, null, 2) : formatScore(score));
 }
