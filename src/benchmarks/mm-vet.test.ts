@@ -69,6 +69,7 @@ describe('grades of MM-Vet', () => {
     expect(scores).toEqual({ total: 50, std: 0, total_rounded: 50, std_rounded: 0 });
     expect(Object.keys(groups)).toEqual(['run']);
     expect(notes?.[1]).toMatch(/capabilities of the questions are not known/);
+    await expect(scoreAnswers(mmVet, { answers: said })).rejects.toThrow(/answers that are not graded yet; give the questions/);
   });
 
   it('must be whole', async () => {

@@ -199,6 +199,8 @@ export const mmVet: Benchmark<MmVetQuestion, MmVetJudged> = {
 
   async answers(given, questions): Promise<MmVetAnswered[]> {
     const { path, lines } = await readAnswerFile(given);
+    if (questions === undefined && lines.some(({ grades }) => grades === undefined))
+      throw new UserError(`${path}: has answers that are not graded yet; give the questions with --questions or --data`);
     const known = questions ?? lines.map(({ id, where }) => questionOf({ id, where }));
     const joined = joinById(path, known, lines);
     const gradesOf = new Map(lines.map(({ id, grades }) => [id, grades]));
