@@ -88,12 +88,18 @@ beforeAll(async () => {
   write('mmvp/Questions.csv', ['Index,Question,Options,Correct Answer', ...pairs].join('\n'));
 }, 60_000);
 
-it('the bundled model answers every one of them', async () => {
-  const names = ['scienceqa', 'mmbench', 'seed', 'mmmu', 'mme', 'mmvp'];
-  const out = join(folder, 'out');
+const names = ['scienceqa', 'mmbench', 'seed', 'mmmu', 'mme', 'mmvp'];
+
+async function ask(name: string, ...more: string[]): Promise<string> {
+  const out = join(folder, name);
   const asked = ['eval', '--benchmarks', names.join(), '--data', data, '--no-blind', '--no-exchanged', '--out', out];
-  const { code, stderr } = await cli(...asked, '--max-new-tokens', '12');
+  const { code, stderr } = await cli(...asked, '--max-new-tokens', '12', ...more);
   expect(code, stderr).toBe(0);
+  return out;
+}
+
+it('the bundled model answers every one of them', async () => {
+  const out = await ask('out');
   const { benchmarks } = JSON.parse(readFileSync(join(out, 'report.json'), 'utf8')) as EvaluationReport;
   expect(benchmarks.map(({ score }) => score.benchmark)).toEqual(names);
   for (const { score, unasked } of benchmarks) {
@@ -102,5 +108,13 @@ it('the bundled model answers every one of them', async () => {
     const answers = join(out, score.benchmark, 'answers.jsonl');
     const again = await scoreAnswers(benchmarkNamed(score.benchmark), { answers, data });
     expect(again.score).toEqual(score);
+  }
+}, 60_000);
+
+it('answers do not depend on the batch: prompts of all lengths, with one picture, several and none', async () => {
+  const [one, eight] = [await ask('one', '--batch-size', '1'), await ask('eight', '--batch-size', '8')];
+  for (const name of names) {
+    const [a, b] = [one, eight].map((out) => readFileSync(join(out, name, 'judged.jsonl'), 'utf8'));
+    expect(a, name).toBe(b);
   }
 }, 60_000);
