@@ -167,7 +167,7 @@ const makers: Record<string, (n: number) => Files> = {
   },
   mme(n) {
     const line = (i: number) =>
-      `${i >> 1}.jpg\tIs there a dog? Please answer yes or no.\t${i % 2 ? 'No' : 'Yes'}\t${oneOf(['Yes', 'no, there is not', 'I see'])}`;
+      `${i >> 1}.jpg\tIs there a ${i % 2 ? 'dog' : 'cat'}? Please answer yes or no.\t${i % 2 ? 'No' : 'Yes'}\t${oneOf(['Yes', 'no, there is not', 'I see'])}`;
     const lines = range(2 * Math.ceil(n / 28))
       .map(line)
       .join('\n');
