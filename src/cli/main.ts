@@ -10,6 +10,7 @@ import * as convert from './convert.ts';
 import * as data from './data.ts';
 import * as demo from './demo.ts';
 import * as evaluate from './eval.ts';
+import * as explain from './explain.ts';
 import { describeFailure } from './failure.ts';
 import * as forward from './forward.ts';
 import * as info from './info.ts';
@@ -40,7 +41,24 @@ export function createProgram(): Command {
     .helpCommand(false)
     .addHelpText('after', examples)
     .showHelpAfterError('(--help lists commands and options)');
-  for (const command of [demo, train, plan, evaluate, score, compare, benchmarks, chat, data, pull, convert, merge, info, init, forward])
+  for (const command of [
+    demo,
+    train,
+    plan,
+    evaluate,
+    score,
+    compare,
+    benchmarks,
+    chat,
+    explain,
+    data,
+    pull,
+    convert,
+    merge,
+    info,
+    init,
+    forward,
+  ])
     command.register(program);
   // Commander would end the process itself; this makes it throw an error with an exit code.
   for (const command of [program, ...program.commands]) command.exitOverride();
