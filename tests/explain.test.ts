@@ -10,7 +10,8 @@ import { pointingQuestions } from '../src/data/emoji/pointing.ts';
 import { float32 } from '../src/engine/engine.ts';
 import { createOrtEngine } from '../src/engine/ort.ts';
 import { UserError } from '../src/errors.ts';
-import { type AnsweredQuestion, createExplainer, type Explainer, loadExplainer } from '../src/explain/explainer.ts';
+import { createExplainer, type Explainer, loadExplainer } from '../src/explain/explainer.ts';
+import type { AnsweredQuestion } from '../src/explain/explanation.ts';
 import { meanMap, rankCorrelation } from '../src/explain/maps.ts';
 import { llavaParameters } from '../src/models/llava.ts';
 import { type LoadedModel, loadModel } from '../src/pretrained/load.ts';
@@ -145,7 +146,7 @@ describe('llava-gemma explain', () => {
     const asked = ['--image', join(out, 'scene.png'), '--prompt', questions[0].question, '--answer', `${questions[0].answer} there`];
     const { code, stdout, stderr } = await cli('explain', ...asked, '--lens', '--steps', '4', '--out', join(out, 'one'));
     expect([code, stderr]).toEqual([0, '']);
-    expect(stdout).toContain('By deletion and insertion its relevancy map');
+    expect(stdout).toContain('Its relevancy map is ');
     const file = JSON.parse(readFileSync(join(out, 'one', 'explanation.json'), 'utf8'));
     const parts = [`${questions[0].answer} there`, ...questions[0].answer.split(' '), 'there'];
     expect(file.parts.map(({ text }: { text: string }) => text)).toEqual(parts);

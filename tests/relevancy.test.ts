@@ -5,7 +5,8 @@
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
 import { createOrtEngine } from '../src/engine/ort.ts';
-import { type AnsweredQuestion, createExplainer, type Explainer } from '../src/explain/explainer.ts';
+import { createExplainer, type Explainer } from '../src/explain/explainer.ts';
+import type { AnsweredQuestion } from '../src/explain/explanation.ts';
 import { byPatch, rowsByPatch } from '../src/explain/maps.ts';
 import { createGenerator } from '../src/generate/generator.ts';
 import { imageProcessorConfig } from '../src/images/processor.ts';
@@ -64,9 +65,17 @@ async function openGolden(name: string) {
   });
 }
 
+/** Largest difference of each model's maps. */
+const worstOf = new Map<string, number>();
+afterAll(() => {
+  for (const [name, worst] of worstOf) console.log(`${name}: worst absolute error ${worst.toExponential(1)}`);
+});
+
 function expectClose(label: string, actual: ArrayLike<number>, expected: ArrayLike<number>): void {
   expect(actual.length, label).toBe(expected.length);
   const worst = Array.from(actual).reduce((most, value, i) => Math.max(most, Math.abs(value - expected[i])), 0);
+  const [name] = label.split(/[,:]/);
+  worstOf.set(name, Math.max(worst, worstOf.get(name) ?? 0));
   expect(worst, label).toBeLessThan(TOLERANCE);
 }
 

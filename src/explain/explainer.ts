@@ -9,7 +9,6 @@ import { createPlanningEngine } from '../engine/planning.ts';
 import { UserError } from '../errors.ts';
 import { greedySampling } from '../generate/defaults.ts';
 import { checkLength } from '../generate/generator.ts';
-import type { Picture } from '../generate/session.ts';
 import { readPixelValues } from '../images/processor.ts';
 import { imageSize, imageTokenCount, type LlavaConfig, llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { HIDDEN_POSITION } from '../models/masks.ts';
@@ -22,91 +21,9 @@ import { type RunWeights, readRunWeights } from '../pretrained/run-weights.ts';
 import { encodePrompt, imagePlaces, shortAnswerPrompt, type Turn, withImages } from '../text/chat.ts';
 import { imageToken } from '../text/tokenizer.ts';
 import type { Quantization } from '../weights/quantize.ts';
+import type { AnsweredQuestion, ExplainRequest, Explanation, MapOptions, Removal } from './explanation.ts';
 import { byPatch, normalizedRow, type PatchLayout, patchLayout, rowsByPatch } from './maps.ts';
-import { pieces, type Word, wordsOf } from './words.ts';
-
-// === What is asked ===
-
-export interface ExplainRequest {
-  picture: Picture;
-  /** A question about the picture, or the turns so far, ending with one. */
-  prompt: string | readonly Turn[];
-  /** Explained in place of the model's own answer. */
-  answer?: string;
-  /** Asks for a single word or phrase, as the questions of the training data are put. */
-  short?: boolean;
-  /** Longest answer in tokens. Default: 32. */
-  maxNewTokens?: number;
-}
-
-/** A question with its answer, ready to be explained. */
-export interface AnsweredQuestion {
-  /** The last question. */
-  prompt: string;
-  answer: string;
-  promptIds: readonly number[];
-  answerIds: readonly number[];
-  /** [3 * size * size]: the picture as the encoder sees it. */
-  pixelValues: Float32Array;
-  /** [imageTokens * hidden], as they enter the language model. */
-  imageRows: Float32Array;
-}
-
-// === What is explained ===
-
-export interface MapOptions {
-  /** Follows relevancy through the encoder; one more pass there and back. Default: true. */
-  throughEncoder?: boolean;
-  /** Reads image rows of every layer as if they were the last. Default: false. */
-  lens?: boolean;
-  /** Ends the work by throwing `signal.reason`; looked at between passes. */
-  signal?: AbortSignal;
-}
-
-/** Maps of an answer, [tokens][patches] each: row by row from the top left of the picture. */
-export interface PatchMaps {
-  /**
-   * Gradient-weighted attention, equations (5), (6), (8): shares of the whole relevancy, the prompt's
-   * included.
-   */
-  relevancy: Float32Array[];
-  /** The same, followed through the encoder's blocks. */
-  encoder?: Float32Array[];
-  /** Attention of the last layer, mean over heads. */
-  attention: Float32Array[];
-  rollout: Float32Array[];
-  /** |d logit / d row . row| for each image row. */
-  gradientInput: Float32Array[];
-}
-
-export type MapKind = keyof PatchMaps;
-
-export interface Explanation {
-  prompt: string;
-  answer: string;
-  layout: PatchLayout;
-  tokens: { id: number; text: string; logit: number; probability: number }[];
-  /** Words of the answer, as runs of `tokens`. */
-  words: Word[];
-  /** Text tokens of the prompt, without the picture's, and the words that they make. */
-  promptTokens: { id: number; text: string }[];
-  promptWords: Word[];
-  maps: PatchMaps;
-  /**
-   * Share of each token's relevancy that lies on the picture, on the prompt's tokens and on the answer before
-   * it.
-   */
-  onImage: Float32Array;
-  onPrompt: Float32Array[];
-  onAnswer: Float32Array[];
-  /** Attention of every layer and head to the patches: [tokens], each [layers * heads * patches]. */
-  heads: { layers: number; heads: number; toPatches: Float32Array[] };
-  /** Layers 0 (what enters) to L: the likeliest token of each image token's row, and its probability. */
-  lens?: { texts: string[]; probabilities: Float32Array }[];
-}
-
-/** How image rows are taken away: replaced by their mean, or left out so that nothing sees them. */
-export type Removal = 'mean' | 'drop';
+import { pieces, wordsOf } from './words.ts';
 
 export interface Explainer {
   readonly config: LlavaConfig;
@@ -210,9 +127,10 @@ export async function createExplainer(
 
   function checkMemory(tokens: number): number {
     const bytes = passBytes(tokens);
-    // the forward pass is shared: a further token takes less than the first
+    // the forward pass is shared: a further token takes much less than the first
     const further = passBytes(tokens, 2) - bytes;
-    if (bytes <= memoryLimit) return 1 + Math.max(0, Math.floor((Math.min(memoryLimit, JOINED_BYTES) - bytes) / further));
+    const budget = Math.min(memoryLimit, Math.max(JOINED_BYTES, 1.25 * bytes));
+    if (bytes <= memoryLimit) return 1 + Math.max(0, Math.floor((budget - bytes) / Math.max(further, 1)));
     const attention = 2 * layers * heads * tokens ** 2 * 4;
     const gigabytes = (count: number) => `${(count / 1e9).toFixed(1)} GB`;
     throw new UserError(

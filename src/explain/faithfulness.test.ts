@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { createRandom } from '../random.ts';
-import type { AnsweredQuestion, Explainer, Removal } from './explainer.ts';
+import type { Explainer } from './explainer.ts';
+import type { AnsweredQuestion, Removal } from './explanation.ts';
 import { areaUnder, KEPT_SHARES, LEAST_GAIN, type MapsOfTarget, measureFaithfulness, RANDOM_ORDERS } from './faithfulness.ts';
 import { boxMap, chanceOf, isInside, point } from './pointing.ts';
 

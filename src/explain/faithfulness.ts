@@ -4,7 +4,8 @@
 // the input of the language model.
 
 import { createRandom } from '../random.ts';
-import type { AnsweredQuestion, Explainer, Removal } from './explainer.ts';
+import type { Explainer } from './explainer.ts';
+import type { AnsweredQuestion, Removal } from './explanation.ts';
 import { ranked } from './maps.ts';
 
 /** Steps of deletion and insertion. */

@@ -4,7 +4,7 @@
 import type { PixelImage } from '../images/pixels.ts';
 import { escapeHtml, htmlPage } from '../runs/page.ts';
 import { heatGradient } from './colors.ts';
-import type { Explanation, MapKind } from './explainer.ts';
+import type { Explanation, MapKind } from './explanation.ts';
 import { type Faithfulness, LEAST_GAIN } from './faithfulness.ts';
 import type { Grid } from './maps.ts';
 import { heatUri, pictureUri } from './overlay.ts';
@@ -37,13 +37,17 @@ export function verdict({ faithfulness }: Pick<ExplainedPart, 'faithfulness'>): 
   const gain = `The picture is worth ${(full - blank).toFixed(2)} nats to it`;
   if (!scores)
     return `${gain}, less than ${LEAST_GAIN.toFixed(2)}: there is nothing for a map of the picture to explain, and these should not be read.`;
-  const beats = (other: string) =>
-    scores.relevancy.deletion < scores[other].deletion && scores.relevancy.insertion > scores[other].insertion;
-  const [random, attention] = [beats('random'), beats('attention')];
-  const found = random
-    ? `ranks patches better than a random order${attention ? ' and than raw attention' : ', but no better than raw attention'}`
-    : 'is no better than a random order of patches: do not read anything into it';
-  return `${gain}. By deletion and insertion its relevancy map ${found}. This is one picture: there is no interval.`;
+  const { deletion, insertion } = scores.relevancy;
+  const won = (other: string) => [
+    ...(deletion < scores[other].deletion ? ['deletion'] : []),
+    ...(insertion > scores[other].insertion ? ['insertion'] : []),
+  ];
+  const beats = (other: string, name: string) => {
+    const by = won(other);
+    return by.length === 0 ? `no better than ${name}` : `better than ${name} by ${by.join(' and ')}${by.length === 1 ? ' alone' : ''}`;
+  };
+  const advice = won('random').length === 0 ? ' Do not read anything into it.' : '';
+  return `${gain}. Its relevancy map is ${beats('random', 'a random order of patches')}, ${beats('attention', 'raw attention')}.${advice} This is one picture: there is no interval.`;
 }
 
 function scoresHtml({ scores }: Faithfulness): string {

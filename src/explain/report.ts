@@ -1,6 +1,6 @@
 // What `explain` writes of one answer: explanation.json, described in docs/explain.md.
 
-import type { Explanation, MapKind } from './explainer.ts';
+import type { Explanation, MapKind } from './explanation.ts';
 import type { Faithfulness, MapsOfTarget } from './faithfulness.ts';
 import { meanMap } from './maps.ts';
 import type { Word } from './words.ts';
