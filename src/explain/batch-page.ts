@@ -1,9 +1,13 @@
 // What `explain` shows of many questions: tables for the terminal and a page.
 
+import type { PixelImage } from '../images/pixels.ts';
 import { escapeHtml, htmlPage } from '../runs/page.ts';
 import type { Mean } from '../statistics/proportion.ts';
 import { type BatchLine, type BatchSummary, SCORES } from './batch.ts';
 import { KEPT_SHARES, LEAST_GAIN, RANDOM_ORDERS } from './faithfulness.ts';
+import type { Grid } from './maps.ts';
+import { pictureUri } from './overlay.ts';
+import { MAP_STYLE, mapHtml } from './page.ts';
 import { MAP_NAMES } from './report.ts';
 
 const NAMES: Record<string, string> = { ...MAP_NAMES, oracle: 'oracle: the box', random: `random, ${RANDOM_ORDERS} orders` };
@@ -112,8 +116,28 @@ export function batchTables(summary: BatchSummary): string {
     .join('\n\n');
 }
 
-/** The page. */
-export function batchPage(summary: BatchSummary, lines: readonly BatchLine[], title: string): string {
+/** Questions with their maps that a page shows. */
+export const CARDS = 48;
+
+/** A question with the relevancy map of its answer; `picture` is what the encoder sees. */
+export async function batchCard(
+  { id, prompt = '', answer = '', expected, maps, faithfulness }: BatchLine,
+  picture: PixelImage,
+  grid: Grid,
+): Promise<string> {
+  const random = faithfulness?.scores?.random;
+  const worth = random
+    ? `a random order: deletion ${random.deletion.toFixed(2)}, insertion ${random.insertion.toFixed(2)}`
+    : faithfulness
+      ? `the picture is worth ${(faithfulness.full - faithfulness.blank).toFixed(2)} nats: nothing to explain`
+      : 'not measured';
+  const figure = await mapHtml('relevancy', Float32Array.from(maps!.relevancy), await pictureUri(picture), grid, faithfulness?.scores);
+  const right = expected === undefined ? '' : `<dt>expected</dt><dd>${escapeHtml(expected)}</dd>`;
+  return `<div><small>${escapeHtml(id)}</small>${figure}<p class="note">${worth}</p><dl><dt>asked</dt><dd>${escapeHtml(prompt)}</dd><dt>answered</dt><dd>${escapeHtml(answer)}</dd>${right}</dl></div>`;
+}
+
+/** The page, with `cards` of the first questions. */
+export function batchPage(summary: BatchSummary, lines: readonly BatchLine[], cards: readonly string[], title: string): string {
   const cells = (row: Row, tag: string) => row.map((text) => `<${tag}>${escapeHtml(text)}</${tag}>`).join('');
   const tables = tablesOf(summary).map(
     ({ title, note, rows: [head, ...rows] }) => `<h2>${escapeHtml(title)}</h2><p class="note">${escapeHtml(note)}</p>
@@ -123,7 +147,8 @@ export function batchPage(summary: BatchSummary, lines: readonly BatchLine[], ti
   const list = problems.map(({ id, problem }) => `<li>${escapeHtml(`${id}: ${problem}`)}</li>`).join('');
   return htmlPage(
     title,
-    `<p class="note">${summary.questions} questions; ${summary.problems} could not be explained. The lines behind these tables are in questions.jsonl.</p>
-${tables.join('\n')}${list === '' ? '' : `<h2>Not explained</h2><ul>${list}</ul>`}`,
+    `<style>td:first-child { text-align: left; } ${MAP_STYLE} .cards { display: grid; gap: 20px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 220px), 1fr)); }</style>
+<p class="note">${summary.questions} questions; ${summary.problems} could not be explained. The lines behind these tables are in questions.jsonl.</p>
+${tables.join('\n')}${cards.length === 0 ? '' : `<h2>Relevancy of the first ${cards.length} answers</h2><div class="cards">${cards.join('\n')}</div>`}${list === '' ? '' : `<h2>Not explained</h2><ul>${list}</ul>`}`,
   );
 }

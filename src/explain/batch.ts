@@ -7,7 +7,7 @@ import { type Bootstrapped, bootstrapMean } from '../statistics/bootstrap.ts';
 import { differencesOf, discordantPairs, mcnemar } from '../statistics/paired.ts';
 import { type Mean, meanCredit } from '../statistics/proportion.ts';
 import type { Explainer } from './explainer.ts';
-import type { ExplainRequest, Explanation, MapKind } from './explanation.ts';
+import type { AnsweredQuestion, ExplainRequest, Explanation, MapKind } from './explanation.ts';
 import { type Faithfulness, type FaithfulnessScores, measureFaithfulness } from './faithfulness.ts';
 import { meanMap } from './maps.ts';
 import { type Box, boxMap, chanceOf, type Pointed, point } from './pointing.ts';
@@ -35,6 +35,8 @@ export interface BatchLine {
   answer?: string;
   /** Why it could not be explained. */
   problem?: string;
+  /** A map of the whole answer for each kind. */
+  maps?: Record<string, number[]>;
   faithfulness?: Pick<Faithfulness, 'full' | 'blank' | 'scores'>;
   pointed?: Record<string, Pointed>;
   chance?: number;
@@ -47,7 +49,8 @@ export interface BatchOptions {
   /** Deletion, insertion and perturbation. Default: true. */
   faithfulness?: boolean;
   signal?: AbortSignal;
-  onLine?(line: BatchLine, done: number): void;
+  /** Called with each line as it comes; `question` is there where it could be asked. */
+  onLine?(line: BatchLine, done: number, question?: AnsweredQuestion): void | Promise<void>;
 }
 
 /** A map of the whole answer for each kind: the mean over its tokens. */
@@ -65,24 +68,31 @@ export async function explainQuestions(
     options.signal?.throwIfAborted();
     const { id, cluster, task, expected } = question;
     let line: BatchLine = { id, cluster, task, expected };
+    let answered: AnsweredQuestion | undefined;
     try {
-      line = { ...line, ...(await explainOne(explainer, question, options)) };
+      answered = await explainer.answer(question);
+      line = { ...line, ...(await explainOne(explainer, question, answered, options)) };
     } catch (error) {
       if (!(error instanceof UserError)) throw error;
       line.problem = error.message;
     }
-    lines.push(line);
-    options.onLine?.(line, lines.length);
+    await options.onLine?.(line, lines.length + 1, answered);
+    // the summary needs no maps
+    lines.push({ ...line, maps: undefined });
   }
   return lines;
 }
 
-async function explainOne(explainer: Explainer, question: BatchQuestion, options: BatchOptions): Promise<Partial<BatchLine>> {
+async function explainOne(
+  explainer: Explainer,
+  question: BatchQuestion,
+  answered: AnsweredQuestion,
+  options: BatchOptions,
+): Promise<Partial<BatchLine>> {
   const { seed: base, steps, faithfulness: isMeasured = true, signal } = options;
   const { grid } = explainer.layout;
   const { box } = question;
   const seed = hashString(`${base} ${question.id}`);
-  const answered = await explainer.answer(question);
   const maps = answerMaps(await explainer.maps(answered, { signal }));
   const oracle: Record<string, Float32Array> = box ? { oracle: boxMap(box, grid) } : {};
   const tokens = answered.answerIds.map((_, token) => token);
@@ -97,6 +107,7 @@ async function explainOne(explainer: Explainer, question: BatchQuestion, options
   return {
     prompt: answered.prompt,
     answer: answered.answer,
+    maps: Object.fromEntries(Object.entries(maps).map(([kind, map]) => [kind, Array.from(map, (value) => Number(value.toPrecision(5)))])),
     ...(measured ? { faithfulness: { full: measured.full, blank: measured.blank, scores: measured.scores } } : {}),
     ...(box
       ? {

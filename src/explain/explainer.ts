@@ -132,10 +132,10 @@ export async function createExplainer(
     const budget = Math.min(memoryLimit, Math.max(JOINED_BYTES, 1.25 * bytes));
     if (bytes <= memoryLimit) return 1 + Math.max(0, Math.floor((budget - bytes) / Math.max(further, 1)));
     const attention = 2 * layers * heads * tokens ** 2 * 4;
-    const gigabytes = (count: number) => `${(count / 1e9).toFixed(1)} GB`;
+    const size = (count: number) => (count < 1e9 ? `${Math.ceil(count / 1e6)} MB` : `${(count / 1e9).toFixed(1)} GB`);
     throw new UserError(
-      `explaining an answer of ${tokens} tokens, its prompt included, takes ${gigabytes(bytes)} beside the weights ` +
-        `(${gigabytes(attention)} for attention and its gradients), and ${gigabytes(memoryLimit)} are allowed: ` +
+      `explaining an answer of ${tokens} tokens, its prompt included, takes ${size(bytes)} beside the weights ` +
+        `(${size(attention)} for attention and its gradients), and ${size(memoryLimit)} are allowed: ` +
         'shorten the prompt, take a model with fewer image tokens, or raise --memory-limit',
     );
   }

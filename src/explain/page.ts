@@ -10,19 +10,29 @@ import type { Grid } from './maps.ts';
 import { heatUri, pictureUri } from './overlay.ts';
 import { type ExplainedPart, MAP_NAMES } from './report.ts';
 
+/** How a map lies over its picture. */
+export const MAP_STYLE = `.map { background: #000; border-radius: 6px; overflow: hidden; position: relative; } .map img { display: block; image-rendering: pixelated; width: 100%; } .map .picture { filter: saturate(.35); } .map .heat { left: 0; position: absolute; top: 0; }`;
+
 const style = (parts: number) => `<style>
 .words input { opacity: 0; position: absolute; } .words label { border: 1px solid var(--line); border-radius: 6px; cursor: pointer; display: inline-block; font-size: 18px; margin: 0 6px 8px 0; padding: 4px 12px; }
 .words input:checked + label { background: var(--blue); border-color: var(--blue); color: #fff; } .words input:focus-visible + label { outline: 3px solid var(--text); outline-offset: 2px; }
 .part { display: none; } .maps { display: grid; gap: 16px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 200px), 1fr)); } .maps figure:first-child { grid-column: span 2; grid-row: span 2; max-width: none; }
 @media (max-width: 460px) { .maps figure:first-child { grid-column: auto; } }
-.map { background: #000; border-radius: 6px; overflow: hidden; position: relative; } .map img { display: block; image-rendering: pixelated; width: 100%; } .map .picture { filter: saturate(.35); } .map .heat { left: 0; position: absolute; top: 0; }
+${MAP_STYLE}
 td:first-child { text-align: left; } .scale { border-radius: 4px; height: 10px; max-width: 240px; } .prompt span { border-radius: 4px; padding: 1px 3px; } .heads td { height: 22px; min-width: 22px; padding: 2px 4px; text-align: center; } .lens td { font-size: 12px; text-align: center; }
 ${Array.from({ length: parts }, (_, i) => `body:has(#word-${i}:checked) #part-${i}`).join(', ')} { display: block; }
 </style>`;
 
 const percent = (share: number) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
-async function mapHtml(kind: MapKind, map: Float32Array, picture: string, grid: Grid, scores: Faithfulness['scores']): Promise<string> {
+/** A map over a picture (a data URI), with what it is worth. */
+export async function mapHtml(
+  kind: MapKind,
+  map: Float32Array,
+  picture: string,
+  grid: Grid,
+  scores: Faithfulness['scores'],
+): Promise<string> {
   const [width, height] = [grid.columns, grid.rows].map((count) => `${((100 * count * grid.patch) / grid.size).toFixed(3)}%`);
   const name = MAP_NAMES[kind];
   const own = scores?.[kind];

@@ -8,15 +8,17 @@ import { UserError } from '../../errors.ts';
 import { readQuestionFile } from '../../evaluate/questions.ts';
 import { openLines } from '../../evaluate/samples.ts';
 import { type BatchQuestion, explainQuestions, summarize } from '../../explain/batch.ts';
-import { batchPage, batchTables } from '../../explain/batch-page.ts';
+import { batchCard, batchPage, batchTables, CARDS } from '../../explain/batch-page.ts';
 import { type Explainer, loadExplainer } from '../../explain/explainer.ts';
+import type { AnsweredQuestion } from '../../explain/explanation.ts';
 import { measureFaithfulness } from '../../explain/faithfulness.ts';
+import type { Grid } from '../../explain/maps.ts';
 import { overlayPng } from '../../explain/overlay.ts';
 import { explanationPage, verdict } from '../../explain/page.ts';
 import { explanationJson, partsOf, targetsOf } from '../../explain/report.ts';
-import { pictureOf } from '../../images/processor.ts';
+import { type ImageProcessorConfig, pictureOf } from '../../images/processor.ts';
 import { resolvePath } from '../../paths.ts';
-import { loadModel } from '../../pretrained/load.ts';
+import { type LoadedModel, loadModel } from '../../pretrained/load.ts';
 import { createStatusLine } from '../../runs/status.ts';
 import type { Quantization } from '../../weights/quantize.ts';
 import { formatCount } from '../format.ts';
@@ -55,7 +57,8 @@ export async function explain(flags: ExplainFlags): Promise<void> {
   const explainer = await loadExplainer(dir, { model, quantize, memoryLimit });
   try {
     await withInterrupt(
-      (signal) => (questions ? explainAll(explainer, questions(explainer), flags, signal) : explainOne(explainer, model, flags, signal)),
+      (signal) =>
+        questions ? explainAll(explainer, model, questions(explainer), flags, signal) : explainOne(explainer, model, flags, signal),
       questions ? `the questions so far are in ${join(flags.out, 'questions.jsonl')}` : 'nothing was written',
     );
   } finally {
@@ -77,7 +80,7 @@ function checkFlags({ image, prompt, answer, batch, scenes, imageFolder }: Expla
 
 async function explainOne(
   explainer: Explainer,
-  { processor }: Pick<Awaited<ReturnType<typeof loadModel>>, 'processor'>,
+  { processor }: Pick<LoadedModel, 'processor'>,
   flags: ExplainFlags,
   signal: AbortSignal,
 ): Promise<void> {
@@ -90,7 +93,7 @@ async function explainOne(
     parts = parts.map((part, i) => ({ ...part, faithfulness: measured[i] }));
   }
   const { grid } = explanation.layout;
-  const picture = pictureOf(question.pixelValues, { height: grid.size, width: grid.size }, processor);
+  const picture = seen(question, grid, processor);
   const write = (name: string, data: string | Uint8Array) => onDisk(out, () => writeFileSync(join(out, name), data));
   for (const [i, { text, maps }] of parts.entries())
     for (const [kind, map] of Object.entries(maps)) write(`${fileName(i, text)}-${kind}.png`, await overlayPng(picture, map, grid));
@@ -100,6 +103,10 @@ async function explainOne(
   for (const part of parts) console.log(`  ${part.text}: ${verdict(part)}`);
   console.log(`page: ${join(out, 'index.html')}`);
 }
+
+/** The picture as the encoder sees it. */
+const seen = ({ pixelValues }: AnsweredQuestion, { size }: Grid, processor: ImageProcessorConfig) =>
+  pictureOf(pixelValues, { height: size, width: size }, processor);
 
 /** A name that every file system takes; the number tells words apart. */
 const fileName = (part: number, text: string): string =>
@@ -138,6 +145,7 @@ const isSplit = (split: string): split is EvaluationSplit => (evaluationSplits a
 
 async function explainAll(
   explainer: Explainer,
+  { processor }: Pick<LoadedModel, 'processor'>,
   questions: readonly BatchQuestion[],
   flags: ExplainFlags,
   signal: AbortSignal,
@@ -146,14 +154,17 @@ async function explainAll(
   if (questions.length === 0) throw new UserError(`${flags.batch}: none of its questions is about one picture`);
   const file = openLines(join(out, 'questions.jsonl'));
   const status = createStatusLine();
+  const cards: string[] = [];
   try {
     const lines = await explainQuestions(explainer, questions, {
       seed,
       steps,
       faithfulness,
       signal,
-      onLine(line, done) {
+      async onLine(line, done, question) {
         file.append([line]);
+        const { grid } = explainer.layout;
+        if (line.maps && question && cards.length < CARDS) cards.push(await batchCard(line, seen(question, grid, processor), grid));
         status.draw(`explained ${formatCount(done)} of ${formatCount(questions.length)} questions`);
       },
     });
@@ -163,7 +174,7 @@ async function explainAll(
     const summary = summarize(lines);
     onDisk(out, () => {
       writeFileSync(join(out, 'summary.json'), `${JSON.stringify(summary, null, 2)}\n`);
-      writeFileSync(join(out, 'index.html'), batchPage(summary, lines, `Maps of ${model}`));
+      writeFileSync(join(out, 'index.html'), batchPage(summary, lines, cards, `Maps of ${model}`));
     });
     console.log(batchTables(summary));
     if (summary.problems > 0)
