@@ -10,6 +10,7 @@ import * as convert from './convert.ts';
 import * as data from './data.ts';
 import * as demo from './demo.ts';
 import * as evaluate from './eval.ts';
+import * as explain from './explain.ts';
 import { describeFailure } from './failure.ts';
 import * as forward from './forward.ts';
 import * as info from './info.ts';
@@ -50,6 +51,7 @@ export function createProgram(): Command {
     compare,
     benchmarks,
     chat,
+    explain,
     serve,
     data,
     pull,
