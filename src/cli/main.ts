@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { UserError } from '../errors.ts';
+import * as align from './align.ts';
 import * as benchmarks from './benchmarks.ts';
 import * as chat from './chat.ts';
 import * as compare from './compare.ts';
@@ -40,7 +41,24 @@ export function createProgram(): Command {
     .helpCommand(false)
     .addHelpText('after', examples)
     .showHelpAfterError('(--help lists commands and options)');
-  for (const command of [demo, train, plan, evaluate, score, compare, benchmarks, chat, data, pull, convert, merge, info, init, forward])
+  for (const command of [
+    demo,
+    train,
+    plan,
+    evaluate,
+    score,
+    compare,
+    benchmarks,
+    align,
+    chat,
+    data,
+    pull,
+    convert,
+    merge,
+    info,
+    init,
+    forward,
+  ])
     command.register(program);
   // Commander would end the process itself; this makes it throw an error with an exit code.
   for (const command of [program, ...program.commands]) command.exitOverride();
