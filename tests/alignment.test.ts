@@ -126,7 +126,10 @@ describe('of a model', () => {
       for (const layer of [0, model.layers]) {
         const [expected] = pass.get(`hidden_states.${layer}`)!.pieces() as Float32Array[];
         expect(readings[i].states.get(layer)!.count).toBe(inputIds.length);
-        const furthest = readings[i].states.get(layer)!.data.reduce((most, value, at) => Math.max(most, Math.abs(value - expected[at])), 0);
+        const furthest = [...readings[i].states.get(layer)!.data].reduce(
+          (most, value, at) => Math.max(most, Math.abs(value - expected[at])),
+          0,
+        );
         expect(furthest).toBeLessThan(1e-4);
       }
       expect(readings[i].losses).toHaveLength(labels.filter((label) => label >= 0).length);

@@ -20,7 +20,7 @@ import {
   likelihoodRetrieval,
   readGroup,
 } from './likelihood.ts';
-import { type Rows, rowNorms } from './matrices.ts';
+import { type Rows, rowNorms, stackRows } from './matrices.ts';
 import { layerMir, type Mir, type MirOptions, mirOf } from './mir.ts';
 import { type AlignmentModel, gatherRows, openAlignmentModel } from './model.ts';
 import { type CaptionedPicture, drawn } from './pictures.ts';
@@ -202,24 +202,12 @@ async function blankLosses({ model, captions, pixels }: Prepared, { signal, onPr
 
 // === Rows ===
 
-/** All rows as one set. */
-function stacked(sets: readonly Rows[]): Rows {
-  const { width } = sets[0];
-  const data = new Float32Array(sets.reduce((sum, { count }) => sum + count * width, 0));
-  let at = 0;
-  for (const set of sets) {
-    data.set(set.data, at);
-    at += set.data.length;
-  }
-  return { data, count: data.length / width, width };
-}
-
 const meanNorm = (rows: Rows) => rowNorms(rows).reduce((sum, norm) => sum + norm, 0) / rows.count;
 
 function connectorAlignment({ features, rows, words }: Prepared): ConnectorAlignment {
-  const all = stacked(rows);
+  const all = stackRows(rows);
   return {
-    inputNormRatio: meanNorm(all) / meanNorm(stacked(words)),
+    inputNormRatio: meanNorm(all) / meanNorm(stackRows(words)),
     effectiveRank: effectiveRank(all),
     meanCosine: meanCosineAcross(rows),
     neighborOverlap: neighborOverlap(features, rows, 10),

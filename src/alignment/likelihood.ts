@@ -122,41 +122,20 @@ export interface GroupScores {
  */
 export function likelihoodRetrieval(groups: readonly GroupScores[]): LikelihoodRetrieval {
   const ways = groups[0].blank.length;
-  const averaged = (score: (group: GroupScores, picture: number, text: number) => number) =>
-    meanRetrieval(
-      groups.map((group) =>
-        retrievalOf({
-          data: Float64Array.from({ length: ways * ways }, (_, at) => score(group, Math.floor(at / ways), at % ways)),
-          pictures: ways,
-          texts: ways,
-          owners: group.blank.map((_, i) => i),
-        }),
-      ),
+  const among = (score: (group: GroupScores, picture: number, text: number) => number) =>
+    retrievalOf(
+      ...groups.map((group) => ({
+        data: Float64Array.from({ length: ways * ways }, (_, at) => score(group, Math.floor(at / ways), at % ways)),
+        pictures: ways,
+        texts: ways,
+        owners: group.blank.map((_, i) => i),
+      })),
     );
   return {
     ways,
-    withoutPrior: averaged(({ given, blank }, i, j) => given[i][j] - blank[j]),
-    raw: averaged(({ given }, i, j) => given[i][j]),
+    withoutPrior: among(({ given, blank }, i, j) => given[i][j] - blank[j]),
+    raw: among(({ given }, i, j) => given[i][j]),
   };
-}
-
-/** The mean of several retrievals among as many candidates. */
-function meanRetrieval(all: readonly Retrieval[]): Retrieval {
-  type Way = Retrieval['imageToText'];
-  const mean = (of: (retrieval: Retrieval) => number) => all.reduce((sum, each) => sum + of(each), 0) / all.length;
-  const way = (name: keyof Retrieval): Way => {
-    const shares = (field: 'recall' | 'pessimistic' | 'chance') =>
-      Object.fromEntries(Object.keys(all[0][name][field]).map((k) => [k, mean((each) => each[name][field][Number(k)])]));
-    return {
-      recall: shares('recall'),
-      pessimistic: shares('pessimistic'),
-      chance: shares('chance'),
-      medianRank: mean((each) => each[name].medianRank),
-      chanceRank: mean((each) => each[name].chanceRank),
-      hubness: mean((each) => each[name].hubness),
-    };
-  };
-  return { imageToText: way('imageToText'), textToImage: way('textToImage') };
 }
 
 /** Reads each caption of a group of pictures given each picture of it. */

@@ -2,6 +2,8 @@
 // sums of singular values. Matrices are row after row. Golub & Van Loan, Matrix Computations (2013): 4.2
 // (Cholesky), 5.4 (bidiagonalization), 8.3 (implicit QR).
 
+import { concatFloat32 } from '../arrays.ts';
+
 /** Row vectors, such as the hidden states of many tokens: [count, width]. */
 export interface Rows {
   readonly data: Float32Array | Float64Array;
@@ -17,6 +19,12 @@ export interface Matrix {
 
 /** Rows that are summed up at a time, a multiple of 4: they stay in the cache. */
 const STRIP = 32;
+
+/** All rows of several sets of one width. */
+export function stackRows(sets: readonly Rows[]): Rows & { data: Float32Array } {
+  const data = concatFloat32(sets.map(({ data }) => (data instanceof Float32Array ? data : Float32Array.from(data))));
+  return { data, count: sets.reduce((sum, { count }) => sum + count, 0), width: sets[0].width };
+}
 
 /** The mean row. */
 export function meanRow({ data, count, width }: Rows): Float64Array {

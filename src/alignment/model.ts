@@ -1,6 +1,7 @@
 // A LLaVA as alignment looks at it: encoder, connector and language model one by one, with what comes out
 // of each.
 
+import { concatFloat32 } from '../arrays.ts';
 import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
 import { type EncodedSample, packSamples } from '../data/packing.ts';
 import { type Engine, float32 } from '../engine/engine.ts';
@@ -16,7 +17,7 @@ import { readRunWeights } from '../pretrained/run-weights.ts';
 import { ignoreIndex } from '../text/labels.ts';
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import type { Quantization } from '../weights/quantize.ts';
-import type { Rows } from './matrices.ts';
+import { type Rows, stackRows } from './matrices.ts';
 
 /** A text about a picture, tokenized. */
 export type EncodedText = Pick<EncodedSample, 'inputIds' | 'labels' | 'prefixLength'>;
@@ -100,29 +101,24 @@ function alignmentModel(
     }
     return results;
   };
-  const joined = (parts: readonly (Float32Array | Float64Array)[]) => {
-    const all = new Float32Array(parts.length * parts[0].length);
-    for (const [i, part] of parts.entries()) all.set(part, i * part.length);
-    return all;
-  };
   return {
     ...parts,
     layers: config.text_config.num_hidden_layers,
     features: (pixels) =>
       inBatches(pixels, width, async (some) => {
-        const { features } = await encoder.run({ pixel_values: float32(joined(some), [some.length, 3, size, size]) });
+        const { features } = await encoder.run({ pixel_values: float32(concatFloat32(some), [some.length, 3, size, size]) });
         return features.data as Float32Array;
       }),
     imageRows: (features) =>
       inBatches(features, hidden, async (some) => {
-        const input = float32(joined(some.map(({ data }) => data)), [some.length, count, width]);
+        const input = float32(stackRows(some).data, [some.length, count, width]);
         return (await connector.run({ features: input })).rows.data as Float32Array;
       }),
     async read(imageRows, texts, states = []) {
       if (!shareBeginning(texts)) return (await Promise.all(texts.map((text) => this.read(imageRows, [text], states)))).flat();
       const { inputs, places } = packedRow(texts);
       const wanted = ['losses', ...states.map((layer) => `hidden_states.${layer}`)];
-      const rows = float32(joined([imageRows.data]), [count, hidden]);
+      const rows = float32(stackRows([imageRows]).data, [count, hidden]);
       const outputs = await scoring.run({ ...inputs, image_rows: rows }, { outputs: wanted });
       const losses = cutByLabels(outputs.losses.data as Float32Array, texts);
       const stateOf = (layer: number, text: number) =>

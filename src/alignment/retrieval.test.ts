@@ -65,6 +65,27 @@ describe('chance', () => {
   });
 });
 
+describe('intervals', () => {
+  const identity = (n: number, right: number): Scores =>
+    scoresOf(Array.from({ length: n }, (_, i) => Array.from({ length: n }, (_, j) => Number(i < right ? i === j : (i + 1) % n === j))));
+
+  it('are those of the share of queries', () => {
+    const { imageToText } = retrievalOf(identity(50, 40));
+    expect(imageToText.recall[1]).toBe(0.8);
+    expect(imageToText.interval[1].low).toBeGreaterThan(0.65);
+    expect(imageToText.interval[1].low).toBeLessThan(0.72);
+    expect(imageToText.interval[1].high).toBeLessThan(0.9);
+  });
+
+  it('take what belongs together as one: the queries of a set are no more than a set', () => {
+    const width = ({ low, high }: { low: number; high: number }) => high - low;
+    const sets = [identity(10, 10), identity(10, 0), identity(10, 10), identity(10, 0), identity(10, 10)];
+    const together = retrievalOf(...sets).imageToText;
+    expect(together.recall[1]).toBe(0.6);
+    expect(width(together.interval[1])).toBeGreaterThan(2 * width(retrievalOf(identity(50, 30)).imageToText.interval[1]));
+  });
+});
+
 describe('ranks', () => {
   it('are those of the best of a query, both ways', () => {
     const scores = scoresOf(

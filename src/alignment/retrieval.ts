@@ -2,6 +2,10 @@
 // Fei-Fei 2015: a picture has found its text if any of its own is among the first k. CSLS: Conneau et al.
 // 2018; hubness: Radovanovic et al. 2010.
 
+import { median } from '../arrays.ts';
+import type { Interval } from '../statistics/estimate.ts';
+import { meanCredit, meanOf } from '../statistics/proportion.ts';
+
 /** Scores [pictures, texts], higher is closer, and the picture that each text is about. */
 export interface Scores {
   readonly data: Float64Array;
@@ -18,6 +22,8 @@ export interface Direction {
    * over all orders: what cannot tell candidates apart is at chance.
    */
   recall: Record<number, number>;
+  /** Of `recall`, 95 %. */
+  interval: Record<number, Interval>;
   /** The same with each tie against the query. */
   pessimistic: Record<number, number>;
   chance: Record<number, number>;
@@ -78,44 +84,66 @@ function placeOf(scores: Float64Array, own: readonly number[]): Place {
  */
 export const foundAt = ({ before, tied, own }: Place, k: number): number => (k <= before ? 0 : 1 - missed(own, tied, k - before));
 
-function medianOf(values: number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
+/** Queries for candidates of one set. */
+interface Queries {
+  scores: readonly Float64Array[];
+  /** The candidates that are a query's own. */
+  own: readonly (readonly number[])[];
+  /** What queries have in common, for intervals. */
+  clusters: readonly (string | number)[];
 }
 
-/** `own`: the candidates that are a query's own. */
-function direction(queries: readonly Float64Array[], own: readonly (readonly number[])[]): Direction {
-  const candidates = queries[0].length;
-  const places = queries.map((scores, query) => placeOf(scores, own[query]));
-  const owned = own.map(({ length }) => length);
-  const share = (of: (query: number) => number) => queries.reduce((sum, _, query) => sum + of(query), 0) / queries.length;
-  const atEach = (of: (query: number, k: number) => number) =>
-    Object.fromEntries(RECALL_AT.filter((k) => k < candidates).map((k) => [k, share((query) => of(query, k))]));
+/** One direction over all queries of several sets with as many candidates each. */
+function direction(sets: readonly Queries[]): Direction {
+  const candidates = sets[0].scores[0].length;
+  const places = sets.flatMap(({ scores, own }) => scores.map((each, query) => placeOf(each, own[query])));
+  const owned = sets.flatMap(({ own }) => own.map(({ length }) => length));
+  const clusters = sets.flatMap((set) => set.clusters);
+  const atEach = <T>(of: (k: number) => T) => Object.fromEntries(RECALL_AT.filter((k) => k < candidates).map((k) => [k, of(k)]));
+  const share = (of: (query: number) => number) => meanOf(places.map((_, query) => of(query)));
+  const found = (k: number) => places.map((place) => foundAt(place, k));
+  const interval = (k: number) => {
+    const { low, high } = meanCredit(found(k), { clusters });
+    return { low, high };
+  };
   return {
-    recall: atEach((query, k) => foundAt(places[query], k)),
-    pessimistic: atEach((query, k) => (places[query].before + places[query].tied < k ? 1 : 0)),
-    chance: atEach((query, k) => 1 - missed(owned[query], candidates - owned[query], k)),
-    medianRank: medianOf(places.map(({ before, tied, own }) => before + (tied + own + 1) / (own + 1))),
-    chanceRank: medianOf(owned.map((own) => (candidates + 1) / (own + 1))),
-    hubness: skewness(neighborCounts(queries, HUB_NEIGHBORS)),
+    recall: atEach((k) => meanOf(found(k))),
+    interval: atEach(interval),
+    pessimistic: atEach((k) => share((query) => (places[query].before + places[query].tied < k ? 1 : 0))),
+    chance: atEach((k) => share((query) => 1 - missed(owned[query], candidates - owned[query], k))),
+    medianRank: median(places.map(({ before, tied, own }) => before + (tied + own + 1) / (own + 1))),
+    chanceRank: median(owned.map((own) => (candidates + 1) / (own + 1))),
+    hubness: skewness(concatenated(sets.map(({ scores }) => neighborCounts(scores, HUB_NEIGHBORS)))),
   };
 }
 
-/** Each picture as a query for texts, and each text as a query for pictures. What is no number is lowest. */
-export function retrievalOf({ data, ...rest }: Scores): Retrieval {
-  const scores = { ...rest, data: data.map((score) => (Number.isNaN(score) ? Number.NEGATIVE_INFINITY : score)) };
-  const { owners } = scores;
-  const texts = Array.from({ length: scores.pictures }, (): number[] => []);
-  owners.forEach((picture, text) => {
-    texts[picture].push(text);
+const concatenated = (lists: readonly Float64Array[]) => Float64Array.from(lists.flatMap((list) => [...list]));
+
+/**
+ * Each picture as a query for texts, and each text as a query for pictures; with several sets, each among
+ * its own. What is no number is lowest. Intervals take the texts of a picture, or the queries of a set, as
+ * one cluster.
+ */
+export function retrievalOf(...sets: readonly Scores[]): Retrieval {
+  const clean = sets.map(({ data, ...rest }) => ({
+    ...rest,
+    data: data.map((score) => (Number.isNaN(score) ? Number.NEGATIVE_INFINITY : score)),
+  }));
+  const clusterOf = (set: number, picture: number) => (sets.length > 1 ? set : picture);
+  const images = clean.map((scores, set): Queries => {
+    const own = Array.from({ length: scores.pictures }, (): number[] => []);
+    for (const [text, picture] of scores.owners.entries()) own[picture].push(text);
+    return { scores: rowsOf(scores), own, clusters: own.map((_, picture) => clusterOf(set, picture)) };
   });
-  return {
-    imageToText: direction(rowsOf(scores), texts),
-    textToImage: direction(
-      columnsOf(scores),
-      owners.map((picture) => [picture]),
-    ),
-  };
+  const texts = clean.map((scores, set): Queries => {
+    const { owners } = scores;
+    return {
+      scores: columnsOf(scores),
+      own: owners.map((picture) => [picture]),
+      clusters: owners.map((picture) => clusterOf(set, picture)),
+    };
+  });
+  return { imageToText: direction(images), textToImage: direction(texts) };
 }
 
 const rowsOf = ({ data, pictures, texts }: Scores) => Array.from({ length: pictures }, (_, i) => data.subarray(i * texts, (i + 1) * texts));

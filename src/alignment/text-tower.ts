@@ -2,6 +2,7 @@
 // through the connector, which can hardly know more of a picture than its encoder.
 
 import { existsSync } from 'node:fs';
+import { concatFloat32 } from '../arrays.ts';
 import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
 import { textInputs } from '../data/emoji/contrastive.ts';
 import { type Engine, float32 } from '../engine/engine.ts';
@@ -68,9 +69,8 @@ export function towerEmbeddings(
     try {
       return {
         pictures: await inBatches(pixels, async (some) => {
-          const joined = new Float32Array(some.length * some[0].length);
-          for (const [i, each] of some.entries()) joined.set(each, i * each.length);
-          return (await image.run({ pixel_values: float32(joined, [some.length, 3, size, size]) })).embeds.data as Float32Array;
+          return (await image.run({ pixel_values: float32(concatFloat32(some), [some.length, 3, size, size]) })).embeds
+            .data as Float32Array;
         }),
         texts: await inBatches(texts, async (some) => {
           const inputs = textInputs(tokenizer, 'caption', some, config.text_config.max_position_embeddings);

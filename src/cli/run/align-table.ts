@@ -59,21 +59,28 @@ function retrievalLines({ retrieval, pictures, captions }: Alignment): string[] 
         ['  with the prior of the words', likelihood.raw],
       ] as [string, Retrieval][])
     : [];
-  const columns = ['R@1', 'R@5', 'R@10', 'rank', 'hubs'];
-  const cells = ({ recall, medianRank, hubness }: Direction) => [
-    ...[1, 5, 10].map((k) => percent(recall[k]) ?? ''),
+  const columns = ['R@1', '95 %', 'R@5', 'R@10', 'rank', 'hubs'];
+  const shares = (of: Record<number, number>, between = '') => [percent(of[1]) ?? '', between, ...[5, 10].map((k) => percent(of[k]) ?? '')];
+  const cells = ({ recall, interval: { 1: at }, medianRank, hubness }: Direction, isGroup: boolean) => [
+    ...shares(recall, at && `${percent(at.low)} to ${percent(at.high)}`),
     number(medianRank, 1)!,
-    number(hubness, 2)!,
+    // among all candidates of a group there are no hubs
+    isGroup ? '' : number(hubness, 2)!,
   ];
-  const chance = ({ chance, chanceRank }: Direction) => [...[1, 5, 10].map((k) => percent(chance[k]) ?? ''), number(chanceRank, 1)!, ''];
-  const table = (rows: [string, Retrieval][]) => [
-    ...rows.map(([name, { imageToText, textToImage }]) => [`  ${name}`, ...cells(imageToText), '', ...cells(textToImage)]),
+  const chance = ({ chance, chanceRank }: Direction) => [...shares(chance), number(chanceRank, 1)!, ''];
+  const table = (rows: [string, Retrieval][], isGroup: boolean) => [
+    ...rows.map(([name, { imageToText, textToImage }]) => [
+      `  ${name}`,
+      ...cells(imageToText, isGroup),
+      '',
+      ...cells(textToImage, isGroup),
+    ]),
     ['  chance', ...chance(rows[0][1].imageToText), '', ...chance(rows[0][1].textToImage)],
   ];
   const title = `retrieval, ${formatCount(pictures)} pictures, ${formatCount(captions)} captions`;
-  const header = [title, ...columns.map((name) => name), '', ...columns];
-  const ways = ['', 'image', 'to text', '', '', '', '', 'text', 'to image', '', '', ''];
-  const rows = [ways, header, ...table(sets), ...(among.length > 0 ? table(among) : [])];
+  const header = [title, ...columns, '', ...columns];
+  const ways = ['', 'image', 'to text', '', '', '', '', '', 'text', 'to image'];
+  const rows = [ways, header, ...table(sets, false), ...(among.length > 0 ? table(among, true) : [])];
   const hasTies = [...sets, ...among].some(([, { imageToText, textToImage }]) =>
     [imageToText, textToImage].some(({ recall, pessimistic }) =>
       Object.keys(recall).some((k) => recall[Number(k)] !== pessimistic[Number(k)]),
