@@ -1,6 +1,9 @@
 // The public API: what a program needs to load, run, train and score models. Everything else is importable by
 // path in this repository but may change between versions.
 
+export { type Alignment, type AlignOptions, align } from './alignment/align.ts';
+export { emojiPictures, llavaPictures } from './alignment/pictures.ts';
+export { bundledTexts } from './alignment/texts.ts';
 export { openCheckpoint, saveCheckpoint } from './checkpoint/checkpoint.ts';
 export { buildEmojiDataset } from './data/emoji/build.ts';
 export { loadEmojiGlyphs } from './data/emoji/glyphs.ts';

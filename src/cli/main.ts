@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { UserError } from '../errors.ts';
+import * as align from './align.ts';
 import * as benchmarks from './benchmarks.ts';
 import * as chat from './chat.ts';
 import * as compare from './compare.ts';
@@ -50,6 +51,7 @@ export function createProgram(): Command {
     score,
     compare,
     benchmarks,
+    align,
     chat,
     explain,
     serve,
