@@ -4,6 +4,8 @@ import { UserError } from '../errors.ts';
 import type { Benchmark } from './benchmark.ts';
 import { cocoCaptions, flickr30kCaptions } from './captions.ts';
 import { gqa } from './gqa.ts';
+import { mathVista } from './mathvista.ts';
+import { mmVet } from './mm-vet.ts';
 import { mmbench, mmbenchCn } from './mmbench.ts';
 import { mme } from './mme.ts';
 import { mmmu } from './mmmu.ts';
@@ -25,6 +27,8 @@ export const benchmarks: readonly Benchmark[] = [
   mme,
   scienceqa,
   mmmu,
+  mathVista,
+  mmVet,
   mmvp,
   mmbench,
   mmbenchCn,

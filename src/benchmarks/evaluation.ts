@@ -25,7 +25,7 @@ import {
 import { type Card, galleryHtml } from './gallery.ts';
 import type { Judge } from './judge.ts';
 import { reportMarkdown, reportPage } from './report.ts';
-import { harnessOf, questionsOf } from './score.ts';
+import { folderOf, harnessOf, questionsOf } from './score.ts';
 import { limitClusters, type Shard, shardOf } from './subset.ts';
 
 /** A benchmark and whose rules. */
@@ -34,6 +34,8 @@ export interface Chosen {
   harness: string;
   /** All that may be asked: after the limit, before the share. */
   questions: readonly BenchmarkQuestion[];
+  /** That of its downloads. */
+  folder: string;
 }
 
 /**
@@ -52,7 +54,7 @@ export async function chooseBenchmarks(
       throw new UserError(`${benchmark.name}: no model can be asked for its answers yet; llava-gemma score scores them`);
     const harness = harnessOf(benchmark, harnesses[benchmark.name]);
     const questions = (await questionsOf(benchmark, { data, harness }))!;
-    chosen.push({ benchmark, harness, questions: limitClusters(questions, limit) });
+    chosen.push({ benchmark, harness, questions: limitClusters(questions, limit), folder: folderOf(benchmark, data) });
   }
   return chosen;
 }
@@ -119,7 +121,7 @@ async function writeReport({ out, chosen, conditions, shard, model }: Evaluation
   const all: OpenAnswer[] = [];
   const cards: Card[] = [];
   const uploads: NonNullable<EvaluationReport['uploads']> = [];
-  for (const { benchmark, harness, questions } of chosen) {
+  for (const { benchmark, harness, questions, folder: downloads } of chosen) {
     const logs = conditions.map((condition) => [condition, readAnswerLog(folder.answers(benchmark.name, condition))] as const);
     const answers = Object.fromEntries(
       logs.map(([condition, lines]) => [condition, new Map(lines.map((line) => [String(line.question_id), line]))]),
@@ -131,7 +133,7 @@ async function writeReport({ out, chosen, conditions, shard, model }: Evaluation
       uploads.push({ benchmark: benchmark.name, server: benchmark.upload.server });
       continue;
     }
-    const { report, judged } = await assess(benchmark, shardOf(questions, shard), answers, { harness, judge });
+    const { report, judged } = await assess(benchmark, shardOf(questions, shard), answers, { harness, judge, folder: downloads });
     writeWhole(folder.judged(benchmark.name), judged.map((line) => `${JSON.stringify(line)}\n`).join(''));
     reports.push(report);
     cards.push(...cardsOf(benchmark.name, questions, judged));

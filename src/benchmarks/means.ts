@@ -8,15 +8,21 @@ export const mean = (values: readonly number[]): number => (values.length === 0 
 /** The mean of shares, in percent. */
 export const percent = (values: readonly number[]): number => mean(values) * 100;
 
-/** What belongs to each group, in the order in which groups come; what has no group is left out. */
-export function byGroup<T>(items: readonly T[], groupOf: (item: T) => string | undefined): Map<string, T[]> {
+/**
+ * What belongs to each group, in the order in which groups come. An item may be in several groups; what is in
+ * none is left out.
+ */
+export function byGroup<T>(items: readonly T[], groupOf: (item: T) => string | readonly string[] | undefined): Map<string, T[]> {
   const members = new Map<string, T[]>();
-  for (const item of items) {
-    const group = groupOf(item);
-    if (group === undefined) continue;
+  const add = (group: string, item: T) => {
     const found = members.get(group);
     if (found) found.push(item);
     else members.set(group, [item]);
+  };
+  for (const item of items) {
+    const groups = groupOf(item);
+    if (typeof groups === 'string') add(groups, item);
+    else for (const group of new Set(groups)) add(group, item);
   }
   return members;
 }

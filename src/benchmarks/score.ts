@@ -87,7 +87,8 @@ async function readAnswered(
 /** Reads, judges and scores answers. UserError that names file and line for what is missing or malformed. */
 export async function scoreAnswers(benchmark: Benchmark, { judge, ...request }: ScoreRequest): Promise<{ score: Score; judged: Judged[] }> {
   const { harness, answered } = await readAnswered(benchmark, request);
-  const judged = await benchmark.judge(answered, { harness, judge });
+  const folder = request.data === undefined ? undefined : folderOf(benchmark, request.data);
+  const judged = await benchmark.judge(answered, { harness, judge, folder });
   return { score: summarize(benchmark, judged, harness), judged };
 }
 

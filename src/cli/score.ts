@@ -1,9 +1,9 @@
 // llava-gemma score: scores answers that any system wrote to a published benchmark.
 import type { Command } from 'commander';
-import { collect } from './options.ts';
+import { collect, judgeOptions } from './options.ts';
 
 export function register(program: Command): void {
-  program
+  const command = program
     .command('score')
     .summary('score the answers of any system to a published benchmark')
     .description(
@@ -23,7 +23,9 @@ export function register(program: Command): void {
 Examples:
   $ llava-gemma score pope --answers merge.jsonl --data playground/data/eval
   $ llava-gemma score pope --answers merge.jsonl --questions coco_pope_random.json --questions coco_pope_popular.json --json
-  $ llava-gemma score vqav2 --answers merge.jsonl --questions v2_OpenEnded_mscoco_test-dev2015_questions.json --upload vqav2.json`,
+  $ llava-gemma score vqav2 --answers merge.jsonl --questions v2_OpenEnded_mscoco_test-dev2015_questions.json --upload vqav2.json
+  $ llava-gemma score mm-vet --answers answers.json --data eval --judge https://api.openai.com/v1 --judge-model gpt-4-0613`,
     )
     .action(async (benchmark, flags) => (await import('./run/score.ts')).score(benchmark, flags));
+  for (const option of judgeOptions()) command.addOption(option);
 }
