@@ -6,9 +6,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { GGMLQuantizationType, gguf } from '@huggingface/gguf';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { exportLlamaCpp } from '../src/export/llama-cpp.ts';
 import type { GgufTensorType } from '../src/export/gguf.ts';
 import { tokenizerMetadata } from '../src/export/gguf-tokenizer.ts';
+import { exportLlamaCpp } from '../src/export/llama-cpp.ts';
 import { PAIRINGS, type TinyModel, tinyModel } from './export-source.ts';
 
 let folder: string;

@@ -206,7 +206,11 @@ describe('files', () => {
     const model = tinyModel('gemma2', 'siglip_vision_model');
     const out = await exported('files', model);
     const json = (name: string) => JSON.parse(readFileSync(join(out, name), 'utf8'));
-    expect(json('config.json')).toMatchObject({ model_type: 'llava', image_token_index: IMAGE, 'transformers.js_config': { dtype: 'fp32' } });
+    expect(json('config.json')).toMatchObject({
+      model_type: 'llava',
+      image_token_index: IMAGE,
+      'transformers.js_config': { dtype: 'fp32' },
+    });
     expect(json('preprocessor_config.json')).toMatchObject({
       image_processor_type: 'CLIPImageProcessor',
       processor_class: 'LlavaProcessor',

@@ -19,7 +19,7 @@ const text = {
   num_attention_heads: 4,
   num_key_value_heads: 2,
   head_dim: 8,
-  max_position_embeddings: 64,
+  max_position_embeddings: 256,
   vocab_size: 4160,
   hidden_act: 'gelu_pytorch_tanh',
 };
@@ -64,7 +64,10 @@ export function tinyModel(language: string, encoder: string, fields: object = {}
     const scale = parameter.dims.length > 1 ? 0.2 : 0.1;
     const offset = parameter.initializer.kind === 'ones' || parameter.name.includes('lambda') ? 1 : 0;
     const count = parameter.dims.reduce((a, b) => a * b, 1);
-    values.set(parameter.name, Float32Array.from({ length: count }, () => offset + scale * random.normal()));
+    values.set(
+      parameter.name,
+      Float32Array.from({ length: count }, () => offset + scale * random.normal()),
+    );
     dims.set(parameter.name, parameter.dims);
   }
   const file = (name: string) => readFileSync(join(root, 'assets', 'models', 'tiny-llava', name), 'utf8');

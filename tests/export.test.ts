@@ -13,7 +13,9 @@ import { verify } from '../src/export/verify.ts';
 import { downName, upName } from '../src/nn/lora.ts';
 import { adapterFiles, readAdapter } from '../src/pretrained/adapter.ts';
 import { convertCheckpoint } from '../src/pretrained/convert.ts';
+import { imageProcessorFor } from '../src/pretrained/processor.ts';
 import { createRandom } from '../src/random.ts';
+import { PAIRINGS, tinyModel } from './export-source.ts';
 import { root } from './structure.ts';
 import { cli, tensorsOf } from './toy.ts';
 
@@ -48,7 +50,18 @@ async function writeAdapter(to: string): Promise<void> {
 
 describe('writes', () => {
   test('a folder of Hugging Face in another type, in shards, with a card', async () => {
-    const { code, stderr } = await cli('export', model, '--to', 'huggingface', '--out', at('hub'), '--dtype', 'bfloat16', '--max-shard-size', '4MB');
+    const { code, stderr } = await cli(
+      'export',
+      model,
+      '--to',
+      'huggingface',
+      '--out',
+      at('hub'),
+      '--dtype',
+      'bfloat16',
+      '--max-shard-size',
+      '4MB',
+    );
     expect(code, stderr).toBe(0);
     const names = readdirSync(at('hub'));
     expect(names.filter((name) => name.endsWith('.safetensors')).length).toBeGreaterThan(2);
@@ -141,7 +154,13 @@ describe('refuses in one sentence, with nothing written,', () => {
   });
 });
 
-const check = async (process: string, out: string, dtype: string, tolerance: { stages: number; logits: number; answers: number }, dir = model) => {
+const check = async (
+  process: string,
+  out: string,
+  dtype: string,
+  tolerance: { stages: number; logits: number; answers: number },
+  dir = model,
+) => {
   const peer = startPeer(process);
   try {
     return await verify(dir, peer, { load: { peers, folder: out, dtype }, tolerance, questions: 20, maxNewTokens: 16 });
@@ -163,6 +182,43 @@ describe.skipIf(!hasPeers('@huggingface/transformers'))('transformers.js', () =>
       /present\.2\.key is the first that differs/,
     );
   }, 120_000);
+});
+
+/** A tiny random model as a folder. */
+async function writeTiny(to: string, language: string, encoder: string): Promise<string> {
+  const { source, values } = tinyModel(language, encoder);
+  const tensors = new Map([...values.keys()].map((name) => [name, { shape: source.tensor(name).shape, data: values.get(name)! }]));
+  const files = { ...source.files, 'preprocessor_config.json': JSON.stringify(imageProcessorFor(32)) };
+  await saveCheckpoint(to, { config: source.json, tensors, files });
+  return to;
+}
+
+describe.skipIf(!hasPeers('@huggingface/transformers'))('transformers.js computes tiny random models', () => {
+  test.each(PAIRINGS)(
+    'of %s with %s',
+    async (language, encoder) => {
+      const tiny = await writeTiny(at('tiny', language, encoder), language, encoder);
+      const out = at('tiny-web', `${language}-${encoder}`);
+      const { code, stderr } = await cli('export', tiny, '--to', 'transformers.js', '--out', out);
+      expect(code, stderr).toBe(0);
+      const { same } = await check('transformers-js', out, 'fp32', { stages: 1e-5, logits: 1e-4, answers: 1 }, tiny);
+      expect(same).toBe(20);
+    },
+    120_000,
+  );
+});
+
+describe.skipIf(!hasPeers('node-llama-cpp', '@fugood/llama.node'))('llama.cpp computes the text of tiny random models', () => {
+  test.each(['gemma', 'gemma2', 'gemma3_text'])(
+    'of %s',
+    async (language) => {
+      const tiny = await writeTiny(at('tiny-text', language), language, 'siglip_vision_model');
+      const { code, stderr } = await cli('export', tiny, '--to', 'llama.cpp', '--out', at('tiny-gguf', language), '--dtype', 'F32');
+      expect(code, stderr).toBe(0);
+      await check('llama-cpp', at('tiny-gguf', language), 'F32', { stages: 0, logits: 5e-3, answers: 0 }, tiny);
+    },
+    240_000,
+  );
 });
 
 describe.skipIf(!hasPeers('node-llama-cpp', '@fugood/llama.node'))('llama.cpp', () => {

@@ -98,7 +98,7 @@ export function usualType(model: ModelFolder): FloatType {
 }
 
 /** What a folder written here consists of. */
-const OURS = /\.(json|jinja|safetensors)$|^README\.md$/;
+const OURS = /\.(json|jinja|safetensors)$/;
 
 /** Only a checkpoint may be replaced, and nothing else may be lost with it. */
 async function checkTarget(to: string, sources: readonly string[]): Promise<void> {
