@@ -1,5 +1,5 @@
-// What is exported for llama.cpp, read back by Hugging Face's own reader of GGUF: every key, every name, and what
-// is put into the weights because llama.cpp computes otherwise.
+// What is exported for llama.cpp, read back by Hugging Face's own reader of GGUF: every key, every name,
+// and what is put into the weights because llama.cpp computes otherwise.
 
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,5 +1,6 @@
-// What is exported for transformers.js, run as transformers.js runs it, by ONNX Runtime alone: encoder, table,
-// image rows put into their places, decoder with and without a cache. Logits must be those of our own pass.
+// What is exported for transformers.js, run as transformers.js runs it, by ONNX Runtime alone: encoder,
+// table, image rows put into their places, decoder with and without a cache. Logits must be those of our
+// own pass.
 
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';

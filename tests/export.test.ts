@@ -1,6 +1,6 @@
-// llava-gemma export from the command line: what it writes, what it refuses, and, where LLAVA_GEMMA_PEERS names the
-// folder in which the other software is installed (.cache/bench/peers, after `npm run bench -- generate`), that
-// this computes the same.
+// llava-gemma export from the command line: what it writes, what it refuses, and, where LLAVA_GEMMA_PEERS
+// names the folder in which the other software is installed (.cache/bench/peers, after `npm run bench --
+// generate`), that this computes the same.
 
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,5 +1,5 @@
-// The language model of a LLaVA as llama.cpp's GGUF: keys of gguf-py/gguf/constants.py, tensors and arithmetic of
-// src/models/gemma*.cpp. Where those compute otherwise, it is put into the weights.
+// The language model of a LLaVA as llama.cpp's GGUF: keys of gguf-py/gguf/constants.py, tensors and
+// arithmetic of src/models/gemma*.cpp. Where those compute otherwise, it is put into the weights.
 
 import { UserError } from '../errors.ts';
 import { layerTypes } from '../models/gemma2.ts';
@@ -16,7 +16,9 @@ export const string = (value: string): GgufValue => ({ type: 'string', value });
 /** Number of a file's type in `general.file_type` (llama_ftype). */
 export const FILE_TYPE: Readonly<Record<GgufTensorType, number>> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7, BF16: 32 };
 
-/** What a family is called, how often a layer sees everything, and with how many layers it scales otherwise. */
+/**
+ * What a family is called, how often a layer sees everything, and with how many layers it scales otherwise.
+ */
 const ARCHITECTURES = {
   gemma: { name: 'gemma' },
   gemma2: { name: 'gemma2', pattern: 2, largest: 46 },
@@ -101,7 +103,9 @@ function languageTensors(source: ExportSource, text: LanguageConfig, type: GgufT
   return all.tensors;
 }
 
-/** Queries times what a model scales scores by, in place of what llama.cpp does: exact for the usual models. */
+/**
+ * Queries times what a model scales scores by, in place of what llama.cpp does: exact for the usual models.
+ */
 function scaleQueries(text: LanguageConfig): RowChange {
   if (text.model_type === 'gemma') return (row) => row;
   const { largest } = ARCHITECTURES[text.model_type];

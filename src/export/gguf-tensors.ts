@@ -1,5 +1,5 @@
-// Tensors on their way into a GGUF file: taken from a source, changed where llama.cpp computes otherwise, encoded
-// piece by piece.
+// Tensors on their way into a GGUF file: taken from a source, changed where llama.cpp computes otherwise,
+// encoded piece by piece.
 
 import { UserError } from '../errors.ts';
 import type { FloatTensor } from '../pretrained/hub-form.ts';

@@ -1,7 +1,7 @@
 // Gemma's tokenizer as llama.cpp has it: SentencePiece's vocabulary with scores (llama-vocab.cpp,
-// llm_tokenizer_spm), of a tokenizer.json that was made from one. There, each step joins the two neighbors whose
-// union has the highest score; here, those that come first in a list. Both do the same where the merges that
-// give a token stand together and leave out none.
+// llm_tokenizer_spm), of a tokenizer.json that was made from one. There, each step joins the two neighbors
+// whose union has the highest score; here, those that come first in a list. Both do the same where the
+// merges that give a token stand together and leave out none.
 
 import { UserError } from '../errors.ts';
 import type { Tokenizer, TokenizerJson } from '../text/tokenizer.ts';

@@ -1,5 +1,6 @@
-// Encoder and connector of a LLaVA as llama.cpp's mmproj: keys and names of tools/mtmd/clip-impl.h, arithmetic of
-// tools/mtmd/models/llava.cpp (projector `mlp`). What that graph has no place for goes into the weights.
+// Encoder and connector of a LLaVA as llama.cpp's mmproj: keys and names of tools/mtmd/clip-impl.h,
+// arithmetic of tools/mtmd/models/llava.cpp (projector `mlp`). What that graph has no place for goes into
+// the weights.
 
 import { UserError } from '../errors.ts';
 import { connectorDepth } from '../models/connector.ts';
@@ -32,8 +33,8 @@ const NAMES = {
 } as const;
 
 /**
- * Where llama.cpp has the row of the class token: `last` since May 2025, before all others once its pull request
- * 25844 is in. The table of positions is written in that order.
+ * Where llama.cpp has the row of the class token: `last` since May 2025, before all others once its pull
+ * request 25844 is in. The table of positions is written in that order.
  */
 export type ClassToken = 'first' | 'last';
 

@@ -1,5 +1,5 @@
-// A checkpoint as a folder to give away: what `convert` writes, with a model card; and the adapters of a run as a
-// folder of peft.
+// A checkpoint as a folder to give away: what `convert` writes, with a model card; and the adapters of a
+// run as a folder of peft.
 
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -19,7 +19,10 @@ export interface HuggingFaceOptions {
   adapter?: { folder: string; engine: Engine };
 }
 
-/** Writes the folder `out` in another float type, in shards, with README.md. UserErrors as of `convertCheckpoint`. */
+/**
+ * Writes the folder `out` in another float type, in shards, with README.md. UserErrors as of
+ * `convertCheckpoint`.
+ */
 export async function exportHuggingFace(
   source: ExportSource,
   out: string,

@@ -1,4 +1,5 @@
-// A LLaVA as llama.cpp's two files: the language model with its tokenizer, and encoder with connector (mmproj).
+// A LLaVA as llama.cpp's two files: the language model with its tokenizer, and encoder with connector
+// (mmproj).
 
 import { statSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -22,7 +23,10 @@ export interface LlamaCppOptions {
   onFile?: (name: string, bytes: number) => void;
 }
 
-/** Writes the folder `out`; it is there complete or not at all. UserError for what llama.cpp would compute otherwise. */
+/**
+ * Writes the folder `out`; it is there complete or not at all. UserError for what llama.cpp would compute
+ * otherwise.
+ */
 export async function exportLlamaCpp(source: ExportSource, out: string, { dtypes, classToken, onFile }: LlamaCppOptions): Promise<void> {
   await replaceFolder(out, async (folder) => {
     const written = new Set<string>();

@@ -1,5 +1,5 @@
-// Writes a graph with its weights as an .onnx file: small models whole, larger ones with their weights in files
-// beside it, named as transformers.js looks for them (`NAME.onnx_data`, `NAME.onnx_data_1`, ...).
+// Writes a graph with its weights as an .onnx file: small models whole, larger ones with their weights in
+// files beside it, named as transformers.js looks for them (`NAME.onnx_data`, `NAME.onnx_data_1`, ...).
 
 import { type FileHandle, open, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -34,7 +34,10 @@ export interface WrittenFile {
 const ALIGNMENT = 64;
 const aligned = (bytes: number) => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
 
-/** Writes `graph` as `name`.onnx in `folder`, with the weights of `source`. UserError naming a weight that does not fit. */
+/**
+ * Writes `graph` as `name`.onnx in `folder`, with the weights of `source`. UserError naming a weight that
+ * does not fit.
+ */
 export async function writeOnnxFile(
   folder: string,
   name: string,
@@ -61,7 +64,9 @@ export async function writeOnnxFile(
   return { shards: 0, bytes: bytes.length };
 }
 
-/** Where the bytes of each input go: numbers first, then scales, so that neighbors can be multiplied as one. */
+/**
+ * Where the bytes of each input go: numbers first, then scales, so that neighbors can be multiplied as one.
+ */
 function layOut(parts: readonly WeightPart[], file: string, { maxShardSize, inlineLimit }: OnnxFileOptions): Map<string, ExternalData> {
   const inputs = [0, 1].flatMap((i) => parts.flatMap(({ inputs }) => inputs[i] ?? []));
   const sizes = inputs.map(({ dtype, dims }) => sizeOf(dims) * elementBytes[dtype]);
@@ -79,7 +84,9 @@ function layOut(parts: readonly WeightPart[], file: string, { maxShardSize, inli
 const endOf = (layout: ReadonlyMap<string, ExternalData>, shard: string) =>
   Math.max(...[...layout.values()].filter(({ location }) => location === shard).map(({ offset, length }) => aligned(offset + length)));
 
-/** A packed weight is read by another shape of the same bytes (`packedBlocks`); the first one is left over. */
+/**
+ * A packed weight is read by another shape of the same bytes (`packedBlocks`); the first one is left over.
+ */
 function withoutUnread(model: OnnxModel): OnnxModel {
   const read = new Set([...model.nodes.flatMap(({ inputs }) => inputs), ...model.outputs.map(({ name }) => name)]);
   return { ...model, initializers: model.initializers.filter(({ name }) => read.has(name)) };

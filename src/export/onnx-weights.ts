@@ -1,6 +1,7 @@
-// The weights of an exported graph: which inputs hold which part of which parameter, and their bytes. A matrix
-// that is larger than a browser's GPU takes in one buffer is cut: a table that is looked up by columns, a
-// matrix that multiplies by rows. Matrices of floats lie transposed, so that ONNX's own MatMul reads them.
+// The weights of an exported graph: which inputs hold which part of which parameter, and their bytes. A
+// matrix that is larger than a browser's GPU takes in one buffer is cut: a table that is looked up by
+// columns, a matrix that multiplies by rows. Matrices of floats lie transposed, so that ONNX's own MatMul
+// reads them.
 
 import type { BlockFormat } from '../floats.ts';
 import { float32ToFloat16 } from '../floats.ts';
@@ -114,8 +115,8 @@ function weightPart({ name, dims, storage }: Parameter, rows: Range, columns: Ra
 export type ByteSink = (input: string, at: number, bytes: Uint8Array) => Promise<void>;
 
 /**
- * Takes the rows of a parameter, one chunk after the other, and hands the bytes of its part to `sink`. `finish`
- * comes after the last row. An Error for a number that float16 does not hold.
+ * Takes the rows of a parameter, one chunk after the other, and hands the bytes of its part to `sink`.
+ * `finish` comes after the last row. An Error for a number that float16 does not hold.
  */
 export interface PartEncoder {
   add(firstRow: number, rows: Float32Array): Promise<void>;

@@ -26,7 +26,9 @@ export interface ExportSource {
   tokenizerFiles: TokenizerFiles;
   /** Files of a Hugging Face folder beside config.json and weights, by name. */
   files: Record<string, string | Uint8Array>;
-  /** A tensor by Hugging Face name. UserError, naming it, where it is missing or has other dims than `dims`. */
+  /**
+   * A tensor by Hugging Face name. UserError, naming it, where it is missing or has other dims than `dims`.
+   */
   tensor(name: string, dims?: readonly number[]): FloatTensor;
   has(name: string): boolean;
   /** Weights in all. */
@@ -78,7 +80,10 @@ export async function withExportSource<R>(
   }
 }
 
-/** The values of a tensor in pieces that are whole rows of `columns` numbers; each is overwritten by the next. */
+/**
+ * The values of a tensor in pieces that are whole rows of `columns` numbers; each is overwritten by the
+ * next.
+ */
 export async function* rowsOf({ data }: FloatTensor, columns: number): AsyncGenerator<Float32Array> {
   let rest = new Float32Array(0);
   for await (const piece of data()) {

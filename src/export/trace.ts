@@ -13,7 +13,10 @@ import { type RunWeights, readRunWeights } from '../pretrained/run-weights.ts';
 import { encodeText } from '../text/chat.ts';
 import type { PeerQuestion } from './peers/serve.ts';
 
-/** The stages of `model`, loaded from `dir`: pixel_values, input_ids, image_features, present.N, logits and those of the text alone. */
+/**
+ * The stages of `model`, loaded from `dir`: pixel_values, input_ids, image_features, present.N, logits and
+ * those of the text alone.
+ */
 export async function ownTrace(dir: string, model: LoadedModel, question: PeerQuestion): Promise<Map<string, Float32Array>> {
   const { config, generator, tokenizer, processor } = model;
   const ids = encodeText(tokenizer, question.prompt, imageTokenCount(config));

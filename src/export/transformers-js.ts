@@ -99,8 +99,8 @@ function filesOf(source: ExportSource, shards: Record<string, number>, dtypes: r
 }
 
 /**
- * tokenizer.json and tokenizer_config.json of a tokenizer that puts no `<bos>` before a text: the chat template
- * has written one already, and LlavaProcessor encodes what it has written as any other text.
+ * tokenizer.json and tokenizer_config.json of a tokenizer that puts no `<bos>` before a text: the chat
+ * template has written one already, and LlavaProcessor encodes what it has written as any other text.
  */
 function withoutOwnStart(files: ExportSource['files']): Record<string, string> {
   const json = (name: string) => JSON.parse(Buffer.from(files[name]).toString('utf8')) as Record<string, unknown>;
@@ -111,9 +111,9 @@ function withoutOwnStart(files: ExportSource['files']): Record<string, string> {
 }
 
 /**
- * preprocessor_config.json for the classes of transformers.js, which know no LlavaImageProcessor. They pad after
- * they have normalized, where 0 is the mean color, and at the right and the bottom: where ours pads to a square
- * in the middle, the picture stands at another place.
+ * preprocessor_config.json for the classes of transformers.js, which know no LlavaImageProcessor. They pad
+ * after they have normalized, where 0 is the mean color, and at the right and the bottom: where ours pads
+ * to a square in the middle, the picture stands at another place.
  */
 function imageProcessorOf({ do_pad, size, crop_size, do_center_crop, ...rest }: ImageProcessorConfig, side: number): object {
   const type = rest.image_processor_type;

@@ -1,5 +1,5 @@
-// An export beside the model that it was made from: the software that it is for answers the same questions, and
-// is shown to compute the same, stage by stage, up to the first that differs.
+// An export beside the model that it was made from: the software that it is for answers the same questions,
+// and is shown to compute the same, stage by stage, up to the first that differs.
 
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

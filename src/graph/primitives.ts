@@ -163,8 +163,8 @@ export function slice(x: Tensor, axis: number, start: number, end: number): Tens
 }
 
 /**
- * The last `count` entries along one axis, an integer scalar that is known when the graph runs; all of them for
- * 0. The result has the size `kept` there. It gets no gradient.
+ * The last `count` entries along one axis, an integer scalar that is known when the graph runs; all of them
+ * for 0. The result has the size `kept` there. It gets no gradient.
  */
 export function takeLast(x: Tensor, axis: number, count: Tensor, kept: string): Tensor {
   if (!isIndex(count) || count.dims.length > 0) throw new ShapeError('takeLast', 'the count must be one integer', [x.dims, count.dims]);

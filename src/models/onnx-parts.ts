@@ -1,7 +1,8 @@
-// A LLaVA in the three graphs that the hub's ONNX folders have, and transformers.js runs: vision_encoder with
-// the connector inside, embed_tokens, decoder_model_merged over rows and a cache. Built from the same functions
-// as programs.ts; ports are named as by optimum (exporters/onnx/model_configs.py). `batch_size` is spelled as
-// transformers.js looks for it, and the sizes of the cache are numbers, or it could not make an empty one.
+// A LLaVA in the three graphs that the hub's ONNX folders have, and transformers.js runs: vision_encoder
+// with the connector inside, embed_tokens, decoder_model_merged over rows and a cache. Built from the same
+// functions as programs.ts; ports are named as by optimum (exporters/onnx/model_configs.py). `batch_size`
+// is spelled as transformers.js looks for it, and the sizes of the cache are numbers, or it could not make
+// an empty one.
 
 import type { Dim } from '../graph/dims.ts';
 import { cast, concat, cumsum, equal, reshape, sub, takeLast, where } from '../graph/primitives.ts';

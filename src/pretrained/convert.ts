@@ -71,8 +71,8 @@ export async function convertCheckpoint(
 }
 
 /**
- * config.json and the float tensors of a model as it leaves this project (hub-form.ts),
- * with an adapter in its weights. `stored` are tensors that stay as they are. UserError for an output head of its own.
+ * config.json and the float tensors of a model as it leaves this project (hub-form.ts), with an adapter in
+ * its weights. `stored` are tensors that stay as they are. UserError for an output head of its own.
  */
 export async function hubContents(
   model: ModelFolder,

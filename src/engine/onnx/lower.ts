@@ -44,8 +44,8 @@ export interface LowerOptions {
    */
   recast?: boolean;
   /**
-   * Whether products are written with ops of ONNX alone, which ONNX Runtime has on every device: on the CPU it
-   * joins them to the fused ones by itself.
+   * Whether products are written with ops of ONNX alone, which ONNX Runtime has on every device: on the CPU
+   * it joins them to the fused ones by itself.
    */
   portable?: boolean;
   /**

@@ -1,5 +1,6 @@
 // What the processes of the peers share: each loads software that others made, in a process of its own, and
-// does what it is asked. Two copies of ONNX Runtime, or of llama.cpp, in one process would get in each other's way.
+// does what it is asked. Two copies of ONNX Runtime, or of llama.cpp, in one process would get in each
+// other's way.
 
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
@@ -36,7 +37,10 @@ export interface Peer {
   /** Name and version. */
   load(request: PeerLoad): Promise<string>;
   answer(question: PeerQuestion, maxNewTokens: number): Promise<string>;
-  /** What it computes for a question before the first token of the answer, in the order in which it is computed. */
+  /**
+   * What it computes for a question before the first token of the answer, in the order in which it is
+   * computed.
+   */
   trace(question: PeerQuestion): Promise<Traced[]>;
 }
 
