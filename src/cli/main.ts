@@ -41,7 +41,24 @@ export function createProgram(): Command {
     .helpCommand(false)
     .addHelpText('after', examples)
     .showHelpAfterError('(--help lists commands and options)');
-  for (const command of [demo, train, plan, study, evaluate, score, compare, benchmarks, chat, data, pull, convert, merge, info, init, forward])
+  for (const command of [
+    demo,
+    train,
+    plan,
+    study,
+    evaluate,
+    score,
+    compare,
+    benchmarks,
+    chat,
+    data,
+    pull,
+    convert,
+    merge,
+    info,
+    init,
+    forward,
+  ])
     command.register(program);
   // Commander would end the process itself; this makes it throw an error with an exit code.
   for (const command of [program, ...program.commands]) command.exitOverride();

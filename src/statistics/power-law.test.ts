@@ -30,7 +30,10 @@ describe('a power law', () => {
   });
 
   test('with noise between runs has an interval that holds the truth, and foretells the largest size', () => {
-    const got = powerLawWithIntervals(points((n) => 1.7 + 4 * n ** -0.5, 0.004, 5), { seed: 1, draws: 60 })!;
+    const got = powerLawWithIntervals(
+      points((n) => 1.7 + 4 * n ** -0.5, 0.004, 5),
+      { seed: 1, draws: 60 },
+    )!;
     expect(got.notIdentified).toBeUndefined();
     expect(got.intervals.c.low).toBeLessThan(0.5);
     expect(got.intervals.c.high).toBeGreaterThan(0.5);
@@ -39,7 +42,12 @@ describe('a power law', () => {
   });
 
   test('is said not to be identified where the loss does not fall, and with few sizes', () => {
-    expect(powerLawWithIntervals(points(() => 2, 0.01), { seed: 1, draws: 30 })!.notIdentified).toMatch(/c /);
+    expect(
+      powerLawWithIntervals(
+        points(() => 2, 0.01),
+        { seed: 1, draws: 30 },
+      )!.notIdentified,
+    ).toMatch(/c /);
     const few = points((n) => 1.7 + 4 * n ** -0.5).filter(({ n }) => n < 200);
     expect(powerLawWithIntervals(few, { seed: 1, draws: 10 })!.notIdentified).toBe('4 sizes, and a fit of three numbers needs 6');
     expect(powerLawWithIntervals(few.slice(0, 2), { seed: 1 })).toBeUndefined();

@@ -137,7 +137,13 @@ export function powerLawWithIntervals(
     const band = others.map((each) => lossAt(each, n));
     return { n, loss: lossAt(law, n), ...(band.length > 0 ? intervalOf(band, level) : { low: lossAt(law, n), high: lossAt(law, n) }) };
   });
-  return { ...law, intervals, curve, notIdentified: whyNotIdentified(points, law, intervals.c), heldOut: heldOutOf(points, to, sizes.length, { seed, draws, level }) };
+  return {
+    ...law,
+    intervals,
+    curve,
+    notIdentified: whyNotIdentified(points, law, intervals.c),
+    heldOut: heldOutOf(points, to, sizes.length, { seed, draws, level }),
+  };
 }
 
 function heldOutOf(points: readonly LossPoint[], n: number, sizes: number, { seed, draws, level }: Required<PowerLawOptions>) {

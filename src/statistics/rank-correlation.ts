@@ -1,6 +1,6 @@
 // Spearman's rank correlation, and its bootstrap.
 
-import { type Bootstrapped, type BootstrapOptions, clusterBootstrap } from './bootstrap.ts';
+import { type BootstrapOptions, type Bootstrapped, clusterBootstrap } from './bootstrap.ts';
 import { correlation } from './paired.ts';
 
 /** Ranks from 1, equal values at the mean of theirs. */

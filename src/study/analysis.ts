@@ -1,8 +1,8 @@
 // One score of a study: its cells beside what they must beat, effects and interactions, cells in pairs.
 
-import { twoWayMean } from '../statistics/linear-model.ts';
 import type { Estimate } from '../statistics/estimate.ts';
 import { holm } from '../statistics/families.ts';
+import { twoWayMean } from '../statistics/linear-model.ts';
 import { correlation, discordantPairs, mcnemar, oddsRatio } from '../statistics/paired.ts';
 import { smallestShift } from '../statistics/power.ts';
 import { meanCredit } from '../statistics/proportion.ts';
@@ -100,7 +100,8 @@ export function analyzeScore(study: Study, table: ScoreTable): ScoreAnalysis & {
   };
 }
 
-export const modelFactors = (factors: readonly StudyFactor[]) => factors.map(({ name, levels }) => ({ name, levels: levels.map(({ label }) => label) }));
+export const modelFactors = (factors: readonly StudyFactor[]) =>
+  factors.map(({ name, levels }) => ({ name, levels: levels.map(({ label }) => label) }));
 
 const runsOfVariant = (variant: Variant, { runs }: ScoreTable) => runs.filter(({ run }) => run.variant === variant);
 
@@ -198,7 +199,13 @@ function pairScore(a: CellRuns, b: CellRuns, pictures: readonly string[]): PairS
   const estimate = model.effect({ arm: 'a' })!;
   const meanBy = ({ runs: own }: CellRuns) => pictures.map((_, i) => mean(own.map(({ credits }) => credits[i])));
   const names = { a: a.variant.label, b: b.variant.label };
-  return { ...names, ...estimate, pHolm: estimate.p, correlation: correlation(meanBy(a), meanBy(b)), ...discordance(matched(a.runs, b.runs)) };
+  return {
+    ...names,
+    ...estimate,
+    pHolm: estimate.p,
+    correlation: correlation(meanBy(a), meanBy(b)),
+    ...discordance(matched(a.runs, b.runs)),
+  };
 }
 
 /** Runs of two sides with the same seed. */
@@ -210,7 +217,9 @@ function matched(a: ScoreTable['runs'], b: ScoreTable['runs']): [ArrayLike<numbe
 }
 
 /** Of matched runs; nothing where credit is not yes or no. */
-export function discordance(pairs: readonly [ArrayLike<number>, ArrayLike<number>][]): Partial<Pick<PairScore, 'onlyA' | 'onlyB' | 'oddsRatio' | 'midP'>> {
+export function discordance(
+  pairs: readonly [ArrayLike<number>, ArrayLike<number>][],
+): Partial<Pick<PairScore, 'onlyA' | 'onlyB' | 'oddsRatio' | 'midP'>> {
   const isBinary = pairs.every((pair) => pair.every((credits) => Array.from(credits).every((credit) => credit === 0 || credit === 1)));
   if (!isBinary || pairs.length === 0) return {};
   const counts = pairs.map(([a, b]) => discordantPairs(a, b));
@@ -227,7 +236,8 @@ export function matchedByFactor(
   [levelA, levelB]: readonly [string, string],
   at: Readonly<Record<string, string>> = {},
 ): [ArrayLike<number>, ArrayLike<number>][] {
-  const labelsOf = (variant: Variant) => Object.fromEntries(study.factors.map(({ name, levels }, i) => [name, levels[variant.levels[i]].label]));
+  const labelsOf = (variant: Variant) =>
+    Object.fromEntries(study.factors.map(({ name, levels }, i) => [name, levels[variant.levels[i]].label]));
   return table.runs.flatMap(({ run, credits }) => {
     const labels = labelsOf(run.variant);
     if (labels[factor] !== levelA || Object.entries(at).some(([name, level]) => labels[name] !== level)) return [];

@@ -1,7 +1,7 @@
 // What the finished runs of a study answered, side by side: the same questions for all.
 
-import { readMetrics } from '../runs/metrics.ts';
 import { runFolder } from '../runs/folder.ts';
+import { readMetrics } from '../runs/metrics.ts';
 import { readRecord, type StudyRecord, studyFolder } from './folder.ts';
 import { type Answered, type AnsweredScore, measures, type RunFiles } from './measures.ts';
 import type { Study, StudyRun } from './variants.ts';

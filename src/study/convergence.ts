@@ -40,7 +40,9 @@ const SEED = 1;
 const DRAWS = 1000;
 
 const armOf = (study: Study, { levels }: Variant) =>
-  study.factors.flatMap(({ name, levels: all }, i) => (i === study.convergence!.factor ? [] : [`${name}: ${all[levels[i]].label}`])).join(', ');
+  study.factors
+    .flatMap(({ name, levels: all }, i) => (i === study.convergence!.factor ? [] : [`${name}: ${all[levels[i]].label}`]))
+    .join(', ');
 
 export function analyzeConvergence(
   study: Study,
@@ -74,7 +76,9 @@ function missingOf(study: Study, { model }: { model: EffectsModel | undefined },
   const { factor, steps } = study.convergence!;
   const { name, levels } = study.factors[factor];
   const example = study.variants.find((variant) => armOf(study, variant) === arm)!;
-  const rest = Object.fromEntries(study.factors.flatMap((each, i) => (i === factor ? [] : [[each.name, each.levels[example.levels[i]].label]])));
+  const rest = Object.fromEntries(
+    study.factors.flatMap((each, i) => (i === factor ? [] : [[each.name, each.levels[example.levels[i]].label]])),
+  );
   const whole = levels.at(-1)!.label;
   return levels.slice(0, -1).flatMap(({ label }, i) => {
     const effect = model?.difference({ ...rest, [name]: label }, { ...rest, [name]: whole });
@@ -95,7 +99,10 @@ function transferOf(study: Study, { finished }: StudyOutcome, score: string, los
     const level = run.variant.levels[factor];
     // without the stage, the loss is the one before its first step, which a run with the same seed has measured
     const twin = finished.find(
-      (other) => other.run.seed === run.seed && armOf(study, other.run.variant) === armOf(study, run.variant) && steps[other.run.variant.levels[factor]] > 0,
+      (other) =>
+        other.run.seed === run.seed &&
+        armOf(study, other.run.variant) === armOf(study, run.variant) &&
+        steps[other.run.variant.levels[factor]] > 0,
     );
     const loss = steps[level] > 0 ? numbers[lossOf] : twin?.numbers[`${lossOf} at its start`];
     if (!questions || loss === undefined) return [];

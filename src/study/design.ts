@@ -18,8 +18,14 @@ export function cellsOf(factors: readonly StudyFactor[], design: Design, file: s
   if (design === 'full') return allCells(factors);
   if ('cells' in design) return listedCells(factors, design.cells, file);
   const wide = factors.find(({ levels }) => levels.length !== 2);
-  if (wide) throw new UserError(`${file}: design: fractions are of factors with two levels, and ${wide.name} has ${wide.levels.length}: take full or {cells: [...]}`);
-  const words = 'generators' in design ? design.generators.map((text) => wordOf(text, factors, file)) : wordsFor(factors.length, design.resolution, file);
+  if (wide)
+    throw new UserError(
+      `${file}: design: fractions are of factors with two levels, and ${wide.name} has ${wide.levels.length}: take full or {cells: [...]}`,
+    );
+  const words =
+    'generators' in design
+      ? design.generators.map((text) => wordOf(text, factors, file))
+      : wordsFor(factors.length, design.resolution, file);
   return allCells(factors).filter((cell) => words.every((word) => isEven(word, cell)));
 }
 
@@ -47,7 +53,10 @@ function wordOf(text: string, factors: readonly StudyFactor[], file: string): nu
     throw new UserError(`${file}: design: generator "${text}" must look like D = A * B * C`);
   return names.reduce((word, name) => {
     const index = factors.findIndex((factor) => factor.name === name);
-    if (index < 0) throw new UserError(`${file}: design: generator "${text}" names no factor: ${name}; there are ${factors.map((factor) => factor.name).join(', ')}`);
+    if (index < 0)
+      throw new UserError(
+        `${file}: design: generator "${text}" names no factor: ${name}; there are ${factors.map((factor) => factor.name).join(', ')}`,
+      );
     return word ^ (1 << index);
   }, 0);
 }
@@ -87,12 +96,17 @@ export function cellIndices(
   return factors.map(({ name, levels }) => {
     if (cell[name] === undefined) return undefined;
     const index = levels.findIndex(({ label }) => label === String(cell[name]));
-    if (index < 0) throw new UserError(`${where}: factor ${name} has no level ${cell[name]}; there are ${levels.map(({ label }) => label).join(', ')}`);
+    if (index < 0)
+      throw new UserError(`${where}: factor ${name} has no level ${cell[name]}; there are ${levels.map(({ label }) => label).join(', ')}`);
     return index;
   });
 }
 
-function listedCells(factors: readonly StudyFactor[], cells: readonly Record<string, string | number | boolean>[], file: string): number[][] {
+function listedCells(
+  factors: readonly StudyFactor[],
+  cells: readonly Record<string, string | number | boolean>[],
+  file: string,
+): number[][] {
   const listed = cells.map((cell, i) => {
     const indices = cellIndices(factors, cell, `${file}: design.cells.${i}`);
     const missing = indices.indexOf(undefined);

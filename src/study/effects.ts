@@ -1,10 +1,10 @@
 // Effects and interactions of a study's factors on one score: a linear model of credit by question, errors
 // clustered by picture and by run.
 
+import type { Estimate } from '../statistics/estimate.ts';
 import { type Cell, cellDifference, type Design, designOf, type Factor } from '../statistics/factors.ts';
 import { contrast, fitLinearModel, type LinearModel } from '../statistics/linear-model.ts';
 import { orthogonalize } from '../statistics/matrix.ts';
-import type { Estimate } from '../statistics/estimate.ts';
 
 /** A number of points, its interval, and what it is of. */
 export type Effect = Estimate & { label: string };
@@ -47,7 +47,8 @@ function toldTerms(design: Design): Told {
     }
     const isSame = (a: Float64Array, b: Float64Array) => a.every((value, i) => value === b[i]) || a.every((value, i) => value === -b[i]);
     const same = told.terms.find(
-      (other) => term.columns.length === 1 && other.columns.length === 1 && isSame(column.get(term.columns[0])!, column.get(other.columns[0])!),
+      (other) =>
+        term.columns.length === 1 && other.columns.length === 1 && isSame(column.get(term.columns[0])!, column.get(other.columns[0])!),
     );
     told.notTold.push({ term: termName(term.factors), from: same ? termName(same.factors) : 'the effects before it' });
   }
@@ -80,11 +81,19 @@ export interface EffectsModel {
 }
 
 /** Fits the model. `pictures` are the clusters of the questions, in the order of credits. Undefined without two levels of anything. */
-export function fitEffects(factors: readonly ModelFactor[], runs: readonly ModelRun[], pictures: readonly string[]): EffectsModel | undefined {
+export function fitEffects(
+  factors: readonly ModelFactor[],
+  runs: readonly ModelRun[],
+  pictures: readonly string[],
+): EffectsModel | undefined {
   const used = present(factors, runs);
   if (used.length === 0 || pictures.length === 0) return undefined;
   const levelOf = (run: ModelRun, { index, used: levels }: (typeof used)[number]) => levels.indexOf(run.levels[index]);
-  const runFactors: Factor[] = used.map((factor) => ({ name: factor.name, levels: factor.levels, values: runs.map((run) => levelOf(run, factor)) }));
+  const runFactors: Factor[] = used.map((factor) => ({
+    name: factor.name,
+    levels: factor.levels,
+    values: runs.map((run) => levelOf(run, factor)),
+  }));
   const runDesign = designOf(runFactors);
   const told = toldTerms(runDesign);
   const n = pictures.length;
@@ -95,9 +104,9 @@ export function fitEffects(factors: readonly ModelFactor[], runs: readonly Model
   const y = Float64Array.from({ length: n * runs.length }, (_, row) => runs[Math.floor(row / n)].credits[row % n]);
   const byPicture = Array.from({ length: y.length }, (_, row) => pictures[row % n]);
   const byRun = Array.from({ length: y.length }, (_, row) => runs[Math.floor(row / n)].run);
-  const fit = (clusters: (readonly string[])[]): LinearModel => fitLinearModel(y, { names: told.names, columns }, { clusters });
+  const fitted = (clusters: (readonly string[])[]): LinearModel => fitLinearModel(y, { names: told.names, columns }, { clusters });
   const runNoise = runs.length > new Set(runs.map(({ levels }) => levels.join())).size;
-  const model = fit(runNoise ? [byPicture, byRun] : [byPicture]);
+  const model = fitted(runNoise ? [byPicture, byRun] : [byPicture]);
   const known = new Set(told.names);
   const estimate = (weights: Record<string, number>): Estimate | undefined => {
     const needed = Object.entries(weights).filter(([, weight]) => Math.abs(weight) > 1e-12);
@@ -134,7 +143,13 @@ function effectWeights(factors: readonly Factor[], levels: Readonly<Record<strin
 /** For each combination of levels but the first of these factors. */
 export function combinations(factors: readonly ModelFactor[], names: readonly string[]): Record<string, string>[] {
   return names.reduce<Record<string, string>[]>(
-    (all, name) => all.flatMap((each) => factors.find((factor) => factor.name === name)!.levels.slice(1).map((level) => ({ ...each, [name]: level }))),
+    (all, name) =>
+      all.flatMap((each) =>
+        factors
+          .find((factor) => factor.name === name)!
+          .levels.slice(1)
+          .map((level) => ({ ...each, [name]: level })),
+      ),
     [{}],
   );
 }

@@ -2,7 +2,7 @@
 // killed at any point; what has ended is recorded, and what has not goes on from its last checkpoint.
 
 import { existsSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { buildEmojiDataset } from '../data/emoji/build.ts';
 import { makeFolder } from '../disk.ts';
 import { UserError } from '../errors.ts';
@@ -57,14 +57,26 @@ async function drawScenes(runs: readonly StudyRun[], { folder, status, signal }:
     status.note(`drawing ${train_scenes} training scenes and ${evaluation_scenes} of each held-out split`);
     const began = performance.now();
     await drawOnce(recipe);
-    writeJson(marker, { outcome: 'finished', seconds: (performance.now() - began) / 1000, cpuSeconds: 0, peakRssMb: 0 } satisfies StudyRecord);
+    writeJson(marker, {
+      outcome: 'finished',
+      seconds: (performance.now() - began) / 1000,
+      cpuSeconds: 0,
+      peakRssMb: 0,
+    } satisfies StudyRecord);
   }
 }
 
-/** Draws the scenes of a recipe of a study in their place. */
+/** What this process has drawn, or draws. */
+const drawings = new Map<string, Promise<unknown>>();
+
+/** Draws the scenes of a recipe of a study in their place, once in the life of the process. */
 export async function drawOnce(recipe: LlavaRecipe): Promise<void> {
   const { data, seed } = withScenes(recipe);
-  if (data) await buildEmojiDataset(scenesOf(data, seed));
+  if (!data) return;
+  const folder = resolve(data.folder);
+  const drawing = drawings.get(folder) ?? buildEmojiDataset(scenesOf(data, seed));
+  drawings.set(folder, drawing);
+  await drawing;
 }
 
 class Scheduler {
@@ -155,7 +167,14 @@ class Scheduler {
     const { folder, settings } = this.options;
     const { exchanged, benchmarks } = this.study.file.score;
     const measures = { out: studyFolder(folder).measures(id), exchanged, benchmarks };
-    return { kind, recipe, title: `${this.study.file.name}: ${id}`, out, threads: settings.threads, ...(kind === 'run' ? { measures } : {}) };
+    return {
+      kind,
+      recipe,
+      title: `${this.study.file.name}: ${id}`,
+      out,
+      threads: settings.threads,
+      ...(kind === 'run' ? { measures } : {}),
+    };
   }
 
   private end(piece: Piece, outcome: Outcome): void {
@@ -187,7 +206,9 @@ class Scheduler {
 
   private remaining(): number | undefined {
     const expected = (piece: Piece): number | undefined => {
-      const like = this.pieces.filter(({ id, kind, run }) => this.records.has(id) && kind === piece.kind && run?.variant === piece.run?.variant);
+      const like = this.pieces.filter(
+        ({ id, kind, run }) => this.records.has(id) && kind === piece.kind && run?.variant === piece.run?.variant,
+      );
       const those = like.length > 0 ? like : this.pieces.filter(({ id, kind }) => this.records.has(id) && kind === piece.kind);
       const seconds = those.map(({ id }) => this.records.get(id)!.seconds).filter((each) => each > 0);
       return seconds.length > 0 ? seconds.reduce((sum, each) => sum + each, 0) / seconds.length : undefined;

@@ -29,8 +29,12 @@ export interface FamilyMember extends Estimate {
   oddsRatio?: number;
 }
 
-const textCell = (cell: Readonly<Record<string, unknown>>) => Object.fromEntries(Object.entries(cell).map(([name, level]) => [name, String(level)]));
-const cellText = (cell: Readonly<Record<string, string>>) => Object.entries(cell).map(([name, level]) => `${name}: ${level}`).join(', ');
+const textCell = (cell: Readonly<Record<string, unknown>>) =>
+  Object.fromEntries(Object.entries(cell).map(([name, level]) => [name, String(level)]));
+const cellText = (cell: Readonly<Record<string, string>>) =>
+  Object.entries(cell)
+    .map(([name, level]) => `${name}: ${level}`)
+    .join(', ');
 
 /** The comparisons of a study, written out. UserError for one that names no factor or level. */
 export function namedComparisons(study: Study): Named[] {
@@ -45,11 +49,17 @@ export function namedComparisons(study: Study): Named[] {
 function effects(study: Study, names: readonly string[], at: Record<string, string>): Named[] {
   const factors = modelFactors(study.factors);
   const where = Object.keys(at).length > 0 ? ` at ${cellText(at)}` : '';
-  return combinations(factors, names).map((levels) => ({ kind: 'effect', label: `${effectLabel({ factors }, levels)}${where}`, levels, at }));
+  return combinations(factors, names).map((levels) => ({
+    kind: 'effect',
+    label: `${effectLabel({ factors }, levels)}${where}`,
+    levels,
+    at,
+  }));
 }
 
 function named(comparison: Comparison, study: Study, where: string): Named[] {
-  const check = (name: string) => void cellIndices(study.factors, { [name]: study.factors.find((factor) => factor.name === name)?.levels[0].label ?? '' }, where);
+  const check = (name: string) =>
+    void cellIndices(study.factors, { [name]: study.factors.find((factor) => factor.name === name)?.levels[0].label ?? '' }, where);
   if (typeof comparison === 'string') {
     check(comparison);
     return effects(study, [comparison], {});

@@ -2,15 +2,15 @@
 // became of each run), runs/, pieces/ (stages that several runs begin with), measures/, study.json, cost.json and
 // study.html.
 
-import { existsSync, linkSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync, copyFileSync } from 'node:fs';
+import { copyFileSync, existsSync, linkSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { makeFolder, makeFolderOf, onDisk } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import { resolvePath } from '../paths.ts';
 import { contentOf, modelContent } from '../pretrained/content.ts';
 import { lockPattern } from '../runs/lock.ts';
-import type { LlavaRecipe } from '../train/recipe.ts';
 import { modelFolders } from '../train/fingerprints.ts';
+import type { LlavaRecipe } from '../train/recipe.ts';
 import type { ContentOf, StudyShard } from './pieces.ts';
 import type { Study } from './variants.ts';
 
@@ -74,7 +74,8 @@ export async function contentsOf({ variants }: Study): Promise<Record<string, st
       if (typeof path === 'string' && ['llava', 'vision_tower', 'language_model', 'tokenizer'].includes(field))
         contents[path] ??= await modelContent(resolvePath(path, `model.${field}`));
     for (const { data } of recipe.stages)
-      if (typeof data !== 'string') for (const { data_path } of [data].flat()) contents[data_path] ??= await contentOf(resolvePath(data_path, 'data.data_path'));
+      if (typeof data !== 'string')
+        for (const { data_path } of [data].flat()) contents[data_path] ??= await contentOf(resolvePath(data_path, 'data.data_path'));
   }
   return contents;
 }
@@ -127,7 +128,8 @@ export function openStudyFolder(path: string, settings: StudySettings): StudySet
   }
   const before = readSettings(path);
   const difference = studyDifference(before, settings);
-  if (difference !== undefined) throw new UserError(`${path}: holds another study (${difference}); give another --out, or remove the folder`);
+  if (difference !== undefined)
+    throw new UserError(`${path}: holds another study (${difference}); give another --out, or remove the folder`);
   const shardText = ({ shard }: StudySettings) => (shard ? `share ${shard.index}/${shard.count}` : 'the whole');
   if (JSON.stringify(before.shard) !== JSON.stringify(settings.shard))
     throw new UserError(`${path}: holds ${shardText(before)} of the study, not ${shardText(settings)}; give another --out`);

@@ -59,7 +59,8 @@ async function trainAndMeasure({ kind, recipe, title, out, threads, measures }: 
   const isBegun = existsSync(folder.recipe);
   const mode = isBegun ? 'resume' : existsSync(out) && readdirSync(out).length > 0 ? 'overwrite' : 'new';
   if (!isTrained) await train({ recipe, title, out, mode, signal, engine, status: statusToParent(), scenesAreDrawn: true });
-  if (kind === 'run' && measures) await measureRun({ recipe, model: folder.checkpoint(recipe.stages.at(-1)!.name), engine, signal, ...measures });
+  if (kind === 'run' && measures)
+    await measureRun({ recipe, model: folder.checkpoint(recipe.stages.at(-1)!.name), engine, signal, ...measures });
 }
 
 async function outcomeOf(job: Job, signal: AbortSignal): Promise<Outcome> {

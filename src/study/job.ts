@@ -23,7 +23,10 @@ export type Outcome =
   | { kind: 'failed'; message: string }
   | { kind: 'stopped' };
 
-export type ToParent = { type: 'step'; stage: string; step: number; totalSteps: number } | { type: 'note'; text: string } | { type: 'end'; outcome: Outcome };
+export type ToParent =
+  | { type: 'step'; stage: string; step: number; totalSteps: number }
+  | { type: 'note'; text: string }
+  | { type: 'end'; outcome: Outcome };
 export type ToChild = { type: 'begin'; job: Job } | { type: 'stop' };
 
 /** Node 20 runs no TypeScript: tests start the process that was built from it. */
@@ -53,7 +56,9 @@ export function startJob(job: Job, onMessage: (message: ToParent) => void): Runn
     });
     child.on('error', (error) => resolve({ kind: 'failed', message: error.message }));
     child.on('close', (code, signal) => {
-      const why = signal ? `its process was ended by ${signal}${signal === 'SIGKILL' ? ' (out of memory?)' : ''}` : `its process ended with code ${code}: ${said.trim()}`;
+      const why = signal
+        ? `its process was ended by ${signal}${signal === 'SIGKILL' ? ' (out of memory?)' : ''}`
+        : `its process ended with code ${code}: ${said.trim()}`;
       resolve(end ?? { kind: 'failed', message: why });
     });
   });

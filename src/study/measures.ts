@@ -4,8 +4,8 @@
 
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { readEvaluation } from '../benchmarks/compare.ts';
 import { benchmarkNamed } from '../benchmarks/benchmarks.ts';
+import { readEvaluation } from '../benchmarks/compare.ts';
 import { chooseBenchmarks, runEvaluation } from '../benchmarks/evaluation.ts';
 import { evaluationFolder } from '../benchmarks/evaluation-folder.ts';
 import { emojiDataset } from '../data/emoji/build.ts';
@@ -130,7 +130,9 @@ export function withExchangedPictures(questions: readonly Question[]): Question[
   const pictures = new Map(questions.map(({ imagePaths }) => [JSON.stringify(imagePaths), imagePaths]));
   const keys = [...pictures.keys()];
   const partner = new Map(keys.map((key, i) => [key, pictures.get(keys[(i + Math.floor(keys.length / 2)) % keys.length])!]));
-  return keys.length < 2 ? [] : questions.map((question) => ({ ...question, imagePaths: partner.get(JSON.stringify(question.imagePaths))! }));
+  return keys.length < 2
+    ? []
+    : questions.map((question) => ({ ...question, imagePaths: partner.get(JSON.stringify(question.imagePaths))! }));
 }
 
 const exchangedMeasure: Measure = {
@@ -143,7 +145,10 @@ const exchangedMeasure: Measure = {
     for (const split of splits) {
       const questions = withExchangedPictures(await readQuestions(dataset.evaluation[split], dataset.imageFolder, split));
       if (questions.length === 0) continue;
-      writeSamples(exchangedFile(out, split), await answerQuestions(await load(), questions, { batchSize, maxNewTokens, blind: false, signal }));
+      writeSamples(
+        exchangedFile(out, split),
+        await answerQuestions(await load(), questions, { batchSize, maxNewTokens, blind: false, signal }),
+      );
     }
   },
 };
@@ -161,7 +166,10 @@ const heldOutMeasure: Measure = {
         const last = losses.at(-1);
         if (!last) return [];
         const gain = last.imageGain === undefined ? [] : [[`${name}: image gain`, last.imageGain]];
-        return [[`${name}: held-out loss`, last.loss], [`${name}: held-out loss at its start`, losses[0].loss], ...gain] as [string, number][];
+        return [[`${name}: held-out loss`, last.loss], [`${name}: held-out loss at its start`, losses[0].loss], ...gain] as [
+          string,
+          number,
+        ][];
       }),
     );
   },
@@ -210,7 +218,14 @@ function benchmarkScore(path: string, name: string): AnsweredScore {
   return {
     questions: readEvaluation(path)
       .judged(name)
-      .map(({ id, cluster, prompt, references, answer, credit }) => ({ key: id, cluster, prompt, expected: references[0] ?? '', answer, credit })),
+      .map(({ id, cluster, prompt, references, answer, credit }) => ({
+        key: id,
+        cluster,
+        prompt,
+        expected: references[0] ?? '',
+        answer,
+        credit,
+      })),
     baselines: {
       ...(blind ? { blind: share(blind.score) } : {}),
       ...(exchanged ? { exchanged: share(exchanged.score) } : {}),

@@ -3,7 +3,17 @@
 
 import { existsSync, rmSync } from 'node:fs';
 import { UserError } from '../errors.ts';
-import { contentReader, linkTree, openStudyFolder, readRecord, readSettings, type StudySettings, studyDifference, studyFolder, writeJson } from './folder.ts';
+import {
+  contentReader,
+  linkTree,
+  openStudyFolder,
+  readRecord,
+  readSettings,
+  type StudySettings,
+  studyDifference,
+  studyFolder,
+  writeJson,
+} from './folder.ts';
 import { piecesOf, runsOf } from './pieces.ts';
 import type { Study } from './variants.ts';
 
@@ -11,7 +21,13 @@ import type { Study } from './variants.ts';
  * Fills the folder `out`. UserError for shares of other studies, and for one that is missing, given twice or
  * not at its end.
  */
-export function mergeShares(study: Study, settings: StudySettings, shares: readonly string[], out: string, note: (text: string) => void): void {
+export function mergeShares(
+  study: Study,
+  settings: StudySettings,
+  shares: readonly string[],
+  out: string,
+  note: (text: string) => void,
+): void {
   const found = shares.map((path) => ({ path, ...readSettings(path) }));
   const contentOf = contentReader(settings.contents);
   const count = found[0].shard?.count;
@@ -32,7 +48,10 @@ export function mergeShares(study: Study, settings: StudySettings, shares: reado
     if (open > 0) throw new UserError(`${path}: has not come to its end (${open} of its runs are open); go on with it first`);
   }
   const other = found.find(({ threads }) => threads !== found[0].threads);
-  if (other) note(`${other.path} was run with ${other.threads} threads a run, and ${found[0].path} with ${found[0].threads}: last bits may differ from those of one machine`);
+  if (other)
+    note(
+      `${other.path} was run with ${other.threads} threads a run, and ${found[0].path} with ${found[0].threads}: last bits may differ from those of one machine`,
+    );
   openStudyFolder(out, { ...settings, threads: found[0].threads });
   for (const { path, shard } of found) takeShare(path, out, runsOf(study, shard!, contentOf), contentOf);
 }

@@ -47,11 +47,13 @@ const modelContents = ({ model }: LlavaRecipe, contentOf: ContentOf) =>
   Object.fromEntries(Object.entries(model).map(([field, value]) => [field, typeof value === 'string' ? contentOf(value) : value]));
 
 const dataContents = (recipe: LlavaRecipe, count: number, contentOf: ContentOf) =>
-  recipe.stages.slice(0, count).map(({ data }) =>
-    typeof data === 'string'
-      ? [data, scenesKey(recipe)]
-      : [data].flat().map(({ data_path, image_folder, ...rest }) => [contentOf(data_path), image_folder, rest]),
-  );
+  recipe.stages
+    .slice(0, count)
+    .map(({ data }) =>
+      typeof data === 'string'
+        ? [data, scenesKey(recipe)]
+        : [data].flat().map(({ data_path, image_folder, ...rest }) => [contentOf(data_path), image_folder, rest]),
+    );
 
 /**
  * Names what the first `count` stages of a recipe train: all that they depend on, but for the number of
@@ -64,13 +66,23 @@ export function stagesKey(recipe: LlavaRecipe, count: number, contentOf: Content
 
 /** Names the features that a run reads; undefined where it reads none. */
 function featuresKey(recipe: LlavaRecipe, contentOf: ContentOf): string | undefined {
-  const kept = recipe.stages.filter(({ train, feature_cache }) => !(train as string[]).includes('vision_tower') && feature_cache !== 'none');
+  const kept = recipe.stages.filter(
+    ({ train, feature_cache }) => !(train as string[]).includes('vision_tower') && feature_cache !== 'none',
+  );
   if (kept.length === 0) return undefined;
   const { model } = recipe;
-  const encoder = 'llava' in model ? [contentOf(model.llava)] : [contentOf(model.vision_tower), model.vision_feature_layer, model.vision_feature_select_strategy];
+  const encoder =
+    'llava' in model
+      ? [contentOf(model.llava)]
+      : [contentOf(model.vision_tower), model.vision_feature_layer, model.vision_feature_select_strategy];
   // captions and questions are about the same scenes
-  const read = new Set(dataContents(recipe, recipe.stages.length, contentOf).map((data) => JSON.stringify(typeof data[0] === 'string' && data[1] === scenesKey(recipe) ? data[1] : data)));
-  return digest([encoder, [...read].sort(), recipe.stages.map(({ feature_cache, feature_cache_gb }) => [feature_cache, feature_cache_gb])]);
+  const read = new Set(
+    dataContents(recipe, recipe.stages.length, contentOf).map((data) =>
+      JSON.stringify(typeof data[0] === 'string' && data[1] === scenesKey(recipe) ? data[1] : data),
+    ),
+  );
+  const caches = new Set(recipe.stages.map(({ feature_cache, feature_cache_gb }) => `${feature_cache} ${feature_cache_gb}`));
+  return digest([encoder, [...read].sort(), [...caches].sort()]);
 }
 
 /** The recipe of the first `count` stages alone. */
@@ -88,9 +100,7 @@ function sharedPrefixes(runs: readonly StudyRun[], contentOf: ContentOf): Map<St
     const next = new Set(those.map((run) => keysOf.get(run)![count]));
     return those.length > 1 && !(next.size === 1 && !next.has(undefined as never));
   };
-  return new Map(
-    runs.map((run) => [run, keysOf.get(run)!.flatMap((key, i) => (isShared(key, i + 1) ? [{ key, count: i + 1 }] : []))]),
-  );
+  return new Map(runs.map((run) => [run, keysOf.get(run)!.flatMap((key, i) => (isShared(key, i + 1) ? [{ key, count: i + 1 }] : []))]));
 }
 
 /** All pieces of these runs, those first for which most wait. `folder` is the study's. */
@@ -106,17 +116,28 @@ export function piecesOf(runs: readonly StudyRun[], folder: string, contentOf: C
     const recipe = withScenes(run.recipe);
     const key = featuresKey(run.recipe, contentOf);
     const encoded = key !== undefined && features.get(key)! > 1 ? [`features-${key}`] : [];
-    for (const id of encoded) if (!pieces.has(id)) pieces.set(id, { id, kind: 'features', recipe, out: join(folder, 'pieces', id), after: [], waiting: 0 });
+    for (const id of encoded)
+      if (!pieces.has(id)) pieces.set(id, { id, kind: 'features', recipe, out: join(folder, 'pieces', id), after: [], waiting: 0 });
     let base: Piece['base'];
     let after = encoded;
     for (const { key: own, count } of prefixes.get(run)!) {
       const id = `stages-${own}`;
       const out = join(folder, 'pieces', id);
-      if (!pieces.has(id)) pieces.set(id, { id, kind: 'stages', recipe: prefixRecipe(recipe, count), out, after, ...(base ? { base } : {}), waiting: 0 });
+      if (!pieces.has(id))
+        pieces.set(id, { id, kind: 'stages', recipe: prefixRecipe(recipe, count), out, after, ...(base ? { base } : {}), waiting: 0 });
       base = { out, stages: count };
       after = [id];
     }
-    pieces.set(run.id, { id: run.id, kind: 'run', recipe, out: join(folder, 'runs', run.id), after, ...(base ? { base } : {}), run, waiting: 0 });
+    pieces.set(run.id, {
+      id: run.id,
+      kind: 'run',
+      recipe,
+      out: join(folder, 'runs', run.id),
+      after,
+      ...(base ? { base } : {}),
+      run,
+      waiting: 0,
+    });
   }
   const list = [...pieces.values()];
   const count = (id: string): void => {
@@ -126,7 +147,10 @@ export function piecesOf(runs: readonly StudyRun[], folder: string, contentOf: C
     }
   };
   for (const { id } of list) count(id);
-  return list.map((piece, i) => ({ piece, i })).sort((a, b) => b.piece.waiting - a.piece.waiting || a.i - b.i).map(({ piece }) => piece);
+  return list
+    .map((piece, i) => ({ piece, i }))
+    .sort((a, b) => b.piece.waiting - a.piece.waiting || a.i - b.i)
+    .map(({ piece }) => piece);
 }
 
 /** One of `count` shares of a study, from 1. */

@@ -40,9 +40,18 @@ const MEMORY_SHARE = 0.8;
  * As many pieces at a time as there are cores and memory for; small models gain more from runs side by side
  * than from threads within one. UserError where not even one fits.
  */
-export function shareOut(peak: number, runs: number, asked: Partial<Sharing> = {}, memory = totalmem(), cores = availableParallelism()): Sharing {
+export function shareOut(
+  peak: number,
+  runs: number,
+  asked: Partial<Sharing> = {},
+  memory = totalmem(),
+  cores = availableParallelism(),
+): Sharing {
   const fitting = Math.floor((MEMORY_SHARE * memory) / peak);
-  if (peak > memory) throw new UserError(`a run of the study needs ${(peak / 1e9).toFixed(1)} GB of memory, and the machine has ${(memory / 1e9).toFixed(1)} GB`);
+  if (peak > memory)
+    throw new UserError(
+      `a run of the study needs ${(peak / 1e9).toFixed(1)} GB of memory, and the machine has ${(memory / 1e9).toFixed(1)} GB`,
+    );
   const jobs = asked.jobs ?? Math.max(1, Math.min(fitting, runs, Math.floor(cores / (asked.threads ?? 1))));
   return { jobs, threads: asked.threads ?? Math.max(1, Math.floor(cores / jobs)) };
 }
@@ -61,7 +70,16 @@ async function planVariant(recipe: LlavaRecipe, threads: number | undefined, sig
   try {
     const began = performance.now();
     const status = { note() {}, progress() {}, update() {}, close() {} };
-    const context = { engine: createPlanningEngine(), status, thread, out: '.', signal, isPlan: true, communicator: alone, scenesAreDrawn: true };
+    const context = {
+      engine: createPlanningEngine(),
+      status,
+      thread,
+      out: '.',
+      signal,
+      isPlan: true,
+      communicator: alone,
+      scenesAreDrawn: true,
+    };
     const task = await createTask(recipe, context);
     const reading = (performance.now() - began) / 1000;
     const timedOn = threads === undefined ? undefined : createOrtEngine({ threads });
@@ -118,7 +136,10 @@ async function rehearse(recipe: LlavaRecipe, whole: LlavaRecipe, out: string, th
   const outcome = await startJob({ kind: 'run', recipe, title: 'rehearsal', out, threads, measures }, () => {}).outcome;
   const wall = (performance.now() - began) / 1000;
   if (outcome.kind === 'failed') throw new UserError(outcome.message);
-  if (outcome.kind !== 'finished') throw new UserError(`a rehearsal of the study ${outcome.kind === 'diverged' ? `became non-finite in stage ${outcome.stage}` : 'was stopped'}`);
+  if (outcome.kind !== 'finished')
+    throw new UserError(
+      `a rehearsal of the study ${outcome.kind === 'diverged' ? `became non-finite in stage ${outcome.stage}` : 'was stopped'}`,
+    );
   const folder = runFolder(out);
   const summary = readSummary(folder);
   const answering = readMetrics(folder.metrics).reduce((sum, event) => sum + (event.type === 'evaluation' ? event.seconds : 0), 0);
@@ -202,7 +223,10 @@ export async function planStudy(study: Study, { shard, asked, contentOf, status,
     },
     jobs,
     threads,
-    seconds: { total: drawing + makespan(pieces, secondsOf, jobs), alone: drawing + runs.reduce((sum, { variant }) => sum + whole[variant.index], 0) },
+    seconds: {
+      total: drawing + makespan(pieces, secondsOf, jobs),
+      alone: drawing + runs.reduce((sum, { variant }) => sum + whole[variant.index], 0),
+    },
     variants: study.variants.map(({ label }, i) => ({
       label,
       steps: plans[i].plan.stages.reduce((sum, { steps }) => sum + steps, 0),
@@ -221,7 +245,13 @@ export async function planStudy(study: Study, { shard, asked, contentOf, status,
 }
 
 /** All variants rehearsed, as many at a time as in the study. */
-async function rehearseAll(study: Study, plans: readonly VariantPlan[], { jobs, threads }: Sharing, status: StatusLine, signal: AbortSignal) {
+async function rehearseAll(
+  study: Study,
+  plans: readonly VariantPlan[],
+  { jobs, threads }: Sharing,
+  status: StatusLine,
+  signal: AbortSignal,
+) {
   makeFolder('.cache');
   const folder = mkdtempSync(join('.cache', 'rehearsal-'));
   const rehearsals: Rehearsal[] = [];
@@ -231,7 +261,13 @@ async function rehearseAll(study: Study, plans: readonly VariantPlan[], { jobs, 
       signal.throwIfAborted();
       status.draw(`rehearsing ${variant.label}`);
       const recipe = rehearsed(variant.recipe, plans[variant.index].plan);
-      rehearsals[variant.index] = await rehearse(recipe, variant.recipe, join(folder, String(variant.index)), threads, study.file.score.exchanged);
+      rehearsals[variant.index] = await rehearse(
+        recipe,
+        variant.recipe,
+        join(folder, String(variant.index)),
+        threads,
+        study.file.score.exchanged,
+      );
     }
   };
   try {
@@ -254,7 +290,12 @@ function runSeconds(plan: VariantPlan, rehearsal: Rehearsal, from: number): numb
 const processSeconds = ({ reading, plan }: VariantPlan, { process }: Rehearsal) =>
   process + ((plan.stages[0].samples ?? 0) > 10 * TRAIN_SCENES ? reading : 0);
 
-function pieceSeconds({ kind, run, recipe, base }: Piece, study: Study, plans: readonly VariantPlan[], rehearsals: readonly Rehearsal[]): number {
+function pieceSeconds(
+  { kind, run, recipe, base }: Piece,
+  study: Study,
+  plans: readonly VariantPlan[],
+  rehearsals: readonly Rehearsal[],
+): number {
   const like = run?.variant ?? variantLike(recipe, study);
   const [plan, rehearsal] = [plans[like.index], rehearsals[like.index]];
   if (kind === 'run') return runSeconds(plan, rehearsal, base?.stages ?? 0);
@@ -263,14 +304,17 @@ function pieceSeconds({ kind, run, recipe, base }: Piece, study: Study, plans: r
     return processSeconds(plan, rehearsal) + Math.max(0, ...pictures);
   }
   const from = base?.stages ?? 0;
-  return processSeconds(plan, rehearsal) + recipe.stages.slice(from).reduce((sum, _, i) => sum + stageSeconds(plan, rehearsal, from + i), 0);
+  return (
+    processSeconds(plan, rehearsal) + recipe.stages.slice(from).reduce((sum, _, i) => sum + stageSeconds(plan, rehearsal, from + i), 0)
+  );
 }
 
 /** A variant that begins with these stages. */
 const variantLike = ({ stages, model }: LlavaRecipe, { variants }: Study): Variant =>
   variants.find(
     ({ recipe }) =>
-      JSON.stringify(recipe.model) === JSON.stringify(model) && JSON.stringify(recipe.stages.slice(0, stages.length)) === JSON.stringify(stages),
+      JSON.stringify(recipe.model) === JSON.stringify(model) &&
+      JSON.stringify(recipe.stages.slice(0, stages.length)) === JSON.stringify(stages),
   )!;
 
 /** Seconds until all pieces have ended, started in their order when what they wait for has. */

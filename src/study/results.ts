@@ -1,16 +1,16 @@
 // study.json: all that a study has found, the same for the same answers whenever and wherever its runs were
 // computed. Times and memory are apart, in cost.json.
 
-import { type ConvergenceAnalysis, analyzeConvergence } from './convergence.ts';
+import { UserError } from '../errors.ts';
 import { analyzeScore, type ScoreAnalysis } from './analysis.ts';
-import { readOutcome, type ScoreTable, scoreNames, scoreTable, type StudyOutcome } from './answers.ts';
-import { readRecord, studyFolder, writeJson } from './folder.ts';
+import { readOutcome, type ScoreTable, type StudyOutcome, scoreNames, scoreTable } from './answers.ts';
+import { analyzeConvergence, type ConvergenceAnalysis } from './convergence.ts';
 import { type FamilyMember, familyOf } from './family.ts';
+import { readRecord, studyFolder, writeJson } from './folder.ts';
 import { measures } from './measures.ts';
 import { piecesOf } from './pieces.ts';
 import type { Study } from './variants.ts';
 import { verdictOf } from './verdict.ts';
-import { UserError } from '../errors.ts';
 
 export interface StudyResults {
   format: 1;
@@ -53,14 +53,21 @@ export function analyzeStudy(study: Study, folder: string, contentOf: (path: str
   const outcome = readOutcome(study, folder);
   const tables = scoreNames(outcome).map((name) => scoreTable(name, outcome));
   const unknown = study.file.family.scores?.find((name) => tables.length > 0 && !tables.some((table) => table.name === name));
-  if (unknown !== undefined) throw new UserError(`${study.path}: family.scores: nothing is called ${unknown}; there are ${tables.map(({ name }) => name).join(', ')}`);
+  if (unknown !== undefined)
+    throw new UserError(
+      `${study.path}: family.scores: nothing is called ${unknown}; there are ${tables.map(({ name }) => name).join(', ')}`,
+    );
   const analyzed = tables.map((table) => ({ table, analysis: analyzeScore(study, table) }));
   const familyScores = study.file.family.scores ?? tables.slice(0, 1).map(({ name }) => name);
   const family = familyOf(
     study,
     analyzed.filter(({ table }) => familyScores.includes(table.name)).map(({ table, analysis }) => ({ table, model: analysis.model })),
   );
-  const convergence = analyzeConvergence(study, outcome, analyzed.map(({ analysis }) => analysis));
+  const convergence = analyzeConvergence(
+    study,
+    outcome,
+    analyzed.map(({ analysis }) => analysis),
+  );
   const found = {
     format: 1 as const,
     name: study.file.name,
@@ -79,11 +86,15 @@ function runResults(study: Study, { finished, diverged }: StudyOutcome): StudyRe
   return study.runs.flatMap((run): StudyResults['runs'] => {
     const named = { id: run.id, cell: run.variant.label, seed: run.seed };
     const lost = diverged.find((each) => each.run === run);
-    if (lost) return [{ ...named, outcome: 'diverged', diverged: { stage: lost.stage, step: lost.step }, scores: {}, numbers: {}, signs: [] }];
+    if (lost)
+      return [{ ...named, outcome: 'diverged', diverged: { stage: lost.stage, step: lost.step }, scores: {}, numbers: {}, signs: [] }];
     const done = finished.find((each) => each.run === run);
     if (!done) return [];
     const scores = Object.fromEntries(
-      Object.entries(done.scores).map(([name, { questions }]) => [name, questions.reduce((sum, { credit }) => sum + credit, 0) / questions.length]),
+      Object.entries(done.scores).map(([name, { questions }]) => [
+        name,
+        questions.reduce((sum, { credit }) => sum + credit, 0) / questions.length,
+      ]),
     );
     return [{ ...named, outcome: 'finished', scores, numbers: done.numbers, signs: done.signs }];
   });
@@ -96,7 +107,9 @@ function notMeasured(study: Study, { finished, diverged }: StudyOutcome, tables:
   const lost = new Set(diverged.map(({ run }) => run.variant.label));
   return [
     ...(study.seeds.length === 1 ? ['run noise: there is one seed a cell, and errors are of the questions and these very runs'] : []),
-    ...has('held-out splits', ({ run, scores }) => Object.keys(scores).some((name) => (run.recipe.evaluate?.splits as string[] | undefined)?.includes(name))),
+    ...has('held-out splits', ({ run, scores }) =>
+      Object.keys(scores).some((name) => (run.recipe.evaluate?.splits as string[] | undefined)?.includes(name)),
+    ),
     ...has('exchanged pictures', ({ scores }) => Object.values(scores).some(({ baselines }) => baselines.exchanged !== undefined)),
     ...has('held-out loss', ({ numbers }) => Object.keys(numbers).some((name) => name.endsWith('held-out loss'))),
     ...has('benchmarks', () => study.file.score.benchmarks.length > 0),
@@ -104,8 +117,12 @@ function notMeasured(study: Study, { finished, diverged }: StudyOutcome, tables:
     'alignment of image and text rows by layer',
     'hyper-parameters of each cell: all cells have those of the recipe, but for what a factor changes',
     'where the models look (maps)',
-    ...tables.filter(({ leftOut }) => leftOut > 0).map(({ name, leftOut }) => `${leftOut} questions of ${name}, which not all runs were asked`),
-    ...(lost.size > 0 ? [`scores of runs that became non-finite, in ${[...lost].join('; ')}: what is said of these cells is of the other runs`] : []),
+    ...tables
+      .filter(({ leftOut }) => leftOut > 0)
+      .map(({ name, leftOut }) => `${leftOut} questions of ${name}, which not all runs were asked`),
+    ...(lost.size > 0
+      ? [`scores of runs that became non-finite, in ${[...lost].join('; ')}: what is said of these cells is of the other runs`]
+      : []),
   ];
 }
 
@@ -114,7 +131,9 @@ function costOf(study: Study, folder: string, { records }: StudyOutcome, content
   return {
     runs: study.runs.flatMap(({ id, variant, seed }) => {
       const record = records.get(id);
-      return record ? [{ id, cell: variant.label, seed, seconds: record.seconds, cpuSeconds: record.cpuSeconds, peakRssMb: record.peakRssMb }] : [];
+      return record
+        ? [{ id, cell: variant.label, seed, seconds: record.seconds, cpuSeconds: record.cpuSeconds, peakRssMb: record.peakRssMb }]
+        : [];
     }),
     pieces: shared.flatMap(({ id }) => {
       const record = readRecord(folder, id);

@@ -35,7 +35,13 @@ const cellSchema = z.record(z.string(), scalar);
 const designSchema = z.union(
   [
     z.literal('full'),
-    z.strictObject({ resolution: z.int().min(3).max(6).describe('The smallest fraction of this resolution (3: main effects are told from each other; 4: also from pairs; 5: pairs too)') }),
+    z.strictObject({
+      resolution: z
+        .int()
+        .min(3)
+        .max(6)
+        .describe('The smallest fraction of this resolution (3: main effects are told from each other; 4: also from pairs; 5: pairs too)'),
+    }),
     z.strictObject({ generators: z.array(z.string()).min(1).describe('Factors that follow from others: `D = A * B * C`') }),
     z.strictObject({ cells: z.array(cellSchema).min(2).describe('The cells that are run, each a level of every factor') }),
   ],
@@ -80,7 +86,9 @@ export const studySchema = z.strictObject({
   factors: z.array(factorSchema).default([]).describe('What is varied'),
   design: designSchema.default('full').describe('Which cells are run: full, a fraction of two-level factors, or a list'),
   seeds: z
-    .union([count(), z.array(z.int().nonnegative()).min(1)], { error: 'a study needs seeds: how many runs each cell has (4), or a list of them ([1, 2, 3])' })
+    .union([count(), z.array(z.int().nonnegative()).min(1)], {
+      error: 'must be how many runs each cell has (4), or a list of their seeds ([1, 2, 3])',
+    })
     .describe('How many runs each cell has, or their seeds'),
   score: scoreSchema.prefault({}).describe('What is asked of each trained model'),
   family: z
@@ -89,7 +97,9 @@ export const studySchema = z.strictObject({
         .array(comparisonSchema)
         .min(1)
         .optional()
-        .describe('Each the name of a factor (every level against the first), an effect at levels of others, an interaction, or two cells; all effects and interactions of two when left out'),
+        .describe(
+          'Each the name of a factor (every level against the first), an effect at levels of others, an interaction, or two cells; all effects and interactions of two when left out',
+        ),
       scores: z.array(z.string()).min(1).optional().describe('Splits and benchmarks that the family is about; the first one when left out'),
     })
     .prefault({})
@@ -123,16 +133,18 @@ export function factorsOf({ factors }: Pick<StudyFile, 'factors'>, file: string)
     if (same !== undefined) throw new UserError(`${file}: factor ${name} has two levels that are called ${same}`);
     const empty = field === undefined ? whole.filter((level) => level.set.length + level.drop.length === 0) : [];
     if (empty.length > 1)
-      throw new UserError(`${file}: factor ${name}: levels ${empty.map(({ label }) => label).join(' and ')} change nothing: give the factor a field, or the levels set or drop`);
+      throw new UserError(
+        `${file}: factor ${name}: levels ${empty.map(({ label }) => label).join(' and ')} change nothing: give the factor a field, or the levels set or drop`,
+      );
     return { name, field, levels: whole };
   });
 }
 
 /** Checks a study. UserError with the first problem in one sentence, which begins with `file`. */
 export function parseStudy(value: unknown, file: string): StudyFile {
-  const given = (value ?? {}) as { seeds?: unknown };
-  if (typeof value === 'object' && given.seeds === undefined)
-    throw new UserError(`${file}: seeds is missing: how many runs each cell has (4), or a list of their seeds ([1, 2, 3])`);
+  const { seeds: given } = (value ?? {}) as { seeds?: unknown };
+  if (given === undefined || given === null || given === 0 || (Array.isArray(given) && given.length === 0))
+    throw new UserError(`${file}: a study needs seeds: how many runs each cell has (4), or a list of them ([1, 2, 3])`);
   const parsed = studySchema.safeParse(value);
   if (!parsed.success) throw new UserError(`${file}: ${describeProblem(studySchema, parsed.error, value)}`);
   const { factors, convergence, seeds } = parsed.data;

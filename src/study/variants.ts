@@ -56,7 +56,8 @@ function readBase({ recipe }: StudyFile, path: string): Tree {
     const document = parseDocument(decodeUtf8(readFileSync(resolvePath(recipe, `${path}: recipe`)), recipe), { version: '1.2' });
     if (document.errors.length > 0) throw new UserError(`${recipe}: not YAML: ${document.errors[0].message.split('\n')[0]}`);
     const value: unknown = document.toJS();
-    if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new UserError(`${recipe}: a recipe must be a map of fields`);
+    if (typeof value !== 'object' || value === null || Array.isArray(value))
+      throw new UserError(`${recipe}: a recipe must be a map of fields`);
     return value as Tree;
   } catch (error) {
     if (error instanceof UserError) throw error;
@@ -82,7 +83,8 @@ function changedRecipe(base: Tree, changes: readonly Changes[], name: string, fi
   const dropped = changes.flatMap(({ drop }) => drop);
   const stages = Array.isArray(tree.stages) ? tree.stages : [];
   const unknown = dropped.find((stage) => !stages.some((each) => each?.name === stage));
-  if (unknown !== undefined) throw new UserError(`drop: there is no stage ${unknown}; there are ${stages.map((stage) => stage?.name).join(', ')}`);
+  if (unknown !== undefined)
+    throw new UserError(`drop: there is no stage ${unknown}; there are ${stages.map((stage) => stage?.name).join(', ')}`);
   if (dropped.length > 0) tree.stages = stages.filter((stage) => !dropped.includes(String(stage?.name)));
   const { splits } = file.score;
   if (splits) tree.evaluate = { ...tree.evaluate, splits };
@@ -101,7 +103,8 @@ function saying<T>(where: string, work: () => T): T {
   }
 }
 
-const shareText = (share: number) => (share === 0 || share === 1 ? String(share) : Number.isInteger(1 / share) ? `1/${1 / share}` : String(share));
+const shareText = (share: number) =>
+  share === 0 || share === 1 ? String(share) : Number.isInteger(1 / share) ? `1/${1 / share}` : String(share);
 
 /** The factor that a convergence study varies: steps of one stage. */
 function convergenceOf(base: Tree, file: StudyFile, path: string): { factor: StudyFactor; steps: number[]; stage: string } | undefined {
@@ -114,7 +117,8 @@ function convergenceOf(base: Tree, file: StudyFile, path: string): { factor: Stu
   if (held_out === undefined) throw new UserError(`${path}: convergence: stage ${stage} must give held_out, for the loss that is fitted`);
   const sorted = [...shares].sort((a, b) => a - b);
   const steps = sorted.map((share) => Math.round(share * whole));
-  if (new Set(steps).size !== steps.length) throw new UserError(`${path}: convergence: of ${whole} steps, two of the shares are the same number: take fewer shares or more steps`);
+  if (new Set(steps).size !== steps.length)
+    throw new UserError(`${path}: convergence: of ${whole} steps, two of the shares are the same number: take fewer shares or more steps`);
   const levels = sorted.map((share, i) => ({
     label: shareText(share),
     value: undefined,
@@ -144,9 +148,10 @@ export function buildStudy(file: StudyFile, path: string): Study {
   const converging = convergenceOf(prepared, file, path);
   const factors = [...factorsOf(file, path), ...(converging ? [converging.factor] : [])];
   for (const factor of factors)
-    factor.levels.forEach(({ label }, index) =>
-      saying(`${path}: factor ${factor.name}, level ${label}`, () => changedRecipe(base, [common, changesOf(factor, index)], 'the recipe', file)),
-    );
+    for (const [index, { label }] of factor.levels.entries())
+      saying(`${path}: factor ${factor.name}, level ${label}`, () =>
+        changedRecipe(base, [common, changesOf(factor, index)], 'the recipe', file),
+      );
   const variants = cellsOf(factors, file.design, path).map((levels, index): Variant => {
     const label = levels.map((level, i) => factors[i].levels[level].label).join(' / ');
     const changes = [common, ...levels.map((level, i) => changesOf(factors[i], level))];

@@ -1,8 +1,8 @@
 // What a study says, in sentences that say no more than its intervals do.
 
+import type { ScoreAnalysis } from './analysis.ts';
 import type { ConvergenceAnalysis } from './convergence.ts';
 import type { FamilyMember } from './family.ts';
-import type { ScoreAnalysis } from './analysis.ts';
 import type { Study } from './variants.ts';
 
 /** In points, with a sign where there is one. */
@@ -10,7 +10,6 @@ export function points(share: number): string {
   const text = (100 * share).toFixed(1);
   return /[1-9]/.test(text) ? `${share > 0 ? '+' : ''}${text}` : '0.0';
 }
-
 
 export const shownP = (p: number): string => (p < 0.0001 ? '< 0.0001' : p.toFixed(4));
 
@@ -50,7 +49,9 @@ function seenSentence(member: FamilyMember): string {
 
 /** What was looked for and not found is not "no effect": how large one may be is said with it. */
 function unseenSentence(members: readonly FamilyMember[]): string {
-  const each = members.map((member) => `${member.label} (${Number.isFinite(member.low) ? `${points(member.low)} to ${points(member.high)}` : 'no interval'})`);
+  const each = members.map(
+    (member) => `${member.label} (${Number.isFinite(member.low) ? `${points(member.low)} to ${points(member.high)}` : 'no interval'})`,
+  );
   const visible = Math.max(...members.map(({ smallestVisible }) => smallestVisible ?? 0));
   const could = visible > 0 ? `; one of ${(100 * visible).toFixed(1)} points had an 80 % chance of being seen` : '';
   return `No effect was told from 0 of: ${each.join('; ')}${could}.`;

@@ -5,12 +5,12 @@ import { UserError } from '../../errors.ts';
 import { alignColumns } from '../../runs/columns.ts';
 import { lockRunFolder } from '../../runs/lock.ts';
 import { createStatusLine, formatDuration, type StatusLine } from '../../runs/status.ts';
+import { executeStudy } from '../../study/execute.ts';
 import { namedComparisons } from '../../study/family.ts';
 import { contentReader, contentsOf, openStudyFolder, settingsOf, studyFolder } from '../../study/folder.ts';
-import { executeStudy } from '../../study/execute.ts';
 import { mergeShares } from '../../study/merge.ts';
 import type { StudyShard } from '../../study/pieces.ts';
-import { peakMemory, planStudy, type Sharing, shareOut, type StudyPlan } from '../../study/plan.ts';
+import { peakMemory, planStudy, type Sharing, type StudyPlan, shareOut } from '../../study/plan.ts';
 import { writeStudyReport } from '../../study/report.ts';
 import { analyzeStudy, type StudyResults, writeResults } from '../../study/results.ts';
 import { loadStudy } from '../../study/study-schema.ts';
@@ -131,6 +131,8 @@ export function formatPlan(plan: StudyPlan): string {
 }
 
 function powerLine({ score, questions, byRunSd }: StudyPlan['power'][number]): string {
-  const each = byRunSd.map(({ runSd, effect }) => `${Number.isFinite(effect) ? percent(effect) : 'none'} if seeds differ by ${percent(runSd)}`);
+  const each = byRunSd.map(
+    ({ runSd, effect }) => `${Number.isFinite(effect) ? percent(effect) : 'none'} if seeds differ by ${percent(runSd)}`,
+  );
   return `can see  ${score}, ${questions} questions: effects from (points) ${each.join(', ')}`;
 }

@@ -1,6 +1,7 @@
 // Writes the emoji scenes as LLaVA JSON and an image folder: training captions (stage 1), training questions
 // (stage 2) and three held-out evaluation files. The same options give the same bytes.
 
+import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -266,7 +267,7 @@ async function writeEntries(path: string, entries: readonly Entry[]): Promise<vo
 /** Writes a file whole or not at all; the same one is left alone: another run may be reading it. */
 async function writeWhole(path: string, bytes: Buffer): Promise<void> {
   if (existsSync(path) && (await readFile(path)).equals(bytes)) return;
-  const fresh = `${path}.${process.pid}.tmp`;
+  const fresh = `${path}.${randomUUID()}.tmp`;
   await writeFile(fresh, bytes);
   await rename(fresh, path);
 }
@@ -278,9 +279,7 @@ async function writeImages(folder: string, split: string, scenes: readonly Scene
     await Promise.all(
       scenes.slice(start, start + atOnce).map(async (scene, offset) => {
         const { data, width, height, channels } = renderScene(scene, glyphs);
-        const png = await sharp(data, { raw: { width, height, channels } })
-          .png({ compressionLevel: 3 })
-          .toBuffer();
+        const png = await sharp(data, { raw: { width, height, channels } }).png({ compressionLevel: 3 }).toBuffer();
         await writeWhole(join(folder, imageName(split, start + offset)), png);
       }),
     );
