@@ -58,14 +58,19 @@ describe('a study', () => {
       ['yes / 0.01', 'yes / 0.3', 'no / 0.01', 'no / 0.3'].map((cell) => [cell, 'finished']),
     );
     expect(runs[0].numbers['pretrain: held-out loss']).toBeLessThan(runs[0].numbers['pretrain: held-out loss at its start']);
-    expect(scores[0].cells[0].baselines).toMatchObject({ chance: expect.any(Number), blind: expect.any(Number), exchanged: expect.any(Number) });
+    expect(scores[0].cells[0].baselines).toMatchObject({
+      chance: expect.any(Number),
+      blind: expect.any(Number),
+      exchanged: expect.any(Number),
+    });
     expect(family.map(({ label }) => label)).toEqual(['stage 1: yes -> no', 'rate: 0.01 -> 0.3', 'stage 1: no x rate: 0.3']);
     expect(verdict.join(' ')).toContain('Run noise was not measured');
     expect(notMeasured[0]).toContain('run noise');
     expect(results('whole')).not.toMatch(/seconds|whole/);
     const page = readFileSync('whole/study.html', 'utf8');
     expect(page).not.toMatch(/<script|https?:\/\/(?!www\.w3\.org)/);
-    for (const part of ['Verdict', 'Effects and interactions', 'Cells in pairs', 'Health of the runs', 'What was not measured']) expect(page).toContain(part);
+    for (const part of ['Verdict', 'Effects and interactions', 'Cells in pairs', 'Health of the runs', 'What was not measured'])
+      expect(page).toContain(part);
   });
 
   test('trains to the bits of train, also what begins with shared stages', async () => {
@@ -139,15 +144,31 @@ test('a plan says what is shared, how long it takes and what can be seen, and tr
 test('what is wrong is said in one sentence', async () => {
   const factor = (field: string, levels: unknown[]) => ({ factors: [{ name: 'depth', field, levels }] });
   const cases: [File, string][] = [
-    [factor('model.conector', ['linear', 'mlp4x_gelu']), 'factor depth, level linear: the recipe: unknown field model.conector; did you mean connector?'],
+    [
+      factor('model.conector', ['linear', 'mlp4x_gelu']),
+      'factor depth, level linear: the recipe: unknown field model.conector; did you mean connector?',
+    ],
     [factor('model.connector', ['linear', 'deep']), 'factor depth, level deep: the recipe: model.connector'],
     [factor('stages.7.lr', [1, 2]), 'factor depth, level 1: --set stages.7.lr=1: stages is a list of 2'],
     [{ seeds: undefined }, 'a study needs seeds: how many runs each cell has'],
     [{ seeds: [] }, 'a study needs seeds'],
-    [{ factors: [{ name: 'stage 1', levels: ['yes', { label: 'no', drop: ['pretraining'] }] }] }, 'there is no stage pretraining; there are pretrain, finetune'],
+    [
+      { factors: [{ name: 'stage 1', levels: ['yes', { label: 'no', drop: ['pretraining'] }] }] },
+      'there is no stage pretraining; there are pretrain, finetune',
+    ],
     [{ factors: [{ name: 'x', levels: ['a', 'b'] }] }, 'levels a and b change nothing'],
     [{ family: { comparisons: ['encoder'] } }, 'there is no factor encoder; there are stage 1, rate'],
-    [{ design: { cells: [{ 'stage 1': 'maybe', rate: 0.01 }, { 'stage 1': 'yes', rate: 0.01 }] } }, 'factor stage 1 has no level maybe; there are yes, no'],
+    [
+      {
+        design: {
+          cells: [
+            { 'stage 1': 'maybe', rate: 0.01 },
+            { 'stage 1': 'yes', rate: 0.01 },
+          ],
+        },
+      },
+      'factor stage 1 has no level maybe; there are yes, no',
+    ],
     [{ recipe: 'none.yaml' }, 'there is nothing at none.yaml'],
     [{ recipe: 'clip.yaml', set: [], score: {} }, 'task'],
   ];

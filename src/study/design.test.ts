@@ -32,8 +32,7 @@ describe('a design', () => {
     expect(found).toHaveLength(count);
     for (let i = 0; i < k; i++) expect(found.filter((cell) => cell[i] === '1')).toHaveLength(count / 2);
     // main effects are told from each other
-    for (let i = 0; i < k; i++)
-      for (let j = 0; j < i; j++) expect(found.filter((cell) => cell[i] === cell[j])).toHaveLength(count / 2);
+    for (let i = 0; i < k; i++) for (let j = 0; j < i; j++) expect(found.filter((cell) => cell[i] === cell[j])).toHaveLength(count / 2);
   });
 
   test('that is listed is in the order of the whole', () => {
@@ -48,8 +47,24 @@ describe('a design', () => {
     [{ generators: ['C = A * D'] }, 'generator "C = A * D" names no factor: D; there are A, B, C'],
     [{ generators: ['C'] }, 'must look like D = A * B * C'],
     [{ resolution: 5 }, '3 factors have no fraction of resolution 5: take full'],
-    [{ cells: [{ A: 0, B: 1 }, { A: 0, B: 1, C: 1 }] }, 'design.cells.0: says no level of factor C'],
-    [{ cells: [{ A: 0, B: 1, C: 1 }, { A: 0, B: 1, C: 1 }] }, 'design.cells.1: the cell is listed twice'],
+    [
+      {
+        cells: [
+          { A: 0, B: 1 },
+          { A: 0, B: 1, C: 1 },
+        ],
+      },
+      'design.cells.0: says no level of factor C',
+    ],
+    [
+      {
+        cells: [
+          { A: 0, B: 1, C: 1 },
+          { A: 0, B: 1, C: 1 },
+        ],
+      },
+      'design.cells.1: the cell is listed twice',
+    ],
   ] as [StudyFile['design'], string][])('%j is refused', (design, message) => {
     expect(() => cells(twoLevels('ABC'), design)).toThrow(UserError);
     expect(() => cells(twoLevels('ABC'), design)).toThrow(message);

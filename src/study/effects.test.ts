@@ -15,6 +15,7 @@ const factors: ModelFactor[] = [
 /** In the order of the table: 2b CLIP yes, no, 2b DINOv2 yes, no, 7b ... */
 const table = {
   GQA: [0.531, 0.481, 0.587, 0.501, 0.472, 0.472, 0.519, 0.459],
+  // biome-ignore lint/suspicious/noApproximativeNumericConstant: a score
   POPE: [0.85, 0.784, 0.853, 0.793, 0.848, 0.782, 0.794, 0.693],
   SQA: [0.564, 0.549, 0.555, 0.568, 0.625, 0.636, 0.628, 0.598],
   VQAv2: [70.7, 61.7, 71.4, 61.7, 68.7, 65.1, 65.2, 57.4],
@@ -109,7 +110,16 @@ describe('a model of answers', () => {
   });
 
   test('leaves out a level of which there is no run', () => {
-    const model = fitEffects(grid, runs(2, [[0, 0], [0, 2], [1, 0], [1, 2]]), questions)!;
+    const model = fitEffects(
+      grid,
+      runs(2, [
+        [0, 0],
+        [0, 2],
+        [1, 0],
+        [1, 2],
+      ]),
+      questions,
+    )!;
     expect(model.factors[1].levels).toEqual(['x', 'z']);
     expect(model.difference({ b: 'y' }, { b: 'x' })).toBeUndefined();
     expect(fitEffects(grid, runs(2, [[0, 0]]), questions)).toBeUndefined();

@@ -74,10 +74,14 @@ describe('pieces', () => {
   });
 
   test('a share keeps runs together that begin with the same, and all shares have every run once', () => {
-    const study = studyOf([recipe({}, [['one'], ['two', { lr: 1 }]]), recipe({}, [['one'], ['two', { lr: 2 }]]), recipe({}, [['two']])], [1, 2, 3]);
+    const study = studyOf(
+      [recipe({}, [['one'], ['two', { lr: 1 }]]), recipe({}, [['one'], ['two', { lr: 2 }]]), recipe({}, [['two']])],
+      [1, 2, 3],
+    );
     const shares = [1, 2].map((index) => runsOf(study, { index, count: 2 }, contentOf).map(({ id }) => id));
     expect(shares.flat().sort()).toEqual(study.runs.map(({ id }) => id).sort());
-    for (const seed of study.seeds) for (const share of shares) expect(share.includes(`0-seed-${seed}`)).toBe(share.includes(`1-seed-${seed}`));
+    for (const seed of study.seeds)
+      for (const share of shares) expect(share.includes(`0-seed-${seed}`)).toBe(share.includes(`1-seed-${seed}`));
     expect(Math.abs(shares[0].length - shares[1].length)).toBeLessThanOrEqual(1);
   });
 });
