@@ -16,7 +16,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 
 /** The parts of JSON Schema that zod emits for recipes. */
 interface Schema {
-  type?: string;
+  type?: string | string[];
   description?: string;
   default?: unknown;
   const?: unknown;
@@ -46,6 +46,7 @@ function rangeText({ minimum, exclusiveMinimum, maximum }: Schema): string {
 }
 
 function typeText(schema: Schema): string {
+  if (Array.isArray(schema.type)) return schema.type.map((type) => typeText({ type })).join(' or ');
   if (schema.const !== undefined) return code(schema.const);
   if (schema.enum) return schema.enum.map(code).join(', ');
   const alternatives = schema.anyOf ?? schema.oneOf;
@@ -67,6 +68,8 @@ function typeText(schema: Schema): string {
       return 'text';
     case 'boolean':
       return 'true or false';
+    case undefined:
+      return 'any value';
     default:
       throw new Error(`no words for ${JSON.stringify(schema)}`);
   }

@@ -79,7 +79,10 @@ const intervalOf = (values: readonly number[], level: number): Interval => ({
   high: percentile(values, (1 + level) / 2),
 });
 
-/** Fits to data of which runs are drawn again with replacement; draws of fewer than three sizes are passed over. */
+/**
+ * Fits to data of which runs are drawn again with replacement; draws of fewer than three sizes are passed
+ * over.
+ */
 function refits(points: readonly LossPoint[], law: PowerLaw, draws: number, seed: number): PowerLaw[] {
   const runs = [...new Set(points.map(({ run }) => run))];
   const random = createRandom(seed, 'power law');

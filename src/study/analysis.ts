@@ -15,7 +15,10 @@ import type { Study, Variant } from './variants.ts';
 export interface CellScore {
   cell: string;
   seeds: number;
-  /** Mean credit over questions and seeds. With several seeds, errors are of questions and runs, else of questions alone. */
+  /**
+   * Mean credit over questions and seeds. With several seeds, errors are of questions and runs, else of
+   * questions alone.
+   */
   value: number;
   se: number;
   low: number;
@@ -31,7 +34,10 @@ export interface PairScore extends Estimate {
   pHolm: number;
   /** Of the credits of the two over questions, each a mean over seeds. */
   correlation: number;
-  /** Answers to the same question with the same seed of which exactly one is right; where credit is yes or no. */
+  /**
+   * Answers to the same question with the same seed of which exactly one is right; where credit is yes or
+   * no.
+   */
   onlyA?: number;
   onlyB?: number;
   oddsRatio?: number;

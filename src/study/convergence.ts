@@ -97,7 +97,8 @@ function transferOf(study: Study, { finished }: StudyOutcome, score: string, los
   const points = finished.flatMap(({ run, scores, numbers }): TransferPoint[] => {
     const questions = scores[score]?.questions;
     const level = run.variant.levels[factor];
-    // without the stage, the loss is the one before its first step, which a run with the same seed has measured
+    // without the stage, the loss is the one before its first step, which a run with the same seed has
+    // measured
     const twin = finished.find(
       (other) =>
         other.run.seed === run.seed &&

@@ -29,7 +29,9 @@ function answersText(answers: readonly string[]): string {
   return sorted.map(([answer, count]) => `${answer || '(nothing)'}${count > 1 ? ` x ${count}` : ''}`).join(', ');
 }
 
-/** Those that the one arm gets right more often than the other, and the other way round: each picture once. */
+/**
+ * Those that the one arm gets right more often than the other, and the other way round: each picture once.
+ */
 function disagreements({ questions }: ScoreTable, arms: readonly [Arm, Arm]): Disagreement[] {
   const meanOf = ({ runs }: Arm, i: number) => runs.reduce((sum, { credits }) => sum + credits[i], 0) / runs.length;
   const differences = questions.map((_, i) => ({ i, difference: meanOf(arms[0], i) - meanOf(arms[1], i) }));

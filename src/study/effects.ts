@@ -33,7 +33,10 @@ interface Told {
 
 const termName = (factors: readonly string[]) => factors.join(' x ');
 
-/** Main effects first: what follows from terms before it is left out, with the term that it is the same as, if it is one. */
+/**
+ * Main effects first: what follows from terms before it is left out, with the term that it is the same as,
+ * if it is one.
+ */
 function toldTerms(design: Design): Told {
   const column = new Map(design.names.map((name, i) => [name, design.columns[i]]));
   const names = ['(mean)'];
@@ -80,7 +83,10 @@ export interface EffectsModel {
   effect(levels: Readonly<Record<string, string>>): Estimate | undefined;
 }
 
-/** Fits the model. `pictures` are the clusters of the questions, in the order of credits. Undefined without two levels of anything. */
+/**
+ * Fits the model. `pictures` are the clusters of the questions, in the order of credits. Undefined without
+ * two levels of anything.
+ */
 export function fitEffects(
   factors: readonly ModelFactor[],
   runs: readonly ModelRun[],

@@ -24,7 +24,10 @@ export interface ExecuteOptions {
   signal: AbortSignal;
 }
 
-/** Runs all that has no record yet. Throws `signal.reason` when it is stopped, UserError for runs that failed. */
+/**
+ * Runs all that has no record yet. Throws `signal.reason` when it is stopped, UserError for runs that
+ * failed.
+ */
 export async function executeStudy(study: Study, options: ExecuteOptions): Promise<void> {
   const { folder, settings } = options;
   const contentOf = contentReader(settings.contents);
@@ -144,7 +147,10 @@ class Scheduler {
     this.draw();
   }
 
-  /** Waits until a process of a study that was killed is gone, and begins a run with the stages that it shares. */
+  /**
+   * Waits until a process of a study that was killed is gone, and begins a run with the stages that it
+   * shares.
+   */
   private async prepare({ out, base, recipe }: Piece): Promise<void> {
     if (existsSync(out)) {
       for (let tries = 0; ; tries++)

@@ -23,7 +23,10 @@ export interface FamilyMember extends Estimate {
   pHolm: number;
   /** The smallest effect that had an 80 % chance of being seen, before Holm. */
   smallestVisible: number | null;
-  /** Answers of runs that differ in nothing else, where one side of the comparison was right and the other wrong. */
+  /**
+   * Answers of runs that differ in nothing else, where one side of the comparison was right and the other
+   * wrong.
+   */
   onlyA?: number;
   onlyB?: number;
   oddsRatio?: number;

@@ -1,6 +1,6 @@
 // The folder of a study: settings.json (what is studied, to tell that it is still the same), records/ (what
-// became of each run), runs/, pieces/ (stages that several runs begin with), measures/, study.json, cost.json and
-// study.html.
+// became of each run), runs/, pieces/ (stages that several runs begin with), measures/,
+// study.json, cost.json and study.html.
 
 import { copyFileSync, existsSync, linkSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -34,7 +34,10 @@ export function scenesKey({ data }: LlavaRecipe): string | undefined {
 /** Where scenes of studies are, each in a folder of its key. */
 const SCENES = '.cache/scenes';
 
-/** The recipe with its scenes in a folder that is named by what they are: runs of several settings need several. */
+/**
+ * The recipe with its scenes in a folder that is named by what they are: runs of several settings need
+ * several.
+ */
 export function withScenes(recipe: LlavaRecipe): LlavaRecipe {
   const key = scenesKey(recipe);
   return key === undefined ? recipe : { ...recipe, data: { ...recipe.data!, folder: join(SCENES, key) } };
@@ -90,7 +93,10 @@ function prefixRecipe({ evaluate: _, ...recipe }: LlavaRecipe, count: number): L
   return { ...recipe, stages: recipe.stages.slice(0, count) };
 }
 
-/** Lengths of the prefixes of each run that another run has too; of those that always occur together, the longest. */
+/**
+ * Lengths of the prefixes of each run that another run has too; of those that always occur together, the
+ * longest.
+ */
 function sharedPrefixes(runs: readonly StudyRun[], contentOf: ContentOf): Map<StudyRun, { key: string; count: number }[]> {
   const keysOf = new Map(runs.map((run) => [run, run.recipe.stages.slice(0, -1).map((_, i) => stagesKey(run.recipe, i + 1, contentOf))]));
   const holders = new Map<string, StudyRun[]>();

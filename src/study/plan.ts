@@ -64,7 +64,10 @@ interface VariantPlan {
   reading: number;
 }
 
-/** Plans the run of a variant, whose scenes are drawn; `threads` asks for times, on an engine that has so many. */
+/**
+ * Plans the run of a variant, whose scenes are drawn; `threads` asks for times, on an engine that has so
+ * many.
+ */
 async function planVariant(recipe: LlavaRecipe, threads: number | undefined, signal: AbortSignal): Promise<VariantPlan> {
   const thread = startSourceThread();
   try {

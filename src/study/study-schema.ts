@@ -81,7 +81,7 @@ const convergenceSchema = z.strictObject({
 
 export const studySchema = z.strictObject({
   name: z.string().min(1).describe('What the study is called'),
-  recipe: z.string().describe('The recipe that all variants begin from'),
+  recipe: z.string().describe('The recipe that is varied'),
   set: set().default([]).describe('Changes of the recipe for all variants, as --set takes them'),
   factors: z.array(factorSchema).default([]).describe('What is varied'),
   design: designSchema.default('full').describe('Which cells are run: full, a fraction of two-level factors, or a list'),
