@@ -117,6 +117,7 @@ interface Rehearsal {
   process: number;
   /** How many times as many questions there are in the run. */
   questions: number;
+  /** Of the time, what the processor spent on it: less where other programs run. */
   cpuShare: number;
 }
 
@@ -154,7 +155,7 @@ async function rehearse(recipe: LlavaRecipe, whole: LlavaRecipe, out: string, th
     scoring,
     process: Math.max(0, wall - scoring - stages.reduce((sum, { seconds }) => sum + seconds, 0)),
     questions: (whole.data?.evaluation_scenes ?? 1) / (recipe.data?.evaluation_scenes ?? 1),
-    cpuShare: outcome.cpuSeconds / outcome.seconds,
+    cpuShare: outcome.cpuSeconds / wall,
   };
 }
 
@@ -172,6 +173,8 @@ export interface StudyPlan {
   threads: number;
   /** The whole study, and its runs one after the other with nothing shared. */
   seconds: { total: number; alone: number };
+  /** The same in seconds of the processor, over all threads: what other programs do has little part in it. */
+  cpuSeconds: { total: number; alone: number };
   /** Of a run of each cell, from beginning to end. */
   variants: { label: string; steps: number; seconds: number; peak: number; trained: number }[];
   disk: { needed: number; free: number };
@@ -229,6 +232,10 @@ export async function planStudy(study: Study, { shard, asked, contentOf, status,
     seconds: {
       total: drawing + makespan(pieces, secondsOf, jobs),
       alone: drawing + runs.reduce((sum, { variant }) => sum + whole[variant.index], 0),
+    },
+    cpuSeconds: {
+      total: pieces.reduce((sum, piece) => sum + secondsOf(piece) * rehearsals[variantOf(piece, study).index].cpuShare, 0),
+      alone: runs.reduce((sum, { variant: { index } }) => sum + whole[index] * rehearsals[index].cpuShare, 0),
     },
     variants: study.variants.map(({ label }, i) => ({
       label,
@@ -293,14 +300,10 @@ function runSeconds(plan: VariantPlan, rehearsal: Rehearsal, from: number): numb
 const processSeconds = ({ reading, plan }: VariantPlan, { process }: Rehearsal) =>
   process + ((plan.stages[0].samples ?? 0) > 10 * TRAIN_SCENES ? reading : 0);
 
-function pieceSeconds(
-  { kind, run, recipe, base }: Piece,
-  study: Study,
-  plans: readonly VariantPlan[],
-  rehearsals: readonly Rehearsal[],
-): number {
-  const like = run?.variant ?? variantLike(recipe, study);
-  const [plan, rehearsal] = [plans[like.index], rehearsals[like.index]];
+function pieceSeconds(piece: Piece, study: Study, plans: readonly VariantPlan[], rehearsals: readonly Rehearsal[]): number {
+  const { kind, recipe, base } = piece;
+  const { index } = variantOf(piece, study);
+  const [plan, rehearsal] = [plans[index], rehearsals[index]];
   if (kind === 'run') return runSeconds(plan, rehearsal, base?.stages ?? 0);
   if (kind === 'features') {
     const pictures = plan.plan.stages.map(({ pictures = 0, seconds }) => pictures * seconds!.picture);
@@ -312,8 +315,9 @@ function pieceSeconds(
   );
 }
 
-/** A variant that begins with these stages. */
-const variantLike = ({ stages, model }: LlavaRecipe, { variants }: Study): Variant =>
+/** The variant of a run, or one that begins with these stages. */
+const variantOf = ({ run, recipe: { stages, model } }: Piece, { variants }: Study): Variant =>
+  run?.variant ??
   variants.find(
     ({ recipe }) =>
       JSON.stringify(recipe.model) === JSON.stringify(model) &&
@@ -339,8 +343,9 @@ export function makespan(pieces: readonly Piece[], secondsOf: (piece: Piece) => 
 
 /** Checkpoints of all pieces, each stage once, and features once an encoder. */
 function diskOf(pieces: readonly Piece[], study: Study, plans: readonly VariantPlan[]): number {
-  return pieces.reduce((sum, { kind, recipe, run, base }) => {
-    const { plan } = plans[(run?.variant ?? variantLike(recipe, study)).index];
+  return pieces.reduce((sum, piece) => {
+    const { kind, recipe, base } = piece;
+    const { plan } = plans[variantOf(piece, study).index];
     if (kind === 'features') return sum + Math.max(...plan.stages.map(({ disk }) => disk.features));
     return sum + plan.stages.slice(base?.stages ?? 0, recipe.stages.length).reduce((bytes, { disk }) => bytes + disk.checkpoint, 0);
   }, 0);
