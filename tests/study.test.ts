@@ -121,7 +121,7 @@ describe('a study', () => {
   }, 400_000);
 
   test('of shares of a stage says how the loss falls, or that it does not know', async () => {
-    const path = write('convergence.yaml', { factors: [], convergence: { stage: 'pretrain', shares: [0, 0.25, 0.5, 1] }, seeds: 1 });
+    const path = write('convergence.yaml', { factors: [], convergence: { stage: 'pretrain', shares: [0, 0.25, 0.5, 1] } });
     await succeed(path, '--out', 'convergence');
     const { convergence, verdict } = JSON.parse(results('convergence')) as StudyResults;
     expect(convergence!.arms[0].points.map(({ n }) => n)).toEqual([3, 6, 12]);
@@ -132,9 +132,16 @@ describe('a study', () => {
 });
 
 test('a plan says what is shared, how long it takes and what can be seen, and trains nothing', async () => {
-  const path = write('two-seeds.yaml', { seeds: 2 });
+  const stage1 = { name: 'stage 1', levels: ['yes', { label: 'no', drop: ['pretrain'] }] };
+  const rates = { name: 'rate', field: 'stages.1.lr', levels: [0.01, 0.02] };
+  const cells = [
+    { 'stage 1': 'yes', rate: 0.01 },
+    { 'stage 1': 'yes', rate: 0.02 },
+    { 'stage 1': 'no', rate: 0.01 },
+  ];
+  const path = write('three-cells.yaml', { seeds: 2, factors: [stage1, rates], design: { cells } });
   const plan = JSON.parse(await succeed(path, '--plan', '--json')) as StudyPlan;
-  expect(plan).toMatchObject({ cells: 4, seeds: 2, runs: 8, shared: { stages: 2, runsThatBeginShared: 4 } });
+  expect(plan).toMatchObject({ cells: 3, seeds: 2, runs: 6, shared: { stages: 2, runsThatBeginShared: 4 } });
   expect(plan.seconds.total).toBeGreaterThan(1);
   expect(plan.seconds.alone).toBeGreaterThan(plan.seconds.total);
   expect(plan.power[0].byRunSd[2].effect).toBeGreaterThan(plan.power[0].fromQuestions);
@@ -169,6 +176,8 @@ test('what is wrong is said in one sentence', async () => {
       },
       'factor stage 1 has no level maybe; there are yes, no',
     ],
+    [{ family: { scores: ['unseen'] } }, 'family.scores: nothing is called unseen; there are unseen-artist'],
+    [{ score: { benchmarks: [{ name: 'pop', data: '.' }] } }, 'pop'],
     [{ recipe: 'none.yaml' }, 'there is nothing at none.yaml'],
     [{ recipe: 'clip.yaml', set: [], score: {} }, 'task'],
   ];

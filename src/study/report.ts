@@ -22,11 +22,11 @@ import { points } from './verdict.ts';
 
 const style = `<style>
 .light { border-radius: 4px; color: #fff; font-size: 12px; padding: 1px 8px; } .light.green { background: #14803c; } .light.amber { background: #a87900; } .light.red { background: #c4320a; }
-.told { display: block; max-width: 640px; text-align: left; white-space: normal; } ol.verdict li { margin: 6px 0; } figure.wide { max-width: 760px; } h3 { margin-top: 28px; }
+.told { display: block; max-width: 640px; text-align: left; white-space: normal; } ol.findings li { margin: 6px 0; } figure.forest { max-width: 760px; } h3 { margin-top: 28px; }
 </style>`;
 
 const figure = (svg: string, caption: string, isWide = false) =>
-  `<figure${isWide ? ' class="wide"' : ''}>${svg}<figcaption>${escapeHtml(caption)}</figcaption></figure>`;
+  `<figure${isWide ? ' class="forest"' : ''}>${svg}<figcaption>${escapeHtml(caption)}</figcaption></figure>`;
 const figures = (list: readonly string[]) => `<div class="curves">${list.join('\n')}</div>`;
 
 /** Writes the page. */
@@ -39,7 +39,7 @@ export async function writeStudyReport(study: Study, folder: string, analyzed: A
 async function renderStudy(study: Study, folder: string, { results, cost, outcome, tables }: Analyzed): Promise<string> {
   const { scores, verdict, family, convergence, notMeasured } = results;
   const sections: [string, string][] = [
-    ['Verdict', `<ol class="verdict">${verdict.map((sentence) => `<li>${escapeHtml(sentence)}</li>`).join('')}</ol>`],
+    ['Verdict', `<ol class="findings">${verdict.map((sentence) => `<li>${escapeHtml(sentence)}</li>`).join('')}</ol>`],
     ['Comparisons that were named beforehand', familyTable(family)],
     ['Scores', scores.length > 0 ? gridTable(scores) : '<p class="note">No run was scored.</p>'],
     ['Effects and interactions', scores.map((score) => effectsHtml(study, score)).join('\n')],

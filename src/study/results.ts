@@ -1,7 +1,6 @@
 // study.json: all that a study has found, the same for the same answers whenever and wherever its runs were
 // computed. Times and memory are apart, in cost.json.
 
-import { UserError } from '../errors.ts';
 import { analyzeScore, type ScoreAnalysis } from './analysis.ts';
 import { readOutcome, type ScoreTable, type StudyOutcome, scoreNames, scoreTable } from './answers.ts';
 import { analyzeConvergence, type ConvergenceAnalysis } from './convergence.ts';
@@ -48,15 +47,10 @@ export interface Analyzed {
   tables: ScoreTable[];
 }
 
-/** Analyzes the runs in a study's folder. UserError where no run has a score. */
+/** Analyzes the runs in a study's folder. */
 export function analyzeStudy(study: Study, folder: string, contentOf: (path: string) => string): Analyzed {
   const outcome = readOutcome(study, folder);
   const tables = scoreNames(outcome).map((name) => scoreTable(name, outcome));
-  const unknown = study.file.family.scores?.find((name) => tables.length > 0 && !tables.some((table) => table.name === name));
-  if (unknown !== undefined)
-    throw new UserError(
-      `${study.path}: family.scores: nothing is called ${unknown}; there are ${tables.map(({ name }) => name).join(', ')}`,
-    );
   const analyzed = tables.map((table) => ({ table, analysis: analyzeScore(study, table) }));
   const familyScores = study.file.family.scores ?? tables.slice(0, 1).map(({ name }) => name);
   const family = familyOf(

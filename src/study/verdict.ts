@@ -54,7 +54,7 @@ function unseenSentence(members: readonly FamilyMember[]): string {
   );
   const visible = Math.max(...members.map(({ smallestVisible }) => smallestVisible ?? 0));
   const could = visible > 0 ? `; one of ${(100 * visible).toFixed(1)} points had an 80 % chance of being seen` : '';
-  return `No effect was told from 0 of: ${each.join('; ')}${could}.`;
+  return `By Holm, no effect was told from 0 of: ${each.join('; ')}${could}.`;
 }
 
 function footing(study: Study, scores: readonly ScoreAnalysis[]): string {

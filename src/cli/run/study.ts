@@ -5,8 +5,8 @@ import { UserError } from '../../errors.ts';
 import { alignColumns } from '../../runs/columns.ts';
 import { lockRunFolder } from '../../runs/lock.ts';
 import { createStatusLine, formatDuration, type StatusLine } from '../../runs/status.ts';
+import { checkScores } from '../../study/checks.ts';
 import { executeStudy } from '../../study/execute.ts';
-import { namedComparisons } from '../../study/family.ts';
 import { contentReader, contentsOf, openStudyFolder, settingsOf, studyFolder } from '../../study/folder.ts';
 import { mergeShares } from '../../study/merge.ts';
 import type { StudyShard } from '../../study/pieces.ts';
@@ -34,7 +34,7 @@ export async function runStudy(path: string, flags: StudyFlags): Promise<void> {
   if (flags.json && !flags.plan) throw new UserError('--json goes with --plan; the results are in study.json');
   if (flags.merge.length > 0 && (flags.plan || flags.shard !== undefined)) throw new UserError('--merge takes no --plan and no --shard');
   const study = buildStudy(loadStudy(path), path);
-  namedComparisons(study);
+  await checkScores(study);
   const out = flags.out ?? join('runs', basename(path, extname(path)));
   const contents = await contentsOf(study);
   const shard = flags.shard === undefined ? undefined : parseShard(flags.shard);
