@@ -96,7 +96,7 @@ export async function disagreementsHtml(study: Study, table: ScoreTable): Promis
     const body =
       found.length === 0
         ? '<p class="note">They agree on every question.</p>'
-        : `<div class="gallery">${found.map((each) => card(each, picture(each.question.picture))).join('\n')}</div>`;
+        : `<div class="gallery arms">${found.map((each) => card(each, picture(each.question.picture))).join('\n')}</div>`;
     return `<h3>${escapeHtml(arms[0].name)} against ${escapeHtml(arms[1].name)}</h3>${body}`;
   });
   return parts.join('\n');

@@ -23,6 +23,7 @@ import { points } from './verdict.ts';
 const style = `<style>
 .light { border-radius: 4px; color: #fff; font-size: 12px; padding: 1px 8px; } .light.green { background: #14803c; } .light.amber { background: #a87900; } .light.red { background: #c4320a; }
 .told { display: block; max-width: 640px; text-align: left; white-space: normal; } ol.findings li { margin: 6px 0; } figure.forest { max-width: 760px; } h3 { margin-top: 28px; }
+.arms { grid-template-columns: repeat(auto-fill, minmax(min(100%, 500px), 1fr)); } .arms dd { overflow-wrap: break-word; }
 </style>`;
 
 const figure = (svg: string, caption: string, isWide = false) =>
