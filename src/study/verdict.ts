@@ -52,7 +52,8 @@ function unseenSentence(members: readonly FamilyMember[]): string {
   const each = members.map(
     (member) => `${member.label} (${Number.isFinite(member.low) ? `${points(member.low)} to ${points(member.high)}` : 'no interval'})`,
   );
-  if (members.every(({ value, se }) => value === 0 && se === 0)) return 'No run answered otherwise than another: there is nothing to compare.';
+  if (members.every(({ value, se }) => value === 0 && se === 0))
+    return 'No run answered otherwise than another: there is nothing to compare.';
   const visible = Math.max(...members.map(({ smallestVisible }) => smallestVisible ?? 0));
   const could = visible > 0 ? `; one of ${(100 * visible).toFixed(1)} points had an 80 % chance of being seen` : '';
   return `By Holm, no effect was told from 0 of: ${each.join('; ')}${could}.`;
