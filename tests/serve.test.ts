@@ -13,6 +13,7 @@ import { startConversation } from '../src/generate/conversation.ts';
 import { createSession } from '../src/generate/session.ts';
 import { bundledModel, resolvePath } from '../src/paths.ts';
 import { type LoadedModel, loadModel } from '../src/pretrained/load.ts';
+import { openEndpoint } from '../src/remote/endpoint.ts';
 import type { LogEntry } from '../src/serve/log.ts';
 import { findModels } from '../src/serve/models.ts';
 import { type RunningServer, type ServeOptions, startServer } from '../src/serve/server.ts';
@@ -381,6 +382,16 @@ describe("llama-server's documented requests", () => {
     const late = await fetch(`${urlOf(fresh)}/v1/health`);
     expect([late.status, await late.json()]).toEqual([200, { status: 'ok' }]);
   });
+});
+
+test('our own client of endpoints asks it as it asks others', async () => {
+  const single = await start({ models: new Map([['only', resolvePath(bundledModel, 'the model')]]), keys: ['secret'] });
+  const endpoint = await openEndpoint({ url: urlOf(single), apiKey: 'secret', cache: false });
+  expect(endpoint.model).toBe('only');
+  const questions = ['What is this?', 'Which colors do you see?', 'How many things are there?'];
+  const prompts = questions.map((value, i) => ({ turns: [{ from: 'human', value } as const], images: [pictures[i]] }));
+  const replies = await endpoint.replyAll(prompts, { maxTokens: 64 });
+  for (const [i, { text }] of replies.entries()) expect(text).toBe(await chatAnswer(questions[i], [pictures[i]]));
 });
 
 describe('clients that go away', () => {
