@@ -23,6 +23,7 @@ import * as plan from './plan.ts';
 import * as pull from './pull.ts';
 import * as score from './score.ts';
 import * as serve from './serve.ts';
+import * as study from './study.ts';
 import * as train from './train.ts';
 
 function version(): string {
@@ -48,6 +49,7 @@ export function createProgram(): Command {
     demo,
     train,
     plan,
+    study,
     evaluate,
     score,
     compare,
