@@ -61,7 +61,8 @@ export async function exportTransformersJs(source: ExportSource, out: string, op
       for (const [name, graphOf] of Object.entries(graphs)) {
         const graph: Graph = graphOf(source.config, { storage: storageOf(form) });
         const file = `${name}${form.suffix}`;
-        const limits = { bufferLimit, inlineLimit, maxShardSize, halfScales: form.half === true };
+        const packedAccuracy = name === 'vision_encoder' ? 'float32' : 'int8';
+        const limits = { bufferLimit, inlineLimit, maxShardSize, halfScales: form.half === true, packedAccuracy } as const;
         const written: WrittenFile = await writeOnnxFile(join(folder, 'onnx'), file, graph, source, limits);
         if (written.shards > MAX_SHARDS)
           throw new UserError(`${out}: ${file} would need ${written.shards} files of weights: give larger ones`);
