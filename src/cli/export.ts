@@ -16,8 +16,8 @@ export function register(program: Command): void {
     .requiredOption('-o, --out <folder>', 'folder to write; it must be new or empty')
     .option(
       '--dtype <types>',
-      `one or more, with commas between. transformers.js: fp32, fp16, q8, q4, q4f16 (default: fp32); llama.cpp: F32, F16, BF16, Q8_0,
-Q4_0 (default: F16); huggingface and peft: float32, float16 or bfloat16 (default: that of the model; float32)`,
+      'one or more, with commas between. transformers.js: fp32, fp16, q8, q4, q4f16 (default: fp32); llama.cpp: F32, F16, BF16, Q8_0, Q4_0 ' +
+        '(default: F16); huggingface and peft: float32, float16 or bfloat16 (default: that of the model; float32)',
     )
     .option('--adapter <folder>', 'put an adapter of peft into the weights first')
     .option('--base <name>', 'peft: name of the model that the adapters go with, such as its name on the hub')

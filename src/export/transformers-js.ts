@@ -52,7 +52,8 @@ const graphs = { vision_encoder: visionEncoderPart, embed_tokens: embedTokensPar
 
 /** Writes the folder `out`; it is there complete or not at all. UserError for a model that it cannot hold. */
 export async function exportTransformersJs(source: ExportSource, out: string, options: TransformersJsOptions): Promise<void> {
-  const { bufferLimit = BUFFER_LIMIT, inlineLimit = INLINE_LIMIT, maxShardSize = SHARD_SIZE, dtypes, onFile } = options;
+  const { bufferLimit = BUFFER_LIMIT, inlineLimit = INLINE_LIMIT, dtypes, onFile } = options;
+  const maxShardSize = Math.min(SHARD_SIZE, options.maxShardSize ?? SHARD_SIZE);
   await replaceFolder(out, async (folder) => {
     makeFolder(join(folder, 'onnx'));
     const shards: Record<string, number> = {};

@@ -19,7 +19,7 @@ import { ownTrace } from './trace.ts';
 
 /** How far the peer may be from us. */
 export interface Tolerance {
-  /** Of every stage but the logits: the largest difference by the largest magnitude. */
+  /** Of image rows, keys and values: the largest difference by the largest magnitude. */
   stages: number;
   /** Of logits: the largest difference. */
   logits: number;
@@ -48,6 +48,9 @@ export interface Verification {
   /** Some of those that differ. */
   others: { question: string; ours: string; theirs: string }[];
 }
+
+/** Stages before any weight: no dtype excuses a difference. */
+const GIVEN: Readonly<Record<string, number>> = { pixel_values: 1e-4, input_ids: 0, text_ids: 0 };
 
 /** Answers that differ and are shown. */
 const SHOWN = 3;
@@ -99,7 +102,7 @@ function compared(ours: ReadonlyMap<string, Float32Array>, theirs: readonly Trac
     const own = ours.get(name);
     if (!own) throw new Error(`there is no ${name} to compare with`);
     const isLogits = name.endsWith('logits');
-    const limit = isLogits ? tolerance.logits : tolerance.stages;
+    const limit = isLogits ? tolerance.logits : (GIVEN[name] ?? tolerance.stages);
     if (own.length !== data.length) return { name, difference: Number.POSITIVE_INFINITY, limit };
     let [most, scale] = [0, 0];
     for (let i = 0; i < own.length; i++) {

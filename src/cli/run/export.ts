@@ -133,7 +133,7 @@ async function write(
   const dtypes = dtypesOf(flags);
   await room(dtypes);
   if (to === 'llama.cpp') return exportLlamaCpp(source, out, { dtypes: dtypes as (typeof GGUF_DTYPES)[number][], classToken, onFile });
-  return exportTransformersJs(source, out, { dtypes: dtypes as OnnxDtype[], onFile });
+  return exportTransformersJs(source, out, { dtypes: dtypes as OnnxDtype[], maxShardSize, onFile });
 }
 
 /** Asks the software that `dtype` of the export is for. */
