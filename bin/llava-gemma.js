@@ -14,7 +14,7 @@ if (existsSync(setup)) {
 // its own, and before any work is done; loading twice costs nothing.
 const [, , command, ...words] = process.argv;
 if (
-  ['chat', 'demo', 'eval', 'forward', 'merge', 'plan', 'serve', 'train'].includes(command) &&
+  ['align', 'chat', 'demo', 'eval', 'explain', 'forward', 'merge', 'plan', 'serve', 'study', 'train'].includes(command) &&
   !words.some((word) => word === '--help' || word === '-h')
 ) {
   try {

@@ -1,6 +1,9 @@
 // The public API: what a program needs to load, run, train and score models. Everything else is importable by
 // path in this repository but may change between versions.
 
+export { type Alignment, type AlignOptions, align } from './alignment/align.ts';
+export { emojiPictures, llavaPictures } from './alignment/pictures.ts';
+export { bundledTexts } from './alignment/texts.ts';
 export { openCheckpoint, saveCheckpoint } from './checkpoint/checkpoint.ts';
 export { buildEmojiDataset } from './data/emoji/build.ts';
 export { loadEmojiGlyphs } from './data/emoji/glyphs.ts';
@@ -14,6 +17,9 @@ export { answerQuestions } from './evaluate/evaluate.ts';
 export { evaluateModel, type ModelEvaluation } from './evaluate/evaluate-model.ts';
 export { readQuestions } from './evaluate/questions.ts';
 export { scoreSamples } from './evaluate/samples.ts';
+export { createExplainer, type Explainer, loadExplainer } from './explain/explainer.ts';
+export type { AnsweredQuestion, ExplainRequest, Explanation, MapOptions } from './explain/explanation.ts';
+export { type Faithfulness, measureFaithfulness } from './explain/faithfulness.ts';
 export {
   type AnswerPiece,
   type BatchAnswer,

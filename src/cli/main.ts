@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { UserError } from '../errors.ts';
+import * as align from './align.ts';
 import * as benchmarks from './benchmarks.ts';
 import * as chat from './chat.ts';
 import * as compare from './compare.ts';
@@ -10,6 +11,7 @@ import * as convert from './convert.ts';
 import * as data from './data.ts';
 import * as demo from './demo.ts';
 import * as evaluate from './eval.ts';
+import * as explain from './explain.ts';
 import { describeFailure } from './failure.ts';
 import * as forward from './forward.ts';
 import * as info from './info.ts';
@@ -20,6 +22,7 @@ import * as plan from './plan.ts';
 import * as pull from './pull.ts';
 import * as score from './score.ts';
 import * as serve from './serve.ts';
+import * as study from './study.ts';
 import * as train from './train.ts';
 
 function version(): string {
@@ -45,11 +48,14 @@ export function createProgram(): Command {
     demo,
     train,
     plan,
+    study,
     evaluate,
     score,
     compare,
     benchmarks,
+    align,
     chat,
+    explain,
     serve,
     data,
     pull,
