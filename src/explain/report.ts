@@ -56,8 +56,8 @@ export const targetsOf = (parts: readonly ExplainedPart[]): MapsOfTarget[] =>
 /** Five digits are more than a map is worth. */
 const rounded = (values: ArrayLike<number>) => Array.from(values, (value) => Number(value.toPrecision(5)));
 
-/** The file's content. */
-export function explanationJson(explanation: Explanation, parts: readonly ExplainedPart[], model: string): unknown {
+/** The file's content; `withHeads` puts the attention of every layer and head into it. */
+export function explanationJson(explanation: Explanation, parts: readonly ExplainedPart[], model: string, withHeads = true): object {
   const { prompt, answer, layout, tokens, promptWords, promptTokens, maps, onImage, onPrompt, onAnswer, heads, lens } = explanation;
   const { rows, columns, patch, size } = layout.grid;
   const patches = rows * columns;
@@ -90,7 +90,7 @@ export function explanationJson(explanation: Explanation, parts: readonly Explai
       onPrompt: rounded(onPrompt[t]),
       onAnswer: rounded(onAnswer[t]),
       maps: Object.fromEntries(Object.entries(maps).map(([kind, each]: [string, Float32Array[]]) => [kind, rounded(each[t])])),
-      attention: perHead(heads.toPatches[t]),
+      ...(withHeads ? { attention: perHead(heads.toPatches[t]) } : {}),
     })),
     ...(lens ? { lens: lens.map(({ texts, probabilities }) => ({ texts, probabilities: rounded(probabilities) })) } : {}),
   };

@@ -13,9 +13,6 @@ import { type PictureLimits, readPictures } from './pictures.ts';
 import { type ChatRequest, parseChatRequest } from './request.ts';
 import type { ServerMetrics } from './server-metrics.ts';
 
-/** Explains the answer of a model: the object that POST /v1/explain gives. */
-export type Explainer = (model: string, ask: Ask, signal: AbortSignal) => Promise<object>;
-
 export interface AppOptions {
   /** At least one. */
   models: readonly ServedModel[];
@@ -30,8 +27,6 @@ export interface AppOptions {
   /** Whether the server is about to end: it takes no more requests. */
   isDraining(): boolean;
   log?(entry: LogEntry): void;
-  /** POST /v1/explain is there when this is given. */
-  explainer?: Explainer;
 }
 
 const OPEN_PATHS = ['/health', '/v1/health'];
@@ -90,18 +85,14 @@ export function createApp(options: AppOptions): Hono<Env> {
     return request.stream ? answerWithEvents(context, request.includeUsage, release) : answerWhole(context).finally(release);
   });
 
-  const { explainer } = options;
-  if (explainer)
-    app.post('/v1/explain', async (c) => {
-      const { model, ask, release } = await readAsk(c.req.raw, bodies, options);
-      return Response.json(await explainer(model.id, ask, c.req.raw.signal).finally(release));
-    });
+  app.post('/v1/explain', async (c) => {
+    const { model, ask, release } = await readAsk(c.req.raw, bodies, options);
+    return Response.json(await model.explain(ask, c.req.raw.signal).finally(release));
+  });
 
   for (const path of ROUTES)
     app.all(path, (c) => {
-      throw new ApiError(path === '/v1/explain' && !explainer ? 404 : 405, `${c.req.method} ${path} is not served here`, {
-        code: 'not_served',
-      });
+      throw new ApiError(405, `${c.req.method} ${path} is not served here`, { code: 'not_served' });
     });
   app.notFound((c) =>
     new ApiError(404, `Unknown request URL: ${c.req.method} ${c.req.path.slice(0, 200)}`, { code: 'unknown_url' }).response(),

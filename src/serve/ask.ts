@@ -44,4 +44,9 @@ export interface ServedModel {
    * fit, 429 where the queue is full, 503 where the model's process has died.
    */
   answer(ask: Ask, onPiece: (piece: AnswerPiece) => void, signal: AbortSignal): Promise<BatchAnswer>;
+  /**
+   * Answers greedily and says what each token of the answer rests on: explanation.json of docs/explain.md,
+   * without the maps of single heads. ApiError as of `answer`.
+   */
+  explain(ask: Ask, signal: AbortSignal): Promise<object>;
 }

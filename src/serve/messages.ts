@@ -18,7 +18,11 @@ export interface WorkerOptions {
   maxPixels: number;
 }
 
-export type ToWorker = { type: 'load'; options: WorkerOptions } | { type: 'ask'; id: number; ask: Ask } | { type: 'cancel'; id: number };
+export type ToWorker =
+  | { type: 'load'; options: WorkerOptions }
+  /** An answer, or the explanation of one. */
+  | { type: 'ask' | 'explain'; id: number; ask: Ask }
+  | { type: 'cancel'; id: number };
 
 /** Why an answer failed: what the client gave, a picture, the length, or nothing that the client can mend. */
 export type Failure = 'request' | 'image' | 'length' | 'internal';
@@ -29,6 +33,7 @@ export type FromWorker =
   | { type: 'unloadable'; message: string; isUser: boolean }
   | { type: 'piece'; id: number; piece: AnswerPiece }
   | { type: 'done'; id: number; answer: BatchAnswer }
+  | { type: 'explained'; id: number; explanation: object }
   | { type: 'failed'; id: number; failure: Failure; message: string }
   | ({ type: 'report' } & WorkerReport);
 

@@ -30,9 +30,10 @@ export interface ModelProcess extends ServedModel {
 }
 
 interface Waiting {
+  type: 'ask' | 'explain';
   ask: Ask;
   onPiece(piece: AnswerPiece): void;
-  resolve(answer: BatchAnswer): void;
+  resolve(answer: BatchAnswer | object): void;
   reject(error: Error): void;
 }
 
@@ -76,7 +77,7 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
       const next = waiting.shift()!;
       const number = ++requests;
       running.set(number, next);
-      tell({ type: 'ask', id: number, ask: next.ask });
+      tell({ type: next.type, id: number, ask: next.ask });
     }
   }
 
@@ -91,6 +92,7 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
   function hear(message: FromWorker): void {
     if (message.type === 'piece') running.get(message.id)?.onPiece(message.piece);
     else if (message.type === 'done') finish(message.id, ({ resolve }) => resolve(message.answer));
+    else if (message.type === 'explained') finish(message.id, ({ resolve }) => resolve(message.explanation));
     else if (message.type === 'failed') finish(message.id, ({ reject }) => reject(errorOf(message.failure, message.message)));
     else if (message.type === 'report') onReport?.(message);
   }
@@ -155,18 +157,26 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
     return loading;
   }
 
-  function answer(ask: Ask, onPiece: (piece: AnswerPiece) => void, signal: AbortSignal): Promise<BatchAnswer> {
+  function request(
+    type: Waiting['type'],
+    ask: Ask,
+    onPiece: (piece: AnswerPiece) => void,
+    signal: AbortSignal,
+  ): Promise<BatchAnswer | object> {
     if (state === 'failed') throw new ApiError(503, 'the model cannot be loaded', { code: 'model_unavailable' });
     if (waiting.length >= queue)
       throw new ApiError(429, `too many requests: ${waiting.length} wait already; try again later`, { code: 'queue_full', retryAfter: 1 });
     signal.throwIfAborted();
     start().catch(() => {});
-    return new Promise((resolve, reject) => {
-      const own: Waiting = { ask, onPiece, resolve, reject };
+    let onAbort = () => {};
+    const answered = new Promise<BatchAnswer | object>((resolve, reject) => {
+      const own: Waiting = { type, ask, onPiece, resolve, reject };
+      onAbort = () => cancel(own, signal.reason);
+      signal.addEventListener('abort', onAbort);
       waiting.push(own);
-      signal.addEventListener('abort', () => cancel(own, signal.reason), { once: true });
       handOver();
     });
+    return answered.finally(() => signal.removeEventListener('abort', onAbort));
   }
 
   function cancel(own: Waiting, reason: unknown): void {
@@ -196,7 +206,8 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
       return child?.pid;
     },
     start,
-    answer: async (...request) => answer(...request),
+    answer: async (ask, onPiece, signal) => request('ask', ask, onPiece, signal) as Promise<BatchAnswer>,
+    explain: async (ask, signal) => request('explain', ask, () => {}, signal),
     async stop() {
       isStopped = true;
       const error = new ApiError(503, 'the server is shutting down', { code: 'shutting_down', retryAfter: 5 });

@@ -7,7 +7,7 @@ import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { getRequestListener } from '@hono/node-server';
 import { reasonOf, UserError } from '../errors.ts';
-import { createApp, type Explainer } from './app.ts';
+import { createApp } from './app.ts';
 import { ApiError } from './errors.ts';
 import { createKeyCheck } from './keys.ts';
 import type { LogEntry } from './log.ts';
@@ -31,7 +31,6 @@ export interface ServeOptions extends Omit<WorkerOptions, 'folder'> {
   /** Milliseconds after which a client that reads nothing is let go. Default: 30,000. */
   stall?: number;
   log?(entry: LogEntry): void;
-  explainer?: Explainer;
 }
 
 export interface RunningServer {
@@ -55,7 +54,7 @@ const SPARE_CONNECTIONS = 1024;
 const NO_HTTP = new ApiError(400, 'this is no HTTP request', { code: 'invalid_http' });
 
 export async function startServer(options: ServeOptions): Promise<RunningServer> {
-  const { models: folders, host, port, keys, pictures, maxBody, queue, stall = 30_000, log, explainer, ...work } = options;
+  const { models: folders, host, port, keys, pictures, maxBody, queue, stall = 30_000, log, ...work } = options;
   const reports: WorkerReports = new Map();
   let isDraining = false;
   const models = Array.from(folders, ([id, folder]) =>
@@ -70,7 +69,7 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
   );
   const metrics = createServerMetrics(models, reports);
   const isAllowed = keys && createKeyCheck(keys);
-  const app = createApp({ models, metrics, isAllowed, pictures, maxBody, stall, isDraining: () => isDraining, log, explainer });
+  const app = createApp({ models, metrics, isAllowed, pictures, maxBody, stall, isDraining: () => isDraining, log });
   const server = createServer(
     { ...TIMES, maxHeaderSize: MAX_HEADER_BYTES },
     getRequestListener(app.fetch, { errorHandler: () => NO_HTTP.response() }),

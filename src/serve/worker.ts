@@ -2,8 +2,12 @@
 // code takes its process along, so neither happens in the server. It is told what to do in `ToWorker`
 // messages and ends when the server does.
 
+import { basename } from 'node:path';
+import type { Engine } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { UserError } from '../errors.ts';
+import { type Explainer, loadExplainer } from '../explain/explainer.ts';
+import { explanationJson, partsOf } from '../explain/report.ts';
 import { type BatchSession, createBatchSession } from '../generate/batch-session.ts';
 import { longestAnswer, samplingWith } from '../generate/defaults.ts';
 import { PictureError } from '../generate/picture-reader.ts';
@@ -19,6 +23,8 @@ const REPORTS = 1000;
 interface Loaded {
   model: LoadedModel;
   session: BatchSession;
+  engine: Engine;
+  options: WorkerOptions;
 }
 
 let loaded: Loaded | undefined;
@@ -37,15 +43,17 @@ function flush(): void {
   if (process.connected) process.send!(messages);
 }
 
-async function load({ folder, quantize, parallel, threads, prefixBytes, maxPixels }: WorkerOptions): Promise<void> {
+async function load(options: WorkerOptions): Promise<void> {
+  const { folder, quantize, parallel, threads, prefixBytes, maxPixels } = options;
   try {
-    const model = await loadModel(folder, { engine: createOrtEngine({ threads }), quantize });
+    const engine = createOrtEngine({ threads });
+    const model = await loadModel(folder, { engine, quantize });
     const imageRows: LoadedModel['imageRows'] = async (pictures) => {
       for (const picture of pictures) await checkPixels(picture as Uint8Array, maxPixels);
       return model.imageRows(pictures);
     };
     const session = createBatchSession({ ...model, imageRows }, { slots: parallel, prefixBytes });
-    loaded = { model, session };
+    loaded = { model, session, engine, options };
     const { config } = model;
     const parameters = llavaParameters(config).reduce((sum, { dims }) => sum + dims.reduce((a, b) => a * b, 1), 0);
     send({ type: 'ready', details: { contextLength: session.contextLength, parameters, imageTokens: imageTokenCount(config) } });
@@ -81,6 +89,29 @@ async function answer(id: number, ask: Ask): Promise<void> {
   }
 }
 
+/** Made at the first explanation: it holds the weights once more, in their files where they are not packed. */
+let explainer: Promise<Explainer> | undefined;
+
+async function explain(id: number, { turns, images, maxNewTokens }: Ask): Promise<void> {
+  const controller = new AbortController();
+  running.set(id, controller);
+  try {
+    const { model, engine, options } = loaded!;
+    if (images.length !== 1) throw new UserError(`an explanation is about one picture, and the messages have ${images.length}`);
+    await checkPixels(images[0], options.maxPixels);
+    explainer ??= loadExplainer(options.folder, { engine, model, quantize: options.quantize });
+    const request = { picture: images[0], prompt: turns, maxNewTokens, signal: controller.signal };
+    const explanation = await (await explainer).explain(request);
+    const told = explanationJson(explanation, partsOf(explanation), basename(options.folder), false);
+    send({ type: 'explained', id, explanation: told });
+  } catch (error) {
+    if (!controller.signal.aborted) send({ type: 'failed', id, failure: kindOf(error), message: (error as Error).message });
+    if (kindOf(error) === 'internal' && !controller.signal.aborted) console.error(error);
+  } finally {
+    running.delete(id);
+  }
+}
+
 class LengthError extends UserError {}
 
 function checkLength({ contextLength }: BatchSession, tokens: number): void {
@@ -103,6 +134,7 @@ function kindOf(error: unknown): Failure {
 process.on('message', (message: ToWorker) => {
   if (message.type === 'load') void load(message.options);
   else if (message.type === 'ask') void answer(message.id, message.ask);
+  else if (message.type === 'explain') void explain(message.id, message.ask);
   else running.get(message.id)?.abort(new Error('cancelled'));
 });
 process.on('disconnect', () => process.exit(0));
