@@ -19,6 +19,7 @@ import * as merge from './merge.ts';
 import * as plan from './plan.ts';
 import * as pull from './pull.ts';
 import * as score from './score.ts';
+import * as search from './search.ts';
 import * as train from './train.ts';
 
 function version(): string {
@@ -40,7 +41,24 @@ export function createProgram(): Command {
     .helpCommand(false)
     .addHelpText('after', examples)
     .showHelpAfterError('(--help lists commands and options)');
-  for (const command of [demo, train, plan, evaluate, score, compare, benchmarks, chat, data, pull, convert, merge, info, init, forward])
+  for (const command of [
+    demo,
+    train,
+    plan,
+    search,
+    evaluate,
+    score,
+    compare,
+    benchmarks,
+    chat,
+    data,
+    pull,
+    convert,
+    merge,
+    info,
+    init,
+    forward,
+  ])
     command.register(program);
   // Commander would end the process itself; this makes it throw an error with an exit code.
   for (const command of [program, ...program.commands]) command.exitOverride();
