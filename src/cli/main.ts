@@ -9,6 +9,7 @@ import * as compare from './compare.ts';
 import * as convert from './convert.ts';
 import * as data from './data.ts';
 import * as demo from './demo.ts';
+import * as diagnose from './diagnose.ts';
 import * as evaluate from './eval.ts';
 import { describeFailure } from './failure.ts';
 import * as forward from './forward.ts';
@@ -46,6 +47,7 @@ export function createProgram(): Command {
     train,
     plan,
     search,
+    diagnose,
     evaluate,
     score,
     compare,
