@@ -14,7 +14,7 @@ import { train } from '../src/train/run.ts';
 
 interface Fault {
   name: string;
-  /** The sign that must come first. */
+  /** The sign that must come first, in red. */
   sign: string;
   recipe: object;
   /** Changes what the trainer feeds its programs. */
@@ -36,11 +36,11 @@ const parts = {
   language_model: 'assets/models/tiny-gemma',
   vision_feature_layer: -1,
 };
-const data = { generate: 'emoji', folder: DATA, train_scenes: 1200, evaluation_scenes: 10 };
+const data = { generate: 'emoji', folder: DATA, train_scenes: 800, evaluation_scenes: 10 };
 const common = { template: 'gemma', batch_size: 16, betas: [0.9, 0.98], max_length: 256 };
-const connector = { ...common, name: 'pretrain', train: ['multi_modal_projector'], data: 'captions', steps: 200, lr: 3e-3 };
+const connector = { ...common, name: 'pretrain', train: ['multi_modal_projector'], data: 'captions', steps: 80, lr: 3e-3 };
 const both = ['multi_modal_projector', 'language_model'];
-const finetune = { ...common, name: 'finetune', train: both, data: 'questions', steps: 150, batch_size: 32, lr: 7e-4 };
+const finetune = { ...common, name: 'finetune', train: both, data: 'questions', steps: 60, batch_size: 32, lr: 7e-4 };
 const further = { llava: bundledModel };
 
 /** Every picture in the place of another one. */
@@ -61,18 +61,6 @@ function shifted({ label_rows: rows, ...inputs }: Record<string, Value>): Record
 function faults(yes: string): Fault[] {
   const own = { data_path: yes, image_folder: DATA };
   return [
-    {
-      name: 'none',
-      sign: '',
-      recipe: {
-        model: parts,
-        data,
-        stages: [
-          { ...connector, steps: 600 },
-          { ...finetune, steps: 300 },
-        ],
-      },
-    },
     { name: 'stage 1 skipped', sign: 'stage-1-skipped', recipe: { model: parts, data, stages: [finetune] } },
     { name: 'pictures exchanged', sign: 'image-ignored', recipe: { model: parts, data, stages: [connector, finetune] }, feed: rolled },
     {
@@ -82,17 +70,26 @@ function faults(yes: string): Fault[] {
         model: further,
         data: { ...data, folder: `${DATA}-100`, train_scenes: 120 },
         stages: [
-          { ...connector, name: 'memorize', train: both, steps: undefined, epochs: 50, held_out: { samples: 20, every: 50 }, lr: 1e-3 },
+          {
+            ...connector,
+            name: 'memorize',
+            batch_size: 50,
+            train: both,
+            steps: undefined,
+            epochs: 50,
+            held_out: { samples: 20, every: 20 },
+            lr: 1e-3,
+          },
         ],
       },
     },
     {
       name: 'labels off by one',
       sign: 'label-shift',
-      recipe: { model: further, data, stages: [{ ...connector, name: 'shifted', train: both, steps: 200, lr: 1e-3 }] },
+      recipe: { model: further, data, stages: [{ ...connector, name: 'shifted', train: both, steps: 80, lr: 1e-3 }] },
       feed: shifted,
     },
-    { name: 'always yes', sign: 'yes-bias', recipe: { model: further, stages: [{ ...finetune, data: own, steps: 40, lr: 3e-4 }] } },
+    { name: 'always yes', sign: 'yes-bias', recipe: { model: further, stages: [{ ...finetune, data: own, steps: 30, lr: 3e-4 }] } },
   ];
 }
 
@@ -143,10 +140,8 @@ async function benchFaults({ only }: { only?: string }): Promise<void> {
     await train({ recipe: parsed, title: name, out, mode: 'new', signal, status: silentStatus, engine: feeding(createOrtEngine(), feed) });
     const { findings } = await diagnose({ path: out, signal });
     const reds = findings.filter(({ level }) => level === 'red');
-    const verdict = (reds[0]?.sign ?? '') === sign ? 'named first' : 'NOT NAMED FIRST';
-    console.log(
-      `${name} (${((performance.now() - began) / 1000).toFixed(0)} s): ${sign === '' ? (reds.length === 0 ? 'nothing red' : 'RED') : verdict}`,
-    );
+    const verdict = reds[0]?.sign === sign ? 'named first' : 'NOT NAMED FIRST';
+    console.log(`${name} (${((performance.now() - began) / 1000).toFixed(0)} s): ${verdict}`);
     for (const { level, sign: found, found: words } of findings)
       if (level === 'red' || level === 'amber') console.log(`  ${level} ${found}: ${words}`);
   }

@@ -30,10 +30,11 @@ function labelShift({ loss, shiftedLoss: { before, after } }: ModelMeasures): Ve
   const numbers = { loss, before, after };
   const [least, which] = before < after ? [before, 'before'] : [after, 'after'];
   const found = `${short(loss)} nats for the token that comes next, ${short(before)} for the one before it, ${short(after)} for the one after it`;
+  const isShifted = least < loss - LEAST_SHIFT;
   return {
-    level: least < loss ? 'red' : 'green',
+    level: isShifted ? 'red' : 'green',
     numbers,
-    found: least < loss ? `${found}: the model says the token ${which} the right one` : found,
+    found: isShifted ? `${found}: the model says the token ${which} the right one` : found,
   };
 }
 
