@@ -3,7 +3,7 @@
 // grows faster than the samples, or grows with them and need not, shows here.
 
 import { spawn } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import sharp from 'sharp';
@@ -12,7 +12,7 @@ import { UserError } from '../src/errors.ts';
 import { createRandom, type Random } from '../src/random.ts';
 import { findRunFolder, readSummary } from '../src/runs/folder.ts';
 import { readMetrics } from '../src/runs/metrics.ts';
-import { round } from './statistics.ts';
+import { cpuSeconds, round } from './statistics.ts';
 
 const FOLDER = '.cache/bench-data';
 const PICTURES = 64;
@@ -70,17 +70,6 @@ interface Result {
   peak_memory_mb: number;
   /** Of the steps behind the first. */
   tokens_per_s: number;
-}
-
-/** CPU seconds of a process so far; undefined where there is no /proc. */
-function cpuSeconds(pid: number): number | undefined {
-  try {
-    // behind the name, which may have spaces: utime and stime are fields 14 and 15, in hundredths
-    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
-    return (Number(fields[11]) + Number(fields[12])) / 100;
-  } catch {
-    return undefined;
-  }
 }
 
 const INTERVAL = 50;

@@ -1,4 +1,5 @@
-// Whether a diagnosis names what was done wrong: models trained with a planted fault, and what is said of them.
+// Whether a diagnosis names what was done wrong: models trained with a planted fault, and what is said of
+// them.
 
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -12,6 +12,8 @@ import * as memory from './memory.ts';
 import * as pictures from './pictures.ts';
 import * as quantize from './quantize.ts';
 import * as ranks from './ranks.ts';
+import * as score from './score.ts';
+import * as serve from './serve.ts';
 import * as stage from './stage.ts';
 import * as trainStep from './train-step.ts';
 
@@ -19,7 +21,8 @@ import * as trainStep from './train-step.ts';
 if (!existsSync('.cache/bench/assets')) symlinkSync(resolve('assets'), '.cache/bench/assets', 'junction');
 
 const program = new Command('npm run bench --').description('Measure llava-gemma against its peers.').helpCommand(false);
-for (const benchmark of [trainStep, generate, quantize, memory, stage, ranks, data, pictures, faults, compare]) benchmark.register(program);
+for (const benchmark of [trainStep, generate, serve, quantize, memory, stage, ranks, data, pictures, faults, score, compare])
+  benchmark.register(program);
 try {
   await program.parseAsync();
 } catch (error) {

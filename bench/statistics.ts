@@ -1,5 +1,6 @@
 // Numbers of a run: medians, and how busy the machine is without us.
 
+import { readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -28,4 +29,15 @@ export async function busyCores(): Promise<number> {
 export function busyNote(before: number, after: number): { busy: number; note?: string } {
   const busy = round(Math.max(before, after), 2);
   return busy > QUIET ? { busy, note: `other processes keep ${busy} cores busy: no ratio of times is to be trusted` } : { busy };
+}
+
+/** CPU seconds of a process so far; undefined where there is no /proc. */
+export function cpuSeconds(pid: number): number | undefined {
+  try {
+    // behind the name, which may have spaces: utime and stime are fields 14 and 15, in hundredths
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
+    return (Number(fields[11]) + Number(fields[12])) / 100;
+  } catch {
+    return undefined;
+  }
 }

@@ -14,7 +14,7 @@ if (existsSync(setup)) {
 // its own, and before any work is done; loading twice costs nothing.
 const [, , command, ...words] = process.argv;
 if (
-  ['chat', 'demo', 'diagnose', 'eval', 'forward', 'merge', 'plan', 'search', 'train'].includes(command) &&
+  ['chat', 'demo', 'diagnose', 'eval', 'explain', 'forward', 'merge', 'plan', 'search', 'serve', 'train'].includes(command) &&
   !words.some((word) => word === '--help' || word === '-h')
 ) {
   try {

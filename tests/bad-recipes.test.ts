@@ -147,4 +147,13 @@ describe('a recipe with', () => {
     expect(said).toContain(remedy);
     expect(existsSync('bad')).toBe(false);
   });
+
+  it('a mixture of texts that are longer than the model reads', async () => {
+    const short = ['model.text_config.max_position_embeddings=32', 'stages.0.max_length=32'].flatMap((set) => ['--set', set]);
+    const { code, stderr } = await cli('train', 'gemma.yaml', '--out', 'long', ...short);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(
+      /stage gemma: its mixture has texts of \d+ tokens, but the model has 32 positions: give more max_position_embeddings/,
+    );
+  });
 });

@@ -74,9 +74,10 @@ describe('eval --benchmarks', () => {
   }, 120_000);
 
   it('in shares, put together, is the same', async () => {
-    for (const index of [1, 2]) await evaluate(`share-${index}`, '--shard', `${index}/2`, '--batch-size', '8');
-    const merge = ['eval', '--merge', path('share-1'), '--merge', path('share-2'), '--data', data];
-    const { code, stderr } = await cli(...merge, '--out', path('merged'));
+    const shares = [1, 2, 3, 4];
+    for (const index of shares) await evaluate(`share-${index}`, '--shard', `${index}/4`, '--batch-size', '8');
+    const merge = shares.flatMap((index) => ['--merge', path(`share-${index}`)]);
+    const { code, stderr } = await cli('eval', ...merge, '--data', data, '--out', path('merged'));
     expect(code, stderr).toBe(0);
     expect(read('merged')).toBe(read('whole'));
   }, 60_000);

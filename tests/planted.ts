@@ -5,7 +5,10 @@ import { join } from 'node:path';
 import { openCheckpoint } from '../src/checkpoint/checkpoint.ts';
 import { type TensorSource, writeSafetensors } from '../src/weights/safetensors.ts';
 
-/** Copies the model at `from` to `to`; `change` alters the values of a tensor, whose name is ours. Returns `to`. */
+/**
+ * Copies the model at `from` to `to`; `change` alters the values of a tensor, whose name is ours. Returns
+ * `to`.
+ */
 export async function plantFault(from: string, to: string, change: (name: string, values: Float32Array) => void): Promise<string> {
   cpSync(from, to, { recursive: true });
   const checkpoint = await openCheckpoint(from);

@@ -1,5 +1,5 @@
-// Searches end to end: trials are runs of the ordinary trainer, and a search that is killed goes on to the same
-// result.
+// Searches end to end: trials are runs of the ordinary trainer, and a search that is killed goes on to the
+// same result.
 
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -11,15 +11,22 @@ export interface AnswerLine {
   text: string;
   /** The prompt, where the file has it. */
   prompt?: string;
+  /** Written in the benchmark's own form, as for an upload: an answer that is scored as it stands. */
+  submitted?: boolean;
   /** `answers.jsonl:17`, for what is to be said of it. */
   where: string;
 }
 
 /** A line of LLaVA's answers.jsonl (llava/eval/model_vqa_loader.py). */
 const llavaAnswer = z
-  .looseObject({ question_id: z.union([z.string(), z.number()]), text: z.string(), prompt: z.string().optional() })
+  .looseObject({
+    question_id: z.union([z.string(), z.number()]),
+    text: z.union([z.string(), z.number()]).transform(String),
+    prompt: z.string().optional(),
+  })
   // a question.jsonl has question_id and text as well
-  .refine((line) => !('image' in line || 'label' in line) || 'prompt' in line || 'answer_id' in line, 'this is a question, not an answer');
+  .refine((line) => !('image' in line || 'label' in line) || 'prompt' in line || 'answer_id' in line, 'this is a question, not an answer')
+  .transform(({ question_id, text, prompt }) => ({ question_id, text, prompt }));
 
 /** LLaVA's answers.jsonl. UserError for a line that is none, with its number. */
 export async function readLlavaAnswers(path: string): Promise<AnswerLine[]> {
@@ -68,5 +75,8 @@ export function joinById<Q extends BenchmarkQuestion>(
       `${path}: ${strange.length} answers are to questions that are not in the question file: ${listed(strange.map(({ where, id }) => `${id} (${where})`))}; ${advice}`,
     );
   }
-  return questions.map((question) => ({ question, answer: byId.get(question.id)!.text }));
+  return questions.map((question) => {
+    const { text: answer, submitted } = byId.get(question.id)!;
+    return submitted ? { question, answer, submitted } : { question, answer };
+  });
 }

@@ -1,11 +1,10 @@
 // An evaluation's answers become a report: official scores with intervals, beside what they must beat.
 
 import type { OpenAnswer } from '../evaluate/open-answers.ts';
-import type { Answered, Benchmark, BenchmarkQuestion, Judged, Score } from './benchmark.ts';
+import type { Answered, Benchmark, BenchmarkQuestion, Judged, JudgingOptions, Score } from './benchmark.ts';
 import type { Condition } from './conditions.ts';
 import { type Guesses, guessesOf } from './guesses.ts';
 import { type HeadlineInterval, headlineInterval } from './interval.ts';
-import type { Judge } from './judge.ts';
 import { summarize } from './score.ts';
 
 /** The headline under another condition, over the questions that were asked under it. */
@@ -31,6 +30,8 @@ export interface BenchmarkReport {
 export interface EvaluationReport {
   model: string;
   benchmarks: BenchmarkReport[];
+  /** Benchmarks whose right answers are secret, with the server that scores an upload; absent if none is. */
+  uploads?: { benchmark: string; server: string }[];
 }
 
 /** One question of an evaluation with all that became of it: a line of judged.jsonl. */
@@ -55,7 +56,7 @@ export interface Assessment {
 type Answers = ReadonlyMap<string, OpenAnswer>;
 
 /** Pairs the questions that were asked with their answers. */
-function answeredOf(questions: readonly BenchmarkQuestion[], answers: Answers): Answered[] {
+export function answeredOf(questions: readonly BenchmarkQuestion[], answers: Answers): Answered[] {
   return questions.flatMap((question) => {
     const answer = answers.get(question.id);
     return answer === undefined ? [] : [{ question, answer: answer.text }];
@@ -67,11 +68,12 @@ export async function assess(
   benchmark: Benchmark,
   questions: readonly BenchmarkQuestion[],
   answers: Partial<Record<Condition, Answers>>,
-  { harness, judge }: { harness: string; judge?: Judge },
+  options: JudgingOptions,
 ): Promise<Assessment> {
+  const { harness } = options;
   const { name, best } = benchmark.headline;
   const plain = answers.plain ?? new Map();
-  const judgeAll = async (under: Answers) => benchmark.judge(answeredOf(questions, under), { harness, judge });
+  const judgeAll = async (under: Answers) => benchmark.judge(answeredOf(questions, under), options);
   const judged = await judgeAll(plain);
   const score = summarize(benchmark, judged, harness);
   const value = score.scores[name];

@@ -2,7 +2,7 @@
 // and judged, and the official numbers made of that. One file a benchmark; benchmarks.ts lists them.
 
 import type { Picture } from '../generate/session.ts';
-import type { Judge } from './judge.ts';
+import type { Judge, JudgeReport } from './judge.ts';
 
 /** A file that is to be downloaded, and where it is looked for. */
 export interface BenchmarkFile {
@@ -14,8 +14,10 @@ export interface BenchmarkFile {
   /** Of the download, in bytes, about. */
   bytes: number;
   license: string;
-  /** Scoring the answers of others needs questions, but no pictures. */
-  needed: 'score' | 'ask';
+  /**
+   * Scoring the answers of others needs questions, but no pictures; a judge that is a model may need more.
+   */
+  needed: 'score' | 'ask' | 'judge';
   /** Of a folder: how many files belong into it, so that half a download is noticed. */
   count?: number;
 }
@@ -55,6 +57,8 @@ export interface BenchmarkQuestion {
 export interface Answered<Q extends BenchmarkQuestion = BenchmarkQuestion> {
   question: Q;
   answer: string;
+  /** Read from the benchmark's own form: what LLaVA does to answers before they are handed in was done. */
+  submitted?: boolean;
 }
 
 /** What an answer earned. */
@@ -79,6 +83,8 @@ export interface Summary {
    * that the headline score can be.
    */
   bounds?: { low: number; high: number };
+  /** Who judged, where judgements may differ. */
+  judge?: JudgeReport;
   /** What a reader has to know to compare the numbers, a sentence each. */
   notes?: string[];
 }
@@ -90,6 +96,15 @@ export interface QuestionSources {
   /** The folder of the benchmark's downloads. */
   folder?: string;
   harness: string;
+}
+
+/** How answers are judged. */
+export interface JudgingOptions {
+  harness: string;
+  /** Who reads what no rule can. */
+  judge?: Judge;
+  /** The folder of the benchmark's downloads, where it was named: a judge's prompt may be among them. */
+  folder?: string;
 }
 
 /**
@@ -108,8 +123,10 @@ export interface Benchmark<Q extends BenchmarkQuestion = BenchmarkQuestion, J ex
   readonly headline: { name: string; best: number };
   /** Longest answer in tokens that the harness allows. */
   readonly maxNewTokens: number;
-  /** Whether answers are judged by a model, see judge.ts. */
-  readonly judged?: boolean;
+  /** Answers are no texts that a model generates: they are scored, but not asked for. */
+  readonly scoreOnly?: boolean;
+  /** Whether answers need a judge, or may be read by one where rules cannot: see judge.ts. */
+  readonly judged?: 'always' | 'perhaps';
   /** UserError that names what is missing or malformed, with its line. */
   questions(sources: QuestionSources): Promise<Q[]>;
   /**
@@ -119,8 +136,10 @@ export interface Benchmark<Q extends BenchmarkQuestion = BenchmarkQuestion, J ex
    */
   answers(path: string, questions: readonly Q[] | undefined, harness: string): Promise<Answered<Q>[]>;
   /** In the order of `answered`, one for each. */
-  judge(answered: readonly Answered<Q>[], options: { harness: string; judge?: Judge }): J[] | Promise<J[]>;
+  judge(answered: readonly Answered<Q>[], options: JudgingOptions): J[] | Promise<J[]>;
   summarize(judged: readonly J[], harness: string): Summary;
+  /** Of a benchmark with splits whose answers are secret: the file that its server scores. */
+  readonly upload?: { server: string; write(answered: readonly Answered<Q>[], harness: string): string };
 }
 
 /** What `llava-gemma score` prints. */

@@ -20,11 +20,12 @@ export function downloadsOf(benchmark: Benchmark, data?: string): Download[] {
   return benchmark.files.map((file) => {
     const found = firstOf(folder, file.places);
     if (found === undefined || file.count === undefined) return { ...file, found };
-    const count = onDisk(found, () => (statSync(found).isDirectory() ? readdirSync(found).length : 0));
+    // a single file that holds them all is whole or cannot be read
+    const count = onDisk(found, () => (statSync(found).isDirectory() ? readdirSync(found).length : file.count!));
     return { ...file, found, only: count < file.count ? count : undefined };
   });
 }
 
 /** Whether all that scoring, or asking, needs is there. */
 export const isReady = (downloads: readonly Download[], need: BenchmarkFile['needed']): boolean =>
-  downloads.every(({ needed, found, only }) => (need === 'score' && needed === 'ask') || (found !== undefined && only === undefined));
+  downloads.every(({ needed, found, only }) => (needed !== 'score' && needed !== need) || (found !== undefined && only === undefined));

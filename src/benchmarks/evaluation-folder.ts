@@ -34,6 +34,8 @@ export interface EvaluationFolder {
   settings: string;
   answers(benchmark: string, condition: Condition): string;
   judged(benchmark: string): string;
+  /** In place of a score where right answers are secret: what their server takes. */
+  upload(benchmark: string): string;
   /** Scores with intervals and baselines: the same for the same answers. */
   report: string;
   markdown: string;
@@ -48,6 +50,7 @@ export const evaluationFolder = (path: string): EvaluationFolder => ({
   settings: join(path, 'evaluation.json'),
   answers: (benchmark, condition) => join(path, benchmark, condition === 'plain' ? 'answers.jsonl' : `${condition}.jsonl`),
   judged: (benchmark) => join(path, benchmark, 'judged.jsonl'),
+  upload: (benchmark) => join(path, benchmark, 'upload.json'),
   report: join(path, 'report.json'),
   markdown: join(path, 'report.md'),
   page: join(path, 'report.html'),

@@ -9,7 +9,7 @@ import type { OpenAnswer } from '../evaluate/open-answers.ts';
 import { peakRssMb } from '../runs/status.ts';
 import { readAnswerLog } from './answer-log.ts';
 import { type AskProgress, askBenchmarks } from './ask.ts';
-import { assess, type BenchmarkReport, type EvaluationReport, type JudgedLine } from './assess.ts';
+import { answeredOf, assess, type BenchmarkReport, type EvaluationReport, type JudgedLine } from './assess.ts';
 import type { Benchmark, BenchmarkQuestion } from './benchmark.ts';
 import type { Condition } from './conditions.ts';
 import { type Cost, readCost } from './cost.ts';
@@ -25,7 +25,7 @@ import {
 import { type Card, galleryHtml } from './gallery.ts';
 import type { Judge } from './judge.ts';
 import { reportMarkdown, reportPage } from './report.ts';
-import { harnessOf, questionsOf } from './score.ts';
+import { folderOf, harnessOf, questionsOf } from './score.ts';
 import { limitClusters, type Shard, shardOf } from './subset.ts';
 
 /** A benchmark and whose rules. */
@@ -34,6 +34,8 @@ export interface Chosen {
   harness: string;
   /** All that may be asked: after the limit, before the share. */
   questions: readonly BenchmarkQuestion[];
+  /** That of its downloads. */
+  folder: string;
 }
 
 /**
@@ -48,9 +50,11 @@ export async function chooseBenchmarks(
 ): Promise<Chosen[]> {
   const chosen: Chosen[] = [];
   for (const benchmark of benchmarks) {
+    if (benchmark.scoreOnly)
+      throw new UserError(`${benchmark.name}: no model can be asked for its answers yet; llava-gemma score scores them`);
     const harness = harnessOf(benchmark, harnesses[benchmark.name]);
     const questions = (await questionsOf(benchmark, { data, harness }))!;
-    chosen.push({ benchmark, harness, questions: limitClusters(questions, limit) });
+    chosen.push({ benchmark, harness, questions: limitClusters(questions, limit), folder: folderOf(benchmark, data) });
   }
   return chosen;
 }
@@ -116,18 +120,25 @@ async function writeReport({ out, chosen, conditions, shard, model }: Evaluation
   const reports: BenchmarkReport[] = [];
   const all: OpenAnswer[] = [];
   const cards: Card[] = [];
-  for (const { benchmark, harness, questions } of chosen) {
+  const uploads: NonNullable<EvaluationReport['uploads']> = [];
+  for (const { benchmark, harness, questions, folder: downloads } of chosen) {
     const logs = conditions.map((condition) => [condition, readAnswerLog(folder.answers(benchmark.name, condition))] as const);
     const answers = Object.fromEntries(
       logs.map(([condition, lines]) => [condition, new Map(lines.map((line) => [String(line.question_id), line]))]),
     );
-    const { report, judged } = await assess(benchmark, shardOf(questions, shard), answers, { harness, judge });
+    all.push(...logs.flatMap(([, lines]) => lines));
+    if (benchmark.upload && questions.every(({ references }) => references.length === 0)) {
+      const answered = answeredOf(shardOf(questions, shard), answers.plain ?? new Map());
+      writeWhole(folder.upload(benchmark.name), benchmark.upload.write(answered, harness));
+      uploads.push({ benchmark: benchmark.name, server: benchmark.upload.server });
+      continue;
+    }
+    const { report, judged } = await assess(benchmark, shardOf(questions, shard), answers, { harness, judge, folder: downloads });
     writeWhole(folder.judged(benchmark.name), judged.map((line) => `${JSON.stringify(line)}\n`).join(''));
     reports.push(report);
     cards.push(...cardsOf(benchmark.name, questions, judged));
-    all.push(...logs.flatMap(([, lines]) => lines));
   }
-  const report = { model, benchmarks: reports };
+  const report = { model, benchmarks: reports, ...(uploads.length > 0 ? { uploads } : {}) };
   writeWhole(folder.report, `${JSON.stringify(report, null, 2)}\n`);
   const cost = costOf(all, readCost(folder.cost));
   writeWhole(folder.cost, `${JSON.stringify(cost, null, 2)}\n`);

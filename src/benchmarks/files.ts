@@ -1,6 +1,6 @@
 // Files in which benchmarks are published, read with the line of whatever is wrong.
 
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { onDisk } from '../disk.ts';
@@ -64,5 +64,23 @@ export function readJsonLines<T>(path: string, schema: z.ZodType<T>, form: strin
 export const firstOf = (folder: string, places: readonly string[]): string | undefined =>
   places.map((place) => join(folder, place)).find((path) => existsSync(path));
 
+/** A picture in a folder. Whether it is there shows when it is read. */
+export const pictureIn = (folder: string, name: string): QuestionPicture => ({ name, read: async () => join(folder, name) });
+
 /** A picture that is a file. Whether it is there shows when it is read. */
 export const pictureFile = (path: string, name = basename(path)): QuestionPicture => ({ name, read: async () => path });
+
+/**
+ * The file that is meant by a path: itself or, of a folder, LLaVA's merge.jsonl or the only file whose name
+ * ends in one of `endings`. UserError that says what is expected.
+ */
+export function fileIn(path: string, endings: readonly string[], form: string): string {
+  if (!onDisk(path, () => statSync(path)).isDirectory()) return path;
+  const names = readdirSync(path).filter((name) => endings.some((ending) => name.endsWith(ending)));
+  const [only] = names.includes('merge.jsonl') ? ['merge.jsonl'] : names;
+  if (only === undefined || (names.length > 1 && only !== 'merge.jsonl'))
+    throw new UserError(
+      `${path}: is a folder with ${names.length === 0 ? 'no' : names.length} files ${endings.join(' or ')}; give one of ${form}`,
+    );
+  return join(path, only);
+}

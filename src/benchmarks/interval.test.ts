@@ -87,7 +87,7 @@ describe('guessing', () => {
     const open = await guessesOf(benchmark('accuracy'), words, 'own');
     expect(open!.random).toBeGreaterThan(46);
     expect(open!.random).toBeLessThan(54);
-    expect(await guessesOf({ ...benchmark('accuracy'), judged: true }, words, 'own')).toBeUndefined();
+    expect(await guessesOf({ ...benchmark('accuracy'), judged: 'always' as const }, words, 'own')).toBeUndefined();
     expect(await guessesOf(benchmark('accuracy'), [question(1, '1', [])], 'own')).toBeUndefined();
   });
 });

@@ -13,6 +13,7 @@ import { parseYesNo } from '../evaluate/scoring.ts';
 import { type AnswerLine, joinById, readLlavaAnswers, refuseRepeated } from './answers.ts';
 import type { Benchmark, BenchmarkQuestion, GroupScores, Judged, QuestionSources } from './benchmark.ts';
 import { firstOf, pictureFile, readJsonLines } from './files.ts';
+import { mean } from './means.ts';
 import { shortAnswer } from './prompts.ts';
 
 /** In the order of LLaVA's llava_pope_test.jsonl, which numbers a category's questions from a base on. */
@@ -137,8 +138,6 @@ function scoresOf(judged: readonly PopeJudged[], harness: string): Record<string
 }
 
 const HEADLINES = ['f1', 'accuracy', 'precision', 'recall', 'yes_ratio'];
-
-const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 export const pope: Benchmark<PopeQuestion, PopeJudged> = {
   name: 'pope',

@@ -7,13 +7,14 @@ import sharp from 'sharp';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { saveCheckpoint } from '../checkpoint/checkpoint.ts';
 import { type Conversation, startConversation } from '../generate/conversation.ts';
+import { longestAnswer } from '../generate/defaults.ts';
 import { createSession } from '../generate/session.ts';
 import { llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { initialize } from '../nn/parameters.ts';
 import { loadModel } from '../pretrained/load.ts';
 import { createRandom } from '../random.ts';
 import { trainTokenizer } from '../text/bpe-trainer.ts';
-import { converse, longestAnswer, samplingOf } from './run/chat.ts';
+import { converse, samplingOf } from './run/chat.ts';
 
 const vocabSize = 380;
 const folder = join(mkdtempSync(join(tmpdir(), 'chat-')), 'model');
@@ -174,9 +175,9 @@ describe('the flags and generation_config.json', () => {
   });
 
   it('leaves room for the question', () => {
-    expect(longestAnswer({ stopTokenIds: [], temperature: 0 }, { contextLength: 8192 })).toBe(64);
-    expect(longestAnswer({ ...sampled, maxNewTokens: 512 }, { contextLength: 8192 })).toBe(512);
-    expect(longestAnswer({ ...sampled, maxNewTokens: 8192 }, { contextLength: 8192 })).toBe(4096);
+    expect(longestAnswer({}, 8192)).toBe(64);
+    expect(longestAnswer({ ...sampled, maxNewTokens: 512 }, 8192)).toBe(512);
+    expect(longestAnswer({ ...sampled, maxNewTokens: 8192 }, 8192)).toBe(4096);
   });
 });
 

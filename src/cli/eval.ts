@@ -1,13 +1,13 @@
 // llava-gemma eval: scores of a model on the held-out scenes, or on questions of one's own in LLaVA JSON,
 // beside its baselines.
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { UserError } from '../errors.ts';
 import { bundledModel } from '../paths.ts';
-import { collect, parseCount, parseSeed, quantizeOption } from './options.ts';
+import { collect, judgeOptions, parseCount, parseSeed, quantizeOption } from './options.ts';
 import type { BenchmarkFlags } from './run/eval-benchmarks.ts';
 
 export function register(program: Command): void {
-  program
+  const command = program
     .command('eval')
     .summary('score a model beside its baselines')
     .description(
@@ -35,6 +35,8 @@ export function register(program: Command): void {
     .option('--shard <i/n>', 'of --benchmarks: ask one share of the questions, such as 1/4')
     .option('--merge <folder>', 'put the shares of --benchmarks together into --out; once for each share', collect, [])
     .option('--overwrite', 'of --benchmarks: begin anew in a folder that has an evaluation')
+    .addOption(endpointOption())
+    .option('--endpoint-model <name>', 'which model of the server (its key: the environment variable OPENAI_API_KEY)')
     .option('--json', 'print the scores as JSON')
     .addHelpText(
       'after',
@@ -43,7 +45,8 @@ Examples:
   $ llava-gemma eval --split unseen-artist --limit 100
   $ llava-gemma eval --model runs/demo/checkpoints/finetune --out samples.jsonl
   $ llava-gemma eval --data mine.json --image-folder pictures
-  $ llava-gemma eval --benchmarks pope,gqa --data playground/data/eval --out runs/scores`,
+  $ llava-gemma eval --benchmarks pope,gqa --data playground/data/eval --out runs/scores
+  $ llava-gemma eval --benchmarks pope --data playground/data/eval --out runs/peer --endpoint http://localhost:8000/v1`,
     )
     .action(async (flags) => {
       if (flags.benchmarks !== undefined || flags.merge.length > 0)
@@ -51,11 +54,26 @@ Examples:
       refuseWithout(flags);
       await (await import('./run/eval.ts')).evaluate(flags);
     });
+  for (const option of judgeOptions()) command.addOption(option);
 }
 
+const endpointOption = () =>
+  new Option('--endpoint <address>', 'of --benchmarks: ask a model behind an OpenAI-compatible server in place of --model').conflicts([
+    'model',
+    'quantize',
+  ]);
+
 /** Options that mean nothing without --benchmarks, and would be passed over in silence. */
-function refuseWithout({ harness, exchanged, shard, overwrite }: Pick<BenchmarkFlags, 'harness' | 'exchanged' | 'shard' | 'overwrite'>) {
-  const given = { '--harness': harness.length > 0, '--no-exchanged': !exchanged, '--shard': shard, '--overwrite': overwrite };
+function refuseWithout({ harness, exchanged, shard, overwrite, endpoint, endpointModel, judge }: BenchmarkFlags) {
+  const given = {
+    '--endpoint': endpoint,
+    '--endpoint-model': endpointModel,
+    '--judge': judge,
+    '--harness': harness.length > 0,
+    '--no-exchanged': !exchanged,
+    '--shard': shard,
+    '--overwrite': overwrite,
+  };
   const [name] = Object.entries(given).find(([, value]) => value) ?? [];
   if (name !== undefined) throw new UserError(`${name} goes with --benchmarks`);
 }

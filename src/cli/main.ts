@@ -11,6 +11,7 @@ import * as data from './data.ts';
 import * as demo from './demo.ts';
 import * as diagnose from './diagnose.ts';
 import * as evaluate from './eval.ts';
+import * as explain from './explain.ts';
 import { describeFailure } from './failure.ts';
 import * as forward from './forward.ts';
 import * as info from './info.ts';
@@ -21,6 +22,7 @@ import * as plan from './plan.ts';
 import * as pull from './pull.ts';
 import * as score from './score.ts';
 import * as search from './search.ts';
+import * as serve from './serve.ts';
 import * as train from './train.ts';
 
 function version(): string {
@@ -53,6 +55,8 @@ export function createProgram(): Command {
     compare,
     benchmarks,
     chat,
+    explain,
+    serve,
     data,
     pull,
     convert,

@@ -69,3 +69,11 @@ export function floatTypeOf(dtype: string): FloatType {
   if (!Object.hasOwn(storedFloats, dtype)) throw new UserError(`--dtype ${dtype}: must be float32, float16 or bfloat16`);
   return dtype as FloatType;
 }
+
+/** Of commands that score free-form answers. */
+export const judgeOptions = () => [
+  new Option('--judge <who>', 'who reads free-form answers: rules, local:FOLDER, or the address of an OpenAI-compatible endpoint'),
+  new Option('--judge-model <name>', 'which model of the endpoint (its key: the environment variable OPENAI_API_KEY)'),
+  new Option('--judge-runs <n>', 'judge each answer so many times').argParser(parseCount),
+  new Option('--judge-cache <folder>', 'where judgements are kept, so that nothing is asked twice (default: .cache/replies)'),
+];

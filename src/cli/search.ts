@@ -1,4 +1,5 @@
-// llava-gemma search: rates, batch sizes and other fields of a recipe, with the same budget for every variant.
+// llava-gemma search: rates, batch sizes and other fields of a recipe, with the same budget for every
+// variant.
 import type { Command } from 'commander';
 
 export function register(program: Command): void {

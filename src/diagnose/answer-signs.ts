@@ -1,5 +1,5 @@
-// Signs in the answers of a model to questions with known answers: before their pictures, before blank ones and
-// before those of other questions.
+// Signs in the answers of a model to questions with known answers: before their pictures, before blank ones
+// and before those of other questions.
 
 import type { Sample } from '../evaluate/samples.ts';
 import { pairedDifference } from '../statistics/paired.ts';
@@ -62,7 +62,10 @@ function exchangedVerdict(samples: readonly Sample[], exchanged: readonly Sample
   return { level: low > 0 ? 'green' : 'red', numbers: { gain: value, low, high }, found };
 }
 
-/** MG = S(image) - S(blank), ML = max(0, S(blank) - S(always one answer)): MMStar's, with the majority for the base LM. */
+/**
+ * MG = S(image) - S(blank), ML = max(0, S(blank) - S(always one answer)): MMStar's, with the majority for
+ * the base LM.
+ */
 function blindVerdict(samples: readonly Sample[]): Verdict {
   const seen = samples.filter(({ blindCorrect }) => blindCorrect !== undefined);
   if (seen.length === 0) return { level: 'unknown', found: 'not asked before blank pictures' };
@@ -114,7 +117,10 @@ const signs = {
   },
 };
 
-/** Findings in answers, which may have been asked before blank pictures too; `exchanged` before those of others. */
+/**
+ * Findings in answers, which may have been asked before blank pictures too; `exchanged` before those of
+ * others.
+ */
 export function answerFindings(samples: readonly Sample[], exchanged?: readonly Sample[]): Finding[] {
   return [
     findingOf(signs.yes, yesVerdict(samples)),

@@ -56,7 +56,10 @@ export async function diagnose({ path, data: file, scenes, onProgress = () => {}
   return { of: path, kind: 'run', findings: rankFindings(withSkippedStage(findings)) };
 }
 
-/** A model that came to use its pictures without stage 1 is an ablation; one that did not has its reason there. */
+/**
+ * A model that came to use its pictures without stage 1 is an ablation; one that did not has its reason
+ * there.
+ */
 function withSkippedStage(findings: readonly Finding[]): Finding[] {
   const isBlind = findings.some(({ sign, level }) => level === 'red' && USES_PICTURES.includes(sign));
   return findings.map((finding) =>
@@ -102,7 +105,10 @@ function lastModel(folder: RunFolder): string | undefined {
     .at(-1);
 }
 
-/** The model that a run has made, with the answers that the run has kept or, without any, those that are asked for now. */
+/**
+ * The model that a run has made, with the answers that the run has kept or, without any, those that are
+ * asked for now.
+ */
 async function findingsOfRunModel(folder: RunFolder, dir: string, data: DiagnosisData, work: Work): Promise<Finding[]> {
   const recipe = recipeOf(folder);
   if (recipe.task !== 'llava') return [];

@@ -1,5 +1,5 @@
-// What a diagnosis says: signs with their numbers, what healthy looks like, where the threshold comes from, and
-// what to do.
+// What a diagnosis says: signs with their numbers, what healthy looks like, where the threshold comes from,
+// and what to do.
 
 export type Level = 'red' | 'amber' | 'green' | 'unknown';
 

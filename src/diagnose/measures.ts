@@ -150,7 +150,10 @@ export function detection(hits: number, falseAlarms: number): { sensitivity: num
   return { sensitivity: h - f, criterion: -(h + f) / 2 };
 }
 
-/** Of yes/no questions; undefined where there are none of one answer. Rates as (n + .5) / (N + 1), so that none is 0 or 1. */
+/**
+ * Of yes/no questions; undefined where there are none of one answer. Rates as (n + .5) / (N + 1), so that
+ * none is 0 or 1.
+ */
 export function yesBias(samples: readonly Sample[]): YesBias | undefined {
   const asked = samples.filter(({ task, problem }) => answerKind(task) === 'yes-no' && problem === undefined);
   const rateOf = (expected: 'yes' | 'no') => {

@@ -1,5 +1,5 @@
-// What a model does with pictures, from single passes: its loss with the picture, a blank one and another one,
-// the rows that the connector makes, their norms beside those of the text at each layer.
+// What a model does with pictures, from single passes: its loss with the picture, a blank one and another
+// one, the rows that the connector makes, their norms beside those of the text at each layer.
 
 import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
 import type { Sample } from '../data/llava-json.ts';
@@ -35,7 +35,10 @@ export interface ModelMeasures {
   normRatio: number;
   layerNormRatios: number[];
   imageNorm: number;
-  /** How far the layers but the last one move image rows, as a share of their norm; undefined for a single layer. */
+  /**
+   * How far the layers but the last one move image rows, as a share of their norm; undefined for a single
+   * layer.
+   */
   movement: number | undefined;
   /** Of the connector's rows; width is the most that it can be. */
   effectiveRank: number;
@@ -123,7 +126,9 @@ async function openProbe(engine: Engine, dir: string): Promise<Opened> {
   });
 }
 
-/** The share of a picture that is left at step 500 of the noise of VCD (Leng et al. 2023, arXiv 2311.16922). */
+/**
+ * The share of a picture that is left at step 500 of the noise of VCD (Leng et al. 2023, arXiv 2311.16922).
+ */
 function pictureLeft(): number {
   let left = 1;
   for (let step = 0; step <= 500; step++) left *= 1 - (5e-3 - 1e-5) / (1 + Math.exp(6 - (12 * step) / 999)) - 1e-5;

@@ -14,7 +14,10 @@ import { LEAST_IMAGE_GAIN, OVERFIT_FACTOR } from '../train/health.ts';
 import { type LlavaRecipe, type LlavaStage, type Recipe, readRecipe } from '../train/recipe.ts';
 import { type Finding, findingOf, type Level, percent, short, type Verdict } from './findings.ts';
 
-/** Passes over the data after which a further one is worth little, and half of what is new (Muennighoff et al. 2023). */
+/**
+ * Passes over the data after which a further one is worth little, and half of what is new (Muennighoff et
+ * al. 2023).
+ */
 const EPOCHS = { fresh: 4, worn: 15.4 };
 /** Samples of a stage whose labels are looked at. */
 const LABELED = 200;

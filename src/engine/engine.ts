@@ -59,6 +59,36 @@ export interface SequenceState extends State {
 }
 
 /**
+ * Sequences side by side, one a slot, each of a length of its own: the rows of a batch that rows join and
+ * leave. Slots begin empty.
+ */
+export interface SlotState {
+  /** Slots there are. */
+  readonly count: number;
+  /** Positions of a slot that a program reads, filled or not; what is not filled is zero. */
+  readonly capacity: number;
+  /** Positions that are filled in a slot. */
+  length(slot: number): number;
+  /**
+   * Sees to it that `positions` fit, and every slot's own: the capacity grows, or shrinks where it is more
+   * than twice what is needed.
+   */
+  reserve(positions: number): void;
+  /** Forgets the positions of a slot from `length` on. */
+  truncate(slot: number, length: number): void;
+  /** A copy of the first positions of a slot, as one row. */
+  read(slot: number, length: number): Value;
+  /** Adds the positions of one row behind those of a slot. */
+  append(slot: number, value: Value): void;
+  /**
+   * Slots from `first` on as the state of one run: a program reads [slots, ..., capacity, ...], without any
+   * positions where all of them are empty, and of the row that it appends to each slot the first `kept`
+   * positions stay.
+   */
+  range(first: number, kept: readonly number[]): State;
+}
+
+/**
  * What a run does to a state: it becomes the tensor's value, or has it added, or appended along the axis of a
  * sequence.
  */
@@ -127,6 +157,8 @@ export interface Engine {
   zeros(dtype: DType, dims: readonly number[]): State;
   /** An empty state that grows along `axis`; `dims` there is 0. */
   sequence(dtype: DType, dims: readonly number[], axis: number): SequenceState;
+  /** As many empty slots as `dims` says first, which grow along `axis`; `dims` there is 0. */
+  slots(dtype: DType, dims: readonly number[], axis: number): SlotState;
 }
 
 // === Values ===

@@ -2,12 +2,12 @@
 // is updated in place.
 
 import { type DType, type TypedData, typedData } from '../graph/tensor.ts';
-import { type SequenceState, type State, sizeOf, type Value, type Write } from './engine.ts';
+import { type SequenceState, type State, sizeOf, type Value } from './engine.ts';
 
 const sameShape = (a: readonly number[], b: readonly number[]) => a.length === b.length && a.every((size, i) => size === b[i]);
 
 /** `count` zeros of a dtype. */
-function zeros(dtype: DType, count: number): TypedData {
+export function zeros(dtype: DType, count: number): TypedData {
   const kind = typedData([], dtype).constructor as new (count: number) => TypedData;
   return new kind(count);
 }
@@ -191,39 +191,4 @@ export class HostSequence implements SequenceState {
       this.data.set(data.subarray(run * count * width, (run + 1) * count * width) as never, (run * capacity + filled) * width);
     this.filled += count;
   }
-}
-
-export type HostMemory = HostState | HostSequence;
-
-/**
- * The state of an engine in host memory that `run` was given. Throws an Error for what another engine made.
- */
-export function hostMemory(name: string, state: State): HostMemory {
-  if (state instanceof HostState || state instanceof HostSequence) return state;
-  throw new Error(`state ${name} belongs to another engine`);
-}
-
-/**
- * The states that `writes` name. Throws an Error for one that is missing or that grows where it must not, or
- * the other way.
- */
-export function writtenStates(writes: Readonly<Record<string, Write>>, given: Readonly<Record<string, State>>): Map<string, HostMemory> {
-  return new Map(
-    Object.entries(writes).map(([name, { mode }]) => {
-      if (!given[name]) throw new Error(`state ${name} is missing`);
-      const state = hostMemory(name, given[name]);
-      if (mode === 'append' && !(state instanceof HostSequence)) throw new Error(`state ${name} does not grow: nothing can be appended`);
-      if (mode === 'add' && !(state instanceof HostState)) throw new Error(`state ${name} grows: nothing can be added to it`);
-      return [name, state];
-    }),
-  );
-}
-
-/** Does to a state what a write says. The data of `value` are nobody else's. */
-export function applyWrite(state: HostMemory, mode: Write['mode'], value: Value): void {
-  if (state instanceof HostSequence) {
-    if (mode === 'replace') state.clear();
-    state.append(value);
-  } else if (mode === 'add') state.add(value);
-  else state.adopt(value);
 }

@@ -26,7 +26,9 @@ import {
   type Write,
 } from './engine.ts';
 import { runAdamW, sumOfSquares } from './host-kernels.ts';
-import { applyWrite, type HostMemory, HostSequence, HostState, hostMemory, writtenStates } from './host-state.ts';
+import { applyWrite, type HostMemory, hostMemory, writtenStates } from './host-memory.ts';
+import { HostSlots } from './host-slots.ts';
+import { HostSequence, HostState } from './host-state.ts';
 import { giveBackFreedMemory } from './malloc.ts';
 import { type LowerOptions, lower } from './onnx/lower.ts';
 import type { ExternalData } from './onnx/packed.ts';
@@ -53,6 +55,7 @@ export function createOrtEngine(options: OrtOptions = {}): Engine {
     state: ({ dtype, dims, data }) => new HostState(dtype, dims, data),
     zeros: (dtype, dims) => new HostState(dtype, dims),
     sequence: (dtype, dims, axis) => new HostSequence(dtype, dims, axis),
+    slots: (dtype, dims, axis) => new HostSlots(dtype, dims, axis),
   };
 }
 

@@ -59,6 +59,7 @@ export function createPlanningEngine(): PlanningEngine {
     },
     state: ({ dtype, dims }) => made(emptyState(dtype, dims)),
     zeros: (dtype, dims) => made(emptyState(dtype, dims)),
+    slots: () => refuse(),
     sequence: (dtype, dims) => ({ ...emptyState(dtype, dims), length: 0, reserve() {}, truncate() {} }) satisfies SequenceState,
     memory: {
       get mappedBytes() {

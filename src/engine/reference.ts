@@ -3,7 +3,9 @@
 
 import { inputName, numbersOf, type Tensor, topologicalOrder, typedData } from '../graph/tensor.ts';
 import { type Constant, checkInputs, type Engine, type Value } from './engine.ts';
-import { applyWrite, HostSequence, HostState, hostMemory, writtenStates } from './host-state.ts';
+import { applyWrite, hostMemory, writtenStates } from './host-memory.ts';
+import { HostSlots } from './host-slots.ts';
+import { HostSequence, HostState } from './host-state.ts';
 import { evaluateReference, type ReferenceValue } from './reference-ops.ts';
 
 /**
@@ -47,6 +49,7 @@ export function createReferenceEngine(): Engine {
     state: ({ dtype, dims, data }) => new HostState(dtype, dims, data),
     zeros: (dtype, dims) => new HostState(dtype, dims),
     sequence: (dtype, dims, axis) => new HostSequence(dtype, dims, axis),
+    slots: (dtype, dims, axis) => new HostSlots(dtype, dims, axis),
   };
 }
 

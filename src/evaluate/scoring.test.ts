@@ -17,7 +17,10 @@ describe('reading answers', () => {
 
   it.each([
     ['B', 'B'],
-    [' C ', 'C'],
+    [' C ', 'FAILED'],
+    ['B. ', 'B'],
+    ['The answer is D', 'FAILED'],
+    ['The answer is D ', 'D'],
     ['A. a fruit', 'A'],
     ['The answer is D.', 'D'],
     ['The answer is A. The answer is B.', 'FAILED'],
@@ -30,6 +33,11 @@ describe('reading answers', () => {
     ['B.', 'FAILED'], // shorter than `B. `, and ScienceQA has no rule for it
   ])('letters as ScienceQA: %j', (text, answer) => {
     expect(parseLetter(text)).toBe(answer);
+  });
+
+  it('letters of questions with few options, and of texts that a model wrote', () => {
+    expect(['F', 'F. it', 'I. The answer is B.', 'E'].map((text) => parseLetter(text, 'ABCDE'))).toEqual(['FAILED', 'FAILED', 'B', 'E']);
+    expect([' C ', 'B. '].map((text) => isCorrect('letter', text.trim(), text))).toEqual([true, false]);
   });
 
   it.each([

@@ -31,13 +31,15 @@ export function parseYesNo(text: string): 'yes' | 'no' {
 }
 
 /**
- * ScienceQA's reading: the letter alone, or `B. ...`, or exactly one `The answer is B.`; otherwise FAILED.
+ * ScienceQA's reading: the letter alone, or `B. ...`, or exactly one `The answer is B.`, whose full stop may
+ * be any character; otherwise FAILED. Space around the text counts. `letters` are those of the first two
+ * forms.
  */
-export function parseLetter(text: string): string {
-  const answer = text.trim();
-  if (/^[A-Z]$/.test(answer)) return answer;
-  if (/^[A-Z]\. /.test(answer)) return answer[0];
-  const stated = [...answer.matchAll(/The answer is ([A-Z])./g)];
+export function parseLetter(text: string, letters = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ'): string {
+  const [first] = text;
+  const isLetter = first !== undefined && letters.includes(first);
+  if (isLetter && (text.length === 1 || text.startsWith('. ', 1))) return first;
+  const stated = [...text.matchAll(/The answer is ([A-Z])[^\n]/g)];
   return stated.length === 1 ? stated[0][1] : FAILED;
 }
 
@@ -56,7 +58,7 @@ export function parseCount(text: string): string {
 /** The answer that a text gives, in the one form in which answers of this kind are compared. */
 export function parseAnswer(kind: AnswerKind, text: string): string {
   if (kind === 'yes-no') return parseYesNo(text);
-  if (kind === 'letter') return parseLetter(text);
+  if (kind === 'letter') return parseLetter(text.trim());
   if (kind === 'count') return parseCount(text);
   return normalizeText(text);
 }

@@ -78,3 +78,24 @@ export function notFollowed(config: GenerationConfig): string[] {
 export function greedySampling(repetitionPenalty = 1): Sampling | undefined {
   return repetitionPenalty === 1 ? undefined : { seed: 0, temperature: 1, topK: 1, repetitionPenalty };
 }
+
+/** What somebody asks for of sampling; what is not said is as the model's folder says. */
+export type SamplingWishes = Partial<Sampling>;
+
+/**
+ * The sampling that is asked for, or nothing where that is a session's own way: greedy, with the penalty of
+ * the model's folder. A temperature of 0 is greedy whatever else is asked for.
+ */
+export function samplingWith(wishes: SamplingWishes & { seed: number }, defaults: GenerationDefaults): Sampling | undefined {
+  const { seed, temperature = defaults.temperature, topK = defaults.topK, topP = defaults.topP } = wishes;
+  const { repetitionPenalty = defaults.repetitionPenalty ?? 1 } = wishes;
+  // a session's own way is faster: it reads one number of all logits
+  if (temperature === 0 && repetitionPenalty === (defaults.repetitionPenalty ?? 1)) return undefined;
+  if (temperature === 0) return { seed, temperature: 1, topK: 1, repetitionPenalty };
+  return { seed, temperature, topK, topP, repetitionPenalty };
+}
+
+/** The longest answer, in tokens: the model's own limit, but never so much that no room is left to ask. */
+export function longestAnswer({ maxNewTokens = 64 }: Pick<GenerationDefaults, 'maxNewTokens'>, contextLength: number): number {
+  return Math.min(maxNewTokens, Math.max(64, Math.floor(contextLength / 2)));
+}

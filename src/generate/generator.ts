@@ -7,9 +7,10 @@ import { type Constant, type Engine, float32, int32 } from '../engine/engine.ts'
 import { UserError } from '../errors.ts';
 import { imageSize, imageTokenCount, type LlavaConfig, visionFeatureSize } from '../models/llava.ts';
 import { HIDDEN_POSITION } from '../models/masks.ts';
-import { compileGraph, connectorGraph, decoderGraph, encoderGraph, type GraphProgram } from '../models/programs.ts';
+import { compileGraph, connectorGraph, decoderGraph, encoderGraph } from '../models/programs.ts';
 import { type AdapterOf, storageOfValues } from '../nn/parameters.ts';
 import { createRandom } from '../random.ts';
+import { createDecodeBatch, type DecodeBatch, type Decoder } from './decode-batch.ts';
 import { KvCache } from './kv-cache.ts';
 import { type Sampling, sampleToken } from './sampling.ts';
 
@@ -58,6 +59,8 @@ export interface Generator {
    * do not fit its image tokens.
    */
   generate(prompts: readonly Prompt[], options: GenerateOptions): Promise<number[][]>;
+  /** A batch that up to `slots` rows join and leave between tokens. */
+  openBatch(slots: number): DecodeBatch;
   dispose(): Promise<void>;
 }
 
@@ -95,6 +98,7 @@ export async function createGenerator(
       return (await connector.run({ features: float32(features, [images, tokensPerImage, width]) })).rows.data as Float32Array;
     },
     generate: (prompts, options) => decode(engine, decoder, config, prompts, options),
+    openBatch: (slots) => createDecodeBatch(engine, decoder, config, slots),
     async dispose() {
       for (const program of [encoder, connector, decoder]) await program.dispose();
     },
@@ -135,8 +139,6 @@ function knownTokens(
   }
   return limit;
 }
-
-type Decoder = GraphProgram<keyof ReturnType<typeof decoderGraph>['inputs'], keyof ReturnType<typeof decoderGraph>['outputs']>;
 
 async function decode(
   engine: Engine,

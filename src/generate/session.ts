@@ -3,13 +3,13 @@
 // ask a session.
 
 import { concatFloat32 } from '../arrays.ts';
-import { UserError } from '../errors.ts';
 import { imageSize, imageTokenCount } from '../models/llava.ts';
-import { encodePrompt, imagePlaces, type Turn, withImages } from '../text/chat.ts';
+import type { Turn } from '../text/chat.ts';
 import { createTextStream } from '../text/stream.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { type GenerationDefaults, greedySampling } from './defaults.ts';
 import type { Prompt as EncodedPrompt, Generator, PrefixCache } from './generator.ts';
+import { createBreather, MAX_NEW_TOKENS, promptIds, stopTokensOf } from './prompt.ts';
 import type { Sampling } from './sampling.ts';
 
 /** A picture as a session takes it: the path of a file, or a file's bytes. */
@@ -109,54 +109,24 @@ export interface SessionOptions {
   picturesKept?: number;
 }
 
-const MAX_NEW_TOKENS = 64;
 /** Prompts answered together, and pictures encoded together. */
 const BATCH = 64;
 const ENCODED_TOGETHER = 32;
-/** Milliseconds of generating after which the event loop gets a turn. */
-const PATIENCE = 10;
 
 const isSeen = (image: Picture | SeenPicture): image is SeenPicture => typeof image === 'object' && 'rows' in image;
-
-/**
- * To be called between tokens: throws the reason of a `signal` that has aborted. An engine may block the
- * event loop while it runs, so every few milliseconds the loop gets a turn, in which sockets, timers and
- * Ctrl-C are seen.
- */
-function createBreather(signal: AbortSignal | undefined): () => Promise<void> {
-  let breathedAt = performance.now();
-  return async () => {
-    if (performance.now() - breathedAt > PATIENCE) {
-      await new Promise<void>((resolve) => {
-        // browsers have no setImmediate; their setTimeout does, if more slowly
-        if (typeof setImmediate === 'function') setImmediate(resolve);
-        else setTimeout(resolve);
-      });
-      breathedAt = performance.now();
-    }
-    signal?.throwIfAborted();
-  };
-}
 
 /** A session with `model`, which may serve several. */
 export function createSession(model: AnsweringModel, { picturesKept = 16 }: SessionOptions = {}): Session {
   const { generator, tokenizer } = model;
   const { config } = generator;
   const imageTokens = imageTokenCount(config);
-  const stopTokenIds = [tokenizer.endOfTurnTokenId, tokenizer.eosTokenId, ...(model.generation?.stopTokenIds ?? [])];
+  const stopTokenIds = stopTokensOf(tokenizer, model.generation);
   const greedy = greedySampling(model.generation?.repetitionPenalty);
   const turn = createQueue();
   const prefix: PrefixCache = {};
   const pictures = createPictureCache(model, picturesKept);
 
-  const promptIds = ({ turns, images = [] }: SessionPrompt): number[] => {
-    if (images.length === 0) return encodePrompt(tokenizer, turns, 0);
-    const places = imagePlaces(turns);
-    const placed = places === 0 ? withImages(turns, images.length) : turns;
-    if (places > 0 && places !== images.length)
-      throw new UserError(`the turns have ${places} <image> tokens, but the prompt has ${images.length} pictures`);
-    return encodePrompt(tokenizer, placed, imageTokens);
-  };
+  const idsOf = ({ turns, images = [] }: SessionPrompt) => promptIds(tokenizer, turns, images.length, imageTokens);
 
   const encode = (inputIds: number[], seen: readonly SeenPicture[]): EncodedPrompt => ({
     inputIds,
@@ -190,7 +160,7 @@ export function createSession(model: AnsweringModel, { picturesKept = 16 }: Sess
   }
 
   async function* generate(prompt: SessionPrompt, options: AnswerOptions = {}): AsyncGenerator<string, void, undefined> {
-    const inputIds = promptIds(prompt);
+    const inputIds = idsOf(prompt);
     yield* streamed(
       (push, signal) => turn(() => answer(inputIds, prompt.images ?? [], push, { ...options, signal }), signal),
       options.signal,
@@ -199,7 +169,7 @@ export function createSession(model: AnsweringModel, { picturesKept = 16 }: Sess
 
   async function answerAll(prompts: readonly SessionPrompt[], options: AnswerAllOptions = {}): Promise<string[]> {
     const { batchSize = BATCH, maxNewTokens = MAX_NEW_TOKENS, sampling = greedy, signal, onProgress, onAnswers } = options;
-    const ids = prompts.map(promptIds);
+    const ids = prompts.map(idsOf);
     const seen = await turn(() => pictures.lookAll(prompts, signal), signal);
     const answers = new Array<string>(prompts.length);
     // neighbors in length share a batch: little padding
@@ -223,7 +193,7 @@ export function createSession(model: AnsweringModel, { picturesKept = 16 }: Sess
 
   return {
     contextLength: config.text_config.max_position_embeddings,
-    promptTokens: (prompt) => promptIds(prompt).length,
+    promptTokens: (prompt) => idsOf(prompt).length,
     look: (shown) => turn(() => pictures.look(shown, 1)),
     blankPicture: () =>
       turn(async () => {

@@ -192,12 +192,18 @@ function attentionProbabilities({ inputs, attributes }: TensorOf<'attention'>, s
   return { probabilities: softmax(bias ? add(scores, bias) : scores), slope: slope && ungroupHeads(slope, s) };
 }
 
+export interface AttentionOptions extends CappedOptions {
+  scale: number;
+  /** Broadcasts to [batch, heads, tokens, keys]. */
+  bias?: Tensor;
+}
+
 /**
  * softmax(scale q k^T + bias) v, the scaled product under a soft cap if there is one. q [batch, heads,
  * tokens, headDim]; k, v [batch, kvHeads, keys, headDim] with heads a multiple of kvHeads (multi-query and
  * grouped-query attention); bias broadcasts to [batch, heads, tokens, keys], is a mask, and gets no gradient.
  */
-export function attention(q: Tensor, k: Tensor, v: Tensor, { bias, ...options }: CappedOptions & { scale: number; bias?: Tensor }): Tensor {
+export function attention(q: Tensor, k: Tensor, v: Tensor, { bias, ...options }: AttentionOptions): TensorOf<'attention'> {
   const { batch, heads, tokens } = attentionShapes(q, k, v);
   const scores = [batch, heads, tokens, k.dims[2]];
   if (bias && !sameDims(broadcastDims('attention', scores, bias.dims), scores))
@@ -206,12 +212,20 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, { bias, ...options }:
   return createNode('attention', bias ? [q, k, v, bias] : [q, k, v], cappedAttributes(options), result);
 }
 
+/**
+ * `attention` with the probabilities that it multiplies v by, [batch, heads, tokens, keys], as a tensor on
+ * the way to its result: they can be looked at, and differentiated with respect to.
+ */
+export function observedAttention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): { output: Tensor; probabilities: Tensor } {
+  const y = attention(q, k, v, options);
+  const s = attentionShapes(q, k, v);
+  const { probabilities } = attentionProbabilities(y, s);
+  return { output: ungroupHeads(matmul(groupHeads(probabilities, s, k.dims[2]), v), s), probabilities };
+}
+
 const attentionRule: CompositeRule<'attention'> = {
-  definition(y) {
-    const [q, k, v] = y.inputs;
-    const s = attentionShapes(q, k, v);
-    const { probabilities } = attentionProbabilities(y, s);
-    return ungroupHeads(matmul(groupHeads(probabilities, s, k.dims[2]), v), s);
+  definition({ inputs: [q, k, v, bias], attributes }) {
+    return observedAttention(q, k, v, { ...attributes, bias }).output;
   },
   gradient(y, dy) {
     const [q, k, v] = y.inputs;

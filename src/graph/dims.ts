@@ -147,6 +147,15 @@ export function computeDim<T>(dim: Dim, arithmetic: DimArithmetic<T>): T {
 export const dimSize = (dim: Dim, known: (name: string) => number | undefined): number =>
   computeDim<number>(dim, { number: (size) => size, known, add: (a, b) => a + b, multiply: (a, b) => a * b });
 
+/** A dim with `size` in the place of the name `name`. */
+export const substituteDim = (dim: Dim, name: string, size: number): Dim =>
+  computeDim<Dim>(dim, {
+    number: (size) => size,
+    known: (text) => (text === name ? size : /[*+]/.test(text) ? undefined : text),
+    add: (a, b) => dimSum([a, b]),
+    multiply: (a, b) => dimProduct([a, b]),
+  });
+
 // === Comparison ===
 
 /** NumPy broadcasting over names and sizes; throws ShapeError for `op`. */

@@ -1,11 +1,14 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { float32, int32 } from '../engine/engine.ts';
+import { createOrtEngine } from '../engine/ort.ts';
+import { createReferenceEngine } from '../engine/reference.ts';
 import { evaluateReference } from '../engine/reference-ops.ts';
 import { createRandom } from '../random.ts';
 import { attention, compositeRules, geluTanh, layerNorm, quickGelu, rmsNorm } from './composites.ts';
 import { grad } from './grad.ts';
-import { expandComposites, mergeCommon, type Outputs, simplify } from './passes.ts';
-import { add, div, matmul, mul, neg, reduceSum, softmax, stopGradient, sub } from './primitives.ts';
+import { expandComposites, mergeCommon, type Outputs, shareAxis, simplify } from './passes.ts';
+import { add, div, matmul, mul, neg, reduceSum, reshape, slice, softmax, stopGradient, sub, takeAlong } from './primitives.ts';
 import { constant, input, type Tensor, topologicalOrder } from './tensor.ts';
 
 const ops = (outputs: Outputs) => topologicalOrder(Object.values(outputs)).map((node) => node.op);
@@ -147,5 +150,41 @@ describe('simplify', () => {
   test('products with the weights of a loss keep their shape', () => {
     const outputs = { loss: total(matmul(x, x, { transB: true })) };
     expectSame(outputs, simplify(outputs));
+  });
+});
+
+describe('shareAxis', () => {
+  test('what is the same for all is computed once, and gives the same numbers', async () => {
+    const x = input('x', 'float32', ['batch', 'tokens', 4]);
+    const weight = input('weight', 'float32', [4, 4]);
+    const query = input('query', 'float32', ['batch', 1, 'tokens']);
+    const target = input('target', 'int32', ['batch']);
+    const hidden = geluTanh(matmul(x, weight, { transB: true }));
+    const attended = matmul(softmax(matmul(hidden, x, { transB: true })), hidden);
+    // a flattened batch does not broadcast: it must be repeated
+    const flat = reshape(mul(reshape(attended, ['batch*tokens', 4]), reshape(hidden, ['batch*tokens', 4])), x.dims);
+    const read = takeAlong(reshape(matmul(query, flat), ['batch', 4]), target);
+    const [gradient] = grad(reduceSum(read, [0]), [hidden]);
+    const apart = { read, gradient, flat: slice(flat, 2, 0, 2) };
+    const shared = shareAxis(apart, 'batch', new Set(['query', 'target']));
+    const engine = createReferenceEngine();
+    const numbers = (count: number, seed: number) => Array.from({ length: count }, (_, i) => Math.sin(i * 7.1 + seed));
+    const once = numbers(12, 1);
+    const feeds = {
+      weight: float32(numbers(16, 2), [4, 4]),
+      query: float32([1, 0, 0, 0, 0, 1], [2, 1, 3]),
+      target: int32([2, 1], [2]),
+    };
+    const expected = await (await engine.compile(apart)).run({ ...feeds, x: float32([...once, ...once], [2, 3, 4]) });
+    for (const each of [engine, createOrtEngine({ threads: 1 })]) {
+      const actual = await (await each.compile(shared)).run({ ...feeds, x: float32(once, [1, 3, 4]) });
+      for (const name of ['read', 'gradient'] as const) {
+        expect(actual[name].dims).toEqual(expected[name].dims);
+        expect([...(actual[name].data as Float32Array)]).toEqual(
+          [...(expected[name].data as Float32Array)].map((value) => expect.closeTo(value, 5)),
+        );
+      }
+      expect(actual.flat.dims).toEqual([1, 3, 2]);
+    }
   });
 });

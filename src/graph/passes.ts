@@ -2,8 +2,21 @@
 // need no pass: a node that no output reaches is not part of the graph.
 
 import { compositeRules } from './composites.ts';
-import { add, sub } from './primitives.ts';
-import { type Composite, isIn, numbersOf, type Tensor, type TensorOf, type TypedData, topologicalOrder, withInputs } from './tensor.ts';
+import { type Dims, sameDims, substituteDim } from './dims.ts';
+import { add, expand, reshape, sub } from './primitives.ts';
+import {
+  type Composite,
+  input,
+  inputName,
+  isIn,
+  numbersOf,
+  type Op,
+  type Tensor,
+  type TensorOf,
+  type TypedData,
+  topologicalOrder,
+  withInputs,
+} from './tensor.ts';
 
 export type Outputs = Readonly<Record<string, Tensor>>;
 export type Pass = (outputs: Outputs) => Outputs;
@@ -97,4 +110,58 @@ export function simplify(outputs: Outputs): Outputs {
     if (node.op === 'sub' && b.op === 'neg') return add(a, b.inputs[0]);
     return node;
   });
+}
+
+/** Ops whose operands broadcast: one that is the same for all need not be repeated. */
+const BROADCASTING: ReadonlySet<Op> = new Set<Op>([
+  'add',
+  'sub',
+  'mul',
+  'div',
+  'maximum',
+  'equal',
+  'greater',
+  'lessOrEqual',
+  'and',
+  'or',
+  'where',
+  'matmul',
+]);
+
+/**
+ * Computes once what is the same along the leading axis `axis` (a name, such as "batch"): everything that
+ * none of the inputs `varied` goes into. Inputs that are the same are then given once, with 1 in the place of
+ * the axis. One forward pass serves the backward passes of many losses this way.
+ */
+export function shareAxis(outputs: Outputs, axis: string, varied: ReadonlySet<string>): Outputs {
+  const once = (dims: Dims): Dims => dims.map((dim) => substituteDim(dim, axis, 1));
+  const isVaried = new Set<Tensor>();
+  const rebuilt = new Map<Tensor, Tensor>();
+  /**
+   * A shared operand as often as its user needs it. The axis leads, also where it is multiplied into another.
+   */
+  const repeated = (original: Tensor): Tensor => {
+    const shared = rebuilt.get(original)!;
+    if (isVaried.has(original) || sameDims(shared.dims, original.dims)) return shared;
+    return reshape(expand(reshape(shared, [1, ...shared.dims]), [axis, ...shared.dims]), original.dims);
+  };
+  /** Whether an operand broadcasts as it is: the axis is one of its dims, by itself. */
+  const broadcasts = ({ dims }: Tensor) => dims.every((dim) => dim === axis || substituteDim(dim, axis, 1) === dim);
+  for (const node of topologicalOrder(Object.values(outputs))) {
+    if (node.op === 'input' ? varied.has(inputName(node)) : node.inputs.some((x) => isVaried.has(x))) isVaried.add(node);
+    if (isVaried.has(node)) {
+      const spreads = BROADCASTING.has(node.op) && node.inputs.some((x) => isVaried.has(x) && x.dims.includes(axis));
+      const operands = node.inputs.map((x) => (spreads && broadcasts(x) ? rebuilt.get(x)! : repeated(x)));
+      rebuilt.set(node, rebuild(node, operands));
+    } else if (node.op === 'input') {
+      rebuilt.set(node, sameDims(once(node.dims), node.dims) ? node : input(inputName(node), node.dtype, once(node.dims)));
+    } else {
+      const same = rebuild(
+        node,
+        node.inputs.map((x) => rebuilt.get(x)!),
+      );
+      rebuilt.set(node, Object.freeze({ ...same, dims: once(node.dims) }) as Tensor);
+    }
+  }
+  return Object.fromEntries(Object.entries(outputs).map(([name, tensor]) => [name, rebuilt.get(tensor)!]));
 }

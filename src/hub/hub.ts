@@ -4,8 +4,8 @@
 import { readFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as pause } from 'node:timers/promises';
 import { UserError } from '../errors.ts';
+import { isTransientStatus, networkErrorOf, persist as repeat, retryAfterOf, TransientError } from '../retry.ts';
 
 export interface HubToken {
   value: string;
@@ -54,20 +54,9 @@ const HUB = 'https://huggingface.co';
 
 /** Seconds to wait before each further try. */
 const PAUSES = [1, 2, 4, 8, 16];
-const LONGEST_PAUSE = 120;
 
 /** A connection that is silent for this long counts as lost. */
 const SILENCE_MS = 60_000;
-
-/** Trouble that may soon be over: trying again is worthwhile. */
-class TransientError extends Error {
-  override name = 'TransientError';
-  retryAfter: number;
-  constructor(message: string, retryAfter = 0) {
-    super(message);
-    this.retryAfter = retryAfter;
-  }
-}
 
 type Environment = Record<string, string | undefined>;
 
@@ -115,17 +104,8 @@ export function checkRepoName(repo: string): void {
   );
 }
 
-/** What went wrong below fetch, which itself only says "fetch failed". */
-function reasonOf(error: unknown): string {
-  let { message, cause } = error as Error;
-  while (cause instanceof Error) {
-    // one error an address, where a name has several
-    const inner = cause instanceof AggregateError ? (cause.errors[0] as Error) : cause;
-    message = inner.message;
-    cause = inner.cause;
-  }
-  return message;
-}
+/** What went wrong below fetch. */
+const reasonOf = (error: unknown) => networkErrorOf(error).message;
 
 /** The error that a response with an error status means. */
 function refusal(response: Response, { endpoint, repo, revision, token }: HubRepoOptions): Error {
@@ -134,10 +114,10 @@ function refusal(response: Response, { endpoint, repo, revision, token }: HubRep
   const code = headers.get('x-error-code');
   // the hub gives addresses of its store that expire after some minutes
   const isElsewhere = code === null && response.url !== '' && new URL(response.url).origin !== new URL(endpoint).origin;
-  if (status === 429 || status === 408 || status >= 500 || isElsewhere)
+  if (isTransientStatus(status) || isElsewhere)
     return new TransientError(
       `${isElsewhere ? new URL(response.url).origin : endpoint} answers with status ${status}`,
-      retryAfter(headers),
+      retryAfterOf(headers),
     );
   if (code === 'RevisionNotFound') return new UserError(`${repo} has no revision ${JSON.stringify(revision)}; its page is ${page}`);
   if (code === 'GatedRepo' || status === 403) {
@@ -155,11 +135,6 @@ function refusal(response: Response, { endpoint, repo, revision, token }: HubRep
   }
   if (status === 404) return new UserError(`${response.url || page}: there is no such file any more; the same command looks again`);
   return new UserError(`${response.url || page}: ${endpoint} answers with status ${status}`);
-}
-
-function retryAfter(headers: Headers): number {
-  const seconds = Number(headers.get('retry-after'));
-  return Number.isFinite(seconds) ? Math.min(seconds, LONGEST_PAUSE) : 0;
 }
 
 /** A model on the hub. Every error that a person can do something about is a UserError. */
@@ -217,24 +192,9 @@ function createRequest(options: HubRepoOptions): Request {
 
 /** `HubRepo.persist`. */
 function createPersistence({ signal, onPause }: HubRepoOptions): HubRepo['persist'] {
-  return async (work, reached = () => 0) => {
-    let best = reached();
-    for (let failures = 0; ; failures++) {
-      try {
-        return await work();
-      } catch (error) {
-        signal.throwIfAborted();
-        if (!(error instanceof TransientError)) throw error;
-        if (reached() > best) failures = 0;
-        best = Math.max(best, reached());
-        if (failures === PAUSES.length)
-          throw new UserError(`the download broke off: ${error.message}, ${PAUSES.length + 1} times; the same command goes on from there`);
-        const seconds = Math.max(PAUSES[failures], error.retryAfter);
-        onPause?.(error.message, seconds);
-        await pause(seconds * 1000, undefined, { signal }).catch(() => signal.throwIfAborted());
-      }
-    }
-  };
+  const gaveUp = (reason: string, tries: number) =>
+    new UserError(`the download broke off: ${reason}, ${tries} times; the same command goes on from there`);
+  return (work, reached) => repeat(work, { pauses: PAUSES, signal, reached, onPause, gaveUp });
 }
 
 /** The commit that a revision stands for, and its files. */

@@ -33,3 +33,17 @@ export async function checkImageHeader(path: string): Promise<void> {
     throw new UserError(`${path}: cannot be read as an image${reason ? `: ${reason}` : ` (${(error as Error).message.split('\n')[0]})`}`);
   }
 }
+
+/**
+ * Width and height in pixels that a picture's header says, of all its frames or one. UserError where it is no
+ * picture; nothing is decoded.
+ */
+export async function readImageSize(bytes: Uint8Array): Promise<{ width: number; height: number }> {
+  try {
+    const { width, height } = await sharp(bytes).metadata();
+    return { width, height };
+  } catch (error) {
+    const reason = notRead(bytes.subarray(0, TELLING_BYTES)) ?? (error as Error).message.split('\n')[0];
+    throw new UserError(`it cannot be read as an image: ${reason}`);
+  }
+}

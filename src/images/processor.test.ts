@@ -3,7 +3,7 @@ import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
 import { UserError } from '../errors.ts';
 import type { PixelImage } from './pixels.ts';
-import { imageProcessorConfig, processedSize, processImage, readPixelValues } from './processor.ts';
+import { imageProcessorConfig, pictureOf, processedSize, processImage, readPixelValues } from './processor.ts';
 
 const goldens = readFileSync(new URL('goldens/processor.jsonl', import.meta.url), 'utf8')
   .trim()
@@ -138,5 +138,21 @@ describe('processImage', () => {
     [{ image_processor_type: 'LlavaNextImageProcessor' }, 'image_processor_type'],
   ])('refuses %j by the name of the field', (config, field) => {
     expect(imageProcessorConfig.safeParse(config).error?.issues[0].path[0]).toBe(field);
+  });
+});
+
+describe('pictureOf', () => {
+  it('is the picture that pixel values were made of', () => {
+    const data = Uint8Array.from({ length: 4 * 3 * 3 }, (_, i) => (i * 37) % 256);
+    const image: PixelImage = { width: 4, height: 3, channels: 3, data };
+    for (const change of [
+      {},
+      { image_processor_type: 'SiglipImageProcessor' },
+      { do_normalize: false },
+      { do_rescale: false, do_normalize: false },
+    ]) {
+      const config = imageProcessorConfig.parse({ ...change, do_resize: false, do_center_crop: false });
+      expect(pictureOf(processImage(image, config), image, config)).toEqual(image);
+    }
   });
 });

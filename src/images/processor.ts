@@ -166,6 +166,29 @@ function checkSize(image: Size, becomes: Size, name: string): void {
   );
 }
 
+/**
+ * The picture that pixel values [3 * height * width] are of: what an encoder sees, with colors as
+ * `processImage` found them.
+ */
+export function pictureOf(pixelValues: Float32Array, { height, width }: Size, config: ImageProcessorConfig): PixelImage {
+  const { do_rescale, rescale_factor, do_normalize, image_mean, image_std } = config;
+  const rescale = do_rescale ? rescale_factor : 1;
+  const [mean, std] = do_normalize
+    ? [image_mean, image_std]
+    : [
+        [0, 0, 0],
+        [1, 1, 1],
+      ];
+  const area = height * width;
+  const data = new Uint8Array(area * 3);
+  for (let channel = 0; channel < 3; channel++)
+    for (let i = 0; i < area; i++) {
+      const value = (pixelValues[channel * area + i] * std[channel] + mean[channel]) / rescale;
+      data[i * 3 + channel] = Math.round(Math.min(255, Math.max(0, value)));
+    }
+  return { width, height, channels: 3, data };
+}
+
 /** Pictures in memory at a time: libvips decodes no more at once. */
 const DECODED_TOGETHER = 4;
 

@@ -3,11 +3,10 @@
 // gemma.ts, gemma2.ts and gemma3.ts define what a block is.
 
 import { z } from 'zod';
-import { attention } from '../graph/composites.ts';
 import { concat, hold, mul } from '../graph/primitives.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { ACTIVATIONS, type ActivationName } from '../nn/activations.ts';
-import { gemmaRmsNorm, linear, mergeHeads, splitHeads } from '../nn/layers.ts';
+import { gemmaRmsNorm, linear, mergeHeads, selfAttention, splitHeads } from '../nn/layers.ts';
 import type { Parameters } from '../nn/parameters.ts';
 import { applyRope, type RopeTables, ropeTables } from '../nn/rope.ts';
 import type { AttentionBias } from './masks.ts';
@@ -125,7 +124,7 @@ export function decoder(p: Parameters, config: DecoderConfig, inputs: LanguageIn
     for (let layer = 0; layer < config.num_hidden_layers; layer++) {
       hidden = p.module(`layers.${layer}`, (p) => {
         const attend: Attend = (x, options) => {
-          const { output, cache } = selfAttention(p, config, x, inputs, inputs.past?.[layer], options);
+          const { output, cache } = attendOverCache(p, config, x, inputs, inputs.past?.[layer], options);
           present.push(cache);
           return output;
         };
@@ -139,7 +138,7 @@ export function decoder(p: Parameters, config: DecoderConfig, inputs: LanguageIn
   return { lastHidden: hidden, hiddenStates, present };
 }
 
-function selfAttention(
+function attendOverCache(
   p: Parameters,
   config: DecoderConfig,
   x: Tensor,
@@ -159,7 +158,7 @@ function selfAttention(
     const value = projected('v', kvHeads);
     const keys = past ? concat([past.key, key], 2) : key;
     const values = past ? concat([past.value, value], 2) : value;
-    const attended = attention(queryStates, keys, values, { scale, softcap, bias: attentionBias(window) });
+    const attended = selfAttention(p, queryStates, keys, values, { scale, softcap, bias: attentionBias(window) });
     return { output: linear(p, 'o_proj', mergeHeads(attended), config.hidden_size, { std }), cache: { key, value } };
   });
 }

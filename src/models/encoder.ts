@@ -2,12 +2,11 @@
 // transformer blocks (Dosovitskiy et al. 2021; LayerScale: Touvron et al. 2021). clip.ts, siglip.ts and
 // dinov2.ts name these parts and put them together.
 
-import { attention } from '../graph/composites.ts';
 import { type Dim, ShapeError } from '../graph/dims.ts';
 import { add, hold, matmul, mul, reshape, slice, transpose } from '../graph/primitives.ts';
 import { constant, type Tensor } from '../graph/tensor.ts';
 import { ACTIVATIONS, type ActivationName } from '../nn/activations.ts';
-import { layerNorm, linear, mergeHeads, splitHeads } from '../nn/layers.ts';
+import { layerNorm, linear, mergeHeads, selfAttention, splitHeads } from '../nn/layers.ts';
 import { normal, type Parameters, zeros } from '../nn/parameters.ts';
 
 // === Patches ===
@@ -141,7 +140,7 @@ export function encoder(p: Parameters, x: Tensor, options: EncoderOptions): Tens
     x = p.module(`${names.blocks}.${layer}`, (p) => {
       const normed = layerNorm(p, names.attentionNorm, x, epsilon);
       const project = (name: string) => splitHeads(linear(p, name, normed, hidden, { bias: qkvBias, std: std?.qkv }), heads);
-      const attended = mergeHeads(attention(project(names.query), project(names.key), project(names.value), { scale, bias }));
+      const attended = mergeHeads(selfAttention(p, project(names.query), project(names.key), project(names.value), { scale, bias }));
       const residual = add(x, scaled(p, 'layer_scale1', linear(p, names.output, attended, hidden, { bias: true, std: std?.output })));
       return hold(add(residual, scaled(p, 'layer_scale2', feedForward(p, layerNorm(p, names.mlpNorm, residual, epsilon)))));
     });

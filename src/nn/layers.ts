@@ -1,7 +1,13 @@
 // Layers as functions of parameters and tensors. Weights in PyTorch layout; names follow Hugging Face
 // modules.
 
-import { layerNorm as layerNormOp, rmsNorm as rmsNormOp } from '../graph/composites.ts';
+import {
+  type AttentionOptions,
+  attention,
+  layerNorm as layerNormOp,
+  observedAttention,
+  rmsNorm as rmsNormOp,
+} from '../graph/composites.ts';
 import { type Dim, ShapeError } from '../graph/dims.ts';
 import { add, matmul, reshape, transpose } from '../graph/primitives.ts';
 import type { Tensor } from '../graph/tensor.ts';
@@ -56,4 +62,13 @@ export function splitHeads(x: Tensor, heads: number): Tensor {
 export function mergeHeads(x: Tensor): Tensor {
   const [batch, heads, tokens, headDim] = x.dims as [Dim, number, Dim, number];
   return reshape(transpose(x, [0, 2, 1, 3]), [batch, tokens, heads * headDim]);
+}
+
+/** Attention of the layer that is being built (composites.ts `attention`), shown to whoever observes it. */
+export function selfAttention(p: Parameters, q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Tensor {
+  const observer = p.attentionObserver();
+  if (!observer) return attention(q, k, v, options);
+  const { output, probabilities } = observedAttention(q, k, v, options);
+  observer(p.path, probabilities);
+  return output;
 }

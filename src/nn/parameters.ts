@@ -99,11 +99,19 @@ export interface Adapter {
 /** The adapter of a linear layer, by the name of its module. */
 export type AdapterOf = (module: string) => Adapter | undefined;
 
+/**
+ * Called as a layer of self-attention is built, with the name of its module and its probabilities
+ * [batch, heads, tokens, keys].
+ */
+export type AttentionObserver = (module: string, probabilities: Tensor) => void;
+
 export interface ParameterOptions {
   /** How parameters are stored; the model function sees float32 in any case. Default: all in float32. */
   storage?: StorageOf;
   /** Default: none. */
   adapters?: AdapterOf;
+  /** Sees the attention of every layer. Default: nobody does, and an engine may take attention whole. */
+  onAttention?: AttentionObserver;
 }
 
 /** Where a model function gets its parameters. */
@@ -126,6 +134,11 @@ export class Parameters {
   /** The adapter of the linear layer that is being built. */
   adapter(): Adapter | undefined {
     return this.options.adapters?.(this.path);
+  }
+
+  /** Who sees the attention of the layer that is being built. */
+  attentionObserver(): AttentionObserver | undefined {
+    return this.options.onAttention;
   }
 
   /**

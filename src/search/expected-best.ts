@@ -1,5 +1,6 @@
-// The best that n trials can be expected to give, from N that were made: what makes searches comparable that
-// were given different budgets. Dodge et al. 2019 (arXiv 1909.03004); unbiased: Tang et al. 2020 (2004.13705).
+// The best that n trials can be expected to give, from N that were made: what makes searches comparable
+// that were given different budgets. Dodge et al. 2019 (arXiv 1909.03004); unbiased: Tang et al. 2020
+// (2004.13705).
 
 export interface ExpectedBest {
   n: number;

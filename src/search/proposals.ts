@@ -1,6 +1,7 @@
-// What a search does next, as a pure function of the trials so far in the order in which they were begun: a new
-// configuration of the sampler, or, under ASHA (Li et al. 2018, arXiv 1810.05934), a longer schedule for one of
-// the best. Every rung is a run with its own schedule to its end, so that only finished schedules are compared.
+// What a search does next, as a pure function of the trials so far in the order in which they were begun: a
+// new configuration of the sampler, or, under ASHA (Li et al. 2018, arXiv 1810.05934), a longer schedule
+// for one of the best. Every rung is a run with its own schedule to its end, so that only finished
+// schedules are compared.
 
 import { haltonPoint, randomPoint, sobolPoint } from './samplers.ts';
 import type { SamplerName } from './search-schema.ts';

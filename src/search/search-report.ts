@@ -1,4 +1,5 @@
-// What came of a search: search.json, which is the same however often the search was stopped, and search.html.
+// What came of a search: search.json, which is the same however often the search was stopped, and
+// search.html.
 
 import { LineChart, ScatterChart } from 'echarts/charts';
 import { GridComponent } from 'echarts/components';

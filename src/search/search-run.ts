@@ -1,6 +1,7 @@
 // A search out of a file into a folder: trials as runs of the trainer, the winner again on fresh seeds, the
 // report. Killed at any point it goes on from what is in the folder, to the same search.json.
 
+import { mapConcurrently } from '../concurrent.ts';
 import { UserError } from '../errors.ts';
 import { lockRunFolder } from '../runs/lock.ts';
 import type { Status } from '../runs/status.ts';
@@ -156,40 +157,15 @@ async function confirm(sitting: Sitting, { winner }: SearchResult): Promise<Conf
   const seeds = Array.from({ length: search.confirm.seeds }, (_, i) => first + 1 + i);
   const kinds = search.confirm.base ? (['winner', 'base'] as const) : (['winner'] as const);
   const jobs = seeds.flatMap((seed) => kinds.map((of) => ({ of, seed })));
-  return inOrder(jobs, search.at_once, signal, async ({ of, seed }, either) => {
+  return mapConcurrently(jobs, search.at_once, async ({ of, seed }) => {
     const values = of === 'winner' ? winner.values : {};
     const outcome = await sitting.run(
       `${of} seed ${seed}`,
       folder.confirmation(variant.name, of, seed),
       { values, share: 1, seed },
-      either,
+      signal,
     );
     status.note(`${variant.name}: ${of} with seed ${seed}: ${outcome.status === 'finished' ? shown(outcome.value) : outcome.status}`);
     return { of, seed, outcome };
   });
-}
-
-/** Results of all items, of which so many are under way at a time; the first error stops the others. */
-async function inOrder<T, R>(
-  items: readonly T[],
-  atOnce: number,
-  signal: AbortSignal,
-  work: (item: T, signal: AbortSignal) => Promise<R>,
-): Promise<R[]> {
-  const stop = new AbortController();
-  const either = AbortSignal.any([signal, stop.signal]);
-  const results: R[] = [];
-  let next = 0;
-  const worker = async () => {
-    for (let index = next++; index < items.length; index = next++) results[index] = await work(items[index], either);
-  };
-  const workers = Array.from({ length: atOnce }, () =>
-    worker().catch((error: unknown) => {
-      stop.abort(error);
-      throw error;
-    }),
-  );
-  await Promise.allSettled(workers);
-  await Promise.all(workers);
-  return results;
 }

@@ -49,7 +49,7 @@ export const samplers = ['random', 'halton', 'sobol', 'tpe'] as const;
 
 export const searchSchema = z.strictObject({
   name: z.string().min(1).describe('What the search is called'),
-  recipe: z.string().describe('The recipe that all trials begin from'),
+  recipe: z.string().describe('The recipe of all trials'),
   set: set().describe('Changes of the recipe for all trials, as --set takes them'),
   variants: z
     .array(z.strictObject({ name: z.string().regex(/^[\w-]+$/, 'must consist of letters, digits, dashes and underscores'), set: set() }))

@@ -1,5 +1,5 @@
-// What a search varies: fields of a recipe, each with the values that it may take. Samplers see a cube of side
-// 1, in which every field is an axis.
+// What a search varies: fields of a recipe, each with the values that it may take. Samplers see a cube of
+// side 1, in which every field is an axis.
 
 import { UserError } from '../errors.ts';
 import type { DimensionFile } from './search-schema.ts';

@@ -1,6 +1,7 @@
-// Tree-structured Parzen estimator (Bergstra et al. 2011), as Optuna 5 describes its sampler: multivariate, with
-// pending trials counted among the bad ones. The good trials and the others are each a mixture, with a kernel
-// for each trial; of points drawn from the good mixture, the one is taken that is likeliest beside the other.
+// Tree-structured Parzen estimator (Bergstra et al. 2011), as Optuna 5 describes its sampler: multivariate,
+// with pending trials counted among the bad ones. The good trials and the others are each a mixture, with a
+// kernel for each trial; of points drawn from the good mixture, the one is taken that is likeliest beside
+// the other.
 
 import { createRandom, type Random } from '../random.ts';
 import { normalCdf } from '../statistics/distributions.ts';

@@ -1,5 +1,5 @@
-// The recipe of a trial: the base recipe with the trial's values, cut to the stages that the objective needs and
-// to the length that the budget allows.
+// The recipe of a trial: the base recipe with the trial's values, cut to the stages that the objective
+// needs and to the length that the budget allows.
 
 import { readFileSync } from 'node:fs';
 import { UserError } from '../errors.ts';
@@ -83,7 +83,9 @@ function lengthOf(stage: Stage, index: number, share: number, { steps, samples }
   return [`stages.${index}.epochs=`, `stages.${index}.steps=${Math.max(1, Math.round(whole * share))}`];
 }
 
-/** UserError where a value at the end of its range makes no valid recipe, or the budget is searched itself. */
+/**
+ * UserError where a value at the end of its range makes no valid recipe, or the budget is searched itself.
+ */
 export function checkSpace(base: BaseRecipe, search: Search, variants: SearchFile['variants'], space: Space): void {
   const { steps, samples } = search.budget;
   for (const { path } of space) {

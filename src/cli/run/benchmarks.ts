@@ -16,6 +16,8 @@ function stateOf({ found, only, count }: Download, looked: boolean): string {
   return only === undefined ? `there: ${found}` : `only ${formatCount(only)} of ${formatCount(count!)} files: ${found}`;
 }
 
+const NEEDS = { score: 'scoring and asking need it', ask: 'asking a model needs it', judge: 'a judge that is a model needs it' };
+
 /** Everything of one benchmark. */
 function describe({ name, title, source, harnesses, headline }: Benchmark, downloads: readonly Download[], looked: boolean): string {
   const lines = [`${name}: ${title}`, `  ${source}`, `  headline: ${headline.name}`, '  harnesses (the first is the default):'];
@@ -24,8 +26,7 @@ function describe({ name, title, source, harnesses, headline }: Benchmark, downl
   for (const file of downloads) {
     lines.push(`    ${file.places[0]}: ${file.holds}`);
     lines.push(`      ${file.url}`);
-    const need = file.needed === 'score' ? 'scoring and asking need it' : 'asking a model needs it';
-    lines.push(`      ${formatBytes(file.bytes)}; ${file.license}; ${need}`);
+    lines.push(`      ${formatBytes(file.bytes)}; ${file.license}; ${NEEDS[file.needed]}`);
     const state = stateOf(file, looked);
     if (state !== '') lines.push(`      ${state}`);
   }
@@ -38,6 +39,10 @@ function readiness(downloads: readonly Download[], looked: boolean): string {
   if (isReady(downloads, 'score')) return 'can be scored, not asked';
   return downloads.some(({ found }) => found !== undefined) ? 'incomplete' : 'missing';
 }
+
+/** Of all archives, each once. */
+const bytesOf = (downloads: readonly Download[]) =>
+  [...new Map(downloads.map(({ url, bytes }) => [url, bytes])).values()].reduce((sum, bytes) => sum + bytes, 0);
 
 export function list(name: string | undefined, { data, json }: BenchmarksFlags): void {
   const chosen = name === undefined ? benchmarks : [benchmarkNamed(name)];
@@ -52,7 +57,7 @@ export function list(name: string | undefined, { data, json }: BenchmarksFlags):
   else {
     const rows = found.map(({ benchmark, downloads }) => [
       benchmark.name,
-      formatBytes(downloads.reduce((sum, { bytes }) => sum + bytes, 0)),
+      formatBytes(bytesOf(downloads)),
       readiness(downloads, looked),
       benchmark.title,
     ]);

@@ -3,9 +3,9 @@ import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { UserError } from '../../errors.ts';
 import { type Conversation, startConversation } from '../../generate/conversation.ts';
-import type { GenerationDefaults } from '../../generate/defaults.ts';
+import { type GenerationDefaults, longestAnswer, samplingWith } from '../../generate/defaults.ts';
 import type { Sampling } from '../../generate/sampling.ts';
-import { createSession, type Session } from '../../generate/session.ts';
+import { createSession } from '../../generate/session.ts';
 import { resolvePath } from '../../paths.ts';
 import { loadModel } from '../../pretrained/load.ts';
 import type { Quantization } from '../../weights/quantize.ts';
@@ -73,7 +73,7 @@ export async function converse(
 export async function chat(flags: ChatFlags): Promise<void> {
   const model = await loadModel(resolvePath(flags.model, '--model'), { quantize: flags.quantize });
   const session = createSession(model);
-  const { maxNewTokens = longestAnswer(model.generation, session), short } = flags;
+  const { maxNewTokens = longestAnswer(model.generation, session.contextLength), short } = flags;
   const conversation = startConversation(session, { maxNewTokens, sampling: samplingOf(flags, model.generation), short });
   if (flags.image.length > 0) await conversation.show(...flags.image);
   if (flags.prompt === undefined) return converse(conversation, process.stdin, process.stdout);
@@ -81,19 +81,10 @@ export async function chat(flags: ChatFlags): Promise<void> {
   process.stdout.write('\n');
 }
 
-/** The model's own limit, but never so much that no room is left to ask. */
-export function longestAnswer({ maxNewTokens = 64 }: GenerationDefaults, { contextLength }: Pick<Session, 'contextLength'>): number {
-  return Math.min(maxNewTokens, Math.max(64, Math.floor(contextLength / 2)));
-}
-
 /** What the flags say and, where they are silent, the model's folder. Greedy, unless either asks for more. */
 export function samplingOf(flags: Omit<ChatFlags, 'model' | 'image'>, defaults: GenerationDefaults): Sampling | undefined {
-  const { seed, temperature = defaults.temperature, topK = defaults.topK, topP = defaults.topP } = flags;
-  const { repetitionPenalty = defaults.repetitionPenalty ?? 1 } = flags;
+  const { temperature = defaults.temperature } = flags;
   const unused = [flags.topK === undefined ? [] : '--top-k', flags.topP === undefined ? [] : '--top-p'].flat().join(' and ');
   if (temperature === 0 && unused !== '') throw new UserError(`${unused}: the likeliest word is taken; give a --temperature above 0 too`);
-  // the session's own way is faster: it reads one number of all logits
-  if (temperature === 0 && repetitionPenalty === (defaults.repetitionPenalty ?? 1)) return undefined;
-  if (temperature === 0) return { seed, temperature: 1, topK: 1, repetitionPenalty };
-  return { seed, temperature, topK, topP, repetitionPenalty };
+  return samplingWith(flags, defaults);
 }

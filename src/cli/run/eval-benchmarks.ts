@@ -1,6 +1,7 @@
 // What `llava-gemma eval --benchmarks` does.
 import { basename, resolve } from 'node:path';
 import type { EvaluationReport } from '../../benchmarks/assess.ts';
+import type { Benchmark } from '../../benchmarks/benchmark.ts';
 import { benchmarkNamed } from '../../benchmarks/benchmarks.ts';
 import type { Condition } from '../../benchmarks/conditions.ts';
 import { readCost } from '../../benchmarks/cost.ts';
@@ -9,17 +10,23 @@ import { evaluationFolder, readSettings } from '../../benchmarks/evaluation-fold
 import { reportTable } from '../../benchmarks/report.ts';
 import { parseShard } from '../../benchmarks/subset.ts';
 import { UserError } from '../../errors.ts';
-import { createAsker } from '../../evaluate/asking.ts';
+import { type Asker, createAsker } from '../../evaluate/asking.ts';
 import { resolvePath } from '../../paths.ts';
 import { modelContent } from '../../pretrained/content.ts';
 import { loadModel } from '../../pretrained/load.ts';
+import { createEndpointAsker } from '../../remote/asker.ts';
+import { openEndpoint } from '../../remote/endpoint.ts';
 import { lockRunFolder } from '../../runs/lock.ts';
 import { createStatusLine, formatDuration } from '../../runs/status.ts';
 import { formatCount } from '../format.ts';
 import { withInterrupt } from '../interrupt.ts';
 import type { EvaluateFlags } from './eval.ts';
+import { type JudgeFlags, openNamedJudge, sayPause } from './judge.ts';
 
-export interface BenchmarkFlags extends EvaluateFlags {
+export interface BenchmarkFlags extends EvaluateFlags, JudgeFlags {
+  /** Address of a server that is asked in place of a model of this machine. */
+  endpoint?: string;
+  endpointModel?: string;
   /** Names with commas between them. */
   benchmarks?: string;
   harness: string[];
@@ -65,16 +72,44 @@ function namesOf(text: string): string[] {
   return names;
 }
 
-async function requestOf(flags: BenchmarkFlags): Promise<EvaluationRequest> {
+/** Who is asked. */
+interface Asked {
+  /** Its name in answers, and what stands for its content. */
+  model: string;
+  content: string;
+  open(): Promise<Asker>;
+}
+
+async function askedOf({ model, quantize, endpoint: url, endpointModel }: BenchmarkFlags, signal: AbortSignal): Promise<Asked> {
+  if (url !== undefined) {
+    const endpoint = await openEndpoint({ url, model: endpointModel, signal, onPause: sayPause });
+    return { model: endpoint.model, content: endpoint.name, open: async () => createEndpointAsker(endpoint) };
+  }
+  if (endpointModel !== undefined) throw new UserError('--endpoint-model goes with --endpoint');
+  const folder = resolvePath(model, '--model');
+  const open = async () => createAsker(await loadModel(folder, { quantize }));
+  return { model: basename(resolve(folder)), content: await modelContent(folder), open };
+}
+
+/** UserError where answers would in the end have nobody to judge them. */
+function checkJudge(benchmarks: readonly Benchmark[], { judge }: JudgeFlags): void {
+  const needing = benchmarks.find(({ judged }) => judged === 'always');
+  if (needing && judge === undefined)
+    throw new UserError(
+      `answers to ${needing.name} are graded by a judge: --judge ADDRESS of an OpenAI-compatible endpoint, local:FOLDER, or rules`,
+    );
+}
+
+async function requestOf(flags: BenchmarkFlags, { model, content }: Asked): Promise<EvaluationRequest> {
   const { limit, shard, maxNewTokens, quantize, overwrite } = flags;
   const { data, out } = foldersOf(flags);
   const benchmarks = namesOf(flags.benchmarks!).map(benchmarkNamed);
-  const model = resolvePath(flags.model, '--model');
+  checkJudge(benchmarks, flags);
   return {
     out,
     overwrite,
-    model: basename(resolve(model)),
-    content: await modelContent(model),
+    model,
+    content,
     chosen: await chooseBenchmarks(benchmarks, data, harnessesOf(flags.harness), limit),
     conditions: conditionsOf(flags),
     limit,
@@ -85,32 +120,36 @@ async function requestOf(flags: BenchmarkFlags): Promise<EvaluationRequest> {
 }
 
 function print(out: string, report: EvaluationReport, json: boolean | undefined): void {
-  const { cost, page } = evaluationFolder(out);
-  console.log(json ? JSON.stringify(report, null, 2) : `${reportTable(report, readCost(cost)!)}\nreport: ${page}`);
+  const { cost, page, upload } = evaluationFolder(out);
+  const uploads = (report.uploads ?? []).map(({ benchmark, server }) => `${upload(benchmark)}: for ${server}`);
+  console.log(json ? JSON.stringify(report, null, 2) : [reportTable(report, readCost(cost)!), ...uploads, `report: ${page}`].join('\n'));
 }
 
 /** Runs the command with --benchmarks, or with --merge. */
 export async function evaluateBenchmarks(flags: BenchmarkFlags): Promise<void> {
   if (flags.merge.length > 0) return merge(flags);
-  const request = await requestOf(flags);
-  const lock = await lockRunFolder(request.out, { note: console.error });
+  const { out } = foldersOf(flags);
   const status = createStatusLine();
-  try {
-    const report = await withInterrupt(async (signal) => {
-      const openAsker = async () => createAsker(await loadModel(resolvePath(flags.model, '--model'), { quantize: flags.quantize }));
-      return runEvaluation(request, openAsker, {
+  const report = await withInterrupt(async (signal) => {
+    const asked = await askedOf(flags, signal);
+    const request = await requestOf(flags, asked);
+    const judge = await openNamedJudge(flags, signal);
+    const lock = await lockRunFolder(out, { note: console.error });
+    try {
+      return await runEvaluation(request, asked.open, {
         batchSize: flags.batchSize,
+        judge,
         signal,
         onProgress: ({ benchmark, condition, done, total, remaining }) =>
           status.draw(
             `${benchmark} ${condition}  ${formatCount(done)} of ${formatCount(total)} answers  ETA ${remaining === undefined ? '-' : formatDuration(remaining)}`,
           ),
       });
-    }, `the answers so far are in ${request.out}; the same command goes on`).finally(status.clear);
-    print(request.out, report, flags.json);
-  } finally {
-    await lock.release();
-  }
+    } finally {
+      await lock.release();
+    }
+  }, `the answers so far are in ${out}; the same command goes on`).finally(status.clear);
+  print(out, report, flags.json);
 }
 
 /** Puts shares together; what was asked is read out of the first. */
@@ -131,5 +170,10 @@ async function merge(flags: BenchmarkFlags): Promise<void> {
     maxNewTokens: maxNewTokens ?? undefined,
     quantize: quantize ?? undefined,
   };
-  print(out, await mergeEvaluations(flags.merge, request), flags.json);
+  checkJudge(names, flags);
+  const report = await withInterrupt(
+    async (signal) => mergeEvaluations(flags.merge, request, await openNamedJudge(flags, signal)),
+    'judgements so far are kept, and the same command goes on from there',
+  );
+  print(out, report, flags.json);
 }

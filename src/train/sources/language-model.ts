@@ -4,6 +4,7 @@ import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
 import { loadEmojiGlyphs } from '../../data/emoji/glyphs.ts';
 import { loadGlosses, type TextOptions, textBatch } from '../../data/emoji/texts.ts';
 import { packSamples } from '../../data/packing.ts';
+import { UserError } from '../../errors.ts';
 import { createTokenizer } from '../../text/tokenizer.ts';
 import { type BatchSource, packedBatch, plainSource } from '../batch.ts';
 
@@ -31,6 +32,11 @@ export async function languageModelSource(description: LanguageModelSource): Pro
   const texts = { glyphs, glosses, tokenizer, concepts, artists, gridSide, mixture };
   return plainSource(async (index) => {
     const samples = textBatch(seed, `${stage} ${index}`, batchSize * maxLength, texts);
+    const longest = Math.max(...samples.map(({ inputIds }) => inputIds.length));
+    if (longest > positions)
+      throw new UserError(
+        `stage ${stage}: its mixture has texts of ${longest} tokens, but the model has ${positions} positions: give more max_position_embeddings`,
+      );
     return packedBatch(packSamples(samples, maxLength, positions));
   });
 }

@@ -1,0 +1,293 @@
+// Many clients of a server at once, against one by itself: tokens a second in all, waits for the first and
+// the last token, order, errors, and the memory of the server while it goes on. The server is the command
+// line's, in processes of its own; the clients share the machine with it.
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync } from 'node:fs';
+import { availableParallelism, cpus } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Command } from 'commander';
+import sharp from 'sharp';
+import { parseCount } from '../src/cli/options.ts';
+import { loadEmojiGlyphs, sharedConcepts } from '../src/data/emoji/glyphs.ts';
+import { renderScene, sampleScene } from '../src/data/emoji/scene.ts';
+import { UserError } from '../src/errors.ts';
+import { bundledModel, resolvePath } from '../src/paths.ts';
+import { freshConfig, writeFreshCheckpoint } from '../src/pretrained/fresh.ts';
+import { createRandom } from '../src/random.ts';
+import { busyCores, busyNote, round } from './statistics.ts';
+
+interface Options {
+  json?: boolean;
+  model?: string;
+  clients: number;
+  parallel: number;
+  seconds: number;
+  pictures: number;
+  maxTokens: number;
+}
+
+export function register(program: Command): void {
+  program
+    .command('serve')
+    .description('streaming clients of a server, many against one')
+    .option('--json', 'print one JSON object on stdout, and nothing else there')
+    .option(
+      '--model <folder>',
+      'model that is served (default: one of the size of the bundled model, with random weights: its answers are long)',
+    )
+    .option('--clients <n>', 'clients at a time', parseCount, 64)
+    .option('--parallel <n>', 'answers that the server generates at a time', parseCount, 16)
+    .option('--seconds <n>', 'time of the clients together; one by itself has 60 s at most', parseCount, 30)
+    .option('--pictures <n>', 'pictures that are asked about', parseCount, 16)
+    .option('--max-tokens <n>', 'longest answer', parseCount, 64)
+    .action(benchServe);
+}
+
+const QUESTIONS = ['What do you see?', 'How many things are in the picture?', 'What color is it?', 'What is at the top?'];
+
+/** One answer, in milliseconds since the beginning of its part. */
+interface Answered {
+  asked: number;
+  first: number;
+  done: number;
+  tokens: number;
+  cached: number;
+}
+
+interface Part {
+  seconds: number;
+  answers: Answered[];
+  errors: string[];
+  /** CPU time of the server and its model, in seconds. */
+  cpu: number;
+}
+
+async function drawings(count: number): Promise<string[]> {
+  const random = createRandom(11);
+  const glyphs = await loadEmojiGlyphs();
+  return Promise.all(
+    Array.from({ length: count }, async () => {
+      const scene = sampleScene(random, glyphs, { concepts: sharedConcepts(glyphs), artists: glyphs.artists });
+      const { data, width, height } = renderScene(scene, glyphs);
+      return `data:image/png;base64,${(
+        await sharp(data, { raw: { width, height, channels: 3 } })
+          .png()
+          .toBuffer()
+      ).toString('base64')}`;
+    }),
+  );
+}
+
+/** A model of the bundled size whose answers do not end by themselves. */
+async function longWinded(): Promise<string> {
+  const folder = '.cache/bench/serve-model';
+  if (existsSync(join(folder, 'config.json'))) return folder;
+  const bundled = resolvePath(bundledModel, 'the model');
+  const config = JSON.parse(readFileSync(join(bundled, 'config.json'), 'utf8'));
+  const options = {
+    dtype: 'float16',
+    seed: 1,
+    maxShardSize: 1e9,
+    tokenizer: bundled,
+    signal: new AbortController().signal,
+    onDrawn() {},
+  } as const;
+  await writeFreshCheckpoint(freshConfig(config), folder, options);
+  return folder;
+}
+
+async function startCli({
+  model,
+  parallel,
+  clients,
+}: Options & { model: string }): Promise<{ child: ChildProcess; url: string; name: string }> {
+  const words = ['serve', '--port', '0', '--quiet', '--model', model, '--parallel', String(parallel), '--queue', String(clients)];
+  const child = spawn(process.execPath, ['bin/llava-gemma.js', ...words], { stdio: ['ignore', 'inherit', 'pipe'] });
+  let [url, name] = ['', ''];
+  for await (const line of createInterface({ input: child.stderr! })) {
+    const said = /^listening on (.*)\/v1; models: ([^,]+)/.exec(line);
+    if (said) [, url, name] = said;
+    if (line === 'ready') return { child, url, name };
+    if (/^error/.test(line)) throw new UserError(line);
+  }
+  throw new UserError('the server has ended');
+}
+
+/** Asks, one question after the other, until the time is over. */
+async function clientLoop(url: string, body: () => object, end: number, start: number, part: Part): Promise<void> {
+  while (performance.now() < end) {
+    const answer: Answered = { asked: performance.now() - start, first: 0, done: 0, tokens: 0, cached: 0 };
+    try {
+      const response = await fetch(`${url}/v1/chat/completions`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(body()),
+      });
+      if (!response.ok) throw new Error(`status ${response.status}: ${await response.text()}`);
+      await readEvents(response, answer, start);
+      part.answers.push(answer);
+    } catch (error) {
+      part.errors.push((error as Error).message.slice(0, 200));
+    }
+  }
+}
+
+async function readEvents(response: Response, answer: Answered, start: number): Promise<void> {
+  const decoder = new TextDecoder();
+  let held = '';
+  let isWhole = false;
+  for await (const bytes of response.body!) {
+    const lines = (held + decoder.decode(bytes as Uint8Array, { stream: true })).split('\n');
+    held = lines.pop()!;
+    for (const line of lines) {
+      if (line === 'data: [DONE]') isWhole = true;
+      else if (line.startsWith('data: ')) {
+        const { choices, usage, error } = JSON.parse(line.slice(6));
+        if (error) throw new Error(error.message);
+        if (answer.first === 0 && choices[0]?.delta.content) answer.first = performance.now() - start;
+        if (usage) Object.assign(answer, { tokens: usage.completion_tokens, cached: usage.prompt_tokens_details.cached_tokens });
+      }
+    }
+  }
+  if (!isWhole) throw new Error('the stream ended before its end');
+  answer.done = performance.now() - start;
+  answer.first ||= answer.done;
+}
+
+async function runPart(url: string, clients: number, seconds: number, body: () => object): Promise<Part> {
+  const part: Part = { seconds: 0, answers: [], errors: [], cpu: 0 };
+  const before = await total(url, 'cpu_seconds');
+  const start = performance.now();
+  await Promise.all(Array.from({ length: clients }, () => clientLoop(url, body, start + seconds * 1000, start, part)));
+  part.seconds = (performance.now() - start) / 1000;
+  // the model says how it is once a second
+  await sleep(1100);
+  part.cpu = (await total(url, 'cpu_seconds')) - before;
+  return part;
+}
+
+/** A figure of the server and the model together: bytes of resident memory, or seconds of CPU time. */
+async function total(url: string, name: 'resident_memory_bytes' | 'cpu_seconds'): Promise<number> {
+  const text = await (await fetch(`${url}/metrics`)).text();
+  const lines = text.matchAll(new RegExp(`^llava_gemma_${name}\\{.*\\} (\\S+)$`, 'gm'));
+  return [...lines].reduce((sum, [, value]) => sum + Number(value), 0);
+}
+
+const quantile = (values: readonly number[], q: number) => values.toSorted((a, b) => a - b)[Math.floor((values.length - 1) * q)] ?? 0;
+
+/** Requests within so many milliseconds may arrive in any order. */
+const AT_ONCE = 200;
+
+/** How many others that were asked later had their first token earlier, for the answer that was hurt most. */
+function mostOvertaken(answers: readonly Answered[]): number {
+  return answers.reduce(
+    (most, one) => Math.max(most, answers.filter(({ asked, first }) => asked > one.asked + AT_ONCE && first < one.first).length),
+    0,
+  );
+}
+
+function summary({ seconds, answers, errors, cpu }: Part) {
+  const tokens = answers.reduce((sum, answer) => sum + answer.tokens, 0);
+  const first = answers.map((answer) => answer.first - answer.asked);
+  const total = answers.map((answer) => answer.done - answer.asked);
+  return {
+    answers: answers.length,
+    errors: errors.length,
+    tokens_per_s: round(tokens / seconds, 1),
+    tokens_per_cpu_s: round(tokens / cpu, 1),
+    answers_per_s: round(answers.length / seconds, 1),
+    first_token_ms: { median: round(quantile(first, 0.5), 0), p95: round(quantile(first, 0.95), 0) },
+    total_ms: { median: round(quantile(total, 0.5), 0), p95: round(quantile(total, 0.95), 0) },
+    most_overtaken_by: mostOvertaken(answers),
+    cached_tokens_per_answer: round(answers.reduce((sum, { cached }) => sum + cached, 0) / answers.length, 1),
+  };
+}
+
+async function benchServe(options: Options): Promise<void> {
+  const { json, clients, seconds, parallel, maxTokens } = options;
+  const log = json ? console.error : console.log;
+  const pictures = await drawings(options.pictures);
+  const before = await busyCores();
+  const { child, url, name } = await startCli({ ...options, model: options.model ?? (await longWinded()) });
+  const random = createRandom(3);
+  const body = () => ({
+    model: name,
+    stream: true,
+    stream_options: { include_usage: true },
+    max_tokens: maxTokens,
+    messages: [
+      {
+        role: 'user',
+        content: [
+          { type: 'image_url', image_url: { url: random.pick(pictures) } },
+          { type: 'text', text: random.pick(QUESTIONS) },
+        ],
+      },
+    ],
+  });
+  try {
+    const machine = { cpu: cpus()[0].model.trim(), cores: availableParallelism(), node: process.version };
+    log(`${machine.cpu}, ${machine.cores} cores; ${clients} clients, ${parallel} answers at a time, ${seconds} s\n`);
+    // pages, caches and compiled code of the server come to their size
+    await runPart(url, clients, Math.min(seconds, 10), body);
+    const one = await runPart(url, 1, Math.min(seconds, 60), body);
+    const memory = [await total(url, 'resident_memory_bytes')];
+    const many: Part = { seconds: 0, answers: [], errors: [], cpu: 0 };
+    for (let turn = 0; turn < 4; turn++) {
+      const part = await runPart(url, clients, seconds / 4, body);
+      many.answers.push(
+        ...part.answers.map((answer) => ({
+          ...answer,
+          asked: answer.asked + many.seconds * 1000,
+          first: answer.first + many.seconds * 1000,
+          done: answer.done + many.seconds * 1000,
+        })),
+      );
+      many.errors.push(...part.errors);
+      many.seconds += part.seconds;
+      many.cpu += part.cpu;
+      memory.push(await total(url, 'resident_memory_bytes'));
+    }
+    const { busy, note } = busyNote(before, 0);
+    const [alone, together] = [summary(one), summary(many)];
+    const result = {
+      machine: { ...machine, busy },
+      clients,
+      parallel,
+      one: alone,
+      many: together,
+      ratio: round(together.tokens_per_s / alone.tokens_per_s, 2),
+      ratio_of_cpu: round(together.tokens_per_cpu_s / alone.tokens_per_cpu_s, 2),
+      memory_mb: memory.map((bytes) => round(bytes / 1e6, 0)),
+      first_errors: [...one.errors, ...many.errors].slice(0, 3),
+    };
+    log(table({ 'one client': alone, [`${clients} clients`]: together }));
+    log(`\n${result.ratio} x the tokens of one client; memory of the server over time ${result.memory_mb.join(', ')} MB`);
+    for (const error of result.first_errors) log(`error: ${error}`);
+    if (note) log(note);
+    if (json) console.log(JSON.stringify(result));
+    if (one.errors.length + many.errors.length > 0) process.exitCode = 1;
+  } finally {
+    child.kill('SIGTERM');
+    await once(child, 'exit');
+  }
+}
+
+function table(columns: Record<string, ReturnType<typeof summary>>): string {
+  const names = Object.keys(columns);
+  const text = (value: unknown) =>
+    typeof value === 'object'
+      ? Object.entries(value as object)
+          .map(([name, number]) => `${number} (${name})`)
+          .join(', ')
+      : String(value);
+  const rows = Object.keys(Object.values(columns)[0]).map((key) => [
+    key.replaceAll('_', ' '),
+    ...names.map((name) => text(columns[name][key as keyof ReturnType<typeof summary>])),
+  ]);
+  return [['', ...names], ...rows].map(([head, ...cells]) => head.padEnd(26) + cells.map((cell) => cell.padStart(30)).join('')).join('\n');
+}

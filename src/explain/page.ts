@@ -1,0 +1,151 @@
+// index.html of an explanation: the answer's words, each with its maps over the picture, and what they are
+// worth. It opens offline and runs no script: a word is a radio button.
+
+import type { PixelImage } from '../images/pixels.ts';
+import { escapeHtml, htmlPage } from '../runs/page.ts';
+import { heatGradient } from './colors.ts';
+import type { Explanation, MapKind } from './explanation.ts';
+import { type Faithfulness, LEAST_GAIN } from './faithfulness.ts';
+import type { Grid } from './maps.ts';
+import { heatUri, pictureUri } from './overlay.ts';
+import { type ExplainedPart, MAP_NAMES } from './report.ts';
+
+/** How a map lies over its picture. */
+export const MAP_STYLE = `.map { background: #000; border-radius: 6px; overflow: hidden; position: relative; } .map img { display: block; image-rendering: pixelated; width: 100%; } .map .picture { filter: saturate(.35); } .map .heat { left: 0; position: absolute; top: 0; }`;
+
+const style = (parts: number) => `<style>
+.words input { opacity: 0; position: absolute; } .words label { border: 1px solid var(--line); border-radius: 6px; cursor: pointer; display: inline-block; font-size: 18px; margin: 0 6px 8px 0; padding: 4px 12px; }
+.words input:checked + label { background: var(--blue); border-color: var(--blue); color: #fff; } .words input:focus-visible + label { outline: 3px solid var(--text); outline-offset: 2px; }
+.part { display: none; } .maps { display: grid; gap: 16px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 200px), 1fr)); } .maps figure:first-child { grid-column: span 2; grid-row: span 2; max-width: none; }
+@media (max-width: 460px) { .maps figure:first-child { grid-column: auto; } }
+${MAP_STYLE}
+td:first-child { text-align: left; } .scale { border-radius: 4px; height: 10px; max-width: 240px; } .prompt span { border-radius: 4px; padding: 1px 3px; } .heads td { height: 22px; min-width: 22px; padding: 2px 4px; text-align: center; } .lens td { font-size: 12px; text-align: center; }
+${Array.from({ length: parts }, (_, i) => `body:has(#word-${i}:checked) #part-${i}`).join(', ')} { display: block; }
+</style>`;
+
+const percent = (share: number) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+
+/** A map over a picture (a data URI), with what it is worth. */
+export async function mapHtml(
+  kind: MapKind,
+  map: Float32Array,
+  picture: string,
+  grid: Grid,
+  scores: Faithfulness['scores'],
+): Promise<string> {
+  const [width, height] = [grid.columns, grid.rows].map((count) => `${((100 * count * grid.patch) / grid.size).toFixed(3)}%`);
+  const name = MAP_NAMES[kind];
+  const own = scores?.[kind];
+  const worth = own ? `<br>deletion ${own.deletion.toFixed(2)}, insertion ${own.insertion.toFixed(2)}` : '';
+  return `<figure><div class="map"><img class="picture" src="${picture}" alt=""><img class="heat" style="width:${width};height:${height}" src="${await heatUri(map, grid)}" alt="${escapeHtml(name)} over the picture"></div><figcaption>${escapeHtml(name)}${worth}</figcaption></figure>`;
+}
+
+/** Whether maps of this part mean anything, in a sentence. */
+export function verdict({ faithfulness }: Pick<ExplainedPart, 'faithfulness'>): string {
+  if (!faithfulness) return 'Nobody has measured whether these maps mean anything: see docs/explain.md before reading them.';
+  const { full, blank, scores } = faithfulness;
+  const gain = `The picture is worth ${(full - blank).toFixed(2)} nats to it`;
+  if (!scores)
+    return `${gain}, less than ${LEAST_GAIN.toFixed(2)}: there is nothing for a map of the picture to explain, and these should not be read.`;
+  const { deletion, insertion } = scores.relevancy;
+  const won = (other: string) => [
+    ...(deletion < scores[other].deletion ? ['deletion'] : []),
+    ...(insertion > scores[other].insertion ? ['insertion'] : []),
+  ];
+  const beats = (other: string, name: string) => {
+    const by = won(other);
+    return by.length === 0 ? `no better than ${name}` : `better than ${name} by ${by.join(' and ')}${by.length === 1 ? ' alone' : ''}`;
+  };
+  const advice = won('random').length === 0 ? ' Do not read anything into it.' : '';
+  return `${gain}. Its relevancy map is ${beats('random', 'a random order of patches')}, ${beats('attention', 'raw attention')}.${advice} This is one picture: there is no interval.`;
+}
+
+function scoresHtml({ scores }: Faithfulness): string {
+  if (!scores) return '';
+  const row = ([name, { deletion, insertion }]: [string, { deletion: number; insertion: number }]) =>
+    `<tr><td>${escapeHtml(MAP_NAMES[name as MapKind] ?? 'random order, mean of 5')}</td><td>${deletion.toFixed(3)}</td><td>${insertion.toFixed(3)}</td></tr>`;
+  const ordered = [...Object.keys(MAP_NAMES), 'random'].filter((name) => scores[name]).map((name) => [name, scores[name]] as const);
+  return `<div class="scroll"><table><thead><tr><th>map</th><th>deletion (low is good)</th><th>insertion (high is good)</th></tr></thead><tbody>${ordered
+    .map(([name, each]) => row([name, each]))
+    .join('')}</tbody></table></div>`;
+}
+
+/** The words of the prompt, shaded by their share. */
+function promptHtml({ promptWords }: Explanation, { onPrompt }: ExplainedPart): string {
+  const most = Math.max(...onPrompt, 1e-9);
+  const word = (text: string, share: number) =>
+    `<span style="background:color-mix(in srgb, var(--blue) ${Math.round((70 * share) / most)}%, transparent)" title="${percent(share)}">${escapeHtml(text === '' ? '\u21b5' : text)}</span>`;
+  return `<p class="prompt">${promptWords.map(({ text }, i) => word(text, onPrompt[i])).join(' ')}</p>`;
+}
+
+/** How much of each head's attention lies on the picture. */
+function headsHtml({ heads, layout }: Explanation, { first, count }: ExplainedPart): string {
+  const patches = layout.grid.rows * layout.grid.columns;
+  const share = (head: number) => {
+    let sum = 0;
+    for (let token = first; token < first + count; token++)
+      for (let i = head * patches; i < (head + 1) * patches; i++) sum += heads.toPatches[token][i] / count;
+    return sum;
+  };
+  const cell = (value: number) =>
+    `<td style="background:color-mix(in srgb, var(--blue) ${Math.round(60 * value)}%, transparent)">${value.toFixed(2)}</td>`;
+  const rows = Array.from({ length: heads.layers }, (_, layer) => {
+    const cells = Array.from({ length: heads.heads }, (_, head) => cell(share(layer * heads.heads + head)));
+    return `<tr><th scope="row">layer ${layer + 1}</th>${cells.join('')}</tr>`;
+  });
+  const names = Array.from({ length: heads.heads }, (_, head) => `<th>head ${head + 1}</th>`).join('');
+  return `<details><summary>Attention on the picture, by layer and head</summary><div class="scroll"><table class="heads"><thead><tr><th></th>${names}</tr></thead><tbody>${rows.join('')}</tbody></table></div></details>`;
+}
+
+async function partHtml(explanation: Explanation, part: ExplainedPart, index: number, picture: string): Promise<string> {
+  const kinds = (Object.keys(MAP_NAMES) as MapKind[]).filter((kind) => part.maps[kind]);
+  const figures = await Promise.all(
+    kinds.map((kind) => mapHtml(kind, part.maps[kind], picture, explanation.layout.grid, part.faithfulness?.scores)),
+  );
+  const { tokens } = explanation;
+  const probability = tokens.slice(part.first, part.first + part.count).reduce((product, token) => product * token.probability, 1);
+  return `<section class="part" id="part-${index}">
+<p>P = ${probability.toPrecision(3)}; ${percent(part.onImage)} of its relevancy lies on the picture. <b>${escapeHtml(verdict(part))}</b></p>
+<div class="maps">${figures.join('')}</div>
+<p class="note">Each map is colored from 0 to its own largest value: <span class="scale" style="background:${heatGradient()};display:inline-block;vertical-align:middle;width:120px"></span></p>
+${part.faithfulness ? scoresHtml(part.faithfulness) : ''}
+<h3>On the words of the prompt</h3>${promptHtml(explanation, part)}
+${headsHtml(explanation, part)}
+</section>`;
+}
+
+/** The likeliest token of each patch's row, layer by layer. */
+function lensHtml({ lens, layout }: Explanation): string {
+  if (!lens) return '';
+  const { grid, rowOf, patchOf } = layout;
+  const layer = ({ texts, probabilities }: NonNullable<Explanation['lens']>[number], number: number) => {
+    const cells = new Array<string>(grid.rows * grid.columns).fill('<td></td>');
+    texts.forEach((text, token) => {
+      const patch = patchOf(rowOf(token));
+      if (patch >= 0) cells[patch] = `<td title="P = ${probabilities[token].toPrecision(2)}">${escapeHtml(text.trim())}</td>`;
+    });
+    const rows = Array.from(
+      { length: grid.rows },
+      (_, row) => `<tr>${cells.slice(row * grid.columns, (row + 1) * grid.columns).join('')}</tr>`,
+    );
+    const name = number === 0 ? 'As the rows come in' : `After layer ${number}`;
+    return `<details><summary>${name}</summary><div class="scroll"><table class="lens"><tbody>${rows.join('')}</tbody></table></div></details>`;
+  };
+  return `<h2>Logit lens of the image rows</h2><p class="note">The token that each patch's row would predict if its layer were the last. Early layers say little.</p>${lens.map(layer).join('')}`;
+}
+
+/** The page; `picture` is what the encoder sees. */
+export async function explanationPage(explanation: Explanation, parts: readonly ExplainedPart[], picture: PixelImage): Promise<string> {
+  const uri = await pictureUri(picture);
+  const radio = ({ text }: ExplainedPart, i: number) =>
+    `<input type="radio" name="word" id="word-${i}"${i === 0 ? ' checked' : ''}><label for="word-${i}">${escapeHtml(i === 0 && parts.length > 1 ? 'the whole answer' : text)}</label>`;
+  const sections = await Promise.all(parts.map((part, i) => partHtml(explanation, part, i, uri)));
+  return htmlPage(
+    explanation.answer,
+    `${style(parts.length)}<p class="note">${escapeHtml(explanation.prompt)}</p>
+<fieldset class="words" style="border:0;padding:0"><legend class="dim">What does this word rest on?</legend>${parts.map(radio).join('')}</fieldset>
+${sections.join('\n')}
+${lensHtml(explanation)}
+<p class="note">Deletion: patches are replaced by the mean row, the most relevant first, and log P of the words is followed from 1 (all of the picture) to 0 (none): the area under it. Insertion: they are put back in that order.</p>`,
+  );
+}

@@ -1,0 +1,47 @@
+// What a request asks a model for, and what comes back, whoever computes it: values that pass between
+// processes.
+
+import type { AnswerPiece, BatchAnswer } from '../generate/batch-session.ts';
+import type { SamplingWishes } from '../generate/defaults.ts';
+import type { Turn } from '../text/chat.ts';
+
+export interface Ask {
+  /** With `<image>` where pictures stand. */
+  turns: Turn[];
+  /** Files as they came: PNG, JPEG, WebP or GIF. */
+  images: Uint8Array[];
+  /** Default: the model's own, else 64. */
+  maxNewTokens?: number;
+  /** What is not said is as the model's folder says. */
+  sampling: SamplingWishes;
+  stop: string[];
+  /** Log-probabilities of the tokens, beside so many of the likeliest. */
+  logprobs?: number;
+}
+
+/** What is known of a model that is ready. */
+export interface ModelDetails {
+  contextLength: number;
+  parameters: number;
+  imageTokens: number;
+}
+
+export type ModelState = 'idle' | 'loading' | 'ready' | 'failed';
+
+/** A model that is served. */
+export interface ServedModel {
+  /** The name that requests call it by. */
+  readonly id: string;
+  /** When it was made, in seconds since 1970. */
+  readonly created: number;
+  /** `idle` until it is first asked. */
+  readonly state: ModelState;
+  readonly details: ModelDetails | undefined;
+  /** Requests that are being answered and that wait, with those in the queue. */
+  readonly load: { running: number; waiting: number };
+  /**
+   * Answers, piece by piece. ApiError for what cannot be answered: 400 for a prompt or picture that does not
+   * fit, 429 where the queue is full, 503 where the model's process has died.
+   */
+  answer(ask: Ask, onPiece: (piece: AnswerPiece) => void, signal: AbortSignal): Promise<BatchAnswer>;
+}

@@ -1,0 +1,212 @@
+// A model in a process of its own. When that dies, whoever was being answered is told so, those in the queue
+// wait on, and the process is started again.
+
+import { type ChildProcess, fork } from 'node:child_process';
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { UserError } from '../errors.ts';
+import type { AnswerPiece, BatchAnswer } from '../generate/batch-session.ts';
+import type { Ask, ModelDetails, ModelState, ServedModel } from './ask.ts';
+import { ApiError } from './errors.ts';
+import type { Failure, FromWorker, ToWorker, WorkerOptions, WorkerReport } from './messages.ts';
+
+export interface ModelProcessOptions extends WorkerOptions {
+  id: string;
+  /** Requests that may wait. */
+  queue: number;
+  /** Told when the process has died, and what it says of itself. */
+  onDeath?(id: string): void;
+  onReport?(report: WorkerReport): void;
+}
+
+export interface ModelProcess extends ServedModel {
+  /** Loads the model; the UserError says why it cannot be. */
+  start(): Promise<void>;
+  /** Ends the process, whatever it is doing. */
+  stop(): Promise<void>;
+  /** Of the process, while there is one. */
+  readonly pid: number | undefined;
+}
+
+interface Waiting {
+  ask: Ask;
+  onPiece(piece: AnswerPiece): void;
+  resolve(answer: BatchAnswer): void;
+  reject(error: Error): void;
+}
+
+/** Milliseconds before a process that has died is started again: after each further death the double. */
+const PAUSE = 100;
+const LONGEST_PAUSE = 10_000;
+/** A process that has lived so long has not died of its start. */
+const STABLE = 10_000;
+
+/** Node 20 runs no TypeScript: tests start what was built. */
+const workerFile = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? '../../dist/serve/worker.js' : './worker.js', import.meta.url));
+
+const DIED = 'the process of the model has ended unexpectedly and is being started again; try again';
+
+function errorOf(failure: Failure, message: string): ApiError {
+  if (failure === 'internal') return new ApiError(500, 'the model failed while it answered', { code: 'internal_error' });
+  if (failure === 'length') return new ApiError(400, message, { param: 'messages', code: 'context_length_exceeded' });
+  if (failure === 'image') return new ApiError(400, `Invalid image: ${message}`, { param: 'messages', code: 'invalid_image' });
+  return new ApiError(400, message, { param: 'messages', code: 'invalid_value' });
+}
+
+export function createModelProcess(options: ModelProcessOptions): ModelProcess {
+  const { id, queue, onDeath, onReport, ...work } = options;
+  const created = Math.floor(statSync(join(work.folder, 'config.json')).mtimeMs / 1000);
+  let child: ChildProcess | undefined;
+  let state: ModelState = 'idle';
+  let details: ModelDetails | undefined;
+  let loading: Promise<void> | undefined;
+  let pause = PAUSE;
+  let isStopped = false;
+  let requests = 0;
+  const running = new Map<number, Waiting>();
+  const waiting: Waiting[] = [];
+
+  const tell = (message: ToWorker) => child?.send(message, () => {});
+
+  /** Hands over what waits, one request more than can be answered for each two that can. */
+  function handOver(): void {
+    const ahead = work.parallel + Math.ceil(work.parallel / 2);
+    while (state === 'ready' && running.size < ahead && waiting.length > 0) {
+      const next = waiting.shift()!;
+      const number = ++requests;
+      running.set(number, next);
+      tell({ type: 'ask', id: number, ask: next.ask });
+    }
+  }
+
+  function finish(number: number, how: (who: Waiting) => void): void {
+    const who = running.get(number);
+    if (!who) return;
+    running.delete(number);
+    how(who);
+    handOver();
+  }
+
+  function hear(message: FromWorker): void {
+    if (message.type === 'piece') running.get(message.id)?.onPiece(message.piece);
+    else if (message.type === 'done') finish(message.id, ({ resolve }) => resolve(message.answer));
+    else if (message.type === 'failed') finish(message.id, ({ reject }) => reject(errorOf(message.failure, message.message)));
+    else if (message.type === 'report') onReport?.(message);
+  }
+
+  /** Starts the process; settles when the model is loaded or cannot be. */
+  function launch(): Promise<void> {
+    state = 'loading';
+    const started = performance.now();
+    const process = fork(workerFile, [], { serialization: 'advanced', stdio: ['ignore', 'ignore', 'inherit', 'ipc'], execArgv: [] });
+    child = process;
+    const loaded = new Promise<void>((resolve, reject) => {
+      process.on('message', (messages: FromWorker[]) => {
+        for (const message of messages) {
+          if (message.type === 'ready') {
+            state = 'ready';
+            details = message.details;
+            resolve();
+            handOver();
+          } else if (message.type === 'unloadable') {
+            reject(message.isUser ? new UserError(message.message) : new Error(message.message));
+            fail(new ApiError(503, 'the model cannot be loaded', { code: 'model_unavailable' }));
+          } else hear(message);
+        }
+      });
+      process.on('error', reject);
+      process.on('exit', () => {
+        reject(new Error('the process of the model ended while it was being loaded'));
+        if (child === process) died(performance.now() - started);
+      });
+    });
+    tell({ type: 'load', options: work });
+    return loaded;
+  }
+
+  function died(lived: number): void {
+    child = undefined;
+    endRunning(new ApiError(503, DIED, { code: 'worker_died', retryAfter: 1 }));
+    if (isStopped || state === 'failed') return;
+    onDeath?.(id);
+    state = 'loading';
+    pause = lived > STABLE ? PAUSE : Math.min(pause * 2, LONGEST_PAUSE);
+    setTimeout(() => {
+      if (!isStopped) launch().catch(() => {});
+    }, pause).unref();
+  }
+
+  function endRunning(error: ApiError): void {
+    const lost = [...running.values()];
+    running.clear();
+    for (const { reject } of lost) reject(error);
+  }
+
+  /** The model cannot be loaded: nobody waits for it any more. */
+  function fail(error: ApiError): void {
+    state = 'failed';
+    child?.kill('SIGKILL');
+    for (const { reject } of waiting.splice(0)) reject(error);
+  }
+
+  function start(): Promise<void> {
+    loading ??= launch();
+    return loading;
+  }
+
+  function answer(ask: Ask, onPiece: (piece: AnswerPiece) => void, signal: AbortSignal): Promise<BatchAnswer> {
+    if (state === 'failed') throw new ApiError(503, 'the model cannot be loaded', { code: 'model_unavailable' });
+    if (waiting.length >= queue)
+      throw new ApiError(429, `too many requests: ${waiting.length} wait already; try again later`, { code: 'queue_full', retryAfter: 1 });
+    signal.throwIfAborted();
+    start().catch(() => {});
+    return new Promise((resolve, reject) => {
+      const own: Waiting = { ask, onPiece, resolve, reject };
+      waiting.push(own);
+      signal.addEventListener('abort', () => cancel(own, signal.reason), { once: true });
+      handOver();
+    });
+  }
+
+  function cancel(own: Waiting, reason: unknown): void {
+    own.reject(reason as Error);
+    const at = waiting.indexOf(own);
+    if (at >= 0) waiting.splice(at, 1);
+    for (const [number, who] of running)
+      if (who === own) {
+        tell({ type: 'cancel', id: number });
+        finish(number, () => {});
+      }
+  }
+
+  return {
+    id,
+    created,
+    get state() {
+      return state;
+    },
+    get details() {
+      return details;
+    },
+    get load() {
+      return { running: Math.min(running.size, work.parallel), waiting: waiting.length + Math.max(0, running.size - work.parallel) };
+    },
+    get pid() {
+      return child?.pid;
+    },
+    start,
+    answer: async (...request) => answer(...request),
+    async stop() {
+      isStopped = true;
+      const error = new ApiError(503, 'the server is shutting down', { code: 'shutting_down', retryAfter: 5 });
+      for (const { reject } of waiting.splice(0)) reject(error);
+      endRunning(error);
+      const process = child;
+      if (!process) return;
+      const gone = new Promise((resolve) => process.once('exit', resolve));
+      process.kill('SIGKILL');
+      await gone;
+    },
+  };
+}

@@ -1,0 +1,179 @@
+// The small parts of a server by themselves: keys, metrics, the log, bodies, the models that are found.
+
+import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { createBodyReader } from './body.ts';
+import { createKeyCheck, readKeys } from './keys.ts';
+import { logLine } from './log.ts';
+import { createMetrics } from './metrics.ts';
+import { findModels } from './models.ts';
+import { parseChatRequest } from './request.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'serve-parts-'));
+
+describe('keys', () => {
+  test('are compared as a whole', () => {
+    const isAllowed = createKeyCheck(['one', 'two']);
+    expect(['Bearer one', 'bearer two', 'Bearer  one '].every(isAllowed)).toBe(true);
+    expect([undefined, '', 'one', 'Bearer', 'Bearer on', 'Bearer onee', 'Bearer one two', 'Basic one'].some(isAllowed)).toBe(false);
+  });
+
+  test('are read from lines', () => {
+    const file = join(folder, 'keys');
+    writeFileSync(file, '# for tests\r\n\n key-1 \nkey-2\r\n');
+    expect(readKeys(file)).toEqual(['key-1', 'key-2']);
+    writeFileSync(file, 'key-1\nkey 2\n');
+    expect(() => readKeys(file)).toThrow(/key 2 has white space/);
+    expect(() => readKeys(join(folder, 'none'))).toThrow(/--api-key-file: .*there is no such file/);
+  });
+});
+
+test("metrics are in Prometheus's text format", () => {
+  const metrics = createMetrics();
+  const asked = metrics.counter('asked_total', 'Questions.');
+  asked.add(2, { by: 'a "b"\n\\' });
+  asked.add(0.5, { by: 'a "b"\n\\' });
+  asked.add(1);
+  metrics.gauge('now', 'At present.', () => [[{}, 3]]);
+  const time = metrics.histogram('seconds', 'Time.', [0.1, 1]);
+  for (const seconds of [0.1, 0.5, 5]) time.observe(seconds, { model: 'm' });
+  expect(metrics.text()).toBe(`# HELP asked_total Questions.
+# TYPE asked_total counter
+asked_total{by="a \\"b\\"\\n\\\\"} 2.5
+asked_total 1
+# HELP now At present.
+# TYPE now gauge
+now 3
+# HELP seconds Time.
+# TYPE seconds histogram
+seconds_bucket{model="m",le="0.1"} 1
+seconds_bucket{model="m",le="1"} 2
+seconds_bucket{model="m",le="+Inf"} 3
+seconds_sum{model="m"} 5.6
+seconds_count{model="m"} 3
+`);
+});
+
+test('a request is one line of the log, whatever it was called', () => {
+  const now = new Date(0);
+  expect(logLine({ method: 'POST', path: '/v1/x', status: 200, ms: 12.4, promptTokens: 50, tokens: 3 }, now)).toBe(
+    '1970-01-01T00:00:00.000Z POST /v1/x 200 12 ms 50+3 tokens',
+  );
+  expect(logLine({ method: 'GET', path: '/a\n2026 GET /', status: 499, ms: 1, ended: 'the client has gone' }, now)).toBe(
+    '1970-01-01T00:00:00.000Z GET /a\\n2026 GET / 499 1 ms (the client has gone)',
+  );
+});
+
+describe('bodies', () => {
+  const request = (body: string, type = 'application/json') =>
+    new Request('http://x', { method: 'POST', body, headers: { 'content-type': type } });
+
+  test('are held within a limit for all together', async () => {
+    const { read } = createBodyReader(100);
+    const bodies = await Promise.all(Array.from({ length: 8 }, () => read(request(`"${'x'.repeat(98)}"`))));
+    expect(bodies[0].value).toBe('x'.repeat(98));
+    await expect(read(request('"more"'))).rejects.toMatchObject({ status: 503, details: { code: 'overloaded', retryAfter: 1 } });
+    bodies[3].release();
+    bodies[3].release();
+    const { release } = await read(request('"more"'));
+    await expect(read(request(`"${'x'.repeat(98)}"`))).rejects.toMatchObject({ status: 503 });
+    release();
+    await expect(read(request('x'.repeat(101)))).rejects.toMatchObject({ status: 413 });
+    await expect(read(request('{}', 'text/plain'))).rejects.toMatchObject({ status: 415 });
+    await expect(read(request('{'))).rejects.toMatchObject({ status: 400, details: { code: 'invalid_json' } });
+  });
+});
+
+describe('models', () => {
+  const model = (path: string, type = 'llava') => {
+    mkdirSync(join(folder, path), { recursive: true });
+    writeFileSync(join(folder, path, 'config.json'), JSON.stringify({ model_type: type }));
+    return join(folder, path);
+  };
+
+  test('are found by themselves and in folders', () => {
+    const [a, b] = [model('zoo/a'), model('zoo/b')];
+    model('zoo/encoder', 'clip_vision_model');
+    mkdirSync(join(folder, 'zoo/empty'));
+    expect([...findModels([join(folder, 'zoo')])]).toEqual([
+      ['a', a],
+      ['b', b],
+    ]);
+    expect([...findModels([b, join(folder, 'zoo')]).keys()]).toEqual(['b', 'a']);
+    const other = model('other/a');
+    expect(() => findModels([a, other])).toThrow(/have the same name/);
+    expect(() => findModels([join(folder, 'zoo/empty')])).toThrow(/is a LLaVA/);
+  });
+});
+
+describe('messages', () => {
+  const turnsOf = (messages: object[]) => parseChatRequest({ model: 'm', messages }).ask.turns;
+  const user = (content: unknown) => ({ role: 'user', content });
+  const image = { type: 'image_url', image_url: { url: 'data:,' } };
+
+  test('become turns that take turns', () => {
+    expect(
+      turnsOf([
+        { role: 'system', content: 'S1' },
+        { role: 'developer', content: [{ type: 'text', text: 'S2' }] },
+        user('A'),
+        user([
+          { type: 'text', text: 'B' },
+          { type: 'text', text: 'C' },
+        ]),
+        { role: 'assistant', content: 'D' },
+        { role: 'system', content: 'S3' },
+        user('E'),
+      ]),
+    ).toEqual([
+      { from: 'human', value: 'S1\n\nS2\n\nA\n\nB\nC' },
+      { from: 'gpt', value: 'D' },
+      { from: 'human', value: 'S3\n\nE' },
+    ]);
+  });
+
+  test('have their pictures before their words', () => {
+    const { ask, pictures } = parseChatRequest({
+      model: 'm',
+      messages: [
+        { role: 'system', content: 'S' },
+        user([{ type: 'text', text: 'A' }, image, image]),
+        { role: 'assistant', content: 'B' },
+        user([image]),
+      ],
+    });
+    expect(ask.turns.map(({ value }) => value)).toEqual(['<image>\n<image>\nS\n\nA', 'B', '<image>\n']);
+    expect(pictures.map(({ param }) => param)).toEqual([
+      'messages[1].content[1].image_url.url',
+      'messages[1].content[2].image_url.url',
+      'messages[3].content[0].image_url.url',
+    ]);
+  });
+
+  test('may hold what changes nothing, and null for what is not said', () => {
+    const neutral = {
+      n: 1,
+      frequency_penalty: 0,
+      presence_penalty: 0,
+      logit_bias: {},
+      tools: [],
+      tool_choice: 'none',
+      store: false,
+      user: 'me',
+      metadata: { a: 'b' },
+    };
+    const { ask } = parseChatRequest({
+      model: 'm',
+      messages: [user('A')],
+      ...neutral,
+      response_format: { type: 'text' },
+      stop: null,
+      seed: null,
+      temperature: null,
+    });
+    expect(ask).toMatchObject({ stop: [], maxNewTokens: undefined, logprobs: undefined });
+    expect(Object.values(ask.sampling)).toEqual([undefined, undefined, undefined, undefined, undefined]);
+  });
+});

@@ -1,0 +1,51 @@
+// Pictures of a request: data URIs and, where it is allowed, URLs.
+
+import { ApiError } from './errors.ts';
+import { fetchPicture, type RemoteOptions } from './remote-pictures.ts';
+import type { PictureSource } from './request.ts';
+
+export interface PictureLimits {
+  /** Pictures of one request. */
+  maxImages: number;
+  /** Where pictures may be fetched from; nowhere when absent. */
+  remote?: RemoteOptions;
+}
+
+/** The files that OpenAI takes. Others have readers with more to go wrong. */
+const SIGNATURES = [/^\xff\xd8\xff/, /^\x89PNG\r\n/, /^RIFF....WEBP/s, /^GIF8[79]a/];
+
+/** The bytes of pictures, in order. ApiError 400 names the one that is wrong. */
+export async function readPictures(sources: readonly PictureSource[], limits: PictureLimits, signal: AbortSignal): Promise<Uint8Array[]> {
+  const { maxImages, remote } = limits;
+  if (sources.length > maxImages)
+    throw new ApiError(400, `Too many images: this server takes ${maxImages} a request, and there are ${sources.length}.`, {
+      param: 'messages',
+      code: 'too_many_images',
+    });
+  return Promise.all(
+    sources.map(async (source) => {
+      const bytes = await bytesOf(source, remote, signal);
+      const start = Buffer.from(bytes.subarray(0, 16)).toString('latin1');
+      if (!SIGNATURES.some((signature) => signature.test(start)))
+        throw refuse(source, 'the image must be a PNG, JPEG, WebP or GIF', 'invalid_image_format');
+      return bytes;
+    }),
+  );
+}
+
+const refuse = ({ param }: PictureSource, what: string, code: string) => new ApiError(400, `Invalid '${param}': ${what}.`, { param, code });
+
+async function bytesOf(source: PictureSource, remote: RemoteOptions | undefined, signal: AbortSignal): Promise<Uint8Array> {
+  const { url } = source;
+  if (/^https?:/i.test(url)) {
+    if (remote) return fetchPicture(source, remote, signal);
+    throw refuse(source, 'this server fetches no images; give a data URI', 'remote_images_not_allowed');
+  }
+  const comma = url.indexOf(',');
+  if (comma < 0 || comma > 200 || !/^data:image\/[a-z0-9.+-]+;base64$/i.test(url.slice(0, comma)))
+    throw refuse(source, 'it must be a data URI: data:image/png;base64,...', 'invalid_image_url');
+  const text = url.slice(comma + 1);
+  // Buffer passes over what is not base64
+  if (text.length % 4 === 1 || !/^[A-Za-z0-9+/]+={0,2}$/.test(text)) throw refuse(source, 'its data are not base64', 'invalid_image_url');
+  return Buffer.from(text, 'base64');
+}

@@ -1,0 +1,140 @@
+// The server: sockets, the processes of the models, and an orderly end.
+
+import { once } from 'node:events';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { getRequestListener } from '@hono/node-server';
+import { reasonOf, UserError } from '../errors.ts';
+import { createApp, type Explainer } from './app.ts';
+import { ApiError } from './errors.ts';
+import { createKeyCheck } from './keys.ts';
+import type { LogEntry } from './log.ts';
+import type { WorkerOptions } from './messages.ts';
+import { createModelProcess, type ModelProcess } from './model-process.ts';
+import type { PictureLimits } from './pictures.ts';
+import { createServerMetrics, type WorkerReports } from './server-metrics.ts';
+
+export interface ServeOptions extends Omit<WorkerOptions, 'folder'> {
+  /** Folders by the names of their models; the first is loaded at once, the others when they are asked. */
+  models: ReadonlyMap<string, string>;
+  host: string;
+  /** 0 takes any free one. */
+  port: number;
+  /** Everybody is served when there is none. */
+  keys?: readonly string[];
+  pictures: PictureLimits;
+  maxBody: number;
+  /** Requests that may wait, for each model. */
+  queue: number;
+  /** Milliseconds after which a client that reads nothing is let go. Default: 30,000. */
+  stall?: number;
+  log?(entry: LogEntry): void;
+  explainer?: Explainer;
+}
+
+export interface RunningServer {
+  readonly port: number;
+  readonly models: readonly ModelProcess[];
+  /** Settles when the first model is loaded; UserError where it cannot be. */
+  readonly ready: Promise<void>;
+  /**
+   * Takes no more requests and lets those that are there be answered; ends them after `patience` milliseconds,
+   * and the processes of the models.
+   */
+  close(patience: number): Promise<void>;
+}
+
+/** Milliseconds for the headers of a request, for all of it, and between requests of a connection. */
+const TIMES = { headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: 5_000, connectionsCheckingInterval: 1_000 };
+const MAX_HEADER_BYTES = 16_384;
+/** Connections beyond those whose requests may wait. */
+const SPARE_CONNECTIONS = 1024;
+
+const NO_HTTP = new ApiError(400, 'this is no HTTP request', { code: 'invalid_http' });
+
+export async function startServer(options: ServeOptions): Promise<RunningServer> {
+  const { models: folders, host, port, keys, pictures, maxBody, queue, stall = 30_000, log, explainer, ...work } = options;
+  const reports: WorkerReports = new Map();
+  let isDraining = false;
+  const models = Array.from(folders, ([id, folder]) =>
+    createModelProcess({
+      ...work,
+      id,
+      folder,
+      queue,
+      onDeath: () => metrics.deaths.add(1, { model: id }),
+      onReport: (report) => reports.set(id, report),
+    }),
+  );
+  const metrics = createServerMetrics(models, reports);
+  const isAllowed = keys && createKeyCheck(keys);
+  const app = createApp({ models, metrics, isAllowed, pictures, maxBody, stall, isDraining: () => isDraining, log, explainer });
+  const server = createServer(
+    { ...TIMES, maxHeaderSize: MAX_HEADER_BYTES },
+    getRequestListener(app.fetch, { errorHandler: () => NO_HTTP.response() }),
+  );
+  server.maxConnections = queue + SPARE_CONNECTIONS;
+  server.on('clientError', answerBroken);
+  endWhenDraining(server, () => isDraining);
+  await listen(server, port, host);
+
+  const ready = models[0].start();
+  ready.catch(() => {});
+  return {
+    port: (server.address() as AddressInfo).port,
+    models,
+    ready,
+    async close(patience) {
+      isDraining = true;
+      const closed = once(server, 'close');
+      server.close();
+      const idle = setInterval(() => server.closeIdleConnections(), 50);
+      await Promise.race([closed, sleep(patience, undefined, { ref: false })]);
+      clearInterval(idle);
+      // whoever is still being answered is told so by its last event
+      await Promise.all(models.map((model) => model.stop()));
+      await Promise.race([closed, sleep(500, undefined, { ref: false })]);
+      server.closeAllConnections();
+    },
+  };
+}
+
+async function listen(server: Server, port: number, host: string): Promise<void> {
+  server.listen(port, host);
+  try {
+    await once(server, 'listening');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EADDRINUSE') throw new UserError(`--port ${port}: something else listens there; choose another port`);
+    if (code === 'EACCES') throw new UserError(`--port ${port}: no permission; ports below 1024 belong to the system`);
+    throw new UserError(`--host ${host}: the server cannot listen there (${code ?? reasonOf(error)})`);
+  }
+}
+
+/** Connections are not kept for further requests while the server ends. */
+function endWhenDraining(server: Server, isDraining: () => boolean): void {
+  server.prependListener('request', (_: IncomingMessage, response: ServerResponse) => {
+    if (isDraining()) response.setHeader('Connection', 'close');
+  });
+}
+
+/** What Node cannot read as a request never comes to the app. */
+function answerBroken(error: NodeJS.ErrnoException, socket: Duplex): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const problem =
+    error.code === 'HPE_HEADER_OVERFLOW'
+      ? new ApiError(431, 'the headers are too large', { code: 'headers_too_large' })
+      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+        ? new ApiError(408, 'the request took too long', { code: 'request_timeout' })
+        : NO_HTTP;
+  const body = JSON.stringify(problem.body);
+  socket.end(
+    `HTTP/1.1 ${problem.status} ${problem.status === 431 ? 'Request Header Fields Too Large' : 'Bad Request'}\r\n` +
+      `Content-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  );
+}
