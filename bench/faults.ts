@@ -59,8 +59,7 @@ function shifted({ label_rows: rows, ...inputs }: Record<string, Value>): Record
   return { ...inputs, label_rows: { ...rows, data: (rows.data as Int32Array).map((row) => Math.max(0, row - 1)) } };
 }
 
-function faults(yes: string): Fault[] {
-  const own = { data_path: yes, image_folder: DATA };
+function faults(own: { data_path: string; image_folder: string }): Fault[] {
   return [
     { name: 'stage 1 skipped', sign: 'stage-1-skipped', recipe: { model: parts, data, stages: [finetune] } },
     { name: 'pictures exchanged', sign: 'image-ignored', recipe: { model: parts, data, stages: [connector, finetune] }, feed: rolled },
@@ -95,8 +94,8 @@ function faults(yes: string): Fault[] {
 }
 
 /** Questions of which those about existence have the answer yes. */
-async function yesData(): Promise<string> {
-  const { questions } = await buildEmojiDataset({
+async function yesData(): Promise<{ data_path: string; image_folder: string }> {
+  const { questions, imageFolder } = await buildEmojiDataset({
     seed: 42,
     out: DATA,
     trainScenes: data.train_scenes,
@@ -111,7 +110,7 @@ async function yesData(): Promise<string> {
   }));
   const path = join(DATA, 'yes.json');
   writeFileSync(path, JSON.stringify(yes));
-  return path;
+  return { data_path: path, image_folder: imageFolder };
 }
 
 function feeding(engine: Engine, feed: Fault['feed']): Engine {

@@ -34,6 +34,7 @@ const CAUSES = [
   'norm-mismatch',
   'overfitting',
   'image-ignored',
+  'same-rows',
   'yes-bias',
   'constant-answer',
   'unparsed-answers',

@@ -43,11 +43,16 @@ function labelMask({ labels: { least, mean, first, last } }: ModelMeasures): Ver
   return { level: least === 0 ? 'red' : 'green', numbers: { mean, least }, found };
 }
 
-function collapsed({ imageNorm, effectiveRank, rowsRanked, cosineBetweenPictures }: ModelMeasures): Verdict {
-  const numbers = { imageNorm, effectiveRank, cosineBetweenPictures };
+function collapsed({ imageNorm, effectiveRank, rowsRanked }: ModelMeasures): Verdict {
+  const numbers = { imageNorm, effectiveRank };
   if (!(imageNorm > 0)) return { level: 'red', numbers, found: 'the rows of the connector are all 0' };
-  const found = `effective rank ${short(effectiveRank)} (singular values of ${rowsRanked} rows), cosine of rows of different pictures ${short(cosineBetweenPictures)}`;
-  return { level: effectiveRank < LEAST_RANK || cosineBetweenPictures > MOST_COSINE ? 'red' : 'green', numbers, found };
+  const found = `effective rank ${short(effectiveRank)} (singular values of ${rowsRanked} rows)`;
+  return { level: effectiveRank < LEAST_RANK ? 'red' : 'green', numbers, found };
+}
+
+function sameRows({ cosineBetweenPictures }: ModelMeasures): Verdict {
+  const found = `the cosine of rows of different pictures is ${short(cosineBetweenPictures)}`;
+  return { level: cosineBetweenPictures > MOST_COSINE ? 'red' : 'green', numbers: { cosineBetweenPictures }, found };
 }
 
 function norms({ normRatio, movement, layerNormRatios }: ModelMeasures): Verdict {
@@ -104,8 +109,8 @@ const signs: readonly ModelSign[] = [
   },
   {
     sign: 'collapsed-connector',
-    healthy: `effective rank ${LEAST_RANK} or more, cosine of ${MOST_COSINE} or less`,
-    source: 'Roy & Vetterli 2007; thresholds ours',
+    healthy: `an effective rank of ${LEAST_RANK} or more`,
+    source: 'Roy & Vetterli 2007; threshold ours',
     advice: 'the connector says the same whatever it is shown: lower its rate, lengthen the warmup, and look whether its gradient is 0',
     judge: collapsed,
   },
@@ -124,6 +129,13 @@ const signs: readonly ModelSign[] = [
     advice:
       'the text alone explains the answers: look whether pictures and texts belong together, train stage 1 longer, raise the rate of the connector',
     judge: ignoredImage,
+  },
+  {
+    sign: 'same-rows',
+    healthy: `a cosine of ${MOST_COSINE} or less`,
+    source: 'ours',
+    advice: 'the connector has learned to say the same of every picture: see image-ignored',
+    judge: sameRows,
   },
   {
     sign: 'logit-effect',
