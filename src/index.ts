@@ -1,11 +1,14 @@
 // The public API: what a program needs to load, run, train and score models. Everything else is importable by
 // path in this repository but may change between versions.
 
+export { type Alignment, type AlignOptions, align } from './alignment/align.ts';
+export { emojiPictures, llavaPictures } from './alignment/pictures.ts';
+export { bundledTexts } from './alignment/texts.ts';
 export { openCheckpoint, saveCheckpoint } from './checkpoint/checkpoint.ts';
 export { buildEmojiDataset } from './data/emoji/build.ts';
 export { loadEmojiGlyphs } from './data/emoji/glyphs.ts';
 export { readLlavaJson } from './data/llava-json.ts';
-export type { Constant, Engine, Program, SequenceState, State, StoredValue, Value, Write } from './engine/engine.ts';
+export type { Constant, Engine, Program, SequenceState, SlotState, State, StoredValue, Value, Write } from './engine/engine.ts';
 export { float32, float32Values, int32 } from './engine/engine.ts';
 export { createOrtEngine } from './engine/ort.ts';
 export { createReferenceEngine } from './engine/reference.ts';
@@ -17,6 +20,13 @@ export { scoreSamples } from './evaluate/samples.ts';
 export { createExplainer, type Explainer, loadExplainer } from './explain/explainer.ts';
 export type { AnsweredQuestion, ExplainRequest, Explanation, MapOptions } from './explain/explanation.ts';
 export { type Faithfulness, measureFaithfulness } from './explain/faithfulness.ts';
+export {
+  type AnswerPiece,
+  type BatchAnswer,
+  type BatchPrompt,
+  type BatchSession,
+  createBatchSession,
+} from './generate/batch-session.ts';
 export { type Conversation, startConversation } from './generate/conversation.ts';
 export type { GenerationDefaults } from './generate/defaults.ts';
 export { type ForwardInputs, type ForwardModel, type ForwardOptions, type ForwardOutput, forward } from './generate/forward.ts';

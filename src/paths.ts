@@ -8,6 +8,9 @@ import { systemReason, UserError } from './errors.ts';
 /** The model bundled with this package, used where no other is named. */
 export const bundledModel = 'assets/models/tiny-llava';
 
+/** The encoder that it was made with, and its text tower. */
+export const bundledEncoder = 'assets/models/tiny-clip';
+
 const packageRoot = fileURLToPath(new URL('..', import.meta.url));
 
 /**

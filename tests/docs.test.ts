@@ -7,6 +7,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
+import { studySchema } from '../src/study/study-schema.ts';
 import { recipeSchemas } from '../src/train/recipe-schema.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -15,7 +16,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 
 /** The parts of JSON Schema that zod emits for recipes. */
 interface Schema {
-  type?: string;
+  type?: string | string[];
   description?: string;
   default?: unknown;
   const?: unknown;
@@ -45,6 +46,7 @@ function rangeText({ minimum, exclusiveMinimum, maximum }: Schema): string {
 }
 
 function typeText(schema: Schema): string {
+  if (Array.isArray(schema.type)) return schema.type.map((type) => typeText({ type })).join(' or ');
   if (schema.const !== undefined) return code(schema.const);
   if (schema.enum) return schema.enum.map(code).join(', ');
   const alternatives = schema.anyOf ?? schema.oneOf;
@@ -66,6 +68,8 @@ function typeText(schema: Schema): string {
       return 'text';
     case 'boolean':
       return 'true or false';
+    case undefined:
+      return 'any value';
     default:
       throw new Error(`no words for ${JSON.stringify(schema)}`);
   }
@@ -106,6 +110,15 @@ test('docs/recipes.md lists every field of every recipe', async () => {
   const [before, rest] = readFileSync(path, 'utf8').split(begin);
   const after = rest.split(end)[1];
   await expect(`${before}${begin}\n\n${recipeTables()}\n\n${end}${after}`).toMatchFileSnapshot(path);
+});
+
+test('docs/study.md lists every field of a study', async () => {
+  const path = join(root, 'docs', 'study.md');
+  const [begin, end] = ['<!-- study fields: begin -->', '<!-- study fields: end -->'];
+  const [before, rest] = readFileSync(path, 'utf8').split(begin);
+  const rows = rowsOf(z.toJSONSchema(studySchema, { io: 'input' }) as Schema, '');
+  const table = ['| Field | Value | Default | Meaning |', '|---|---|---|---|', ...rows].join('\n');
+  await expect(`${before}${begin}\n\n${table}\n\n${end}${rest.split(end)[1]}`).toMatchFileSnapshot(path);
 });
 
 // === Links ===

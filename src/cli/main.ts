@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { UserError } from '../errors.ts';
+import * as align from './align.ts';
 import * as benchmarks from './benchmarks.ts';
 import * as chat from './chat.ts';
 import * as compare from './compare.ts';
@@ -23,6 +24,7 @@ import * as pull from './pull.ts';
 import * as score from './score.ts';
 import * as search from './search.ts';
 import * as serve from './serve.ts';
+import * as study from './study.ts';
 import * as train from './train.ts';
 
 function version(): string {
@@ -50,10 +52,12 @@ export function createProgram(): Command {
     plan,
     search,
     diagnose,
+    study,
     evaluate,
     score,
     compare,
     benchmarks,
+    align,
     chat,
     explain,
     serve,

@@ -1,56 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import type { Sample } from '../evaluate/samples.ts';
-import { createRandom } from '../random.ts';
 import { answerFindings } from './answer-signs.ts';
 import { withExchangedPictures } from './data.ts';
 import { rankFindings } from './findings.ts';
-import {
-  constantAnswer,
-  detection,
-  divergence,
-  effectiveRank,
-  exponentialEntropy,
-  meanCosine,
-  meanNorm,
-  type Rows,
-  someRows,
-  unparsedShare,
-  yesBias,
-} from './measures.ts';
+import { constantAnswer, detection, divergence, meanCosine, meanNorm, type Rows, someRows, unparsedShare, yesBias } from './measures.ts';
 
 const rows = (width: number, ...values: number[]): Rows => ({ data: Float32Array.from(values), width });
 
 describe('rows', () => {
-  it('have an effective rank by singular values', () => {
-    expect(exponentialEntropy([3, 1])).toBeCloseTo(1.755, 3);
-    // the form by eigenvalues, which is another number
-    expect(exponentialEntropy([9, 1])).toBeCloseTo(1.384, 3);
-    // centered: +-3 along one axis and +-1 along the other, whichever way they are turned
-    expect(effectiveRank(rows(2, 3, 0, -3, 0, 0, 1, 0, -1))).toBeCloseTo(1.755, 3);
-    const [c, s] = [Math.cos(0.7), Math.sin(0.7)];
-    const turned = [
-      [3, 0],
-      [-3, 0],
-      [0, 1],
-      [0, -1],
-    ].flatMap(([x, y]) => [c * x - s * y + 5, s * x + c * y - 2]);
-    expect(effectiveRank(rows(2, ...turned))).toBeCloseTo(1.755, 3);
-    expect(effectiveRank(rows(3, 1, 2, 3, 1, 2, 3))).toBe(0);
-  });
-
-  it('have the rank of their space where they fill it, with more rows than columns and with fewer', () => {
-    const random = createRandom(1);
-    for (const [count, width] of [
-      [400, 8],
-      [9, 400],
-    ]) {
-      const data = Float32Array.from({ length: count * width }, () => random.normal());
-      const rank = effectiveRank({ data, width });
-      expect(rank).toBeGreaterThan(7.8);
-      expect(rank).toBeLessThanOrEqual(8 + 1e-6);
-    }
-  });
-
   it('have norms, and cosines between pictures', () => {
     expect(meanNorm(rows(2, 3, 4, 0, 1))).toBe(3);
     expect(meanCosine([rows(2, 1, 0), rows(2, 0, 2)])).toBe(0);

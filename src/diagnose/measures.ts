@@ -1,5 +1,6 @@
 // Numbers that tell a sick model from a healthy one, from what was measured: no model is run here.
 
+import { exponentialEntropy } from '../alignment/effective-rank.ts';
 import { majorityBaseline } from '../evaluate/baselines.ts';
 import type { Sample } from '../evaluate/samples.ts';
 import { answerKind, FAILED, normalizeText, parseAnswer } from '../evaluate/scoring.ts';
@@ -46,72 +47,6 @@ export function meanCosine(pictures: readonly Rows[]): number {
     for (let at = 0; at < data.length; at += width, count++) sum += cosine(data.subarray(at, at + width), other.subarray(at, at + width));
   }
   return sum / count;
-}
-
-/**
- * Effective rank of rows about their mean (Roy & Vetterli 2007): exp(-sum p log p), p the share of each
- * singular value in their sum. 0 where all rows are the same.
- */
-export function effectiveRank(rows: Rows): number {
-  return exponentialEntropy(singularValues(rows));
-}
-
-/** exp(-sum p log p) of shares of values that are not negative. */
-export function exponentialEntropy(values: readonly number[]): number {
-  const total = values.reduce((sum, value) => sum + value, 0);
-  if (!(total > 0)) return 0;
-  return Math.exp(-values.reduce((sum, value) => (value > 0 ? sum + (value / total) * Math.log(value / total) : sum), 0));
-}
-
-/** Singular values of rows about their mean. */
-function singularValues({ data, width }: Rows): number[] {
-  const count = data.length / width;
-  const centered = Float64Array.from(data);
-  for (let column = 0; column < width; column++) {
-    let mean = 0;
-    for (let row = 0; row < count; row++) mean += centered[row * width + column] / count;
-    for (let row = 0; row < count; row++) centered[row * width + column] -= mean;
-  }
-  // the products of rows, or of columns where these are fewer: the same values
-  const byRows = count <= width;
-  const [size, length] = byRows ? [count, width] : [width, count];
-  const vectors = Array.from({ length: size }, (_, k) =>
-    byRows ? centered.subarray(k * width, (k + 1) * width) : Float64Array.from({ length }, (_, row) => centered[row * width + k]),
-  );
-  return orthogonalizedNorms(vectors);
-}
-
-/**
- * Singular values of vectors by one-sided Jacobi rotations (Hestenes 1958), which make them orthogonal: their
- * norms are the values. Exact for small values too.
- */
-function orthogonalizedNorms(vectors: Float64Array[]): number[] {
-  const dot = (a: Float64Array, b: Float64Array) => {
-    let sum = 0;
-    for (let i = 0; i < a.length; i++) sum += a[i] * b[i];
-    return sum;
-  };
-  for (let sweep = 0; sweep < 20; sweep++) {
-    let isDone = true;
-    for (let p = 0; p < vectors.length - 1; p++)
-      for (let q = p + 1; q < vectors.length; q++) {
-        const [a, b] = [vectors[p], vectors[q]];
-        const [aa, bb, ab] = [dot(a, a), dot(b, b), dot(a, b)];
-        if (Math.abs(ab) <= 1e-9 * Math.sqrt(aa * bb)) continue;
-        isDone = false;
-        const zeta = (bb - aa) / (2 * ab);
-        const tangent = Math.sign(zeta || 1) / (Math.abs(zeta) + Math.sqrt(1 + zeta * zeta));
-        const cos = 1 / Math.sqrt(1 + tangent * tangent);
-        const sin = cos * tangent;
-        for (let i = 0; i < a.length; i++) {
-          const [x, y] = [a[i], b[i]];
-          a[i] = cos * x - sin * y;
-          b[i] = sin * x + cos * y;
-        }
-      }
-    if (isDone) break;
-  }
-  return vectors.map((vector) => Math.sqrt(dot(vector, vector)));
 }
 
 /** At most so many rows of several matrices, evenly spread. */

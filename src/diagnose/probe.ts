@@ -1,6 +1,7 @@
 // What a model does with pictures, from single passes: its loss with the picture, a blank one and another
 // one, the rows that the connector makes, their norms beside those of the text at each layer.
 
+import { effectiveRank } from '../alignment/effective-rank.ts';
 import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
 import type { Sample } from '../data/llava-json.ts';
 import { type Engine, float32, int32, type Value } from '../engine/engine.ts';
@@ -16,7 +17,7 @@ import { meanOf } from '../statistics/proportion.ts';
 import { type EncodedConversation, encodeConversation, ignoreIndex } from '../text/labels.ts';
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import type { DiagnosisData } from './data.ts';
-import { divergence, effectiveRank, logSoftmax, meanCosine, meanNorm, type Rows, someRows } from './measures.ts';
+import { divergence, logSoftmax, meanCosine, meanNorm, type Rows, someRows } from './measures.ts';
 
 /** Pictures whose hidden states are looked at. */
 const LAYERED = 8;
@@ -221,7 +222,7 @@ async function probe(
     layerNormRatios,
     imageNorm: meanNorm({ data: rows[0], width: hidden }),
     movement: moved.length > 0 ? meanOf(moved) : undefined,
-    effectiveRank: effectiveRank(ranked),
+    effectiveRank: effectiveRank({ ...ranked, count: ranked.data.length / hidden }),
     rowsRanked: ranked.data.length / hidden,
     cosineBetweenPictures: meanCosine(matrices),
     untouchedBiases: model.untouchedBiases,

@@ -53,6 +53,8 @@ export interface SchedulerOptions {
   slots: number;
   /** Memory for what was read for earlier prompts, in bytes. */
   prefixBytes: number;
+  /** Tokens of prompts that are read between two tokens of others. Default: 256. */
+  readTokens?: number;
   /** Given a turn after each step. */
   breathe(): Promise<void>;
 }
@@ -64,10 +66,10 @@ export interface BatchScheduler {
   readonly load: { running: number; waiting: number; prefixBytes: number };
 }
 
-/** Tokens, padding included, that are read in one run. */
-const READ_TOKENS = 1024;
-/** The same while others wait for their next token. */
-const READ_TOKENS_BESIDE = 256;
+/** Tokens of prompts, padding included, that are read while others wait for their next token. */
+const READ_TOKENS = 256;
+/** Times as many are read where nobody waits. */
+const UNDISTURBED = 4;
 /** A prompt waits for one that is being read if they share so many more tokens than are known. */
 const WORTH_WAITING = 16;
 
@@ -85,7 +87,7 @@ interface Row {
 
 export function createBatchScheduler(
   generator: Pick<Generator, 'config' | 'openBatch'>,
-  { slots, prefixBytes, breathe }: SchedulerOptions,
+  { slots, prefixBytes, readTokens = READ_TOKENS, breathe }: SchedulerOptions,
 ): BatchScheduler {
   const { config } = generator;
   const batch = generator.openBatch(slots);
@@ -191,7 +193,7 @@ export function createBatchScheduler(
     const first = rows.findIndex(isReading);
     if (first < 0) return;
     const group = rows.slice(first);
-    const budget = first > 0 ? READ_TOKENS_BESIDE : READ_TOKENS;
+    const budget = first > 0 ? readTokens : readTokens * UNDISTURBED;
     const isAlone = rows.length === 1;
     const piece = isAlone ? Number.POSITIVE_INFINITY : Math.max(1, Math.floor(budget / group.length));
     const steps = group.map((row): RowStep => (isReading(row) ? nextPiece(row!, piece) : { tokens: [] }));

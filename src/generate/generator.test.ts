@@ -12,6 +12,7 @@ import { Parameters } from '../nn/parameters.ts';
 import { withCheckpoint } from '../pretrained/folder.ts';
 import { readParameters } from '../pretrained/values.ts';
 import { createRandom } from '../random.ts';
+import { createBatchScheduler } from './batch-scheduler.ts';
 import { createGenerator, type GenerateOptions, type Generator, type PrefixCache, type Prompt } from './generator.ts';
 import { type Sampling, sampleToken } from './sampling.ts';
 
@@ -122,6 +123,27 @@ async function expectBatchOfSingles({ generator, prompts }: Toy): Promise<void> 
   expect(await generator.generate([prompts[3], prompts[1]], wandering)).toEqual([single[3], single[1]]);
 }
 
+/** Prompts that come together, some again, to a batch of three rows that reads so many tokens at a time. */
+async function expectScheduled({ config, generator, prompts }: Toy, readTokens: number): Promise<void> {
+  const scheduler = createBatchScheduler(generator, { slots: 3, prefixBytes: 2 ** 20, readTokens, breathe: async () => {} });
+  const size = PATCHES * config.text_config.hidden_size;
+  const asked = [...prompts, ...prompts.toReversed(), ...prompts];
+  const answers = asked.map(({ inputIds, imageRows = new Float32Array(0) }, ticket) => {
+    const rows = Array.from({ length: imageRows.length / size }, (_, i) => imageRows.subarray(i * size, (i + 1) * size));
+    const pictures = rows.map((rows) => ({ key: rows.slice(0, 4).join(), rows }));
+    const maxNewTokens = NEW_TOKENS - (ticket % 7);
+    const { stopTokenIds, sampling } = wandering;
+    return scheduler.answer({ stopTokenIds, sampling, ticket, inputIds, pictures, maxNewTokens });
+  });
+  for (const [i, { tokens, finish, cachedTokens }] of (await Promise.all(answers)).entries()) {
+    const [expected] = await generator.generate([asked[i]], wandering);
+    expect(tokens).toEqual(expected.slice(0, NEW_TOKENS - (i % 7)));
+    expect(finish).toBe('length');
+    expect(cachedTokens).toBeLessThan(asked[i].inputIds.length);
+  }
+  expect((await answers.at(-1)!).cachedTokens).toBeGreaterThan(PATCHES);
+}
+
 describe('generate', () => {
   test('with the cache gives what recomputing everything gives', async () => {
     await expectRecomputed(toyModel);
@@ -130,6 +152,8 @@ describe('generate', () => {
   });
 
   test('a batch of ragged prompts with and without images gives what single prompts give', () => expectBatchOfSingles(toyModel));
+
+  test.each([3, 256])('so does one that rows join and leave, reading %d tokens at a time', (tokens) => expectScheduled(toyModel, tokens));
 
   test('ends each row before its first stop token, without touching the others', async () => {
     const free = await generator.generate(prompts, wandering);
@@ -327,4 +351,5 @@ describe.each(['gemma2', 'gemma3'])('generate with %s as the language model', (f
 
   test('with the cache gives what recomputing everything gives', () => expectRecomputed(model));
   test('a batch of ragged prompts gives what single prompts give', () => expectBatchOfSingles(model));
+  test.each([3, 256])('so does one that rows join and leave, reading %d tokens at a time', (tokens) => expectScheduled(model, tokens));
 });

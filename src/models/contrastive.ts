@@ -122,3 +122,24 @@ export function namingGraph(config: ClipConfig, slots: number, options?: GraphOp
     return { inputs: { ...regionInputs, ...underPrefix(nameInputs) } as Record<string, Tensor>, outputs: { similarity } };
   }, options);
 }
+
+/** pixel_values [images, 3, size, size] -> `embeds` [images, projection_dim], of unit length. */
+export function clipImageGraph(config: ClipConfig, options?: GraphOptions) {
+  return graphOf((p) => {
+    const { image_size: size } = config.vision_config;
+    const pixel_values = input('pixel_values', 'float32', ['images', 3, size, size]);
+    const lastHidden = clipVision(p, config.vision_config, pixel_values).at(-1)!;
+    return { inputs: { pixel_values }, outputs: { embeds: normalize(clipImageEmbeds(p, config, lastHidden)) } };
+  }, options);
+}
+
+/**
+ * Inputs of texts, prefixed `caption` (data/emoji/contrastive.ts) -> `embeds` [texts, projection_dim], of
+ * unit length.
+ */
+export function clipTextGraph(config: ClipConfig, options?: GraphOptions) {
+  return graphOf((p) => {
+    const captions = textPorts('caption', 'texts');
+    return { inputs: underPrefix(captions), outputs: { embeds: textEmbeds(p, config, captions) } };
+  }, options);
+}

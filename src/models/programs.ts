@@ -228,6 +228,24 @@ export function headGraph(model: PassModel, options?: GraphOptions) {
   }, options);
 }
 
+/**
+ * What a LLaVA thinks of given texts, on packed rows: the inputs of `llavaLoss`, but `image_rows` [rows,
+ * hidden] as `connectorGraph` gives them -> `losses` [labels], cross entropy of each label in nats, and
+ * `hidden_states.0` to `.N`, each [batch, tokens, hidden].
+ */
+export function scoringGraph(config: LlavaConfig, options?: GraphOptions) {
+  return graphOf((p) => {
+    const packed = packedInputs();
+    const image_rows = rowsInput('image_rows', config.text_config.hidden_size);
+    const { lastHidden, hiddenStates: states } = llava(p, config, { ...packedRows(packed), images: { rows: image_rows } });
+    const rows = gather(flattenLeading(lastHidden), packed.label_rows);
+    const losses = p.module('language_model', (p) => labelLosses(p, config.text_config, rows, packed.labels));
+    const inputs: Record<string, Tensor> = { ...packed, image_rows };
+    const outputs: Record<string, Tensor> = { losses, ...hiddenStates(states) };
+    return { inputs, outputs };
+  }, options);
+}
+
 // === Adapters ===
 
 /** The weight [out, in] of a linear layer with its adapter added to it (nn/lora.ts), `merged`. */

@@ -1,6 +1,5 @@
 // Answers a chat completion, at once or as events while it is generated.
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { AnswerPiece, BatchAnswer } from '../generate/batch-session.ts';
 import type { Ask, ServedModel } from './ask.ts';
 import { createCompletion } from './completion.ts';
@@ -84,7 +83,9 @@ export async function answerWhole(context: ChatContext): Promise<Response> {
 export async function answerWithEvents(context: ChatContext, includeUsage: boolean, release: () => void): Promise<Response> {
   const { model, signal, record, stall } = context;
   const completion = createCompletion(model.id, includeUsage);
+  // not AbortSignal.any: Node keeps such a signal for ever while somebody listens to it
   const gone = new AbortController();
+  signal.addEventListener('abort', () => gone.abort(signal.reason), { once: true });
   const events = createEventStream({ stall, onGone: (reason) => gone.abort(reason) });
   let begin = () => {};
   let hasBegun = false;
@@ -96,9 +97,11 @@ export async function answerWithEvents(context: ChatContext, includeUsage: boole
     };
   });
 
+  const late = setTimeout(begin, PATIENCE);
+
   const work = async () => {
     try {
-      const answer = await ask(context, AbortSignal.any([signal, gone.signal]), (piece) => {
+      const answer = await ask(context, gone.signal, (piece) => {
         begin();
         events.send(completion.piece(piece));
       });
@@ -109,16 +112,16 @@ export async function answerWithEvents(context: ChatContext, includeUsage: boole
       record.finish({ status: 200, ...counts(answer) });
       return undefined;
     } catch (error) {
-      const isGone = signal.aborted || gone.signal.aborted;
-      const problem = failure(context, error, isGone, hasBegun);
+      const problem = failure(context, error, gone.signal.aborted, hasBegun);
       if (hasBegun) events.send(problem.body);
       return problem;
     } finally {
+      clearTimeout(late);
       events.end();
       release();
     }
   };
   const result = work();
-  const problem = await Promise.race([result, begun, sleep(PATIENCE, undefined, { ref: false }).then(begin)]);
+  const problem = await Promise.race([result, begun]);
   return problem && !hasBegun ? problem.response() : events.response;
 }

@@ -161,12 +161,15 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
       throw new ApiError(429, `too many requests: ${waiting.length} wait already; try again later`, { code: 'queue_full', retryAfter: 1 });
     signal.throwIfAborted();
     start().catch(() => {});
-    return new Promise((resolve, reject) => {
+    let onAbort = () => {};
+    const answered = new Promise<BatchAnswer>((resolve, reject) => {
       const own: Waiting = { ask, onPiece, resolve, reject };
+      onAbort = () => cancel(own, signal.reason);
+      signal.addEventListener('abort', onAbort);
       waiting.push(own);
-      signal.addEventListener('abort', () => cancel(own, signal.reason), { once: true });
       handOver();
     });
+    return answered.finally(() => signal.removeEventListener('abort', onAbort));
   }
 
   function cancel(own: Waiting, reason: unknown): void {

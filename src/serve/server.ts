@@ -40,13 +40,13 @@ export interface RunningServer {
   /** Settles when the first model is loaded; UserError where it cannot be. */
   readonly ready: Promise<void>;
   /**
-   * Takes no more requests and lets those that are there be answered; ends them after `patience` milliseconds,
-   * and the processes of the models.
+   * Takes no more requests and lets those that are there be answered, for `patience` milliseconds; then ends
+   * them and the processes of the models.
    */
   close(patience: number): Promise<void>;
 }
 
-/** Milliseconds for the headers of a request, for all of it, and between requests of a connection. */
+/** Milliseconds: for the headers of a request, all of it, and between requests of a connection. */
 const TIMES = { headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: 5_000, connectionsCheckingInterval: 1_000 };
 const MAX_HEADER_BYTES = 16_384;
 /** Connections beyond those whose requests may wait. */

@@ -22,7 +22,7 @@ export type Fingerprints = Record<string, Inputs>;
 const folderFields = ['llava', 'vision_tower', 'language_model', 'tokenizer'];
 
 /** Folders that the model of a recipe comes from. */
-function modelFolders({ model }: Recipe): string[] {
+export function modelFolders({ model }: Recipe): string[] {
   return Object.entries(model).flatMap(([field, value]) =>
     folderFields.includes(field) && typeof value === 'string' ? [resolvePath(value, `model.${field}`)] : [],
   );

@@ -107,6 +107,11 @@ const languageModelData = z.strictObject({
 const generatedData = z.strictObject({
   ...emojiFields,
   folder: z.string().default('.cache/emoji').describe('Where pictures and JSON are written'),
+  seed: z
+    .int()
+    .nonnegative()
+    .optional()
+    .describe('Seed of the scenes and their questions; that of the run when left out. Runs with other seeds can then be asked the same'),
   train_scenes: count().default(4000).describe('Scenes to train on; each gives a caption and about eight questions'),
   evaluation_scenes: count().default(200).describe('Scenes in each held-out split; each gives up to six questions'),
   augmentation: augmentationSchema.optional().describe('How drawings of the training scenes are varied; not at all if not given'),

@@ -48,6 +48,8 @@ export interface TrainOptions {
   communicator?: Communicator;
   /** Whether each of them keeps a share of the optimizer's moments, instead of all. */
   shardMoments?: boolean;
+  /** Whether generated data are in their folder, as the recipe asks for them, and need not be drawn again. */
+  scenesAreDrawn?: boolean;
   /** When the command began, by performance.now(); counts into wallSeconds. */
   startedAt?: number;
 }
@@ -101,13 +103,13 @@ function sharedEngine(communicator: Communicator, status: Status): Engine {
 }
 
 async function trainLocked(options: StartedOptions, lock: RunLock): Promise<RunSummary> {
-  const { recipe, out, mode, signal, status, startedAt, communicator, shardMoments = false } = options;
+  const { recipe, out, mode, signal, status, startedAt, communicator, shardMoments = false, scenesAreDrawn } = options;
   const { engine = sharedEngine(communicator, status) } = options;
   const isFirst = communicator.rank === 0;
   const thread = startSourceThread();
   try {
     // models and data are read first: what is wrong with them costs nobody an earlier run
-    const task = await createTask(recipe, { engine, status, thread, out, signal, communicator });
+    const task = await createTask(recipe, { engine, status, thread, out, signal, communicator, scenesAreDrawn });
     if (isFirst && mode === 'overwrite') checkOutside(out, recipe, task);
     const inputs = await fingerprintsOf(recipe, task);
     await requireSame(communicator, [{ name: 'the recipe', content: recipeToYaml(recipe) }, ...Object.values(inputs).flat()]);

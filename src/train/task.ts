@@ -27,6 +27,8 @@ export interface TaskContext {
   signal: AbortSignal;
   /** The task is planned, not trained: values of stored weights are neither read nor checked. */
   isPlan?: boolean;
+  /** Generated data are in their folder as the recipe asks for them. */
+  scenesAreDrawn?: boolean;
   /** The processes of the run. */
   communicator: Communicator;
 }

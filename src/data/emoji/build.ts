@@ -1,8 +1,9 @@
 // Writes the emoji scenes as LLaVA JSON and an image folder: training captions (stage 1), training questions
 // (stage 2) and three held-out evaluation files. The same options give the same bytes.
 
+import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { makeFolder } from '../../disk.ts';
@@ -260,8 +261,15 @@ function entry(split: string, index: number, questions: readonly EmojiQuestion[]
 
 async function writeEntries(path: string, entries: readonly Entry[]): Promise<void> {
   const text = `[\n${entries.map((one) => JSON.stringify(one)).join(',\n')}\n]\n`;
-  // the same file is left alone: another run may be reading it
-  if (!existsSync(path) || (await readFile(path, 'utf8')) !== text) await writeFile(path, text);
+  await writeWhole(path, Buffer.from(text));
+}
+
+/** Writes a file whole or not at all; the same one is left alone: another run may be reading it. */
+async function writeWhole(path: string, bytes: Buffer): Promise<void> {
+  if (existsSync(path) && (await readFile(path)).equals(bytes)) return;
+  const fresh = `${path}.${randomUUID()}.tmp`;
+  await writeFile(fresh, bytes);
+  await rename(fresh, path);
 }
 
 async function writeImages(folder: string, split: string, scenes: readonly Scene[], glyphs: EmojiGlyphs): Promise<void> {
@@ -271,9 +279,8 @@ async function writeImages(folder: string, split: string, scenes: readonly Scene
     await Promise.all(
       scenes.slice(start, start + atOnce).map(async (scene, offset) => {
         const { data, width, height, channels } = renderScene(scene, glyphs);
-        await sharp(data, { raw: { width, height, channels } })
-          .png({ compressionLevel: 3 })
-          .toFile(join(folder, imageName(split, start + offset)));
+        const png = await sharp(data, { raw: { width, height, channels } }).png({ compressionLevel: 3 }).toBuffer();
+        await writeWhole(join(folder, imageName(split, start + offset)), png);
       }),
     );
   }

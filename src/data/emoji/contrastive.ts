@@ -56,9 +56,12 @@ export function singlePatchWeights(random: Random, glyph: PlacedGlyph, imageSize
   return single;
 }
 
-/** `<bos> text <eos>` rows, padded, with the inputs of the text tower under `prefix`. */
-export function textInputs(tokenizer: Tokenizer, prefix: string, texts: readonly string[]): Record<string, Value> {
-  const encoded = texts.map((text) => [tokenizer.bosTokenId, ...tokenizer.encode(text), tokenizer.eosTokenId]);
+/**
+ * `<bos> text <eos>` rows, padded, with the inputs of the text tower under `prefix`. A text is cut so that
+ * its row has no more than `limit` tokens.
+ */
+export function textInputs(tokenizer: Tokenizer, prefix: string, texts: readonly string[], limit = Infinity): Record<string, Value> {
+  const encoded = texts.map((text) => [tokenizer.bosTokenId, ...tokenizer.encode(text).slice(0, limit - 2), tokenizer.eosTokenId]);
   const length = Math.max(...encoded.map((ids) => ids.length));
   const shape = [texts.length, length];
   const ids = new Int32Array(texts.length * length).fill(tokenizer.padTokenId);

@@ -6,7 +6,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { readTokenizerFiles } from '../../checkpoint/tokenizer-files.ts';
 import { type DataFile, type DataIndex, subset } from '../../data/data-set.ts';
-import { buildEmojiDataset, type EmojiDataset, emojiDataset } from '../../data/emoji/build.ts';
+import { buildEmojiDataset, type EmojiDataset, type EmojiDatasetOptions, emojiDataset } from '../../data/emoji/build.ts';
 import { encoderFingerprint, type FeatureType, featureBytes } from '../../data/feature-cache.ts';
 import type { SampleFault } from '../../data/llava-json.ts';
 import { batchesPerEpoch } from '../../data/sample-order.ts';
@@ -220,23 +220,33 @@ async function cacheFeatures(source: BatchSource, { config, weights }: Model, co
 }
 
 /** The scenes that the recipe asks for, drawn if need be. */
-async function drawScenes({ seed, data }: LlavaRecipe, { status, communicator }: TaskContext): Promise<EmojiDataset | undefined> {
+async function drawScenes(
+  { seed, data }: LlavaRecipe,
+  { status, communicator, scenesAreDrawn }: TaskContext,
+): Promise<EmojiDataset | undefined> {
   if (!data) return undefined;
-  const { folder, train_scenes, evaluation_scenes, scene_size, held_out_artist, augmentation } = data;
+  const { folder, train_scenes, evaluation_scenes } = data;
+  if (scenesAreDrawn) return emojiDataset(folder);
   status.note(`drawing ${train_scenes} training scenes and ${evaluation_scenes} of each held-out split into ${folder}`);
   await communicator.lead(async () => {
-    await buildEmojiDataset({
-      seed,
-      out: folder,
-      trainScenes: train_scenes,
-      evaluationScenes: evaluation_scenes,
-      size: scene_size,
-      heldOutArtist: held_out_artist,
-      ...(augmentation ? { augmentation: augmentationOf(augmentation) } : {}),
-    });
+    await buildEmojiDataset(scenesOf(data, seed));
   });
   await requireShared(communicator, folder);
   return emojiDataset(folder);
+}
+
+/** The scenes that a recipe of this seed asks for. */
+export function scenesOf(data: NonNullable<LlavaRecipe['data']>, seed: number): EmojiDatasetOptions {
+  const { folder, train_scenes, evaluation_scenes, scene_size, held_out_artist, augmentation } = data;
+  return {
+    seed: data.seed ?? seed,
+    out: folder,
+    trainScenes: train_scenes,
+    evaluationScenes: evaluation_scenes,
+    size: scene_size,
+    heldOutArtist: held_out_artist,
+    ...(augmentation ? { augmentation: augmentationOf(augmentation) } : {}),
+  };
 }
 
 /** The task of a `llava` recipe. */

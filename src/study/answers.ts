@@ -1,0 +1,97 @@
+// What the finished runs of a study answered, side by side: the same questions for all.
+
+import { runFolder } from '../runs/folder.ts';
+import { readMetrics } from '../runs/metrics.ts';
+import { readRecord, type StudyRecord, studyFolder } from './folder.ts';
+import { type Answered, type AnsweredScore, measures, type RunFiles } from './measures.ts';
+import type { Study, StudyRun } from './variants.ts';
+
+export interface FinishedRun {
+  run: StudyRun;
+  scores: Record<string, AnsweredScore>;
+  numbers: Record<string, number>;
+  /** What looked wrong while it was trained. */
+  signs: { stage: string; step: number; sign: string; module?: string; message: string }[];
+}
+
+export interface StudyOutcome {
+  finished: FinishedRun[];
+  diverged: { run: StudyRun; stage: string; step: number }[];
+  records: Map<string, StudyRecord>;
+}
+
+/** A question of all runs. */
+export type CommonQuestion = Pick<Answered, 'key' | 'cluster' | 'prompt' | 'expected' | 'picture'>;
+
+/** A split or benchmark over all finished runs. */
+export interface ScoreTable {
+  name: string;
+  questions: CommonQuestion[];
+  /** Questions that not all runs were asked. */
+  leftOut: number;
+  runs: { run: StudyRun; credits: Float64Array; answers: string[]; baselines: AnsweredScore['baselines'] }[];
+}
+
+function filesOf(folder: string, { id, recipe }: StudyRun, study: Study): RunFiles {
+  const paths = studyFolder(folder);
+  return { run: paths.run(id), measures: paths.measures(id), recipe, benchmarks: study.file.score.benchmarks };
+}
+
+/** Reads all runs that have a record. */
+export function readOutcome(study: Study, folder: string): StudyOutcome {
+  const outcome: StudyOutcome = { finished: [], diverged: [], records: new Map() };
+  for (const run of study.runs) {
+    const record = readRecord(folder, run.id);
+    if (!record) continue;
+    outcome.records.set(run.id, record);
+    if (record.diverged) {
+      outcome.diverged.push({ run, ...record.diverged });
+      continue;
+    }
+    const files = filesOf(folder, run, study);
+    const warnings = readMetrics(runFolder(files.run).metrics).flatMap((event) => (event.type === 'warning' ? [event] : []));
+    outcome.finished.push({
+      run,
+      scores: Object.assign({}, ...measures.map(({ scores }) => scores?.(files) ?? {})),
+      numbers: Object.assign({}, ...measures.map(({ numbers }) => numbers?.(files) ?? {})),
+      signs: warnings.map(({ stage, step, sign, module, message }) => ({ stage, step, sign, ...(module ? { module } : {}), message })),
+    });
+  }
+  return outcome;
+}
+
+/** Names of the splits and benchmarks, in the order in which they are asked. */
+export const scoreNames = ({ finished }: StudyOutcome): string[] => [...new Set(finished.flatMap(({ scores }) => Object.keys(scores)))];
+
+/** The questions that all runs were asked, in the order of the first run. */
+export function scoreTable(name: string, { finished }: StudyOutcome): ScoreTable {
+  const asked = finished.flatMap(({ run, scores }) => (scores[name] ? [{ run, score: scores[name] }] : []));
+  // the same words about the same picture may be asked twice: counted apart
+  const numbered = asked.map(({ run, score }) => {
+    const seen = new Map<string, number>();
+    const byKey = new Map(
+      score.questions.map((question) => {
+        const times = seen.get(question.key) ?? 0;
+        seen.set(question.key, times + 1);
+        return [times === 0 ? question.key : `${question.key} ${times}`, question];
+      }),
+    );
+    return { run, byKey, baselines: score.baselines };
+  });
+  const keys = [...(numbered[0]?.byKey.keys() ?? [])].filter((key) => numbered.every(({ byKey }) => byKey.has(key)));
+  const most = Math.max(0, ...numbered.map(({ byKey }) => byKey.size));
+  return {
+    name,
+    questions: keys.map((key) => {
+      const { cluster, prompt, expected, picture } = numbered[0].byKey.get(key)!;
+      return { key, cluster, prompt, expected, ...(picture === undefined ? {} : { picture }) };
+    }),
+    leftOut: most - keys.length,
+    runs: numbered.map(({ run, byKey, baselines }) => ({
+      run,
+      credits: Float64Array.from(keys, (key) => byKey.get(key)!.credit),
+      answers: keys.map((key) => byKey.get(key)!.answer),
+      baselines,
+    })),
+  };
+}

@@ -1,0 +1,223 @@
+// The plots of a study as SVG, drawn by ECharts on the server side: no script in the page.
+
+import { LineChart, ScatterChart } from 'echarts/charts';
+import { GridComponent, LegendComponent, MarkLineComponent } from 'echarts/components';
+import { init, use } from 'echarts/core';
+import { SVGRenderer } from 'echarts/renderers';
+
+use([LineChart, ScatterChart, GridComponent, LegendComponent, MarkLineComponent, SVGRenderer]);
+
+// readable on white and on black
+const gray = '#868e96';
+const blue = '#3b82f6';
+const palette = ['#3b82f6', '#e8590c', '#12a150', '#9333ea', '#d6336c', '#0c8599', '#a87900', '#868e96'];
+
+const colorOf = (index: number) => palette[index % palette.length];
+
+type Option = Parameters<ReturnType<typeof init>['setOption']>[0];
+type Series = { [key: string]: unknown }[];
+
+function draw(option: Option, width: number, height: number): string {
+  const chart = init(null, null, { renderer: 'svg', ssr: true, width, height });
+  chart.setOption({ animation: false, ...(option as object) });
+  const svg = chart.renderToSVGString();
+  chart.dispose();
+  return svg;
+}
+
+const axisStyle = { axisLine: { lineStyle: { color: gray } }, axisLabel: { color: gray }, nameTextStyle: { color: gray } };
+const gridLines = { splitLine: { lineStyle: { color: gray, opacity: 0.25 } } };
+const xName = (name: string) => ({ name, nameLocation: 'middle' as const, nameGap: 28 });
+const zeroLine = { symbol: 'none', silent: true, label: { show: false }, lineStyle: { color: gray, type: 'dashed' }, data: [{ xAxis: 0 }] };
+const legendOf = (names: readonly string[]) => ({
+  data: [...names],
+  top: 0,
+  type: 'plain' as const,
+  textStyle: { color: gray, fontSize: 11 },
+  itemWidth: 16,
+  itemHeight: 8,
+});
+
+export interface ForestRow {
+  label: string;
+  value: number;
+  low: number;
+  high: number;
+}
+
+/** Values with their intervals, one below the other; values in points. Infinite intervals are left out. */
+export function forestPlot(rows: readonly ForestRow[], name = 'points'): string {
+  const scaled = rows.map(({ label, value, low, high }) => ({ label, value: 100 * value, low: 100 * low, high: 100 * high }));
+  const lines = scaled.flatMap(({ low, high }, i) =>
+    Number.isFinite(low) && Number.isFinite(high)
+      ? [
+          {
+            type: 'line',
+            silent: true,
+            showSymbol: false,
+            lineStyle: { color: blue, width: 2 },
+            data: [
+              [low, i],
+              [high, i],
+            ],
+          },
+        ]
+      : [],
+  );
+  const dots = {
+    type: 'scatter',
+    silent: true,
+    symbolSize: 8,
+    itemStyle: { color: blue },
+    data: scaled.map(({ value }, i) => [value, i]),
+    markLine: zeroLine,
+  };
+  return draw(
+    {
+      grid: { left: 8, right: 24, top: 8, bottom: 40, containLabel: true },
+      xAxis: { type: 'value', scale: true, ...xName(name), ...axisStyle, ...gridLines },
+      yAxis: {
+        type: 'category',
+        inverse: true,
+        data: scaled.map(({ label }) => label),
+        axisTick: { show: false },
+        ...axisStyle,
+        axisLabel: { color: gray, interval: 0 },
+      },
+      series: [...lines, dots] as Series,
+    },
+    720,
+    70 + 24 * rows.length,
+  );
+}
+
+/** Means at the levels of one factor, a line for each level of another; in percent. */
+export function interactionPlot(
+  by: string,
+  levels: readonly string[],
+  lines: readonly { name: string; values: (number | undefined)[] }[],
+): string {
+  return draw(
+    {
+      legend: legendOf(lines.map(({ name }) => name)),
+      grid: { left: 8, right: 24, top: 36, bottom: 40, containLabel: true },
+      xAxis: { type: 'category', data: [...levels], ...xName(by), ...axisStyle, splitLine: { show: false } },
+      yAxis: { type: 'value', scale: true, name: '%', ...axisStyle, ...gridLines },
+      series: lines.map(({ name, values }, i) => ({
+        type: 'line',
+        name,
+        silent: true,
+        symbolSize: 7,
+        itemStyle: { color: colorOf(i) },
+        lineStyle: { color: colorOf(i), width: 2 },
+        data: values.map((value) => (value === undefined ? null : 100 * value)),
+      })) as Series,
+    },
+    480,
+    280,
+  );
+}
+
+export interface CurveGroup {
+  name: string;
+  /** A line for each run. */
+  runs: [number, number][][];
+}
+
+/** The mean of runs that have the same steps; else the first. */
+function meanCurve(runs: readonly [number, number][][]): [number, number][] {
+  const [first] = runs;
+  if (!first || runs.some(({ length }) => length !== first.length)) return first ?? [];
+  return first.map(([x], i) => [x, runs.reduce((sum, run) => sum + run[i][1], 0) / runs.length]);
+}
+
+/** Curves of runs (pale) and their means by group. */
+export function curvesPlot(groups: readonly CurveGroup[], x: string, y: string): string {
+  const pale = groups.flatMap(({ runs }, i) =>
+    runs.map((data) => ({
+      type: 'line',
+      silent: true,
+      showSymbol: false,
+      data,
+      lineStyle: { color: colorOf(i), width: 1, opacity: 0.25 },
+    })),
+  );
+  const means = groups.map(({ name, runs }, i) => {
+    const data = meanCurve(runs);
+    return {
+      type: 'line',
+      name,
+      silent: true,
+      showSymbol: data.length === 1,
+      data,
+      itemStyle: { color: colorOf(i) },
+      lineStyle: { color: colorOf(i), width: 2 },
+    };
+  });
+  const rows = Math.ceil(groups.length / 3);
+  return draw(
+    {
+      legend: legendOf(groups.map(({ name }) => name)),
+      grid: { left: 8, right: 24, top: 24 + 18 * rows, bottom: 40, containLabel: true },
+      xAxis: { type: 'value', ...xName(x), ...axisStyle, splitLine: { show: false } },
+      yAxis: { type: 'value', name: y, scale: true, ...axisStyle, ...gridLines },
+      series: [...pale, ...means] as Series,
+    },
+    560,
+    260 + 18 * rows,
+  );
+}
+
+export interface ScatterGroup {
+  name: string;
+  points: [number, number][];
+}
+
+/** Points by group, beside a fitted curve with its band where there is one. */
+export function scatterPlot(
+  groups: readonly ScatterGroup[],
+  {
+    x,
+    y,
+    logX = false,
+    curve = [],
+  }: { x: string; y: string; logX?: boolean; curve?: { x: number; y: number; low: number; high: number }[] },
+): string {
+  const line = (of: (point: (typeof curve)[number]) => number, style: object) => ({
+    type: 'line',
+    silent: true,
+    showSymbol: false,
+    data: curve.map((point) => [point.x, of(point)]),
+    lineStyle: { color: gray, ...style },
+  });
+  const fitted =
+    curve.length === 0
+      ? []
+      : [
+          line(({ y: value }) => value, { width: 2 }),
+          line(({ low }) => low, { width: 1, type: 'dashed' }),
+          line(({ high }) => high, { width: 1, type: 'dashed' }),
+        ];
+  const rows = Math.ceil(groups.length / 3);
+  return draw(
+    {
+      legend: legendOf(groups.length > 1 ? groups.map(({ name }) => name) : []),
+      grid: { left: 8, right: 32, top: groups.length > 1 ? 24 + 18 * rows : 32, bottom: 40, containLabel: true },
+      xAxis: { type: logX ? 'log' : 'value', scale: true, ...xName(x), ...axisStyle, splitLine: { show: false } },
+      yAxis: { type: 'value', scale: true, name: y, ...axisStyle, ...gridLines },
+      series: [
+        ...fitted,
+        ...groups.map(({ name, points }, i) => ({
+          type: 'scatter',
+          name,
+          silent: true,
+          symbolSize: 8,
+          itemStyle: { color: colorOf(i) },
+          data: points,
+        })),
+      ] as Series,
+    },
+    560,
+    250 + 18 * rows,
+  );
+}

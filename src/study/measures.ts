@@ -1,0 +1,255 @@
+// What is measured of the runs of a study. A measure may do something with a run that has just been trained,
+// in its process, and later reads what is known of it: credit by question, and single numbers. Another one is
+// a further entry of the list.
+
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { benchmarkNamed } from '../benchmarks/benchmarks.ts';
+import { readEvaluation } from '../benchmarks/compare.ts';
+import { chooseBenchmarks, runEvaluation } from '../benchmarks/evaluation.ts';
+import { evaluationFolder } from '../benchmarks/evaluation-folder.ts';
+import { emojiDataset } from '../data/emoji/build.ts';
+import type { Engine } from '../engine/engine.ts';
+import { createAsker } from '../evaluate/asking.ts';
+import { answerQuestions } from '../evaluate/evaluate.ts';
+import { type Question, readQuestions } from '../evaluate/questions.ts';
+import { readSamples, writeSamples } from '../evaluate/samples.ts';
+import { modelContent } from '../pretrained/content.ts';
+import { type LoadedModel, loadModel } from '../pretrained/load.ts';
+import { readSummary, runFolder } from '../runs/folder.ts';
+import { readMetrics } from '../runs/metrics.ts';
+import type { LlavaRecipe } from '../train/recipe.ts';
+
+export interface BenchmarkAsked {
+  name: string;
+  data: string;
+  limit?: number;
+}
+
+/** A run that has been trained. */
+export interface TrainedRun {
+  recipe: LlavaRecipe;
+  /** Folder of the model. */
+  model: string;
+  /** Where measures keep what they find. */
+  out: string;
+  exchanged: boolean;
+  benchmarks: readonly BenchmarkAsked[];
+  engine: Engine;
+  signal: AbortSignal;
+}
+
+/** A question as one run answered it. */
+export interface Answered {
+  /** The same for the same question of all runs, whatever its id. */
+  key: string;
+  /** What it shares with others: the picture. */
+  cluster: string;
+  prompt: string;
+  expected: string;
+  answer: string;
+  /** In [0, 1]. */
+  credit: number;
+  /** Path of the picture within the scenes of the run, if it is of those. */
+  picture?: string;
+}
+
+/** A split or a benchmark, as one run answered it. */
+export interface AnsweredScore {
+  questions: Answered[];
+  /** Mean credit without the picture, with that of another question, of guessing, and of one answer. */
+  baselines: Partial<Record<'blind' | 'exchanged' | 'chance' | 'majority', number>>;
+}
+
+/** Where the files of a finished run are. */
+export interface RunFiles {
+  run: string;
+  measures: string;
+  recipe: LlavaRecipe;
+  /** Benchmarks that were asked. */
+  benchmarks: readonly BenchmarkAsked[];
+}
+
+export interface Measure {
+  name: string;
+  /** What the report says when nothing of it was measured. */
+  missing: string;
+  /** Done once the run is trained; `load` gives its model, loaded once. */
+  take?(run: TrainedRun, load: () => Promise<LoadedModel>): Promise<void>;
+  /** By split or benchmark. */
+  scores?(files: RunFiles): Record<string, AnsweredScore>;
+  /** Single numbers, by name: the same for the same weights. */
+  numbers?(files: RunFiles): Record<string, number>;
+}
+
+const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+// === Held-out splits ===
+
+const splitsMeasure: Measure = {
+  name: 'held-out splits',
+  missing: 'no held-out split was scored',
+  scores({ run, measures, recipe }) {
+    const folder = runFolder(run);
+    const { scores } = readSummary(folder);
+    return Object.fromEntries(
+      (recipe.evaluate?.splits ?? []).map((split) => {
+        const samples = readSamples(folder.samples(split));
+        const tasks = Object.values(scores[split]);
+        const total = tasks.reduce((sum, { n }) => sum + n, 0);
+        const weighted = (of: 'random' | 'majority') => tasks.reduce((sum, task) => sum + task[of] * task.n, 0) / total;
+        const exchanged = exchangedFile(measures, split);
+        const seen = samples.flatMap(({ blindCorrect }) => (blindCorrect === undefined ? [] : [Number(blindCorrect)]));
+        const score: AnsweredScore = {
+          questions: samples.map(({ image, prompt, expected, answer, correct }) => ({
+            key: JSON.stringify([image, prompt, expected]),
+            cluster: image,
+            prompt,
+            expected,
+            answer,
+            credit: Number(correct),
+            picture: image,
+          })),
+          baselines: {
+            chance: weighted('random'),
+            majority: weighted('majority'),
+            ...(seen.length === samples.length ? { blind: mean(seen) } : {}),
+            ...(existsSync(exchanged) ? { exchanged: mean(readSamples(exchanged).map(({ correct }) => Number(correct))) } : {}),
+          },
+        };
+        return [split, score];
+      }),
+    );
+  },
+};
+
+const exchangedFile = (measures: string, split: string) => join(measures, 'exchanged', `${split}.jsonl`);
+
+/** The questions, each with the pictures of one about others: the one half of all pictures further on. */
+export function withExchangedPictures(questions: readonly Question[]): Question[] {
+  const pictures = new Map(questions.map(({ imagePaths }) => [JSON.stringify(imagePaths), imagePaths]));
+  const keys = [...pictures.keys()];
+  const partner = new Map(keys.map((key, i) => [key, pictures.get(keys[(i + Math.floor(keys.length / 2)) % keys.length])!]));
+  return keys.length < 2
+    ? []
+    : questions.map((question) => ({ ...question, imagePaths: partner.get(JSON.stringify(question.imagePaths))! }));
+}
+
+const exchangedMeasure: Measure = {
+  name: 'exchanged pictures',
+  missing: 'the models were not asked before the pictures of other questions',
+  async take({ recipe, out, exchanged, signal }, load) {
+    if (!exchanged || !recipe.evaluate || !recipe.data) return;
+    const { splits, batch_size: batchSize, max_new_tokens: maxNewTokens } = recipe.evaluate;
+    const dataset = emojiDataset(recipe.data.folder);
+    for (const split of splits) {
+      const questions = withExchangedPictures(await readQuestions(dataset.evaluation[split], dataset.imageFolder, split));
+      if (questions.length === 0) continue;
+      writeSamples(
+        exchangedFile(out, split),
+        await answerQuestions(await load(), questions, { batchSize, maxNewTokens, blind: false, signal }),
+      );
+    }
+  },
+};
+
+// === Held-out losses ===
+
+const heldOutMeasure: Measure = {
+  name: 'held-out loss',
+  missing: 'no stage has a held-out loss (held_out of a stage)',
+  numbers({ run, recipe }) {
+    const events = readMetrics(runFolder(run).metrics);
+    return Object.fromEntries(
+      recipe.stages.flatMap(({ name }) => {
+        const losses = events.flatMap((event) => (event.type === 'held-out' && event.stage === name ? [event] : []));
+        const last = losses.at(-1);
+        if (!last) return [];
+        const gain = last.imageGain === undefined ? [] : [[`${name}: image gain`, last.imageGain]];
+        return [[`${name}: held-out loss`, last.loss], [`${name}: held-out loss at its start`, losses[0].loss], ...gain] as [
+          string,
+          number,
+        ][];
+      }),
+    );
+  },
+};
+
+// === Benchmarks ===
+
+const benchmarkFolder = (measures: string, name: string) => join(measures, 'benchmarks', name);
+
+const benchmarksMeasure: Measure = {
+  name: 'benchmarks',
+  missing: 'no published benchmark was asked (score.benchmarks)',
+  async take({ model, out, exchanged, benchmarks, recipe, signal }, load) {
+    for (const { name, data, limit } of benchmarks)
+      await runEvaluation(
+        {
+          out: benchmarkFolder(out, name),
+          model: 'model',
+          content: await modelContent(model),
+          chosen: await chooseBenchmarks([benchmarkNamed(name)], data, {}, limit),
+          conditions: ['plain', 'blind', ...(exchanged ? (['exchanged'] as const) : [])],
+          limit,
+        },
+        async () => createAsker(await load()),
+        { batchSize: recipe.evaluate?.batch_size ?? 64, signal },
+      );
+  },
+  scores: ({ measures, benchmarks }) =>
+    Object.fromEntries(benchmarks.map(({ name }) => [name, benchmarkScore(benchmarkFolder(measures, name), name)])),
+};
+
+function benchmarkScore(path: string, name: string): AnsweredScore {
+  const folder = evaluationFolder(path);
+  const report = JSON.parse(readFileSync(folder.report, 'utf8')) as {
+    benchmarks: {
+      headline: { best: number };
+      blind?: { score: number };
+      exchanged?: { score: number };
+      random?: number;
+      majority?: { score: number };
+    }[];
+  };
+  const { headline, blind, exchanged, random, majority } = report.benchmarks[0];
+  // as credit, between 0 and 1
+  const share = (score: number) => score / headline.best;
+  return {
+    questions: readEvaluation(path)
+      .judged(name)
+      .map(({ id, cluster, prompt, references, answer, credit }) => ({
+        key: id,
+        cluster,
+        prompt,
+        expected: references[0] ?? '',
+        answer,
+        credit,
+      })),
+    baselines: {
+      ...(blind ? { blind: share(blind.score) } : {}),
+      ...(exchanged ? { exchanged: share(exchanged.score) } : {}),
+      ...(random === undefined ? {} : { chance: share(random) }),
+      ...(majority ? { majority: share(majority.score) } : {}),
+    },
+  };
+}
+
+export const measures: readonly Measure[] = [splitsMeasure, exchangedMeasure, heldOutMeasure, benchmarksMeasure];
+
+/** Takes every measure of a run, in its own process. */
+export async function measureRun(run: TrainedRun): Promise<void> {
+  let model: LoadedModel | undefined;
+  const load = async () => {
+    model ??= await loadModel(run.model, { engine: run.engine });
+    return model;
+  };
+  try {
+    for (const { take } of measures) {
+      run.signal.throwIfAborted();
+      await take?.(run, load);
+    }
+  } finally {
+    await model?.generator.dispose();
+  }
+}

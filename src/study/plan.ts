@@ -1,0 +1,371 @@
+// What a study would take, and what it could see: runs, what they share, time from a rehearsal of every
+// variant, disk, memory, and the smallest effect.
+
+import { mkdtempSync, rmSync, statfsSync } from 'node:fs';
+import { availableParallelism, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { emojiDataset } from '../data/emoji/build.ts';
+import { makeFolder } from '../disk.ts';
+import { createOrtEngine } from '../engine/ort.ts';
+import { createPlanningEngine } from '../engine/planning.ts';
+import { UserError } from '../errors.ts';
+import { readQuestions } from '../evaluate/questions.ts';
+import { alone } from '../mpi/communicator.ts';
+import { readSummary, runFolder } from '../runs/folder.ts';
+import { readMetrics } from '../runs/metrics.ts';
+import type { StatusLine } from '../runs/status.ts';
+import { smallestDifference, smallestRunEffect } from '../statistics/power.ts';
+import { planRun, type RunPlan } from '../train/plan.ts';
+import { startSourceThread } from '../train/prefetch.ts';
+import type { LlavaRecipe } from '../train/recipe.ts';
+import { createTask } from '../train/run.ts';
+import { drawOnce } from './execute.ts';
+import { startJob } from './job.ts';
+import type { ContentOf, Piece, StudyShard } from './pieces.ts';
+import { piecesOf, runsOf, scenesKey, withScenes } from './pieces.ts';
+import type { Study, Variant } from './variants.ts';
+
+// === How the machine is shared out ===
+
+export interface Sharing {
+  /** Pieces at a time, and threads of each. */
+  jobs: number;
+  threads: number;
+}
+
+/** Share of the memory that pieces may take together. */
+const MEMORY_SHARE = 0.8;
+
+/**
+ * As many pieces at a time as there are cores and memory for; small models gain more from runs side by side
+ * than from threads within one. UserError where not even one fits.
+ */
+export function shareOut(
+  peak: number,
+  runs: number,
+  asked: Partial<Sharing> = {},
+  memory = totalmem(),
+  cores = availableParallelism(),
+): Sharing {
+  const fitting = Math.floor((MEMORY_SHARE * memory) / peak);
+  if (peak > memory)
+    throw new UserError(
+      `a run of the study needs ${(peak / 1e9).toFixed(1)} GB of memory, and the machine has ${(memory / 1e9).toFixed(1)} GB`,
+    );
+  const jobs = asked.jobs ?? Math.max(1, Math.min(fitting, runs, Math.floor(cores / (asked.threads ?? 1))));
+  return { jobs, threads: asked.threads ?? Math.max(1, Math.floor(cores / jobs)) };
+}
+
+// === Plans of variants ===
+
+interface VariantPlan {
+  plan: RunPlan;
+  /** Seconds in which its data were read and checked. */
+  reading: number;
+}
+
+/**
+ * Plans the run of a variant, whose scenes are drawn; `threads` asks for times, on an engine that has so
+ * many.
+ */
+async function planVariant(recipe: LlavaRecipe, threads: number | undefined, signal: AbortSignal): Promise<VariantPlan> {
+  const thread = startSourceThread();
+  try {
+    const began = performance.now();
+    const status = { note() {}, progress() {}, update() {}, close() {} };
+    const context = {
+      engine: createPlanningEngine(),
+      status,
+      thread,
+      out: '.',
+      signal,
+      isPlan: true,
+      communicator: alone,
+      scenesAreDrawn: true,
+    };
+    const task = await createTask(recipe, context);
+    const reading = (performance.now() - began) / 1000;
+    const timedOn = threads === undefined ? undefined : createOrtEngine({ threads });
+    return { plan: await planRun({ task, folder: '.', timedOn }), reading };
+  } finally {
+    await thread.close();
+  }
+}
+
+/** The most memory that a run takes: of the variant with most weights, as far as files tell. */
+export async function peakMemory(study: Study, signal: AbortSignal): Promise<number> {
+  const models = new Map(study.variants.map((variant) => [JSON.stringify(variant.recipe.model), variant]));
+  let peak = 0;
+  for (const { recipe } of models.values()) {
+    await drawOnce(recipe);
+    peak = Math.max(peak, (await planVariant(withScenes(recipe), undefined, signal)).plan.memory.peak);
+  }
+  return peak;
+}
+
+// === Rehearsals ===
+
+/** Of each stage of a rehearsal, at most; scenes to train on and of each held-out split. */
+const STEPS = 8;
+const TRAIN_SCENES = 64;
+const EVALUATION_SCENES = 16;
+
+interface Rehearsal {
+  /** Seconds of each stage, of the scoring, and of the process without them. */
+  stages: { steps: number; seconds: number }[];
+  scoring: number;
+  process: number;
+  /** How many times as many questions there are in the run. */
+  questions: number;
+  /** Of the time, what the processor spent on it: less where other programs run. */
+  cpuShare: number;
+}
+
+function rehearsed(recipe: LlavaRecipe, plan: RunPlan): LlavaRecipe {
+  const stages = recipe.stages.map(({ epochs: _, ...stage }, i) => ({ ...stage, steps: Math.min(STEPS, plan.stages[i].steps) }));
+  if (!recipe.data) return { ...recipe, stages };
+  const { train_scenes, evaluation_scenes } = recipe.data;
+  const data = {
+    ...recipe.data,
+    train_scenes: Math.min(TRAIN_SCENES, train_scenes),
+    evaluation_scenes: Math.min(EVALUATION_SCENES, evaluation_scenes),
+  };
+  return withScenes({ ...recipe, data, stages });
+}
+
+async function rehearse(recipe: LlavaRecipe, whole: LlavaRecipe, out: string, threads: number, exchanged: boolean): Promise<Rehearsal> {
+  await drawOnce(recipe);
+  const began = performance.now();
+  const measures = { out: `${out}-measures`, exchanged, benchmarks: [] };
+  const outcome = await startJob({ kind: 'run', recipe, title: 'rehearsal', out, threads, measures }, () => {}).outcome;
+  const wall = (performance.now() - began) / 1000;
+  if (outcome.kind === 'failed') throw new UserError(outcome.message);
+  if (outcome.kind !== 'finished')
+    throw new UserError(
+      `a rehearsal of the study ${outcome.kind === 'diverged' ? `became non-finite in stage ${outcome.stage}` : 'was stopped'}`,
+    );
+  const folder = runFolder(out);
+  const summary = readSummary(folder);
+  const answering = readMetrics(folder.metrics).reduce((sum, event) => sum + (event.type === 'evaluation' ? event.seconds : 0), 0);
+  // what was measured after the run: its pictures exchanged
+  const scoring = answering + Math.max(0, outcome.seconds - summary.wallSeconds);
+  const stages = summary.stages.map(({ steps, seconds }) => ({ steps, seconds }));
+  return {
+    stages,
+    scoring,
+    process: Math.max(0, wall - scoring - stages.reduce((sum, { seconds }) => sum + seconds, 0)),
+    questions: (whole.data?.evaluation_scenes ?? 1) / (recipe.data?.evaluation_scenes ?? 1),
+    cpuShare: outcome.cpuSeconds / wall,
+  };
+}
+
+// === The plan ===
+
+export interface StudyPlan {
+  name: string;
+  factors: { name: string; levels: string[] }[];
+  cells: number;
+  seeds: number;
+  runs: number;
+  /** What several runs begin with, and encoders whose features are computed once. */
+  shared: { stages: number; features: number; runsThatBeginShared: number };
+  jobs: number;
+  threads: number;
+  /** The whole study, and its runs one after the other with nothing shared. */
+  seconds: { total: number; alone: number };
+  /** The same in seconds of the processor, over all threads: what other programs do has little part in it. */
+  cpuSeconds: { total: number; alone: number };
+  /** Of a run of each cell, from beginning to end. */
+  variants: { label: string; steps: number; seconds: number; peak: number; trained: number }[];
+  disk: { needed: number; free: number };
+  memory: { peak: number; available: number };
+  /** Smallest effects that are found with 80 % power at 5 %, in shares of all questions. */
+  power: { score: string; questions: number; fromQuestions: number; byRunSd: { runSd: number; effect: number }[] }[];
+  notes: string[];
+}
+
+export interface PlanOptions {
+  shard?: StudyShard;
+  asked: Partial<Sharing>;
+  contentOf: ContentOf;
+  status: StatusLine;
+  signal: AbortSignal;
+}
+
+/** UserError for what is wrong with a variant's models or data. */
+export async function planStudy(study: Study, { shard, asked, contentOf, status, signal }: PlanOptions): Promise<StudyPlan> {
+  const runs = runsOf(study, shard, contentOf);
+  const peak = await peakMemory(study, signal);
+  const { jobs, threads } = shareOut(peak, runs.length, asked);
+  const plans: VariantPlan[] = [];
+  const drawn = new Set<string>();
+  let drawing = 0;
+  for (const { recipe, label } of study.variants) {
+    status.draw(`timing steps of ${label}`);
+    const began = performance.now();
+    const key = scenesKey(recipe);
+    if (key !== undefined && !drawn.has(key)) {
+      await drawOnce(recipe);
+      drawn.add(key);
+      drawing += (performance.now() - began) / 1000;
+    }
+    plans.push(await planVariant(withScenes(recipe), threads, signal));
+  }
+  const rehearsals = await rehearseAll(study, plans, { jobs, threads }, status, signal);
+  const pieces = piecesOf(runs, '.', contentOf);
+  const secondsOf = (piece: Piece) => pieceSeconds(piece, study, plans, rehearsals);
+  const whole = study.variants.map((_, i) => runSeconds(plans[i], rehearsals[i], 0));
+  const { bavail, bsize } = statfsSync('.');
+  return {
+    name: study.file.name,
+    factors: study.factors.map(({ name, levels }) => ({ name, levels: levels.map(({ label }) => label) })),
+    cells: study.variants.length,
+    seeds: study.seeds.length,
+    runs: runs.length,
+    shared: {
+      stages: pieces.filter(({ kind }) => kind === 'stages').length,
+      features: pieces.filter(({ kind }) => kind === 'features').length,
+      runsThatBeginShared: pieces.filter(({ kind, base }) => kind === 'run' && base).length,
+    },
+    jobs,
+    threads,
+    seconds: {
+      total: drawing + makespan(pieces, secondsOf, jobs),
+      alone: drawing + runs.reduce((sum, { variant }) => sum + whole[variant.index], 0),
+    },
+    cpuSeconds: {
+      total: pieces.reduce((sum, piece) => sum + secondsOf(piece) * rehearsals[variantOf(piece, study).index].cpuShare, 0),
+      alone: runs.reduce((sum, { variant: { index } }) => sum + whole[index] * rehearsals[index].cpuShare, 0),
+    },
+    variants: study.variants.map(({ label }, i) => ({
+      label,
+      steps: plans[i].plan.stages.reduce((sum, { steps }) => sum + steps, 0),
+      seconds: whole[i],
+      peak: plans[i].plan.memory.peak,
+      trained: Math.max(...plans[i].plan.stages.map(({ trained }) => Object.values(trained).reduce((sum, n) => sum + n, 0))),
+    })),
+    disk: { needed: diskOf(pieces, study, plans), free: bavail * bsize },
+    memory: { peak: peak * jobs, available: totalmem() },
+    power: await powerOf(study, runs.length),
+    notes: [
+      ...(study.seeds.length === 1 ? ['one seed a cell: run noise is not measured'] : []),
+      ...(study.file.score.benchmarks.length > 0 ? ['the time of the benchmarks is not in the plan'] : []),
+    ],
+  };
+}
+
+/** All variants rehearsed, as many at a time as in the study. */
+async function rehearseAll(
+  study: Study,
+  plans: readonly VariantPlan[],
+  { jobs, threads }: Sharing,
+  status: StatusLine,
+  signal: AbortSignal,
+) {
+  makeFolder('.cache');
+  const folder = mkdtempSync(join('.cache', 'rehearsal-'));
+  const rehearsals: Rehearsal[] = [];
+  const queue = [...study.variants];
+  const worker = async () => {
+    for (let variant = queue.shift(); variant; variant = queue.shift()) {
+      signal.throwIfAborted();
+      status.draw(`rehearsing ${variant.label}`);
+      const recipe = rehearsed(variant.recipe, plans[variant.index].plan);
+      rehearsals[variant.index] = await rehearse(
+        recipe,
+        variant.recipe,
+        join(folder, String(variant.index)),
+        threads,
+        study.file.score.exchanged,
+      );
+    }
+  };
+  try {
+    await Promise.all(Array.from({ length: Math.min(jobs, queue.length) }, worker));
+    return rehearsals;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+const stageSeconds = ({ plan }: VariantPlan, { stages }: Rehearsal, index: number) =>
+  stages[index].seconds + (plan.stages[index].steps - stages[index].steps) * plan.stages[index].seconds!.step;
+
+/** Of the process of a run that begins at a stage; its data are read anew, of which the rehearsal had few. */
+function runSeconds(plan: VariantPlan, rehearsal: Rehearsal, from: number): number {
+  const stages = rehearsal.stages.slice(from).reduce((sum, _, i) => sum + stageSeconds(plan, rehearsal, from + i), 0);
+  return processSeconds(plan, rehearsal) + stages + rehearsal.scoring * rehearsal.questions;
+}
+
+const processSeconds = ({ reading, plan }: VariantPlan, { process }: Rehearsal) =>
+  process + ((plan.stages[0].samples ?? 0) > 10 * TRAIN_SCENES ? reading : 0);
+
+function pieceSeconds(piece: Piece, study: Study, plans: readonly VariantPlan[], rehearsals: readonly Rehearsal[]): number {
+  const { kind, recipe, base } = piece;
+  const { index } = variantOf(piece, study);
+  const [plan, rehearsal] = [plans[index], rehearsals[index]];
+  if (kind === 'run') return runSeconds(plan, rehearsal, base?.stages ?? 0);
+  if (kind === 'features') {
+    const pictures = plan.plan.stages.map(({ pictures = 0, seconds }) => pictures * seconds!.picture);
+    return processSeconds(plan, rehearsal) + Math.max(0, ...pictures);
+  }
+  const from = base?.stages ?? 0;
+  return (
+    processSeconds(plan, rehearsal) + recipe.stages.slice(from).reduce((sum, _, i) => sum + stageSeconds(plan, rehearsal, from + i), 0)
+  );
+}
+
+/** The variant of a run, or one that begins with these stages. */
+const variantOf = ({ run, recipe: { stages, model } }: Piece, { variants }: Study): Variant =>
+  run?.variant ??
+  variants.find(
+    ({ recipe }) =>
+      JSON.stringify(recipe.model) === JSON.stringify(model) &&
+      JSON.stringify(recipe.stages.slice(0, stages.length)) === JSON.stringify(stages),
+  )!;
+
+/** Seconds until all pieces have ended, started in their order when what they wait for has. */
+export function makespan(pieces: readonly Piece[], secondsOf: (piece: Piece) => number, jobs: number): number {
+  const ends = new Map<string, number>();
+  const free = new Array<number>(jobs).fill(0);
+  const waiting = new Set(pieces);
+  for (let now = 0; waiting.size > 0; ) {
+    const slot = free.findIndex((at) => at <= now);
+    const next = slot < 0 ? undefined : [...waiting].find(({ after }) => after.every((id) => (ends.get(id) ?? Infinity) <= now));
+    if (next) {
+      waiting.delete(next);
+      free[slot] = now + secondsOf(next);
+      ends.set(next.id, free[slot]);
+    } else now = Math.min(...[...free, ...ends.values()].filter((at) => at > now));
+  }
+  return Math.max(0, ...ends.values());
+}
+
+/** Checkpoints of all pieces, each stage once, and features once an encoder. */
+function diskOf(pieces: readonly Piece[], study: Study, plans: readonly VariantPlan[]): number {
+  return pieces.reduce((sum, piece) => {
+    const { kind, recipe, base } = piece;
+    const { plan } = plans[variantOf(piece, study).index];
+    if (kind === 'features') return sum + Math.max(...plan.stages.map(({ disk }) => disk.features));
+    return sum + plan.stages.slice(base?.stages ?? 0, recipe.stages.length).reduce((bytes, { disk }) => bytes + disk.checkpoint, 0);
+  }, 0);
+}
+
+/** Share of the questions that exactly one of two models gets right, and standard deviations between runs. */
+const DISCORDANT = 0.2;
+const RUN_SDS = [0.01, 0.02, 0.04];
+
+async function powerOf(study: Study, runs: number): Promise<StudyPlan['power']> {
+  const { recipe } = study.variants[0];
+  const cells = study.variants.length;
+  if (!recipe.evaluate || !recipe.data) return [];
+  const dataset = emojiDataset(withScenes(recipe).data!.folder);
+  const power: StudyPlan['power'] = [];
+  for (const split of recipe.evaluate.splits) {
+    const questions = (await readQuestions(dataset.evaluation[split], dataset.imageFolder, split)).length;
+    const fromQuestions = smallestDifference(questions, DISCORDANT);
+    const byRunSd = RUN_SDS.map((runSd) => ({ runSd, effect: Math.hypot(fromQuestions, smallestRunEffect(runSd, { runs, cells })) }));
+    power.push({ score: split, questions, fromQuestions, byRunSd });
+  }
+  return power;
+}

@@ -1,0 +1,144 @@
+// study.json: all that a study has found, the same for the same answers whenever and wherever its runs were
+// computed. Times and memory are apart, in cost.json.
+
+import { analyzeScore, type ScoreAnalysis } from './analysis.ts';
+import { readOutcome, type ScoreTable, type StudyOutcome, scoreNames, scoreTable } from './answers.ts';
+import { analyzeConvergence, type ConvergenceAnalysis } from './convergence.ts';
+import { type FamilyMember, familyOf } from './family.ts';
+import { readRecord, studyFolder, writeJson } from './folder.ts';
+import { measures } from './measures.ts';
+import { piecesOf } from './pieces.ts';
+import type { Study } from './variants.ts';
+import { verdictOf } from './verdict.ts';
+
+export interface StudyResults {
+  format: 1;
+  name: string;
+  factors: { name: string; levels: string[] }[];
+  seeds: number[];
+  runs: {
+    id: string;
+    cell: string;
+    seed: number;
+    outcome: 'finished' | 'diverged';
+    diverged?: { stage: string; step: number };
+    scores: Record<string, number>;
+    numbers: Record<string, number>;
+    signs: StudyOutcome['finished'][number]['signs'];
+  }[];
+  scores: ScoreAnalysis[];
+  /** Comparisons that were named beforehand. */
+  family: FamilyMember[];
+  convergence?: ConvergenceAnalysis;
+  verdict: string[];
+  notMeasured: string[];
+}
+
+export interface StudyCost {
+  runs: { id: string; cell: string; seed: number; seconds: number; cpuSeconds: number; peakRssMb: number }[];
+  pieces: { id: string; seconds: number; cpuSeconds: number; peakRssMb: number }[];
+}
+
+/** All that the report shows. */
+export interface Analyzed {
+  results: StudyResults;
+  cost: StudyCost;
+  outcome: StudyOutcome;
+  tables: ScoreTable[];
+}
+
+/** Analyzes the runs in a study's folder. */
+export function analyzeStudy(study: Study, folder: string, contentOf: (path: string) => string): Analyzed {
+  const outcome = readOutcome(study, folder);
+  const tables = scoreNames(outcome).map((name) => scoreTable(name, outcome));
+  const analyzed = tables.map((table) => ({ table, analysis: analyzeScore(study, table) }));
+  const familyScores = study.file.family.scores ?? tables.slice(0, 1).map(({ name }) => name);
+  const family = familyOf(
+    study,
+    analyzed.filter(({ table }) => familyScores.includes(table.name)).map(({ table, analysis }) => ({ table, model: analysis.model })),
+  );
+  const convergence = analyzeConvergence(
+    study,
+    outcome,
+    analyzed.map(({ analysis }) => analysis),
+  );
+  const found = {
+    format: 1 as const,
+    name: study.file.name,
+    factors: study.factors.map(({ name, levels }) => ({ name, levels: levels.map(({ label }) => label) })),
+    seeds: study.seeds,
+    runs: runResults(study, outcome),
+    scores: analyzed.map(({ analysis: { model: _, ...analysis } }) => analysis),
+    family,
+    ...(convergence ? { convergence } : {}),
+    notMeasured: notMeasured(study, outcome, tables),
+  };
+  return { results: { ...found, verdict: verdictOf(study, found) }, cost: costOf(study, folder, outcome, contentOf), outcome, tables };
+}
+
+function runResults(study: Study, { finished, diverged }: StudyOutcome): StudyResults['runs'] {
+  return study.runs.flatMap((run): StudyResults['runs'] => {
+    const named = { id: run.id, cell: run.variant.label, seed: run.seed };
+    const lost = diverged.find((each) => each.run === run);
+    if (lost)
+      return [{ ...named, outcome: 'diverged', diverged: { stage: lost.stage, step: lost.step }, scores: {}, numbers: {}, signs: [] }];
+    const done = finished.find((each) => each.run === run);
+    if (!done) return [];
+    const scores = Object.fromEntries(
+      Object.entries(done.scores).map(([name, { questions }]) => [
+        name,
+        questions.reduce((sum, { credit }) => sum + credit, 0) / questions.length,
+      ]),
+    );
+    return [{ ...named, outcome: 'finished', scores, numbers: done.numbers, signs: done.signs }];
+  });
+}
+
+/** What the report cannot say, in words. */
+function notMeasured(study: Study, { finished, diverged }: StudyOutcome, tables: readonly ScoreTable[]): string[] {
+  const has = (name: string, of: (run: StudyOutcome['finished'][number]) => boolean) =>
+    finished.some(of) ? [] : measures.filter((measure) => measure.name === name).map(({ missing }) => missing);
+  const lost = new Set(diverged.map(({ run }) => run.variant.label));
+  return [
+    ...(study.seeds.length === 1 ? ['run noise: there is one seed a cell, and errors are of the questions and these very runs'] : []),
+    ...has('held-out splits', ({ run, scores }) =>
+      Object.keys(scores).some((name) => (run.recipe.evaluate?.splits as string[] | undefined)?.includes(name)),
+    ),
+    ...has('exchanged pictures', ({ scores }) => Object.values(scores).some(({ baselines }) => baselines.exchanged !== undefined)),
+    ...has('held-out loss', ({ numbers }) => Object.keys(numbers).some((name) => name.endsWith('held-out loss'))),
+    ...has('benchmarks', () => study.file.score.benchmarks.length > 0),
+    ...(study.file.convergence ? [] : ['what a stage is worth by its steps (convergence)']),
+    'alignment of image and text rows by layer',
+    'hyper-parameters of each cell: all cells have those of the recipe, but for what a factor changes',
+    'where the models look (maps)',
+    ...tables
+      .filter(({ leftOut }) => leftOut > 0)
+      .map(({ name, leftOut }) => `${leftOut} questions of ${name}, which not all runs were asked`),
+    ...(lost.size > 0
+      ? [`scores of runs that became non-finite, in ${[...lost].join('; ')}: what is said of these cells is of the other runs`]
+      : []),
+  ];
+}
+
+function costOf(study: Study, folder: string, { records }: StudyOutcome, contentOf: (path: string) => string): StudyCost {
+  const shared = piecesOf(study.runs, folder, contentOf).filter(({ kind }) => kind !== 'run');
+  return {
+    runs: study.runs.flatMap(({ id, variant, seed }) => {
+      const record = records.get(id);
+      return record
+        ? [{ id, cell: variant.label, seed, seconds: record.seconds, cpuSeconds: record.cpuSeconds, peakRssMb: record.peakRssMb }]
+        : [];
+    }),
+    pieces: shared.flatMap(({ id }) => {
+      const record = readRecord(folder, id);
+      return record ? [{ id, seconds: record.seconds, cpuSeconds: record.cpuSeconds, peakRssMb: record.peakRssMb }] : [];
+    }),
+  };
+}
+
+/** Writes study.json and cost.json. */
+export function writeResults(folder: string, { results, cost }: Analyzed): void {
+  const paths = studyFolder(folder);
+  writeJson(paths.results, results);
+  writeJson(paths.cost, cost);
+}

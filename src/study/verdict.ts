@@ -1,0 +1,103 @@
+// What a study says, in sentences that say no more than its intervals do.
+
+import type { ScoreAnalysis } from './analysis.ts';
+import type { ConvergenceAnalysis } from './convergence.ts';
+import type { FamilyMember } from './family.ts';
+import type { Study } from './variants.ts';
+
+/** In points, with a sign where there is one. */
+export function points(share: number): string {
+  const text = (100 * share).toFixed(1);
+  return /[1-9]/.test(text) ? `${share > 0 ? '+' : ''}${text}` : '0.0';
+}
+
+export const shownP = (p: number): string => (p < 0.0001 ? '< 0.0001' : p.toFixed(4));
+
+interface Found {
+  scores: readonly ScoreAnalysis[];
+  family: readonly FamilyMember[];
+  convergence?: ConvergenceAnalysis;
+  runs: readonly { outcome: string }[];
+}
+
+const LEVEL = 0.05;
+
+export function verdictOf(study: Study, { scores, family, convergence, runs }: Found): string[] {
+  const diverged = runs.filter(({ outcome }) => outcome === 'diverged').length;
+  const seen = family.filter(({ pHolm }) => pHolm < LEVEL);
+  const unseen = family.filter(({ pHolm }) => !(pHolm < LEVEL));
+  return [
+    ...seen.map(seenSentence),
+    ...(unseen.length > 0 ? [unseenSentence(unseen)] : []),
+    ...(family.length > 0 ? [footing(study, scores)] : ['No comparison could be made: too few runs have a score.']),
+    ...(scores[0]?.lenth ? [lenthSentence(scores[0])] : []),
+    ...(diverged > 0 ? [`${diverged} of ${runs.length} runs became non-finite and ${diverged === 1 ? 'has' : 'have'} no score.`] : []),
+    ...(convergence ? convergenceSentences(convergence) : []),
+  ];
+}
+
+const interval = ({ low, high }: { low: number; high: number }) => `95 % interval ${points(low)} to ${points(high)}`;
+
+function seenSentence(member: FamilyMember): string {
+  const { score, label, value, pHolm, isInteraction } = member;
+  if (isInteraction) {
+    const how = value < 0 ? 'less than the sum of its parts' : 'more than the sum of its parts';
+    return `${score}: ${label} comes to ${how} (interaction ${points(value)} points, ${interval(member)}, p ${shownP(pHolm)} by Holm).`;
+  }
+  return `${score}: ${label} changes the score by ${points(value)} points (${interval(member)}, p ${shownP(pHolm)} by Holm).`;
+}
+
+/** What was looked for and not found is not "no effect": how large one may be is said with it. */
+function unseenSentence(members: readonly FamilyMember[]): string {
+  const each = members.map(
+    (member) => `${member.label} (${Number.isFinite(member.low) ? `${points(member.low)} to ${points(member.high)}` : 'no interval'})`,
+  );
+  if (members.every(({ value, se }) => value === 0 && se === 0))
+    return 'No run answered otherwise than another: there is nothing to compare.';
+  const visible = Math.max(...members.map(({ smallestVisible }) => smallestVisible ?? 0));
+  const could = visible > 0 ? `; one of ${(100 * visible).toFixed(1)} points had an 80 % chance of being seen` : '';
+  return `By Holm, no effect was told from 0 of: ${each.join('; ')}${could}.`;
+}
+
+function footing(study: Study, scores: readonly ScoreAnalysis[]): string {
+  const [first] = scores;
+  const sd = first?.runSd;
+  if (study.seeds.length === 1 || sd === null || sd === undefined)
+    return 'Run noise was not measured: intervals are of the questions and of these very runs, and another seed may say otherwise.';
+  return `Between seeds of one cell, ${first.score} varies by ${(100 * sd).toFixed(1)} points (standard deviation); the intervals hold for other questions and other seeds.`;
+}
+
+function lenthSentence({ score, lenth }: ScoreAnalysis): string {
+  const { active, margin } = lenth!;
+  const which = active.length === 0 ? 'none stands' : `${active.join('; ')} ${active.length === 1 ? 'stands' : 'stand'}`;
+  return `Of the effects on ${score} beside each other, ${which} out from the rest (Lenth, margin ${(100 * margin).toFixed(1)} points).`;
+}
+
+function convergenceSentences({ stage, arms, transfer }: ConvergenceAnalysis): string[] {
+  return [
+    ...arms.flatMap(({ arm, fit, enough }) => {
+      const where = arm === '' ? '' : ` (${arm})`;
+      const [score, share] = Object.entries(enough)[0] ?? [];
+      const advice =
+        score === undefined
+          ? []
+          : [
+              share === null || share === undefined
+                ? `Every share of ${stage} that was tried scores otherwise on ${score} than the whole of it${where}.`
+                : `From ${share} of ${stage} on, the score on ${score} was not told from that after the whole of it${where}.`,
+            ];
+      return [`The held-out loss of ${stage}${where}: ${lawSentence(fit)}.`, ...advice];
+    }),
+    ...transfer.slice(0, 1).map(({ score, rho, low, high, runs }) => {
+      const says = low <= 0 && high >= 0 ? 'does not tell' : rho < 0 ? 'tells' : 'tells, in the unexpected direction,';
+      return `The held-out loss of ${stage} ${says} how well a run scores on ${score} (Spearman ${rho.toFixed(2)}, 95 % interval ${low.toFixed(2)} to ${high.toFixed(2)}, ${runs} runs).`;
+    }),
+  ];
+}
+
+function lawSentence(fit: ConvergenceAnalysis['arms'][number]['fit']): string {
+  if (!fit) return 'too few sizes for a fit';
+  if (fit.notIdentified) return `how it falls is not identified (${fit.notIdentified})`;
+  const { c } = fit.intervals;
+  return `falls as ${fit.a.toFixed(3)} + ${fit.b.toFixed(2)} N^-${fit.c.toFixed(2)} (95 % interval of the exponent ${c.low.toFixed(2)} to ${c.high.toFixed(2)})`;
+}
