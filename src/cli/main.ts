@@ -10,6 +10,7 @@ import * as compare from './compare.ts';
 import * as convert from './convert.ts';
 import * as data from './data.ts';
 import * as demo from './demo.ts';
+import * as diagnose from './diagnose.ts';
 import * as evaluate from './eval.ts';
 import * as explain from './explain.ts';
 import { describeFailure } from './failure.ts';
@@ -21,6 +22,7 @@ import * as merge from './merge.ts';
 import * as plan from './plan.ts';
 import * as pull from './pull.ts';
 import * as score from './score.ts';
+import * as search from './search.ts';
 import * as serve from './serve.ts';
 import * as study from './study.ts';
 import * as train from './train.ts';
@@ -48,6 +50,8 @@ export function createProgram(): Command {
     demo,
     train,
     plan,
+    search,
+    diagnose,
     study,
     evaluate,
     score,
