@@ -14,7 +14,22 @@ if (existsSync(setup)) {
 // its own, and before any work is done; loading twice costs nothing.
 const [, , command, ...words] = process.argv;
 if (
-  ['align', 'chat', 'demo', 'eval', 'explain', 'export', 'forward', 'merge', 'plan', 'serve', 'study', 'train'].includes(command) &&
+  [
+    'align',
+    'chat',
+    'demo',
+    'diagnose',
+    'eval',
+    'explain',
+    'export',
+    'forward',
+    'merge',
+    'plan',
+    'search',
+    'serve',
+    'study',
+    'train',
+  ].includes(command) &&
   !words.some((word) => word === '--help' || word === '-h')
 ) {
   try {

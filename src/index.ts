@@ -48,6 +48,7 @@ export { type CheckpointInfo, describeCheckpoint } from './pretrained/inspect.ts
 export { type LoadedModel, loadGenerator, loadModel } from './pretrained/load.ts';
 export { readRunWeights, runStorageOf } from './pretrained/run-weights.ts';
 export { readParameters } from './pretrained/values.ts';
+export { type Job, type Outcome, runSearch, type SearchOptions, searchSpace } from './search/search.ts';
 export { createTokenizer } from './text/tokenizer.ts';
 export { loadRecipe, parseRecipe } from './train/recipe.ts';
 export { train } from './train/run.ts';

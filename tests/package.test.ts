@@ -82,7 +82,7 @@ describe('the package', () => {
 
 describe('bin/llava-gemma.js', () => {
   test('knows commands by their names', () => {
-    const named = [.../\[([^\]]+)\]\.includes\(command\)/.exec(read('bin/llava-gemma.js'))![1].matchAll(/'(\w+)'/g)];
+    const named = [.../\[([^\]]+)\]\.includes\(\s*command,?\s*\)/.exec(read('bin/llava-gemma.js'))![1].matchAll(/'(\w+)'/g)];
     const commands = createProgram().commands.map((command) => command.name());
     expect(named.map(([, name]) => name).filter((name) => !commands.includes(name))).toEqual([]);
   });

@@ -10,6 +10,7 @@ import * as compare from './compare.ts';
 import * as convert from './convert.ts';
 import * as data from './data.ts';
 import * as demo from './demo.ts';
+import * as diagnose from './diagnose.ts';
 import * as evaluate from './eval.ts';
 import * as explain from './explain.ts';
 import * as exporting from './export.ts';
@@ -22,6 +23,7 @@ import * as merge from './merge.ts';
 import * as plan from './plan.ts';
 import * as pull from './pull.ts';
 import * as score from './score.ts';
+import * as search from './search.ts';
 import * as serve from './serve.ts';
 import * as study from './study.ts';
 import * as train from './train.ts';
@@ -49,6 +51,8 @@ export function createProgram(): Command {
     demo,
     train,
     plan,
+    search,
+    diagnose,
     study,
     evaluate,
     score,

@@ -48,6 +48,9 @@ export interface RunLock {
   release(): Promise<void>;
 }
 
+/** Another run holds the folder. */
+export class FolderTakenError extends UserError {}
+
 /** Of a process that writes nothing. */
 export const noLock: RunLock = { check() {}, async release() {} };
 
@@ -162,7 +165,7 @@ async function requireFree(folder: string, path: string, { note, patience = PATI
     note(`${folder}: another run was there (${who}); looking for up to ${patience} s whether it goes on`);
     alive = await hasHeartbeat(path, text, patience);
   }
-  if (alive) throw new UserError(`${folder}: a run is going on there (${who}); wait for it or stop it, or give another --out`);
+  if (alive) throw new FolderTakenError(`${folder}: a run is going on there (${who}); wait for it or stop it, or give another --out`);
 }
 
 /**
@@ -209,7 +212,7 @@ export async function lockRunFolder(folder: string, options: LockOptions): Promi
     check() {
       const now = holder();
       if (now !== undefined && now.token !== owner.token)
-        throw new UserError(`${folder}: another run (process ${now.pid} on ${now.host}) has taken the folder; this one ends`);
+        throw new FolderTakenError(`${folder}: another run (process ${now.pid} on ${now.host}) has taken the folder; this one ends`);
     },
     async release() {
       await thread.terminate();

@@ -35,10 +35,10 @@ const RATIO_TIMES = 3;
 const CLIPPED_STEPS = 100;
 const CLIPPED_TO = 0.1;
 /** Least rise of the held-out loss with other pictures, in nats a label, from this share of the stage on. */
-const LEAST_IMAGE_GAIN = 0.05;
+export const LEAST_IMAGE_GAIN = 0.05;
 const IMAGE_SHARE = 0.25;
 /** How far above its best the held-out loss must be, and how often in a row. */
-const OVERFIT_FACTOR = 1.1;
+export const OVERFIT_FACTOR = 1.1;
 const OVERFIT_TIMES = 3;
 
 /** What is remembered from step to step: plain values, for a checkpoint. */

@@ -1,0 +1,67 @@
+// What a model is shown for its diagnosis: scenes that no committed model was trained on, or a file.
+
+import { buildEmojiDataset } from '../data/emoji/build.ts';
+import { readLlavaJson, type Sample } from '../data/llava-json.ts';
+import { UserError } from '../errors.ts';
+import { type Question, readQuestions } from '../evaluate/questions.ts';
+
+/** Pictures that are read one by one, and questions that are asked. */
+const PICTURES = 32;
+const QUESTIONS = 300;
+
+const FOLDER = '.cache/emoji-diagnose';
+const SEED = 7;
+
+export interface DiagnosisData {
+  /** Samples with one picture each, whose answers are read. */
+  captions: Sample[];
+  /** The same with short answers. */
+  questions: Sample[];
+  /** Questions that the model answers itself; empty where the file has no tasks. */
+  asked: Question[];
+}
+
+/** A question as a conversation with its answer. */
+const answered = ({ id, imagePaths, prompt, expected }: Question): Sample => ({
+  id,
+  images: imagePaths,
+  conversations: [...prompt, { from: 'gpt', value: expected }],
+  fields: {},
+});
+
+/** UserError where a file has fewer than two pictures. */
+export async function diagnosisData(file?: { dataPath: string; imageFolder: string }, scenes = PICTURES): Promise<DiagnosisData> {
+  if (!file) {
+    const built = await buildEmojiDataset({
+      seed: SEED,
+      out: FOLDER,
+      trainScenes: PICTURES,
+      evaluationScenes: scenes,
+      splits: ['unseen-scenes'],
+    });
+    const asked = await readQuestions(built.evaluation['unseen-scenes'], built.imageFolder, 'unseen-scenes');
+    return { captions: await readLlavaJson(built.captions, built.imageFolder), questions: firstOfPictures(asked).map(answered), asked };
+  }
+  const { dataPath, imageFolder } = file;
+  const samples = (await readLlavaJson(dataPath, imageFolder)).filter(({ images }) => images.length === 1);
+  const captions = firstOf(samples, ({ images }) => images[0]).slice(0, PICTURES);
+  if (captions.length < 2)
+    throw new UserError(`${dataPath}: a diagnosis exchanges pictures and needs two samples with a picture each, or more`);
+  const asked = (await readQuestions(dataPath, imageFolder)).filter(({ images }) => images.length === 1);
+  const hasTasks = samples.some(({ fields }) => fields.task !== undefined);
+  return { captions, questions: captions, asked: hasTasks ? asked.slice(0, QUESTIONS) : [] };
+}
+
+function firstOf<T>(items: readonly T[], keyOf: (item: T) => string): T[] {
+  const seen = new Set<string>();
+  return items.filter((item) => !seen.has(keyOf(item)) && seen.add(keyOf(item)));
+}
+
+const firstOfPictures = (questions: readonly Question[]) => firstOf(questions, ({ imagePaths }) => imagePaths[0]).slice(0, PICTURES);
+
+/** The same questions, each before the picture of another one: the pictures half-way round. */
+export function withExchangedPictures(questions: readonly Question[]): Question[] {
+  const pictures = [...new Set(questions.map(({ imagePaths }) => imagePaths[0]))];
+  const other = new Map(pictures.map((path, i) => [path, pictures[(i + Math.ceil(pictures.length / 2)) % pictures.length]]));
+  return questions.map((question) => ({ ...question, imagePaths: question.imagePaths.map((path) => other.get(path) ?? path) }));
+}
