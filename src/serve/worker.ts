@@ -89,7 +89,7 @@ async function answer(id: number, ask: Ask): Promise<void> {
   }
 }
 
-/** Made at the first explanation: it holds the weights once more, in their files where they are not packed. */
+/** Made at the first explanation: it has weights of its own, which are mapped files unless packed. */
 let explainer: Promise<Explainer> | undefined;
 
 async function explain(id: number, { turns, images, maxNewTokens }: Ask): Promise<void> {
