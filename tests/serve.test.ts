@@ -351,7 +351,13 @@ test('64 streaming clients leave nothing behind', async () => {
   const round = () =>
     Promise.all(
       Array.from({ length: 64 }, async (_, i) => {
-        const response = await post(server, { model: 'babbler', messages: asking(`hello ${i}`), max_tokens: 3, temperature: 0, stream: true });
+        const response = await post(server, {
+          model: 'babbler',
+          messages: asking(`hello ${i}`),
+          max_tokens: 3,
+          temperature: 0,
+          stream: true,
+        });
         expect(await response.text()).toMatch(/"finish_reason":"length".*\n\ndata: \[DONE\]\n\n$/);
       }),
     );
