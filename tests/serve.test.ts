@@ -367,7 +367,7 @@ test('64 streaming clients leave nothing behind', async () => {
     for (let more = 0; more < 8; more++) await round();
     grown.push(heap() - before);
   }
-  // a signal, a timer or a piece that is kept costs 5 kB a request or more, of every request; caches grow once
+  // a signal, a timer or a piece that is kept costs 5 kB of every request, and caches grow once
   expect(Math.min(...grown)).toBeLessThan(8 * 64 * 4000);
 });
 
