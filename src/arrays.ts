@@ -1,4 +1,4 @@
-// Small helpers that arrays of numbers lack.
+// Small helpers that arrays lack.
 
 /** The parts, one after another. */
 export function concatFloat32(parts: readonly Float32Array[]): Float32Array {
@@ -51,4 +51,15 @@ export function growingArray<T extends Uint8Array | Uint32Array | Float64Array>(
       return result;
     },
   };
+}
+
+/** Groups of items with the same key, in the order in which the keys first occur. */
+export function groupBy<T>(items: readonly T[], keyOf: (item: T) => string): T[][] {
+  const groups = new Map<string, T[]>();
+  for (const item of items) {
+    const group = groups.get(keyOf(item));
+    if (group) group.push(item);
+    else groups.set(keyOf(item), [item]);
+  }
+  return [...groups.values()];
 }

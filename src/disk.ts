@@ -1,5 +1,5 @@
 // What goes wrong with disks, and free space on them.
-import { existsSync, mkdirSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { systemReason, UserError } from './errors.ts';
@@ -44,10 +44,20 @@ export function makeFolder(path: string): void {
   });
 }
 
-const isFolder = (path: string) => existsSync(path) && statSync(path).isDirectory();
+/** Whether there is a folder at `path`, or a link to one. */
+export const isFolder = (path: string): boolean => existsSync(path) && statSync(path).isDirectory();
 
 /** Makes the folder that `path` lies in, where it is missing. UserError as of `makeFolder`. */
 export function makeFolderOf(path: string): void {
   const folder = dirname(path);
   if (folder !== path && !existsSync(folder)) makeFolder(folder);
+}
+
+/** Writes a file whole or not at all; the folders above it are made. UserError as of `onDisk`. */
+export function writeWhole(path: string, text: string): void {
+  makeFolderOf(path);
+  onDisk(path, () => {
+    writeFileSync(`${path}.tmp`, text);
+    renameSync(`${path}.tmp`, path);
+  });
 }

@@ -1,9 +1,9 @@
 // The answers of a run to one benchmark, as LLaVA's answers.jsonl, written as they come. Whatever ended the
 // run, what the file has is not asked again.
 
-import { closeSync, existsSync, fsyncSync, openSync, renameSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, fsyncSync, openSync, writeFileSync } from 'node:fs';
 import { z } from 'zod';
-import { makeFolderOf, onDisk } from '../disk.ts';
+import { makeFolderOf, onDisk, writeWhole } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import type { OpenAnswer } from '../evaluate/open-answers.ts';
 import { readText } from './files.ts';
@@ -39,10 +39,9 @@ function parseLine(path: string, line: string, number: number, isLast: boolean):
   }
 }
 
-/** Answers in a file of a run; none where there is no file. UserError names a line that is damaged. */
-export function readAnswerLog(path: string): OpenAnswer[] {
-  if (!existsSync(path)) return [];
-  const lines = readText(path).split('\n');
+/** The answers in the text of such a file. UserError names a line that is damaged. */
+function parseAnswers(path: string, text: string): OpenAnswer[] {
+  const lines = text.split('\n');
   return lines.flatMap((line, index) => {
     if (line.trim() === '') return [];
     // what has no line break behind it was being written
@@ -50,18 +49,19 @@ export function readAnswerLog(path: string): OpenAnswer[] {
   });
 }
 
+const textOf = (path: string) => (existsSync(path) ? readText(path) : '');
+
+/** Answers in a file of a run; none where there is no file. UserError names a line that is damaged. */
+export const readAnswerLog = (path: string): OpenAnswer[] => parseAnswers(path, textOf(path));
+
 /** Opens the file of a run's answers to go on with it. */
 export function openAnswerLog(path: string): AnswerLog {
   makeFolderOf(path);
-  const text = existsSync(path) ? readText(path) : '';
-  const found = readAnswerLog(path).filter(({ metadata }) => metadata.problem === undefined);
+  const text = textOf(path);
+  const found = parseAnswers(path, text).filter(({ metadata }) => metadata.problem === undefined);
   const answers = new Map(found.map((line) => [String(line.question_id), line]));
   const kept = [...answers.values()].map((line) => `${JSON.stringify(line)}\n`).join('');
-  if (kept !== text)
-    onDisk(path, () => {
-      writeFileSync(`${path}.tmp`, kept);
-      renameSync(`${path}.tmp`, path);
-    });
+  if (kept !== text) writeWhole(path, kept);
   const file = onDisk(path, () => openSync(path, 'a'));
   return {
     answers,

@@ -1,5 +1,6 @@
 // Puts the questions of benchmarks to a model under each condition, and keeps the answers as they come.
 
+import { groupBy } from '../arrays.ts';
 import { UserError } from '../errors.ts';
 import type { Answer, Asker, AskOptions, ShownPicture } from '../evaluate/asking.ts';
 import { openAnswer } from '../evaluate/open-answers.ts';
@@ -94,26 +95,25 @@ async function askOne(asker: Asker, asking: Asking, log: AnswerLog, options: Ben
   const { batchSize, modelId, signal } = options;
   const { condition, maxNewTokens } = asking;
   const known = new Map<string, Answer>();
-  const waiting = new Map<string, BenchmarkQuestion[]>();
   for (const question of asking.questions) {
-    const key = keyOf(condition, question);
     const answer = log.answers.get(question.id);
-    if (answer) known.set(key, { text: answer.text });
-    else waiting.set(key, [...(waiting.get(key) ?? []), question]);
+    if (answer) known.set(keyOf(condition, question), { text: answer.text });
   }
+  const waiting = groupBy(
+    asking.questions.filter(({ id }) => !log.answers.has(id)),
+    (question) => keyOf(condition, question),
+  );
   onDone(0);
   const keep = (questions: readonly BenchmarkQuestion[], answer: Answer, seconds: number) => {
     const { promptTokens: prompt_tokens, tokens } = answer;
     log.append(questions.map(({ id, prompt }) => openAnswer(modelId, id, prompt, answer, { prompt_tokens, tokens, seconds })));
     onDone(questions.length);
   };
-  for (const [key, questions] of waiting) {
-    const answer = known.get(key);
-    if (answer === undefined) continue;
-    keep(questions, answer, 0);
-    waiting.delete(key);
-  }
-  const groups = [...waiting.values()];
+  const groups = waiting.filter((questions) => {
+    const answer = known.get(keyOf(condition, questions[0]));
+    if (answer) keep(questions, answer, 0);
+    return answer === undefined;
+  });
   const blank = condition === 'blind' && groups.length > 0 ? await asker.blankPicture() : undefined;
   for (let start = 0; start < groups.length; start += batchSize * BATCHES_AHEAD) {
     signal?.throwIfAborted();

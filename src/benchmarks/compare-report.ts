@@ -1,16 +1,14 @@
 // A comparison as a table, and as a page with the questions on which two systems differ.
 
 import { alignColumns } from '../runs/columns.ts';
-import { escapeHtml, htmlPage } from '../runs/page.ts';
+import { escapeHtml, htmlPage, textTable } from '../runs/page.ts';
+import { shownP } from '../statistics/estimate.ts';
 import type { QuestionPicture } from './benchmark.ts';
 import { benchmarkNamed } from './benchmarks.ts';
 import type { BenchmarkComparison, Comparison, Pair } from './compare.ts';
 import { type Card, galleryHtml } from './gallery.ts';
-import { formatScore, htmlTable } from './report.ts';
+import { formatScore } from './report.ts';
 import { questionsOf } from './score.ts';
-
-/** A p value as it is told. */
-const shownP = (p: number) => (p < 0.0001 ? '< 0.0001' : p.toFixed(4));
 
 const signed = (value: number) => `${value < 0 ? '' : '+'}${value.toFixed(4)}`;
 
@@ -93,7 +91,7 @@ export async function comparisonPage(
   }
   return htmlPage(
     `${a} and ${b}`,
-    `<p>A: <b>${escapeHtml(a)}</b><br>B: <b>${escapeHtml(b)}</b></p>${htmlTable(heads, benchmarks.map(rowOf))}
+    `<p>A: <b>${escapeHtml(a)}</b><br>B: <b>${escapeHtml(b)}</b></p>${textTable(heads, benchmarks.map(rowOf))}
 <p class="note">${escapeHtml(LEGEND)}</p>${sections.join('\n')}`,
   );
 }

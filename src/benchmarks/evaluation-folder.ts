@@ -2,10 +2,10 @@
 // (<benchmark>/<condition>.jsonl), how each was judged (<benchmark>/judged.jsonl), the report.
 
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { makeFolder, makeFolderOf, onDisk } from '../disk.ts';
+import { makeFolder, onDisk, writeWhole } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import type { BenchmarkQuestion } from './benchmark.ts';
 import { type Condition, conditions } from './conditions.ts';
@@ -62,15 +62,6 @@ export function contentOfQuestions(questions: readonly BenchmarkQuestion[]): str
   const hash = createHash('sha256');
   for (const { id, prompt, pictures } of questions) hash.update(JSON.stringify([id, prompt, pictures.map(({ name }) => name)]));
   return hash.digest('hex');
-}
-
-/** Writes a file whole or not at all. */
-export function writeWhole(path: string, text: string): void {
-  makeFolderOf(path);
-  onDisk(path, () => {
-    writeFileSync(`${path}.tmp`, text);
-    renameSync(`${path}.tmp`, path);
-  });
 }
 
 /** What was asked of whom. UserError where the folder holds no evaluation. */

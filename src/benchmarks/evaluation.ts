@@ -1,8 +1,8 @@
 // A whole evaluation: questions of benchmarks are put to a model, answers are judged, a report is written.
 // Its folder can be gone on with at any time, and shares of it can be put together.
 
-import { existsSync, writeFileSync } from 'node:fs';
-import { makeFolderOf, onDisk } from '../disk.ts';
+import { existsSync } from 'node:fs';
+import { writeWhole } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import type { Asker } from '../evaluate/asking.ts';
 import type { OpenAnswer } from '../evaluate/open-answers.ts';
@@ -20,7 +20,6 @@ import {
   prepareFolder,
   readSettings,
   settingsDifference,
-  writeWhole,
 } from './evaluation-folder.ts';
 import { type Card, galleryHtml } from './gallery.ts';
 import type { Judge } from './judge.ts';
@@ -186,8 +185,7 @@ export async function mergeEvaluations(shares: readonly string[], request: Evalu
     for (const condition of request.conditions) {
       const lines = shares.flatMap((share) => readAnswerLog(evaluationFolder(share).answers(benchmark.name, condition)));
       const path = into.answers(benchmark.name, condition);
-      makeFolderOf(path);
-      onDisk(path, () => writeFileSync(path, lines.map((line) => `${JSON.stringify(line)}\n`).join('')));
+      writeWhole(path, lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
     }
   return writeReport({ ...request, shard: undefined }, judge);
 }

@@ -1,7 +1,7 @@
 // 95 % intervals of headline scores. Questions about one picture, or of one pair, are one cluster.
 
+import { groupBy } from '../arrays.ts';
 import { clusterBootstrap } from '../statistics/bootstrap.ts';
-import { clustersOf } from '../statistics/clusters.ts';
 import { meanCredit, meanOf } from '../statistics/proportion.ts';
 import type { Benchmark, Judged } from './benchmark.ts';
 
@@ -13,16 +13,6 @@ export interface HeadlineInterval {
   high: number;
   /** How it was computed. */
   method: 'wilson' | 'clustered' | 'bootstrap';
-}
-
-/** Members of each cluster. */
-export function clusterMembers<T>(items: readonly T[], clusterOf: (item: T) => string): T[][] {
-  const { ids, count } = clustersOf(items.map(clusterOf));
-  const members: T[][] = Array.from({ length: count }, () => []);
-  items.forEach((item, i) => {
-    members[ids[i]].push(item);
-  });
-  return members;
 }
 
 /** A cluster that is drawn once more is another one, with questions of its own. */
@@ -52,7 +42,7 @@ export function headlineInterval(
 ): HeadlineInterval | undefined {
   if (judged.length === 0) return undefined;
   const { best, name } = benchmark.headline;
-  const members = clusterMembers(judged, ({ question }) => question.cluster);
+  const members = groupBy(judged, ({ question }) => question.cluster);
   if (isMeanCredit(benchmark, judged, headline)) {
     const isShared = members.length < judged.length;
     const credits = judged.map(({ credit }) => credit);

@@ -3,7 +3,7 @@
 
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { basename, extname, join } from 'node:path';
-import { onDisk } from '../disk.ts';
+import { isFolder, onDisk } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import { readAnswers } from './answer-files.ts';
 import type { AnswerLine } from './answers.ts';
@@ -107,8 +107,6 @@ function* linesOf(path: string): Generator<{ fields: string[]; place: string; wh
     if (text.trim() !== '') yield { fields: text.split('\t'), place: `${path}:${i + 1}`, where: `${basename(path)}:${i + 1}` };
   }
 }
-
-const isFolder = (path: string) => existsSync(path) && statSync(path).isDirectory();
 
 /** The files of one task of the release: pictures and questions beside each other, or in a folder each. */
 function readTaskFolder(task: string, folder: string): Line[] {

@@ -1,7 +1,7 @@
 // An evaluation as a table for terminals and Markdown, and as a page.
 
 import { alignColumns } from '../runs/columns.ts';
-import { escapeHtml, htmlPage } from '../runs/page.ts';
+import { escapeHtml, htmlPage, textTable } from '../runs/page.ts';
 import { formatDuration } from '../runs/status.ts';
 import type { BenchmarkReport, EvaluationReport } from './assess.ts';
 import type { Score } from './benchmark.ts';
@@ -66,16 +66,6 @@ export function reportMarkdown({ model, benchmarks }: EvaluationReport, cost: Co
   return `# ${model}\n\n${table.join('\n')}\n\n${LEGEND}\n\n${[...remarks, `- ${costText(cost)}`].join('\n')}\n`;
 }
 
-const cells = (values: readonly string[]) =>
-  values.map((cell, i) => (i === 0 ? `<th scope="row">${escapeHtml(cell)}</th>` : `<td>${escapeHtml(cell)}</td>`));
-
-/** A table of HTML that can be scrolled sideways. */
-export function htmlTable(heads: readonly string[], rows: readonly (readonly string[])[]): string {
-  const head = heads.map((name) => `<th scope="col">${escapeHtml(name)}</th>`).join('');
-  const body = rows.map((row) => `<tr>${cells(row).join('')}</tr>`).join('\n');
-  return `<div class="scroll"><table><thead><tr>${head}</tr></thead><tbody>${body}</tbody></table></div>`;
-}
-
 /** A number of a group: counts whole, others to four digits behind the point. */
 export const formatNumber = (value: number) => (Number.isInteger(value) ? value.toLocaleString('en') : value.toFixed(4));
 
@@ -90,13 +80,13 @@ export function groupRows(members: Score['groups'][string]): { columns: string[]
 }
 
 function sectionOf({ title, score }: BenchmarkReport): string {
-  const all = htmlTable(
+  const all = textTable(
     ['', ''],
     Object.entries(score.scores).map(([name, value]) => [name, formatNumber(value)]),
   );
   const groups = Object.entries(score.groups).map(([grouping, members]) => {
     const { columns, rows } = groupRows(members);
-    return htmlTable([grouping, ...columns], rows);
+    return textTable([grouping, ...columns], rows);
   });
   return `<h2>${escapeHtml(title)}</h2>${all}${groups.join('\n')}`;
 }
@@ -106,7 +96,7 @@ export function reportPage({ model, benchmarks }: EvaluationReport, cost: Cost, 
   const remarks = [...benchmarks.flatMap(remarksOf), costText(cost)].map((remark) => `<li>${escapeHtml(remark)}</li>`);
   return htmlPage(
     model,
-    `${htmlTable(HEADS, benchmarks.map(rowOf))}<p class="note">${escapeHtml(LEGEND)}</p><ul>${remarks.join('')}</ul>
+    `${textTable(HEADS, benchmarks.map(rowOf))}<p class="note">${escapeHtml(LEGEND)}</p><ul>${remarks.join('')}</ul>
 ${benchmarks.map(sectionOf).join('\n')}${gallery}`,
   );
 }

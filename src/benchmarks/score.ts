@@ -1,7 +1,8 @@
 // Scores answers that any system wrote, without a model.
 
-import { existsSync, statSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { isFolder } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import type { Answered, Benchmark, BenchmarkQuestion, Judged, Score } from './benchmark.ts';
 import type { Judge } from './judge.ts';
@@ -34,8 +35,6 @@ export function harnessOf(benchmark: Benchmark, name: string = benchmark.harness
 
 /** Where questions should be, there are none. */
 class NoQuestions extends UserError {}
-
-const isFolder = (path: string) => existsSync(path) && statSync(path).isDirectory();
 
 /**
  * The questions that were asked for; undefined where nothing was said of them. UserError where there are

@@ -1,6 +1,7 @@
 // A part of a benchmark's questions: the first so many, or one share of several. Questions that depend on
 // each other, of one picture or pair, stay together.
 
+import { groupBy } from '../arrays.ts';
 import { UserError } from '../errors.ts';
 import type { BenchmarkQuestion } from './benchmark.ts';
 
@@ -19,15 +20,7 @@ export function parseShard(text: string): Shard {
   return shard;
 }
 
-function byCluster<Q extends BenchmarkQuestion>(questions: readonly Q[]): Q[][] {
-  const clusters = new Map<string, Q[]>();
-  for (const question of questions) {
-    const cluster = clusters.get(question.cluster);
-    if (cluster) cluster.push(question);
-    else clusters.set(question.cluster, [question]);
-  }
-  return [...clusters.values()];
-}
+const byCluster = <Q extends BenchmarkQuestion>(questions: readonly Q[]): Q[][] => groupBy(questions, ({ cluster }) => cluster);
 
 /** Questions in their order, of the clusters that are chosen. */
 function only<Q extends BenchmarkQuestion>(questions: readonly Q[], chosen: readonly Q[][]): Q[] {

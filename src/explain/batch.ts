@@ -5,7 +5,7 @@ import { UserError } from '../errors.ts';
 import { createRandom, hashString } from '../random.ts';
 import { type Bootstrapped, bootstrapMean } from '../statistics/bootstrap.ts';
 import { differencesOf, discordantPairs, mcnemar } from '../statistics/paired.ts';
-import { type Mean, meanCredit } from '../statistics/proportion.ts';
+import { type Mean, meanCredit, meanOf } from '../statistics/proportion.ts';
 import type { Explainer } from './explainer.ts';
 import type { AnsweredQuestion, ExplainRequest, Explanation, MapKind } from './explanation.ts';
 import { type Faithfulness, type FaithfulnessScores, measureFaithfulness } from './faithfulness.ts';
@@ -195,10 +195,9 @@ function pointingOf(lines: readonly BatchLine[]): NonNullable<BatchSummary['poin
   const names = Object.keys(lines[0].pointed!) as MapKind[];
   const clusters = lines.map(({ cluster }) => cluster);
   const hits = (name: string, of = lines) => of.map(({ pointed }) => Number(pointed![name].hit));
-  const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const summaryOf = (name: string): PointingSummary => ({
     ...meanCredit(hits(name), { clusters }),
-    mass: mean(lines.map(({ pointed }) => pointed![name].mass).filter((mass) => !Number.isNaN(mass))),
+    mass: meanOf(lines.map(({ pointed }) => pointed![name].mass).filter((mass) => !Number.isNaN(mass))),
     ...(name === 'attention'
       ? {}
       : {
@@ -213,8 +212,8 @@ function pointingOf(lines: readonly BatchLine[]): NonNullable<BatchSummary['poin
   const drawn = lines.flatMap(({ drawings }) => (drawings === undefined ? [] : [1 / drawings]));
   return {
     maps: Object.fromEntries(names.map((name) => [name, summaryOf(name)])),
-    chance: mean(lines.map(({ chance }) => chance!)),
-    ...(drawn.length > 0 ? { drawing: mean(drawn) } : {}),
+    chance: meanOf(lines.map(({ chance }) => chance!)),
+    ...(drawn.length > 0 ? { drawing: meanOf(drawn) } : {}),
     byTask: Object.fromEntries(
       tasks.map((task) => {
         const own = ofTask(task);

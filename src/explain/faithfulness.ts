@@ -4,6 +4,7 @@
 // the input of the language model.
 
 import { createRandom } from '../random.ts';
+import { meanOf } from '../statistics/proportion.ts';
 import type { Explainer } from './explainer.ts';
 import type { AnsweredQuestion, Removal } from './explanation.ts';
 import { ranked } from './maps.ts';
@@ -201,10 +202,9 @@ export async function measureFaithfulness(
 /** The random orders as one entry, their mean. */
 function joinRandom(scores: Record<string, FaithfulnessScores>, curves: Record<string, Curves>) {
   const names = Array.from({ length: RANDOM_ORDERS }, (_, i) => randomName(i));
-  const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const kinds = Object.keys(scores[names[0]]) as (keyof FaithfulnessScores)[];
-  const joined = kinds.map((kind) => [kind, mean(names.map((name) => scores[name][kind]!))]);
-  const points = kinds.map((kind) => [kind, curves[names[0]][kind]!.map((_, i) => mean(names.map((name) => curves[name][kind]![i])))]);
+  const joined = kinds.map((kind) => [kind, meanOf(names.map((name) => scores[name][kind]!))]);
+  const points = kinds.map((kind) => [kind, curves[names[0]][kind]!.map((_, i) => meanOf(names.map((name) => curves[name][kind]![i])))]);
   const others = <T>(all: Record<string, T>) => Object.fromEntries(Object.entries(all).filter(([name]) => !names.includes(name)));
   return {
     scores: { ...others(scores), random: Object.fromEntries(joined) as unknown as FaithfulnessScores },

@@ -4,6 +4,7 @@
 import { imageSize, type LlavaConfig } from '../models/llava.ts';
 import { patchesPerSide, prefixTokens } from '../models/vision.ts';
 import type { Random } from '../random.ts';
+import { spearman } from '../statistics/rank-correlation.ts';
 
 /** Patches of a picture: row by row from the top left. */
 export interface Grid {
@@ -80,29 +81,8 @@ export function ranked(map: ArrayLike<number>, random: Random): number[] {
   return order.sort((a, b) => map[b] - map[a]);
 }
 
-/** Ranks from 1, equal values sharing their mean. */
-function ranksOf(values: ArrayLike<number>): Float64Array {
-  const order = Array.from({ length: values.length }, (_, i) => i).sort((a, b) => values[a] - values[b]);
-  const ranks = new Float64Array(values.length);
-  for (let from = 0; from < order.length; ) {
-    let to = from;
-    while (to < order.length && values[order[to]] === values[order[from]]) to++;
-    for (let i = from; i < to; i++) ranks[order[i]] = (from + to + 1) / 2;
-    from = to;
-  }
-  return ranks;
-}
-
 /** Spearman's rank correlation of two maps; 0 where one of them is constant. */
 export function rankCorrelation(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  const [ranksA, ranksB] = [ranksOf(a), ranksOf(b)];
-  const middle = (a.length + 1) / 2;
-  let [ab, aa, bb] = [0, 0, 0];
-  for (let i = 0; i < a.length; i++) {
-    const [da, db] = [ranksA[i] - middle, ranksB[i] - middle];
-    ab += da * db;
-    aa += da * da;
-    bb += db * db;
-  }
-  return aa > 0 && bb > 0 ? ab / Math.sqrt(aa * bb) : 0;
+  const rho = spearman(a, b);
+  return Number.isNaN(rho) ? 0 : rho;
 }

@@ -1,8 +1,8 @@
 // The folder of a run: recipe.yaml, metrics.jsonl, events.out.tfevents.*, checkpoints/<stage>/,
 // samples/<split>.jsonl, summary.json and report.html. It is never overwritten by accident.
-import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { makeFolder, onDisk } from '../disk.ts';
+import { makeFolder, onDisk, writeWhole } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
 import { lockPattern } from './lock.ts';
@@ -107,10 +107,7 @@ export function findRunFolder(path: string): RunFolder {
 
 /** Writes summary.json atomically. */
 export function writeSummary(folder: RunFolder, summary: RunSummary): void {
-  onDisk(folder.summary, () => {
-    writeFileSync(`${folder.summary}.tmp`, `${JSON.stringify(summary, null, 2)}\n`);
-    renameSync(`${folder.summary}.tmp`, folder.summary);
-  });
+  writeWhole(folder.summary, `${JSON.stringify(summary, null, 2)}\n`);
 }
 
 export function readSummary(folder: RunFolder): RunSummary {

@@ -49,3 +49,17 @@ ${body}
 </html>
 `;
 }
+
+/** A table that scrolls sideways. Heads are text; cells are HTML, the first of a row being its head. */
+export function htmlTable(heads: readonly string[], rows: readonly (readonly string[])[]): string {
+  const head = heads.map((name) => `<th scope="col">${escapeHtml(name)}</th>`).join('');
+  const body = rows.map(([first, ...rest]) => `<tr><th scope="row">${first}</th>${rest.map((cell) => `<td>${cell}</td>`).join('')}</tr>`);
+  return `<div class="scroll"><table><thead><tr>${head}</tr></thead><tbody>${body.join('\n')}</tbody></table></div>`;
+}
+
+/** The same of cells that are text. */
+export const textTable = (heads: readonly string[], rows: readonly (readonly string[])[]): string =>
+  htmlTable(
+    heads,
+    rows.map((row) => row.map(escapeHtml)),
+  );

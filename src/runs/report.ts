@@ -7,6 +7,7 @@ import { LineChart } from 'echarts/charts';
 import { GridComponent } from 'echarts/components';
 import { init, use } from 'echarts/core';
 import { SVGRenderer } from 'echarts/renderers';
+import { groupBy } from '../arrays.ts';
 import { onDisk } from '../disk.ts';
 import { beatsBaselines, type Sample, type Scores, type TaskScore } from '../evaluate/samples.ts';
 import type { RunSummary } from './folder.ts';
@@ -28,17 +29,6 @@ export interface ReportInput {
   metrics: readonly MetricEvent[];
   summary: RunSummary;
   gallery: readonly GallerySample[];
-}
-
-/** Groups of items with the same key, in the order in which the keys first occur. */
-function groupBy<T>(items: readonly T[], keyOf: (item: T) => string): T[][] {
-  const groups = new Map<string, T[]>();
-  for (const item of items) {
-    const group = groups.get(keyOf(item));
-    if (group) group.push(item);
-    else groups.set(keyOf(item), [item]);
-  }
-  return [...groups.values()];
 }
 
 // Mid-gray is readable on white and on black, and so are the colors of the lines.

@@ -5,8 +5,7 @@
 import { appendFileSync, existsSync, readdirSync, readFileSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { stringify } from 'yaml';
-import { writeWhole } from '../benchmarks/evaluation-folder.ts';
-import { makeFolder, onDisk } from '../disk.ts';
+import { makeFolder, onDisk, writeWhole } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import type { FinishedTrial } from './search.ts';
 import type { SearchFile } from './search-schema.ts';

@@ -5,9 +5,8 @@ import { LineChart, ScatterChart } from 'echarts/charts';
 import { GridComponent } from 'echarts/components';
 import { init, use } from 'echarts/core';
 import { SVGRenderer } from 'echarts/renderers';
-import { writeWhole } from '../benchmarks/evaluation-folder.ts';
-import { htmlTable } from '../benchmarks/report.ts';
-import { escapeHtml, htmlPage } from '../runs/page.ts';
+import { writeWhole } from '../disk.ts';
+import { escapeHtml, htmlPage, textTable } from '../runs/page.ts';
 import type { Estimate } from '../statistics/estimate.ts';
 import { pairedDifference } from '../statistics/paired.ts';
 import { clusteredMean } from '../statistics/proportion.ts';
@@ -214,7 +213,7 @@ function trialTable({ trials }: VariantResult): string {
     ...paths.map((path) => said(values[path])),
     outcome.status === 'finished' ? '' : outcome.reason,
   ]);
-  return htmlTable(['trial', 'share of the schedule', 'value', ...paths, ''], rows);
+  return textTable(['trial', 'share of the schedule', 'value', ...paths, ''], rows);
 }
 
 function variantSection(variant: VariantResult, quantity: string): string {
@@ -232,7 +231,7 @@ function variantSection(variant: VariantResult, quantity: string): string {
     outcome.status === 'finished' ? shown(outcome.value) : outcome.status,
   ]);
   return `<h2>${escapeHtml(variant.name)}</h2>${settings}
-${runs.length > 0 ? `<h3>Fresh seeds</h3>${htmlTable(['', 'seed', quantity], runs)}` : ''}
+${runs.length > 0 ? `<h3>Fresh seeds</h3>${textTable(['', 'seed', quantity], runs)}` : ''}
 <h3>What the values were worth</h3>${slices(variant, quantity)}
 <h3>All trials</h3>${trialTable(variant)}`;
 }
@@ -267,7 +266,7 @@ export function searchPage(report: SearchReport): string {
   return htmlPage(
     name,
     `<p>${escapeHtml(quantity)}, ${lowest ? 'low' : 'high'} is good. Each variant had ${budget.trials} whole schedules of ${length}, proposed by ${how}.</p>
-${htmlTable(head, rows)}
+${textTable(head, rows)}
 <p class="note">The winner when chosen is flattered: it is the best of many noisy values. Fresh seeds had no part in the choice; 95 % intervals by t over
 seeds, the last column paired by seed. Choose on samples that no table reports.</p>
 <h2>Curves</h2>

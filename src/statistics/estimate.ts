@@ -36,3 +36,6 @@ export function estimateOf(value: number, se: number, df: number, level = 0.95):
   const p = se === 0 ? (value === 0 ? 1 : 0) : tTwoSided(value / se, df);
   return { value, se, df, low: value - half, high: value + half, p };
 }
+
+/** A p value as it is told. */
+export const shownP = (p: number): string => (p < 0.0001 ? '< 0.0001' : p.toFixed(4));

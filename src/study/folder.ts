@@ -4,7 +4,7 @@
 
 import { copyFileSync, existsSync, linkSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { makeFolder, makeFolderOf, onDisk } from '../disk.ts';
+import { makeFolder, onDisk, writeWhole } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import { resolvePath } from '../paths.ts';
 import { contentOf, modelContent } from '../pretrained/content.ts';
@@ -46,15 +46,6 @@ export interface StudyRecord {
   seconds: number;
   cpuSeconds: number;
   peakRssMb: number;
-}
-
-/** Writes a file whole or not at all. */
-export function writeWhole(path: string, text: string): void {
-  makeFolderOf(path);
-  onDisk(path, () => {
-    writeFileSync(`${path}.tmp`, text);
-    renameSync(`${path}.tmp`, path);
-  });
 }
 
 export const writeJson = (path: string, value: unknown): void => writeWhole(path, `${JSON.stringify(value, null, 2)}\n`);

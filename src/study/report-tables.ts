@@ -1,19 +1,13 @@
 // The tables of a study's page.
 
-import { escapeHtml } from '../runs/page.ts';
+import { escapeHtml, htmlTable } from '../runs/page.ts';
 import { formatDuration } from '../runs/status.ts';
+import { shownP } from '../statistics/estimate.ts';
 import type { ScoreAnalysis } from './analysis.ts';
 import type { Effect } from './effects.ts';
 import type { FamilyMember } from './family.ts';
 import type { StudyCost, StudyResults } from './results.ts';
-import { points, shownP } from './verdict.ts';
-
-/** Cells are HTML; heads are text. */
-export function table(heads: readonly string[], rows: readonly (readonly string[])[]): string {
-  const head = heads.map((name) => `<th scope="col">${escapeHtml(name)}</th>`).join('');
-  const body = rows.map(([first, ...rest]) => `<tr><th scope="row">${first}</th>${rest.map((cell) => `<td>${cell}</td>`).join('')}</tr>`);
-  return `<div class="scroll"><table><thead><tr>${head}</tr></thead><tbody>${body.join('\n')}</tbody></table></div>`;
-}
+import { points } from './verdict.ts';
 
 const dash = '&ndash;';
 export const percent = (share: number | undefined | null) =>
@@ -46,12 +40,12 @@ export function gridTable(scores: readonly ScoreAnalysis[]): string {
       'chance / majority / blind / exchanged',
     ]),
   ];
-  return `${table(heads, rows)}<p class="note">Percent of the questions, with its standard error. Beside it what it must beat: guessing, always the most frequent
+  return `${htmlTable(heads, rows)}<p class="note">Percent of the questions, with its standard error. Beside it what it must beat: guessing, always the most frequent
     answer, the same model before a blank picture, and before the picture of another question.</p>`;
 }
 
 export function effectTable(effects: readonly Effect[]): string {
-  return table(
+  return htmlTable(
     ['', 'points', '95 % interval', 'standard error', 'df', 'p'],
     effects.map((effect) => [
       escapeHtml(effect.label),
@@ -75,12 +69,12 @@ export function simpleTable({ simple }: ScoreAnalysis): string {
       shownP(effect.p),
     ]),
   );
-  return table(['effect', 'where', 'points', '95 % interval', 'p'], rows);
+  return htmlTable(['effect', 'where', 'points', '95 % interval', 'p'], rows);
 }
 
 export function familyTable(family: readonly FamilyMember[]): string {
   const odds = ({ oddsRatio }: FamilyMember) => (oddsRatio === undefined || !Number.isFinite(oddsRatio) ? dash : oddsRatio.toFixed(2));
-  return table(
+  return htmlTable(
     [
       'comparison',
       'score',
@@ -121,7 +115,7 @@ export function pairMatrix({ cells, pairs }: ScoreAnalysis): string {
       return pair.pHolm < 0.05 ? `<b class="${value > 0 ? 'good' : 'unsure'}">${text}</b>` : text;
     }),
   ]);
-  const details = table(
+  const details = htmlTable(
     [
       'pair',
       'points',
@@ -143,7 +137,7 @@ export function pairMatrix({ cells, pairs }: ScoreAnalysis): string {
       pair.midP === undefined ? dash : shownP(pair.midP),
     ]),
   );
-  return `${table(['row less column, points', ...names.map((_, i) => String(i + 1))], rows)}
+  return `${htmlTable(['row less column, points', ...names.map((_, i) => String(i + 1))], rows)}
     <details><summary>every pair with its interval</summary>${details}</details>`;
 }
 
@@ -160,7 +154,7 @@ export function healthTable({ runs }: StudyResults): string {
       `<span class="told">${told.map(escapeHtml).join('<br>') || 'nothing'}</span>`,
     ];
   });
-  return table(['run', '', 'what was seen'], rows);
+  return htmlTable(['run', '', 'what was seen'], rows);
 }
 
 export function costTable({ runs, pieces }: StudyCost): string {
@@ -189,5 +183,5 @@ export function costTable({ runs, pieces }: StudyCost): string {
           ],
         ]
       : [];
-  return table(['cell', 'runs', 'time a run', 'CPU seconds a run', 'peak memory'], [...rows, ...shared]);
+  return htmlTable(['cell', 'runs', 'time a run', 'CPU seconds a run', 'peak memory'], [...rows, ...shared]);
 }

@@ -8,14 +8,14 @@ import { stringify } from 'yaml';
 import { onDisk } from '../disk.ts';
 import { runFolder } from '../runs/folder.ts';
 import { readMetrics } from '../runs/metrics.ts';
-import { escapeHtml, htmlPage } from '../runs/page.ts';
+import { escapeHtml, htmlPage, htmlTable } from '../runs/page.ts';
 import { formatDuration } from '../runs/status.ts';
 import type { ScoreAnalysis } from './analysis.ts';
 import { type CurveGroup, curvesPlot, forestPlot, interactionPlot, scatterPlot } from './charts.ts';
 import type { ConvergenceAnalysis } from './convergence.ts';
 import { disagreementsHtml } from './disagreements.ts';
 import { readSettings, studyFolder } from './folder.ts';
-import { costTable, effectTable, familyTable, gridTable, healthTable, pairMatrix, percent, simpleTable, table } from './report-tables.ts';
+import { costTable, effectTable, familyTable, gridTable, healthTable, pairMatrix, percent, simpleTable } from './report-tables.ts';
 import type { Analyzed, StudyCost } from './results.ts';
 import type { Study } from './variants.ts';
 import { points } from './verdict.ts';
@@ -216,8 +216,8 @@ function convergenceHtml({ stage, arms, transfer }: ConvergenceAnalysis): string
     ),
   );
   return `${figures([...laws, ...scatter])}
-    ${table(['arm', 'a', 'b', 'c', 'largest size, foretold by the others', 'identified'], fits)}
-    <h3>What a share lacks to the whole</h3>${table(['arm', 'score', 'share', 'steps', 'points', '95 % interval'], missing)}`;
+    ${htmlTable(['arm', 'a', 'b', 'c', 'largest size, foretold by the others', 'identified'], fits)}
+    <h3>What a share lacks to the whole</h3>${htmlTable(['arm', 'score', 'share', 'steps', 'points', '95 % interval'], missing)}`;
 }
 
 // === Cost, and the study itself ===

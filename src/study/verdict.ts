@@ -1,5 +1,6 @@
 // What a study says, in sentences that say no more than its intervals do.
 
+import { shownP } from '../statistics/estimate.ts';
 import type { ScoreAnalysis } from './analysis.ts';
 import type { ConvergenceAnalysis } from './convergence.ts';
 import type { FamilyMember } from './family.ts';
@@ -10,8 +11,6 @@ export function points(share: number): string {
   const text = (100 * share).toFixed(1);
   return /[1-9]/.test(text) ? `${share > 0 ? '+' : ''}${text}` : '0.0';
 }
-
-export const shownP = (p: number): string => (p < 0.0001 ? '< 0.0001' : p.toFixed(4));
 
 interface Found {
   scores: readonly ScoreAnalysis[];

@@ -2,7 +2,7 @@
 
 import { compareEvaluations } from '../../benchmarks/compare.ts';
 import { comparisonPage, comparisonTable, picturesIn } from '../../benchmarks/compare-report.ts';
-import { writeWhole } from '../../benchmarks/evaluation-folder.ts';
+import { writeWhole } from '../../disk.ts';
 import { UserError } from '../../errors.ts';
 
 export interface CompareFlags {

@@ -5,6 +5,7 @@ import { UserError } from '../../errors.ts';
 import { alignColumns } from '../../runs/columns.ts';
 import { lockRunFolder } from '../../runs/lock.ts';
 import { createStatusLine, formatDuration, type StatusLine } from '../../runs/status.ts';
+import { shownP } from '../../statistics/estimate.ts';
 import { checkScores } from '../../study/checks.ts';
 import { executeStudy } from '../../study/execute.ts';
 import { contentReader, contentsOf, openStudyFolder, settingsOf, studyFolder } from '../../study/folder.ts';
@@ -15,7 +16,7 @@ import { writeStudyReport } from '../../study/report.ts';
 import { analyzeStudy, type StudyResults, writeResults } from '../../study/results.ts';
 import { loadStudy } from '../../study/study-schema.ts';
 import { buildStudy, type Study } from '../../study/variants.ts';
-import { points, shownP } from '../../study/verdict.ts';
+import { points } from '../../study/verdict.ts';
 import { formatBytes } from '../format.ts';
 import { withInterrupt } from '../interrupt.ts';
 
