@@ -3,10 +3,12 @@
 
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { stringify } from 'yaml';
 import type { SearchReport } from '../src/search/search-report.ts';
 import { cli, enterToyFolder, recipes, spawnCli } from './toy.ts';
+
+vi.mock('../src/train/run-process.ts', async () => ({ trainInProcess: (await import('./in-process.ts')).trainInThisProcess }));
 
 const search = {
   name: 'toy rates',

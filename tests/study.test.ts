@@ -3,11 +3,14 @@
 
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { stringify } from 'yaml';
 import type { StudyPlan } from '../src/study/plan.ts';
 import type { StudyResults } from '../src/study/results.ts';
 import { cli, enterToyFolder, spawnCli } from './toy.ts';
+
+vi.mock('../src/study/job.ts', async (original) => (await import('./in-process.ts')).jobsInThisProcess(original));
+vi.mock('../src/train/run-process.ts', async () => ({ trainInProcess: (await import('./in-process.ts')).trainInThisProcess }));
 
 const study = {
   name: 'toy',
@@ -79,7 +82,7 @@ describe('a study', () => {
       ['0-yes-0-01-seed-42', 'stages.1.lr=0.01'],
       ['1-yes-0-3-seed-42', 'stages.1.lr=0.3'],
     ]) {
-      const { code, stderr } = await spawnCli(['train', `whole/runs/${run}/recipe.yaml`, '--set', set, '--out', `alone-${run}`]).outcome;
+      const { code, stderr } = await cli('train', `whole/runs/${run}/recipe.yaml`, '--set', set, '--out', `alone-${run}`);
       expect(code, stderr).toBe(0);
       expect(weightsOf(`whole/runs/${run}`)).toBe(weightsOf(`alone-${run}`));
     }

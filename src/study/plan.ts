@@ -20,7 +20,8 @@ import { startSourceThread } from '../train/prefetch.ts';
 import type { LlavaRecipe } from '../train/recipe.ts';
 import { createTask } from '../train/run.ts';
 import { drawOnce } from './execute.ts';
-import { startJob } from './job.ts';
+import { doJob } from './job.ts';
+import type { MeasuresAsked } from './measures.ts';
 import type { ContentOf, Piece, StudyShard } from './pieces.ts';
 import { piecesOf, runsOf, scenesKey, withScenes } from './pieces.ts';
 import type { Study, Variant } from './variants.ts';
@@ -133,11 +134,15 @@ function rehearsed(recipe: LlavaRecipe, plan: RunPlan): LlavaRecipe {
   return withScenes({ ...recipe, data, stages });
 }
 
-async function rehearse(recipe: LlavaRecipe, whole: LlavaRecipe, out: string, threads: number, exchanged: boolean): Promise<Rehearsal> {
+async function rehearse(
+  recipe: LlavaRecipe,
+  whole: LlavaRecipe,
+  { out, threads, asked, signal }: { out: string; threads: number; asked: MeasuresAsked; signal: AbortSignal },
+): Promise<Rehearsal> {
   await drawOnce(recipe);
   const began = performance.now();
-  const measures = { out: `${out}-measures`, exchanged, benchmarks: [] };
-  const outcome = await startJob({ kind: 'run', recipe, title: 'rehearsal', out, threads, measures }, () => {}).outcome;
+  const measures = { ...asked, out: `${out}-measures`, benchmarks: [] };
+  const outcome = await doJob({ kind: 'run', recipe, title: 'rehearsal', out, threads, measures }, { signal });
   const wall = (performance.now() - began) / 1000;
   if (outcome.kind === 'failed') throw new UserError(outcome.message);
   if (outcome.kind !== 'finished')
@@ -271,13 +276,8 @@ async function rehearseAll(
       signal.throwIfAborted();
       status.draw(`rehearsing ${variant.label}`);
       const recipe = rehearsed(variant.recipe, plans[variant.index].plan);
-      rehearsals[variant.index] = await rehearse(
-        recipe,
-        variant.recipe,
-        join(folder, String(variant.index)),
-        threads,
-        study.file.score.exchanged,
-      );
+      const out = join(folder, String(variant.index));
+      rehearsals[variant.index] = await rehearse(recipe, variant.recipe, { out, threads, asked: study.file.score, signal });
     }
   };
   try {
