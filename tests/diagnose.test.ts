@@ -25,6 +25,8 @@ async function diagnosed(...words: string[]): Promise<Diagnosis> {
 
 const few = ['--scenes', '12'];
 let folder: string;
+/** Of the bundled model, by sign. */
+let healthyNumbers: Record<string, Record<string, number>>;
 
 beforeAll(async () => {
   const leave = await enterToyFolder();
@@ -45,10 +47,15 @@ describe('a model', () => {
     expect(numbers['collapsed-connector'].effectiveRank).toBeGreaterThan(20);
     expect(numbers['label-shift'].loss).toBeLessThan(numbers['label-shift'].before);
     expect(numbers['image-ignored (answers)'].low).toBeGreaterThan(0);
+    // attention goes to the picture, and no more of it than there is
+    expect(numbers['no-attention'].mass).toBeGreaterThan(0.1);
+    expect(numbers['no-attention'].answerMass).toBeLessThan(1);
+    expect(numbers['visual-sinks']).toMatchObject({ sinks: 0, sinkAttention: 0 });
+    healthyNumbers = numbers;
     for (const { healthy, source, advice, level } of findings) {
       expect(healthy).not.toBe('');
       expect(source).not.toBe('');
-      expect(advice === '').toBe(level === 'green' || level === 'unknown');
+      expect(advice === '').toBe(!['red', 'amber'].includes(level));
     }
   }, 60_000);
 
@@ -70,10 +77,17 @@ describe('a model', () => {
     '%s is named so first',
     async (name, sign, change) => {
       const model = await plantFault(bundled, join(folder, name), change);
-      const [first] = (await diagnosed(model, ...few)).findings;
+      const { findings } = await diagnosed(model, ...few);
+      const [first] = findings;
       expect(first.sign).toBe(sign);
       expect(first.level).toBe('red');
       expect(first.advice).not.toBe('');
+      const mir = findings.find((finding) => finding.sign === 'mir')!.numbers;
+      // rows 30 times as long are as far as their norm, and no further where norms are made equal
+      if (sign === 'norm-mismatch') {
+        expect(mir.mir - healthyNumbers.mir.mir).toBeGreaterThan(1.5 * Math.log10(30));
+        expect(mir.equalNormMir).toBeLessThan(healthyNumbers.mir.equalNormMir + 0.5);
+      }
     },
     60_000,
   );

@@ -5,6 +5,8 @@ import { meanCredit } from '../statistics/proportion.ts';
 import { answerFindings } from './answer-signs.ts';
 import { rankFindings } from './findings.ts';
 import { constantAnswer, detection, divergence, repetition, unparsedShare, yesBiases } from './measures.ts';
+import { modelFindings } from './model-signs.ts';
+import type { ModelMeasures } from './probe.ts';
 import { layerLook, meanNorm, movementOf, sinkRows, spreadRows } from './row-measures.ts';
 import { movementVerdict } from './weight-signs.ts';
 
@@ -52,6 +54,54 @@ describe('sinks', () => {
     expect(look.sinks).toBe(1);
     expect(look.sinkAttention).toBeCloseTo(1, 12);
     expect(layerLook(attention, rows(2, ...new Array(10).fill(0)), [1, 4])).toMatchObject({ sinks: 0, sinkAttention: 0 });
+  });
+});
+
+describe('a model', () => {
+  const look = { text: 0.5, answer: 0.4, sinks: 0, sinkAttention: 0 };
+  const healthy: ModelMeasures = {
+    pictures: 8,
+    loss: 1,
+    blankGain: 1,
+    exchangedGain: 1,
+    shiftedLoss: { before: 9, after: 9 },
+    normRatio: 1,
+    layerNormRatios: [1, 1, 1],
+    imageNorm: 1,
+    movement: 0.5,
+    looks: [look, look],
+    imageShare: 0.5,
+    modalityGap: 0.6,
+    neighbors: { overlap: 0.5, chance: 0.1 },
+    mir: { mir: 3, equalNormMir: 1 },
+    effectiveRank: 50,
+    rowsRanked: 256,
+    cosineBetweenPictures: 0.2,
+    untouchedBiases: false,
+    noiseEffect: 0.2,
+    labels: { least: 3, mean: 5, first: 'a', last: '.' },
+  };
+  const levelOf = (sign: string, changes: Partial<ModelMeasures> = {}) =>
+    modelFindings({ ...healthy, ...changes }).find((finding) => finding.sign === sign)!;
+
+  it('that looks at its pictures in no layer is told so, with the layer that looks most', () => {
+    expect(levelOf('no-attention').level).toBe('green');
+    const [blind, nearly] = [{ ...look, text: 0.001 }, { ...look, text: 0.008 }];
+    expect(levelOf('no-attention', { looks: [blind, nearly] })).toMatchObject({ level: 'amber', numbers: { mass: 0.008, layer: 2 } });
+    expect(levelOf('no-attention', { looks: [blind, look] }).level).toBe('green');
+  });
+
+  it('whose attention goes to sinks is told so', () => {
+    expect(levelOf('visual-sinks').level).toBe('green');
+    const sunk = { ...look, sinks: 0.02, sinkAttention: 0.8 };
+    expect(levelOf('visual-sinks', { looks: [look, sunk] })).toMatchObject({ level: 'amber', numbers: { sinkAttention: 0.8, layer: 2 } });
+    expect(levelOf('visual-sinks', { looks: [look, { ...sunk, sinkAttention: 0.3 }] }).level).toBe('green');
+  });
+
+  it('has numbers without a threshold, whatever they are', () => {
+    for (const sign of ['modality-gap', 'mir']) expect(levelOf(sign).level).toBe('info');
+    expect(levelOf('mir', { mir: { mir: 9, equalNormMir: 5 } })).toMatchObject({ level: 'info', numbers: { mir: 9, equalNormMir: 5 } });
+    expect(rankFindings(modelFindings(healthy)).at(0)!.level).toBe('info');
   });
 });
 

@@ -28,7 +28,7 @@ export interface StudySearch {
 }
 
 /** The search of one cell; undefined where no field of the space is in its recipe. */
-interface CellSearch {
+export interface CellSearch {
   cell: string;
   search: SearchFile;
   base: BaseRecipe;

@@ -3,5 +3,6 @@
 import { serveParent } from '../train/child-side.ts';
 import type { Job } from './job.ts';
 import { doWork } from './job-work.ts';
+import type { MeasureTimes } from './measures.ts';
 
-serveParent<Job, void>(doWork);
+serveParent<Job, MeasureTimes>(doWork);

@@ -9,7 +9,7 @@ import type { ChildContext } from '../train/child-side.ts';
 import { startSourceThread } from '../train/prefetch.ts';
 import { createTask, train } from '../train/run.ts';
 import type { Job } from './job.ts';
-import { measureRun } from './measures.ts';
+import { type MeasureTimes, measureRun } from './measures.ts';
 
 /** Computes the features that stages read: they stay in the cache for the runs. */
 async function encode({ recipe, threads, out }: Job, context: ChildContext): Promise<void> {
@@ -23,7 +23,7 @@ async function encode({ recipe, threads, out }: Job, context: ChildContext): Pro
   }
 }
 
-async function trainAndMeasure({ kind, recipe, title, out, threads, measures }: Job, context: ChildContext): Promise<void> {
+async function trainAndMeasure({ kind, recipe, title, out, threads, measures }: Job, context: ChildContext): Promise<MeasureTimes> {
   const folder = runFolder(out);
   const engine = createOrtEngine({ threads });
   // both are written at the very end
@@ -31,9 +31,12 @@ async function trainAndMeasure({ kind, recipe, title, out, threads, measures }: 
   const isBegun = existsSync(folder.recipe);
   const mode = isBegun ? 'resume' : existsSync(out) && readdirSync(out).length > 0 ? 'overwrite' : 'new';
   if (!isTrained) await train({ ...context, recipe, title, out, mode, engine, scenesAreDrawn: true });
-  if (kind === 'run' && measures) await measureRun({ recipe, folder, engine, signal: context.signal, ...measures });
+  return kind === 'run' && measures ? measureRun({ recipe, folder, engine, signal: context.signal, ...measures }) : {};
 }
 
-/** Does it, or goes on with it. */
-export const doWork = (job: Job, context: ChildContext): Promise<void> =>
-  job.kind === 'features' ? encode(job, context) : trainAndMeasure(job, context);
+/** Does it, or goes on with it. Returns how long what is measured has taken. */
+export async function doWork(job: Job, context: ChildContext): Promise<MeasureTimes> {
+  if (job.kind !== 'features') return trainAndMeasure(job, context);
+  await encode(job, context);
+  return {};
+}

@@ -6,7 +6,7 @@ import { readMetrics } from '../runs/metrics.ts';
 import { type ChildEnd, type ChildOptions, errorOf, MachineError, type Usage, workInChild } from '../train/child.ts';
 import { NotFiniteError } from '../train/optimizer.ts';
 import type { LlavaRecipe } from '../train/recipe.ts';
-import type { MeasuresAsked } from './measures.ts';
+import type { MeasuresAsked, MeasureTimes } from './measures.ts';
 
 export interface Job {
   kind: 'features' | 'stages' | 'run';
@@ -20,7 +20,7 @@ export interface Job {
 }
 
 export type Outcome =
-  | ({ kind: 'finished' } & Usage)
+  | ({ kind: 'finished'; measured: MeasureTimes } & Usage)
   | ({ kind: 'diverged'; stage: string; step: number } & Usage)
   /** What is wrong with recipe, data or machine; of what nobody foresaw, the stack. */
   | { kind: 'failed'; message: string }
@@ -32,7 +32,7 @@ const processFile = import.meta.url.endsWith('.ts')
   : new URL('./job-process.js', import.meta.url);
 
 /** Has a job done. Throws the signal's reason. */
-export type Worker = (job: Job, options: ChildOptions) => Promise<ChildEnd<void>>;
+export type Worker = (job: Job, options: ChildOptions) => Promise<ChildEnd<MeasureTimes>>;
 
 const inChild: Worker = (job, options) => workInChild(processFile, 'its process', job, options);
 
@@ -40,7 +40,7 @@ const inChild: Worker = (job, options) => workInChild(processFile, 'its process'
 export async function doJob(job: Job, options: ChildOptions, worker = inChild): Promise<Outcome> {
   try {
     const end = await worker(job, options);
-    if (!('error' in end)) return { kind: 'finished', ...end.usage };
+    if (!('error' in end)) return { kind: 'finished', measured: end.result, ...end.usage };
     const error = errorOf(end.error);
     if (!(error instanceof NotFiniteError)) return failed(error);
     const event = readMetrics(runFolder(job.out).metrics).findLast((each) => each.type === 'warning' && each.sign === 'not-finite');

@@ -136,8 +136,10 @@ const splitsMeasure: Measure = {
 /** Answers before the pictures of other questions. */
 export const exchangedFile = (measures: string, split: string) => join(measures, 'exchanged', `${split}.jsonl`);
 
+export const EXCHANGED = 'exchanged pictures';
+
 const exchangedMeasure: Measure = {
-  name: 'exchanged pictures',
+  name: EXCHANGED,
   missing: 'the models were not asked before the pictures of other questions',
   async take({ recipe, out, exchanged, signal }, load) {
     if (!exchanged || !recipe.evaluate || !recipe.data) return;
@@ -253,18 +255,32 @@ function benchmarkScore(path: string, name: string): AnsweredScore {
 
 export const measures: readonly Measure[] = [splitsMeasure, exchangedMeasure, heldOutMeasure, alignmentMeasure, benchmarksMeasure];
 
+/** Seconds of each measure that was taken, by name, and of loading the model (`load`). */
+export type MeasureTimes = Record<string, number>;
+
 /** Takes every measure of a run, in its own process. */
-export async function measureRun(run: TrainedRun): Promise<void> {
+export async function measureRun(run: TrainedRun): Promise<MeasureTimes> {
   let model: LoadedModel | undefined;
+  const times: MeasureTimes = { load: 0 };
+  const timed = async (name: string, work: () => Promise<void>) => {
+    const [began, loading] = [performance.now(), times.load];
+    await work();
+    // what a measure waited for the model is not its own
+    times[name] = (performance.now() - began) / 1000 - (name === 'load' ? 0 : times.load - loading);
+  };
   const load = async () => {
-    model ??= await loadModel(modelOf(run), { engine: run.engine });
-    return model;
+    if (!model)
+      await timed('load', async () => {
+        model = await loadModel(modelOf(run), { engine: run.engine });
+      });
+    return model!;
   };
   try {
-    for (const { take } of measures) {
+    for (const { name, take } of measures) {
       run.signal.throwIfAborted();
-      await take?.(run, load);
+      if (take) await timed(name, () => take(run, load));
     }
+    return times;
   } finally {
     await model?.generator.dispose();
   }

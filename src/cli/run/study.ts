@@ -118,7 +118,7 @@ export function formatResults({ family, verdict }: StudyResults): string {
 }
 
 export function formatPlan(plan: StudyPlan): string {
-  const { cells, seeds, runs, shared, jobs, threads, seconds, cpuSeconds, variants, disk, memory, power, notes } = plan;
+  const { cells, seeds, runs, searched, shared, jobs, threads, seconds, cpuSeconds, variants, disk, memory, power, notes } = plan;
   const heads = ['cell', 'steps', 'trained', 'memory', 'time alone'];
   const rows = variants.map(({ label, steps, trained, peak, seconds: each }) => [
     label,
@@ -133,6 +133,7 @@ export function formatPlan(plan: StudyPlan): string {
     '',
     ...alignColumns([heads, ...rows]),
     '',
+    ...(searched.trials > 0 ? [`search   ${searched.trials} schedules in all, ${formatDuration(searched.seconds)}`] : []),
     `shared   ${shared.stages} stages that ${shared.runsThatBeginShared} runs begin with, features of ${shared.features} encoders`,
     `time     ${formatDuration(seconds.total)} with ${jobs} at a time, ${threads} threads each (${formatDuration(seconds.alone)} one by one, nothing shared)`,
     `CPU      ${formatDuration(cpuSeconds.total)} over all threads (${formatDuration(cpuSeconds.alone)} with nothing shared)`,
