@@ -37,7 +37,7 @@ beforeAll(async () => {
   const leave = await enterToyFolder();
   writeFileSync('search.yaml', stringify(search));
   return leave;
-}, 180_000);
+}, 400_000);
 
 describe('a search', () => {
   it('is planned first', async () => {
@@ -76,7 +76,7 @@ describe('a search', () => {
     expect(page).toContain('Expected best of n trials');
     expect(page).toContain('diverged');
     expect(page).not.toMatch(/<script|http:\/\/(?!www\.w3\.org)/);
-  }, 120_000);
+  }, 400_000);
 
   it('that is killed goes on to the same result', async () => {
     // in the middle of a trial, and while the winner is confirmed
@@ -89,7 +89,7 @@ describe('a search', () => {
     expect(code, stderr).toBe(0);
     expect(stderr).toContain('base: 3 trials were finished before');
     expect(readFileSync('killed/search.json', 'utf8')).toBe(readFileSync('straight/search.json', 'utf8'));
-  }, 180_000);
+  }, 400_000);
 
   it('judges by right answers too, short schedules first, two trials at a time', async () => {
     const accuracy = {
@@ -118,7 +118,7 @@ describe('a search', () => {
       [4, 4],
     ]);
     expect(winner!.value).toBeGreaterThanOrEqual(0);
-  }, 120_000);
+  }, 400_000);
 });
 
 describe('bad input', () => {

@@ -86,7 +86,10 @@ describe('a model', () => {
 
   it('that looks at its pictures in no layer is told so, with the layer that looks most', () => {
     expect(levelOf('no-attention').level).toBe('green');
-    const [blind, nearly] = [{ ...look, text: 0.001 }, { ...look, text: 0.008 }];
+    const [blind, nearly] = [
+      { ...look, text: 0.001 },
+      { ...look, text: 0.008 },
+    ];
     expect(levelOf('no-attention', { looks: [blind, nearly] })).toMatchObject({ level: 'amber', numbers: { mass: 0.008, layer: 2 } });
     expect(levelOf('no-attention', { looks: [blind, look] }).level).toBe('green');
   });

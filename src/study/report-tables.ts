@@ -160,7 +160,8 @@ function worstOf(findings: readonly Finding[]): Finding | undefined {
 /** Signs of failure by cell: the worst level over its seeds, how many of them have it, and the number behind it. */
 function healthMatrix(runs: StudyResults['runs']): string {
   const finished = runs.filter(({ outcome }) => outcome === 'finished');
-  const signs = [...new Set(finished.flatMap(({ health }) => health.map(({ sign }) => sign)))].sort();
+  // the worst first, and causes before what they cause
+  const signs = [...new Set(rankFindings(finished.flatMap(({ health }) => health)).map(({ sign }) => sign))];
   const isSeen = (sign: string) => finished.some(({ health }) => health.some((each) => each.sign === sign && each.level !== 'unknown'));
   const shown = signs.filter(isSeen);
   const cells = [...new Set(runs.map(({ cell }) => cell))];

@@ -120,7 +120,9 @@ function saying<T>(where: string, work: () => T): T {
 /** A cell with the values of the recipe, and with its own. */
 function sharedAndTuned({ levels, label, recipe }: Omit<Variant, 'index'>, tuned: Tuned): Omit<Variant, 'index'>[] {
   const overrides = tuned.get(label) ?? [];
-  const own = withFixedScenes(readRecipe(recipeToYaml(recipe), label, overrides) as LlavaRecipe);
+  const { data, ...rest } = readRecipe(recipeToYaml(recipe), label, overrides) as LlavaRecipe;
+  // fields in the same order: they name the scenes
+  const own: LlavaRecipe = data ? { ...rest, data: { ...recipe.data!, ...data } } : rest;
   return [recipe, own].map((each, level) => ({
     levels: [...levels, level],
     label: [label, settingsFactor.levels[level].label].filter((part) => part !== '').join(' / '),
