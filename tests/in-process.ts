@@ -1,5 +1,6 @@
-// Work that is otherwise done in processes of its own, done in this one, which is much faster. Mocked into the
-// place of the modules that start them; the command line as a user starts it (`spawnCli`) has its processes.
+// Work that is otherwise done in processes of its own, done in this one, which is much faster. Mocked into
+// the place of the modules that start them; the command line as a user starts it (`spawnCli`) has its
+// processes.
 
 import { createOrtEngine } from '../src/engine/ort.ts';
 import { silentStatus } from '../src/runs/status.ts';

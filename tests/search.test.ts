@@ -27,7 +27,7 @@ const resultOf = (out: string) => JSON.parse(readFileSync(join(out, 'search.json
 /** Starts the search in its own process and kills it as soon as a file is there. */
 async function killAt(file: string, words: readonly string[]) {
   const { child, outcome } = spawnCli(['search', ...words]);
-  const timer = setInterval(() => existsSync(file) && child.kill('SIGKILL'), 5);
+  const timer = setInterval(() => existsSync(file) && child.kill('SIGKILL'), 20);
   const { code } = await outcome;
   clearInterval(timer);
   return code;

@@ -1,4 +1,5 @@
-// MIR of a model: hidden states of prompts whose texts have nothing to do with their pictures, layer by layer.
+// MIR of a model: hidden states of prompts whose texts have nothing to do with their pictures, layer by
+// layer.
 
 import { encodeConversation } from '../text/labels.ts';
 import type { Rows } from './matrices.ts';

@@ -35,8 +35,8 @@ export interface Inspection extends Reading {
   /** Before each label, [vocab]. */
   logits: Float32Array[];
   /**
-   * By layer, where the tokens look, [tokens] each, mean over heads: those of the text behind the picture, and
-   * those of them that say the labels.
+   * By layer, where the tokens look, [tokens] each, mean over heads: those of the text behind the picture,
+   * and those of them that say the labels.
    */
   attention: { text: Float32Array; answer: Float32Array }[];
 }
@@ -140,7 +140,8 @@ function alignmentModel(
         return (await connector.run({ features: input })).rows.data as Float32Array;
       }),
     async read(imageRows, texts, states = []) {
-      if (!shareBeginning(texts)) return (await Promise.all(texts.map((text) => this.read(imageRows, [text], states)))).flat();
+      const parts = shareBeginning(texts) ? fittingParts(texts, config.text_config.max_position_embeddings) : texts.map((text) => [text]);
+      if (parts.length > 1) return (await Promise.all(parts.map((part) => this.read(imageRows, part, states)))).flat();
       const { inputs, places } = packedRow(texts);
       const outputs = await scoring.run(
         { ...inputs, image_rows: rowsOf(imageRows), ...(head ? { queries: nobody(inputs.input_ids.dims[1]) } : {}) },
@@ -187,7 +188,10 @@ const labelPlaces = ({ labels }: EncodedText) => labels.flatMap((label, t) => (l
 /** Queries of a text whose attention nobody asks for. */
 const nobody = (tokens: number) => float32(new Float32Array(tokens), [1, 1, 1, tokens]);
 
-/** Weights of the tokens behind the picture, and of those that say the labels: the mean over each, [2, tokens]. */
+/**
+ * Weights of the tokens behind the picture, and of those that say the labels: the mean over each, [2,
+ * tokens].
+ */
 function lookers(text: EncodedText, imageToken: number): Float32Array {
   const tokens = text.inputIds.length;
   const first = text.inputIds.lastIndexOf(imageToken) + 1;
@@ -202,6 +206,26 @@ function lookers(text: EncodedText, imageToken: number): Float32Array {
 const shareBeginning = (texts: readonly EncodedText[]) =>
   texts.length === 1 ||
   (new Set(texts.map(({ inputIds, prefixLength }) => `${inputIds.slice(0, prefixLength)}`)).size === 1 && texts[0].prefixLength > 0);
+
+/**
+ * Texts that share their beginning in parts that are no longer than `most` tokens in one row, each with one
+ * text at least: the runtime's tables of positions take no longer rows, whatever the positions in them.
+ */
+export function fittingParts<T extends Pick<EncodedText, 'inputIds' | 'prefixLength'>>(texts: readonly T[], most: number): T[][] {
+  const parts: T[][] = [];
+  let tokens = 0;
+  for (const text of texts) {
+    const own = text.inputIds.length - text.prefixLength;
+    if (parts.length === 0 || tokens + own > most) {
+      parts.push([text]);
+      tokens = text.inputIds.length;
+    } else {
+      parts.at(-1)!.push(text);
+      tokens += own;
+    }
+  }
+  return parts;
+}
 
 /** Texts that share their beginning as one packed row, and where their tokens stand in it. */
 function packedRow(texts: readonly EncodedText[]) {

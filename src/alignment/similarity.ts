@@ -104,8 +104,8 @@ export function meanCosineAcross(pictures: readonly Rows[]): number {
 }
 
 /**
- * Modality gap (Liang et al. 2022, arXiv 2203.02053): the distance between the means of image rows and of text
- * rows, each row of unit length. 0 to 2.
+ * Modality gap (Liang et al. 2022, arXiv 2203.02053): the distance between the means of image rows and of
+ * text rows, each row of unit length. 0 to 2.
  */
 export function modalityGap(image: Rows, text: Rows): number {
   const [a, b] = [image, text].map((rows) => {

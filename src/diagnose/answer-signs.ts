@@ -10,7 +10,10 @@ import { constantAnswer, repetition, unparsedShare, type YesBias, yesBiases } fr
 const MOST_BIAS = 0.15;
 /** How much more often than it is right one answer may be given. */
 const MOST_EXCESS = 0.3;
-/** Share of four-word pieces that may repeat beyond those of right answers, and of answers that may be those to another picture. */
+/**
+ * Share of four-word pieces that may repeat beyond those of right answers, and of answers that may be those
+ * to another picture.
+ */
 const MOST_REPEATED = { amber: 0.1, red: 0.3 };
 const MOST_SAME = { amber: 0.3, red: 0.9 };
 const MOST_UNPARSED = { amber: 0.02, red: 0.1 };
@@ -19,8 +22,8 @@ const biasText = ({ split, yesRate, low, high, sensitivity, criterion, questions
   `${split}: yes to ${percent(yesRate)} (${percent(low)} to ${percent(high)}) of ${questions} questions, were half of them so; d' ${short(sensitivity)}, c ${short(criterion)}`;
 
 /**
- * A leaning of the model shows wherever it is asked; on one split alone, it is what the model does about these
- * questions (of things that it cannot know it says no).
+ * A leaning of the model shows wherever it is asked; on one split alone, it is what the model does about
+ * these questions (of things that it cannot know it says no).
  */
 function yesVerdict(samples: readonly Sample[]): Verdict {
   const biases = yesBiases(samples);

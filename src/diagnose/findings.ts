@@ -1,7 +1,10 @@
 // What a diagnosis says: signs with their numbers, what healthy looks like, where the threshold comes from,
 // and what to do.
 
-/** `unknown` could not be measured; `info` is a number without a threshold, to be compared with that of others. */
+/**
+ * `unknown` could not be measured; `info` is a number without a threshold, to be compared with that of
+ * others.
+ */
 export type Level = 'red' | 'amber' | 'green' | 'unknown' | 'info';
 
 export interface Finding {

@@ -31,8 +31,8 @@ export function detection(hits: number, falseAlarms: number): { sensitivity: num
 /**
  * Of the yes/no questions of each split that has some of both answers. The rate is (H + F) / 2 of hits and
  * false alarms, so that it is measured against the truth: 0.5 is no bias, however many questions are to be
- * answered with yes. Its interval joins those of H and F, clustered by picture (squares added: Newcombe 1998);
- * d' and c take rates as (n + .5) / (N + 1), so that none is 0 or 1.
+ * answered with yes. Its interval joins those of H and F, clustered by picture (squares added: Newcombe
+ * 1998); d' and c take rates as (n + .5) / (N + 1), so that none is 0 or 1.
  */
 export function yesBiases(samples: readonly Sample[]): YesBias[] {
   const asked = samples.filter(({ task, problem }) => answerKind(task) === 'yes-no' && problem === undefined);
@@ -100,7 +100,10 @@ function shares(values: readonly string[]): [string, number][] {
   return [...counts].map(([value, count]): [string, number] => [value, count / values.length]).sort((a, b) => b[1] - a[1]);
 }
 
-/** Words from which on a text is long, and of the pieces that may repeat in it (Welleck et al. 2019, arXiv 1908.04319). */
+/**
+ * Words from which on a text is long, and of the pieces that may repeat in it (Welleck et al. 2019, arXiv
+ * 1908.04319).
+ */
 const LONG = 8;
 const PIECE = 4;
 

@@ -34,8 +34,8 @@ export function movementOf(before: Rows, after: Rows): number {
 
 /**
  * Share of a row's energy that one of the two dimensions must hold for it to be a sink. Kang et al. 2025
- * (arXiv 2503.03321) ask for 20 times the root mean square at a width of 4096, which is this share; a narrower
- * row cannot reach 20.
+ * (arXiv 2503.03321) ask for 20 times the root mean square at a width of 4096, which is this share; a
+ * narrower row cannot reach 20.
  */
 const SINK_ENERGY = 20 ** 2 / 4096;
 /** Dimensions in which the first token's row peaks. */
@@ -65,7 +65,9 @@ export function sinkRows(first: ArrayLike<number>, { data, count, width }: Rows)
 }
 
 export interface LayerLook {
-  /** Share of attention that goes to image rows: of the text behind the picture, and where it says answers. */
+  /**
+   * Share of attention that goes to image rows: of the text behind the picture, and where it says answers.
+   */
   text: number;
   answer: number;
   /** Share of image rows that are sinks, and of the answer's attention on image rows that goes to them. */

@@ -17,7 +17,9 @@ const LEAST = 1e-5;
 const MODULES = ['multi_modal_projector', 'language_model', 'vision_tower'] as const;
 type Module = (typeof MODULES)[number];
 
-/** Values that a parameter began with; undefined where there are none any more, or they are of another form. */
+/**
+ * Values that a parameter began with; undefined where there are none any more, or they are of another form.
+ */
 type Beginning = (parameter: Parameter) => Promise<Float32Array | undefined>;
 
 export interface ModuleMovement {
@@ -27,7 +29,10 @@ export interface ModuleMovement {
   moved: number;
 }
 
-/** How far each module was moved from `beginning` to the model in `dir`. Modules without a beginning are left out. */
+/**
+ * How far each module was moved from `beginning` to the model in `dir`. Modules without a beginning are left
+ * out.
+ */
 async function movements(recipe: LlavaRecipe, dir: string, beginning: Beginning): Promise<ModuleMovement[]> {
   return withCheckpoint(dir, llavaConfigSchema, async (config: LlavaConfig, checkpoint) => {
     const found: ModuleMovement[] = [];

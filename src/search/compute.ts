@@ -15,14 +15,21 @@ export interface PlanContext {
   out: string;
   status: Status;
   signal: AbortSignal;
+  /** Whether generated scenes are there as they should be. */
+  scenesAreDrawn?: boolean;
 }
 
 /** The plan of a run in `out`, timed on an engine if there is one. */
-export async function planOfRun(recipe: Recipe, { out, status, signal }: PlanContext, timedOn?: Engine): Promise<RunPlan> {
+export async function planOfRun(
+  recipe: Recipe,
+  { out, status, signal, scenesAreDrawn }: PlanContext,
+  timedOn?: Engine,
+): Promise<RunPlan> {
   const thread = startSourceThread();
   try {
     const engine = createPlanningEngine();
-    const task = await createTask(recipe, { engine, status, thread, out, signal, isPlan: true, communicator: alone });
+    const context = { engine, status, thread, out, signal, isPlan: true, communicator: alone, scenesAreDrawn };
+    const task = await createTask(recipe, context);
     return await planRun({ task, folder: existing(resolve(out)), timedOn });
   } finally {
     await thread.close();

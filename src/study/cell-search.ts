@@ -40,8 +40,8 @@ const searchedCells = ({ variants }: Study): Variant[] => variants.filter(({ sea
 const STAGE = /^stages\.(\d+)\.(.+)$/;
 
 /**
- * The space by the stages that a cell has: the file counts those of the recipe, of which a cell may leave some
- * out.
+ * The space by the stages that a cell has: the file counts those of the recipe, of which a cell may leave
+ * some out.
  */
 function spaceOf(space: SearchFile['space'], names: readonly string[], { stages }: LlavaRecipe): SearchFile['space'] {
   return Object.fromEntries(

@@ -350,7 +350,9 @@ function stageCost({ plan }: VariantPlan, rehearsal: Rehearsal, index: number): 
   return sumOf([shareOf(rehearsal, rehearsal.stages[index].seconds), steady]);
 }
 
-/** Of a process without its stages and what is scored; its data are read anew, of which the rehearsal had few. */
+/**
+ * Of a process without its stages and what is scored; its data are read anew, of which the rehearsal had few.
+ */
 function processCost({ reading, plan }: VariantPlan, rehearsal: Rehearsal): Cost {
   const rest = Math.max(0, rehearsal.wall - rehearsal.scoring - rehearsal.stages.reduce((sum, { seconds }) => sum + seconds, 0));
   const isLarger = (plan.stages[0].samples ?? 0) > 10 * TRAIN_SCENES;
@@ -377,8 +379,8 @@ function pieceCost(piece: Piece, study: Study, plans: readonly VariantPlan[], re
 }
 
 /**
- * Of the search of a cell: as many schedules of the cell as its budget has, each cut to the length of a trial,
- * to the stage that is judged, and to the scoring that it needs.
+ * Of the search of a cell: as many schedules of the cell as its budget has, each cut to the length of a
+ * trial, to the stage that is judged, and to the scoring that it needs.
  */
 function searchCost(search: CellSearch, plan: VariantPlan, rehearsal: Rehearsal): Cost {
   const { objective, budget } = search.search;

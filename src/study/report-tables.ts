@@ -157,7 +157,10 @@ function worstOf(findings: readonly Finding[]): Finding | undefined {
   return rankFindings(findings)[0];
 }
 
-/** Signs of failure by cell: the worst level over its seeds, how many of them have it, and the number behind it. */
+/**
+ * Signs of failure by cell: the worst level over its seeds, how many of them have it, and the number behind
+ * it.
+ */
 function healthMatrix(runs: StudyResults['runs']): string {
   const finished = runs.filter(({ outcome }) => outcome === 'finished');
   // the worst first, and causes before what they cause

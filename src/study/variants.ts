@@ -168,8 +168,8 @@ const withFixedScenes = (recipe: LlavaRecipe): LlavaRecipe =>
   recipe.data ? { ...recipe, data: { ...recipe.data, seed: recipe.data.seed ?? recipe.seed } } : recipe;
 
 /**
- * UserError for levels that make no valid recipe, each by itself first, so that the right one is named. Before
- * a search has ended, tuned cells have the values of the recipe.
+ * UserError for levels that make no valid recipe, each by itself first, so that the right one is named.
+ * Before a search has ended, tuned cells have the values of the recipe.
  */
 export function buildStudy(file: StudyFile, path: string, tuned: Tuned = new Map()): Study {
   const base = readBase(file, path);
