@@ -56,16 +56,20 @@ export const noLock: RunLock = { check() {}, async release() {} };
 
 // === Processes ===
 
+/** PF_EXITING of Linux: the process runs no code of its own any more, but its memory is still being freed. */
+const EXITING = 0x4;
+
 /**
- * State and start of a process on Linux, fields 3 and 22 of /proc/<pid>/stat; undefined where there is none.
+ * State, whether it is ending, and start of a process on Linux, fields 3, 9 and 22 of /proc/<pid>/stat;
+ * undefined where there is none.
  */
-function processStat(pid: number): { state: string; started: string } | undefined {
+function processStat(pid: number): { state: string; isEnding: boolean; started: string } | undefined {
   try {
     // the name before the fields is in parentheses and may hold anything
     const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
       .replace(/^.*\) /s, '')
       .split(' ');
-    return { state: fields[0], started: fields[19] };
+    return { state: fields[0], isEnding: (Number(fields[6]) & EXITING) !== 0, started: fields[19] };
   } catch {
     return undefined;
   }
@@ -92,8 +96,18 @@ function thisProcess(): Owner {
   };
 }
 
-/** Whether the owner's process lives; undefined where that cannot be seen from here. */
-function isAlive({ machine, pid, started }: Owner): boolean | undefined {
+/**
+ * Whether the owner's process lives; undefined where that cannot be seen from here. One that was killed is
+ * waited for: freeing many gigabytes takes seconds.
+ */
+async function isAlive(owner: Owner, patience: number): Promise<boolean | undefined> {
+  for (const end = performance.now() + 1000 * patience; performance.now() < end; await sleep(50)) {
+    if (owner.machine !== machineName() || !processStat(owner.pid)?.isEnding) break;
+  }
+  return livesNow(owner);
+}
+
+function livesNow({ machine, pid, started }: Owner): boolean | undefined {
   if (machine !== machineName()) return undefined;
   if (started !== undefined) {
     const stat = processStat(pid);
@@ -159,7 +173,7 @@ async function requireFree(folder: string, path: string, { note, patience = PATI
   const lock = readLock(path);
   if (lock === undefined) return;
   const { text, owner } = lock;
-  let alive = owner && isAlive(owner);
+  let alive = owner && (await isAlive(owner, patience));
   const who = owner ? `process ${owner.pid} on ${owner.host}, since ${owner.since}` : 'who has just begun';
   if (alive === undefined) {
     note(`${folder}: another run was there (${who}); looking for up to ${patience} s whether it goes on`);
