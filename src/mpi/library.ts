@@ -28,7 +28,7 @@ export const LIBRARY_VARIABLE = 'LLAVA_GEMMA_MPI_LIBRARY';
 const THREAD_MULTIPLE = 3;
 
 /** Milliseconds that a launcher has for ending a process that asked for it. */
-const ABORTING = 2000;
+const ABORTING = 1000;
 
 /** Stack of a call in a thread: koffi's own 128 kB are too few for MPICH's larger messages. */
 const STACK_BYTES = 2 ** 23;
@@ -155,8 +155,8 @@ export async function openTransport(launch: Launch): Promise<Transport> {
       return flag[0] !== 0;
     },
     abort(code) {
-      // MPICH's call waits for the launcher to end the process, and no JavaScript runs meanwhile: a signal must
-      // do it by itself; where Slurm has sent its first one before, the next would come in half a minute
+      // MPICH's call waits for the launcher to end the process, and no JavaScript runs meanwhile: a signal
+      // must do it by itself; where Slurm has sent its first one before, the next comes in half a minute
       process.removeAllListeners('SIGTERM');
       new Worker(`setTimeout(() => process.kill(${process.pid}, 'SIGKILL'), ${ABORTING})`, { eval: true });
       abortCall(world, code);

@@ -60,6 +60,9 @@ const LOOK = 1000;
 /** Milliseconds of waiting for a process between two looks at whether it is still there. */
 const CHECK = 500;
 
+/** Milliseconds that one who is gone is waited for: what it sent comes in, or the launcher ends all. */
+const MOURNING = 2000;
+
 /** A communicator whose messages `transport` carries. */
 export function messageCommunicator(transport: Transport, options: MessageOptions): Communicator {
   const { rank, size } = transport;
@@ -74,16 +77,15 @@ export function messageCommunicator(transport: Transport, options: MessageOption
 
   /** Counts the time that is waited for a process, whose silence is an error, as is its end. */
   const patienceWith = (peer: number) => {
-    let [waited, last, checked, isGone] = [0, performance.now(), 0, false];
+    let [waited, last, checked, gone] = [0, performance.now(), 0, 0];
     return () => {
       const now = performance.now();
       waited += Math.min(now - last, LOOK);
       last = now;
       if (waited - checked >= CHECK) {
+        gone = hasEnded(peer) ? gone + waited - checked : 0;
         checked = waited;
-        // what it sent before is looked for once more
-        if (isGone) throw lost(`process ${peer} of ${size} has died: it was killed, perhaps for want of memory, or it crashed`);
-        isGone = hasEnded(peer);
+        if (gone >= MOURNING) throw lost(`process ${peer} of ${size} has died: it was killed, perhaps for want of memory, or it crashed`);
       }
       if (waited >= patience)
         throw lost(
