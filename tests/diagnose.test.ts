@@ -118,7 +118,8 @@ describe('a run', () => {
 
   it('that ends where it began is told so: what was drawn at its beginning is drawn again', async () => {
     const run = await toyRun('unmoved', [{ ...recipes.llava.stages[0], lr: 1e-9 }]);
-    const found = signOf(await diagnosed(run, '--scenes', '4'), 'unmoved-weights').at(-1)!;
+    // the worst comes first: of so few steps nothing is told while it trains
+    const [found] = signOf(await diagnosed(run, '--scenes', '4'), 'unmoved-weights');
     expect(found).toMatchObject({ level: 'red', numbers: { language_model: 0, vision_tower: 0 } });
     expect(found.numbers.multi_modal_projector).toBeLessThan(1e-6);
     expect(found.numbers.multi_modal_projector).toBeGreaterThan(0);

@@ -20,11 +20,7 @@ export interface PlanContext {
 }
 
 /** The plan of a run in `out`, timed on an engine if there is one. */
-export async function planOfRun(
-  recipe: Recipe,
-  { out, status, signal, scenesAreDrawn }: PlanContext,
-  timedOn?: Engine,
-): Promise<RunPlan> {
+export async function planOfRun(recipe: Recipe, { out, status, signal, scenesAreDrawn }: PlanContext, timedOn?: Engine): Promise<RunPlan> {
   const thread = startSourceThread();
   try {
     const engine = createPlanningEngine();

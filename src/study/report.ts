@@ -38,6 +38,7 @@ const style = `<style>
 .light { border-radius: 4px; color: #fff; font-size: 12px; padding: 1px 8px; } .light.green { background: #14803c; } .light.amber { background: #a87900; } .light.red { background: #c4320a; } .light.info, .light.unknown { background: #6b7280; }
 .told { display: block; max-width: 640px; text-align: left; white-space: normal; } ol.findings li { margin: 6px 0; } figure.forest { max-width: 760px; } h3 { margin-top: 28px; }
 .arms { grid-template-columns: repeat(auto-fill, minmax(min(100%, 500px), 1fr)); } .arms dd { overflow-wrap: break-word; }
+.scroll + .curves, .curves + .scroll { margin-top: 20px; }
 </style>`;
 
 const figure = (svg: string, caption: string, isWide = false) =>

@@ -24,6 +24,8 @@ it('a process that dies says why: by its last words, or by what ended it', async
   await expect(workInChild(words, 'the run', {}, { signal: never })).rejects.toThrow(
     new MachineError('the run ended without a word: no such device'),
   );
+  const thrown = processOf('thrown', "throw new TypeError('no such part')");
+  await expect(workInChild(thrown, 'the run', {}, { signal: never })).rejects.toThrow('without a word: TypeError: no such part');
   const silent = processOf('silent', 'process.exit(3)');
   await expect(workInChild(silent, 'the run', {}, { signal: never })).rejects.toThrow('its code was 3');
   if (process.platform === 'win32') return;

@@ -104,4 +104,5 @@ function endOf<Result>(child: ChildProcess, onProgress: ChildOptions['onProgress
 
 const killedBy = (signal: string) => `it was ended by ${signal}${signal === 'SIGKILL' ? ', or the machine has run out of memory' : ''}`;
 
-const lastLine = (said: string): string | undefined => said.trimEnd().split('\n').at(-1) || undefined;
+/** The last line that says what was wrong: Node ends with where it was, and with its version. */
+const lastLine = (said: string): string | undefined => said.split('\n').findLast((line) => /^(?!Node\.js v)\S/.test(line));
