@@ -41,6 +41,7 @@ const defaults = (): ServeOptions => ({
   maxPixels: 1_000_000,
   parallel: 8,
   queue: 64,
+  maxLoaded: 2,
   prefixBytes: 2 ** 26,
   log: (entry) => log.push(entry),
 });

@@ -2,7 +2,7 @@
 
 import type { AnswerPiece, BatchAnswer } from '../generate/batch-session.ts';
 import type { Quantization } from '../weights/quantize.ts';
-import type { Ask, ModelDetails } from './ask.ts';
+import type { Ask, ExplainAsk, ModelDetails } from './ask.ts';
 
 /** How the process of a model is to be run. */
 export interface WorkerOptions {
@@ -20,8 +20,8 @@ export interface WorkerOptions {
 
 export type ToWorker =
   | { type: 'load'; options: WorkerOptions }
-  /** An answer, or the explanation of one. */
-  | { type: 'ask' | 'explain'; id: number; ask: Ask }
+  | { type: 'ask'; id: number; ask: Ask }
+  | { type: 'explain'; id: number; ask: ExplainAsk }
   | { type: 'cancel'; id: number };
 
 /** Why an answer failed: what the client gave, a picture, the length, or nothing that the client can mend. */
