@@ -1,5 +1,5 @@
-// Who answers the page's questions: the server that it came from, or whatever else can (an engine in the tab).
-// The page knows no more of it than this.
+// Who answers the page's questions: the server that it came from, or whatever else can (an engine in the
+// tab). The page knows no more of it than this.
 
 import type { ExplanationFile } from '../explain/report.ts';
 

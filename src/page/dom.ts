@@ -9,7 +9,9 @@ export function byId<T extends HTMLElement = HTMLElement>(id: string): T {
 
 type Attributes = Record<string, string | boolean | undefined>;
 
-/** Makes an element: attributes as HTML has them (`true` is an empty one, `false` none), and what is in it. */
+/**
+ * Makes an element: attributes as HTML has them (`true` is an empty one, `false` none), and what is in it.
+ */
 export function make<K extends keyof HTMLElementTagNameMap>(
   tag: K,
   attributes: Attributes = {},

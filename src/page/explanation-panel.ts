@@ -18,8 +18,13 @@ const MAP_NAMES: Record<MapKind, string> = {
   attention: 'raw attention',
 };
 
-/** Where the maps themselves take longer, what they are worth is measured only when it is asked for. */
-const QUICK = 1500;
+/**
+ * Milliseconds: where the maps themselves take longer, what they are worth is measured only when it is asked
+ * for. The first ones of a model wait for its programs.
+ */
+const QUICK = 6000;
+/** Times that measuring takes longer than making the maps. */
+const MEASURING = 20;
 
 /** An answer that can be explained. */
 export interface Explainable {
@@ -50,7 +55,7 @@ export function setUpExplanations(answerer: Answerer, pictures: PicturePanel): E
 
   function close(): void {
     shown?.stop.abort();
-    shown?.of.view.release();
+    shown?.of.view.release(panel.contains(document.activeElement));
     shown = undefined;
     panel.hidden = true;
     panel.replaceChildren();
@@ -94,6 +99,8 @@ export function setUpExplanations(answerer: Answerer, pictures: PicturePanel): E
     panel.replaceChildren(headOf(name, close), body);
     panel.hidden = false;
     byId('examples').hidden = true;
+    // in a narrow window the picture is above the words
+    if (getComputedStyle(document.body).display === 'block') byId('stage').scrollIntoView({ block: 'start' });
     try {
       const found = mapsOf(of, stop.signal);
       const explanation = await found.maps;
@@ -143,8 +150,12 @@ export function setUpExplanations(answerer: Answerer, pictures: PicturePanel): E
     };
     if (found.took < QUICK || found.measured.has(part)) return run();
     const button = make('button', { type: 'button' }, 'Measure what the map is worth');
-    const time = `Nobody has measured it. That takes some ${Math.ceil((found.took * 20) / 60_000)} minutes with this model.`;
-    into.replaceChildren(make('p', { class: 'fine' }, time), button);
+    const minutes = Math.ceil((found.took * MEASURING) / 60_000);
+    const time = `about ${minutes} ${minutes === 1 ? 'minute' : 'minutes'}`;
+    into.replaceChildren(
+      make('p', { class: 'fine' }, `Nobody has measured what it is worth, which takes ${time} with this model.`),
+      button,
+    );
     button.addEventListener('click', () => {
       run().catch((error: unknown) => {
         if (!signal.aborted) into.replaceChildren(make('p', { class: 'problem' }, (error as Error).message));

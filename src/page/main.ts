@@ -10,7 +10,7 @@ import { Problem } from './problems.ts';
 import { setUpSettings } from './settings.ts';
 import { setUpStatus } from './status-line.ts';
 import { setUpTheme } from './theme.ts';
-import { type AnswerView, addTurn, type Timing } from './turns.ts';
+import { type AnswerView, addTurn } from './turns.ts';
 
 /** What LLaVA's training data says after a question that wants a short answer (as `chat --short`). */
 const SHORT = '\nAnswer the question using a single word or phrase.';
@@ -89,14 +89,14 @@ function setUp(answerer: Answerer): void {
   /** Reads an answer into its place. One that was stopped stays in the conversation as far as it came. */
   async function receive(request: Question, view: AnswerView, signal: AbortSignal): Promise<void> {
     const start = performance.now();
-    const times: number[] = [];
+    let first: number | undefined;
     let answer = '';
     let tokens: number | undefined;
     let note: string | undefined;
     try {
       for await (const event of answerer.answer(request, signal)) {
         if (event.type === 'text') {
-          times.push(performance.now());
+          first ??= performance.now() - start;
           answer += event.text;
           view.append(event.text);
         } else {
@@ -118,7 +118,11 @@ function setUp(answerer: Answerer): void {
     if (answer !== '' && answering?.signal === signal) messages = [...request.messages, { role: 'assistant', text: answer }];
     const explainable = { question: request, answer, view };
     const isExplained = answer !== '' && request.picture !== undefined;
-    view.end(timingOf(start, times, tokens), note, isExplained ? (word) => explanations.show(explainable, word) : undefined);
+    view.end(
+      { first, tokens, whole: performance.now() - start },
+      note,
+      isExplained ? (word) => explanations.show(explainable, word) : undefined,
+    );
   }
 
   byId('composer').addEventListener('submit', (event) => {
@@ -149,16 +153,6 @@ function setUp(answerer: Answerer): void {
     byId('suggestions').append(make('li', {}, button));
   }
   void status.look();
-}
-
-function timingOf(start: number, times: readonly number[], tokens: number | undefined): Timing {
-  const [first, last] = [times[0], times[times.length - 1]];
-  const hasSpeed = tokens !== undefined && tokens > 1 && last > first;
-  return {
-    first: first === undefined ? undefined : first - start,
-    tokens,
-    speed: hasSpeed ? (1000 * (tokens - 1)) / (last - first) : undefined,
-  };
 }
 
 setUp(createHttpAnswerer());

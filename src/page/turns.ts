@@ -8,8 +8,8 @@ export interface Timing {
   /** Milliseconds until its first text; undefined where none came. */
   first?: number;
   tokens?: number;
-  /** Tokens a second after the first. */
-  speed?: number;
+  /** Milliseconds in all. */
+  whole?: number;
 }
 
 /** One answer on the page. */
@@ -17,8 +17,8 @@ export interface AnswerView {
   append(text: string): void;
   /** The answer is over: `note` says why it is not whole, and `onWord` makes its words buttons. */
   end(timing: Timing, note: string | undefined, onWord: ((word: Chosen) => void) | undefined): void;
-  /** No word is chosen any more. */
-  release(): void;
+  /** No word is chosen any more; the one that was has the focus again where `focuses` says so. */
+  release(focuses: boolean): void;
 }
 
 /** A word that was chosen. */
@@ -67,18 +67,29 @@ export function addTurn(question: string): AnswerView {
       if (onWord && words.textContent) makeChoosable(words, onWord);
       follow();
     },
-    release() {
-      for (const button of words.querySelectorAll('[aria-pressed="true"]')) button.setAttribute('aria-pressed', 'false');
+    release(focuses) {
+      for (const button of words.querySelectorAll<HTMLButtonElement>('[aria-pressed="true"]')) {
+        button.setAttribute('aria-pressed', 'false');
+        if (focuses) button.focus();
+      }
     },
   };
 }
 
-function factsOf({ first, tokens, speed }: Timing): string[] {
+/** Of fewer tokens, a speed says little. */
+const ENOUGH = 4;
+
+function factsOf({ first, tokens, whole }: Timing): string[] {
   const time = (ms: number) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
+  const speed =
+    first !== undefined && whole !== undefined && tokens !== undefined && tokens >= ENOUGH
+      ? (1000 * (tokens - 1)) / (whole - first)
+      : undefined;
   return [
     ...(first === undefined ? [] : [`first token ${time(first)}`]),
     ...(speed === undefined ? [] : [`${speed < 10 ? speed.toFixed(1) : Math.round(speed)} tokens/s`]),
     ...(tokens === undefined ? [] : [`${tokens} ${tokens === 1 ? 'token' : 'tokens'}`]),
+    ...(whole === undefined ? [] : [`${time(whole)} in all`]),
   ];
 }
 

@@ -17,8 +17,8 @@ export function piecesOf(answer: string): Piece[] {
 }
 
 /**
- * The part of an explanation that holds place `at` of the answer: an index into `parts`, of which the first is
- * the whole answer and the others its words in order.
+ * The part of an explanation that holds place `at` of the answer: an index into `parts`, of which the first
+ * is the whole answer and the others its words in order.
  */
 export function partAt(parts: readonly { text: string }[], answer: string, at: number): number {
   let end = 0;
