@@ -160,21 +160,35 @@ async function readEvents(response: Response, answer: Answered, start: number): 
 
 async function runPart(url: string, clients: number, seconds: number, body: () => object): Promise<Part> {
   const part: Part = { seconds: 0, answers: [], errors: [], cpu: 0 };
-  const before = await total(url, 'cpu_seconds');
+  const before = await cpuOf(url);
   const start = performance.now();
   await Promise.all(Array.from({ length: clients }, () => clientLoop(url, body, start + seconds * 1000, start, part)));
   part.seconds = (performance.now() - start) / 1000;
   // the model says how it is once a second
   await sleep(1100);
-  part.cpu = (await total(url, 'cpu_seconds')) - before;
+  part.cpu = (await cpuOf(url)) - before;
   return part;
 }
 
-/** A figure of the server and the model together: bytes of resident memory, or seconds of CPU time. */
-async function total(url: string, name: 'resident_memory_bytes' | 'cpu_seconds'): Promise<number> {
+/** Figures of the server and of the model, by the name of the process. */
+async function figures(url: string, name: 'resident_memory_bytes' | 'heap_bytes' | 'external_bytes' | 'cpu_seconds') {
   const text = await (await fetch(`${url}/metrics`)).text();
-  const lines = text.matchAll(new RegExp(`^llava_gemma_${name}\\{.*\\} (\\S+)$`, 'gm'));
-  return [...lines].reduce((sum, [, value]) => sum + Number(value), 0);
+  const lines = text.matchAll(new RegExp(`^llava_gemma_${name}\\{process="(.*)"\\} (\\S+)$`, 'gm'));
+  return new Map(Array.from(lines, ([, process, value]) => [process, Number(value)]));
+}
+
+const cpuOf = async (url: string) => [...(await figures(url, 'cpu_seconds')).values()].reduce((sum, value) => sum + value, 0);
+
+/** Memory in MB: resident, and of it the heap and the buffers of JavaScript, of the server and the model. */
+async function memoryOf(url: string): Promise<Record<'server' | 'model', [resident: number, heap: number, buffers: number]>> {
+  const [resident, heap, buffers] = await Promise.all([
+    figures(url, 'resident_memory_bytes'),
+    figures(url, 'heap_bytes'),
+    figures(url, 'external_bytes'),
+  ]);
+  const model = [...resident.keys()].find((name) => name !== 'server')!;
+  const of = (name: string) => [resident, heap, buffers].map((all) => round(all.get(name)! / 1e6, 0)) as [number, number, number];
+  return { server: of('server'), model: of(model) };
 }
 
 const quantile = (values: readonly number[], q: number) => values.toSorted((a, b) => a - b)[Math.floor((values.length - 1) * q)] ?? 0;
@@ -235,10 +249,11 @@ async function benchServe(options: Options): Promise<void> {
     // pages, caches and compiled code of the server come to their size
     await runPart(url, clients, Math.min(seconds, 10), body);
     const one = await runPart(url, 1, Math.min(seconds, 60), body);
-    const memory = [await total(url, 'resident_memory_bytes')];
+    const memory = [await memoryOf(url)];
     const many: Part = { seconds: 0, answers: [], errors: [], cpu: 0 };
-    for (let turn = 0; turn < 4; turn++) {
-      const part = await runPart(url, clients, seconds / 4, body);
+    const turns = Math.max(4, Math.round(seconds / 60));
+    for (let turn = 0; turn < turns; turn++) {
+      const part = await runPart(url, clients, seconds / turns, body);
       many.answers.push(
         ...part.answers.map((answer) => ({
           ...answer,
@@ -250,7 +265,7 @@ async function benchServe(options: Options): Promise<void> {
       many.errors.push(...part.errors);
       many.seconds += part.seconds;
       many.cpu += part.cpu;
-      memory.push(await total(url, 'resident_memory_bytes'));
+      memory.push(await memoryOf(url));
     }
     const { busy, note } = busyNote(before, 0);
     const [alone, together] = [summary(one), summary(many)];
@@ -262,11 +277,14 @@ async function benchServe(options: Options): Promise<void> {
       many: together,
       ratio: round(together.tokens_per_s / alone.tokens_per_s, 2),
       ratio_of_cpu: round(together.tokens_per_cpu_s / alone.tokens_per_cpu_s, 2),
-      memory_mb: memory.map((bytes) => round(bytes / 1e6, 0)),
+      memory_mb: memory,
       first_errors: [...one.errors, ...many.errors].slice(0, 3),
     };
     log(table({ 'one client': alone, [`${clients} clients`]: together }));
-    log(`\n${result.ratio} x the tokens of one client; memory of the server over time ${result.memory_mb.join(', ')} MB`);
+    log(`\n${result.ratio} x the tokens of one client, ${result.ratio_of_cpu} x for each second of CPU time`);
+    log('memory over time in MB, resident (heap, buffers):');
+    for (const process of ['server', 'model'] as const)
+      log(`  ${process}: ${memory.map(({ [process]: [resident, heap, buffers] }) => `${resident} (${heap}, ${buffers})`).join(', ')}`);
     for (const error of result.first_errors) log(`error: ${error}`);
     if (note) log(note);
     if (json) console.log(JSON.stringify(result));

@@ -5,7 +5,7 @@ import { mkdtempSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Browser, BrowserContextOptions, Page, Request } from 'playwright-core';
+import type { Browser, BrowserContextOptions, Locator, Page, Request } from 'playwright-core';
 import sharp from 'sharp';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { bundledModel, resolvePath } from '../src/paths.ts';
@@ -59,7 +59,7 @@ async function ask(page: Page, question: string): Promise<string> {
   await page.fill('#question', question);
   await page.press('#question', 'Enter');
   await answered(page);
-  return page.locator('.turn').last().locator('.words').innerText();
+  return (await page.locator('.turn').last().locator('.words').textContent()) ?? '';
 }
 
 /** Violations of the accessibility rules, as `rule: element`. */
@@ -70,6 +70,10 @@ async function violations(page: Page): Promise<string[]> {
   );
   return violations.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html.slice(0, 200)}`));
 }
+
+/** Text of an element, its parts apart. */
+const textOf = async (at: Locator) =>
+  (await at.evaluate((element) => [...element.childNodes].map((node) => node.textContent?.trim()).join(' '))).trim();
 
 const overflow = (page: Page) => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
 
@@ -97,7 +101,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
   test('picture in, answer out, a word chosen, its map seen with what it is worth', async () => {
     const page = await open({ colorScheme: 'light' });
     await ready(page);
-    expect(await page.locator('#status').innerText()).toMatch(/^ready\s*· \d+ MB$/);
+    expect(await textOf(page.locator('#status'))).toMatch(/^ready\s*· \d+ MB$/);
     await page.getByRole('button', { name: 'A rocket, a cactus and a cup of coffee' }).click();
     const requests: Request[] = [];
     page.on('request', (request) => requests.push(request));
@@ -106,13 +110,13 @@ describe.skipIf(!chromiumPath)('the page', () => {
     const second = requests.filter((request) => request.method() === 'POST')[1].postDataJSON();
     expect(second.messages.map(({ role }: { role: string }) => role)).toEqual(['user', 'assistant', 'user']);
     expect(second.messages[0].content[0].image_url.url).toMatch(/^data:image\/png;base64,/);
-    expect(await page.locator('.facts').last().innerText()).toMatch(/first token [\d.]+ m?s\s+2 tokens\s+[\d.]+ m?s in all/);
+    expect(await textOf(page.locator('.facts').last())).toMatch(/first token [\d.]+ m?s\s+2 tokens\s+[\d.]+ m?s in all/);
 
     await page.getByRole('button', { name: 'hot' }).click();
     const map = page.getByRole('img', { name: 'Map of “hot”, relevancy: strongest at the bottom right' });
     await map.waitFor();
     await page.locator('#explanation table').waitFor();
-    expect(await page.locator('#explanation').innerText()).toMatch(
+    expect(await textOf(page.locator('#explanation'))).toMatch(
       /The picture is worth [\d.]+ nats to it\. Its relevancy map is better than a random/,
     );
     // the map lies over the picture, a pixel a patch
@@ -167,7 +171,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
     expect(await name()).toBe('banana');
     await page.keyboard.press('Space');
     await page.locator('#heat').waitFor();
-    expect(await page.locator('[aria-pressed="true"]').innerText()).toBe('banana');
+    expect(await textOf(page.locator('[aria-pressed="true"]'))).toBe('banana');
     await page.keyboard.press('Escape');
     expect(await page.locator('#heat').isVisible()).toBe(false);
     await page.keyboard.press('Shift+Tab');
@@ -195,16 +199,16 @@ describe.skipIf(!chromiumPath)('the page', () => {
       new MutationObserver(seen).observe(document.querySelector('#turns')!, { childList: true, subtree: true });
     });
     await ask(page, 'hello');
-    expect(await page.locator('.facts').innerText()).toContain('stopped');
-    const shown = await page.locator('.words').innerText();
+    expect(await textOf(page.locator('.facts'))).toContain('stopped');
+    const shown = await textOf(page.locator('.words'));
     for (let i = 0; i < 100 && server.models[1].load.running > 0; i++) await page.waitForTimeout(20);
     expect(server.models[1].load.running).toBe(0);
-    expect(await page.locator('.words').innerText()).toBe(shown);
+    expect(await textOf(page.locator('.words'))).toBe(shown);
     await page.locator('#open-settings').click();
     await page.fill('#max-tokens', '12');
     await page.getByRole('button', { name: 'Done' }).click();
     await ask(page, 'again');
-    expect(await page.locator('.facts').last().innerText()).toMatch(/tokens\/s\s+12 tokens.*cut off/s);
+    expect(await textOf(page.locator('.facts').last())).toMatch(/tokens\/s\s+12 tokens.*cut off/s);
   });
 
   test('a phone, light and dark: nothing scrolls sideways, nothing is hard to reach', async () => {

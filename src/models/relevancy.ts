@@ -43,8 +43,8 @@ import { type GraphOptions, graphOf } from './programs.ts';
 const weightedAttention = (attention: Tensor, gradient: Tensor) => reduceMean(maximum(mul(attention, gradient), 0), [1]);
 
 /**
- * row [batch, 1, n] times a matrix over heads or their mean [.., n, n]; of the last layer there may be nothing
- * but the row [.., 1, n] that `row` selects, a query.
+ * row [batch, 1, n] times a matrix over heads or their mean [.., n, n]; of the last layer there may be
+ * nothing but the row [.., 1, n] that `row` selects, a query.
  */
 const times = (row: Tensor, matrix: Tensor) => (matrix.dims.at(-2) === 1 ? matrix : matmul(row, matrix));
 

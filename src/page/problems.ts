@@ -39,7 +39,7 @@ export function sentence(text: string): string {
 export function problemOf(status: number, body: unknown): Problem {
   const { code, message } = (body as { error?: { code?: unknown; message?: unknown } } | undefined)?.error ?? {};
   if (status === 401 || code === 'invalid_api_key') return new Problem('key', 'The server asks for an API key.');
-  if (typeof code === 'string' && code in SENTENCES) return new Problem('other', SENTENCES[code]);
+  if (typeof code === 'string' && Object.hasOwn(SENTENCES, code)) return new Problem('other', SENTENCES[code]);
   if (typeof message === 'string' && message !== '') return new Problem('other', sentence(message));
   if (status === 413) return new Problem('other', SENTENCES.request_too_large);
   return new Problem('other', `The server answered with an error (status ${status}).`);

@@ -38,16 +38,24 @@ export type FromWorker =
   | ({ type: 'report' } & WorkerReport);
 
 /** What a process says of itself every second. */
-export interface WorkerReport {
-  /** Resident memory in bytes, and what of it holds earlier prompts. */
-  rss: number;
+export interface WorkerReport extends ProcessFigures {
+  /** Memory that holds earlier prompts, in bytes. */
   prefixBytes: number;
+}
+
+/** What a process takes. */
+export interface ProcessFigures {
+  /** Resident memory in bytes; of it JavaScript's heap, and buffers beside that which JavaScript holds. */
+  rss: number;
+  heap: number;
+  external: number;
   /** Seconds of CPU time since it was started. */
   cpu: number;
 }
 
-/** Seconds of CPU time of this process. */
-export function cpuSeconds(): number {
+/** Of this process. */
+export function processFigures(): ProcessFigures {
+  const { rss, heapTotal: heap, external } = process.memoryUsage();
   const { user, system } = process.cpuUsage();
-  return (user + system) / 1e6;
+  return { rss, heap, external, cpu: (user + system) / 1e6 };
 }

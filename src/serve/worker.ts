@@ -18,7 +18,7 @@ import type { Size } from '../images/transform.ts';
 import { imageTokenCount, llavaParameters } from '../models/llava.ts';
 import { type LoadedModel, loadModel } from '../pretrained/load.ts';
 import type { Ask, ExplainAsk } from './ask.ts';
-import { cpuSeconds, type Failure, type FromWorker, type ToWorker, type WorkerOptions } from './messages.ts';
+import { type Failure, type FromWorker, processFigures, type ToWorker, type WorkerOptions } from './messages.ts';
 
 /** Milliseconds between reports. */
 const REPORTS = 1000;
@@ -60,7 +60,7 @@ async function load(options: WorkerOptions): Promise<void> {
     const { config } = model;
     const parameters = llavaParameters(config).reduce((sum, { dims }) => sum + dims.reduce((a, b) => a * b, 1), 0);
     send({ type: 'ready', details: { contextLength: session.contextLength, parameters, imageTokens: imageTokenCount(config) } });
-    const report = () => ({ rss: process.memoryUsage.rss(), prefixBytes: session.load.prefixBytes, cpu: cpuSeconds() });
+    const report = () => ({ ...processFigures(), prefixBytes: session.load.prefixBytes });
     setInterval(() => send({ type: 'report', ...report() }), REPORTS).unref();
   } catch (error) {
     send({ type: 'unloadable', message: (error as Error).message, isUser: error instanceof UserError });
