@@ -99,7 +99,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
   afterAll(() => browser.close());
 
   test('picture in, answer out, a word chosen, its map seen with what it is worth', async () => {
-    const page = await open({ colorScheme: 'light' });
+    const page = await open({ colorScheme: 'light', viewport: { width: 1200, height: 1040 } });
     await ready(page);
     expect(await textOf(page.locator('#status'))).toMatch(/^ready\s*· \d+ MB$/);
     await page.getByRole('button', { name: 'A rocket, a cactus and a cup of coffee' }).click();

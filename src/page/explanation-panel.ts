@@ -208,5 +208,5 @@ function worthParts({ faithfulness, verdict }: AnswerExplanation['parts'][number
     make('caption', { class: 'hidden' }, 'Faithfulness of the relevancy map'),
     make('tbody', {}, ...group('Its patches taken away: low is good', 'deletion'), ...group('Put back: high is good', 'insertion')),
   );
-  return [table, said];
+  return [said, table];
 }

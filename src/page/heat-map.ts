@@ -21,6 +21,9 @@ export function strongestPlace(map: readonly number[], { rows, columns }: { rows
   return column === 'center' ? row : `${row} ${column}`;
 }
 
+/** The share of the map's color where it is 0, and what its largest value adds. */
+const OPACITY = { least: 0.4, more: 0.4 };
+
 /** Draws a map from 0 to its largest value, a pixel a patch. */
 export function drawHeat(canvas: HTMLCanvasElement, map: readonly number[], explanation: AnswerExplanation): void {
   const { rows, columns } = explanation.grid;
@@ -29,7 +32,8 @@ export function drawHeat(canvas: HTMLCanvasElement, map: readonly number[], expl
   const pixels = new ImageData(columns, rows);
   const most = Math.max(...map);
   map.forEach((value, i) => {
-    pixels.data.set([...heatColor(most > 0 ? value / most : 0), 255], i * 4);
+    const share = most > 0 ? value / most : 0;
+    pixels.data.set([...heatColor(share), Math.round(255 * (OPACITY.least + OPACITY.more * share))], i * 4);
   });
   canvas.getContext('2d')!.putImageData(pixels, 0, 0);
   const place = placeOf(explanation);
