@@ -9,6 +9,7 @@ import type { Browser, BrowserContextOptions, Locator, Page, Request } from 'pla
 import sharp from 'sharp';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { bundledModel, resolvePath } from '../src/paths.ts';
+import { readPageFiles } from '../src/serve/page-files.ts';
 import { type RunningServer, type ServeOptions, startServer } from '../src/serve/server.ts';
 import { chromiumPath, launchBrowser } from './browser.ts';
 import { cli } from './toy.ts';
@@ -363,6 +364,23 @@ describe.skipIf(!chromiumPath)('the page', () => {
 });
 
 describe('its files', () => {
+  test('are modules that a browser finds: by relative paths, none of which is missing', () => {
+    const files = readPageFiles();
+    const modules = [...files].filter(([path]) => path.endsWith('.js'));
+    expect(modules.length).toBeGreaterThan(10);
+    for (const [path, { bytes }] of modules)
+      for (const [, name] of Buffer.from(bytes)
+        .toString()
+        .matchAll(/^(?:import|export)\s(?:[^'";=]*\sfrom\s)?['"]([^'"]+)['"]/gm)) {
+        expect(name).toMatch(/^\.{1,2}\//);
+        expect(files.has(new URL(name, `http://x${path}`).pathname)).toBe(true);
+      }
+    const html = Buffer.from(files.get('/')!.bytes).toString();
+    const named = [...html.matchAll(/(?:src|href)="(\/[^"]+)"/g)].map(([, path]) => path);
+    expect(named.filter((path) => !files.has(path))).toEqual([]);
+    expect(html).not.toMatch(/<script(?![^>]*src=)|style=|\son\w+=/);
+  });
+
   test('are served to everybody, kept by browsers, and nothing else is', async () => {
     const first = await fetch(urlOf(server));
     expect([first.status, first.headers.get('content-type')]).toEqual([200, 'text/html; charset=utf-8']);

@@ -1,5 +1,6 @@
 // The page: asks about a picture, shows the answer as it comes, and what its words rest on.
 
+import { shortAnswerPrompt } from '../text/short-answer.ts';
 import type { Answerer, Message, Question } from './answerer.ts';
 import { byId, make } from './dom.ts';
 import { setUpExplanations } from './explanation-panel.ts';
@@ -11,9 +12,6 @@ import { setUpSettings } from './settings.ts';
 import { setUpStatus } from './status-line.ts';
 import { setUpTheme } from './theme.ts';
 import { type AnswerView, addTurn } from './turns.ts';
-
-/** What LLaVA's training data says after a question that wants a short answer (as `chat --short`). */
-const SHORT = '\nAnswer the question using a single word or phrase.';
 
 const SUGGESTIONS = ['How many things are in the picture?', 'What is at the top left?', 'What is at the bottom right?'];
 
@@ -65,7 +63,7 @@ function setUp(answerer: Answerer): void {
     question.value = '';
     byId('welcome').hidden = true;
     fresh.hidden = false;
-    const asked: Message = { role: 'user', text: text.trim() + (short.checked ? SHORT : '') };
+    const asked: Message = { role: 'user', text: text.trim() + (short.checked ? shortAnswerPrompt : '') };
     const request: Question = { model, messages: [...messages, asked], picture: pictures.picture, settings: settings.read() };
     const view = addTurn(text.trim());
     const own = new AbortController();

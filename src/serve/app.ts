@@ -55,7 +55,8 @@ export function createApp(options: AppOptions): Hono<Env> {
       const ms = performance.now() - start;
       const route = ROUTES.includes(path) ? path : 'other';
       metrics.requests.add(1, { route, status: String(entry.status) });
-      options.log?.({ method, path, ms, ...entry });
+      // who only looks, does so again and again: pages, and what collects metrics
+      if (method !== 'GET' || entry.status >= 400) options.log?.({ method, path, ms, ...entry });
     };
     c.set('record', { start, finish });
     await next();

@@ -47,7 +47,7 @@ const packageRoot = fileURLToPath(new URL('../..', import.meta.url));
 const MAIN = 'page/main.js';
 
 /** Imports in what tsc writes. */
-const importPattern = /^(?:import|export)\b[^'"]*?['"](\.{1,2}\/[^'"]+)['"]/gm;
+const importPattern = /^(?:import|export)\s(?:[^'";=]*\sfrom\s)?['"](\.{1,2}\/[^'"]+)['"]/gm;
 
 /** A module of dist/ and all that it imports, by their paths there. */
 function modulesFrom(path: string, found = new Map<string, string>()): Map<string, string> {
