@@ -40,7 +40,7 @@ import { type GraphOptions, graphOf } from './programs.ts';
  * Rule (5): mean over heads of the positive part of gradient * attention, [batch, heads, n, n] -> [batch, n,
  * n].
  */
-const weightedAttention = (attention: Tensor, gradient: Tensor) => reduceMean(maximum(mul(attention, gradient), 0), [1]);
+const weightedAttention = (attention: Tensor, gradient: Tensor) => reduceMean(maximum(mul(gradient, attention), 0), [1]);
 
 /**
  * row [batch, 1, n] times a matrix over heads or their mean [.., n, n]; of the last layer there may be
