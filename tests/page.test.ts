@@ -18,6 +18,8 @@ if (!chromiumPath) console.warn('no Chromium is installed: tests of the page are
 
 const folder = mkdtempSync(join(tmpdir(), 'page-'));
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+/** Of what is looked at again and again: a busy machine takes its time. */
+const slow = { timeout: 20_000 };
 const pages: Page[] = [];
 const running: RunningServer[] = [];
 /** What went wrong on a page without anybody looking. */
@@ -268,7 +270,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
       .toBuffer();
     await hand('drop', 'image/png', wide.toString('base64'));
     await page.locator('#frame').waitFor();
-    await expect.poll(async () => (await page.locator('#frame').boundingBox())!).toMatchObject({ width: expect.closeTo(390, -1.5) });
+    await expect.poll(async () => (await page.locator('#frame').boundingBox())!, slow).toMatchObject({ width: expect.closeTo(390, -1.5) });
     const box = (await page.locator('#frame').boundingBox())!;
     expect(box.width / box.height).toBeCloseTo(3, 1);
     await hand('paste', 'image/png', Buffer.from('no picture').toString('base64'));
@@ -319,23 +321,29 @@ describe.skipIf(!chromiumPath)('the page', () => {
     await page.locator('#status[data-state="away"]').waitFor();
     await page.unroute('**/v1/**');
     await ready(page);
-    await page.getByRole('button', { name: 'New conversation' }).click();
-    await page.locator('#remove').click();
+    // Chromium itself says that requests have failed
+    complaints = complaints.filter((text) => !/^Failed to load resource/.test(text));
+  });
+
+  // Windows cannot hold a process
+  test.skipIf(process.platform === 'win32')('a model that dies while it is asked is a sentence, and back by itself', async () => {
+    const page = await open();
+    await ready(page);
     await page.selectOption('#model', 'babbler');
     await page.locator('#open-settings').click();
-    await page.fill('#max-tokens', '400');
+    await page.fill('#max-tokens', '12');
     await page.getByRole('button', { name: 'Done' }).click();
     await ask(page, 'hello');
     const pid = server.models[1].pid!;
     process.kill(pid, 'SIGSTOP');
     await page.fill('#question', 'and now?');
     await page.press('#question', 'Enter');
-    await expect.poll(() => server.models[1].load.running).toBe(1);
+    await expect.poll(() => server.models[1].load.running, slow).toBe(1);
     process.kill(pid, 'SIGKILL');
-    await said('is being started again');
+    await page.getByRole('alert').filter({ hasText: 'is being started again' }).waitFor();
+    await answered(page);
     await ready(page);
     expect(await ask(page, 'and now?')).not.toBe('');
-    // Chromium itself says that requests have failed
     complaints = complaints.filter((text) => !/^Failed to load resource/.test(text));
   });
 
@@ -346,7 +354,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
     await dialog.waitFor();
     expect(await violations(page)).toEqual([]);
     await page.keyboard.type('open-sesam\n');
-    await expect.poll(() => page.evaluate(() => document.activeElement?.id)).toBe('key');
+    await expect.poll(() => page.evaluate(() => document.activeElement?.id), slow).toBe('key');
     await dialog.getByLabel('API key').fill('open-sesame');
     await page.keyboard.press('Enter');
     await ready(page);
