@@ -1,4 +1,4 @@
-// State of both engines: what one program writes another reads, in place where the engine can.
+// State of all engines: what one program writes another reads, in place where the engine can.
 
 import { describe, expect, test } from 'vitest';
 import { signedCode, unsignedCode } from '../dynamic-code.ts';
@@ -7,6 +7,7 @@ import { grad } from '../graph/grad.ts';
 import { add, concat, gather, mul, reduceSum } from '../graph/primitives.ts';
 import { input } from '../graph/tensor.ts';
 import { adamW, adamW8bit, squaredNorm } from '../graph/updates.ts';
+import { webgpu } from '../../tests/webgpu.ts';
 import { createRandom } from '../random.ts';
 import { type Engine, float32, int32, type SequenceState, type State } from './engine.ts';
 import { createOrtEngine } from './ort.ts';
@@ -15,6 +16,7 @@ import { createReferenceEngine } from './reference.ts';
 const engines: [string, Engine][] = [
   ['ONNX Runtime', createOrtEngine({ threads: 1 })],
   ['the reference', createReferenceEngine()],
+  ...(webgpu ? ([['WebGPU', webgpu]] as [string, Engine][]) : []),
 ];
 const numbers = async (state: State) => Array.from((await state.read()).data as Float32Array);
 const vector = (name: string, size: number | string = 3) => input(name, 'float32', [size]);
