@@ -20,7 +20,7 @@ import {
   type Write,
 } from './engine.ts';
 import { runAdamW, sumOfSquares } from './host-kernels.ts';
-import { applyWrite, type HostMemory, hostMemory, writtenStates } from './host-memory.ts';
+import { applyCopy, applyWrite, type HostMemory, hostMemory, writtenStates } from './host-memory.ts';
 import { HostSlots } from './host-slots.ts';
 import { HostSequence, HostState } from './host-state.ts';
 import { giveBackFreedMemory } from './malloc.ts';
@@ -56,7 +56,10 @@ export function createOrtEngine(options: OrtOptions = {}): Engine {
 
 async function compile(outputs: Outputs, compileOptions: CompileOptions, options: OrtOptions): Promise<Program> {
   const { constants = new Map(), writes = {} } = compileOptions;
-  const { updates, rows, rest, hostNorms, hostChanges, operands, graph, forward, inputs, fixed } = divideWork(outputs, compileOptions);
+  const { updates, rows, copies, rest, hostNorms, hostChanges, operands, graph, forward, inputs, fixed } = divideWork(
+    outputs,
+    compileOptions,
+  );
   checkInputs(fixed, (name) => constants.get(name));
 
   const used = new Map([...fixed.keys()].map((name) => [name, constants.get(name)!]));
@@ -77,6 +80,7 @@ async function compile(outputs: Outputs, compileOptions: CompileOptions, options
         const operand = (part: string) => results[`${writeName(name)} ${part}`];
         await addRows(targets.get(name) as HostState, parts, operand, pieces.get(name)!, (weight) => value(weight)!);
       }
+      for (const [name, { mode, from }] of copies) applyCopy(targets.get(name)!, mode, value(from)!);
       for (const [name, normed] of hostNorms)
         if (wanted.includes(name)) results[name] = scalar(sumOfSquares(value(normed)!.data as Float32Array));
       const changes = new Map<string, number>();

@@ -1,13 +1,13 @@
 // State of all engines: what one program writes another reads, in place where the engine can.
 
 import { describe, expect, test } from 'vitest';
+import { webgpu } from '../../tests/webgpu.ts';
 import { signedCode, unsignedCode } from '../dynamic-code.ts';
 import { crossEntropyOfMany } from '../graph/composites.ts';
 import { grad } from '../graph/grad.ts';
 import { add, concat, gather, mul, reduceSum } from '../graph/primitives.ts';
 import { input } from '../graph/tensor.ts';
 import { adamW, adamW8bit, squaredNorm } from '../graph/updates.ts';
-import { webgpu } from '../../tests/webgpu.ts';
 import { createRandom } from '../random.ts';
 import { type Engine, float32, int32, type SequenceState, type State } from './engine.ts';
 import { createOrtEngine } from './ort.ts';

@@ -72,7 +72,13 @@ const putRows = (b: GraphBuilder, table: string, at: string, rows: string) => b.
 function asRows(b: GraphBuilder, [x, mask]: readonly string[], { dims }: Tensor) {
   const count = dimProduct(dims.slice(0, -1));
   const flatMask = reshaped(b, mask, [count]);
-  return { count, width: dims.at(-1)!, x: reshaped(b, x, [count, dims.at(-1)!]), mask: flatMask, rank: ranks(b, b.cast(flatMask, 'int32')) };
+  return {
+    count,
+    width: dims.at(-1)!,
+    x: reshaped(b, x, [count, dims.at(-1)!]),
+    mask: flatMask,
+    rank: ranks(b, b.cast(flatMask, 'int32')),
+  };
 }
 
 /** Where an axis of a one-hot code has its index. */
