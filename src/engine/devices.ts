@@ -4,16 +4,12 @@ import { closeSync, openSync, readSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import * as ort from 'onnxruntime-node';
 import { input, typedData } from '../graph/tensor.ts';
-import { type Engine, elementBytes, type StoredValue, sizeOf, type Value } from './engine.ts';
+import { type DeviceName, type Engine, elementBytes, type StoredValue, sizeOf, type Value } from './engine.ts';
 import { createOrtEngine, type OrtOptions } from './ort.ts';
 import { layOutConstants } from './stored-constants.ts';
 import type { DeviceOptions } from './webgpu/device.ts';
 import { createWebgpuEngine } from './webgpu/engine.ts';
 import type { Runtime } from './webgpu/runtime.ts';
-
-/** What a model runs on: `auto` is webgpu where there is an adapter, else cpu. */
-export const DEVICES = ['cpu', 'webgpu', 'auto'] as const;
-export type DeviceName = (typeof DEVICES)[number];
 
 /**
  * The engine of a device. UserError where webgpu is asked for and there is no adapter. `threads` is of the

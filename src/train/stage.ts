@@ -230,6 +230,7 @@ async function compileBackward(
       }
     },
     async dispose() {
+      for (const state of levels.flat()) state.clear();
       await program.dispose();
       await adder.dispose();
     },

@@ -115,6 +115,8 @@ export class DeviceSequence implements SequenceState {
   }
 
   clear(): void {
+    this.held?.tensor.dispose();
+    this.held = undefined;
     this.filled = 0;
   }
 

@@ -22,9 +22,10 @@ export interface DeviceOptions {
 
 /** A graph on the device. */
 export interface DeviceGraph {
-  /** The inputs that a run must give, by name. */
-  readonly inputNames: readonly string[];
-  /** Runs once. The results stay on the device, unless it was opened otherwise. */
+  /**
+   * Runs once. The results stay on the device, unless it was opened otherwise. They are not fed as they are,
+   * but as a `view`.
+   */
   run(feed: (name: string) => RuntimeTensor): Promise<Readonly<Record<string, RuntimeTensor>>>;
   dispose(): Promise<void>;
 }
@@ -34,6 +35,42 @@ type OpenOptions = Pick<LowerOptions, 'packedAccuracy' | 'recompute'> & {
   /** Where results are left. Default: on the device. */
   results?: 'gpu-buffer' | 'cpu';
 };
+
+/**
+ * The buffers that a session has given out. Giving one back, or collecting it as garbage, crashes where the
+ * session is gone (ONNX Runtime 1.30): so it stays until the last of them is given back.
+ */
+class SessionBuffers {
+  private readonly session: RuntimeSession;
+  private count = 0;
+  private isEnding = false;
+
+  constructor(session: RuntimeSession) {
+    this.session = session;
+  }
+
+  /** The same tensors, counted until they are disposed of. */
+  own(tensors: Readonly<Record<string, RuntimeTensor>>): Record<string, RuntimeTensor> {
+    return Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [name, this.counted(tensor)]));
+  }
+
+  private counted(tensor: RuntimeTensor): RuntimeTensor {
+    const { type, dims, location } = tensor;
+    if (location === 'cpu') return tensor;
+    this.count++;
+    const dispose = () => {
+      tensor.dispose();
+      this.count--;
+      if (this.count === 0 && this.isEnding) void this.session.release();
+    };
+    return { type, dims, location, data: undefined, gpuBuffer: tensor.gpuBuffer, dispose };
+  }
+
+  async release(): Promise<void> {
+    this.isEnding = true;
+    if (this.count === 0) await this.session.release();
+  }
+}
 
 export class Device {
   readonly runtime: Runtime;
@@ -69,11 +106,10 @@ export class Device {
       }),
     );
     const given = model.inputs.filter(({ name }) => !hostShapes.has(name));
+    const kept = new SessionBuffers(session);
     return {
-      // what the runtime's passes left unused is not asked for
-      inputNames: session.inputNames.filter((name) => !hostShapes.has(name)),
-      run: (feed) => this.run(session, given, hostShapes, feed),
-      dispose: () => session.release(),
+      run: async (feed) => kept.own(await this.run(session, given, hostShapes, feed)),
+      dispose: () => kept.release(),
     };
   }
 

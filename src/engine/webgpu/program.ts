@@ -220,8 +220,10 @@ class CompiledPart {
       } else if (target instanceof DeviceState) {
         if (mode === 'add') await target.add(tensor);
         else target.adopt(tensor);
-      } else if (mode === 'append' && target.length > 0) appended.push({ target, tensor });
-      else target.adopt(tensor, tensor.dims);
+      } else {
+        if (mode === 'replace') target.clear();
+        appended.push({ target, tensor });
+      }
     }
     if (appended.length > 0) await appendAll(this.device, appended);
   }
@@ -231,7 +233,10 @@ class CompiledPart {
   }
 }
 
-/** Adds to each sequence the positions of a tensor, in one run. */
+/**
+ * Adds to each sequence the positions of a tensor, in one run. Even the first ones are copied: buffers of a
+ * program would keep it, with its weights, as long as a cache is there.
+ */
 async function appendAll(device: Device, appended: readonly { target: DeviceSequence; tensor: RuntimeTensor }[]): Promise<void> {
   const firsts: RuntimeTensor[] = [];
   for (const { target } of appended) firsts.push(await target.tensor());
