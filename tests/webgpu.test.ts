@@ -1,6 +1,6 @@
-// Training and answering on WebGPU beside the CPU engine, on a software adapter: the same losses in both stages
-// of a recipe, runs that go on from one engine to the other, the same answers, no kernel on the CPU, and what
-// is left when the device is lost.
+// Training and answering on WebGPU beside the CPU engine, on a software adapter: the same losses in both
+// stages of a recipe, runs that go on from one engine to the other, the same answers, no kernel on the CPU,
+// and what is left when the device is lost.
 
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
