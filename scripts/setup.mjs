@@ -59,9 +59,6 @@ export function build() {
   compile();
 }
 
-/** What vitest calls before the first test. */
-export const setup = build;
-
 // argv[1] may be a link, import.meta.url never is
 if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
   if (process.argv[2] === '--package') {
