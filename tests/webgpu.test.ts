@@ -5,6 +5,7 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import * as ort from 'onnxruntime-node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createNodeWebgpuEngine } from '../src/engine/devices.ts';
@@ -143,12 +144,18 @@ function watched({ before, after }: { before?: () => void; after?: (results: rea
 }
 
 describe.skipIf(!webgpu)('answers on WebGPU', () => {
+  const picture = fileURLToPath(new URL('../docs/images/demo.png', import.meta.url));
+
   test('of the bundled model are those on the CPU', async () => {
     const answers: number[][][] = [];
     for (const engine of [createOrtEngine(), webgpu!]) {
-      const { tokenizer, generator } = await loadModel(bundledModel, { engine });
-      const texts = ['<bos>the apple is', '<bos>how many things are in the picture'];
-      const prompts = texts.map((text) => ({ inputIds: tokenizer.encode(text) }));
+      const { tokenizer, generator, imageRows } = await loadModel(bundledModel, { engine });
+      const [rows] = await imageRows([picture]);
+      const places = new Array<number>(rows.length / generator.config.text_config.hidden_size).fill(tokenizer.imageTokenId);
+      const prompts = [
+        { inputIds: tokenizer.encode('<bos>the apple is') },
+        { inputIds: [...places, ...tokenizer.encode('\nhow many things are in the picture?')], imageRows: rows },
+      ];
       answers.push(await generator.generate(prompts, { maxNewTokens: 4, stopTokenIds: [] }));
       await generator.dispose();
     }
@@ -197,6 +204,20 @@ describe.skipIf(!webgpu)('a step on WebGPU', () => {
     };
     await step(createWebgpuEngine(watched({ after })));
     expect(read).toEqual([1, 1]);
+  });
+
+  test('gives very many scalars as one', async () => {
+    const count = 300;
+    const many = Array.from({ length: count }, (_, i) => [`s${i}`, reduceSum(mul(input(`x${i}`, 'float32', [2]), i), [0])] as const);
+    const program = await webgpu!.compile(Object.fromEntries(many));
+    const values = Object.fromEntries(many.map((_, i) => [`x${i}`, float32([1, 2], [2])]));
+    const results = await program.run(values, { outputs: ['s7', 's299'] });
+    expect(Object.entries(results).map(([name, { data }]) => [name, data[0]])).toEqual([
+      ['s7', 21],
+      ['s299', 897],
+    ]);
+    expect((await program.run(values)).s298.data[0]).toBe(894);
+    await program.dispose();
   });
 
   test('does not grow in memory', async () => {

@@ -232,9 +232,10 @@ export class Device {
   }
 
   private graphOf(key: string, graph: () => Outputs, results?: OpenOptions['results']): Promise<DeviceGraph> {
-    const known = this.deeds.get(key) ?? this.open(graph(), { results });
-    this.deeds.set(key, known);
-    return known;
+    const opened = this.deeds.get(key) ?? this.open(graph(), { results });
+    this.deeds.set(key, opened);
+    opened.catch(() => this.deeds.delete(key));
+    return opened;
   }
 }
 
