@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as ort from 'onnxruntime-node';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { createNodeWebgpuEngine } from '../src/engine/devices.ts';
 import { type Engine, float32, int32, type State } from '../src/engine/engine.ts';
 import { createOrtEngine } from '../src/engine/ort.ts';
@@ -26,6 +26,9 @@ import { loadRecipe } from '../src/train/recipe.ts';
 import { train } from '../src/train/run.ts';
 import { cli, enterToyFolder, recipes } from './toy.ts';
 import { webgpu } from './webgpu.ts';
+
+// a software adapter on a busy machine
+vi.setConfig({ testTimeout: 300_000 });
 
 const losses = (out: string) =>
   readMetrics(join(out, 'metrics.jsonl')).flatMap((event) => (event.type === 'step' ? [{ stage: event.stage, loss: event.loss }] : []));
@@ -67,7 +70,7 @@ describe.skipIf(!webgpu)('a run on WebGPU', () => {
   beforeAll(async () => {
     leave = await enterToyFolder();
     const { evaluate: _, ...rest } = recipes.llava;
-    const stages = rest.stages.map((stage) => ({ ...stage, steps: 2, batch_size: 2, warmup_steps: 0, save_every: 1 }));
+    const stages = rest.stages.map((stage) => ({ ...stage, steps: 2, batch_size: 1, warmup_steps: 0, save_every: 1 }));
     writeFileSync('short.yaml', JSON.stringify({ ...rest, stages }));
     const { code, stderr } = await cli('train', 'short.yaml', '--out', 'cpu');
     expect(code, stderr).toBe(0);
@@ -152,11 +155,8 @@ describe.skipIf(!webgpu)('answers on WebGPU', () => {
       const { tokenizer, generator, imageRows } = await loadModel(bundledModel, { engine });
       const [rows] = await imageRows([picture]);
       const places = new Array<number>(rows.length / generator.config.text_config.hidden_size).fill(tokenizer.imageTokenId);
-      const prompts = [
-        { inputIds: tokenizer.encode('<bos>the apple is') },
-        { inputIds: [...places, ...tokenizer.encode('\nhow many things are in the picture?')], imageRows: rows },
-      ];
-      answers.push(await generator.generate(prompts, { maxNewTokens: 4, stopTokenIds: [] }));
+      const prompt = { inputIds: [...places, ...tokenizer.encode('\nhow many things?')], imageRows: rows };
+      answers.push(await generator.generate([prompt], { maxNewTokens: 4, stopTokenIds: [] }));
       await generator.dispose();
     }
     expect(answers[1]).toEqual(answers[0]);
