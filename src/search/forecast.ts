@@ -1,6 +1,6 @@
 // What a search would run and how long it would take, from a few timed steps of each variant.
 
-import { createOrtEngine } from '../engine/ort.ts';
+import { openEngine } from '../engine/devices.ts';
 import { createRandom } from '../random.ts';
 import type { Recipe } from '../train/recipe.ts';
 import { planOfRun } from './compute.ts';
@@ -71,6 +71,6 @@ function jobsOf(plan: SearchPlan): { share: number; count: number }[] {
 }
 
 async function scheduleOf(recipe: Recipe, options: SearchRunOptions): Promise<{ seconds: number; steps: number[] }> {
-  const { stages } = await planOfRun(recipe, options, createOrtEngine());
+  const { stages } = await planOfRun(recipe, options, await openEngine(recipe.device));
   return { seconds: stages.reduce((sum, { seconds }) => sum + (seconds?.total ?? 0), 0), steps: stages.map((stage) => stage.steps) };
 }

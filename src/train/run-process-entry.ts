@@ -1,11 +1,12 @@
 // The process that `trainInProcess` starts.
 
-import { createOrtEngine } from '../engine/ort.ts';
+import { openEngine } from '../engine/devices.ts';
 import type { RunSummary } from '../runs/folder.ts';
 import { serveParent } from './child-side.ts';
 import { train } from './run.ts';
 import type { ProcessRun } from './run-process.ts';
 
-serveParent<ProcessRun, RunSummary>(({ threads, ...run }, context) =>
-  train({ ...run, ...context, engine: createOrtEngine(threads === undefined ? {} : { threads }) }),
-);
+serveParent<ProcessRun, RunSummary>(async ({ threads, ...run }, context) => {
+  const engine = await openEngine(run.recipe.device, threads === undefined ? {} : { threads });
+  return train({ ...run, ...context, engine });
+});
