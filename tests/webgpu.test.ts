@@ -11,16 +11,20 @@ import * as ort from 'onnxruntime-node';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { formatDevice } from '../src/cli/run/info-device.ts';
 import { createNodeWebgpuEngine } from '../src/engine/devices.ts';
-import { type Engine, float32, int32, type State } from '../src/engine/engine.ts';
+import { type Engine, float32, float32Values, int32, type State } from '../src/engine/engine.ts';
 import { createOrtEngine } from '../src/engine/ort.ts';
 import { createWebgpuEngine } from '../src/engine/webgpu/engine.ts';
 import { DeviceError, DeviceLostError } from '../src/engine/webgpu/failure.ts';
 import type { Runtime, RuntimeTensor } from '../src/engine/webgpu/runtime.ts';
+import { createGenerator } from '../src/generate/generator.ts';
 import { grad } from '../src/graph/grad.ts';
 import { add, cast, gather, matmul, mul, reduceSum, takeLast } from '../src/graph/primitives.ts';
 import { input, typedData } from '../src/graph/tensor.ts';
+import { llavaConfigSchema, llavaParameters } from '../src/models/llava.ts';
 import { bundledModel } from '../src/paths.ts';
+import { withCheckpoint } from '../src/pretrained/folder.ts';
 import { loadModel } from '../src/pretrained/load.ts';
+import { readParameters } from '../src/pretrained/values.ts';
 import { readMetrics } from '../src/runs/metrics.ts';
 import { silentStatus } from '../src/runs/status.ts';
 import { createAdamW } from '../src/train/optimizer.ts';
@@ -162,6 +166,31 @@ describe.skipIf(!webgpu)('answers on WebGPU', () => {
       await generator.dispose();
     }
     expect(answers[1]).toEqual(answers[0]);
+  });
+
+  test('of a batch that rows of different lengths share are those on the CPU', async () => {
+    const folder = fileURLToPath(new URL('./reference/goldens/llava', import.meta.url));
+    const said: number[][] = [];
+    for (const engine of [createOrtEngine(), webgpu!]) {
+      const generator = await withCheckpoint(folder, llavaConfigSchema, async (config, checkpoint) => {
+        const parameters = llavaParameters(config);
+        return createGenerator(engine, config, float32Values(parameters, await readParameters(checkpoint, parameters)));
+      });
+      const batch = generator.openBatch(2);
+      const tokens: number[] = [];
+      let rows = [[2, 5, 7], [3]];
+      for (let step = 0; step < 3; step++) {
+        const results = await batch.step(
+          0,
+          rows.map((tokens) => ({ tokens, wants: 'likeliest' as const })),
+        );
+        rows = results.map(({ likeliest }) => [likeliest!]);
+        tokens.push(...rows.flat());
+      }
+      said.push(tokens);
+      await generator.dispose();
+    }
+    expect(said[1]).toEqual(said[0]);
   });
 });
 
@@ -314,6 +343,13 @@ describe.skipIf(process.platform !== 'linux')('without an adapter', () => {
     expect(status, stderr).toBe(0);
     expect(stdout.trim()).not.toBe('');
   });
+});
+
+test('moments in 8 bits are refused in a sentence', async () => {
+  const recipe = loadRecipe('recipes/emoji-tiny.yaml', ['stages.1.optim=adamw_8bit']);
+  const options = { recipe, title: 'codes', out: join(tmpdir(), 'codes'), mode: 'new', signal: new AbortController().signal } as const;
+  const failure = train({ ...options, status: silentStatus, engine: createNodeWebgpuEngine() });
+  await expect(failure).rejects.toThrow('stage finetune: optim adamw_8bit is for device cpu; on webgpu take adamw_torch');
 });
 
 test('info --device is told in words', () => {
