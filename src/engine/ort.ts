@@ -1,38 +1,33 @@
 // The default engine: ONNX Runtime, whole from npm (CPU everywhere). `run` of the Node binding is synchronous
 // inside: it blocks the event loop. State is host memory, updated in place.
 
-import { realpathSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { dirname, relative, sep } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-node';
-import { rewrite } from '../graph/passes.ts';
-import { constant, inputName, type Tensor, type TypedData } from '../graph/tensor.ts';
+import type { Tensor, TypedData } from '../graph/tensor.ts';
 import { divideWork, loweringOf, writeName } from './divide.ts';
 import {
   type CompileOptions,
   type Constant,
   checkInputs,
   type Engine,
-  elementBytes,
   type Program,
   type RunOptions,
   type State,
-  type StoredValue,
-  sizeOf,
   type Value,
   type Write,
 } from './engine.ts';
 import { runAdamW, sumOfSquares } from './host-kernels.ts';
-import { applyWrite, type HostMemory, hostMemory, writtenStates } from './host-memory.ts';
+import { applyCopy, applyWrite, type HostMemory, hostMemory, writtenStates } from './host-memory.ts';
 import { HostSlots } from './host-slots.ts';
 import { HostSequence, HostState } from './host-state.ts';
 import { giveBackFreedMemory } from './malloc.ts';
+import { inline } from './onnx/constants.ts';
 import { type LowerOptions, lower } from './onnx/lower.ts';
-import type { ExternalData } from './onnx/packed.ts';
 import { addRows, pieceGraph } from './row-writes.ts';
+import { layOutConstants } from './stored-constants.ts';
 
 export interface OrtOptions {
   /** Threads inside one op. Default: all cores. */
@@ -61,7 +56,10 @@ export function createOrtEngine(options: OrtOptions = {}): Engine {
 
 async function compile(outputs: Outputs, compileOptions: CompileOptions, options: OrtOptions): Promise<Program> {
   const { constants = new Map(), writes = {} } = compileOptions;
-  const { updates, rows, rest, hostNorms, hostChanges, operands, graph, forward, inputs, fixed } = divideWork(outputs, compileOptions);
+  const { updates, rows, copies, rest, hostNorms, hostChanges, operands, graph, forward, inputs, fixed } = divideWork(
+    outputs,
+    compileOptions,
+  );
   checkInputs(fixed, (name) => constants.get(name));
 
   const used = new Map([...fixed.keys()].map((name) => [name, constants.get(name)!]));
@@ -82,6 +80,7 @@ async function compile(outputs: Outputs, compileOptions: CompileOptions, options
         const operand = (part: string) => results[`${writeName(name)} ${part}`];
         await addRows(targets.get(name) as HostState, parts, operand, pieces.get(name)!, (weight) => value(weight)!);
       }
+      for (const [name, { mode, from }] of copies) applyCopy(targets.get(name)!, mode, value(from)!);
       for (const [name, normed] of hostNorms)
         if (wanted.includes(name)) results[name] = scalar(sumOfSquares(value(normed)!.data as Float32Array));
       const changes = new Map<string, number>();
@@ -210,100 +209,6 @@ async function collectGarbage(): Promise<void> {
   }
   collector();
   await sleep(SWEEPING);
-}
-
-// === Constants ===
-
-const isStored = (value: Constant): value is StoredValue => 'path' in value;
-
-const PADDING = 64;
-/** Bytes of a constant in memory that is written into the model where others lie in files. */
-const INLINE_BYTES = 2 ** 20;
-
-/**
- * Says where the runtime finds the constants. Those in files stay there: the runtime maps them. All files
- * must be below one folder, which it is told, and their paths must have no links: it follows none that lead
- * out of the folder. Those in memory are handed over beside the model, one buffer each (packed weights in
- * one, so that neighbors can be multiplied as one). The runtime takes buffers or files, not both for one
- * model: where there are files, small constants in memory are written into the model, and large ones are fed
- * at each run.
- */
-function layOutConstants(constants: ReadonlyMap<string, Constant>) {
-  const externalInputs = new Map<string, ExternalData>();
-  const inlineInputs = new Map<string, Value>();
-  const fed = new Map<string, Value>();
-  const buffers: { path: string; data: Uint8Array }[] = [];
-  const stored = new Map<string, StoredValue>();
-  const inMemory = new Map<string, Value>();
-  for (const [name, value] of constants)
-    if (isStored(value)) stored.set(name, value);
-    else inMemory.set(name, value);
-
-  if (stored.size > 0)
-    for (const [name, value] of inMemory) {
-      const canBeFed = value.dtype !== 'bfloat16';
-      if (canBeFed && value.data.byteLength > INLINE_BYTES) fed.set(name, value);
-      else inlineInputs.set(name, value);
-    }
-  else {
-    const packed = [...inMemory].filter(([name]) => isPacked(name, inMemory));
-    const joined = joinBuffers(packed, externalInputs);
-    if (joined) buffers.push(joined);
-    for (const [name, { data }] of inMemory) {
-      if (externalInputs.has(name)) continue;
-      const path = `memory/${buffers.length}`;
-      externalInputs.set(name, { location: path, offset: 0, length: data.byteLength });
-      buffers.push({ path, data: bytesOf(data) });
-    }
-  }
-  const paths = new Map([...stored.values()].map(({ path }) => [path, realpathSync(path)]));
-  const folder = commonFolder([...paths.values()]);
-  for (const [name, { path, offset, dtype, dims }] of stored)
-    externalInputs.set(name, {
-      location: relative(folder!, paths.get(path)!).split(sep).join('/'),
-      offset,
-      length: sizeOf(dims) * elementBytes[dtype],
-    });
-  return { externalInputs, inlineInputs, fed, buffers, folder };
-}
-
-/** The graph with these inputs as constants of its own. */
-function inline(graph: Outputs, values: ReadonlyMap<string, Value>): Outputs {
-  return rewrite(graph, (node) => {
-    const value = node.op === 'input' ? values.get(inputName(node)) : undefined;
-    return value ? constant(value.data, value.dims, value.dtype) : node;
-  });
-}
-
-const bytesOf = (data: TypedData) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-
-/** Whether a constant is a packed weight or the scale of one, as nn/parameters.ts names them. */
-function isPacked(name: string, constants: ReadonlyMap<string, Value>): boolean {
-  return constants.get(name)!.dtype === 'uint8' || constants.has(name.replace(/_scale$/, '_packed'));
-}
-
-/** Lays constants one behind the other, aligned, in one buffer. */
-function joinBuffers(constants: readonly (readonly [string, Value])[], externalInputs: Map<string, ExternalData>) {
-  const location = 'memory/packed';
-  let total = 0;
-  for (const [name, { data }] of constants) {
-    externalInputs.set(name, { location, offset: total, length: data.byteLength });
-    total += Math.ceil(data.byteLength / PADDING) * PADDING;
-  }
-  if (total === 0) return undefined;
-  const bytes = new Uint8Array(total);
-  for (const [name, { data }] of constants) bytes.set(bytesOf(data), externalInputs.get(name)!.offset);
-  return { path: location, data: bytes };
-}
-
-function commonFolder(paths: readonly string[]): string | undefined {
-  if (paths.length === 0) return undefined;
-  let folder = dirname(paths[0]);
-  while (!paths.every((path) => path.startsWith(folder.endsWith(sep) ? folder : folder + sep))) {
-    if (dirname(folder) === folder) throw new Error(`${paths[0]} and ${paths.at(-1)} are on different disks; put them on one`);
-    folder = dirname(folder);
-  }
-  return folder;
 }
 
 function toOrt({ dtype, data, dims }: Value): OrtTensor {

@@ -1,6 +1,7 @@
-// State of both engines: what one program writes another reads, in place where the engine can.
+// State of all engines: what one program writes another reads, in place where the engine can.
 
 import { describe, expect, test } from 'vitest';
+import { webgpu } from '../../tests/webgpu.ts';
 import { signedCode, unsignedCode } from '../dynamic-code.ts';
 import { crossEntropyOfMany } from '../graph/composites.ts';
 import { grad } from '../graph/grad.ts';
@@ -15,6 +16,7 @@ import { createReferenceEngine } from './reference.ts';
 const engines: [string, Engine][] = [
   ['ONNX Runtime', createOrtEngine({ threads: 1 })],
   ['the reference', createReferenceEngine()],
+  ...(webgpu ? ([['WebGPU', webgpu]] as [string, Engine][]) : []),
 ];
 const numbers = async (state: State) => Array.from((await state.read()).data as Float32Array);
 const vector = (name: string, size: number | string = 3) => input(name, 'float32', [size]);

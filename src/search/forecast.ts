@@ -2,7 +2,7 @@
 
 import { existsSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { createOrtEngine } from '../engine/ort.ts';
+import { openEngine } from '../engine/devices.ts';
 import { createPlanningEngine } from '../engine/planning.ts';
 import { alone } from '../mpi/communicator.ts';
 import { createRandom } from '../random.ts';
@@ -81,7 +81,7 @@ async function scheduleOf(recipe: Recipe, { out, status, signal }: SearchRunOpti
   try {
     const engine = createPlanningEngine();
     const task = await createTask(recipe, { engine, status, thread, out, signal, isPlan: true, communicator: alone });
-    const { stages } = await planRun({ task, folder: existing(resolve(out)), timedOn: createOrtEngine() });
+    const { stages } = await planRun({ task, folder: existing(resolve(out)), timedOn: await openEngine(recipe.device) });
     return { seconds: stages.reduce((sum, { seconds }) => sum + (seconds?.total ?? 0), 0), steps: stages.map((stage) => stage.steps) };
   } finally {
     await thread.close();

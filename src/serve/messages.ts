@@ -1,5 +1,6 @@
 // What the server and the process of a model say to each other.
 
+import type { DeviceName } from '../engine/engine.ts';
 import type { AnswerPiece, BatchAnswer } from '../generate/batch-session.ts';
 import type { Quantization } from '../weights/quantize.ts';
 import type { Ask, ModelDetails } from './ask.ts';
@@ -8,6 +9,7 @@ import type { Ask, ModelDetails } from './ask.ts';
 export interface WorkerOptions {
   folder: string;
   quantize?: Quantization;
+  device?: DeviceName;
   /** Answers at a time. */
   parallel: number;
   /** Threads inside one op; all cores when absent. */

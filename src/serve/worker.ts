@@ -3,8 +3,8 @@
 // messages and ends when the server does.
 
 import { basename } from 'node:path';
+import { openEngine } from '../engine/devices.ts';
 import type { Engine } from '../engine/engine.ts';
-import { createOrtEngine } from '../engine/ort.ts';
 import { UserError } from '../errors.ts';
 import { type Explainer, loadExplainer } from '../explain/explainer.ts';
 import { explanationJson, partsOf } from '../explain/report.ts';
@@ -44,9 +44,9 @@ function flush(): void {
 }
 
 async function load(options: WorkerOptions): Promise<void> {
-  const { folder, quantize, parallel, threads, prefixBytes, maxPixels } = options;
+  const { folder, quantize, device, parallel, threads, prefixBytes, maxPixels } = options;
   try {
-    const engine = createOrtEngine({ threads });
+    const engine = await openEngine(device, { threads });
     const model = await loadModel(folder, { engine, quantize });
     const imageRows: LoadedModel['imageRows'] = async (pictures) => {
       for (const picture of pictures) await checkPixels(picture as Uint8Array, maxPixels);

@@ -2,7 +2,7 @@
 // measured of it.
 
 import { existsSync, readdirSync } from 'node:fs';
-import { createOrtEngine } from '../engine/ort.ts';
+import { openEngine } from '../engine/devices.ts';
 import { UserError } from '../errors.ts';
 import { alone } from '../mpi/communicator.ts';
 import { runFolder } from '../runs/folder.ts';
@@ -43,7 +43,14 @@ class Stopped extends Error {}
 async function encode({ recipe, threads, out }: Job, signal: AbortSignal): Promise<void> {
   const thread = startSourceThread();
   try {
-    const context = { engine: createOrtEngine({ threads }), status: statusToParent(), thread, out, signal, communicator: alone };
+    const context = {
+      engine: await openEngine(recipe.device, { threads }),
+      status: statusToParent(),
+      thread,
+      out,
+      signal,
+      communicator: alone,
+    };
     const task = await createTask(recipe, { ...context, scenesAreDrawn: true });
     for (const index of recipe.stages.keys()) await (await task.prepareStage(index)).dispose();
   } finally {
@@ -53,7 +60,7 @@ async function encode({ recipe, threads, out }: Job, signal: AbortSignal): Promi
 
 async function trainAndMeasure({ kind, recipe, title, out, threads, measures }: Job, signal: AbortSignal): Promise<void> {
   const folder = runFolder(out);
-  const engine = createOrtEngine({ threads });
+  const engine = await openEngine(recipe.device, { threads });
   // both are written at the very end
   const isTrained = existsSync(folder.summary) && existsSync(folder.report);
   const isBegun = existsSync(folder.recipe);

@@ -6,7 +6,7 @@ import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { emojiDataset } from '../data/emoji/build.ts';
 import { makeFolder } from '../disk.ts';
-import { createOrtEngine } from '../engine/ort.ts';
+import { openEngine } from '../engine/devices.ts';
 import { createPlanningEngine } from '../engine/planning.ts';
 import { UserError } from '../errors.ts';
 import { readQuestions } from '../evaluate/questions.ts';
@@ -85,7 +85,7 @@ async function planVariant(recipe: LlavaRecipe, threads: number | undefined, sig
     };
     const task = await createTask(recipe, context);
     const reading = (performance.now() - began) / 1000;
-    const timedOn = threads === undefined ? undefined : createOrtEngine({ threads });
+    const timedOn = threads === undefined ? undefined : await openEngine(recipe.device, { threads });
     return { plan: await planRun({ task, folder: '.', timedOn }), reading };
   } finally {
     await thread.close();

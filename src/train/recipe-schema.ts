@@ -7,6 +7,7 @@ import { evaluationSplits } from '../data/emoji/build.ts';
 import { canvasSize, defaultAugmentation } from '../data/emoji/scene.ts';
 import { defaultHeldOutArtist } from '../data/emoji/split.ts';
 import { textSources } from '../data/emoji/texts.ts';
+import { DEVICES } from '../engine/engine.ts';
 import { clipTextConfigSchema, clipVisionConfigSchema } from '../models/clip.ts';
 import { connectorTypeSchema } from '../models/connector.ts';
 import { languageConfigSchema, modelTypeError } from '../models/language.ts';
@@ -373,6 +374,10 @@ const languageModelStage = z
 
 const runFields = {
   seed: z.int().nonnegative().default(42).describe('Seed of initialization, data and order: the same seed gives the same weights'),
+  device: z
+    .enum(DEVICES)
+    .optional()
+    .describe('What the run runs on: cpu, webgpu, or auto, which is webgpu where there is an adapter (webgpu.md); cpu when left out'),
 };
 
 const contrastiveRecipe = z.strictObject({

@@ -1,6 +1,6 @@
 // The process that `trainInProcess` starts.
 
-import { createOrtEngine } from '../engine/ort.ts';
+import { openEngine } from '../engine/devices.ts';
 import { systemReason, UserError } from '../errors.ts';
 import { FolderTakenError } from '../runs/lock.ts';
 import { formatProgress, type Status } from '../runs/status.ts';
@@ -37,7 +37,7 @@ function kindOf(error: unknown): 'not-finite' | 'machine' | 'user' | 'other' {
 
 async function work({ threads, ...run }: ProcessRun): Promise<FromRun> {
   try {
-    const engine = createOrtEngine(threads === undefined ? {} : { threads });
+    const engine = await openEngine(run.recipe.device, threads === undefined ? {} : { threads });
     return { summary: await train({ ...run, engine, signal: controller.signal, status: linesOf() }) };
   } catch (error) {
     if (controller.signal.aborted && error === controller.signal.reason) return { stopped: true };

@@ -9,7 +9,7 @@ import { grad } from '../graph/grad.ts';
 import { constantsOf, type LossGraph } from '../models/programs.ts';
 import { alone, type Communicator, StoppedTogether } from '../mpi/communicator.ts';
 import type { MicroBatch } from './batch.ts';
-import { addPairs, addStates, gatherSums, levelsOf, type StepSums, sumStates } from './gradient-sums.ts';
+import { addPairs, createStateAdder, gatherSums, levelsOf, type StepSums, sumStates } from './gradient-sums.ts';
 import { gatheredMoments, ownersOf, shareValues } from './moment-shards.ts';
 import { type AdamWOptions, createAdamW, type Optimizer, type OptimizerReport, type TrainedParameter } from './optimizer.ts';
 import { learningRateFactor, type Schedule } from './schedule.ts';
@@ -200,6 +200,10 @@ async function compileBackward(
   const recompute = gradientCheckpointing ? ('all' as const) : undefined;
   const options = { constants: constantsOf(frozen, constants), writes, lean: isLean(graph), recompute };
   const program = await engine.compile(graph.outputs, options);
+  const adder = await createStateAdder(
+    engine,
+    parameters.map(({ dims }) => dims),
+  );
   const runBatch = async ({ inputs, weight, tokens, padding = 0 }: MicroBatch, level: number): Promise<StepSums> => {
     for (const gradient of levels[level]) gradient.clear();
     const results = await program.run(inputs, { state: stateOf(level) });
@@ -217,7 +221,7 @@ async function compileBackward(
             if (done) throw new Error(`the data gave no batch for step ${step}`);
             return runBatch(value, level);
           },
-          (into, from) => addStates(levels[into], levels[from]),
+          (into, from) => adder.add(levels[into], levels[from]),
         );
         if (!(await given.next()).done) throw new Error(`the data gave more than ${count} batches for step ${step}`);
         return sums;
@@ -225,7 +229,11 @@ async function compileBackward(
         await given.return(undefined);
       }
     },
-    dispose: () => program.dispose(),
+    async dispose() {
+      for (const state of levels.flat()) state.clear();
+      await program.dispose();
+      await adder.dispose();
+    },
   };
 }
 
