@@ -1,5 +1,5 @@
-// Cases of every op: random shapes (broadcast, batched, size 1, named) for an engine to be compared with float64
-// loops, and every gradient rule with central differences.
+// Cases of every op: random shapes (broadcast, batched, size 1, named) for an engine to be compared with
+// float64 loops, and every gradient rule with central differences.
 
 import fc from 'fast-check';
 import { expect } from 'vitest';

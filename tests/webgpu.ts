@@ -2,8 +2,7 @@
 // VK_ICD_FILENAMES names another one. Importing this file sets it, before ONNX Runtime is asked for a device.
 
 import { existsSync } from 'node:fs';
-import { createNodeWebgpuEngine } from '../src/engine/devices.ts';
-import { input } from '../src/graph/tensor.ts';
+import { openEngine } from '../src/engine/devices.ts';
 
 const SWIFTSHADER = '/usr/lib/chromium/vk_swiftshader_icd.json';
 if (existsSync(SWIFTSHADER)) process.env.VK_ICD_FILENAMES ??= SWIFTSHADER;
@@ -12,10 +11,8 @@ if (existsSync(SWIFTSHADER)) process.env.VK_ICD_FILENAMES ??= SWIFTSHADER;
 export const webgpu = await openWebgpu();
 
 async function openWebgpu() {
-  const engine = createNodeWebgpuEngine();
   try {
-    await (await engine.compile({ x: input('x', 'float32', []) })).dispose();
-    return engine;
+    return await openEngine('webgpu');
   } catch (error) {
     console.error(`tests of WebGPU are skipped: ${(error as Error).message}`);
     return undefined;

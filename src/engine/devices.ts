@@ -4,11 +4,13 @@ import { closeSync, openSync, readSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import * as ort from 'onnxruntime-node';
 import { input, typedData } from '../graph/tensor.ts';
-import { type DeviceName, type Engine, elementBytes, type StoredValue, sizeOf, type Value } from './engine.ts';
+import { type DeviceName, type Engine, elementBytes, float32, type StoredValue, sizeOf, type Value } from './engine.ts';
 import { createOrtEngine, type OrtOptions } from './ort.ts';
 import { layOutConstants } from './stored-constants.ts';
+import { type VulkanGpu, vulkanGpus } from './vulkan.ts';
 import type { DeviceOptions } from './webgpu/device.ts';
 import { createWebgpuEngine } from './webgpu/engine.ts';
+import { type DeviceFacts, probeDevice } from './webgpu/probe.ts';
 import type { Runtime } from './webgpu/runtime.ts';
 
 /**
@@ -19,8 +21,10 @@ export async function openEngine(device: DeviceName = 'cpu', options: Pick<OrtOp
   if (device === 'cpu') return createOrtEngine(options);
   const engine = createNodeWebgpuEngine();
   try {
-    // a failure to open a device is told when the first session begins
-    await (await engine.compile({ x: input('x', 'float32', []) })).dispose();
+    // whether there is a device is known when the first session begins
+    const program = await engine.compile({ x: input('x', 'float32', []) });
+    await program.run({ x: float32([0], []) });
+    await program.dispose();
     return engine;
   } catch (error) {
     if (device === 'webgpu') throw error;
@@ -30,11 +34,27 @@ export async function openEngine(device: DeviceName = 'cpu', options: Pick<OrtOp
 
 /** The engine on ONNX Runtime's WebGPU provider, whether there is an adapter or not. */
 export function createNodeWebgpuEngine(options: DeviceOptions = {}): Engine {
+  return createWebgpuEngine(nodeRuntime(), { ...options, stored: { read: readStored, layOut: layOutConstants } });
+}
+
+function nodeRuntime(): Runtime {
   // loaders of Vulkan complain on stderr where this is not set
   if (process.platform === 'linux') process.env.XDG_RUNTIME_DIR ??= tmpdir();
   // what goes wrong is told by what is thrown
   ort.env.logLevel = 'fatal';
-  return createWebgpuEngine(ort as unknown as Runtime, { ...options, stored: { read: readStored, layOut: layOutConstants } });
+  return ort as unknown as Runtime;
+}
+
+/** What this machine has for `--device webgpu`. */
+export interface WebgpuDescription extends DeviceFacts {
+  /** The GPUs that Vulkan lists, which name the adapter; on a Mac, where there is no Vulkan, none. */
+  gpus: VulkanGpu[];
+}
+
+/** Describes the WebGPU device. UserError where there is no adapter. */
+export async function describeWebgpu(): Promise<WebgpuDescription> {
+  const facts = await probeDevice(nodeRuntime());
+  return { gpus: await vulkanGpus(), ...facts };
 }
 
 async function readStored({ dtype, dims, path, offset }: StoredValue): Promise<Value> {

@@ -4,6 +4,7 @@
 // gets no gradient.
 
 import { type Constant, type Engine, type State, sizeOf, type Value, type Write } from '../engine/engine.ts';
+import { DeviceError } from '../engine/webgpu/failure.ts';
 import { UserError } from '../errors.ts';
 import { grad } from '../graph/grad.ts';
 import { constantsOf, type LossGraph } from '../models/programs.ts';
@@ -131,8 +132,9 @@ export async function trainStage(options: StageOptions): Promise<void> {
     }
   } catch (error) {
     const ofAll = communicator.size === 1 || isShared || error instanceof StoppedTogether;
-    // the optimizer's UserErrors come before it changes anything
-    if (ofAll && (!isUpdating || error instanceof UserError)) await options.onFailure?.(error, moments, lead);
+    // the optimizer's own UserErrors come before it changes anything
+    const isWhole = !isUpdating || (error instanceof UserError && !(error instanceof DeviceError));
+    if (ofAll && isWhole) await options.onFailure?.(error, moments, lead);
     throw error;
   } finally {
     await backward.dispose();

@@ -1,5 +1,5 @@
-// What a rule of lowering is: from one op of a graph to the nodes of ONNX that compute it. The tables of rules
-// are lower.ts's and webgpu-rules.ts's.
+// What a rule of lowering is: from one op of a graph to the nodes of ONNX that compute it. The tables of
+// rules are lower.ts's and webgpu-rules.ts's.
 
 import type { Composite, Dialect, PerInput, Primitive, TensorOf } from '../../graph/tensor.ts';
 import type { GraphBuilder } from './builder.ts';

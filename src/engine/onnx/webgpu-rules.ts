@@ -1,6 +1,6 @@
-// What is written otherwise for ONNX Runtime's WebGPU provider (1.30), so that none of its nodes falls back to
-// the CPU. It has no FusedMatMul, NonZero, Or, Scan and int64 arithmetic; few of its kernels move bool; and
-// its sums of ScatterND race, so that bits would differ from run to run.
+// What is written otherwise for ONNX Runtime's WebGPU provider (1.30), so that none of its nodes falls back
+// to the CPU. It has no FusedMatMul, NonZero, Or, Scan and int64 arithmetic; few of its kernels move bool;
+// and its sums of ScatterND race, so that bits would differ from run to run.
 
 import { type Dim, type Dims, dimProduct } from '../../graph/dims.ts';
 import type { DType, Tensor, TensorOf } from '../../graph/tensor.ts';

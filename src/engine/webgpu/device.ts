@@ -245,7 +245,7 @@ const movedType = (dtype: DType): DType => (isByte(dtype) ? 'int32' : dtype);
 const inNumbers = ({ dtype, data }: Value) =>
   isByte(dtype) ? { dtype: movedType(dtype), data: Int32Array.from(data as Uint8Array) } : { dtype, data };
 
-/** The runtime's data as ours: where JavaScript has a Float16Array, it may be one, and ours are bit patterns. */
+/** The runtime's data as ours: a Float16Array, where JavaScript has one, as the bit patterns that it holds. */
 function bitsOf(data: unknown): TypedData {
   const { buffer, byteOffset, length } = data as Uint16Array;
   return (data as object).constructor.name === 'Float16Array' ? new Uint16Array(buffer, byteOffset, length) : (data as TypedData);

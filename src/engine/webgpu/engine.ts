@@ -69,7 +69,7 @@ async function compile(
 
 const isHalf = (dtype: string) => dtype === 'float16' || dtype === 'bfloat16';
 
-/** The graph over constants in float32 where they are stored in 16 bits: few adapters have kernels of these. */
+/** The graph over constants in float32 where they are stored in 16 bits, which not every adapter computes. */
 function widenStored(graph: Outputs, fixed: ReadonlyMap<string, Tensor>): Outputs {
   const wide = new Map<string, Tensor>();
   for (const [name, { dtype, dims }] of fixed) if (isHalf(dtype)) wide.set(name, input(name, 'float32', dims));

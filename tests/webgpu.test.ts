@@ -1,0 +1,258 @@
+// Training and answering on WebGPU beside the CPU engine, on a software adapter: the same losses in both
+// stages of a recipe, runs that go on from one engine to the other, the same answers, no kernel on the CPU,
+// and what is left when the device is lost.
+
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import * as ort from 'onnxruntime-node';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { createNodeWebgpuEngine } from '../src/engine/devices.ts';
+import { type Engine, float32, int32, type State } from '../src/engine/engine.ts';
+import { createOrtEngine } from '../src/engine/ort.ts';
+import { createWebgpuEngine } from '../src/engine/webgpu/engine.ts';
+import { DeviceError, DeviceLostError } from '../src/engine/webgpu/failure.ts';
+import type { Runtime, RuntimeTensor } from '../src/engine/webgpu/runtime.ts';
+import { grad } from '../src/graph/grad.ts';
+import { add, cast, matmul, mul, reduceSum, takeLast } from '../src/graph/primitives.ts';
+import { input, typedData } from '../src/graph/tensor.ts';
+import { bundledModel } from '../src/paths.ts';
+import { loadModel } from '../src/pretrained/load.ts';
+import { readMetrics } from '../src/runs/metrics.ts';
+import { silentStatus } from '../src/runs/status.ts';
+import { createAdamW } from '../src/train/optimizer.ts';
+import { loadRecipe } from '../src/train/recipe.ts';
+import { train } from '../src/train/run.ts';
+import { cli, enterToyFolder, recipes } from './toy.ts';
+import { webgpu } from './webgpu.ts';
+
+const losses = (out: string) =>
+  readMetrics(join(out, 'metrics.jsonl')).flatMap((event) => (event.type === 'step' ? [{ stage: event.stage, loss: event.loss }] : []));
+
+function expectSameLosses(out: string, expected: ReturnType<typeof losses>) {
+  const actual = losses(out);
+  expect(actual.map(({ stage }) => stage)).toEqual(expected.map(({ stage }) => stage));
+  for (const [i, { loss }] of expected.entries()) expect(Math.abs(actual[i].loss / loss - 1)).toBeLessThan(1e-4);
+}
+
+describe.skipIf(!webgpu)('a run on WebGPU', () => {
+  let leave: () => void;
+  let expected: ReturnType<typeof losses>;
+
+  /** A run that is stopped after the first step of the second stage. */
+  async function begin(out: string, engine: Engine): Promise<void> {
+    const controller = new AbortController();
+    const status = {
+      ...silentStatus,
+      update: ({ stage, step }: { stage: string; step: number }) => {
+        if (stage === 'finetune' && step === 1) controller.abort(new Error('stopped'));
+      },
+    };
+    const recipe = loadRecipe('short.yaml');
+    await expect(train({ recipe, title: out, out, mode: 'new', signal: controller.signal, status, engine })).rejects.toThrow('stopped');
+  }
+
+  const resume = (out: string, engine: Engine) =>
+    train({
+      recipe: loadRecipe('short.yaml'),
+      title: out,
+      out,
+      mode: 'resume',
+      signal: new AbortController().signal,
+      status: silentStatus,
+      engine,
+    });
+
+  beforeAll(async () => {
+    leave = await enterToyFolder();
+    const { evaluate: _, ...rest } = recipes.llava;
+    const stages = rest.stages.map((stage) => ({ ...stage, steps: 2, batch_size: 2, warmup_steps: 0, save_every: 1 }));
+    writeFileSync('short.yaml', JSON.stringify({ ...rest, stages }));
+    const { code, stderr } = await cli('train', 'short.yaml', '--out', 'cpu');
+    expect(code, stderr).toBe(0);
+    expected = losses('cpu');
+    expect(expected).toHaveLength(4);
+  });
+  afterAll(() => leave?.());
+
+  test('has the losses of one on the CPU, and goes on there', async () => {
+    await begin('there', webgpu!);
+    await resume('there', createOrtEngine());
+    expectSameLosses('there', expected);
+  });
+
+  test('goes on from where one on the CPU was stopped, by the name of the device', async () => {
+    await begin('here', createOrtEngine());
+    const { code, stderr } = await cli('train', '--resume', '--out', 'here', '--device', 'webgpu');
+    expect(code, stderr).toBe(0);
+    expectSameLosses('here', expected);
+  });
+
+  test('that loses its device keeps the last checkpoint, and says so in a sentence', async () => {
+    let isLost = false;
+    const failing = (): void => {
+      if (isLost) throw new Error('[Device] is lost.\n - While calling');
+    };
+    const notes: string[] = [];
+    const failure = train({
+      recipe: loadRecipe('short.yaml', ['stages.0.steps=1', 'stages.1.save_every=0']),
+      title: 'lost',
+      out: 'lost',
+      mode: 'new',
+      signal: new AbortController().signal,
+      engine: createWebgpuEngine(watched({ before: failing })),
+      status: {
+        ...silentStatus,
+        note: (text) => void notes.push(text),
+        update: ({ stage, step }) => {
+          isLost = stage === 'finetune' && step === 1;
+        },
+      },
+    });
+    await expect(failure).rejects.toThrow(DeviceLostError);
+    await expect(failure).rejects.toThrow(/^the WebGPU device was lost \([^\n]*\): its driver was restarted, or it ran out of memory$/);
+    expect(notes.at(-1)).toContain('what was trained since the last checkpoint is lost');
+    const { code, stderr } = await cli('train', '--resume', '--out', 'lost');
+    expect(code, stderr).toBe(0);
+    expect(losses('lost').map(({ stage }) => stage)).toEqual(['pretrain', 'finetune', 'finetune']);
+  });
+});
+
+/** ONNX Runtime with somebody who is told of each run of a session before it, and of its results after it. */
+function watched({ before, after }: { before?: () => void; after?: (results: readonly RuntimeTensor[]) => void }): Runtime {
+  const runtime = ort as unknown as Runtime;
+  return {
+    Tensor: runtime.Tensor,
+    InferenceSession: {
+      async create(model, options) {
+        const session = await runtime.InferenceSession.create(model, options);
+        return {
+          inputNames: session.inputNames,
+          outputNames: session.outputNames,
+          release: () => session.release(),
+          async run(feeds) {
+            before?.();
+            const results = await session.run(feeds);
+            after?.(Object.values(results));
+            return results;
+          },
+        };
+      },
+    },
+  };
+}
+
+describe.skipIf(!webgpu)('answers on WebGPU', () => {
+  test('of the bundled model are those on the CPU', async () => {
+    const answers: number[][][] = [];
+    for (const engine of [createOrtEngine(), webgpu!]) {
+      const { tokenizer, generator } = await loadModel(bundledModel, { engine });
+      const texts = ['<bos>the apple is', '<bos>how many things are in the picture'];
+      const prompts = texts.map((text) => ({ inputIds: tokenizer.encode(text) }));
+      answers.push(await generator.generate(prompts, { maxNewTokens: 4, stopTokenIds: [] }));
+      await generator.dispose();
+    }
+    expect(answers[1]).toEqual(answers[0]);
+  });
+});
+
+describe.skipIf(!webgpu)('a step on WebGPU', () => {
+  const [width, classes] = [8, 12];
+  const x = input('x', 'float32', ['rows', width]);
+  const weight = input('w', 'float32', [classes, width]);
+
+  /** Loss, gradient and update of a product, on an engine of its own. */
+  async function step(engine: Engine): Promise<void> {
+    const loss = reduceSum(mul(matmul(x, weight, { transB: true }), 0.5), [0, 1]);
+    const [gradient] = grad(loss, [weight]);
+    const program = await engine.compile({ loss }, { writes: { g: { mode: 'add', tensor: gradient } } });
+    const dims = [classes, width];
+    const state = { w: engine.state(float32(new Float32Array(classes * width).fill(0.1), dims)), g: engine.zeros('float32', dims) };
+    const parameters = [{ name: 'w', dims, values: state.w, gradient: state.g }];
+    const optimizer = await createAdamW(engine, parameters, { betas: [0.9, 0.99], eps: 1e-8, weightDecay: 0, maxGradNorm: 1 });
+    await program.run({ x: float32(new Float32Array(2 * width).fill(1), [2, width]) }, { state });
+    await optimizer.step({ step: 1, scale: 1, learningRate: () => 0.1 });
+    await optimizer.dispose();
+    for (const one of Object.values(state)) one.clear();
+    await program.dispose();
+  }
+
+  test('runs every kernel on the device', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'llava-gemma-profile-'));
+    await step(createNodeWebgpuEngine({ session: { enableProfiling: true, profileFilePrefix: join(folder, 'profile') } }));
+    // sessions that have ended; those that move buffers go on, and their profiles are not whole
+    const profiles = readdirSync(folder).map((file) => readFileSync(join(folder, file), 'utf8'));
+    const whole = profiles.filter((text) => text.trim().endsWith(']'));
+    const events = whole.flatMap((text) => JSON.parse(text) as { cat: string; args: Record<string, string> }[]);
+    const providers = events.filter(({ cat }) => cat === 'Node').map(({ args }) => args.provider);
+    expect(providers.length).toBeGreaterThan(20);
+    expect([...new Set(providers)]).toEqual(['WebGpuExecutionProvider']);
+    rmSync(folder, { recursive: true });
+  });
+
+  test('reads back the loss and the norm of the gradient alone', async () => {
+    const read: number[] = [];
+    const after = (results: readonly RuntimeTensor[]) => {
+      for (const result of results) if (result.location === 'cpu') read.push((result.data as Float32Array).length);
+    };
+    await step(createWebgpuEngine(watched({ after })));
+    expect(read).toEqual([1, 1]);
+  });
+
+  test('does not grow in memory', async () => {
+    const size = 2 ** 18;
+    const w = input('big', 'float32', [size]);
+    const program = await webgpu!.compile(
+      { sum: reduceSum(input('few', 'float32', [4]), [0]) },
+      { writes: { big: { mode: 'replace', tensor: add(mul(w, 0.5), input('few', 'float32', [4]).dims.length) } } },
+    );
+    const state: Record<string, State> = { big: webgpu!.zeros('float32', [size]) };
+    const run = () => program.run({ few: float32([1, 2, 3, 4], [4]) }, { state });
+    for (let i = 0; i < 50; i++) await run();
+    const before = process.memoryUsage.rss();
+    for (let i = 0; i < 300; i++) await run();
+    // 300 buffers that nobody gives back would be 300 MiB
+    expect(process.memoryUsage.rss() - before).toBeLessThan(60 * 2 ** 20);
+    expect((await state.big.read()).data[size - 1]).toBeCloseTo(2, 5);
+    await program.dispose();
+  });
+
+  test('that needs too large a buffer says so', async () => {
+    const size = 2 ** 15;
+    const program = await webgpu!.compile({ y: add(input('a', 'float32', ['rows', 1]), input('b', 'float32', ['columns'])) });
+    const ones = new Float32Array(size).fill(1);
+    const failure = program.run({ a: float32(ones, [size, 1]), b: float32(ones, [size]) });
+    await expect(failure).rejects.toThrow(DeviceError);
+    await expect(failure).rejects.toThrow('the WebGPU device gives no buffer as large as this needs');
+    // and goes on
+    const { y } = await program.run({ a: float32([1, 2], [2, 1]), b: float32([1], [1]) });
+    expect([...(y.data as Float32Array)]).toEqual([2, 3]);
+    await program.dispose();
+  });
+
+  test('takes weights as they are stored', async () => {
+    const values = [1.5, -2, 0.25, 3];
+    for (const dtype of ['bfloat16', 'float16'] as const) {
+      const wide = cast(input('stored', dtype, [4]), 'float32');
+      const program = await webgpu!.compile(
+        { y: mul(wide, input('two', 'float32', [])) },
+        { constants: new Map([['stored', { dtype, dims: [4], data: typedData(values, dtype) }]]) },
+      );
+      const { y } = await program.run({ two: float32([2], []) });
+      expect([...(y.data as Float32Array)]).toEqual(values.map((value) => 2 * value));
+      await program.dispose();
+    }
+  });
+
+  test('refuses what has no kernel by the name of its op', async () => {
+    const program = await webgpu!.compile({ y: takeLast(x, 0, input('count', 'int32', []), 'kept') });
+    const run = program.run({ x: float32(new Float32Array(width), [1, width]), count: int32([1], []) });
+    await expect(run).rejects.toThrow('takeLast: ONNX Runtime has no kernel for WebGPU');
+  });
+});
+
+test('an unknown device is refused with what there is', async () => {
+  const { code, stderr } = await cli('chat', '--device', 'gpu', '--prompt', 'hello');
+  expect(code).toBe(1);
+  expect(stderr).toContain('cpu, webgpu, auto');
+});
