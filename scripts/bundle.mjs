@@ -1,5 +1,5 @@
-// Bundles src/browser to dist/browser/llava-gemma.js: the code of Node over modules that a browser has. It fails if
-// anything of Node's own would be in the bundle.
+// Bundles src/browser to dist/browser/llava-gemma.js, and to llava-gemma-worker.js the same in a worker: the code of
+// Node over modules that a browser has. It fails if anything of Node's own would be in a bundle.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -54,7 +54,7 @@ function licenseOf(name) {
 
 const { metafile, outputFiles } = await build({
   absWorkingDir: root,
-  entryPoints: { 'llava-gemma': 'src/browser/index.ts' },
+  entryPoints: { 'llava-gemma': 'src/browser/index.ts', 'llava-gemma-worker': 'src/browser/worker.ts' },
   outdir: 'dist/browser',
   write: false,
   bundle: true,

@@ -21,13 +21,16 @@ const HEADERS = {
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; connect-src 'self'; img-src 'self' blob: data:",
 };
 
-/** The page, which has the package as `window.lib`. */
+/** The page, which has the package as `window.lib`, and what speaks to its worker as `window.client`. */
 const PAGE: Record<string, { type: string; text: string }> = {
   '': {
     type: 'text/html',
     text: '<!doctype html><title>tab</title><link rel="icon" href="data:,"><script type="module" src="/main.js"></script>',
   },
-  'main.js': { type: 'text/javascript', text: "import * as lib from '/lib/llava-gemma.js';\nwindow.lib = lib;\n" },
+  'main.js': {
+    type: 'text/javascript',
+    text: "import * as lib from '/dist/browser/llava-gemma.js';\nimport * as client from '/dist/browser/client.js';\nObject.assign(window, { lib, client });\n",
+  },
 };
 
 export interface TabServer {

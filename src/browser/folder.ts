@@ -52,7 +52,8 @@ export async function openFolder(origin: FolderOrigin, options: OpenFolderOption
 
 function listed(origin: FolderOrigin, options: OpenFolderOptions) {
   if (typeof origin === 'string' || origin instanceof URL) return onServer(new URL(origin, location.href), options);
-  if (origin instanceof FileSystemDirectoryHandle) return inHandle(origin);
+  // not every browser has the class
+  if ('kind' in origin) return inHandle(origin);
   return chosen([...origin]);
 }
 
