@@ -3,6 +3,7 @@
 import { saveCheckpoint } from '../checkpoint/checkpoint.ts';
 import type { DeviceName, Engine } from '../engine/engine.ts';
 import { openEngine, type WebEngineOptions } from '../engine/web.ts';
+import { UserError } from '../errors.ts';
 import type { Generator } from '../generate/generator.ts';
 import { type LoadedModel, loadModel as loadFrom } from '../pretrained/load.ts';
 import { pictureReader } from '../pretrained/pictures.ts';
@@ -28,13 +29,29 @@ export interface TabModel extends LoadedModel {
   dispose(): Promise<void>;
 }
 
+/** What engines of browsers say where memory is short. */
+const NO_MEMORY =
+  /allocation failed|invalid (typed )?array (buffer )?length|bad_alloc|out of memory|failed to allocate|memory access out of bounds/i;
+
+/** Does `work`. UserError where the tab has not enough memory for it. */
+async function inMemory<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof UserError || !(error instanceof Error) || !NO_MEMORY.test(error.message)) throw error;
+    throw new UserError(`this tab has not enough memory for the model (${error.message}): take a smaller one, or quantize it to int4`, {
+      cause: error,
+    });
+  }
+}
+
 /** The trainer of each model that was trained, and how often its connector has changed. */
 const training = new WeakMap<TabModel, { trainer?: ConnectorTrainer; version: number }>();
 
 /** Loads the model of an opened folder. UserError, naming file and tensor, as in Node. */
 export async function loadModel(folder: Folder, { device = 'auto', quantize, ...options }: LoadOptions = {}): Promise<TabModel> {
   const engine = await openEngine(device, options);
-  const loaded = await loadFrom(folder.path, { engine, quantize });
+  const loaded = await inMemory(() => loadFrom(folder.path, { engine, quantize }));
   const state: { trainer?: ConnectorTrainer; version: number } = { version: 0 };
   const generator: Generator = {
     ...loaded.generator,
@@ -78,13 +95,15 @@ export async function trainConnector(
     await state.trainer?.dispose();
     state.trainer = undefined;
   }
-  state.trainer ??= await createConnectorTrainer(model.engine, model, model.folder.path, { fresh });
-  await state.trainer.train(examples, {
-    ...options,
-    async onStep(step) {
-      state.version++;
-      await onStep?.(step);
-    },
+  await inMemory(async () => {
+    state.trainer ??= await createConnectorTrainer(model.engine, model, model.folder.path, { fresh });
+    await state.trainer.train(examples, {
+      ...options,
+      async onStep(step) {
+        state.version++;
+        await onStep?.(step);
+      },
+    });
   });
 }
 
