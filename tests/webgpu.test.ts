@@ -2,11 +2,14 @@
 // stages of a recipe, runs that go on from one engine to the other, the same answers, no kernel on the CPU,
 // and what is left when the device is lost.
 
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import * as ort from 'onnxruntime-node';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { formatDevice } from '../src/cli/run/info-device.ts';
 import { createNodeWebgpuEngine } from '../src/engine/devices.ts';
 import { type Engine, float32, int32, type State } from '../src/engine/engine.ts';
 import { createOrtEngine } from '../src/engine/ort.ts';
@@ -14,7 +17,7 @@ import { createWebgpuEngine } from '../src/engine/webgpu/engine.ts';
 import { DeviceError, DeviceLostError } from '../src/engine/webgpu/failure.ts';
 import type { Runtime, RuntimeTensor } from '../src/engine/webgpu/runtime.ts';
 import { grad } from '../src/graph/grad.ts';
-import { add, cast, matmul, mul, reduceSum, takeLast } from '../src/graph/primitives.ts';
+import { add, cast, gather, matmul, mul, reduceSum, takeLast } from '../src/graph/primitives.ts';
 import { input, typedData } from '../src/graph/tensor.ts';
 import { bundledModel } from '../src/paths.ts';
 import { loadModel } from '../src/pretrained/load.ts';
@@ -23,8 +26,13 @@ import { silentStatus } from '../src/runs/status.ts';
 import { createAdamW } from '../src/train/optimizer.ts';
 import { loadRecipe } from '../src/train/recipe.ts';
 import { train } from '../src/train/run.ts';
-import { cli, enterToyFolder, recipes } from './toy.ts';
+import { bin, cli, enterToyFolder, recipes } from './toy.ts';
 import { webgpu } from './webgpu.ts';
+
+// a software adapter on a busy machine
+vi.setConfig({ testTimeout: 300_000 });
+
+const picture = fileURLToPath(new URL('../docs/images/demo.png', import.meta.url));
 
 const losses = (out: string) =>
   readMetrics(join(out, 'metrics.jsonl')).flatMap((event) => (event.type === 'step' ? [{ stage: event.stage, loss: event.loss }] : []));
@@ -66,7 +74,7 @@ describe.skipIf(!webgpu)('a run on WebGPU', () => {
   beforeAll(async () => {
     leave = await enterToyFolder();
     const { evaluate: _, ...rest } = recipes.llava;
-    const stages = rest.stages.map((stage) => ({ ...stage, steps: 2, batch_size: 2, warmup_steps: 0, save_every: 1 }));
+    const stages = rest.stages.map((stage) => ({ ...stage, steps: 2, batch_size: 1, warmup_steps: 0, save_every: 1 }));
     writeFileSync('short.yaml', JSON.stringify({ ...rest, stages }));
     const { code, stderr } = await cli('train', 'short.yaml', '--out', 'cpu');
     expect(code, stderr).toBe(0);
@@ -146,10 +154,11 @@ describe.skipIf(!webgpu)('answers on WebGPU', () => {
   test('of the bundled model are those on the CPU', async () => {
     const answers: number[][][] = [];
     for (const engine of [createOrtEngine(), webgpu!]) {
-      const { tokenizer, generator } = await loadModel(bundledModel, { engine });
-      const texts = ['<bos>the apple is', '<bos>how many things are in the picture'];
-      const prompts = texts.map((text) => ({ inputIds: tokenizer.encode(text) }));
-      answers.push(await generator.generate(prompts, { maxNewTokens: 4, stopTokenIds: [] }));
+      const { tokenizer, generator, imageRows } = await loadModel(bundledModel, { engine });
+      const [rows] = await imageRows([picture]);
+      const places = new Array<number>(rows.length / generator.config.text_config.hidden_size).fill(tokenizer.imageTokenId);
+      const prompt = { inputIds: [...places, ...tokenizer.encode('\nhow many things?')], imageRows: rows };
+      answers.push(await generator.generate([prompt], { maxNewTokens: 4, stopTokenIds: [] }));
       await generator.dispose();
     }
     expect(answers[1]).toEqual(answers[0]);
@@ -197,6 +206,40 @@ describe.skipIf(!webgpu)('a step on WebGPU', () => {
     };
     await step(createWebgpuEngine(watched({ after })));
     expect(read).toEqual([1, 1]);
+  });
+
+  test('sums the rows of one index the same each time', async () => {
+    const [rows, words] = [64, 3];
+    const table = input('table', 'float32', [words, width]);
+    const picked = gather(table, input('ids', 'int32', ['rows']));
+    const [gradient] = grad(reduceSum(mul(picked, input('y', 'float32', ['rows', width])), [0, 1]), [table]);
+    const program = await webgpu!.compile({ gradient });
+    const noise = Float32Array.from({ length: rows * width }, (_, i) => Math.sin(i) * 10 ** (i % 7));
+    const values = {
+      table: float32(new Float32Array(words * width), [words, width]),
+      ids: int32(
+        Array.from({ length: rows }, (_, i) => (i * i) % words),
+        [rows],
+      ),
+      y: float32(noise, [rows, width]),
+    };
+    const first = (await program.run(values)).gradient.data;
+    for (let round = 0; round < 3; round++) expect((await program.run(values)).gradient.data).toEqual(first);
+    await program.dispose();
+  });
+
+  test('gives very many scalars as one', async () => {
+    const count = 300;
+    const many = Array.from({ length: count }, (_, i) => [`s${i}`, reduceSum(mul(input(`x${i}`, 'float32', [2]), i), [0])] as const);
+    const program = await webgpu!.compile(Object.fromEntries(many));
+    const values = Object.fromEntries(many.map((_, i) => [`x${i}`, float32([1, 2], [2])]));
+    const results = await program.run(values, { outputs: ['s7', 's299'] });
+    expect(Object.entries(results).map(([name, { data }]) => [name, data[0]])).toEqual([
+      ['s7', 21],
+      ['s299', 897],
+    ]);
+    expect((await program.run(values)).s298.data[0]).toBe(894);
+    await program.dispose();
   });
 
   test('does not grow in memory', async () => {
@@ -249,6 +292,42 @@ describe.skipIf(!webgpu)('a step on WebGPU', () => {
     const run = program.run({ x: float32(new Float32Array(width), [1, width]), count: int32([1], []) });
     await expect(run).rejects.toThrow('takeLast: ONNX Runtime has no kernel for WebGPU');
   });
+});
+
+// elsewhere, an adapter is found without Vulkan
+describe.skipIf(process.platform !== 'linux')('without an adapter', () => {
+  const environment = { ...process.env, VK_ICD_FILENAMES: '/there/is/none.json', DEBUG: '' };
+  const chat = (device: string) =>
+    spawnSync(process.execPath, [bin, 'chat', '--device', device, '--image', picture, '--prompt', 'What is it?', '--max-new-tokens', '1'], {
+      env: environment,
+      encoding: 'utf8',
+    });
+
+  test('webgpu is refused in a sentence', () => {
+    const { status, stderr } = chat('webgpu');
+    expect(status).toBe(1);
+    expect(stderr.trim().split('\n').at(-1)).toMatch(/^error: device webgpu: there is no WebGPU adapter here \([^)]*\); take device cpu$/);
+  });
+
+  test('auto takes the CPU', () => {
+    const { status, stdout, stderr } = chat('auto');
+    expect(status, stderr).toBe(0);
+    expect(stdout.trim()).not.toBe('');
+  });
+});
+
+test('info --device is told in words', () => {
+  const gpus = [
+    { name: 'A card', isSoftware: false },
+    { name: 'SwiftShader', isSoftware: true },
+  ];
+  expect(
+    formatDevice({ gpus, float16: true, largestBuffer: 2 ** 31, flops: 1.25e12 }),
+  ).toBe(`WebGPU          an adapter, by ONNX Runtime's provider
+GPUs of Vulkan  A card, SwiftShader (software: right numbers, slowly)
+float16         yes
+buffers         2.15 GB and less
+products        1,250 GFLOP/s in float32`);
 });
 
 test('an unknown device is refused with what there is', async () => {

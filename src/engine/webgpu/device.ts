@@ -232,9 +232,10 @@ export class Device {
   }
 
   private graphOf(key: string, graph: () => Outputs, results?: OpenOptions['results']): Promise<DeviceGraph> {
-    const known = this.deeds.get(key) ?? this.open(graph(), { results });
-    this.deeds.set(key, known);
-    return known;
+    const opened = this.deeds.get(key) ?? this.open(graph(), { results });
+    this.deeds.set(key, opened);
+    opened.catch(() => this.deeds.delete(key));
+    return opened;
   }
 }
 
@@ -245,7 +246,7 @@ const movedType = (dtype: DType): DType => (isByte(dtype) ? 'int32' : dtype);
 const inNumbers = ({ dtype, data }: Value) =>
   isByte(dtype) ? { dtype: movedType(dtype), data: Int32Array.from(data as Uint8Array) } : { dtype, data };
 
-/** The runtime's data as ours: a Float16Array, where JavaScript has one, as the bit patterns that it holds. */
+/** The runtime's data as ours: a Float16Array, where JavaScript has one, as the bits that it holds. */
 function bitsOf(data: unknown): TypedData {
   const { buffer, byteOffset, length } = data as Uint16Array;
   return (data as object).constructor.name === 'Float16Array' ? new Uint16Array(buffer, byteOffset, length) : (data as TypedData);

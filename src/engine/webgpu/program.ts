@@ -52,11 +52,16 @@ export async function compileProgram(device: Device, outputs: Outputs, options: 
   for (const tensor of topologicalOrder(everything))
     if (tensor.op === 'input' && !fixed.has(inputName(tensor))) inputs.set(inputName(tensor), tensor);
   const fed = new Map<string, RuntimeTensor>();
-  for (const [name, value] of layout?.fed ?? []) fed.set(name, device.view(await device.upload(value), value.dims));
+  const uploaded: RuntimeTensor[] = [];
+  for (const [name, value] of layout?.fed ?? []) {
+    const tensor = await device.upload(value);
+    uploaded.push(tensor);
+    fed.set(name, device.view(tensor, value.dims));
+  }
   // a model is compiled once, whatever is asked of it: its weights would be in memory twice
   const parts = layout ? [{ outputs, writes }] : partsOf(outputs, writes);
   const compiled = parts.map((part) => new CompiledPart(device, part, options));
-  if (layout) await compiled[0].graphFor(Object.keys(outputs));
+  if (layout) await compiled[0].variant(Object.keys(outputs));
 
   return {
     inputNames: [...inputs.keys()],
@@ -70,6 +75,7 @@ export async function compileProgram(device: Device, outputs: Outputs, options: 
     },
     async dispose() {
       for (const part of compiled) await part.dispose();
+      for (const tensor of uploaded) tensor.dispose();
     },
   };
 }
@@ -128,12 +134,22 @@ interface PartRun {
   targets: ReadonlyMap<string, DeviceMemory>;
 }
 
+/** A part with some of its outputs. */
+interface Variant {
+  graph: DeviceGraph;
+  /** What it reads. */
+  inputNames: readonly string[];
+  /** The outputs that are scalars, which it gives as one vector. */
+  scalars: readonly string[];
+  others: readonly string[];
+}
+
 class CompiledPart {
   private readonly device: Device;
   private readonly part: Part;
   private readonly options: ProgramOptions;
   /** By the outputs that they have. */
-  private readonly graphs = new Map<string, Promise<DeviceGraph>>();
+  private readonly variants = new Map<string, Promise<Variant>>();
 
   constructor(device: Device, part: Part, options: ProgramOptions) {
     this.device = device;
@@ -141,38 +157,34 @@ class CompiledPart {
     this.options = options;
   }
 
-  /** The graph that has these outputs, or all of them where there are constants. */
-  graphFor(outputs: readonly string[]): Promise<DeviceGraph> {
-    const { layout, packedAccuracy, recompute } = this.options;
+  /** The part with these outputs, compiled when it is first asked for. */
+  variant(outputs: readonly string[]): Promise<Variant> {
     const key = outputs.join();
-    const open = () => {
-      const graph = this.graphOf(outputs);
-      const forward = Object.keys(graph).filter((name) => name === SCALARS || name in this.part.outputs);
-      return this.device.open(layout ? inline(graph, layout.inlineInputs) : graph, {
-        layout,
-        packedAccuracy,
-        recompute: recompute && { forward, what: recompute },
-      });
-    };
-    const graph = this.graphs.get(key) ?? open();
-    this.graphs.set(key, graph);
-    return graph;
+    const variant = this.variants.get(key) ?? this.open(outputs);
+    this.variants.set(key, variant);
+    variant.catch(() => this.variants.delete(key));
+    return variant;
   }
 
-  private graphOf(outputs: readonly string[]): Outputs {
-    const graph: Record<string, Tensor> = {};
-    const scalars = this.scalarsOf(outputs);
+  private async open(outputs: readonly string[]): Promise<Variant> {
+    const { layout, packedAccuracy, recompute } = this.options;
+    const [scalars, others] = [true, false].map((wanted) => outputs.filter((name) => isScalar(this.part.outputs[name]) === wanted));
+    const graph: Record<string, Tensor> = Object.fromEntries(others.map((name) => [name, this.part.outputs[name]]));
     if (scalars.length > 0)
       graph[SCALARS] = concat(
         scalars.map((name) => reshape(this.part.outputs[name], [1])),
         0,
       );
-    for (const name of outputs) if (!scalars.includes(name)) graph[name] = this.part.outputs[name];
+    const forward = Object.keys(graph);
     for (const [name, { tensor }] of Object.entries(this.part.writes)) graph[writeName(name)] = tensor;
-    return graph;
+    const read = topologicalOrder(Object.values(graph)).filter((tensor) => tensor.op === 'input');
+    const opened = await this.device.open(layout ? inline(graph, layout.inlineInputs) : graph, {
+      layout,
+      packedAccuracy,
+      recompute: recompute && { forward, what: recompute },
+    });
+    return { graph: opened, inputNames: read.map(inputName), scalars, others };
   }
-
-  private scalarsOf = (outputs: readonly string[]) => outputs.filter((name) => isScalar(this.part.outputs[name]));
 
   /** Runs the part, does its writes, and reads back what is wanted of it. */
   async run({ values, state, fed, wanted, targets }: PartRun): Promise<Record<string, Value>> {
@@ -180,31 +192,26 @@ class CompiledPart {
     const own = Object.keys(part.outputs).filter((name) => wanted.includes(name));
     const computed = this.options.layout ? Object.keys(part.outputs) : own;
     if (computed.length === 0 && Object.keys(part.writes).length === 0) return {};
-    const graph = await this.graphFor(computed);
-    const feeds = new Map<string, RuntimeTensor>(fed);
-    for (const tensor of topologicalOrder(Object.values(this.graphOf(computed)))) {
-      if (tensor.op !== 'input') continue;
-      const name = inputName(tensor);
-      const value = values[name];
-      if (value) feeds.set(name, device.fromHost(value));
+    const { graph, inputNames, scalars, others } = await this.variant(computed);
+    const feeds = new Map(fed);
+    for (const name of inputNames)
+      if (values[name]) feeds.set(name, device.fromHost(values[name]));
       else if (state[name]) feeds.set(name, await tensorOf(device, name, state[name]));
-    }
     const results = await graph.run((name) => feeds.get(name)!);
     await this.write(results, targets);
     const given: Record<string, Value> = {};
-    const scalars = this.scalarsOf(computed);
     if (own.some((name) => scalars.includes(name))) {
       const numbers = (await device.download(results[SCALARS])) as Float32Array;
       scalars.forEach((name, i) => {
         given[name] = { dtype: 'float32', dims: [], data: numbers.slice(i, i + 1) };
       });
     }
-    for (const name of own)
-      if (!scalars.includes(name)) {
+    for (const name of others)
+      if (own.includes(name)) {
         const { dtype } = part.outputs[name];
         given[name] = { dtype, dims: [...results[name].dims], data: await device.download(results[name]) };
       }
-    for (const name of [SCALARS, ...computed]) results[name]?.dispose();
+    for (const name of [SCALARS, ...others]) results[name]?.dispose();
     return given;
   }
 
@@ -229,7 +236,7 @@ class CompiledPart {
   }
 
   async dispose(): Promise<void> {
-    for (const graph of this.graphs.values()) await (await graph).dispose();
+    for (const variant of this.variants.values()) await (await variant).graph.dispose();
   }
 }
 
