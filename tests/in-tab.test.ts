@@ -1,4 +1,5 @@
-// The browser package in a real browser: pictures, answers, training and what is downloaded are those of Node.
+// The browser package in a real browser: pictures, answers, training and what is downloaded are those of
+// Node.
 
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -24,6 +24,7 @@ export function register(program: Command): void {
     .addOption(deviceOption())
     .option('--parallel <n>', 'answers that are generated at a time', parseCount, 8)
     .option('--queue <n>', 'requests of a model that may wait; more are refused', parseCount, 128)
+    .option('--max-loaded <n>', 'models in memory at a time: the one used longest ago makes room', parseCount, 2)
     .option('--threads <n>', 'threads of a model (default: all cores)', parseCount)
     .addOption(sizeOption('--max-body <size>', 'requests beyond this size are refused', '20MB'))
     .option('--max-images <n>', 'pictures of a request', parseCount, 8)
