@@ -1,7 +1,7 @@
 // The browser package in a real browser: pictures, answers, training and what is downloaded are those of
 // Node.
 
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { unzipSync } from 'fflate';
@@ -71,6 +71,7 @@ describe.skipIf(!chromiumPath)('in a tab', () => {
       dist: join(root, 'dist'),
       runtime: join(root, 'node_modules/onnxruntime-web/dist'),
       model: modelFolder,
+      whole: modelFolder,
       pictures: scenes.imageFolder,
       made: folder,
     });
@@ -206,6 +207,16 @@ describe.skipIf(!chromiumPath)('in a tab', () => {
     expect([...before.keys()].filter((name) => !isSame(name)).every((name) => name.startsWith('multi_modal_projector.'))).toBe(true);
   });
 
+  test('a server that sends no parts of files gives them whole', async () => {
+    const bytes = await page.evaluate(async (files) => {
+      const [parts, whole] = [await lib.openFolder('/model/', { files }), await lib.openFolder('/whole/', { files })];
+      for (const folder of [parts, whole]) folder.close();
+      return [parts.bytes, whole.bytes];
+    }, files);
+    const onDisk = files.reduce((sum, name) => sum + statSync(join(modelFolder, name)).size, 0);
+    expect(bytes).toEqual([onDisk, onDisk]);
+  });
+
   test('a folder that cannot be read is told of in one sentence', async () => {
     mkdirSync(join(folder, 'no-tokenizer'));
     for (const name of ['config.json', 'model.safetensors'])
@@ -219,17 +230,19 @@ describe.skipIf(!chromiumPath)('in a tab', () => {
       const options = { device: 'cpu', threads: 1, runtime: '/runtime/' } as const;
       const untokenized = await lib.openFolder('/made/no-tokenizer', { files: ['config.json', 'model.safetensors'] });
       return {
+        absent: await messageOf(lib.openFolder('/made/no-tokenizer', { files: ['config.json', 'model-2.safetensors'] })),
         empty: await messageOf(lib.openFolder([new File(['x'], 'notes.txt')])),
         tokenizer: await messageOf(lib.loadModel(untokenized, options)),
         runtime: await messageOf(lib.loadModel(untokenized, { ...options, runtime: 'data:,' })),
         picture: await messageOf(lib.decodeImage(new TextEncoder().encode('%PDF-1.7'), { name: 'a.pdf' })),
       };
     });
+    expect(errors.absent).toBe(`UserError: ${server.url}made/no-tokenizer/model-2.safetensors: the server has no such file`);
     expect(errors.empty).toBe("UserError: model: there is no config.json: it is no model's folder");
     expect(errors.tokenizer).toBe('UserError: /no-tokenizer/tokenizer.json: no such file');
     expect(errors.runtime).toMatch(/^UserError: .*the runtime cannot be loaded .*install onnxruntime-web/);
     expect(errors.picture).toBe('UserError: a.pdf: cannot be read as an image: it is PDF, which is not read; save it as PNG or JPEG.');
-    complaints.splice(0, complaints.length, ...complaints.filter((text) => !text.includes('data:,')));
+    complaints.splice(0, complaints.length, ...complaints.filter((text) => !/data:,|404/.test(text)));
   });
 
   test('in a worker, a model is asked while it is trained', async () => {

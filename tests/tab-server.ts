@@ -38,7 +38,10 @@ export interface TabServer {
   close(): Promise<void>;
 }
 
-/** Serves folders under the names that they have in `folders`, such as `{ model: '/tmp/a' }` at /model/. */
+/**
+ * Serves folders under the names that they have in `folders`, such as `{ model: '/tmp/a' }` at /model/; of
+ * `whole`, as servers do that send no parts of files.
+ */
 export async function serveTab(folders: Readonly<Record<string, string>>): Promise<TabServer> {
   const server = createServer((request, response) => {
     const [, name, ...rest] = decodeURIComponent(new URL(request.url!, 'http://tab').pathname).split('/');
@@ -48,7 +51,7 @@ export async function serveTab(folders: Readonly<Record<string, string>>): Promi
     if (!existsSync(path)) return void response.writeHead(404, HEADERS).end();
     const { size } = statSync(path);
     const headers = { ...HEADERS, 'Content-Type': TYPES[extname(path)] ?? 'application/octet-stream', 'Accept-Ranges': 'bytes' };
-    const range = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? '');
+    const range = name === 'whole' ? null : /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? '');
     if (!range) {
       response.writeHead(200, { ...headers, 'Content-Length': size });
       createReadStream(path).pipe(response);

@@ -6,6 +6,7 @@ import { serveParent } from './child-side.ts';
 import { train } from './run.ts';
 import type { ProcessRun } from './run-process.ts';
 
-serveParent<ProcessRun, RunSummary>(async ({ threads, ...run }, context) =>
-  train({ ...run, ...context, engine: await openEngine(run.recipe.device, threads === undefined ? {} : { threads }) }),
-);
+serveParent<ProcessRun, RunSummary>(async ({ threads, ...run }, context) => {
+  const engine = await openEngine(run.recipe.device, threads === undefined ? {} : { threads });
+  return train({ ...run, ...context, engine });
+});
