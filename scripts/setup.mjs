@@ -50,12 +50,15 @@ export function install() {
   run('npm ci --no-fund --no-audit --loglevel=error', [], { shell: true });
 }
 
-const compile = (...options) =>
+function compile(...options) {
   run(process.execPath, [join('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.build.json', ...options]);
+  run(process.execPath, [join('scripts', 'bundle.mjs')]);
+}
 
 export function build() {
-  const built = join(root, 'dist', 'cli', 'main.js');
-  if (existsSync(built) && statSync(built).mtimeMs >= newest(join(root, 'src'))) return;
+  const built = ['cli/main.js', 'browser/llava-gemma.js'].map((file) => join(root, 'dist', file));
+  const changed = newest(join(root, 'src'));
+  if (built.every((file) => existsSync(file) && statSync(file).mtimeMs >= changed)) return;
   compile();
 }
 

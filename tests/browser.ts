@@ -16,7 +16,7 @@ const places = [
 /** Where it is: LLAVA_GEMMA_CHROMIUM, else the usual places; undefined where there is none. */
 export const chromiumPath = process.env.LLAVA_GEMMA_CHROMIUM ?? places.find((path) => existsSync(path));
 
-export function launchBrowser(): Promise<Browser> {
+export function launchBrowser(flags: readonly string[] = []): Promise<Browser> {
   // the sandbox needs rights that containers lack, and only our own page is opened
-  return chromium.launch({ executablePath: chromiumPath, args: ['--no-sandbox'] });
+  return chromium.launch({ executablePath: chromiumPath, args: ['--no-sandbox', ...flags] });
 }

@@ -5,28 +5,11 @@ import { availableParallelism } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-node';
-import type { Tensor, TypedData } from '../graph/tensor.ts';
-import { divideWork, loweringOf, writeName } from './divide.ts';
-import {
-  type CompileOptions,
-  type Constant,
-  checkInputs,
-  type Engine,
-  type Program,
-  type RunOptions,
-  type State,
-  type Value,
-  type Write,
-} from './engine.ts';
-import { runAdamW, sumOfSquares } from './host-kernels.ts';
-import { applyCopy, applyWrite, type HostMemory, hostMemory, writtenStates } from './host-memory.ts';
-import { HostSlots } from './host-slots.ts';
-import { HostSequence, HostState } from './host-state.ts';
+import * as ort from 'onnxruntime-node';
+import type { Engine } from './engine.ts';
 import { giveBackFreedMemory } from './malloc.ts';
-import { inline } from './onnx/constants.ts';
-import { type LowerOptions, lower } from './onnx/lower.ts';
-import { addRows, pieceGraph } from './row-writes.ts';
+import type { LowerOptions } from './onnx/lower.ts';
+import { createHostEngine, type HostRuntime } from './ort-host.ts';
 import { layOutConstants } from './stored-constants.ts';
 
 export interface OrtOptions {
@@ -40,156 +23,23 @@ export interface OrtOptions {
   fuse?: LowerOptions['fuse'];
 }
 
-type Outputs = Readonly<Record<string, Tensor>>;
-
 /** An engine on ONNX Runtime's CPU provider. */
-export function createOrtEngine(options: OrtOptions = {}): Engine {
-  return {
+export function createOrtEngine({ threads, spin, fuse }: OrtOptions = {}): Engine {
+  return createHostEngine({
     name: 'ort-cpu',
-    compile: (outputs, compileOptions = {}) => compile(outputs, compileOptions, options),
-    state: ({ dtype, dims, data }) => new HostState(dtype, dims, data),
-    zeros: (dtype, dims) => new HostState(dtype, dims),
-    sequence: (dtype, dims, axis) => new HostSequence(dtype, dims, axis),
-    slots: (dtype, dims, axis) => new HostSlots(dtype, dims, axis),
-  };
-}
-
-async function compile(outputs: Outputs, compileOptions: CompileOptions, options: OrtOptions): Promise<Program> {
-  const { constants = new Map(), writes = {} } = compileOptions;
-  const { updates, rows, copies, rest, hostNorms, hostChanges, operands, graph, forward, inputs, fixed } = divideWork(
-    outputs,
-    compileOptions,
-  );
-  checkInputs(fixed, (name) => constants.get(name));
-
-  const used = new Map([...fixed.keys()].map((name) => [name, constants.get(name)!]));
-  const session = Object.keys(graph).length > 0 ? await openSession(graph, used, forward, compileOptions, options) : undefined;
-  const pieces = new Map<string, Program[]>();
-  for (const [name, { gradients }] of rows)
-    pieces.set(name, await Promise.all(gradients.map((gradient) => compile(pieceGraph(gradient), {}, options))));
-
-  return {
-    inputNames: [...inputs.keys()],
-    outputNames: Object.keys(outputs),
-    async run(values, { state = {}, outputs: wanted = Object.keys(outputs) }: RunOptions = {}) {
-      const targets = writtenStates(writes, state);
-      const value = valueReader(values, state);
-      checkInputs(inputs, value);
-      const results = session ? await session.run(value, [...wanted, ...Object.keys(operands)], rest, targets) : {};
-      for (const [name, parts] of rows) {
-        const operand = (part: string) => results[`${writeName(name)} ${part}`];
-        await addRows(targets.get(name) as HostState, parts, operand, pieces.get(name)!, (weight) => value(weight)!);
-      }
-      for (const [name, { mode, from }] of copies) applyCopy(targets.get(name)!, mode, value(from)!);
-      for (const [name, normed] of hostNorms)
-        if (wanted.includes(name)) results[name] = scalar(sumOfSquares(value(normed)!.data as Float32Array));
-      const changes = new Map<string, number>();
-      for (const update of updates) {
-        const change = runAdamW(
-          update,
-          (name) => hostMemory(name, state[name]) as HostState,
-          (name) => value(name)!,
-        );
-        changes.set(update.parameter, change);
-      }
-      for (const [name, parameter] of hostChanges) results[name] = scalar(changes.get(parameter)!);
-      return Object.fromEntries(wanted.map((name) => [name, results[name]]));
+    runtime: ort as unknown as HostRuntime,
+    fuse,
+    sessionOptions: {
+      executionProviders: ['cpu'],
+      intraOpNumThreads: threads ?? availableParallelism(),
+      interOpNumThreads: 1,
+      session: { 'intra_op.allow_spinning': spin ? '1' : '0', force_spinning_stop: '1' },
     },
-    async dispose() {
-      await session?.dispose();
-      for (const program of [...pieces.values()].flat()) await program.dispose();
-    },
-  };
-}
-
-const scalar = (number: number): Value => ({ dtype: 'float32', dims: [], data: Float32Array.of(number) });
-
-/** The value of an input at a run: given as such, or what a state holds. */
-function valueReader(values: Readonly<Record<string, Value>>, state: Readonly<Record<string, State>>) {
-  const known = new Map<string, Value>();
-  return (name: string): Value | undefined => {
-    if (values[name] || !state[name]) return values[name];
-    const value = known.get(name) ?? hostMemory(name, state[name]).value();
-    known.set(name, value);
-    return value;
-  };
-}
-
-// === Sessions ===
-
-interface Session {
-  /** Values of `wanted`; what `writes` say is done to `targets`. */
-  run(
-    value: (name: string) => Value | undefined,
-    wanted: readonly string[],
-    writes: Readonly<Record<string, Write>>,
-    targets: ReadonlyMap<string, HostMemory>,
-  ): Promise<Record<string, Value>>;
-  dispose(): Promise<void>;
-}
-
-async function openSession(
-  graph: Outputs,
-  constants: ReadonlyMap<string, Constant>,
-  forward: readonly string[],
-  compileOptions: CompileOptions,
-  options: OrtOptions,
-): Promise<Session> {
-  const { lean = false } = compileOptions;
-  const lowering = loweringOf(forward, compileOptions);
-  const isLowMemory = lowering.recompute?.what === 'all';
-  if (isLowMemory) await giveBackFreedMemory();
-  const { externalInputs, inlineInputs, fed, buffers, folder } = layOutConstants(constants);
-  const model = lower(inline(graph, inlineInputs), { externalInputs, fuse: options.fuse, ...lowering });
-  const session = await InferenceSession.create(model, {
-    executionProviders: ['cpu'],
-    intraOpNumThreads: options.threads ?? availableParallelism(),
-    interOpNumThreads: 1,
-    graphOptimizationLevel: 'all',
-    logSeverityLevel: 3,
-    ...(lean ? { enableMemPattern: false } : {}),
-    // the arena keeps what a run has used: no page is touched for the first time again, but there are gaps
-    enableCpuMemArena: !isLowMemory,
-    extra: {
-      session: {
-        intra_op: { allow_spinning: options.spin ? '1' : '0' },
-        force_spinning_stop: '1',
-        ...(lean ? { disable_prepacking: '1' } : {}),
-        ...(folder === undefined ? {} : { model_external_initializers_file_folder_path: folder }),
-      },
-      // folding would cast all 16-bit weights when the session begins, merging would keep each cast through
-      // the whole run
-      ...(lean ? { optimization: { disable_specified_optimizers: 'ConstantFolding;CommonSubexpressionElimination' } } : {}),
-    },
-    ...(buffers.length > 0 ? { externalData: buffers } : {}),
+    fillsOutputs: true,
+    layOut: layOutConstants,
+    prepareLowMemory: giveBackFreedMemory,
+    collectGarbage,
   });
-  const outputNames = session.outputNames;
-  return {
-    async run(value, wanted, writes, targets) {
-      if (lean) await collectGarbage();
-      const feeds: Record<string, OrtTensor> = {};
-      for (const name of session.inputNames) feeds[name] = toOrt(fed.get(name) ?? value(name)!);
-      const fetches: Record<string, OrtTensor | null> = {};
-      for (const name of outputNames) if (wanted.includes(name)) fetches[name] = null;
-      /** States whose memory the runtime fills itself. */
-      const direct = new Set<string>();
-      for (const [name, { mode }] of Object.entries(writes)) {
-        const target = targets.get(name)!;
-        const isRead = name in feeds;
-        const fills = target instanceof HostState && !isRead && (mode === 'replace' || target.isCleared);
-        fetches[writeName(name)] = fills ? toOrt({ dtype: target.dtype, dims: target.dims, data: target.memory() }) : null;
-        if (fills) direct.add(name);
-      }
-      const results = await session.run(feeds, fetches as Record<string, OrtTensor>);
-      for (const [name, { mode }] of Object.entries(writes)) {
-        const target = targets.get(name)!;
-        if (direct.has(name)) (target as HostState).markSet();
-        else applyWrite(target, mode, fromOrt(results[writeName(name)]));
-      }
-      return Object.fromEntries(Object.keys(fetches).flatMap((name) => (wanted.includes(name) ? [[name, fromOrt(results[name])]] : [])));
-    },
-    dispose: () => session.release(),
-  };
 }
 
 /** Pause after a collection, in ms. */
@@ -209,15 +59,4 @@ async function collectGarbage(): Promise<void> {
   }
   collector();
   await sleep(SWEEPING);
-}
-
-function toOrt({ dtype, data, dims }: Value): OrtTensor {
-  return new OrtTensor(dtype as 'float32', data as Float32Array, dims as number[]);
-}
-
-function fromOrt({ type, data, dims }: OrtTensor): Value {
-  // where JavaScript has a Float16Array, the binding uses it; ours are bit patterns everywhere
-  const isHalf = type === 'float16' && !(data instanceof Uint16Array);
-  const { buffer, byteOffset, length } = data as Uint16Array;
-  return { dtype: type as Value['dtype'], data: isHalf ? new Uint16Array(buffer, byteOffset, length) : (data as TypedData), dims };
 }
