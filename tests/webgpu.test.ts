@@ -11,16 +11,20 @@ import * as ort from 'onnxruntime-node';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { formatDevice } from '../src/cli/run/info-device.ts';
 import { createNodeWebgpuEngine } from '../src/engine/devices.ts';
-import { type Engine, float32, int32, type State } from '../src/engine/engine.ts';
+import { type Engine, float32, float32Values, int32, type State } from '../src/engine/engine.ts';
 import { createOrtEngine } from '../src/engine/ort.ts';
 import { createWebgpuEngine } from '../src/engine/webgpu/engine.ts';
 import { DeviceError, DeviceLostError } from '../src/engine/webgpu/failure.ts';
 import type { Runtime, RuntimeTensor } from '../src/engine/webgpu/runtime.ts';
+import { createGenerator } from '../src/generate/generator.ts';
 import { grad } from '../src/graph/grad.ts';
 import { add, cast, gather, matmul, mul, reduceSum, takeLast } from '../src/graph/primitives.ts';
 import { input, typedData } from '../src/graph/tensor.ts';
+import { imageSize, llavaConfigSchema, llavaParameters } from '../src/models/llava.ts';
 import { bundledModel } from '../src/paths.ts';
+import { withCheckpoint } from '../src/pretrained/folder.ts';
 import { loadModel } from '../src/pretrained/load.ts';
+import { readParameters } from '../src/pretrained/values.ts';
 import { readMetrics } from '../src/runs/metrics.ts';
 import { silentStatus } from '../src/runs/status.ts';
 import { createAdamW } from '../src/train/optimizer.ts';
@@ -150,6 +154,29 @@ function watched({ before, after }: { before?: () => void; after?: (results: rea
   };
 }
 
+/** Expects ONNX Runtime's own profile of what `work` does on an engine to name no provider but WebGPU's. */
+async function profiled(work: (engine: Engine) => Promise<void>): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), 'llava-gemma-profile-'));
+  await work(createNodeWebgpuEngine({ session: { enableProfiling: true, profileFilePrefix: join(folder, 'profile') } }));
+  // sessions that have ended; those that move buffers go on, and their profiles are not whole
+  const profiles = readdirSync(folder).map((file) => readFileSync(join(folder, file), 'utf8'));
+  const whole = profiles.filter((text) => text.trim().endsWith(']'));
+  const events = whole.flatMap((text) => JSON.parse(text) as { cat: string; args: Record<string, string> }[]);
+  const kernels = events.filter(({ cat }) => cat === 'Node').map(({ args }) => args);
+  expect(kernels.length).toBeGreaterThan(20);
+  expect([...new Set(kernels.map(({ provider }) => provider))]).toEqual(['WebGpuExecutionProvider']);
+  // nor is a value moved between host and device in the midst of a run
+  expect(kernels.filter(({ op_name }) => op_name.startsWith('Memcpy'))).toEqual([]);
+  rmSync(folder, { recursive: true });
+}
+
+/** The tiny random LLaVA of the goldens. */
+const tinyLlava = (engine: Engine) =>
+  withCheckpoint(fileURLToPath(new URL('./reference/goldens/llava', import.meta.url)), llavaConfigSchema, async (config, checkpoint) => {
+    const parameters = llavaParameters(config);
+    return createGenerator(engine, config, float32Values(parameters, await readParameters(checkpoint, parameters)));
+  });
+
 describe.skipIf(!webgpu)('answers on WebGPU', () => {
   test('of the bundled model are those on the CPU', async () => {
     const answers: number[][][] = [];
@@ -162,6 +189,44 @@ describe.skipIf(!webgpu)('answers on WebGPU', () => {
       await generator.dispose();
     }
     expect(answers[1]).toEqual(answers[0]);
+  });
+
+  test('run every kernel on the device, from pixels on, also behind a prefix that was cut', () =>
+    profiled(async (engine) => {
+      const generator = await tinyLlava(engine);
+      const { image_token_index: image, text_config: text } = generator.config;
+      const size = imageSize(generator.config);
+      const pixels = Float32Array.from({ length: 3 * size * size }, (_, i) => Math.sin(i));
+      const imageRows = await generator.imageRows(await generator.imageFeatures(pixels));
+      const places = new Array<number>(imageRows.length / text.hidden_size).fill(image);
+      const prefix = {};
+      for (const words of [
+        [2, 3],
+        [2, 4, 5],
+      ])
+        await generator.generate([{ inputIds: [...places, ...words], imageRows }], { maxNewTokens: 3, stopTokenIds: [], prefix });
+      await generator.dispose();
+    }));
+
+  test('of a batch that rows of different lengths share are those on the CPU', async () => {
+    const said: number[][] = [];
+    for (const engine of [createOrtEngine(), webgpu!]) {
+      const generator = await tinyLlava(engine);
+      const batch = generator.openBatch(2);
+      const tokens: number[] = [];
+      let rows = [[2, 5, 7], [3]];
+      for (let step = 0; step < 3; step++) {
+        const results = await batch.step(
+          0,
+          rows.map((tokens) => ({ tokens, wants: 'likeliest' as const })),
+        );
+        rows = results.map(({ likeliest }) => [likeliest!]);
+        tokens.push(...rows.flat());
+      }
+      said.push(tokens);
+      await generator.dispose();
+    }
+    expect(said[1]).toEqual(said[0]);
   });
 });
 
@@ -186,18 +251,7 @@ describe.skipIf(!webgpu)('a step on WebGPU', () => {
     await program.dispose();
   }
 
-  test('runs every kernel on the device', async () => {
-    const folder = mkdtempSync(join(tmpdir(), 'llava-gemma-profile-'));
-    await step(createNodeWebgpuEngine({ session: { enableProfiling: true, profileFilePrefix: join(folder, 'profile') } }));
-    // sessions that have ended; those that move buffers go on, and their profiles are not whole
-    const profiles = readdirSync(folder).map((file) => readFileSync(join(folder, file), 'utf8'));
-    const whole = profiles.filter((text) => text.trim().endsWith(']'));
-    const events = whole.flatMap((text) => JSON.parse(text) as { cat: string; args: Record<string, string> }[]);
-    const providers = events.filter(({ cat }) => cat === 'Node').map(({ args }) => args.provider);
-    expect(providers.length).toBeGreaterThan(20);
-    expect([...new Set(providers)]).toEqual(['WebGpuExecutionProvider']);
-    rmSync(folder, { recursive: true });
-  });
+  test('runs every kernel on the device', () => profiled(step));
 
   test('reads back the loss and the norm of the gradient alone', async () => {
     const read: number[] = [];
@@ -314,6 +368,13 @@ describe.skipIf(process.platform !== 'linux')('without an adapter', () => {
     expect(status, stderr).toBe(0);
     expect(stdout.trim()).not.toBe('');
   });
+});
+
+test('moments in 8 bits are refused in a sentence', async () => {
+  const recipe = loadRecipe('recipes/emoji-tiny.yaml', ['stages.1.optim=adamw_8bit']);
+  const options = { recipe, title: 'codes', out: join(tmpdir(), 'codes'), mode: 'new', signal: new AbortController().signal } as const;
+  const failure = train({ ...options, status: silentStatus, engine: createNodeWebgpuEngine() });
+  await expect(failure).rejects.toThrow('stage finetune: optim adamw_8bit is for device cpu; on webgpu take adamw_torch');
 });
 
 test('info --device is told in words', () => {
