@@ -1,8 +1,12 @@
-// The server's page with the model in the tab, in a real browser.
+// The server's page with the model in the tab, in a real browser. With LLAVA_GEMMA_TAB_SCREENSHOT, a path,
+// it also writes the picture of the docs.
 
 import { readFileSync, statSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
+import { unzipSync } from 'fflate';
 import type { Browser, Page } from 'playwright-core';
+import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { bundledModel, resolvePath } from '../src/paths.ts';
 import { type RunningServer, startServer } from '../src/serve/server.ts';
@@ -11,6 +15,7 @@ import { chromiumPath, launchBrowser } from './browser.ts';
 if (!chromiumPath) console.warn('no Chromium is installed: tests of the page are skipped');
 
 const KEY = 'open-sesame';
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const model = resolvePath(bundledModel, 'the model');
 const complaints: string[] = [];
 const asked: string[] = [];
@@ -27,6 +32,15 @@ async function ask(question: string): Promise<string> {
 }
 
 const ready = () => page.locator('#status[data-state="ready"]').waitFor();
+
+/** Violations of the accessibility rules, as `rule: element`. */
+async function violations(): Promise<string[]> {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() =>
+    (window as unknown as { axe: { run(): Promise<{ violations: { id: string; nodes: { html: string }[] }[] }> } }).axe.run(),
+  );
+  return violations.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html.slice(0, 200)}`));
+}
 
 beforeAll(async () => {
   server = await startServer({
@@ -82,6 +96,77 @@ describe.skipIf(!chromiumPath)('in this tab', () => {
     // words of its answers are words: nobody explains them here
     expect(await page.locator('.words button').count()).toBe(0);
     expect(await page.evaluate(() => crossOriginIsolated)).toBe(true);
+  });
+
+  test('what it is taught changes its answers, is downloaded, and forgotten', async () => {
+    const drawn = async (color: string, shape: string) => ({
+      name: `${color}.png`,
+      mimeType: 'image/png',
+      buffer: await sharp(Buffer.from(`<svg xmlns="http://www.w3.org/2000/svg" width="96" height="96" fill="${color}">${shape}</svg>`))
+        .flatten({ background: 'white' })
+        .png()
+        .toBuffer(),
+    });
+    const pictures = [await drawn('red', '<circle cx="48" cy="48" r="40"/>'), await drawn('blue', '<path d="M10 10h76v76H10z"/>')];
+    await page.getByRole('button', { name: 'Train' }).click();
+    await page.getByText('Add a picture first.').waitFor();
+    await page.setInputFiles('#lesson-files', pictures);
+    await page.getByRole('button', { name: 'Train' }).click();
+    await page.getByText('Say what each picture shows.').waitFor();
+    await page.getByLabel('What red.png shows').fill('banana');
+    await page.getByLabel('What blue.png shows').fill('tent');
+    await page.getByRole('button', { name: 'Ask about red.png' }).click();
+    const before = await ask('What is this?');
+    expect(await violations()).toEqual([]);
+    await page.getByLabel('Steps').fill('5');
+    await page.getByLabel('Steps').press('Enter');
+    await page.getByText(/^5 steps learnt: the loss went from/).waitFor();
+    await page.getByRole('img', { name: /^Loss of each step\. Step 5 of 5, loss [\d.]+$/ }).waitFor();
+    const points = (await page.locator('#loss polyline').getAttribute('points'))!.split(' ').map((point) => Number(point.split(',')[1]));
+    expect(points).toHaveLength(5);
+    // downwards: the loss has become smaller
+    expect(points[4]).toBeGreaterThan(points[0]);
+    await page.getByLabel('Steps').fill('40');
+    await page.getByRole('button', { name: 'Train' }).click();
+    await page.getByText(/^40 steps learnt/).waitFor();
+    expect(await ask('What is this?')).toBe('banana');
+    await page.getByRole('button', { name: 'Ask about blue.png' }).click();
+    expect(await ask('What is this?')).toBe('tent');
+    expect(await violations()).toEqual([]);
+    if (process.env.LLAVA_GEMMA_TAB_SCREENSHOT) {
+      await page.locator('#teach').scrollIntoViewIfNeeded();
+      await page.screenshot({ path: process.env.LLAVA_GEMMA_TAB_SCREENSHOT });
+    }
+
+    const saved = page.waitForEvent('download');
+    await page.getByRole('button', { name: 'Download' }).click();
+    const names = Object.keys(unzipSync(readFileSync(await (await saved).path())));
+    expect(names).toEqual(expect.arrayContaining(['tiny-llava/config.json', 'tiny-llava/model.safetensors']));
+
+    await page.getByLabel('Steps').fill('10000');
+    await page.getByRole('button', { name: 'Train' }).click();
+    await page.getByText(/^Step \d+ of 10000/).waitFor();
+    await page.getByRole('button', { name: 'Stop training' }).click();
+    await page.getByText(/^\d+ steps? learnt/).waitFor();
+
+    await page.getByRole('button', { name: 'Reset' }).click();
+    await page.getByRole('button', { name: 'Ask about red.png' }).click();
+    expect(await ask('What is this?')).toBe(before);
+    expect(before).not.toBe('banana');
+  });
+
+  test('on a phone, and at the next visit', async () => {
+    await page.setViewportSize({ width: 360, height: 740 });
+    expect(await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)).toBe(0);
+    await page.emulateMedia({ colorScheme: 'dark', reducedMotion: 'reduce' });
+    expect(await violations()).toEqual([]);
+    await page.reload();
+    await page.locator('#teach').waitFor();
+    await ready();
+    expect(await page.getByLabel('Where it runs').inputValue()).toBe('tab');
+    await page.getByLabel('Where it runs').selectOption('on the server');
+    await page.locator('#teach').waitFor({ state: 'hidden' });
+    await ready();
   });
 
   test('nothing was complained about', () => {

@@ -12,6 +12,7 @@ import { Problem } from './problems.ts';
 import { setUpSettings } from './settings.ts';
 import { setUpStatus } from './status-line.ts';
 import { createTabAnswerer } from './tab-answerer.ts';
+import { setUpTeaching } from './teaching-panel.ts';
 import { setUpTheme } from './theme.ts';
 import { type AnswerView, addTurn } from './turns.ts';
 
@@ -33,12 +34,32 @@ function setUp(server: ServerAnswerer): void {
   const pictures = setUpPicture({ onChange: begin, onProblem: tell });
   const explanations = setUpExplanations(server, pictures);
 
+  const ending = () => (short.checked ? shortAnswerPrompt : '');
+  const teaching = setUpTeaching({ tab, ending, onShow: pictures.show, onReset: reset, onProblem: fail });
+
+  /** The model of the tab as the server has it. */
+  function reset(): void {
+    tab.close();
+    prepare();
+  }
+
+  /** Loads the model into the tab. */
+  function prepare(): void {
+    begin();
+    if (status.model !== undefined) tab.load(status.model).catch(fail).finally(status.look);
+    void status.look();
+  }
+
   /** Others answer from here on: in another place, or another model. */
   function move(): void {
-    begin();
-    if (place.place === 'server') tab.close();
-    else if (status.model !== undefined) tab.load(status.model).catch(fail).finally(status.look);
-    void status.look();
+    const isTab = place.place === 'tab';
+    teaching.show(isTab);
+    tab.close();
+    if (isTab) prepare();
+    else {
+      begin();
+      void status.look();
+    }
   }
 
   function onModel(): void {
@@ -87,7 +108,7 @@ function setUp(server: ServerAnswerer): void {
     question.value = '';
     byId('welcome').hidden = true;
     fresh.hidden = false;
-    const asked: Message = { role: 'user', text: text.trim() + (short.checked ? shortAnswerPrompt : '') };
+    const asked: Message = { role: 'user', text: text.trim() + ending() };
     const request: Question = { model, messages: [...messages, asked], picture: pictures.picture, settings: settings.read() };
     const view = addTurn(text.trim());
     const own = new AbortController();
