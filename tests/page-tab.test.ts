@@ -5,7 +5,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { unzipSync } from 'fflate';
-import type { Browser, Page } from 'playwright-core';
+import type { Browser, Page, Route } from 'playwright-core';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { bundledModel, resolvePath } from '../src/paths.ts';
@@ -65,7 +65,7 @@ afterAll(() => server.close(0));
 describe.skipIf(!chromiumPath)('in this tab', () => {
   beforeAll(async () => {
     browser = await launchBrowser();
-    page = await browser.newPage({ viewport: { width: 1200, height: 1040 }, colorScheme: 'light' });
+    page = await browser.newPage({ viewport: { width: 1200, height: 1180 }, colorScheme: 'light' });
     page.on('console', (message) => {
       if (message.type() === 'error' || message.type() === 'warning') complaints.push(message.text());
     });
@@ -86,6 +86,9 @@ describe.skipIf(!chromiumPath)('in this tab', () => {
     await page.getByLabel('Where it runs').selectOption('in this tab');
     expect(await page.locator('.turn').count()).toBe(0);
     await ready();
+    // without WebGPU, its three files are not fetched
+    const runtime = asked.flatMap((request) => /\/onnxruntime\/(.*)/.exec(request)?.[1] ?? []);
+    expect([...new Set(runtime)].sort()).toEqual(['ort-wasm-simd-threaded.mjs', 'ort-wasm-simd-threaded.wasm', 'ort.wasm.bundle.min.mjs']);
     asked.length = 0;
     const inTab: string[] = [];
     for (const question of questions) inTab.push(await ask(question));
@@ -167,6 +170,19 @@ describe.skipIf(!chromiumPath)('in this tab', () => {
     await page.getByLabel('Where it runs').selectOption('on the server');
     await page.locator('#teach').waitFor({ state: 'hidden' });
     await ready();
+  });
+
+  test('a model that cannot be loaded is a sentence, and tried again', async () => {
+    const gone = (route: Route) => route.fulfill({ status: 404 });
+    await page.route('**/models/tiny-llava/tokenizer.json', gone);
+    await page.getByLabel('Where it runs').selectOption('in this tab');
+    await page.getByRole('alert').filter({ hasText: 'the server has no such file.' }).waitFor();
+    await page.locator('#status[data-state="failed"]').waitFor();
+    await page.unroute('**/models/tiny-llava/tokenizer.json', gone);
+    expect(await ask('What is a cat?')).not.toBe('');
+    await ready();
+    // Chromium itself says that requests have failed
+    complaints.splice(0, complaints.length, ...complaints.filter((text) => !/^Failed to load resource.*404/.test(text)));
   });
 
   test('nothing was complained about', () => {

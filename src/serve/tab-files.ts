@@ -13,15 +13,17 @@ export interface TabFiles {
   models: ReadonlyMap<string, ReadonlyMap<string, DiskFile>>;
 }
 
-/** What the engine of a tab (engine/web.ts) loads: a module and its WebAssembly, without and with WebGPU. */
+/**
+ * What the engine of a tab (engine/web.ts) loads, without and with WebGPU: the package's module, and its
+ * WebAssembly with the module that starts it, which threads start from too.
+ */
 const RUNTIME_FILES = [
   'ort.wasm.bundle.min.mjs',
+  'ort-wasm-simd-threaded.mjs',
   'ort-wasm-simd-threaded.wasm',
   'ort.webgpu.bundle.min.mjs',
-  'ort-wasm-simd-threaded.asyncify.wasm',
-  // asked for in place of what is in the bundles where the page says where files are
-  'ort-wasm-simd-threaded.mjs',
   'ort-wasm-simd-threaded.asyncify.mjs',
+  'ort-wasm-simd-threaded.asyncify.wasm',
 ];
 
 /** What is read of a model's folder, beside its weights. */
