@@ -368,8 +368,8 @@ describe.skipIf(!chromiumPath)('the page', () => {
   test('runs nothing but its own modules', async () => {
     const page = await open();
     const policy = (await (await fetch(urlOf(server))).headers.get('content-security-policy'))!;
-    expect(policy).toContain("default-src 'none'; script-src 'self'; style-src 'self';");
-    expect(policy).not.toContain('unsafe');
+    expect(policy).toContain("default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; style-src 'self';");
+    expect(policy).not.toMatch(/'unsafe/);
     await page.evaluate(() => {
       const script = document.createElement('script');
       script.textContent = 'window.ran = true';

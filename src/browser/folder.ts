@@ -3,7 +3,7 @@
 
 import { UserError } from '../errors.ts';
 import { filesBelow, isFolderAt, putFile, removeAt } from './files.ts';
-import { ask, blobSource, bytesSource, type FileSource, httpSource } from './sources.ts';
+import { ask, blobSource, bytesSource, type FileSource, type HttpOptions, httpSource } from './sources.ts';
 
 export interface Folder {
   readonly name: string;
@@ -18,12 +18,11 @@ export interface Folder {
 /** What a folder is opened from: a URL, files, or a handle (`showDirectoryPicker`). */
 export type FolderOrigin = string | URL | FileList | readonly File[] | FileSystemDirectoryHandle;
 
-export interface OpenFolderOptions {
+export interface OpenFolderOptions extends HttpOptions {
   /** Names of its files on a server, so that it is not asked for others. Default: those that models have. */
   files?: readonly string[];
   /** Is told how much of the weights has been read, in bytes. */
   onProgress?(done: number, total: number): void;
-  signal?: AbortSignal;
 }
 
 /** Small files that a model's folder may have. */
@@ -64,12 +63,12 @@ interface Listed {
 
 // === From a server ===
 
-async function onServer(url: URL, { files: names = KNOWN_FILES, signal }: OpenFolderOptions): Promise<Listed> {
+async function onServer(url: URL, { files: names = KNOWN_FILES, ...options }: OpenFolderOptions): Promise<Listed> {
   const base = url.href.replace(/\/?$/, '/');
   const files = new Map<string, FileSource>();
   const isListed = names !== KNOWN_FILES;
   const add = async (name: string, isNamed: boolean) => {
-    const source = await (isWeights(name) ? weightsOn(base + name, signal) : textOn(base + name, signal));
+    const source = await (isWeights(name) ? weightsOn(base + name, options) : textOn(base + name, options));
     if (source) files.set(name, source);
     else if (isNamed) throw new UserError(`${base}${name}: the server has no such file`);
   };
@@ -94,23 +93,23 @@ function shardsOf(index: Uint8Array): string[] {
 /** Whether a server says that there is no such file; some send their first page instead. */
 const isAbsent = ({ ok, headers }: Response) => !ok || headers.get('Content-Type')?.startsWith('text/html') === true;
 
-async function textOn(url: string, signal?: AbortSignal): Promise<FileSource | undefined> {
-  const response = await ask(url, { signal });
+async function textOn(url: string, { signal, headers }: HttpOptions): Promise<FileSource | undefined> {
+  const response = await ask(url, { signal, headers });
   return isAbsent(response) ? undefined : bytesSource(new Uint8Array(await response.arrayBuffer()));
 }
 
 /** Weights are read in parts; from a server that sends no parts, they are taken whole. */
-async function weightsOn(url: string, signal?: AbortSignal): Promise<FileSource | undefined> {
-  const response = await ask(url, { signal, headers: { Range: 'bytes=0-0' } });
+async function weightsOn(url: string, { signal, headers }: HttpOptions): Promise<FileSource | undefined> {
+  const response = await ask(url, { signal, headers: { ...headers, Range: 'bytes=0-0' } });
   if (isAbsent(response)) return undefined;
   if (response.status !== 206) return blobSource(await response.blob());
   await response.arrayBuffer();
-  const size = Number(/\/(\d+)$/.exec(response.headers.get('Content-Range') ?? '')?.[1] ?? (await sizeOn(url, signal)));
+  const size = Number(/\/(\d+)$/.exec(response.headers.get('Content-Range') ?? '')?.[1] ?? (await sizeOn(url, { signal, headers })));
   if (!(size > 0)) throw new UserError(`${url}: the server does not say how large the file is (Content-Range)`);
-  return httpSource(url, size, { signal });
+  return httpSource(url, size, { signal, headers });
 }
 
-const sizeOn = async (url: string, signal?: AbortSignal) => (await ask(url, { method: 'HEAD', signal })).headers.get('Content-Length');
+const sizeOn = async (url: string, init: HttpOptions) => (await ask(url, { ...init, method: 'HEAD' })).headers.get('Content-Length');
 
 // === From this machine ===
 

@@ -2,7 +2,7 @@
 
 import type { DeviceName } from '../engine/engine.ts';
 import type { WebEngineOptions } from '../engine/web.ts';
-import type { Sampling } from '../generate/sampling.ts';
+import type { SamplingWishes } from '../generate/defaults.ts';
 import type { AnswerEnd } from '../generate/session.ts';
 import type { Turn } from '../text/chat.ts';
 import type { ConnectorStep } from '../train/connector.ts';
@@ -13,6 +13,7 @@ export interface LoadRequest extends WebEngineOptions {
   /** URLs are absolute. */
   origin: Exclude<FolderOrigin, URL>;
   files?: readonly string[];
+  headers?: Readonly<Record<string, string>>;
   device?: DeviceName;
   quantize?: Quantization;
 }
@@ -20,8 +21,10 @@ export interface LoadRequest extends WebEngineOptions {
 export interface AnswerRequest {
   turns: readonly Turn[];
   images: readonly Uint8Array[];
+  /** Default: as the model's folder says, else 64. */
   maxNewTokens?: number;
-  sampling?: Sampling;
+  /** What is not said is as the model's folder says. Greedy when absent. */
+  sampling?: SamplingWishes;
 }
 
 export interface TrainRequest {

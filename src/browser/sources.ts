@@ -31,17 +31,19 @@ const BLOCK_BYTES = 2 ** 23;
 const BLOCKS_KEPT = 4;
 
 export interface HttpOptions {
+  /** Of each request: such as who asks. */
+  headers?: Readonly<Record<string, string>>;
   signal?: AbortSignal;
 }
 
 /** A file on a server, of `size` bytes. */
-export function httpSource(url: string, size: number, { signal }: HttpOptions = {}): FileSource {
+export function httpSource(url: string, size: number, options: HttpOptions = {}): FileSource {
   /** By number, the least recently used first. */
   const blocks = new Map<number, Promise<Uint8Array>>();
 
   function block(number: number): Promise<Uint8Array> {
     const start = number * BLOCK_BYTES;
-    const found = blocks.get(number) ?? fetchRange(url, start, Math.min(size, start + BLOCK_BYTES), signal);
+    const found = blocks.get(number) ?? fetchRange(url, start, Math.min(size, start + BLOCK_BYTES), options);
     blocks.delete(number);
     blocks.set(number, found);
     found.catch(() => blocks.delete(number));
@@ -59,8 +61,8 @@ export function httpSource(url: string, size: number, { signal }: HttpOptions = 
   };
 }
 
-async function fetchRange(url: string, start: number, end: number, signal?: AbortSignal): Promise<Uint8Array> {
-  const response = await ask(url, { signal, headers: { Range: `bytes=${start}-${end - 1}` } });
+async function fetchRange(url: string, start: number, end: number, { signal, headers }: HttpOptions): Promise<Uint8Array> {
+  const response = await ask(url, { signal, headers: { ...headers, Range: `bytes=${start}-${end - 1}` } });
   if (response.status !== 206) throw new UserError(`${url}: the server answered ${response.status} in place of a part of the file`);
   const bytes = new Uint8Array(await response.arrayBuffer());
   if (bytes.length !== end - start)

@@ -2,6 +2,7 @@
 // turns in it, and the page stays quick.
 
 import './no-eval.ts';
+import { longestAnswer, samplingWith } from '../generate/defaults.ts';
 import { createSession, type Session } from '../generate/session.ts';
 import { type Folder, openFolder } from './folder.ts';
 import type { CallName, Calls, FromWorker, LoadRequest, ToWorker } from './messages.ts';
@@ -31,11 +32,11 @@ type Work = {
 };
 
 const work: Work = {
-  async load({ origin, files, ...options }: LoadRequest, tell, signal) {
+  async load({ origin, files, headers, ...options }: LoadRequest, tell, signal) {
     await current?.model.dispose();
     current?.folder.close();
     current = undefined;
-    const folder = await openFolder(origin, { files, signal, onProgress: (done, total) => tell({ done, total }) });
+    const folder = await openFolder(origin, { files, headers, signal, onProgress: (done, total) => tell({ done, total }) });
     try {
       const model = await loadModel(folder, options);
       current = { folder, model, session: createSession(model) };
@@ -46,12 +47,17 @@ const work: Work = {
     const { model, session } = current;
     return { name: folder.name, engine: model.engine.name, bytes: folder.bytes, contextLength: session.contextLength };
   },
-  async answer({ turns, images, ...options }, tell, signal) {
+  async answer({ turns, images, maxNewTokens, sampling }, tell, signal) {
+    const { session, model } = loaded();
     let end: Calls['answer']['result'] | undefined;
     const onEnd = (given: Calls['answer']['result']) => {
       end = given;
     };
-    for await (const piece of loaded().session.generate({ turns, images }, { ...options, signal, onEnd })) tell(piece);
+    const options = {
+      maxNewTokens: maxNewTokens ?? longestAnswer(model.generation, session.contextLength),
+      sampling: sampling && samplingWith({ seed: Math.floor(Math.random() * 2 ** 32), ...sampling }, model.generation),
+    };
+    for await (const piece of session.generate({ turns, images }, { ...options, signal, onEnd })) tell(piece);
     return end!;
   },
   async train({ examples, ...options }, tell, signal) {

@@ -8,6 +8,10 @@ export interface ModelInfo {
   id: string;
   /** `idle`: it is loaded when it is asked. */
   state: 'idle' | 'loading' | 'ready' | 'failed';
+  /** How much of it is loaded, from 0 to 1, where that is known. */
+  progress?: number;
+  /** Names of its files on the server, where it can run in the tab. */
+  files?: readonly string[];
 }
 
 export interface Message {
@@ -47,10 +51,19 @@ export interface AnswerExplanation extends ExplanationFile {
 export interface Answerer {
   models(signal: AbortSignal): Promise<ModelInfo[]>;
   answer(question: Question, signal: AbortSignal): AsyncIterable<AnswerEvent>;
+  /** Memory of all that answers, in bytes; undefined where nobody knows. */
+  memory(signal: AbortSignal): Promise<number | undefined>;
+}
+
+export interface Explainer {
   /** Of `answer` to the question; maps of the `measured` parts come with what they are worth. */
   explain(question: Question, answer: string, measured: readonly number[], signal: AbortSignal): Promise<AnswerExplanation>;
-  /** Resident memory of all that answers, in bytes; undefined where nobody knows. */
-  memory(signal: AbortSignal): Promise<number | undefined>;
+}
+
+/** The server that the page came from. */
+export interface ServerAnswerer extends Answerer, Explainer {
   /** Proves who asks, where that is wanted (a Problem `key`). */
   identify(key: string): void;
+  /** Headers that do so. */
+  credentials(): Record<string, string>;
 }

@@ -2,7 +2,7 @@
 
 import { heatGradient } from '../explain/colors.ts';
 import type { MapKind } from '../explain/explanation.ts';
-import type { AnswerExplanation, Answerer, Question } from './answerer.ts';
+import type { AnswerExplanation, Explainer, Question } from './answerer.ts';
 import { byId, make } from './dom.ts';
 import type { PicturePanel } from './picture-panel.ts';
 import { Problem } from './problems.ts';
@@ -47,7 +47,7 @@ interface Found {
   took: number;
 }
 
-export function setUpExplanations(answerer: Answerer, pictures: PicturePanel): ExplanationPanel {
+export function setUpExplanations(answerer: Explainer, pictures: PicturePanel): ExplanationPanel {
   const panel = byId('explanation');
   const known = new WeakMap<AnswerView, Found>();
   let shown: { of: Explainable; start: number; stop: AbortController } | undefined;

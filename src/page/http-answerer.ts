@@ -1,6 +1,6 @@
 // The server as the one who answers: OpenAI's chat completions, and our own explanations.
 
-import type { AnswerEvent, AnswerExplanation, Answerer, ModelInfo, Question } from './answerer.ts';
+import type { AnswerEvent, AnswerExplanation, ModelInfo, Question, ServerAnswerer } from './answerer.ts';
 import { brokenOff, Problem, problemOf, serverAway } from './problems.ts';
 import { serverEvents } from './server-events.ts';
 
@@ -21,7 +21,14 @@ function dataUri(file: Blob): Promise<string> {
   });
 }
 
-export function createHttpAnswerer(base = ''): Answerer {
+/** A model in the server's list. */
+interface Listed {
+  id: string;
+  status: ModelInfo['state'];
+  files?: string[];
+}
+
+export function createHttpAnswerer(base = ''): ServerAnswerer {
   let key = '';
   /** The last picture as it is sent: a conversation shows one again and again. */
   let encoded: { picture: Blob; uri: Promise<string> } | undefined;
@@ -31,9 +38,11 @@ export function createHttpAnswerer(base = ''): Answerer {
     return encoded.uri;
   }
 
+  const credentials = (): Record<string, string> => (key === '' ? {} : { Authorization: `Bearer ${key}` });
+
   /** Asks the server; a Problem for every status but 200. */
   async function request(path: string, signal: AbortSignal, body?: object): Promise<Response> {
-    const headers = { ...(key === '' ? {} : { Authorization: `Bearer ${key}` }), ...(body ? { 'Content-Type': 'application/json' } : {}) };
+    const headers = { ...credentials(), ...(body ? { 'Content-Type': 'application/json' } : {}) };
     const options = body ? { method: 'POST', body: JSON.stringify(body) } : {};
     const response = await fetch(base + path, { ...options, headers, signal }).catch((error: unknown) => {
       signal.throwIfAborted();
@@ -87,8 +96,8 @@ export function createHttpAnswerer(base = ''): Answerer {
   return {
     answer,
     async models(signal) {
-      const { data } = (await (await request('/v1/models', signal)).json()) as { data: { id: string; status: ModelInfo['state'] }[] };
-      return data.map(({ id, status }) => ({ id, state: status }));
+      const { data } = (await (await request('/v1/models', signal)).json()) as { data: Listed[] };
+      return data.map(({ id, status, files }) => ({ id, state: status, files }));
     },
     async explain(question, answer, measured, signal) {
       const body = { ...(await bodyOf(question, answer)), faithfulness: measured };
@@ -102,5 +111,6 @@ export function createHttpAnswerer(base = ''): Answerer {
     identify(given) {
       key = given;
     },
+    credentials,
   };
 }

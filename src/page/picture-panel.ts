@@ -6,6 +6,8 @@ import { drawHeat, strongestPlace } from './heat-map.ts';
 
 export interface PicturePanel {
   readonly picture: File | undefined;
+  /** Takes another picture. */
+  show(picture: File): void;
   /** Lays a map over the picture, which `about` names for those who do not see it. */
   showMap(map: readonly number[], explanation: AnswerExplanation, about: string): void;
   hideMap(): void;
@@ -86,6 +88,7 @@ export function setUpPicture({ onChange, onProblem }: PicturePanelOptions): Pict
     get picture() {
       return picture;
     },
+    show,
     showMap(map, explanation, about) {
       drawHeat(heat, map, explanation);
       const place = strongestPlace(map, explanation.grid);

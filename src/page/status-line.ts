@@ -1,4 +1,4 @@
-// The models to choose from, and how the server is: looked at now and then while the page is seen.
+// The models to choose from, and how those are who answer: looked at now and then while the page is seen.
 
 import type { Answerer, ModelInfo } from './answerer.ts';
 import { byId, make } from './dom.ts';
@@ -24,12 +24,17 @@ const STATES: Record<ModelInfo['state'], string> = {
 };
 
 export interface StatusLineOptions {
-  answerer: Answerer;
+  /** Who answers now. */
+  answerer(): Answerer;
+  /** Is told the models at each look. */
+  onModels(models: readonly ModelInfo[]): void;
+  /** Another model was chosen. */
+  onModel(): void;
   /** The server asks for a key, or for another one. */
   onKeyWanted(): Promise<void>;
 }
 
-export function setUpStatus({ answerer, onKeyWanted }: StatusLineOptions): StatusLine {
+export function setUpStatus({ answerer, onModels, onModel, onKeyWanted }: StatusLineOptions): StatusLine {
   const select = byId<HTMLSelectElement>('model');
   const line = byId('status');
   let models: ModelInfo[] = [];
@@ -56,11 +61,17 @@ export function setUpStatus({ answerer, onKeyWanted }: StatusLineOptions): Statu
     let pause = PAUSE;
     try {
       const signal = AbortSignal.timeout(PAUSE);
-      models = await answerer.models(signal);
+      const asked = answerer();
+      models = await asked.models(signal);
+      // whoever changes that looks again
+      if (asked !== answerer()) return;
       showModels();
-      const memory = await answerer.memory(signal);
-      const state = models.find(({ id }) => id === select.value)?.state ?? 'failed';
-      showState(state, STATES[state], memory === undefined ? '' : `${Math.round(memory / 1e6)} MB`);
+      onModels(models);
+      if (asked !== answerer()) return;
+      const memory = await asked.memory(signal);
+      const { state, progress } = models.find(({ id }) => id === select.value) ?? { state: 'failed' };
+      const share = state === 'loading' && progress !== undefined ? ` ${Math.floor(100 * progress)} %` : '';
+      showState(state, STATES[state] + share, memory === undefined ? '' : `${Math.round(memory / 1e6)} MB`);
       if (state === 'loading') pause = SHORT_PAUSE;
     } catch (error) {
       if (error instanceof Problem && error.kind === 'key') {
@@ -72,11 +83,13 @@ export function setUpStatus({ answerer, onKeyWanted }: StatusLineOptions): Statu
         pause = SHORT_PAUSE;
       }
     }
+    clearTimeout(timer);
     if (!document.hidden) timer = setTimeout(look, pause);
   }
 
   select.addEventListener('change', () => {
     remember('model', select.value);
+    onModel();
     void look();
   });
   document.addEventListener('visibilitychange', () => {

@@ -5,14 +5,16 @@ import { Hono } from 'hono';
 import type { Ask, ServedModel } from './ask.ts';
 import { type BodyReader, createBodyReader } from './body.ts';
 import { answerWhole, answerWithEvents } from './chat.ts';
+import { diskFileResponse } from './disk-files.ts';
 import { ApiError, toApiError } from './errors.ts';
 import type { KeyCheck } from './keys.ts';
 import type { LogEntry, RequestRecord } from './log.ts';
 import { METRICS_TYPE } from './metrics.ts';
-import { type PageFiles, pageResponse } from './page-files.ts';
+import { PAGE_HEADERS, type PageFiles, pageResponse } from './page-files.ts';
 import { type PictureLimits, readPictures } from './pictures.ts';
 import { type ChatRequest, parseChatRequest, parseExplainRequest } from './request.ts';
 import type { ServerMetrics } from './server-metrics.ts';
+import type { TabFiles } from './tab-files.ts';
 
 export interface AppOptions {
   /** At least one. */
@@ -20,6 +22,8 @@ export interface AppOptions {
   metrics: ServerMetrics;
   /** What is served at `/`, to everybody. */
   page: PageFiles;
+  /** What models in the tab of a browser need; no model is offered there when absent. */
+  tab?: TabFiles;
   /** Everybody is served when absent. */
   isAllowed?: KeyCheck;
   pictures: PictureLimits;
@@ -36,17 +40,25 @@ const OPEN_PATHS = ['/health', '/v1/health'];
 /** Routes that are counted by their names: what others ask for must not fill the memory of the metrics. */
 const ROUTES = [...OPEN_PATHS, '/metrics', '/v1/models', '/v1/chat/completions', '/v1/explain'];
 
+const MODEL_HEADERS = {
+  'Cache-Control': 'private, no-cache',
+  'Cross-Origin-Resource-Policy': 'same-origin',
+  'X-Content-Type-Options': 'nosniff',
+};
+
 interface Env {
   Variables: { record: RequestRecord; isHandedOn: boolean };
 }
 
 export function createApp(options: AppOptions): Hono<Env> {
-  const { models, metrics, page, isAllowed, isDraining } = options;
+  const { models, metrics, page, tab, isAllowed, isDraining } = options;
   const bodies = createBodyReader(options.maxBody);
   const app = new Hono<Env>();
 
   // nothing of it is secret, and a browser asks for it before anybody could type a key
   for (const [path, file] of page) app.get(path, (c) => pageResponse(file, c.req.header('if-none-match')));
+  for (const [name, file] of tab?.runtime ?? [])
+    app.get(`/onnxruntime/${name}`, (c) => diskFileResponse(file, (header) => c.req.header(header), PAGE_HEADERS));
 
   app.use(async (c, next) => {
     const { method, path } = c.req;
@@ -80,8 +92,13 @@ export function createApp(options: AppOptions): Hono<Env> {
     });
 
   app.get('/metrics', () => new Response(metrics.text(), { headers: { 'Content-Type': METRICS_TYPE } }));
-  app.get('/v1/models', () => Response.json({ object: 'list', data: models.map(describe) }));
-  app.get('/v1/models/:id{.+}', (c) => Response.json(describe(modelNamed(models, c.req.param('id')))));
+  app.get('/v1/models', () => Response.json({ object: 'list', data: models.map((model) => describe(model, tab)) }));
+  app.get('/v1/models/:id{.+}', (c) => Response.json(describe(modelNamed(models, c.req.param('id')), tab)));
+
+  app.get('/models/:id/:file', (c) => {
+    const file = tab?.models.get(c.req.param('id'))?.get(c.req.param('file'));
+    return file ? diskFileResponse(file, (header) => c.req.header(header), MODEL_HEADERS) : c.notFound();
+  });
 
   app.post('/v1/chat/completions', async (c) => {
     const { signal } = c.req.raw;
@@ -143,7 +160,8 @@ function modelNamed(models: readonly ServedModel[], id: string): ServedModel {
   return model;
 }
 
-function describe({ id, created, state, details }: ServedModel) {
+function describe({ id, created, state, details }: ServedModel, tab: TabFiles | undefined) {
+  const files = tab?.models.get(id);
   return {
     id,
     object: 'model',
@@ -152,5 +170,6 @@ function describe({ id, created, state, details }: ServedModel) {
     architecture: { input_modalities: ['text', 'image'], output_modalities: ['text'] },
     status: state,
     meta: details ? { n_ctx: details.contextLength, n_params: details.parameters, image_tokens: details.imageTokens } : null,
+    ...(files ? { files: [...files.keys()] } : {}),
   };
 }

@@ -1,8 +1,8 @@
-// The files of the page at `/`: assets/page, and what its modules import, as tsc has compiled them. All are
-// read when the server starts; a request can name nothing else.
+// The files of the page at `/`: assets/page, what its modules import, as tsc has compiled them, and the
+// worker of a model in the tab. All are read when the server starts; a request can name nothing else.
 
 import { createHash } from 'node:crypto';
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { extname, join, posix } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -23,11 +23,15 @@ const TYPES: Record<string, string> = {
   '.svg': 'image/svg+xml',
 };
 
-/** Nothing from elsewhere, nothing inline, in nobody's frame. Pictures of users are blobs. */
-const HEADERS = {
+/**
+ * Nothing from elsewhere, nothing inline, in nobody's frame. Pictures of users are blobs. A model in the tab
+ * is WebAssembly, in workers, and has threads where the page is isolated from others (docs/browser.md).
+ */
+export const PAGE_HEADERS = {
   'Content-Security-Policy': [
     "default-src 'none'",
-    "script-src 'self'",
+    "script-src 'self' 'wasm-unsafe-eval'",
+    "worker-src 'self' blob:",
     "style-src 'self'",
     "img-src 'self' blob: data:",
     "connect-src 'self'",
@@ -35,6 +39,7 @@ const HEADERS = {
     "form-action 'none'",
     "frame-ancestors 'none'",
   ].join('; '),
+  'Cross-Origin-Embedder-Policy': 'require-corp',
   'Cross-Origin-Opener-Policy': 'same-origin',
   'Cross-Origin-Resource-Policy': 'same-origin',
   'Referrer-Policy': 'no-referrer',
@@ -45,6 +50,8 @@ const HEADERS = {
 
 const packageRoot = fileURLToPath(new URL('../..', import.meta.url));
 const MAIN = 'page/main.js';
+/** Beside its client; a bundle, which imports nothing. */
+export const TAB_WORKER = '/browser/llava-gemma-worker.js';
 
 /** Imports in what tsc writes. */
 const importPattern = /^(?:import|export)\s(?:[^'";=]*\sfrom\s)?['"](\.{1,2}\/[^'"]+)['"]/gm;
@@ -70,11 +77,13 @@ export function readPageFiles(): PageFiles {
     .filter((name) => extname(name) in TYPES)
     .map((name) => [name === 'index.html' ? '/' : `/page/${name}`, fileOf(name, readFileSync(join(folder, name)))] as const);
   const modules = Array.from(modulesFrom(MAIN), ([name, text]) => [`/${name}`, fileOf(name, text)] as const);
-  return new Map([...assets, ...modules]);
+  const worker = join(packageRoot, 'dist', TAB_WORKER);
+  const bundle = existsSync(worker) ? [[TAB_WORKER, fileOf(worker, readFileSync(worker))] as const] : [];
+  return new Map([...assets, ...modules, ...bundle]);
 }
 
 /** A file, or that it is the one that the browser has (`known`: its If-None-Match). */
 export function pageResponse({ type, bytes, etag }: PageFile, known: string | undefined): Response {
-  if (known === etag) return new Response(null, { status: 304, headers: { ...HEADERS, ETag: etag } });
-  return new Response(bytes, { headers: { ...HEADERS, 'Content-Type': type, ETag: etag } });
+  if (known === etag) return new Response(null, { status: 304, headers: { ...PAGE_HEADERS, ETag: etag } });
+  return new Response(bytes, { headers: { ...PAGE_HEADERS, 'Content-Type': type, ETag: etag } });
 }

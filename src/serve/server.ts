@@ -14,9 +14,10 @@ import type { LogEntry } from './log.ts';
 import type { WorkerOptions } from './messages.ts';
 import { createModelPool } from './model-pool.ts';
 import { createModelProcess, type ModelProcess } from './model-process.ts';
-import { readPageFiles } from './page-files.ts';
+import { readPageFiles, TAB_WORKER } from './page-files.ts';
 import type { PictureLimits } from './pictures.ts';
 import { createServerMetrics, type WorkerReports } from './server-metrics.ts';
+import { findTabFiles } from './tab-files.ts';
 
 export interface ServeOptions extends Omit<WorkerOptions, 'folder'> {
   /** Folders by the names of their models; the first is loaded at once, the others when they are asked. */
@@ -76,7 +77,8 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
   const metrics = createServerMetrics(models, reports);
   const isAllowed = keys && createKeyCheck(keys);
   const page = readPageFiles();
-  const app = createApp({ models, metrics, page, isAllowed, pictures, maxBody, stall, isDraining: () => isDraining, log });
+  const tab = page.has(TAB_WORKER) ? findTabFiles(folders) : undefined;
+  const app = createApp({ models, metrics, page, tab, isAllowed, pictures, maxBody, stall, isDraining: () => isDraining, log });
   const server = createServer(
     { ...TIMES, maxHeaderSize: MAX_HEADER_BYTES },
     getRequestListener(app.fetch, { errorHandler: () => NO_HTTP.response() }),

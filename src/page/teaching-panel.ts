@@ -1,0 +1,176 @@
+// Teaching the model in the tab: pictures with what they show, training with its loss, and what came of it.
+
+import { byId, make } from './dom.ts';
+import { curvePoints } from './loss-curve.ts';
+import type { Lesson, TabAnswerer } from './tab-answerer.ts';
+
+export interface TeachingPanelOptions {
+  tab: TabAnswerer;
+  /** What is added to a question, as it is when it is asked. */
+  ending(): string;
+  /** The person wants to ask about this picture. */
+  onShow(picture: File): void;
+  /** Asks for the model as it was before. */
+  onReset(): void;
+  onProblem(error: unknown): void;
+}
+
+export interface TeachingPanel {
+  /** Shows or hides it; training that is under way ends, and what was learnt is no longer offered. */
+  show(isShown: boolean): void;
+}
+
+/** A picture that was added, and where the person says what it shows. */
+interface Entry {
+  picture: File;
+  text: HTMLInputElement;
+  item: HTMLElement;
+}
+
+/** Milliseconds after which a link to a file is given back: the browser has begun to save it. */
+const SAVING = 60_000;
+/** Of the picture of the curve, as its viewBox says. */
+const [WIDTH, HEIGHT] = [300, 80];
+
+export function setUpTeaching({ tab, ending, onShow, onReset, onProblem }: TeachingPanelOptions): TeachingPanel {
+  const [train, stop, download, reset, add] = ['train', 'stop-training', 'download-model', 'reset-model', 'add-lessons'].map((id) =>
+    byId<HTMLButtonElement>(id),
+  );
+  const [files, question, steps] = ['lesson-files', 'lesson-question', 'lesson-steps'].map((id) => byId<HTMLInputElement>(id));
+  const [panel, list, taught, curve] = ['teach', 'lessons', 'taught', 'loss'].map((id) => byId(id));
+  let entries: Entry[] = [];
+  let training: AbortController | undefined;
+
+  function addPicture(picture: File): void {
+    const url = URL.createObjectURL(picture);
+    const text = make('input', { type: 'text', 'aria-label': `What ${picture.name} shows`, placeholder: 'what it shows' });
+    const look = make('button', { type: 'button', title: 'Ask about it' }, make('img', { src: url, alt: `Ask about ${picture.name}` }));
+    const away = make('button', { type: 'button', class: 'link', 'aria-label': `Remove ${picture.name}` }, 'Remove');
+    const item = make('li', {}, look, text, away);
+    const entry = { picture, text, item };
+    look.addEventListener('click', () => onShow(picture));
+    away.addEventListener('click', () => {
+      entries = entries.filter((each) => each !== entry);
+      item.remove();
+      URL.revokeObjectURL(url);
+      add.focus();
+    });
+    entries.push(entry);
+    list.append(item);
+  }
+
+  /** What is to be learnt; undefined, and said, where something is missing. */
+  function lessons(): Lesson[] | undefined {
+    if (entries.length === 0) {
+      taught.textContent = 'Add a picture first.';
+      add.focus();
+      return undefined;
+    }
+    const untold = [question, ...entries.map(({ text }) => text)].find(({ value }) => value.trim() === '');
+    if (untold) {
+      taught.textContent = untold === question ? 'Say what is asked.' : 'Say what each picture shows.';
+      untold.focus();
+      return undefined;
+    }
+    const asked = question.value.trim() + ending();
+    return entries.map(({ picture, text }) => ({ picture, question: asked, answer: text.value.trim() }));
+  }
+
+  function showTraining(isSo: boolean): void {
+    const hadFocus = document.activeElement === (isSo ? train : stop);
+    train.hidden = isSo;
+    stop.hidden = !isSo;
+    if (hadFocus) (isSo ? stop : train).focus();
+    download.disabled = reset.disabled = isSo;
+  }
+
+  function showLosses(losses: readonly number[], all: number): void {
+    const told = `Step ${losses.length} of ${all}, loss ${losses.at(-1)!.toFixed(3)}`;
+    byId('loss-text').textContent = told;
+    const line = curve.querySelector('polyline')!;
+    line.setAttribute('points', curvePoints(losses, all, WIDTH, HEIGHT));
+    curve.querySelector('svg')!.setAttribute('aria-label', `Loss of each step. ${told}`);
+    curve.hidden = download.hidden = reset.hidden = false;
+  }
+
+  async function learn(): Promise<void> {
+    const all = Number(steps.value);
+    if (training || !steps.reportValidity()) return;
+    const taughtWith = lessons();
+    if (!taughtWith) return;
+    const own = new AbortController();
+    training = own;
+    const losses: number[] = [];
+    taught.textContent = 'Training has begun.';
+    showTraining(true);
+    const onStep = ({ loss }: { loss: number }) => {
+      losses.push(loss);
+      if (training === own) showLosses(losses, all);
+    };
+    try {
+      await tab.train(taughtWith, { steps: all, onStep, signal: own.signal });
+    } catch (error) {
+      if (!own.signal.aborted) onProblem(error);
+    }
+    // the panel may be another model's by now
+    if (training !== own) return;
+    training = undefined;
+    showTraining(false);
+    taught.textContent = losses.length === 0 ? 'Nothing was learnt.' : resultOf(losses);
+  }
+
+  async function save(): Promise<void> {
+    download.disabled = true;
+    try {
+      const href = URL.createObjectURL(await tab.download());
+      make('a', { href, download: 'model.zip' }).click();
+      setTimeout(() => URL.revokeObjectURL(href), SAVING);
+    } catch (error) {
+      onProblem(error);
+    } finally {
+      download.disabled = false;
+    }
+  }
+
+  function forget(): void {
+    training?.abort();
+    training = undefined;
+    showTraining(false);
+    curve.hidden = download.hidden = reset.hidden = true;
+    taught.textContent = '';
+  }
+
+  add.addEventListener('click', () => files.click());
+  files.addEventListener('change', () => {
+    const isPicture = ({ type }: File) => type.startsWith('image/');
+    const before = entries.length;
+    for (const file of [...(files.files ?? [])].filter(isPicture)) addPicture(file);
+    files.value = '';
+    taught.textContent = '';
+    entries[before]?.text.focus();
+  });
+  byId('lesson').addEventListener('submit', (event) => {
+    event.preventDefault();
+    void learn();
+  });
+  stop.addEventListener('click', () => training?.abort());
+  download.addEventListener('click', () => void save());
+  reset.addEventListener('click', () => {
+    forget();
+    onReset();
+    taught.textContent = 'The model is as it was before.';
+    train.focus();
+  });
+
+  return {
+    show(isShown) {
+      forget();
+      panel.hidden = !isShown;
+    },
+  };
+}
+
+function resultOf(losses: readonly number[]): string {
+  const [first, last] = [losses[0], losses.at(-1)!].map((loss) => loss.toFixed(2));
+  return `${losses.length} ${losses.length === 1 ? 'step' : 'steps'} learnt: the loss went from ${first} to ${last}. Choose a picture and ask again.`;
+}

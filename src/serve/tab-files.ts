@@ -1,0 +1,79 @@
+// What a model in the tab needs of the server beside the page: the files of onnxruntime-web, and those of the
+// models. They are looked for when the server starts; a request can name nothing else.
+
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import type { DiskFile } from './disk-files.ts';
+
+export interface TabFiles {
+  /** By their names. */
+  runtime: ReadonlyMap<string, DiskFile>;
+  /** By the names of the models, and in each by their own. */
+  models: ReadonlyMap<string, ReadonlyMap<string, DiskFile>>;
+}
+
+/**
+ * What the engine of a tab (engine/web.ts) loads, without and with WebGPU: the package's module, and its
+ * WebAssembly with the module that starts it, which threads start from too.
+ */
+const RUNTIME_FILES = [
+  'ort.wasm.bundle.min.mjs',
+  'ort-wasm-simd-threaded.mjs',
+  'ort-wasm-simd-threaded.wasm',
+  'ort.webgpu.bundle.min.mjs',
+  'ort-wasm-simd-threaded.asyncify.mjs',
+  'ort-wasm-simd-threaded.asyncify.wasm',
+];
+
+/** What is read of a model's folder, beside its weights. */
+const MODEL_FILES = [
+  'config.json',
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'generation_config.json',
+  'processor_config.json',
+  'preprocessor_config.json',
+  'chat_template.jinja',
+  'chat_template.json',
+];
+const INDEX = 'model.safetensors.index.json';
+const WEIGHTS = 'model.safetensors';
+
+const TYPES = { mjs: 'text/javascript; charset=utf-8', wasm: 'application/wasm', json: 'application/json' };
+
+function typeOf(name: string): string {
+  const ending = name.slice(name.lastIndexOf('.') + 1);
+  return TYPES[ending as keyof typeof TYPES] ?? 'application/octet-stream';
+}
+
+function filesIn(folder: string, names: readonly string[]): ReadonlyMap<string, DiskFile> {
+  const there = new Set(existsSync(folder) ? readdirSync(folder) : []);
+  return new Map(names.filter((name) => there.has(name)).map((name) => [name, { path: join(folder, name), type: typeOf(name) }]));
+}
+
+/** Files of weights: those that an index names, where there is one. */
+function weightsIn(folder: string): string[] {
+  try {
+    const { weight_map } = JSON.parse(readFileSync(join(folder, INDEX), 'utf8')) as { weight_map: Record<string, string> };
+    return [INDEX, ...new Set(Object.values(weight_map))].filter((name) => /^[\w.-]+$/.test(name));
+  } catch {
+    return [WEIGHTS];
+  }
+}
+
+function runtimeFolder(): string | undefined {
+  try {
+    return dirname(createRequire(import.meta.url).resolve('onnxruntime-web'));
+  } catch {
+    return undefined;
+  }
+}
+
+/** `folders` by the names of their models. Undefined where onnxruntime-web is not installed. */
+export function findTabFiles(folders: ReadonlyMap<string, string>): TabFiles | undefined {
+  const folder = runtimeFolder();
+  if (folder === undefined) return undefined;
+  const models = Array.from(folders, ([id, path]) => [id, filesIn(path, [...MODEL_FILES, ...weightsIn(path)])] as const);
+  return { runtime: filesIn(folder, RUNTIME_FILES), models: new Map(models) };
+}
