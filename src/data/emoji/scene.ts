@@ -105,8 +105,13 @@ export function sampleScene(random: Random, glyphs: EmojiGlyphs, options: SceneO
     const y = Math.floor(cell / 2) * (size / 2) + side / 2 + random.uniform() * slack;
     return { concept, artist: random.pick(options.artists), cell, x, y, size: side };
   });
+  return { size, ground: randomGround(random, glyphs, placed), glyphs: placed };
+}
+
+/** A ground that none of the drawings vanishes into; any, if there is no such. */
+export function randomGround(random: Random, glyphs: EmojiGlyphs, placed: readonly PlacedGlyph[]): Scene['ground'] {
   const visible = grounds.filter((ground) => placed.every(({ concept, artist }) => standsOut(glyphs, concept, artist, ground)));
-  return { size, ground: random.pick(visible.length > 0 ? visible : grounds), glyphs: placed };
+  return random.pick(visible.length > 0 ? visible : grounds);
 }
 
 const groundDistances = new WeakMap<Uint8Array, Float64Array>();
