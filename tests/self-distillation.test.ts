@@ -47,7 +47,7 @@ test('a short run lowers both losses, and its features do not collapse', async (
   const meanOf = (name: string, from: number, to: number) =>
     losses.slice(from, to).reduce((sum, { extra }) => sum + extra![name], 0) / (to - from);
   // as long as nothing is known, all prototypes are equally likely
-  for (const name of ['class_loss', 'patch_loss']) {
+  for (const name of ['dino_loss', 'ibot_loss']) {
     expect(meanOf(name, 0, 5)).toBeGreaterThan(Math.log(32) - 0.25);
     expect(meanOf(name, 50, 60)).toBeLessThan(meanOf(name, 0, 5) - 0.2);
   }

@@ -20,6 +20,7 @@ const config = dinov2ConfigSchema.parse({
 const options = { head: { hidden: 10, bottleneck: 5, prototypes: 7 }, localSize: 8, studentTemperature: 0.1, teacherTemperature: 0.25 };
 const scenes = 2;
 const locals = 3 * scenes;
+const slots = 2;
 const patches = 9;
 
 const random = createRandom(3, 'values');
@@ -35,10 +36,15 @@ const inputs: Record<string, Value> = {
   local_pixels: noise(locals, 3, 8, 8),
   masked: { dtype: 'bool', dims: [2 * scenes, patches], data: masked },
   masked_rows: int32(maskedRows, [maskedRows.length]),
-  global_target: int32([2, 3, 0, 1], [2 * scenes]),
-  local_targets: int32([0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3], [2, locals]),
-  class_scale: float32([1 / (2 * scenes + 2 * locals)], []),
-  patch_scale: float32([0.5 / maskedRows.length], []),
+  // the first scene has two drawings, the second one
+  drawings: int32([0, 1, 2, 4, 5, 6], [6]),
+  global_target: int32([3, 4, 5, 0, 1, 2], [6]),
+  local_targets: int32([0, 2, 1, 2, 1, 2, 3, 5, 4, 5, 4, 5], [2, locals]),
+  global_reading: noise(2 * scenes, slots, patches),
+  teacher_reading: noise(2 * scenes, slots, patches),
+  local_reading: noise(locals, 5),
+  dino_scale: float32([1 / (6 + 2 * locals)], []),
+  ibot_scale: float32([0.5 / maskedRows.length], []),
 };
 
 const { parameters, outputs } = selfDistillationLoss(config, options);
@@ -140,23 +146,28 @@ describe('the loss', () => {
         rows.map((row) => cosines(teacher, row)),
         0.25,
       );
-    const targets = say(taught.map(([first]) => first));
-    const ofClass = ([first]: number[][]) => cosines(student, first);
-    const pairs: number[] = [];
-    for (let scene = 0; scene < scenes; scene++) {
-      const views = [scene, scene + scenes];
-      for (const view of views) {
-        pairs.push(crossEntropy(targets[view], ofClass(whole[views.find((other) => other !== view)!])));
-        for (let local = scene; local < locals; local += scenes) pairs.push(crossEntropy(targets[view], ofClass(part[local])));
+    const sum = (rows: number[][], weights: Float32Array) =>
+      rows[0].map((_, k) => rows.reduce((sum, row, r) => sum + weights[r] * row[k], 0));
+    /** The drawing at place `place`, from the patches of its picture. */
+    const drawing = (pictures: number[][][], { data }: Value, place: number) =>
+      sum(pictures[Math.floor(place / slots)].slice(1), (data as Float32Array).subarray(place * patches, (place + 1) * patches));
+    const places = [...(inputs.drawings.data as Int32Array)];
+    const targets = say(places.map((place) => drawing(taught, inputs.teacher_reading, place)));
+    const pairs = places.map((place, i) =>
+      crossEntropy(targets[(i + 3) % 6], cosines(student, drawing(whole, inputs.global_reading, place))),
+    );
+    for (let local = 0; local < locals; local++)
+      for (const target of [local, locals + local]) {
+        const read = sum(part[local], (inputs.local_reading.data as Float32Array).subarray(local * 5, local * 5 + 5));
+        pairs.push(crossEntropy(targets[(inputs.local_targets.data as Int32Array)[target]], cosines(student, read)));
       }
-    }
     const at = (all: number[][][], flat: number) => all[Math.floor(flat / patches)][1 + (flat % patches)];
     const patchTargets = say(maskedRows.map((row) => at(taught, row)));
     const ofPatches = maskedRows.map((row, i) => crossEntropy(patchTargets[i], cosines(student, at(whole, row))));
 
-    const { loss, class_loss, patch_loss } = await run({ inputs: {}, outputs, parameters }, student, { ...inputs, ...teacherInputs });
-    expect(class_loss.data[0]).toBeCloseTo(mean(pairs), 4);
-    expect(patch_loss.data[0]).toBeCloseTo(0.5 * mean(ofPatches), 4);
+    const { loss, dino_loss, ibot_loss } = await run({ inputs: {}, outputs, parameters }, student, { ...inputs, ...teacherInputs });
+    expect(dino_loss.data[0]).toBeCloseTo(mean(pairs), 4);
+    expect(ibot_loss.data[0]).toBeCloseTo(0.5 * mean(ofPatches), 4);
     expect(loss.data[0]).toBeCloseTo(mean(pairs) + 0.5 * mean(ofPatches), 4);
   });
 

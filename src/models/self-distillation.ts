@@ -1,9 +1,8 @@
-// The graph of self-distillation without labels for a DINOv2: DINO's loss on class tokens (Caron et al. 2021)
+// The graph of self-distillation without labels for a DINOv2: DINO's loss between views (Caron et al. 2021)
 // and iBOT's on masked patches (Zhou et al. 2022), with Sinkhorn-Knopp centering, as in DINOv2 (Oquab et al.
-// 2023). A student predicts, from crops and from pictures with masked patches, what its teacher says of other
-// crops and of what is masked; the teacher is the average of the student's weights.
+// 2023). A student predicts, from one view and from pictures with masked patches, what its teacher says of
+// another view and of what is masked; the teacher is the average of the student's weights.
 
-import type { Dim } from '../graph/dims.ts';
 import {
   add,
   div,
@@ -28,7 +27,7 @@ import { Parameters } from '../nn/parameters.ts';
 import { type Dinov2Config, dinov2, dinov2Norm } from './dinov2.ts';
 import { type GraphOptions, graphOf, type LossGraph } from './programs.ts';
 
-/** What stands behind class tokens and patches while they are trained. */
+/** What stands behind the encoder's rows while they are trained. */
 export interface DistillationHead {
   /** Width of its two hidden layers. */
   hidden: number;
@@ -98,48 +97,65 @@ function crossEntropySum(cosines: Tensor, targets: Tensor, temperature: number):
   return reduceSum(mul(targets, sub(logSum, logits)), [0, 1]);
 }
 
-/** Normalized rows of an encoder: class tokens [images, hidden] and patches [images * patches, hidden]. */
-function encode(p: Parameters, config: Dinov2Config, pixels: Tensor, masked?: Tensor): { classes: Tensor; patches: Tensor } {
-  const last = dinov2(p, config, pixels, config.num_hidden_layers, masked).at(-1)!;
-  const rows = dinov2Norm(p, config, last);
-  const [images, count, hidden] = rows.dims as [Dim, number, number];
-  return { classes: reshape(slice(rows, 1, 0, 1), [images, hidden]), patches: flattenLeading(slice(rows, 1, 1, count)) };
+/** Normalized rows of an encoder, [images, 1 + patches, hidden]. */
+function encode(p: Parameters, config: Dinov2Config, pixels: Tensor, masked?: Tensor): Tensor {
+  return dinov2Norm(p, config, dinov2(p, config, pixels, config.num_hidden_layers, masked).at(-1)!);
 }
 
+/** Sums of each picture's rows [images, rows, hidden] by `weights` [images, sums, rows]: [images * sums, hidden]. */
+const read = (rows: Tensor, weights: Tensor) => flattenLeading(matmul(weights, rows));
+
+/** Rows of patches, the class tokens left out. */
+const patchRows = (rows: Tensor) => slice(rows, 1, 1, rows.dims[1] as number);
+
 /**
- * DINO's loss plus iBOT's, each a mean once it is scaled; a whole batch has weight 1. Inputs: global_pixels
- * [globals, 3, size, size] and local_pixels [locals, 3, localSize, localSize]; masked bool [globals,
- * patches], which the student does not see; masked_rows int32 [masks], flat indices of the same;
- * global_target int32 [globals], the other global crop of each one's scene; local_targets int32 [2, locals],
- * the two of each local crop's; class_scale and patch_scale, factors on the sums of losses. Both losses share
- * the head, as in iBOT. The teacher's parameters are inputs, named by `teacherInput`.
+ * DINO's loss plus iBOT's, each a mean once it is scaled; a whole batch has weight 1. Inputs, as `viewBatch`
+ * in data/emoji/views.ts fills them: global_pixels [globals, 3, size, size] and local_pixels [locals, 3,
+ * localSize, localSize]. How drawings are read: weights of patches [globals, slots, patches], by the student
+ * (global_reading) and by the teacher (teacher_reading), of which `drawings` int32 [drawings] has the places
+ * with a drawing; local_reading [locals, 1 + patches], the class token's weight first. What the teacher says:
+ * global_target int32 [drawings], the same drawing in the other view, and local_targets int32 [2, locals], in
+ * both. masked bool [globals, patches], which the student does not see, and masked_rows int32 [masks], flat
+ * indices of the same; dino_scale and ibot_scale, factors on the sums of losses. Both losses share the head,
+ * as in iBOT. The teacher's parameters are inputs, named by `teacherInput`.
  */
 export function selfDistillationLoss(config: Dinov2Config, options: SelfDistillationOptions, graphOptions?: GraphOptions): LossGraph {
   const { head, localSize, studentTemperature, teacherTemperature } = options;
   const { image_size: size, patch_size: patch } = config;
+  const patchesOf = (side: number) => Math.floor(side / patch) ** 2;
   const inputs = {
     global_pixels: input('global_pixels', 'float32', ['globals', 3, size, size]),
     local_pixels: input('local_pixels', 'float32', ['locals', 3, localSize, localSize]),
-    masked: input('masked', 'bool', ['globals', Math.floor(size / patch) ** 2]),
+    global_reading: input('global_reading', 'float32', ['globals', 'slots', patchesOf(size)]),
+    teacher_reading: input('teacher_reading', 'float32', ['globals', 'slots', patchesOf(size)]),
+    drawings: input('drawings', 'int32', ['drawings']),
+    local_reading: input('local_reading', 'float32', ['locals', 1 + patchesOf(localSize)]),
+    masked: input('masked', 'bool', ['globals', patchesOf(size)]),
     masked_rows: input('masked_rows', 'int32', ['masks']),
-    global_target: input('global_target', 'int32', ['globals']),
+    global_target: input('global_target', 'int32', ['drawings']),
     local_targets: input('local_targets', 'int32', [2, 'locals']),
-    class_scale: input('class_scale', 'float32', []),
-    patch_scale: input('patch_scale', 'float32', []),
+    dino_scale: input('dino_scale', 'float32', []),
+    ibot_scale: input('ibot_scale', 'float32', []),
   };
+  const drawingsIn = (patches: Tensor, reading: Tensor) => gather(read(patches, reading), inputs.drawings);
   const teacher = new Parameters().module(teacherInput('').slice(0, -1), (p) => {
-    const { classes, patches } = encode(p, config, inputs.global_pixels);
+    const patches = patchRows(encode(p, config, inputs.global_pixels));
     const say = (rows: Tensor) => sinkhorn(prototypeCosines(p, head, rows), teacherTemperature);
-    return { classes: say(classes), patches: say(gather(patches, inputs.masked_rows)) };
+    return {
+      drawings: say(drawingsIn(patches, inputs.teacher_reading)),
+      patches: say(gather(flattenLeading(patches), inputs.masked_rows)),
+    };
   });
   return graphOf((p) => {
-    const whole = encode(p, config, inputs.global_pixels, inputs.masked);
-    const part = encode(p, config, inputs.local_pixels);
+    const whole = patchRows(encode(p, config, inputs.global_pixels, inputs.masked));
+    const local = encode(p, config, inputs.local_pixels);
     const loss = (rows: Tensor, targets: Tensor) => crossEntropySum(prototypeCosines(p, head, rows), targets, studentTemperature);
-    const ofBoth = reduceSum(gather(teacher.classes, inputs.local_targets), [0]);
-    const ofClasses = add(loss(whole.classes, gather(teacher.classes, inputs.global_target)), loss(part.classes, ofBoth));
-    const classLoss = mul(ofClasses, inputs.class_scale);
-    const patchLoss = mul(loss(gather(whole.patches, inputs.masked_rows), teacher.patches), inputs.patch_scale);
-    return { inputs, outputs: { loss: add(classLoss, patchLoss), class_loss: classLoss, patch_loss: patchLoss } };
+    const ofGlobals = loss(drawingsIn(whole, inputs.global_reading), gather(teacher.drawings, inputs.global_target));
+    const [locals, rows] = inputs.local_reading.dims;
+    const ofBoth = reduceSum(gather(teacher.drawings, inputs.local_targets), [0]);
+    const ofLocals = loss(read(local, reshape(inputs.local_reading, [locals, 1, rows])), ofBoth);
+    const dinoLoss = mul(add(ofGlobals, ofLocals), inputs.dino_scale);
+    const ibotLoss = mul(loss(gather(flattenLeading(whole), inputs.masked_rows), teacher.patches), inputs.ibot_scale);
+    return { inputs, outputs: { loss: add(dinoLoss, ibotLoss), dino_loss: dinoLoss, ibot_loss: ibotLoss } };
   }, graphOptions);
 }

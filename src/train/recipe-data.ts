@@ -58,12 +58,9 @@ const areaShare = z.number().gt(0).max(4);
 export const selfDistillationData = z.strictObject({
   ...emojiFields,
   drawings: drawingsField,
-  global_crops_scale: range(areaShare)
-    .default([0.32, 1])
-    .describe("Range of the area of a scene's two global crops, as shares of the scene's"),
-  local_crops_scale: range(areaShare).default([0.05, 0.32]).describe('The same of its local crops'),
-  local_crops_number: count().default(8).describe('Local crops of a scene'),
-  local_crops_size: count().default(96).describe('Side of the local crops in pixels; global ones have image_size'),
+  local_crops_number: count().default(8).describe('Local crops of a scene, each about one drawing, beside two views of the whole'),
+  local_crops_size: count().default(96).describe('Side of the local crops in pixels; whole views have image_size'),
+  local_crops_scale: range(areaShare).default([0.05, 0.32]).describe("Range of the area of local crops, as shares of the scene's"),
 });
 
 export const textSource = z.strictObject({

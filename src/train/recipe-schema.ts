@@ -292,9 +292,13 @@ const selfDistillationStage = z
     augmentation: augmentationSchema.prefault({}),
     student_temp: positive().default(0.1).describe("Temperature of the student's softmax over prototypes"),
     teacher_temp: positive().default(0.25).describe("Temperature of the teacher's, whose cosines are standardized first; lower is sharper"),
-    mask_sample_probability: share().default(0.5).describe('Chance that a global crop has masked patches'),
+    mask_sample_probability: share().default(0.5).describe('Chance that a view of the whole has masked patches'),
     mask_ratio_min_max: range(share()).default([0.1, 0.5]).describe('Range of the share of patches that are then masked'),
-    ibot_loss_weight: z.number().nonnegative().default(1).describe('Weight of the loss on masked patches beside that on class tokens'),
+    ibot_loss_weight: z.number().nonnegative().default(1).describe('Weight of the loss on masked patches beside that on drawings'),
+    single_patch_chance: share()
+      .default(0.4)
+      .describe('Chance that the student reads a drawing from one of its patches instead of the mean of all'),
+    class_token_chance: share().default(0.2).describe('Chance that it reads a local crop from the class token instead'),
   })
   .superRefine(checkStage(selfDistillationModules));
 

@@ -1,10 +1,10 @@
-// Batches of self-distillation: crops of scenes drawn afresh.
+// Batches of self-distillation: views of scenes drawn afresh.
 
-import { type CropOptions, cropBatch } from '../../data/emoji/crops.ts';
 import { loadEmojiGlyphs } from '../../data/emoji/glyphs.ts';
+import { type ViewOptions, viewBatch } from '../../data/emoji/views.ts';
 import { type BatchSource, plainSource } from '../batch.ts';
 
-export interface SelfDistillationSource extends CropOptions {
+export interface SelfDistillationSource extends ViewOptions {
   task: 'self-distillation';
   seed: number;
   /** Keeps the scenes of stages apart. */
@@ -19,5 +19,5 @@ export async function selfDistillationSource({ seed, stage, batchSize, ...option
   // what the student reads: patches and class tokens
   const rows = (side: number) => Math.floor(side / patchSize) ** 2 + 1;
   const tokens = batchSize * (2 * rows(imageSize) + localCrops * rows(localSize));
-  return plainSource(async (index) => ({ inputs: cropBatch(seed, `${stage} ${index}`, batchSize, glyphs, options), weight: 1, tokens }));
+  return plainSource(async (index) => ({ inputs: viewBatch(seed, `${stage} ${index}`, batchSize, glyphs, options), weight: 1, tokens }));
 }

@@ -1,4 +1,4 @@
-// Pretraining of a DINOv2 on crops of emoji scenes without labels (recipe task `self-distillation`), with
+// Pretraining of a DINOv2 on views of emoji scenes without labels (recipe task `self-distillation`), with
 // naming by neighbors as its score.
 
 import { loadEmojiConcepts } from '../../data/emoji/glyphs.ts';
@@ -29,13 +29,12 @@ export async function selfDistillationTask(recipe: SelfDistillationRecipe, { eng
   const { image_size: imageSize, patch_size: patchSize } = config;
   const processor = imageProcessorFor(imageSize);
   const emoji = await loadEmojiConcepts();
-  const crops = {
+  const views = {
     concepts: splitConcepts(emoji).seen,
     artists: trainingArtists(emoji, data.held_out_artist),
     counts: data.drawings,
     imageSize,
     patchSize,
-    globalScale: data.global_crops_scale,
     localScale: data.local_crops_scale,
     localCrops: data.local_crops_number,
     localSize: data.local_crops_size,
@@ -43,7 +42,7 @@ export async function selfDistillationTask(recipe: SelfDistillationRecipe, { eng
     std: processor.image_std,
   };
   const head = { hidden: model.head_hidden_dim, bottleneck: model.head_bottleneck_dim, prototypes: model.head_n_prototypes };
-  const { localSize } = crops;
+  const { localSize } = views;
   if (localSize < patchSize)
     throw new UserError(`data.local_crops_size is ${localSize}: a crop has at least one patch, of ${patchSize} pixels`);
   const lossOf = ({ student_temp, teacher_temp }: SelfDistillationStage, options?: GraphOptions) =>
@@ -68,11 +67,13 @@ export async function selfDistillationTask(recipe: SelfDistillationRecipe, { eng
         seed,
         stage: name,
         batchSize,
-        ...crops,
+        ...views,
         augmentation: augmentationOf(stage.augmentation),
         maskChance: stage.mask_sample_probability,
         maskShare: stage.mask_ratio_min_max,
-        patchWeight: stage.ibot_loss_weight,
+        singlePatchChance: stage.single_patch_chance,
+        classTokenChance: stage.class_token_chance,
+        ibotWeight: stage.ibot_loss_weight,
       });
       return {
         settings: stage,
@@ -88,7 +89,7 @@ export async function selfDistillationTask(recipe: SelfDistillationRecipe, { eng
       };
     },
     async evaluate() {
-      const { mean, std } = crops;
+      const { mean, std } = views;
       return neighborScores(engine, { config, weights: await weights.all(), mean, std, heldOutArtist: data.held_out_artist, seed });
     },
   };
