@@ -296,9 +296,9 @@ const selfDistillationStage = z
     mask_ratio_min_max: range(share()).default([0.1, 0.5]).describe('Range of the share of patches that are then masked'),
     ibot_loss_weight: z.number().nonnegative().default(1).describe('Weight of the loss on masked patches beside that on drawings'),
     single_patch_chance: share()
-      .default(0.4)
+      .default(0)
       .describe('Chance that the student reads a drawing from one of its patches instead of the mean of all'),
-    class_token_chance: share().default(0.2).describe('Chance that it reads a local crop from the class token instead'),
+    class_token_chance: share().default(0.1).describe('Chance that it reads a local crop from the class token instead'),
   })
   .superRefine(checkStage(selfDistillationModules));
 

@@ -26,7 +26,7 @@ export interface NeighborOptions {
   seed: number;
 }
 
-const BANK_SCENES = 1600;
+const BANK_SCENES = 1000;
 const ASKED_SCENES = 400;
 const SCENES_AT_A_TIME = 50;
 
