@@ -16,8 +16,7 @@ export default defineConfig({
     // ONNX Runtime takes both cores for one session; two files at a time would only slow each other down.
     maxWorkers: 2,
     sequence: { sequencer: SlowestFirst },
-    // training starts a thread from dist/, which must be what the sources say
-    globalSetup: 'scripts/setup.mjs',
+    globalSetup: 'tests/global-setup.mjs',
     testTimeout: 120_000,
     hookTimeout: 120_000,
   },

@@ -18,6 +18,8 @@ import { UserError } from '../src/errors.ts';
 import { bundledModel, resolvePath } from '../src/paths.ts';
 import { freshConfig, writeFreshCheckpoint } from '../src/pretrained/fresh.ts';
 import { createRandom } from '../src/random.ts';
+import { type Answered, joined, type Part, summary } from './serve/answers.ts';
+import { besidePeer, PEER_CLIENTS, PEER_TURNS, startPeer } from './serve/peer.ts';
 import { busyCores, busyNote, round } from './statistics.ts';
 
 interface Options {
@@ -28,6 +30,7 @@ interface Options {
   seconds: number;
   pictures: number;
   maxTokens: number;
+  peer?: boolean;
 }
 
 export function register(program: Command): void {
@@ -44,27 +47,11 @@ export function register(program: Command): void {
     .option('--seconds <n>', 'time of the clients together; one by itself has 60 s at most', parseCount, 30)
     .option('--pictures <n>', 'pictures that are asked about', parseCount, 16)
     .option('--max-tokens <n>', 'longest answer', parseCount, 64)
+    .option('--peer', 'also 8 clients of ours, and of transformers.js in a loop (which is installed)')
     .action(benchServe);
 }
 
 const QUESTIONS = ['What do you see?', 'How many things are in the picture?', 'What color is it?', 'What is at the top?'];
-
-/** One answer, in milliseconds since the beginning of its part. */
-interface Answered {
-  asked: number;
-  first: number;
-  done: number;
-  tokens: number;
-  cached: number;
-}
-
-interface Part {
-  seconds: number;
-  answers: Answered[];
-  errors: string[];
-  /** CPU time of the server and its model, in seconds. */
-  cpu: number;
-}
 
 async function drawings(count: number): Promise<string[]> {
   const random = createRandom(11);
@@ -160,51 +147,35 @@ async function readEvents(response: Response, answer: Answered, start: number): 
 
 async function runPart(url: string, clients: number, seconds: number, body: () => object): Promise<Part> {
   const part: Part = { seconds: 0, answers: [], errors: [], cpu: 0 };
-  const before = await total(url, 'cpu_seconds');
+  const before = await cpuOf(url);
   const start = performance.now();
   await Promise.all(Array.from({ length: clients }, () => clientLoop(url, body, start + seconds * 1000, start, part)));
   part.seconds = (performance.now() - start) / 1000;
   // the model says how it is once a second
   await sleep(1100);
-  part.cpu = (await total(url, 'cpu_seconds')) - before;
+  part.cpu = (await cpuOf(url)) - before;
   return part;
 }
 
-/** A figure of the server and the model together: bytes of resident memory, or seconds of CPU time. */
-async function total(url: string, name: 'resident_memory_bytes' | 'cpu_seconds'): Promise<number> {
+/** Figures of the server and of the model, by the name of the process. */
+async function figures(url: string, name: 'resident_memory_bytes' | 'heap_bytes' | 'external_bytes' | 'cpu_seconds') {
   const text = await (await fetch(`${url}/metrics`)).text();
-  const lines = text.matchAll(new RegExp(`^llava_gemma_${name}\\{.*\\} (\\S+)$`, 'gm'));
-  return [...lines].reduce((sum, [, value]) => sum + Number(value), 0);
+  const lines = text.matchAll(new RegExp(`^llava_gemma_${name}\\{process="(.*)"\\} (\\S+)$`, 'gm'));
+  return new Map(Array.from(lines, ([, process, value]) => [process, Number(value)]));
 }
 
-const quantile = (values: readonly number[], q: number) => values.toSorted((a, b) => a - b)[Math.floor((values.length - 1) * q)] ?? 0;
+const cpuOf = async (url: string) => [...(await figures(url, 'cpu_seconds')).values()].reduce((sum, value) => sum + value, 0);
 
-/** Requests within so many milliseconds may arrive in any order. */
-const AT_ONCE = 200;
-
-/** How many others that were asked later had their first token earlier, for the answer that was hurt most. */
-function mostOvertaken(answers: readonly Answered[]): number {
-  return answers.reduce(
-    (most, one) => Math.max(most, answers.filter(({ asked, first }) => asked > one.asked + AT_ONCE && first < one.first).length),
-    0,
-  );
-}
-
-function summary({ seconds, answers, errors, cpu }: Part) {
-  const tokens = answers.reduce((sum, answer) => sum + answer.tokens, 0);
-  const first = answers.map((answer) => answer.first - answer.asked);
-  const total = answers.map((answer) => answer.done - answer.asked);
-  return {
-    answers: answers.length,
-    errors: errors.length,
-    tokens_per_s: round(tokens / seconds, 1),
-    tokens_per_cpu_s: round(tokens / cpu, 1),
-    answers_per_s: round(answers.length / seconds, 1),
-    first_token_ms: { median: round(quantile(first, 0.5), 0), p95: round(quantile(first, 0.95), 0) },
-    total_ms: { median: round(quantile(total, 0.5), 0), p95: round(quantile(total, 0.95), 0) },
-    most_overtaken_by: mostOvertaken(answers),
-    cached_tokens_per_answer: round(answers.reduce((sum, { cached }) => sum + cached, 0) / answers.length, 1),
-  };
+/** Memory in MB: resident, and of it the heap and the buffers of JavaScript, of the server and the model. */
+async function memoryOf(url: string): Promise<Record<'server' | 'model', [resident: number, heap: number, buffers: number]>> {
+  const [resident, heap, buffers] = await Promise.all([
+    figures(url, 'resident_memory_bytes'),
+    figures(url, 'heap_bytes'),
+    figures(url, 'external_bytes'),
+  ]);
+  const model = [...resident.keys()].find((name) => name !== 'server')!;
+  const of = (name: string) => [resident, heap, buffers].map((all) => round(all.get(name)! / 1e6, 0)) as [number, number, number];
+  return { server: of('server'), model: of(model) };
 }
 
 async function benchServe(options: Options): Promise<void> {
@@ -212,7 +183,9 @@ async function benchServe(options: Options): Promise<void> {
   const log = json ? console.error : console.log;
   const pictures = await drawings(options.pictures);
   const before = await busyCores();
-  const { child, url, name } = await startCli({ ...options, model: options.model ?? (await longWinded()) });
+  const model = options.model ?? (await longWinded());
+  const peer = options.peer ? await startPeer(model, { pictures, questions: QUESTIONS, maxTokens, log }) : undefined;
+  const { child, url, name } = await startCli({ ...options, model });
   const random = createRandom(3);
   const body = () => ({
     model: name,
@@ -235,23 +208,15 @@ async function benchServe(options: Options): Promise<void> {
     // pages, caches and compiled code of the server come to their size
     await runPart(url, clients, Math.min(seconds, 10), body);
     const one = await runPart(url, 1, Math.min(seconds, 60), body);
-    const memory = [await total(url, 'resident_memory_bytes')];
-    const many: Part = { seconds: 0, answers: [], errors: [], cpu: 0 };
-    for (let turn = 0; turn < 4; turn++) {
-      const part = await runPart(url, clients, seconds / 4, body);
-      many.answers.push(
-        ...part.answers.map((answer) => ({
-          ...answer,
-          asked: answer.asked + many.seconds * 1000,
-          first: answer.first + many.seconds * 1000,
-          done: answer.done + many.seconds * 1000,
-        })),
-      );
-      many.errors.push(...part.errors);
-      many.seconds += part.seconds;
-      many.cpu += part.cpu;
-      memory.push(await total(url, 'resident_memory_bytes'));
+    const memory = [await memoryOf(url)];
+    const parts: Part[] = [];
+    const turns = Math.max(4, Math.round(seconds / 60));
+    for (let turn = 0; turn < turns; turn++) {
+      parts.push(await runPart(url, clients, seconds / turns, body));
+      memory.push(await memoryOf(url));
     }
+    const many = joined(parts);
+    const few = peer && (await besidePeer(peer, () => runPart(url, PEER_CLIENTS, seconds / PEER_TURNS, body), seconds / PEER_TURNS));
     const { busy, note } = busyNote(before, 0);
     const [alone, together] = [summary(one), summary(many)];
     const result = {
@@ -261,17 +226,27 @@ async function benchServe(options: Options): Promise<void> {
       one: alone,
       many: together,
       ratio: round(together.tokens_per_s / alone.tokens_per_s, 2),
+      ...(few ? { peer: { version: peer.version, ...few } } : {}),
       ratio_of_cpu: round(together.tokens_per_cpu_s / alone.tokens_per_cpu_s, 2),
-      memory_mb: memory.map((bytes) => round(bytes / 1e6, 0)),
+      memory_mb: memory,
       first_errors: [...one.errors, ...many.errors].slice(0, 3),
     };
     log(table({ 'one client': alone, [`${clients} clients`]: together }));
-    log(`\n${result.ratio} x the tokens of one client; memory of the server over time ${result.memory_mb.join(', ')} MB`);
+    if (few) {
+      log(`\n${PEER_CLIENTS} clients, beside ${peer.version} in a loop\n`);
+      log(table({ ours: few.ours, theirs: few.theirs }));
+      log(`\n${few.ratio} x the tokens of transformers.js, ${few.ratio_of_cpu} x for each second of CPU time`);
+    }
+    log(`\n${result.ratio} x the tokens of one client, ${result.ratio_of_cpu} x for each second of CPU time`);
+    log('memory over time in MB, resident (heap, buffers):');
+    for (const process of ['server', 'model'] as const)
+      log(`  ${process}: ${memory.map(({ [process]: [resident, heap, buffers] }) => `${resident} (${heap}, ${buffers})`).join(', ')}`);
     for (const error of result.first_errors) log(`error: ${error}`);
     if (note) log(note);
     if (json) console.log(JSON.stringify(result));
     if (one.errors.length + many.errors.length > 0) process.exitCode = 1;
   } finally {
+    peer?.stop();
     child.kill('SIGTERM');
     await once(child, 'exit');
   }

@@ -50,17 +50,17 @@ export function install() {
   run('npm ci --no-fund --no-audit --loglevel=error', [], { shell: true });
 }
 
-const compile = (...options) =>
+function compile(...options) {
   run(process.execPath, [join('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.build.json', ...options]);
-
-export function build() {
-  const built = join(root, 'dist', 'cli', 'main.js');
-  if (existsSync(built) && statSync(built).mtimeMs >= newest(join(root, 'src'))) return;
-  compile();
+  run(process.execPath, [join('scripts', 'bundle.mjs')]);
 }
 
-/** What vitest calls before the first test. */
-export const setup = build;
+export function build() {
+  const built = ['cli/main.js', 'browser/llava-gemma.js'].map((file) => join(root, 'dist', file));
+  const changed = newest(join(root, 'src'));
+  if (built.every((file) => existsSync(file) && statSync(file).mtimeMs >= changed)) return;
+  compile();
+}
 
 // argv[1] may be a link, import.meta.url never is
 if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {

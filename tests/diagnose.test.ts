@@ -23,8 +23,10 @@ async function diagnosed(...words: string[]): Promise<Diagnosis> {
   return diagnosis;
 }
 
-const few = ['--scenes', '12'];
+const few = ['--scenes', '8'];
 let folder: string;
+/** Of the bundled model, by sign. */
+let healthyNumbers: Record<string, Record<string, number>>;
 
 beforeAll(async () => {
   const leave = await enterToyFolder();
@@ -45,12 +47,17 @@ describe('a model', () => {
     expect(numbers['collapsed-connector'].effectiveRank).toBeGreaterThan(20);
     expect(numbers['label-shift'].loss).toBeLessThan(numbers['label-shift'].before);
     expect(numbers['image-ignored (answers)'].low).toBeGreaterThan(0);
+    // attention goes to the picture, and no more of it than there is
+    expect(numbers['no-attention'].mass).toBeGreaterThan(0.1);
+    expect(numbers['no-attention'].answerMass).toBeLessThan(1);
+    expect(numbers['visual-sinks']).toMatchObject({ sinks: 0, sinkAttention: 0 });
+    healthyNumbers = numbers;
     for (const { healthy, source, advice, level } of findings) {
       expect(healthy).not.toBe('');
       expect(source).not.toBe('');
-      expect(advice === '').toBe(level === 'green' || level === 'unknown');
+      expect(advice === '').toBe(!['red', 'amber'].includes(level));
     }
-  }, 60_000);
+  }, 300_000);
 
   const ofConnector = (name: string) => name.startsWith('multi_modal_projector');
   const random = createRandom(1);
@@ -70,18 +77,25 @@ describe('a model', () => {
     '%s is named so first',
     async (name, sign, change) => {
       const model = await plantFault(bundled, join(folder, name), change);
-      const [first] = (await diagnosed(model, ...few)).findings;
+      const { findings } = await diagnosed(model, ...few);
+      const [first] = findings;
       expect(first.sign).toBe(sign);
       expect(first.level).toBe('red');
       expect(first.advice).not.toBe('');
+      const mir = findings.find((finding) => finding.sign === 'mir')!.numbers;
+      // rows 30 times as long are as far as their norm, and no further where norms are made equal
+      if (sign === 'norm-mismatch') {
+        expect(mir.mir - healthyNumbers.mir.mir).toBeGreaterThan(1.5 * Math.log10(30));
+        expect(mir.equalNormMir).toBeLessThan(healthyNumbers.mir.equalNormMir + 0.5);
+      }
     },
-    60_000,
+    300_000,
   );
 
   it('is told as a table', async () => {
     const { stdout } = await cli('diagnose', join(folder, 'with a connector of zeros'), '--scenes', '2');
     expect(stdout).toMatch(/^model .*\nred {6}collapsed-connector +the rows of the connector are all 0\n +healthy: .*\n +do: /);
-  }, 60_000);
+  }, 300_000);
 });
 
 describe('a run', () => {
@@ -100,7 +114,16 @@ describe('a run', () => {
     const diagnosis = await diagnosed(run, '--scenes', '4');
     expect(diagnosis.kind).toBe('run');
     expect(diagnosis.findings[0]).toMatchObject({ sign: 'stage-1-skipped', level: 'red' });
-  }, 60_000);
+  }, 300_000);
+
+  it('that ends where it began is told so: what was drawn at its beginning is drawn again', async () => {
+    const run = await toyRun('unmoved', [{ ...recipes.llava.stages[0], lr: 1e-9 }]);
+    // the worst comes first: of so few steps nothing is told while it trains
+    const [found] = signOf(await diagnosed(run, '--scenes', '4'), 'unmoved-weights');
+    expect(found).toMatchObject({ level: 'red', numbers: { language_model: 0, vision_tower: 0 } });
+    expect(found.numbers.multi_modal_projector).toBeLessThan(1e-6);
+    expect(found.numbers.multi_modal_projector).toBeGreaterThan(0);
+  }, 300_000);
 
   it('says what was told while it trained, with the step, and what its losses show', async () => {
     const [pretrain, finetune] = recipes.llava.stages;
@@ -110,6 +133,13 @@ describe('a run', () => {
     expect(signOf(before, 'gradient-spike')[0].level).toBe('green');
     expect(signOf(before, 'label-mask').filter(({ level }) => level === 'green')).toHaveLength(3);
     expect(signOf(before, 'overfitting')[0].level).not.toBe('red');
+    // by a step of 0.01 a weight moves by as much; the encoder is frozen
+    const moved = signOf(before, 'unmoved-weights').at(-1)!;
+    expect(moved.level).toBe('green');
+    expect(Object.keys(moved.numbers)).toEqual(['multi_modal_projector', 'language_model', 'vision_tower']);
+    expect(moved.numbers.multi_modal_projector).toBeGreaterThan(0.05);
+    expect(moved.numbers.language_model).toBeGreaterThan(0.05);
+    expect(moved.numbers.vision_tower).toBe(0);
 
     const at = { stage: 'pretrain', time: 0 };
     const events = [
@@ -122,7 +152,7 @@ describe('a run', () => {
     expect(after.findings[0]).toMatchObject({ sign: 'dead-gradient', level: 'red', at: { stage: 'pretrain', step: 3 } });
     expect(signOf(after, 'overfitting')[0]).toMatchObject({ level: 'red', numbers: { heldOut: 0.2, best: 0.1 } });
     expect(readFileSync('told/recipe.yaml', 'utf8')).toContain('pretrain');
-  }, 120_000);
+  }, 300_000);
 });
 
 it.each([

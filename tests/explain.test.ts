@@ -129,7 +129,7 @@ describe('an explanation', () => {
   test('what cannot be explained is said in a sentence', async () => {
     const small = await createExplainer(engine, model, await shuffledWeights(2), { memoryLimit: 1e6 });
     const question = await ask(0);
-    await expect(small.maps(question)).rejects.toThrow(/takes 4 MB beside the weights .*, and 1 MB are allowed.*--memory-limit/);
+    await expect(small.maps(question)).rejects.toThrow(/takes 3 MB beside the weights .*, and 1 MB are allowed.*--memory-limit/);
     expect(small.passBytes(600)).toBeGreaterThan(12 * small.passBytes(64));
     const prompt = [{ from: 'human' as const, value: '<image>\n<image>\nWhich is larger?' }];
     await expect(explainer.answer({ picture: questions[0].picture, prompt })).rejects.toThrow(UserError);

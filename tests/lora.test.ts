@@ -4,6 +4,7 @@ import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
+import { openCheckpoint } from '../src/checkpoint/checkpoint.ts';
 import { readAdapter } from '../src/pretrained/adapter.ts';
 import { readMetrics } from '../src/runs/metrics.ts';
 import { openSafetensors } from '../src/weights/safetensors.ts';
@@ -221,11 +222,22 @@ describe('adapters over packed weights', () => {
     expect(file.names).toContain('language_model.model.embed_tokens.weight_packed');
   });
 
-  it('cannot be trained themselves, which is said before anything is computed', async () => {
+  it('leave the connector of a packed LLaVA to be trained beside them', async () => {
     await cli('convert', first, 'int4-llava', '--quantize', 'int4');
     writeRecipe('packed.yaml', {}, { llava: 'int4-llava' });
-    const said = await refused('train', 'packed.yaml', '--out', 'packed-run');
-    expect(said).toContain('multi_modal_projector.linear_1.weight is quantized: it can be frozen, but not trained');
+    await train('packed.yaml', '--out', 'packed-run');
+    const connectorOf = async (dir: string) => {
+      const checkpoint = await openCheckpoint(dir);
+      return checkpoint.float32('multi_modal_projector.linear_1.weight').finally(checkpoint.close);
+    };
+    expect(await connectorOf(checkpointOf('packed-run'))).not.toEqual(await connectorOf('int4-llava'));
+  });
+
+  it('cannot be trained themselves, which is said before anything is computed', async () => {
+    await cli('convert', first, 'int4-whole', '--quantize', 'int4');
+    writeRecipe('whole.yaml', { lora: undefined, train: ['language_model'] }, { llava: 'int4-whole' });
+    const said = await refused('train', 'whole.yaml', '--out', 'whole-run');
+    expect(said).toMatch(/language_model\.\S+ is quantized: it can be frozen, but not trained/);
     expect(said).not.toContain('encoding');
   });
 });

@@ -16,6 +16,7 @@ interface Manifest {
   exports: Record<string, string | Record<string, string>>;
   dependencies: Record<string, string>;
   optionalDependencies: Record<string, string>;
+  devDependencies: Record<string, string>;
 }
 
 interface Packed {
@@ -70,12 +71,16 @@ describe('the package', () => {
     expect(packed.size).toBeLessThan(32e6);
   });
 
-  test('depends on what its modules import, and on nothing else', () => {
+  test('depends on what its modules import but for what the bundle of src/browser holds, and on nothing else', () => {
+    const isBundled = ({ from, name }: { from: string; name: string }) =>
+      from.startsWith('src/browser/') && name in manifest.devDependencies;
     const names = sourceFiles('src')
       .filter((file) => !isTest(file))
-      .flatMap((file) => importsOf(file, read(file)).map(({ to }) => to))
-      .filter((name) => !name.startsWith('src/') && !name.startsWith('node:') && !builtinModules.includes(name))
-      .map((name) => /^(@[^/]+\/)?[^/]+/.exec(name)![0]);
+      .flatMap((file) => importsOf(file, read(file)))
+      .filter(({ to }) => !to.startsWith('src/') && !to.startsWith('node:') && !builtinModules.includes(to))
+      .map(({ from, to }) => ({ from, name: /^(@[^/]+\/)?[^/]+/.exec(to)![0] }))
+      .filter((each) => !isBundled(each))
+      .map(({ name }) => name);
     expect([...new Set(names)].sort()).toEqual(Object.keys({ ...manifest.dependencies, ...manifest.optionalDependencies }).sort());
   });
 });

@@ -3,10 +3,12 @@
 
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { stringify } from 'yaml';
 import type { SearchReport } from '../src/search/search-report.ts';
 import { cli, enterToyFolder, recipes, spawnCli } from './toy.ts';
+
+vi.mock('../src/train/run-process.ts', async () => ({ trainInProcess: (await import('./in-process.ts')).trainInThisProcess }));
 
 const search = {
   name: 'toy rates',
@@ -25,7 +27,7 @@ const resultOf = (out: string) => JSON.parse(readFileSync(join(out, 'search.json
 /** Starts the search in its own process and kills it as soon as a file is there. */
 async function killAt(file: string, words: readonly string[]) {
   const { child, outcome } = spawnCli(['search', ...words]);
-  const timer = setInterval(() => existsSync(file) && child.kill('SIGKILL'), 5);
+  const timer = setInterval(() => existsSync(file) && child.kill('SIGKILL'), 20);
   const { code } = await outcome;
   clearInterval(timer);
   return code;
@@ -35,7 +37,7 @@ beforeAll(async () => {
   const leave = await enterToyFolder();
   writeFileSync('search.yaml', stringify(search));
   return leave;
-}, 180_000);
+}, 400_000);
 
 describe('a search', () => {
   it('is planned first', async () => {
@@ -74,7 +76,7 @@ describe('a search', () => {
     expect(page).toContain('Expected best of n trials');
     expect(page).toContain('diverged');
     expect(page).not.toMatch(/<script|http:\/\/(?!www\.w3\.org)/);
-  }, 120_000);
+  }, 400_000);
 
   it('that is killed goes on to the same result', async () => {
     // in the middle of a trial, and while the winner is confirmed
@@ -87,7 +89,7 @@ describe('a search', () => {
     expect(code, stderr).toBe(0);
     expect(stderr).toContain('base: 3 trials were finished before');
     expect(readFileSync('killed/search.json', 'utf8')).toBe(readFileSync('straight/search.json', 'utf8'));
-  }, 180_000);
+  }, 400_000);
 
   it('judges by right answers too, short schedules first, two trials at a time', async () => {
     const accuracy = {
@@ -116,7 +118,7 @@ describe('a search', () => {
       [4, 4],
     ]);
     expect(winner!.value).toBeGreaterThanOrEqual(0);
-  }, 120_000);
+  }, 400_000);
 });
 
 describe('bad input', () => {

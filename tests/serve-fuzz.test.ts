@@ -32,6 +32,7 @@ beforeAll(async () => {
     maxPixels: 250_000,
     parallel: 4,
     queue: 32,
+    maxLoaded: 1,
     prefixBytes: 2 ** 24,
   });
   await server.ready;

@@ -41,6 +41,7 @@ const defaults = (): ServeOptions => ({
   maxPixels: 1_000_000,
   parallel: 8,
   queue: 64,
+  maxLoaded: 2,
   prefixBytes: 2 ** 26,
   log: (entry) => log.push(entry),
 });
@@ -501,6 +502,40 @@ describe('clients that go away', () => {
   });
 });
 
+describe('models that take turns in memory', () => {
+  test('are loaded when they are asked, and the one used longest ago makes room', async () => {
+    const narrow = await start({ maxLoaded: 1 });
+    const [first, second] = narrow.models;
+    const own = clientOf(narrow);
+    const ask = (model: string) => own.chat.completions.create({ model, messages: asking('hello'), max_tokens: 4 });
+    const { pid } = first;
+    const [a, b] = await Promise.all([ask('tiny-llava'), ask('babbler')]);
+    expect(b.usage!.completion_tokens).toBe(4);
+    expect(second.state).toBe('ready');
+    expect([first.state, first.pid]).toEqual(['idle', undefined]);
+    expect(() => process.kill(pid!, 0)).toThrow();
+    const listed = (await (await fetch(`${urlOf(narrow)}/v1/models`)).json()).data as { status: string }[];
+    expect(listed.map(({ status }) => status)).toEqual(['idle', 'ready']);
+    const metrics = async () => (await fetch(`${urlOf(narrow)}/metrics`)).text();
+    await until(async () => /resident_memory_bytes\{process="babbler"\}/.test(await metrics()));
+    expect(await metrics()).not.toMatch(/resident_memory_bytes\{process="tiny-llava"\}|worker_deaths_total\{/);
+    // one that is at work ends what it was asked before
+    const long = babble(own, { max_tokens: 200 }).then(async (stream) => {
+      let finish = '';
+      for await (const { choices } of stream) finish = choices[0]?.finish_reason ?? finish;
+      return finish;
+    });
+    await until(() => second.load.running === 1);
+    expect((await ask('tiny-llava')).choices).toEqual(a.choices);
+    expect(await long).toBe('length');
+    expect([first.state, second.state]).toEqual(['ready', 'idle']);
+    // asked for by turns, all at one time: none is lost, and none waits for ever
+    const mixed = await Promise.all(Array.from({ length: 4 }, (_, i) => ask(i % 2 === 0 ? 'tiny-llava' : 'babbler')));
+    for (const [i, { choices }] of mixed.entries()) expect(choices).toEqual((i % 2 === 0 ? a : b).choices);
+    expect((await fetch(`${urlOf(narrow)}/health`)).status).toBe(200);
+  });
+});
+
 describe('a process that is killed', () => {
   test('ends its streams with one error, and is back by itself', async () => {
     const fragile = await start({ models: new Map([['babbler', babbler]]), parallel: 2, queue: 8 });
@@ -546,13 +581,13 @@ describe('a process that is killed', () => {
 });
 
 describe('keys', () => {
-  test('are asked for everywhere but for the health', async () => {
+  test('are asked for everywhere but for the health and the page', async () => {
     const closed = await start({ keys: ['first-key', 'second-key'], models: new Map([['babbler', babbler]]) });
     const ask = (key: string) => clientOf(closed, key).chat.completions.create({ model: 'babbler', messages: asking('hi'), max_tokens: 1 });
     expect((await ask('second-key')).usage!.completion_tokens).toBe(1);
     for (const key of ['second-ke', 'second-key2', 'First-key', 'Bearer'])
       expect(await failure(ask(key))).toMatchObject({ status: 401, code: 'invalid_api_key' });
-    for (const path of ['/metrics', '/v1/models', '/v1/chat/completions', '/v1/explain', '/', '/no-such-page']) {
+    for (const path of ['/metrics', '/v1/models', '/v1/chat/completions', '/v1/explain', '/page/', '/no-such-page']) {
       const response = await fetch(urlOf(closed) + path);
       expect([path, response.status]).toEqual([path, 401]);
     }
@@ -592,6 +627,33 @@ describe('/v1/explain', () => {
     for (const [i, value] of first.entries()) expect(tokens[0].maps.relevancy[i]).toBeCloseTo(value, 4);
     expect(tokens[0]).not.toHaveProperty('attention');
     await explainer.dispose();
+  });
+
+  test('explains an answer that is given, where a conversation has come to it, and measures what it is asked to', async () => {
+    const url = `data:image/png;base64,${pictures[1].toString('base64')}`;
+    const messages = [
+      {
+        role: 'user',
+        content: [
+          { type: 'image_url', image_url: { url } },
+          { type: 'text', text: 'What is it?' },
+        ],
+      },
+      { role: 'assistant', content: 'a cat' },
+      { role: 'user', content: 'Which color?' },
+      { role: 'assistant', content: 'bright red' },
+    ];
+    const response = await explain({ model: name(), messages, faithfulness: [2] });
+    expect(response.status).toBe(200);
+    const { answer, parts, seen } = await response.json();
+    expect([answer, ...parts.map(({ text }: { text: string }) => text)]).toEqual(['bright red', 'bright red', 'bright', 'red']);
+    expect(parts.map(({ faithfulness }: { faithfulness?: object }) => faithfulness !== undefined)).toEqual([false, false, true]);
+    expect(parts[2].verdict).toContain('The picture is worth');
+    // 48 x 40 pixels, padded to a square
+    expect([seen.left, seen.top, seen.width, seen.height]).toEqual([0, expect.closeTo(-0.1, 5), 1, expect.closeTo(1.2, 5)]);
+    const beyond = await explain({ model: name(), messages, faithfulness: [3] });
+    expect(beyond.status).toBe(400);
+    expect((await beyond.json()).error.message).toContain('the answer has 3 parts');
   });
 
   test('is about one picture', async () => {

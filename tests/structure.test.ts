@@ -24,7 +24,7 @@ const imports = files.flatMap((file) => importsOf(file, read(file)));
 const rooms = readRooms();
 
 /** Rooms that must also run in a browser. */
-const withoutNode = ['graph', 'nn', 'models', 'text', 'generate', 'engine/onnx'];
+const withoutNode = ['graph', 'nn', 'models', 'text', 'generate', 'browser', 'page', 'engine/onnx', 'engine/webgpu'];
 
 /** Files and folders whose comments are at most 110 columns wide. */
 const narrow = ['bench', 'src', 'tests'];

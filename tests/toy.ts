@@ -1,9 +1,10 @@
 // Setup shared by the tests that cross rooms: toy backbones and a toy LLaVA recipe made through the real
 // recipes, and the command line in this process or in one of its own.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect, vi } from 'vitest';
 import { stringify } from 'yaml';
@@ -121,8 +122,26 @@ export const recipes = {
   },
 } as const;
 
+/** Trains the backbones in `folder`, which all test files share, unless another has done so or is at it. */
+async function shareBackbones(folder: string): Promise<void> {
+  const ready = join(folder, 'ready');
+  try {
+    mkdirSync(folder);
+  } catch {
+    while (!existsSync(ready)) await sleep(50);
+    return;
+  }
+  for (const name of ['clip', 'gemma'] as const) {
+    const recipe = join(folder, `${name}.yaml`);
+    writeFileSync(recipe, stringify(recipes[name]));
+    const { code, stderr } = await cli('train', recipe, '--out', join(folder, name));
+    if (code !== 0) throw new Error(`cannot train the toy ${name}: ${stderr}`);
+  }
+  writeFileSync(ready, '');
+}
+
 /**
- * Enters a fresh folder with the recipes in it and the backbones trained in `clip/` and `gemma/`. Returns a
+ * Enters a fresh folder with the recipes in it and the trained backbones in `clip/` and `gemma/`. Returns a
  * function that removes it.
  */
 export async function enterToyFolder(): Promise<() => void> {
@@ -130,10 +149,9 @@ export async function enterToyFolder(): Promise<() => void> {
   const folder = mkdtempSync(join(tmpdir(), 'llava-gemma-'));
   process.chdir(folder);
   for (const [name, recipe] of Object.entries(recipes)) writeFileSync(`${name}.yaml`, stringify(recipe));
-  for (const name of ['clip', 'gemma']) {
-    const { code, stderr } = await cli('train', `${name}.yaml`, '--out', name);
-    if (code !== 0) throw new Error(`cannot train the toy ${name}: ${stderr}`);
-  }
+  const shared = join(tmpdir(), 'toy-backbones');
+  await shareBackbones(shared);
+  for (const name of ['clip', 'gemma']) cpSync(join(shared, name), name, { recursive: true });
   return () => {
     process.chdir(before);
     rmSync(folder, { recursive: true, force: true });

@@ -6,7 +6,6 @@ import type { Engine } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import { imageSize, imageTokenCount } from '../models/llava.ts';
 import { createRandom } from '../random.ts';
-import { encodeConversation } from '../text/labels.ts';
 import type { Quantization } from '../weights/quantize.ts';
 import { gridOf, type Hits, randomWarp, styleHits, stylePairs, warpHits, warpPixels } from './c-score.ts';
 import { effectiveRank } from './effective-rank.ts';
@@ -21,11 +20,11 @@ import {
   readGroup,
 } from './likelihood.ts';
 import { type Rows, rowNorms, stackRows } from './matrices.ts';
-import { layerMir, type Mir, type MirOptions, mirOf } from './mir.ts';
+import type { Mir, MirOptions } from './mir.ts';
 import { type AlignmentModel, gatherRows, openAlignmentModel } from './model.ts';
+import { measureMir } from './model-mir.ts';
 import { type CaptionedPicture, drawn } from './pictures.ts';
 import { csls, type Retrieval, retrievalOf, type Scores } from './retrieval.ts';
-import { createRowFiles } from './row-files.ts';
 import { cosineScores, lateScores, maxCosine, meanCosineAcross, neighborOverlap, pooledScores } from './similarity.ts';
 import { towerEmbeddings } from './text-tower.ts';
 
@@ -140,7 +139,7 @@ export async function align(dir: string, options: AlignOptions): Promise<Alignme
       pictures: options.pictures.length,
       captions: prepared.captions.length,
       connector: connectorAlignment(prepared),
-      ...(has('mir') ? { mir: await measureMir(prepared, options) } : {}),
+      ...(has('mir') ? { mir: await measureMir(model, prepared.rows, options) } : {}),
       ...(has('a-score') ? { aScore: aScoreOf({ own: prepared.losses, blank, owners: prepared.owners }, options.seed) } : {}),
       ...(reference === undefined ? {} : { aScoreV1: await scoreAgainst(prepared, reference, options) }),
       ...(has('c-score') ? { syntheticCScore: await measureCorrespondence(prepared, options) } : {}),
@@ -212,53 +211,6 @@ function connectorAlignment({ features, rows, words }: Prepared): ConnectorAlign
     meanCosine: meanCosineAcross(rows),
     neighborOverlap: neighborOverlap(features, rows, 10),
   };
-}
-
-async function measureMir({ model, rows }: Prepared, { texts, compat, signal, onProgress }: AlignOptions): Promise<Mir> {
-  const { config, tokenizer } = model;
-  const layers = Array.from({ length: model.layers }, (_, i) => i + 1);
-  const files = createRowFiles(config.text_config.hidden_size);
-  try {
-    for (const [i, imageRows] of rows.entries()) {
-      signal?.throwIfAborted();
-      onProgress?.(`hidden states of prompt ${i + 1} of ${rows.length}`);
-      const turns = [
-        { from: 'human' as const, value: '<image>\n' },
-        { from: 'gpt' as const, value: texts[i] },
-      ];
-      const text = encodeConversation(tokenizer, turns, {
-        imageTokens: imageRows.count,
-        maxLength: config.text_config.max_position_embeddings,
-        sampleId: `text ${i + 1}`,
-      });
-      const [{ states }] = await model.read(imageRows, [text], layers);
-      // image rows, and whatever comes after them
-      const places = [...text.inputIds.keys()];
-      const isImage = (t: number) => text.inputIds[t] === config.image_token_index;
-      const last = text.inputIds.lastIndexOf(config.image_token_index);
-      for (const [layer, { data, width }] of states) {
-        files.add(layer, 'image', gatherRows(data, width, places.filter(isImage)));
-        files.add(
-          layer,
-          'text',
-          gatherRows(
-            data,
-            width,
-            places.filter((t) => t > last),
-          ),
-        );
-      }
-    }
-    const measured = [];
-    for (const layer of layers) {
-      signal?.throwIfAborted();
-      onProgress?.(`distance of image and text rows in layer ${layer} of ${layers.length}`);
-      measured.push(layerMir({ layer, image: files.read(layer, 'image'), text: files.read(layer, 'text') }, { compat }));
-    }
-    return mirOf(measured);
-  } finally {
-    files.remove();
-  }
 }
 
 // === A score, version 1 ===

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { aScoreOf, likelihoodRetrieval } from './likelihood.ts';
+import { fittingParts } from './model.ts';
 
 const losses = (...lists: number[][]) => lists.map((list) => Float32Array.from(list));
 
@@ -67,4 +68,20 @@ describe('likelihood among K', () => {
     expect([withoutPrior.imageToText.recall[1], raw.imageToText.recall[1], raw.textToImage.recall[1]]).toEqual([0.5, 0.5, 0.5]);
     expect(withoutPrior.imageToText.pessimistic[1]).toBe(0);
   });
+});
+
+it('texts that share a beginning are read in rows no longer than the model has positions', () => {
+  const text = (prefixLength: number, own: number) => ({ inputIds: new Array<number>(prefixLength + own).fill(7), prefixLength });
+  const texts = [3, 4, 2, 9, 1].map((own) => text(5, own));
+  const lengths = (most: number) => fittingParts(texts, most).map((part) => part.map(({ inputIds }) => inputIds.length - 5));
+  expect(lengths(100)).toEqual([[3, 4, 2, 9, 1]]);
+  expect(lengths(14)).toEqual([[3, 4, 2], [9], [1]]);
+  expect(lengths(15)).toEqual([
+    [3, 4, 2],
+    [9, 1],
+  ]);
+  // one that fits in no row by itself stands alone
+  expect(lengths(6)).toEqual([[3], [4], [2], [9], [1]]);
+  // without a picture nothing is shared
+  expect(fittingParts([text(0, 2), text(0, 2)], 3)).toHaveLength(2);
 });

@@ -8,7 +8,7 @@ import { type Engine, float32 } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { type ImageProcessorConfig, imageProcessorConfig } from '../images/processor.ts';
 import { imageSize, imageTokenCount, type LlavaConfig, llavaConfigSchema, llavaParameters, visionFeatureSize } from '../models/llava.ts';
-import { compileGraph, connectorGraph, encoderGraph, scoringGraph } from '../models/programs.ts';
+import { compileGraph, connectorGraph, encoderGraph, headGraph, scoringGraph } from '../models/programs.ts';
 import { storageOfValues } from '../nn/parameters.ts';
 import { checkConfig, withCheckpoint } from '../pretrained/folder.ts';
 import { checkTokenizer } from '../pretrained/load.ts';
@@ -30,6 +30,17 @@ export interface Reading {
   states: Map<number, Rows>;
 }
 
+/** All that can be seen of one text. */
+export interface Inspection extends Reading {
+  /** Before each label, [vocab]. */
+  logits: Float32Array[];
+  /**
+   * By layer, where the tokens look, [tokens] each, mean over heads: those of the text behind the picture,
+   * and those of them that say the labels.
+   */
+  attention: { text: Float32Array; answer: Float32Array }[];
+}
+
 export interface AlignmentModel {
   readonly config: LlavaConfig;
   readonly tokenizer: Tokenizer;
@@ -44,12 +55,16 @@ export interface AlignmentModel {
    * `states` names the hidden states that are kept.
    */
   read(imageRows: Rows, texts: readonly EncodedText[], states?: readonly number[]): Promise<Reading[]>;
+  /** Reads one text with all that can be seen of it; of a model that was opened with `inspect`. */
+  inspect(imageRows: Rows, text: EncodedText): Promise<Inspection>;
   dispose(): Promise<void>;
 }
 
 export interface OpenOptions {
   engine?: Engine;
   quantize?: Quantization;
+  /** Whether texts will be inspected: attention is then computed in full. Default: false. */
+  inspect?: boolean;
 }
 
 /** Pictures that go through the encoder at a time. */
@@ -58,7 +73,10 @@ const TOGETHER = 16;
 /**
  * Opens the LLaVA in the Hugging Face folder `dir`. UserError, naming the file, for what is wrong with it.
  */
-export function openAlignmentModel(dir: string, { engine = createOrtEngine(), quantize }: OpenOptions = {}): Promise<AlignmentModel> {
+export function openAlignmentModel(
+  dir: string,
+  { engine = createOrtEngine(), quantize, inspect = false }: OpenOptions = {},
+): Promise<AlignmentModel> {
   return withCheckpoint(dir, llavaConfigSchema, async (stored, checkpoint) => {
     const { tokenizerJson, tokenizerConfig } = await readTokenizerFiles(dir);
     const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig);
@@ -71,7 +89,10 @@ export function openAlignmentModel(dir: string, { engine = createOrtEngine(), qu
     const compile = async () => ({
       encoder: await compileGraph(engine, encoderGraph(config, options), weights.values),
       connector: await compileGraph(engine, connectorGraph(config, options), weights.values),
-      scoring: await compileGraph(engine, scoringGraph(config, options), weights.values),
+      scoring: await compileGraph(engine, scoringGraph(config, { ...options, attention: inspect }), weights.values),
+      ...(inspect
+        ? { head: await compileGraph(engine, headGraph({ kind: 'llava', config, hasImages: true }, options), weights.values) }
+        : {}),
     });
     return alignmentModel({ config, tokenizer, processor }, await compile().finally(weights.release));
   });
@@ -81,11 +102,13 @@ interface Programs {
   encoder: Awaited<ReturnType<typeof compileGraph<keyof ReturnType<typeof encoderGraph>['inputs'], 'features'>>>;
   connector: Awaited<ReturnType<typeof compileGraph<keyof ReturnType<typeof connectorGraph>['inputs'], 'rows'>>>;
   scoring: Awaited<ReturnType<typeof compileGraph<string, string>>>;
+  /** Of a model that is inspected. */
+  head?: Awaited<ReturnType<typeof compileGraph<'hidden', 'logits'>>>;
 }
 
 function alignmentModel(
   parts: Pick<AlignmentModel, 'config' | 'tokenizer' | 'processor'>,
-  { encoder, connector, scoring }: Programs,
+  { encoder, connector, scoring, head }: Programs,
 ): AlignmentModel {
   const { config } = parts;
   const [size, count] = [imageSize(config), imageTokenCount(config)];
@@ -101,9 +124,11 @@ function alignmentModel(
     }
     return results;
   };
+  const layers = config.text_config.num_hidden_layers;
+  const rowsOf = (imageRows: Rows) => float32(stackRows([imageRows]).data, [count, hidden]);
   return {
     ...parts,
-    layers: config.text_config.num_hidden_layers,
+    layers,
     features: (pixels) =>
       inBatches(pixels, width, async (some) => {
         const { features } = await encoder.run({ pixel_values: float32(concatFloat32(some), [some.length, 3, size, size]) });
@@ -115,26 +140,92 @@ function alignmentModel(
         return (await connector.run({ features: input })).rows.data as Float32Array;
       }),
     async read(imageRows, texts, states = []) {
-      if (!shareBeginning(texts)) return (await Promise.all(texts.map((text) => this.read(imageRows, [text], states)))).flat();
+      const parts = shareBeginning(texts) ? fittingParts(texts, config.text_config.max_position_embeddings) : texts.map((text) => [text]);
+      if (parts.length > 1) return (await Promise.all(parts.map((part) => this.read(imageRows, part, states)))).flat();
       const { inputs, places } = packedRow(texts);
-      const wanted = ['losses', ...states.map((layer) => `hidden_states.${layer}`)];
-      const rows = float32(stackRows([imageRows]).data, [count, hidden]);
-      const outputs = await scoring.run({ ...inputs, image_rows: rows }, { outputs: wanted });
+      const outputs = await scoring.run(
+        { ...inputs, image_rows: rowsOf(imageRows), ...(head ? { queries: nobody(inputs.input_ids.dims[1]) } : {}) },
+        { outputs: ['losses', ...states.map(stateName)] },
+      );
       const losses = cutByLabels(outputs.losses.data as Float32Array, texts);
-      const stateOf = (layer: number, text: number) =>
-        gatherRows(outputs[`hidden_states.${layer}`].data as Float32Array, hidden, places[text]);
+      const stateOf = (layer: number, text: number) => gatherRows(outputs[stateName(layer)].data as Float32Array, hidden, places[text]);
       return texts.map((_, i) => ({ losses: losses[i], states: new Map(states.map((layer) => [layer, stateOf(layer, i)])) }));
     },
+    async inspect(imageRows, text) {
+      if (!head) throw new Error('the model was not opened to be inspected');
+      const { inputs } = packedRow([text]);
+      const tokens = text.inputIds.length;
+      const states = Array.from({ length: layers + 1 }, (_, layer) => layer);
+      const wanted = ['losses', 'attention', ...states.map(stateName)];
+      const queries = float32(lookers(text, config.image_token_index), [1, 1, 2, tokens]);
+      const outputs = await scoring.run({ ...inputs, image_rows: rowsOf(imageRows), queries }, { outputs: wanted });
+      const dataOf = (name: string) => outputs[name].data as Float32Array;
+      const last = gatherRows(dataOf(stateName(layers)), hidden, labelPlaces(text));
+      const { logits } = await head.run({ hidden: float32(last.data as Float32Array, [last.count, hidden]) });
+      const looked = rowsIn(dataOf('attention'), tokens);
+      return {
+        losses: dataOf('losses'),
+        states: new Map(states.map((layer) => [layer, { data: dataOf(stateName(layer)), count: tokens, width: hidden }])),
+        logits: rowsIn(logits.data as Float32Array, config.text_config.vocab_size),
+        attention: Array.from({ length: layers }, (_, layer) => ({ text: looked[2 * layer], answer: looked[2 * layer + 1] })),
+      };
+    },
     async dispose() {
-      for (const program of [encoder, connector, scoring]) await program.dispose();
+      for (const program of [encoder, connector, scoring, head]) await program?.dispose();
     },
   };
+}
+
+const stateName = (layer: number) => `hidden_states.${layer}`;
+
+/** A matrix of so many columns as its rows. */
+const rowsIn = (data: Float32Array, width: number): Float32Array[] =>
+  Array.from({ length: data.length / width }, (_, row) => data.subarray(row * width, (row + 1) * width));
+
+/** Places of the tokens that say the labels: the ones before them. */
+const labelPlaces = ({ labels }: EncodedText) => labels.flatMap((label, t) => (label !== ignoreIndex && t > 0 ? [t - 1] : []));
+
+/** Queries of a text whose attention nobody asks for. */
+const nobody = (tokens: number) => float32(new Float32Array(tokens), [1, 1, 1, tokens]);
+
+/**
+ * Weights of the tokens behind the picture, and of those that say the labels: the mean over each, [2,
+ * tokens].
+ */
+function lookers(text: EncodedText, imageToken: number): Float32Array {
+  const tokens = text.inputIds.length;
+  const first = text.inputIds.lastIndexOf(imageToken) + 1;
+  const behind = Array.from({ length: tokens - first }, (_, i) => first + i);
+  const weights = new Float32Array(2 * tokens);
+  for (const [row, places] of [behind, labelPlaces(text)].entries())
+    for (const place of places) weights[row * tokens + place] = 1 / places.length;
+  return weights;
 }
 
 /** Whether texts can be read as branches of one beginning, which is the picture. */
 const shareBeginning = (texts: readonly EncodedText[]) =>
   texts.length === 1 ||
   (new Set(texts.map(({ inputIds, prefixLength }) => `${inputIds.slice(0, prefixLength)}`)).size === 1 && texts[0].prefixLength > 0);
+
+/**
+ * Texts that share their beginning in parts that are no longer than `most` tokens in one row, each with one
+ * text at least: the runtime's tables of positions take no longer rows, whatever the positions in them.
+ */
+export function fittingParts<T extends Pick<EncodedText, 'inputIds' | 'prefixLength'>>(texts: readonly T[], most: number): T[][] {
+  const parts: T[][] = [];
+  let tokens = 0;
+  for (const text of texts) {
+    const own = text.inputIds.length - text.prefixLength;
+    if (parts.length === 0 || tokens + own > most) {
+      parts.push([text]);
+      tokens = text.inputIds.length;
+    } else {
+      parts.at(-1)!.push(text);
+      tokens += own;
+    }
+  }
+  return parts;
+}
 
 /** Texts that share their beginning as one packed row, and where their tokens stand in it. */
 function packedRow(texts: readonly EncodedText[]) {

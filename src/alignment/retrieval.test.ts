@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { createRandom } from '../random.ts';
 import { csls, foundAt, neighborCounts, retrievalOf, type Scores, skewness } from './retrieval.ts';
-import { cosineScores, lateScores, maxCosine, meanCosineAcross, neighborOverlap, pooledScores } from './similarity.ts';
+import { cosineScores, lateScores, maxCosine, meanCosineAcross, modalityGap, neighborOverlap, pooledScores } from './similarity.ts';
 
 const scoresOf = (rows: readonly (readonly number[])[], owners = rows[0].map((_, i) => i)): Scores => ({
   data: Float64Array.from(rows.flat()),
@@ -181,5 +181,16 @@ describe('pictures among themselves', () => {
         ]),
       ),
     ).toBeCloseTo((1 + Math.SQRT1_2) / 2, 12);
+  });
+
+  it('stand in a gap of modalities, whatever their lengths', () => {
+    const image = rowsOf([
+      [3, 0],
+      [0, 4],
+    ]);
+    expect(modalityGap(image, image)).toBe(0);
+    // unit rows have the means (1/2, 1/2) and (-1, 0)
+    expect(modalityGap(image, rowsOf([[-7, 0]]))).toBeCloseTo(Math.hypot(1.5, 0.5), 12);
+    expect(modalityGap(rowsOf([[1, 0]]), rowsOf([[-1, 0]]))).toBe(2);
   });
 });

@@ -103,6 +103,18 @@ export function meanCosineAcross(pictures: readonly Rows[]): number {
   return (dot(total, total) - within) / pairs;
 }
 
+/**
+ * Modality gap (Liang et al. 2022, arXiv 2203.02053): the distance between the means of image rows and of
+ * text rows, each row of unit length. 0 to 2.
+ */
+export function modalityGap(image: Rows, text: Rows): number {
+  const [a, b] = [image, text].map((rows) => {
+    const { data, rows: count, columns: width } = unitRows(rows);
+    return meanRow({ data, count, width });
+  });
+  return Math.hypot(...a.map((value, i) => value - b[i]));
+}
+
 /** The k nearest others of each picture, by the distance of mean rows. */
 function nearestPictures(pictures: readonly Rows[], k: number): Set<number>[] {
   const means = pictures.map(meanRow);

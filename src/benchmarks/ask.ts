@@ -3,11 +3,12 @@
 import { groupBy } from '../arrays.ts';
 import { UserError } from '../errors.ts';
 import type { Answer, Asker, AskOptions, ShownPicture } from '../evaluate/asking.ts';
+import { exchangedPictures } from '../evaluate/exchanged.ts';
 import { openAnswer } from '../evaluate/open-answers.ts';
 import type { SessionPrompt } from '../generate/session.ts';
 import { type AnswerLog, openAnswerLog } from './answer-log.ts';
 import type { BenchmarkQuestion } from './benchmark.ts';
-import { type Condition, exchangedPictures, keyOf } from './conditions.ts';
+import { type Condition, keyOf } from './conditions.ts';
 import { type Shard, shardOf } from './subset.ts';
 
 /** How far an evaluation is. */
@@ -48,10 +49,20 @@ interface Asking extends AskedBenchmark {
   pictures?: ReadonlyMap<string, BenchmarkQuestion['pictures']>;
 }
 
+/** By the id of a question, the pictures of another; without those of which there is no other. */
+function exchangedById(questions: readonly BenchmarkQuestion[]): Map<string, BenchmarkQuestion['pictures']> {
+  const exchanged = exchangedPictures(
+    questions,
+    ({ pictures }) => pictures,
+    ({ name }) => name,
+  );
+  return new Map(questions.flatMap(({ id }, i) => (exchanged[i] ? [[id, exchanged[i]] as const] : [])));
+}
+
 function askingsOf(benchmarks: readonly AskedBenchmark[], { conditions, shard, logOf }: BenchmarkAsking): Asking[] {
   return benchmarks.flatMap((benchmark) =>
     conditions.map((condition) => {
-      const pictures = condition === 'exchanged' ? exchangedPictures(benchmark.questions) : undefined;
+      const pictures = condition === 'exchanged' ? exchangedById(benchmark.questions) : undefined;
       const asked = condition === 'plain' ? benchmark.questions : benchmark.questions.filter((question) => question.pictures.length > 0);
       const questions = shardOf(pictures ? asked.filter(({ id }) => pictures.has(id)) : asked, shard);
       return { ...benchmark, questions, condition, log: logOf(benchmark.name, condition), pictures };

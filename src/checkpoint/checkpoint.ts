@@ -26,6 +26,8 @@ import {
 import { type Layout, mapNames } from './layouts.ts';
 import { adapterBeside, foreignQuantization, otherFolder } from './other-folders.ts';
 
+const utf8 = new TextEncoder();
+
 export interface Checkpoint {
   dir: string;
   /** config.json, parsed but not validated: the model family does that. */
@@ -382,7 +384,7 @@ async function writeWeights(dir: string, sources: ReadonlyMap<string, TensorSour
     }
   }
   const index = { metadata: { total_size: total }, weight_map: Object.fromEntries(weightMap) };
-  await writeFileAtomically(join(dir, 'model.safetensors.index.json'), [Buffer.from(`${JSON.stringify(index, null, 2)}\n`, 'utf8')]);
+  await writeFileAtomically(join(dir, 'model.safetensors.index.json'), [utf8.encode(`${JSON.stringify(index, null, 2)}\n`)]);
 }
 
 /**
@@ -487,7 +489,7 @@ export async function saveCheckpoint(
     for (const [name, contents] of Object.entries(tensorFiles)) await writeSafetensors(join(incomplete, name), contents);
     const all = { ...files, ...(config === undefined ? {} : { 'config.json': configText(config) }) };
     for (const [name, content] of Object.entries(all)) {
-      await writeFileAtomically(join(incomplete, name), [typeof content === 'string' ? Buffer.from(content, 'utf8') : content]);
+      await writeFileAtomically(join(incomplete, name), [typeof content === 'string' ? utf8.encode(content) : content]);
     }
     for (const folder of folders) await syncFolder(join(incomplete, folder));
   });

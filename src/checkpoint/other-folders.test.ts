@@ -52,7 +52,7 @@ describe('openCheckpoint says what it is instead of a model', () => {
     [
       'a model with an adapter beside it',
       { 'config.json': config, 'model.safetensors': '', 'adapter_config.json': '{}' },
-      ' has an adapter (adapter_config.json) beside the model, which transformers adds to it and which is not read',
+      ' has an adapter (adapter_config.json) beside the model, which transformers adds to it and which is not read: move',
     ],
     ['no weights', { 'config.json': config }, ': neither model.safetensors nor model.safetensors.index.json is there'],
     ['no config', { 'model.safetensors': '' }, '/config.json: no such file'],

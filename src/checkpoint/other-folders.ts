@@ -48,7 +48,7 @@ const WEIGHTS: readonly [RegExp, string][] = [
 export function adapterBeside(dir: string): string | undefined {
   const has = (name: string) => existsSync(join(dir, name));
   if (!has(ADAPTER) || !(has('model.safetensors') || has('model.safetensors.index.json'))) return undefined;
-  return `${dir} has an adapter (${ADAPTER}) beside the model, which transformers adds to it and which is not read: merge the two in Python with peft, or move the adapter's files away`;
+  return `${dir} has an adapter (${ADAPTER}) beside the model, which transformers adds to it and which is not read: move the adapter's files to a folder of their own, ADAPTER; llava-gemma merge ${dir} ADAPTER MERGED puts the two together`;
 }
 
 function adapter(dir: string): string {

@@ -1,7 +1,7 @@
 // llava-gemma chat: questions about a picture, answered in the terminal word by word.
 import type { Command } from 'commander';
 import { bundledModel } from '../paths.ts';
-import { collect, parseCount, parseNonNegative, parsePositive, parseSeed, parseShare, quantizeOption } from './options.ts';
+import { collect, deviceOption, parseCount, parseNonNegative, parsePositive, parseSeed, parseShare, quantizeOption } from './options.ts';
 
 const ofModel = (otherwise: string) => `default: as the model's generation_config.json says, else ${otherwise}`;
 
@@ -23,6 +23,7 @@ export function register(program: Command): void {
     .option('--repetition-penalty <p>', `above 1, words that were said before become less likely (${ofModel('1')})`, parsePositive)
     .option('--seed <n>', 'seed of the sampling', parseSeed, 42)
     .addOption(quantizeOption())
+    .addOption(deviceOption())
     .addHelpText(
       'after',
       `

@@ -3,7 +3,7 @@
 import { type Command, Option } from 'commander';
 import { UserError } from '../errors.ts';
 import { bundledModel } from '../paths.ts';
-import { collect, judgeOptions, parseCount, parseSeed, quantizeOption } from './options.ts';
+import { collect, deviceOption, judgeOptions, parseCount, parseSeed, quantizeOption } from './options.ts';
 import type { BenchmarkFlags } from './run/eval-benchmarks.ts';
 
 export function register(program: Command): void {
@@ -25,6 +25,7 @@ export function register(program: Command): void {
     .option('--max-new-tokens <n>', "longest answer in tokens (default: as the model's generation_config.json says, else 24)", parseCount)
     .option('--no-blind', 'do not ask again before a blank picture (halves the time)')
     .addOption(quantizeOption())
+    .addOption(deviceOption())
     .option('-o, --out <path>', 'keep the samples as JSON Lines, written as they come; of a question.jsonl, its answers.jsonl')
     .option(
       '--benchmarks <names>',
@@ -61,6 +62,7 @@ const endpointOption = () =>
   new Option('--endpoint <address>', 'of --benchmarks: ask a model behind an OpenAI-compatible server in place of --model').conflicts([
     'model',
     'quantize',
+    'device',
   ]);
 
 /** Options that mean nothing without --benchmarks, and would be passed over in silence. */

@@ -1,5 +1,6 @@
 // Readers of option values: what commander hands over is text.
 import { InvalidArgumentError, Option } from 'commander';
+import { DEVICES } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import { type FloatType, storedFloats } from '../weights/dtype.ts';
 
@@ -63,6 +64,11 @@ export const maxShardSizeOption = () =>
 /** Of every command that runs a model, or writes one to be run. */
 export const quantizeOption = (description = 'pack the matrices to 4 or 8 bits while loading: less memory, faster answers') =>
   new Option('-q, --quantize <type>', description).choices(['int4', 'int8']);
+
+/** Of every command that runs a model. */
+export const deviceOption = (
+  description = 'what the model runs on: cpu, webgpu, or auto: webgpu where there is an adapter (default: cpu)',
+) => new Option('--device <name>', description).choices(DEVICES);
 
 /** The float type that `--dtype` names. */
 export function floatTypeOf(dtype: string): FloatType {

@@ -1,7 +1,7 @@
 // llava-gemma serve: an HTTP server that speaks OpenAI's API.
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { bundledModel } from '../paths.ts';
-import { collect, parseCount, parseSize, quantizeOption } from './options.ts';
+import { collect, deviceOption, parseCount, parseSize, quantizeOption } from './options.ts';
 
 function parsePort(text: string): number {
   const value = Number(text);
@@ -21,8 +21,10 @@ export function register(program: Command): void {
     .option('--host <address>', 'address to listen on', '127.0.0.1')
     .option('--api-key-file <file>', 'requests must carry one of the keys in this file, one a line')
     .addOption(quantizeOption())
+    .addOption(deviceOption())
     .option('--parallel <n>', 'answers that are generated at a time', parseCount, 8)
     .option('--queue <n>', 'requests of a model that may wait; more are refused', parseCount, 128)
+    .option('--max-loaded <n>', 'models in memory at a time: the one used longest ago makes room', parseCount, 2)
     .option('--threads <n>', 'threads of a model (default: all cores)', parseCount)
     .addOption(sizeOption('--max-body <size>', 'requests beyond this size are refused', '20MB'))
     .option('--max-images <n>', 'pictures of a request', parseCount, 8)

@@ -4,20 +4,54 @@
 import type { Sample } from '../evaluate/samples.ts';
 import { pairedDifference } from '../statistics/paired.ts';
 import { type Finding, findingOf, percent, short, type Verdict } from './findings.ts';
-import { constantAnswer, unparsedShare, yesBias } from './measures.ts';
+import { constantAnswer, repetition, unparsedShare, type YesBias, yesBiases } from './measures.ts';
 
-/** How far from a half the share of yes may lie. */
+/** How far from a half the share of yes may lie, with its interval. */
 const MOST_BIAS = 0.15;
 /** How much more often than it is right one answer may be given. */
 const MOST_EXCESS = 0.3;
+/**
+ * Share of four-word pieces that may repeat beyond those of right answers, and of answers that may be those
+ * to another picture.
+ */
+const MOST_REPEATED = { amber: 0.1, red: 0.3 };
+const MOST_SAME = { amber: 0.3, red: 0.9 };
 const MOST_UNPARSED = { amber: 0.02, red: 0.1 };
 
+const biasText = ({ split, yesRate, low, high, sensitivity, criterion, questions }: YesBias) =>
+  `${split}: yes to ${percent(yesRate)} (${percent(low)} to ${percent(high)}) of ${questions} questions, were half of them so; d' ${short(sensitivity)}, c ${short(criterion)}`;
+
+/**
+ * A leaning of the model shows wherever it is asked; on one split alone, it is what the model does about
+ * these questions (of things that it cannot know it says no).
+ */
 function yesVerdict(samples: readonly Sample[]): Verdict {
-  const bias = yesBias(samples);
-  if (!bias) return { level: 'unknown', found: 'no yes/no questions with both answers' };
-  const { yesRate, sensitivity, criterion, questions } = bias;
-  const found = `yes to ${percent(yesRate)} of ${questions} questions, were half of them so; d' ${short(sensitivity)}, c ${short(criterion)}`;
-  return { level: Math.abs(yesRate - 0.5) > MOST_BIAS ? 'red' : 'green', numbers: { yesRate, sensitivity, criterion }, found };
+  const biases = yesBiases(samples);
+  if (biases.length === 0) return { level: 'unknown', found: 'no yes/no questions with both answers' };
+  const leaning = ({ low, high }: YesBias) => (low > 0.5 + MOST_BIAS ? 1 : high < 0.5 - MOST_BIAS ? -1 : 0);
+  const leaningAny = biases.filter((bias) => leaning(bias) !== 0);
+  const isEverywhere = leaningAny.length === biases.length && new Set(biases.map(leaning)).size === 1;
+  const worst = biases.toSorted((a, b) => Math.abs(b.yesRate - 0.5) - Math.abs(a.yesRate - 0.5))[0];
+  const { yesRate, low, high, sensitivity, criterion } = worst;
+  return {
+    level: isEverywhere ? 'red' : leaningAny.length > 0 ? 'amber' : 'green',
+    numbers: { yesRate, low, high, sensitivity, criterion },
+    found: [worst, ...biases.filter((bias) => bias !== worst)].map(biasText).join('; '),
+  };
+}
+
+function repeatedVerdict(samples: readonly Sample[]): Verdict {
+  const found = repetition(samples);
+  if (!found) return { level: 'unknown', found: 'no answers of eight words or more' };
+  const { within, expectedWithin, same, answers } = found;
+  const excess = within - expectedWithin;
+  const level =
+    excess > MOST_REPEATED.red || same > MOST_SAME.red ? 'red' : excess > MOST_REPEATED.amber || same > MOST_SAME.amber ? 'amber' : 'green';
+  return {
+    level,
+    numbers: { within, expectedWithin, same },
+    found: `of ${answers} long answers, ${percent(within)} of the four-word pieces repeat one before them (of the right ones ${percent(expectedWithin)}), and ${percent(same)} are given to another picture word for word`,
+  };
 }
 
 function constantVerdict(samples: readonly Sample[]): Verdict {
@@ -54,9 +88,13 @@ function difference(samples: readonly Sample[], others: readonly number[]) {
 /** S(image) - S(other image): whether answers hang on the picture. */
 function exchangedVerdict(samples: readonly Sample[], exchanged: readonly Sample[] | undefined): Verdict {
   if (!exchanged) return { level: 'unknown', found: 'not asked: give the model, not its run' };
+  const keyOf = ({ split, id }: Sample) => `${split} ${id}`;
+  const others = new Map(exchanged.map((sample) => [keyOf(sample), sample.correct]));
+  const both = samples.filter((sample) => others.has(keyOf(sample)));
+  if (both.length === 0) return { level: 'unknown', found: 'there are no other pictures' };
   const { value, low, high } = difference(
-    samples,
-    credits(exchanged, ({ correct }) => correct),
+    both,
+    credits(both, (sample) => others.get(keyOf(sample))),
   );
   const found = `${short(100 * value)} points more than with the pictures of other questions (${short(100 * low)} to ${short(100 * high)})`;
   return { level: low > 0 ? 'green' : 'red', numbers: { gain: value, low, high }, found };
@@ -87,7 +125,7 @@ function blindVerdict(samples: readonly Sample[]): Verdict {
 const signs = {
   yes: {
     sign: 'yes-bias',
-    healthy: `yes to ${50 - 100 * MOST_BIAS} to ${50 + 100 * MOST_BIAS} %; d' above 1`,
+    healthy: `an interval that reaches into ${50 - 100 * MOST_BIAS} to ${50 + 100 * MOST_BIAS} %, where 50 is the truth; amber beyond it on one split, red on all`,
     source: 'LRV-Instruction #19; arXiv 2305.10355 (POPE)',
     advice: 'train on as many questions with no as with yes, wrong things that are often seen together among them',
   },
@@ -103,6 +141,13 @@ const signs = {
     source: "ours; POPE's script takes them for yes, VLMEvalKit for no",
     advice: 'the answer format was lost: ask as the training data do, and look at the end token and max_new_tokens',
   },
+  repeated: {
+    sign: 'repeated-answers',
+    healthy: `at most ${percent(MOST_REPEATED.amber)} more repeated pieces than in right answers, ${percent(MOST_SAME.amber)} of the answers given twice`,
+    source: "seq-rep-4 of Welleck et al. 2019 (arXiv 1908.04319: 0.5 % of people's text, 44 % of a model's that loops); thresholds ours",
+    advice:
+      'the model loops, or says one text of all pictures: fewer epochs, the repetition penalty of generation, more different texts; see image-ignored',
+  },
   exchanged: {
     sign: 'image-ignored (answers)',
     healthy: 'an interval above 0',
@@ -117,15 +162,22 @@ const signs = {
   },
 };
 
-/**
- * Findings in answers, which may have been asked before blank pictures too; `exchanged` before those of
- * others.
- */
-export function answerFindings(samples: readonly Sample[], exchanged?: readonly Sample[]): Finding[] {
+export interface Asked {
+  /** Before their pictures, and perhaps before blank ones. */
+  samples: readonly Sample[];
+  /** Before the pictures of others, those that can be. */
+  exchanged?: readonly Sample[];
+  /** Long answers, for their words alone. */
+  descriptions?: readonly Sample[];
+}
+
+/** Findings in answers. */
+export function answerFindings({ samples, exchanged, descriptions = [] }: Asked): Finding[] {
   return [
     findingOf(signs.yes, yesVerdict(samples)),
     findingOf(signs.constant, constantVerdict(samples)),
     findingOf(signs.unparsed, unparsedVerdict(samples)),
+    findingOf(signs.repeated, repeatedVerdict([...samples, ...descriptions])),
     findingOf(signs.exchanged, exchangedVerdict(samples, exchanged)),
     findingOf(signs.blind, blindVerdict(samples)),
   ];

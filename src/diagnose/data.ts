@@ -5,7 +5,7 @@ import { readLlavaJson, type Sample } from '../data/llava-json.ts';
 import { UserError } from '../errors.ts';
 import { type Question, readQuestions } from '../evaluate/questions.ts';
 
-/** Pictures that are read one by one, and questions that are asked. */
+/** Pictures that are read one by one, at most, and questions that are asked. */
 const PICTURES = 32;
 const QUESTIONS = 300;
 
@@ -19,6 +19,8 @@ export interface DiagnosisData {
   questions: Sample[];
   /** Questions that the model answers itself; empty where the file has no tasks. */
   asked: Question[];
+  /** The captions as questions. */
+  described: Question[];
 }
 
 /** A question as a conversation with its answer. */
@@ -35,12 +37,16 @@ export async function diagnosisData(file?: { dataPath: string; imageFolder: stri
     const built = await buildEmojiDataset({
       seed: SEED,
       out: FOLDER,
-      trainScenes: PICTURES,
+      trainScenes: Math.max(2, Math.min(scenes, PICTURES)),
       evaluationScenes: scenes,
       splits: ['unseen-scenes'],
     });
     const asked = await readQuestions(built.evaluation['unseen-scenes'], built.imageFolder, 'unseen-scenes');
-    return { captions: await readLlavaJson(built.captions, built.imageFolder), questions: firstOfPictures(asked).map(answered), asked };
+    const [captions, described] = [
+      await readLlavaJson(built.captions, built.imageFolder),
+      await readQuestions(built.captions, built.imageFolder),
+    ];
+    return { captions, questions: firstOfPictures(asked).map(answered), asked, described };
   }
   const { dataPath, imageFolder } = file;
   const samples = (await readLlavaJson(dataPath, imageFolder)).filter(({ images }) => images.length === 1);
@@ -49,7 +55,7 @@ export async function diagnosisData(file?: { dataPath: string; imageFolder: stri
     throw new UserError(`${dataPath}: a diagnosis exchanges pictures and needs two samples with a picture each, or more`);
   const asked = (await readQuestions(dataPath, imageFolder)).filter(({ images }) => images.length === 1);
   const hasTasks = samples.some(({ fields }) => fields.task !== undefined);
-  return { captions, questions: captions, asked: hasTasks ? asked.slice(0, QUESTIONS) : [] };
+  return { captions, questions: captions, asked: hasTasks ? asked.slice(0, QUESTIONS) : [], described: firstOfPictures(asked) };
 }
 
 function firstOf<T>(items: readonly T[], keyOf: (item: T) => string): T[] {
@@ -58,10 +64,3 @@ function firstOf<T>(items: readonly T[], keyOf: (item: T) => string): T[] {
 }
 
 const firstOfPictures = (questions: readonly Question[]) => firstOf(questions, ({ imagePaths }) => imagePaths[0]).slice(0, PICTURES);
-
-/** The same questions, each before the picture of another one: the pictures half-way round. */
-export function withExchangedPictures(questions: readonly Question[]): Question[] {
-  const pictures = [...new Set(questions.map(({ imagePaths }) => imagePaths[0]))];
-  const other = new Map(pictures.map((path, i) => [path, pictures[(i + Math.ceil(pictures.length / 2)) % pictures.length]]));
-  return questions.map((question) => ({ ...question, imagePaths: question.imagePaths.map((path) => other.get(path) ?? path) }));
-}

@@ -7,18 +7,21 @@ import type { Engine } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { UserError } from '../errors.ts';
 import { answerQuestions } from '../evaluate/evaluate.ts';
-import { readSamples } from '../evaluate/samples.ts';
+import { withExchangedPictures } from '../evaluate/exchanged.ts';
+import type { Question } from '../evaluate/questions.ts';
+import { readSamples, type Sample } from '../evaluate/samples.ts';
 import { imageTokenCount, llavaConfigSchema } from '../models/llava.ts';
 import { withCheckpoint } from '../pretrained/folder.ts';
 import { loadModel } from '../pretrained/load.ts';
 import { type RunFolder, runFolder } from '../runs/folder.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
 import { answerFindings } from './answer-signs.ts';
-import { type DiagnosisData, diagnosisData, withExchangedPictures } from './data.ts';
+import { type DiagnosisData, diagnosisData } from './data.ts';
 import { type Finding, rankFindings } from './findings.ts';
 import { modelFindings } from './model-signs.ts';
 import { probeModel } from './probe.ts';
 import { labelFindings, recipeOf, runFindings } from './run-signs.ts';
+import { movementFinding } from './weight-signs.ts';
 
 export interface Diagnosis {
   /** What was diagnosed. */
@@ -58,17 +61,17 @@ export async function diagnose({ path, data: file, scenes, onProgress = () => {}
 
 /**
  * A model that came to use its pictures without stage 1 is an ablation; one that did not has its reason
- * there.
+ * there, be it that pictures make no difference, or next to none.
  */
 function withSkippedStage(findings: readonly Finding[]): Finding[] {
-  const isBlind = findings.some(({ sign, level }) => level === 'red' && USES_PICTURES.includes(sign));
+  const isBlind = findings.some(({ sign, level }) => (level === 'red' || level === 'amber') && USES_PICTURES.includes(sign));
   return findings.map((finding) =>
     isBlind && finding.sign === 'stage-1-skipped' && finding.level === 'amber' ? { ...finding, level: 'red' } : finding,
   );
 }
 
 /** Signs of whether pictures make a difference. */
-const USES_PICTURES = ['image-ignored', 'image-ignored (answers)', 'multi-modal gain', 'collapsed-connector'];
+const USES_PICTURES = ['image-ignored', 'image-ignored (answers)', 'multi-modal gain', 'logit-effect', 'same-rows', 'collapsed-connector'];
 
 type Work = Required<Pick<DiagnoseOptions, 'engine' | 'signal' | 'onProgress'>>;
 
@@ -76,20 +79,27 @@ async function findingsOfModel(dir: string, data: DiagnosisData, { engine, ...op
   return modelFindings(await probeModel(engine, dir, data, options));
 }
 
-/** Questions before their pictures, blank ones, and those of others. */
-async function findingsOfAnswers(dir: string, { asked }: DiagnosisData, { engine, signal, onProgress }: Work): Promise<Finding[]> {
-  if (asked.length === 0) return [];
+/** Captions that a model writes itself, and their most tokens. */
+const DESCRIBED = 16;
+const DESCRIPTION_TOKENS = 96;
+
+/**
+ * What the model answers: to questions before their pictures, blank ones and those of others, unless a run
+ * has `kept` its answers; and how it describes pictures.
+ */
+async function findingsOfAnswers(dir: string, data: DiagnosisData, { engine, signal, onProgress }: Work, kept: readonly Sample[] = []) {
   const model = await loadModel(dir, { engine });
   try {
-    const options = { batchSize: 32, maxNewTokens: 24, signal };
+    const options = { batchSize: 32, signal };
     const told = (what: string) => (done: number, total: number) => onProgress(`asking ${what}: ${done} of ${total}`);
-    const samples = await answerQuestions(model, asked, { ...options, blind: true, onProgress: told('before pictures and blank ones') });
-    const exchanged = await answerQuestions(model, withExchangedPictures(asked), {
-      ...options,
-      blind: false,
-      onProgress: told('before other pictures'),
-    });
-    return answerFindings(samples, exchanged);
+    const ask = (questions: readonly Question[], maxNewTokens: number, blind: boolean, what: string) =>
+      answerQuestions(model, questions, { ...options, maxNewTokens, blind, onProgress: told(what) });
+    const descriptions = await ask(data.described.slice(0, DESCRIBED), DESCRIPTION_TOKENS, false, 'for descriptions');
+    if (kept.length > 0) return answerFindings({ samples: kept, descriptions });
+    if (data.asked.length === 0) return [];
+    const samples = await ask(data.asked, 24, true, 'before pictures and blank ones');
+    const exchanged = await ask(withExchangedPictures(data.asked), 24, false, 'before other pictures');
+    return answerFindings({ samples, exchanged, descriptions });
   } finally {
     await model.generator.dispose();
   }
@@ -113,11 +123,10 @@ async function findingsOfRunModel(folder: RunFolder, dir: string, data: Diagnosi
   const recipe = recipeOf(folder);
   if (recipe.task !== 'llava') return [];
   const splits = recipe.evaluate?.splits.map((split) => folder.samples(split)).filter((path) => existsSync(path)) ?? [];
-  const samples = splits.flatMap(readSamples);
-  const answers = samples.length > 0 ? answerFindings(samples) : await findingsOfAnswers(dir, data, work);
+  const answers = await findingsOfAnswers(dir, data, work, splits.flatMap(readSamples));
   const labels = await withCheckpoint(dir, llavaConfigSchema, async (config) => {
     const { tokenizerJson, tokenizerConfig } = await readTokenizerFiles(dir);
     return labelFindings(recipe, createTokenizer(tokenizerJson, tokenizerConfig), imageTokenCount(config));
   });
-  return [...labels, ...(await findingsOfModel(dir, data, work)), ...answers];
+  return [...labels, await movementFinding(recipe, dir), ...(await findingsOfModel(dir, data, work)), ...answers];
 }

@@ -1,7 +1,11 @@
 // What a diagnosis says: signs with their numbers, what healthy looks like, where the threshold comes from,
 // and what to do.
 
-export type Level = 'red' | 'amber' | 'green' | 'unknown';
+/**
+ * `unknown` could not be measured; `info` is a number without a threshold, to be compared with that of
+ * others.
+ */
+export type Level = 'red' | 'amber' | 'green' | 'unknown' | 'info';
 
 export interface Finding {
   /** Name of the sign. */
@@ -19,7 +23,7 @@ export interface Finding {
   at?: { stage: string; step: number };
 }
 
-const severity: Record<Level, number> = { red: 0, amber: 1, unknown: 2, green: 3 };
+const severity: Record<Level, number> = { red: 0, amber: 1, unknown: 2, info: 3, green: 4 };
 
 /** Signs in the order in which one causes the next. */
 const CAUSES = [
@@ -30,14 +34,20 @@ const CAUSES = [
   'label-mask',
   'untrained-connector',
   'stage-1-skipped',
+  'unmoved-weights',
   'collapsed-connector',
   'norm-mismatch',
+  'no-attention',
+  'visual-sinks',
   'overfitting',
   'image-ignored',
   'same-rows',
   'yes-bias',
   'constant-answer',
+  'repeated-answers',
   'unparsed-answers',
+  'modality-gap',
+  'mir',
 ];
 
 const place = ({ sign }: Finding) => (CAUSES.includes(sign) ? CAUSES.indexOf(sign) : CAUSES.length);

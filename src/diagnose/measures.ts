@@ -1,77 +1,20 @@
 // Numbers that tell a sick model from a healthy one, from what was measured: no model is run here.
 
 import { exponentialEntropy } from '../alignment/effective-rank.ts';
+import { groupBy } from '../arrays.ts';
 import { majorityBaseline } from '../evaluate/baselines.ts';
 import type { Sample } from '../evaluate/samples.ts';
 import { answerKind, FAILED, normalizeText, parseAnswer } from '../evaluate/scoring.ts';
 import { normalQuantile } from '../statistics/distributions.ts';
-
-/** Rows of one width, one after the other. */
-export interface Rows {
-  data: Float32Array;
-  width: number;
-}
-
-const rowCount = ({ data, width }: Rows) => data.length / width;
-
-/** Mean Euclidean norm of rows. */
-export function meanNorm({ data, width }: Rows): number {
-  let sum = 0;
-  for (let at = 0; at < data.length; at += width) {
-    let squares = 0;
-    for (let i = at; i < at + width; i++) squares += data[i] * data[i];
-    sum += Math.sqrt(squares);
-  }
-  return sum / (data.length / width);
-}
-
-/** Cosine of two rows; 0 where one of them is 0. */
-function cosine(a: Float32Array, b: Float32Array): number {
-  let [ab, aa, bb] = [0, 0, 0];
-  for (let i = 0; i < a.length; i++) {
-    ab += a[i] * b[i];
-    aa += a[i] * a[i];
-    bb += b[i] * b[i];
-  }
-  return aa === 0 || bb === 0 ? 0 : ab / Math.sqrt(aa * bb);
-}
-
-/**
- * Mean cosine between the rows of different pictures, each row beside the one in its place of the next
- * picture: near 1 where the connector says the same whatever it is shown.
- */
-export function meanCosine(pictures: readonly Rows[]): number {
-  let [sum, count] = [0, 0];
-  for (const [i, { data, width }] of pictures.entries()) {
-    const other = pictures[(i + 1) % pictures.length].data;
-    for (let at = 0; at < data.length; at += width, count++) sum += cosine(data.subarray(at, at + width), other.subarray(at, at + width));
-  }
-  return sum / count;
-}
-
-/** At most so many rows of several matrices, evenly spread. */
-export function someRows(parts: readonly Rows[], most: number): Rows {
-  const { width } = parts[0];
-  const total = parts.reduce((sum, part) => sum + rowCount(part), 0);
-  const step = Math.max(1, total / most);
-  const rows: Float32Array[] = [];
-  let index = 0;
-  let next = 0;
-  for (const part of parts)
-    for (let at = 0; at < part.data.length; at += width, index++) {
-      if (index < Math.floor(next)) continue;
-      rows.push(part.data.subarray(at, at + width));
-      next += step;
-    }
-  const data = new Float32Array(rows.length * width);
-  for (const [i, row] of rows.entries()) data.set(row, i * width);
-  return { data, width };
-}
+import type { Interval } from '../statistics/estimate.ts';
+import { meanCredit, meanOf } from '../statistics/proportion.ts';
 
 // === Answers ===
 
-export interface YesBias {
+export interface YesBias extends Interval {
+  split: string;
   questions: number;
+  /** Share of yes as if half of the questions were to be answered so; `low` and `high` are of it. */
   yesRate: number;
   /** How well yes and no are told apart, in standard deviations. */
   sensitivity: number;
@@ -86,21 +29,30 @@ export function detection(hits: number, falseAlarms: number): { sensitivity: num
 }
 
 /**
- * Of yes/no questions; undefined where there are none of one answer. Rates as (n + .5) / (N + 1), so that
- * none is 0 or 1.
+ * Of the yes/no questions of each split that has some of both answers. The rate is (H + F) / 2 of hits and
+ * false alarms, so that it is measured against the truth: 0.5 is no bias, however many questions are to be
+ * answered with yes. Its interval joins those of H and F, clustered by picture (squares added: Newcombe
+ * 1998); d' and c take rates as (n + .5) / (N + 1), so that none is 0 or 1.
  */
-export function yesBias(samples: readonly Sample[]): YesBias | undefined {
+export function yesBiases(samples: readonly Sample[]): YesBias[] {
   const asked = samples.filter(({ task, problem }) => answerKind(task) === 'yes-no' && problem === undefined);
-  const rateOf = (expected: 'yes' | 'no') => {
-    const some = asked.filter((sample) => parseAnswer('yes-no', sample.expected) === expected);
-    const yes = some.filter(({ answer }) => parseAnswer('yes-no', answer) === 'yes').length;
-    return { yes, n: some.length, rate: (yes + 0.5) / (some.length + 1) };
-  };
-  const [positive, negative] = [rateOf('yes'), rateOf('no')];
-  if (positive.n === 0 || negative.n === 0) return undefined;
-  // as if there were as many of each
-  const yesRate = (positive.yes / positive.n + negative.yes / negative.n) / 2;
-  return { questions: asked.length, yesRate, ...detection(positive.rate, negative.rate) };
+  return groupBy(asked, ({ split }) => split).flatMap((some) => {
+    const [hits, alarms] = (['yes', 'no'] as const).map((expected) => yesShare(some, expected));
+    if (!hits || !alarms) return [];
+    const yesRate = (hits.value + alarms.value) / 2;
+    const reach = (end: 'low' | 'high') => Math.hypot(hits.value - hits[end], alarms.value - alarms[end]) / 2;
+    const interval = { low: yesRate - reach('low'), high: yesRate + reach('high') };
+    return [{ split: some[0].split, questions: some.length, yesRate, ...interval, ...detection(hits.corrected, alarms.corrected) }];
+  });
+}
+
+/** How often yes is said to questions with one right answer; undefined where there are none. */
+function yesShare(samples: readonly Sample[], expected: 'yes' | 'no') {
+  const some = samples.filter((sample) => parseAnswer('yes-no', sample.expected) === expected);
+  if (some.length === 0) return undefined;
+  const isYes = some.map(({ answer }) => Number(parseAnswer('yes-no', answer) === 'yes'));
+  const { value, low, high } = meanCredit(isYes, { clusters: some.map(({ image }) => image) });
+  return { value, low, high, corrected: (value * some.length + 0.5) / (some.length + 1) };
 }
 
 export interface ConstantAnswer {
@@ -146,6 +98,48 @@ function shares(values: readonly string[]): [string, number][] {
   const counts = new Map<string, number>();
   for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
   return [...counts].map(([value, count]): [string, number] => [value, count / values.length]).sort((a, b) => b[1] - a[1]);
+}
+
+/**
+ * Words from which on a text is long, and of the pieces that may repeat in it (Welleck et al. 2019, arXiv
+ * 1908.04319).
+ */
+const LONG = 8;
+const PIECE = 4;
+
+const wordsOf = (text: string) => text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
+
+/** Share of a text's four-word pieces that it has already said. */
+function repeatedPieces(text: string): number {
+  const words = wordsOf(text);
+  const pieces = Array.from({ length: words.length - PIECE + 1 }, (_, i) => words.slice(i, i + PIECE).join(' '));
+  return 1 - new Set(pieces).size / pieces.length;
+}
+
+export interface Repetition {
+  /** Long answers. */
+  answers: number;
+  /** Share of four-word pieces that an answer repeats, and the same of the answers that are right. */
+  within: number;
+  expectedWithin: number;
+  /** Share of long answers that are given to another picture too, about which something else is right. */
+  same: number;
+}
+
+/** Of answers of eight words or more; undefined where there are none. */
+export function repetition(samples: readonly Sample[]): Repetition | undefined {
+  const long = samples.filter(({ answer }) => wordsOf(answer).length >= LONG);
+  if (long.length === 0) return undefined;
+  const expected = long.filter((sample) => wordsOf(sample.expected).length >= LONG);
+  const isSame = (group: readonly Sample[]) => (sample: Sample) =>
+    group.some((other) => other.image !== sample.image && other.expected !== sample.expected);
+  const same = groupBy(long, ({ answer }) => normalizeText(answer)).reduce((sum, group) => sum + group.filter(isSame(group)).length, 0);
+  return {
+    answers: long.length,
+    within: meanOf(long.map(({ answer }) => repeatedPieces(answer))),
+    expectedWithin: expected.length > 0 ? meanOf(expected.map((sample) => repeatedPieces(sample.expected))) : 0,
+    same: same / long.length,
+  };
 }
 
 /** Answers in which no answer of their task's form is found; POPE's own reading would take them for a yes. */

@@ -85,6 +85,42 @@ function logitEffect({ noiseEffect }: ModelMeasures): Verdict {
   return { level: noiseEffect < LEAST_EFFECT ? 'amber' : 'green', numbers: { noiseEffect }, found };
 }
 
+/** Least share of attention that some layer must pay to the picture: nothing else carries it to the text. */
+const LEAST_ATTENTION = 0.01;
+/** Most that sinks may take of the attention on the picture. */
+const MOST_SINK = 0.5;
+
+const most = (values: readonly number[]) => values.reduce((best, value, i) => (value > values[best] ? i : best), 0);
+
+function attention({ looks, imageShare }: ModelMeasures): Verdict {
+  const layer = most(looks.map(({ text }) => text));
+  const numbers = { mass: looks[layer].text, answerMass: looks[layer].answer, layer: layer + 1, imageShare };
+  const byLayer = looks.map(({ answer }) => percent(answer)).join(', ');
+  const found = `layer ${layer + 1} looks at the picture most: ${percent(looks[layer].text)} of the attention of the text; where answers are said, by layer, ${byLayer}; of what they could look at, ${percent(imageShare)} is picture`;
+  return { level: looks[layer].text < LEAST_ATTENTION ? 'amber' : 'green', numbers, found };
+}
+
+function sinks({ looks }: ModelMeasures): Verdict {
+  const layer = most(looks.map(({ sinkAttention }) => sinkAttention));
+  const { sinks: share, sinkAttention } = looks[layer];
+  const numbers = { sinkAttention, sinks: share, layer: layer + 1 };
+  const found =
+    share === 0
+      ? 'no image row peaks where the first token does'
+      : `in layer ${layer + 1}, ${percent(share)} of the image rows are sinks and take ${percent(sinkAttention)} of the attention on the picture`;
+  return { level: sinkAttention > MOST_SINK ? 'amber' : 'green', numbers, found };
+}
+
+function gap({ modalityGap, neighbors }: ModelMeasures): Verdict {
+  const found = `the means of image rows and of text rows, each row of length 1, are ${short(modalityGap)} apart; the connector keeps ${percent(neighbors.overlap)} of the nearest pictures, chance ${percent(neighbors.chance)}`;
+  return { level: 'info', numbers: { modalityGap, overlap: neighbors.overlap, chance: neighbors.chance }, found };
+}
+
+function integration({ mir: { mir, equalNormMir } }: ModelMeasures): Verdict {
+  const found = `MIR ${mir.toFixed(2)}, ${equalNormMir.toFixed(2)} with rows of equal norm`;
+  return { level: 'info', numbers: { mir, equalNormMir }, found };
+}
+
 const signs: readonly ModelSign[] = [
   {
     sign: 'label-shift',
@@ -123,6 +159,21 @@ const signs: readonly ModelSign[] = [
     judge: norms,
   },
   {
+    sign: 'no-attention',
+    healthy: `${percent(LEAST_ATTENTION)} or more in some layer; how much is no measure of use (arXiv 2607.03358)`,
+    source: 'ours: attention is the only way from image rows to the text',
+    advice: 'no layer looks at the picture: see image-ignored, and look whether the rows stand in their places',
+    judge: attention,
+  },
+  {
+    sign: 'visual-sinks',
+    healthy: `sinks that take at most ${percent(MOST_SINK)} of the attention on the picture`,
+    source: 'arXiv 2503.03321, its 20 at a width of 4096 as a share of the energy; threshold ours',
+    advice:
+      'heads look at rows that mean nothing, mostly background: maps of attention show them, not what is seen; train longer, or take maps by relevancy',
+    judge: sinks,
+  },
+  {
     sign: 'image-ignored',
     healthy: `${LEAST_IMAGE_GAIN} nats a token or more with a blank or another picture`,
     source: 'ours',
@@ -143,6 +194,20 @@ const signs: readonly ModelSign[] = [
     source: 'noise of VCD, arXiv 2311.16922; threshold ours',
     advice: 'answers do not hang on the picture: see image-ignored',
     judge: logitEffect,
+  },
+  {
+    sign: 'modality-gap',
+    healthy: 'no threshold: compare with other runs of the same models; a good connector keeps 40 to 60 % of the neighbors',
+    source: 'Liang et al. 2022 (arXiv 2203.02053); neighbors: arXiv 2509.11986',
+    advice: '',
+    judge: gap,
+  },
+  {
+    sign: 'mir',
+    healthy: 'no threshold: lower is closer, it falls while stage 1 is trained, and two runs of one recipe differ by 0.2',
+    source: 'arXiv 2410.07167',
+    advice: '',
+    judge: integration,
   },
 ];
 

@@ -1,28 +1,34 @@
 // What a model does with pictures, from single passes: its loss with the picture, a blank one and another
-// one, the rows that the connector makes, their norms beside those of the text at each layer.
+// one, the rows that the connector makes, and what becomes of them in the layers.
 
 import { effectiveRank } from '../alignment/effective-rank.ts';
-import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
+import { type Rows, stackRows } from '../alignment/matrices.ts';
+import type { Mir } from '../alignment/mir.ts';
+import { type AlignmentModel, type Inspection, openAlignmentModel } from '../alignment/model.ts';
+import { measureMir } from '../alignment/model-mir.ts';
+import { meanCosineAcross, modalityGap, neighborOverlap } from '../alignment/similarity.ts';
+import { bundledTexts } from '../alignment/texts.ts';
 import type { Sample } from '../data/llava-json.ts';
-import { type Engine, float32, int32, type Value } from '../engine/engine.ts';
-import { type ImageProcessorConfig, imageProcessorConfig, readPixelValues } from '../images/processor.ts';
-import { imageSize, type LlavaConfig, llavaConfigSchema, llavaParameters } from '../models/llava.ts';
-import { compileGraph, headGraph, imageFeaturesGraph, type PassModel, passGraph } from '../models/programs.ts';
-import { storageOfValues } from '../nn/parameters.ts';
-import { checkConfig, withCheckpoint } from '../pretrained/folder.ts';
-import { withImageSize } from '../pretrained/processor.ts';
-import { readRunWeights } from '../pretrained/run-weights.ts';
+import type { Engine } from '../engine/engine.ts';
+import { partnerOf } from '../evaluate/exchanged.ts';
+import { readPixelValues } from '../images/processor.ts';
+import { imageTokenCount, llavaConfigSchema } from '../models/llava.ts';
+import { withCheckpoint } from '../pretrained/folder.ts';
 import { createRandom } from '../random.ts';
 import { meanOf } from '../statistics/proportion.ts';
 import { type EncodedConversation, encodeConversation, ignoreIndex } from '../text/labels.ts';
-import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import type { DiagnosisData } from './data.ts';
-import { divergence, logSoftmax, meanCosine, meanNorm, type Rows, someRows } from './measures.ts';
+import { divergence, logSoftmax } from './measures.ts';
+import { type LayerLook, layerLook, meanLook, meanNorm, movementOf, someOf, spreadRows } from './row-measures.ts';
 
-/** Pictures whose hidden states are looked at. */
+/** Pictures whose hidden states and attention are looked at. */
 const LAYERED = 8;
 /** Rows of which the effective rank is taken. */
 const RANKED = 256;
+/** Pictures that are nearest to one, of which it is asked which stay so. */
+const NEIGHBORS = 5;
+/** Of the texts of MIR. */
+const SEED = 0;
 
 export interface ModelMeasures {
   pictures: number;
@@ -41,6 +47,15 @@ export interface ModelMeasures {
    * layer.
    */
   movement: number | undefined;
+  /** Where each layer looks. */
+  looks: LayerLook[];
+  /** Share of the tokens that answers could look at which are image rows. */
+  imageShare: number;
+  /** Distance of the means of image rows and of caption tokens at the input, rows of unit length. */
+  modalityGap: number;
+  /** Share of the nearest pictures that the connector keeps, and what chance would keep. */
+  neighbors: { overlap: number; chance: number };
+  mir: Pick<Mir, 'mir' | 'equalNormMir'>;
   /** Of the connector's rows; width is the most that it can be. */
   effectiveRank: number;
   rowsRanked: number;
@@ -51,80 +66,6 @@ export interface ModelMeasures {
   noiseEffect: number;
   /** Trained tokens of each caption. */
   labels: { least: number; mean: number; first: string; last: string };
-}
-
-interface Opened {
-  config: LlavaConfig;
-  tokenizer: Tokenizer;
-  processor: ImageProcessorConfig;
-  /** Pixel values [3, size, size] -> [imageTokens, hidden], before scaling. */
-  rows(pixels: Float32Array): Promise<Float32Array>;
-  /** Logits at the positions before labels; hidden states if asked for. */
-  pass(sample: EncodedConversation, rows: Float32Array, withStates: boolean): Promise<{ logits: Float32Array[]; states: Rows[] }>;
-  untouchedBiases: boolean | undefined;
-  dispose(): Promise<void>;
-}
-
-async function openProbe(engine: Engine, dir: string): Promise<Opened> {
-  return withCheckpoint(dir, llavaConfigSchema, async (stored, checkpoint) => {
-    const { tokenizerJson, tokenizerConfig } = await readTokenizerFiles(dir);
-    const { value, file } = await checkpoint.imageProcessor();
-    const processor = checkConfig(imageProcessorConfig, value, file);
-    const config = withImageSize(stored, processor, file);
-    const weights = await readRunWeights(checkpoint, llavaParameters(config));
-    const options = { storage: storageOfValues(weights.values) };
-    const model: PassModel = { kind: 'llava', config, hasImages: true };
-    const side = imageSize(config);
-    const compile = async () =>
-      [
-        await compileGraph(engine, imageFeaturesGraph(config, [side, side], options), weights.values),
-        await compileGraph(engine, passGraph(model, { ...options, states: true }), weights.values),
-        await compileGraph(engine, headGraph(model, options), weights.values),
-      ] as const;
-    const [encoder, pass, head] = await compile().finally(weights.release);
-    const hidden = config.text_config.hidden_size;
-    const biases = checkpoint.names.filter((name) => name.startsWith('multi_modal_projector.') && name.endsWith('.bias'));
-    const areZero = await Promise.all(biases.map(async (name) => (await checkpoint.float32(name)).every((bias) => bias === 0)));
-    return {
-      config,
-      processor,
-      tokenizer: createTokenizer(tokenizerJson, tokenizerConfig),
-      untouchedBiases: biases.length > 0 ? areZero.every(Boolean) : undefined,
-      async rows(pixels) {
-        return (await encoder.run({ pixel_values: float32(pixels, [1, 3, side, side]) })).image_features.data as Float32Array;
-      },
-      async pass({ inputIds, labels }, rows, withStates) {
-        const dims = [1, inputIds.length];
-        const positions = int32(
-          Int32Array.from(inputIds, (_, i) => i),
-          dims,
-        );
-        const feeds = {
-          input_ids: int32(Int32Array.from(inputIds), dims),
-          position_ids: positions,
-          key_positions: positions,
-          image_features: float32(rows, [rows.length / hidden, hidden]),
-        };
-        const layers = withStates ? Array.from({ length: config.text_config.num_hidden_layers + 1 }, (_, i) => `hidden_states.${i}`) : [];
-        const results: Record<string, Value> = await pass.run(feeds, {
-          outputs: ['last_hidden', ...layers] as never,
-        });
-        const last = results.last_hidden.data as Float32Array;
-        const places = labels.flatMap((label, i) => (label !== ignoreIndex && i > 0 ? [i - 1] : []));
-        const asked = new Float32Array(places.length * hidden);
-        for (const [i, place] of places.entries()) asked.set(last.subarray(place * hidden, (place + 1) * hidden), i * hidden);
-        const { logits } = await head.run({ hidden: float32(asked, [places.length, hidden]) });
-        const vocabulary = config.text_config.vocab_size;
-        return {
-          logits: places.map((_, i) => (logits.data as Float32Array).subarray(i * vocabulary, (i + 1) * vocabulary)),
-          states: layers.map((name) => ({ data: results[name].data as Float32Array, width: hidden })),
-        };
-      },
-      async dispose() {
-        for (const program of [encoder, pass, head]) await program.dispose();
-      },
-    };
-  });
 }
 
 /**
@@ -142,6 +83,15 @@ function noised(pixels: Float32Array, index: number): Float32Array {
   return pixels.map((value) => Math.sqrt(left) * value + Math.sqrt(1 - left) * random.normal());
 }
 
+interface Work {
+  model: AlignmentModel;
+  encode(sample: Sample): EncodedConversation;
+  /** Throws where the work is to end. */
+  tell(text: string): void;
+}
+
+const rowsOf = async ({ model }: Work, pixels: readonly Float32Array[]) => model.imageRows(await model.features(pixels));
+
 /** Looks at a model with the samples. `onProgress` is told how far it is. Throws the signal's reason. */
 export async function probeModel(
   engine: Engine,
@@ -149,124 +99,154 @@ export async function probeModel(
   { captions, questions }: Pick<DiagnosisData, 'captions' | 'questions'>,
   { signal, onProgress }: { signal: AbortSignal; onProgress: (text: string) => void },
 ): Promise<ModelMeasures> {
-  const model = await openProbe(engine, dir);
-  try {
-    return await probe(model, captions, questions, (text) => {
+  const model = await openAlignmentModel(dir, { engine, inspect: true });
+  const imageTokens = imageTokenCount(model.config);
+  const work: Work = {
+    model,
+    encode: ({ conversations, id }) => encodeConversation(model.tokenizer, conversations, { imageTokens, sampleId: id }),
+    tell(text) {
       signal.throwIfAborted();
       onProgress(text);
-    });
+    },
+  };
+  try {
+    return {
+      ...(await probeCaptions(work, captions)),
+      untouchedBiases: await untouchedBiases(dir),
+      noiseEffect: await noiseEffect(work, questions),
+    };
   } finally {
     await model.dispose();
   }
 }
 
-async function probe(
-  model: Opened,
-  captions: readonly Sample[],
-  questions: readonly Sample[],
-  tell: (text: string) => void,
-): Promise<ModelMeasures> {
-  const { tokenizer, config } = model;
+/** A caption with what was seen of it. */
+interface Seen {
+  sample: EncodedConversation;
+  inspection: Inspection;
+}
+
+async function probeCaptions(work: Work, captions: readonly Sample[]): Promise<Omit<ModelMeasures, 'untouchedBiases' | 'noiseEffect'>> {
+  const { model, encode, tell } = work;
   const pixels: Float32Array[] = [];
-  const rows: Float32Array[] = [];
   for (const { images } of captions) {
-    tell(`reading pictures: ${rows.length} of ${captions.length}`);
+    tell(`reading pictures: ${pixels.length} of ${captions.length}`);
     pixels.push(await readPixelValues(images, model.processor));
-    rows.push(await model.rows(pixels.at(-1)!));
   }
-  const hidden = config.text_config.hidden_size;
-  const imageTokens = rows[0].length / hidden;
-  const encode = ({ conversations, id }: Sample) => encodeConversation(tokenizer, conversations, { imageTokens, sampleId: id });
-  const encoded = captions.map(encode);
-  const blank = await model.rows(new Float32Array(pixels[0].length));
-
-  const sums = { own: 0, blank: 0, exchanged: 0, before: 0, after: 0, labels: 0, shifted: 0 };
-  const ratios: number[][] = [];
-  const moved: number[] = [];
-  for (const [i, sample] of encoded.entries()) {
-    tell(`reading captions: ${i} of ${encoded.length}`);
-    const targets = sample.labels.flatMap((label, t) => (label !== ignoreIndex && t > 0 ? [t] : []));
-    const own = await model.pass(sample, rows[i], i < LAYERED);
-    const other = await model.pass(sample, rows[(i + Math.ceil(rows.length / 2)) % rows.length], false);
-    const empty = await model.pass(sample, blank, false);
-    for (const [k, t] of targets.entries()) {
-      const scores = logSoftmax(own.logits[k]);
-      sums.own -= scores[sample.inputIds[t]];
-      sums.exchanged -= logSoftmax(other.logits[k])[sample.inputIds[t]];
-      sums.blank -= logSoftmax(empty.logits[k])[sample.inputIds[t]];
-      sums.labels++;
-      if (k === 0 || k + 1 >= targets.length) continue;
-      sums.before -= scores[sample.inputIds[t - 1]];
-      sums.after -= scores[sample.inputIds[t + 1]];
-      sums.shifted++;
-    }
-    if (i >= LAYERED) continue;
-    ratios.push(own.states.map((state) => normRatioOf(state, sample.inputIds, tokenizer.imageTokenId)));
-    // the last state is normed
-    if (own.states.length > 2 && meanNorm({ data: rows[i], width: hidden }) > 0)
-      moved.push(movementOf(own.states[0], own.states.at(-2)!, sample.inputIds, tokenizer.imageTokenId));
+  const features = await model.features(pixels);
+  const rows = await model.imageRows(features);
+  const [blank] = await rowsOf(work, [new Float32Array(pixels[0].length)]);
+  const sums = { own: 0, blank: 0, exchanged: 0, labels: 0, before: 0, after: 0, shifted: 0 };
+  const seen: Seen[] = [];
+  for (const [i, caption] of captions.entries()) {
+    tell(`reading captions: ${i} of ${captions.length}`);
+    const sample = encode(caption);
+    const lossWith = async (picture: Rows) => sumOf((await model.read(picture, [sample]))[0].losses);
+    const inspection = await model.inspect(rows[i], sample);
+    sums.own += sumOf(inspection.losses);
+    sums.labels += inspection.losses.length;
+    sums.blank += await lossWith(blank);
+    sums.exchanged += await lossWith(rows[partnerOf(i, rows.length)]);
+    const shifted = shiftedLosses(sample, inspection.logits);
+    sums.before += shifted.before;
+    sums.after += shifted.after;
+    sums.shifted += shifted.count;
+    if (i < LAYERED) seen.push({ sample, inspection });
   }
-
-  const matrices = rows.map((data): Rows => ({ data, width: hidden }));
-  const ranked = someRows(matrices, RANKED);
-  const layerNormRatios = ratios[0].map((_, layer) => meanOf(ratios.map((ofSample) => ofSample[layer])));
   const loss = sums.own / sums.labels;
-  const trained = encoded.map(({ labels }) => labels.filter((label) => label !== ignoreIndex));
+  const layered = rows.slice(0, LAYERED);
+  const { mir, equalNormMir } = await measureMir(model, layered, { texts: await bundledTexts(layered.length, SEED), onProgress: tell });
+  const ranked = spreadRows(stackRows(rows), RANKED);
   return {
     pictures: captions.length,
     loss,
     blankGain: sums.blank / sums.labels - loss,
     exchangedGain: sums.exchanged / sums.labels - loss,
     shiftedLoss: { before: sums.before / sums.shifted, after: sums.after / sums.shifted },
-    normRatio: layerNormRatios[0],
-    layerNormRatios,
-    imageNorm: meanNorm({ data: rows[0], width: hidden }),
-    movement: moved.length > 0 ? meanOf(moved) : undefined,
-    effectiveRank: effectiveRank({ ...ranked, count: ranked.data.length / hidden }),
-    rowsRanked: ranked.data.length / hidden,
-    cosineBetweenPictures: meanCosine(matrices),
-    untouchedBiases: model.untouchedBiases,
-    noiseEffect: await noiseEffect(model, questions, encode, tell),
-    labels: {
-      least: Math.min(...trained.map(({ length }) => length)),
-      mean: meanOf(trained.map(({ length }) => length)),
-      first: tokenizer.decode([trained[0][0]]),
-      last: tokenizer.decode([trained[0].at(-1)!]),
-    },
+    ...layerMeasures(work, seen),
+    imageNorm: meanNorm(rows[0]),
+    neighbors: neighborOverlap(features, rows, NEIGHBORS),
+    mir: { mir, equalNormMir },
+    effectiveRank: effectiveRank(ranked),
+    rowsRanked: ranked.count,
+    cosineBetweenPictures: meanCosineAcross(rows),
+    labels: labelsOf(work, captions.map(encode)),
   };
 }
 
-/** Norm of image rows over that of the text after them. */
-function normRatioOf({ data, width }: Rows, inputIds: readonly number[], imageToken: number): number {
-  const first = inputIds.indexOf(imageToken);
-  const end = inputIds.lastIndexOf(imageToken) + 1;
-  const norm = (from: number, to: number) => meanNorm({ data: data.subarray(from * width, to * width), width });
-  return norm(first, end) / norm(end, inputIds.length);
+const sumOf = (values: ArrayLike<number>) => Array.from(values).reduce((sum, value) => sum + value, 0);
+
+/** Sums over the labels that have one before and one after them. */
+function shiftedLosses({ inputIds, labels }: EncodedConversation, logits: readonly Float32Array[]) {
+  const sums = { before: 0, after: 0, count: 0 };
+  const targets = labels.flatMap((label, t) => (label !== ignoreIndex && t > 0 ? [t] : []));
+  for (const [k, t] of targets.entries()) {
+    if (k === 0 || k + 1 >= targets.length) continue;
+    const scores = logSoftmax(logits[k]);
+    sums.before -= scores[inputIds[t - 1]];
+    sums.after -= scores[inputIds[t + 1]];
+    sums.count++;
+  }
+  return sums;
 }
 
-/** Norm of the change of image rows over that of the rows. */
-function movementOf({ data: before, width }: Rows, { data: after }: Rows, inputIds: readonly number[], imageToken: number): number {
-  const [from, to] = [inputIds.indexOf(imageToken) * width, (inputIds.lastIndexOf(imageToken) + 1) * width];
-  const change = after.slice(from, to).map((value, i) => value - before[from + i]);
-  return meanNorm({ data: change, width }) / meanNorm({ data: before.subarray(from, to), width });
+/** What becomes of image rows beside those of the text behind them. */
+function layerMeasures({ model }: Work, seen: readonly Seen[]) {
+  const imageToken = model.config.image_token_index;
+  const parts = seen.map(({ sample: { inputIds, labels }, inspection }) => {
+    const image = [inputIds.indexOf(imageToken), inputIds.lastIndexOf(imageToken) + 1] as const;
+    const states = [...inspection.states.values()];
+    const imageRows = states.map((state) => someOf(state, ...image));
+    const textRows = states.map((state) => someOf(state, image[1], inputIds.length));
+    const places = labels.flatMap((label, t) => (label !== ignoreIndex && t > 0 ? [t - 1] : []));
+    return {
+      imageRows,
+      textRows,
+      ratios: states.map((_, layer) => meanNorm(imageRows[layer]) / meanNorm(textRows[layer])),
+      looks: inspection.attention.map((each, layer) => layerLook(each, states[layer], image)),
+      imageShare: meanOf(places.map((place) => (image[1] - image[0]) / (place + 1))),
+    };
+  });
+  // the last state is normed, and rows of nothing are moved by whatever is added to them
+  const isMoving = parts[0].imageRows.length > 2 && meanNorm(parts[0].imageRows[0]) > 0;
+  const layerNormRatios = parts[0].ratios.map((_, layer) => meanOf(parts.map(({ ratios }) => ratios[layer])));
+  return {
+    normRatio: layerNormRatios[0],
+    layerNormRatios,
+    movement: isMoving ? meanOf(parts.map(({ imageRows }) => movementOf(imageRows[0], imageRows.at(-2)!))) : undefined,
+    looks: parts[0].looks.map((_, layer) => meanLook(parts.map(({ looks }) => looks[layer]))),
+    imageShare: meanOf(parts.map(({ imageShare }) => imageShare)),
+    modalityGap: modalityGap(stackRows(parts.map(({ imageRows }) => imageRows[0])), stackRows(parts.map(({ textRows }) => textRows[0]))),
+  };
 }
 
-async function noiseEffect(
-  model: Opened,
-  questions: readonly Sample[],
-  encode: (sample: Sample) => EncodedConversation,
-  tell: (text: string) => void,
-) {
+function labelsOf({ model: { tokenizer } }: Work, encoded: readonly EncodedConversation[]): ModelMeasures['labels'] {
+  const trained = encoded.map(({ labels }) => labels.filter((label) => label !== ignoreIndex));
+  return {
+    least: Math.min(...trained.map(({ length }) => length)),
+    mean: meanOf(trained.map(({ length }) => length)),
+    first: tokenizer.decode([trained[0][0]]),
+    last: tokenizer.decode([trained[0].at(-1)!]),
+  };
+}
+
+const untouchedBiases = (dir: string): Promise<boolean | undefined> =>
+  withCheckpoint(dir, llavaConfigSchema, async (_config, checkpoint) => {
+    const biases = checkpoint.names.filter((name) => name.startsWith('multi_modal_projector.') && name.endsWith('.bias'));
+    const areZero = await Promise.all(biases.map(async (name) => (await checkpoint.float32(name)).every((bias) => bias === 0)));
+    return biases.length > 0 ? areZero.every(Boolean) : undefined;
+  });
+
+async function noiseEffect(work: Work, questions: readonly Sample[]): Promise<number> {
+  const { model, encode, tell } = work;
   let sum = 0;
   for (const [i, question] of questions.entries()) {
     tell(`reading questions: ${i} of ${questions.length}`);
     const sample = encode(question);
-    const seen = await readPixelValues(question.images, model.processor);
-    const [clear, drowned] = [
-      await model.pass(sample, await model.rows(seen), false),
-      await model.pass(sample, await model.rows(noised(seen, i)), false),
-    ];
-    sum += divergence(clear.logits[0], drowned.logits[0]);
+    const pixels = await readPixelValues(question.images, model.processor);
+    const [clear, drowned] = await rowsOf(work, [pixels, noised(pixels, i)]);
+    const [first, second] = [await model.inspect(clear, sample), await model.inspect(drowned, sample)];
+    sum += divergence(first.logits[0], second.logits[0]);
   }
   return sum / questions.length;
 }

@@ -37,6 +37,7 @@ const told: Partial<Record<Sign, { level: Level; advice: string }>> = {
   'loss-spike': { level: 'amber', advice: 'look whether the loss comes back; if not, lower the rate or raise beta 2' },
   'gradient-spike': { level: 'amber', advice: 'one is harmless where it is clipped; many ask for a lower rate' },
   'update-ratio': { level: 'amber', advice: 'change the rate of the module (lr_by_module)' },
+  'unmoved-weights': { level: 'red', advice: 'raise the rate of the module (lr, lr_by_module)' },
   clipping: { level: 'amber', advice: 'raise max_grad_norm, or look at the data' },
 };
 

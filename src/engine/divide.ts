@@ -20,6 +20,8 @@ export interface DividedWork {
   rest: Record<string, Write>;
   /** Operands of row writes, which no caller sees. */
   operands: Outputs;
+  /** Writes of what an input holds, which needs no graph: the name of the input by that of the state. */
+  copies: Map<string, { mode: Write['mode']; from: string }>;
   /** Rows that are added piece by piece, by state. */
   rows: Map<string, RowWrites>;
   /** Updates that are one pass over the memory of their states. */
@@ -43,7 +45,8 @@ export function loweringOf(
 
 export function divideWork(outputs: Outputs, { constants = new Map(), writes = {} }: CompileOptions): DividedWork {
   const { updates, rest: other } = takeAdamW(writes);
-  const { rows, rest } = takeRowWrites(other);
+  const { rows, rest: computed } = takeRowWrites(other);
+  const { copies, rest } = takeCopies(computed, constants);
   const hostNorms = new Map<string, string>();
   const hostChanges = new Map<string, string>();
   const graph: Record<string, Tensor> = {};
@@ -63,5 +66,20 @@ export function divideWork(outputs: Outputs, { constants = new Map(), writes = {
   const everything = [...Object.values(outputs), ...Object.values(writes).map(({ tensor }) => tensor)];
   for (const tensor of topologicalOrder(everything))
     if (tensor.op === 'input') (constants.has(inputName(tensor)) ? fixed : inputs).set(inputName(tensor), tensor);
-  return { graph, forward, rest, operands, rows, updates, hostNorms, hostChanges, inputs, fixed };
+  return { graph, forward, rest, operands, copies, rows, updates, hostNorms, hostChanges, inputs, fixed };
+}
+
+/** Takes the writes of inputs out of `writes`; what they read is written by nothing else. */
+function takeCopies(
+  writes: Readonly<Record<string, Write>>,
+  constants: ReadonlyMap<string, unknown>,
+): Pick<DividedWork, 'copies' | 'rest'> {
+  const copies: DividedWork['copies'] = new Map();
+  const rest = { ...writes };
+  for (const [name, { mode, tensor }] of Object.entries(writes)) {
+    if (tensor.op !== 'input' || constants.has(inputName(tensor)) || inputName(tensor) in writes) continue;
+    copies.set(name, { mode, from: inputName(tensor) });
+    delete rest[name];
+  }
+  return { copies, rest };
 }

@@ -144,6 +144,10 @@ export interface Program {
   dispose(): Promise<void>;
 }
 
+/** What a model runs on: `auto` is webgpu where there is an adapter, else cpu. */
+export const DEVICES = ['cpu', 'webgpu', 'auto'] as const;
+export type DeviceName = (typeof DEVICES)[number];
+
 export interface Engine {
   readonly name: string;
   /**

@@ -40,3 +40,9 @@ export function applyWrite(state: HostMemory, mode: Write['mode'], value: Value)
   } else if (mode === 'add') state.add(value);
   else state.adopt(value);
 }
+
+/** The same with a value whose data others keep. */
+export function applyCopy(state: HostMemory, mode: Write['mode'], value: Value): void {
+  const isOnlyRead = grows(state) || (mode === 'add' && !state.isCleared);
+  applyWrite(state, mode, isOnlyRead ? value : { ...value, data: value.data.slice() });
+}

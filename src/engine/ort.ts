@@ -1,38 +1,16 @@
 // The default engine: ONNX Runtime, whole from npm (CPU everywhere). `run` of the Node binding is synchronous
 // inside: it blocks the event loop. State is host memory, updated in place.
 
-import { realpathSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { dirname, relative, sep } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-node';
-import { rewrite } from '../graph/passes.ts';
-import { constant, inputName, type Tensor, type TypedData } from '../graph/tensor.ts';
-import { divideWork, loweringOf, writeName } from './divide.ts';
-import {
-  type CompileOptions,
-  type Constant,
-  checkInputs,
-  type Engine,
-  elementBytes,
-  type Program,
-  type RunOptions,
-  type State,
-  type StoredValue,
-  sizeOf,
-  type Value,
-  type Write,
-} from './engine.ts';
-import { runAdamW, sumOfSquares } from './host-kernels.ts';
-import { applyWrite, type HostMemory, hostMemory, writtenStates } from './host-memory.ts';
-import { HostSlots } from './host-slots.ts';
-import { HostSequence, HostState } from './host-state.ts';
+import * as ort from 'onnxruntime-node';
+import type { Engine } from './engine.ts';
 import { giveBackFreedMemory } from './malloc.ts';
-import { type LowerOptions, lower } from './onnx/lower.ts';
-import type { ExternalData } from './onnx/packed.ts';
-import { addRows, pieceGraph } from './row-writes.ts';
+import type { LowerOptions } from './onnx/lower.ts';
+import { createHostEngine, type HostRuntime } from './ort-host.ts';
+import { layOutConstants } from './stored-constants.ts';
 
 export interface OrtOptions {
   /** Threads inside one op. Default: all cores. */
@@ -45,152 +23,23 @@ export interface OrtOptions {
   fuse?: LowerOptions['fuse'];
 }
 
-type Outputs = Readonly<Record<string, Tensor>>;
-
 /** An engine on ONNX Runtime's CPU provider. */
-export function createOrtEngine(options: OrtOptions = {}): Engine {
-  return {
+export function createOrtEngine({ threads, spin, fuse }: OrtOptions = {}): Engine {
+  return createHostEngine({
     name: 'ort-cpu',
-    compile: (outputs, compileOptions = {}) => compile(outputs, compileOptions, options),
-    state: ({ dtype, dims, data }) => new HostState(dtype, dims, data),
-    zeros: (dtype, dims) => new HostState(dtype, dims),
-    sequence: (dtype, dims, axis) => new HostSequence(dtype, dims, axis),
-    slots: (dtype, dims, axis) => new HostSlots(dtype, dims, axis),
-  };
-}
-
-async function compile(outputs: Outputs, compileOptions: CompileOptions, options: OrtOptions): Promise<Program> {
-  const { constants = new Map(), writes = {} } = compileOptions;
-  const { updates, rows, rest, hostNorms, hostChanges, operands, graph, forward, inputs, fixed } = divideWork(outputs, compileOptions);
-  checkInputs(fixed, (name) => constants.get(name));
-
-  const used = new Map([...fixed.keys()].map((name) => [name, constants.get(name)!]));
-  const session = Object.keys(graph).length > 0 ? await openSession(graph, used, forward, compileOptions, options) : undefined;
-  const pieces = new Map<string, Program[]>();
-  for (const [name, { gradients }] of rows)
-    pieces.set(name, await Promise.all(gradients.map((gradient) => compile(pieceGraph(gradient), {}, options))));
-
-  return {
-    inputNames: [...inputs.keys()],
-    outputNames: Object.keys(outputs),
-    async run(values, { state = {}, outputs: wanted = Object.keys(outputs) }: RunOptions = {}) {
-      const targets = writtenStates(writes, state);
-      const value = valueReader(values, state);
-      checkInputs(inputs, value);
-      const results = session ? await session.run(value, [...wanted, ...Object.keys(operands)], rest, targets) : {};
-      for (const [name, parts] of rows) {
-        const operand = (part: string) => results[`${writeName(name)} ${part}`];
-        await addRows(targets.get(name) as HostState, parts, operand, pieces.get(name)!, (weight) => value(weight)!);
-      }
-      for (const [name, normed] of hostNorms)
-        if (wanted.includes(name)) results[name] = scalar(sumOfSquares(value(normed)!.data as Float32Array));
-      const changes = new Map<string, number>();
-      for (const update of updates) {
-        const change = runAdamW(
-          update,
-          (name) => hostMemory(name, state[name]) as HostState,
-          (name) => value(name)!,
-        );
-        changes.set(update.parameter, change);
-      }
-      for (const [name, parameter] of hostChanges) results[name] = scalar(changes.get(parameter)!);
-      return Object.fromEntries(wanted.map((name) => [name, results[name]]));
+    runtime: ort as unknown as HostRuntime,
+    fuse,
+    sessionOptions: {
+      executionProviders: ['cpu'],
+      intraOpNumThreads: threads ?? availableParallelism(),
+      interOpNumThreads: 1,
+      session: { 'intra_op.allow_spinning': spin ? '1' : '0', force_spinning_stop: '1' },
     },
-    async dispose() {
-      await session?.dispose();
-      for (const program of [...pieces.values()].flat()) await program.dispose();
-    },
-  };
-}
-
-const scalar = (number: number): Value => ({ dtype: 'float32', dims: [], data: Float32Array.of(number) });
-
-/** The value of an input at a run: given as such, or what a state holds. */
-function valueReader(values: Readonly<Record<string, Value>>, state: Readonly<Record<string, State>>) {
-  const known = new Map<string, Value>();
-  return (name: string): Value | undefined => {
-    if (values[name] || !state[name]) return values[name];
-    const value = known.get(name) ?? hostMemory(name, state[name]).value();
-    known.set(name, value);
-    return value;
-  };
-}
-
-// === Sessions ===
-
-interface Session {
-  /** Values of `wanted`; what `writes` say is done to `targets`. */
-  run(
-    value: (name: string) => Value | undefined,
-    wanted: readonly string[],
-    writes: Readonly<Record<string, Write>>,
-    targets: ReadonlyMap<string, HostMemory>,
-  ): Promise<Record<string, Value>>;
-  dispose(): Promise<void>;
-}
-
-async function openSession(
-  graph: Outputs,
-  constants: ReadonlyMap<string, Constant>,
-  forward: readonly string[],
-  compileOptions: CompileOptions,
-  options: OrtOptions,
-): Promise<Session> {
-  const { lean = false } = compileOptions;
-  const lowering = loweringOf(forward, compileOptions);
-  const isLowMemory = lowering.recompute?.what === 'all';
-  if (isLowMemory) await giveBackFreedMemory();
-  const { externalInputs, inlineInputs, fed, buffers, folder } = layOutConstants(constants);
-  const model = lower(inline(graph, inlineInputs), { externalInputs, fuse: options.fuse, ...lowering });
-  const session = await InferenceSession.create(model, {
-    executionProviders: ['cpu'],
-    intraOpNumThreads: options.threads ?? availableParallelism(),
-    interOpNumThreads: 1,
-    graphOptimizationLevel: 'all',
-    logSeverityLevel: 3,
-    ...(lean ? { enableMemPattern: false } : {}),
-    // the arena keeps what a run has used: no page is touched for the first time again, but there are gaps
-    enableCpuMemArena: !isLowMemory,
-    extra: {
-      session: {
-        intra_op: { allow_spinning: options.spin ? '1' : '0' },
-        force_spinning_stop: '1',
-        ...(lean ? { disable_prepacking: '1' } : {}),
-        ...(folder === undefined ? {} : { model_external_initializers_file_folder_path: folder }),
-      },
-      // folding would cast all 16-bit weights when the session begins, merging would keep each cast through
-      // the whole run
-      ...(lean ? { optimization: { disable_specified_optimizers: 'ConstantFolding;CommonSubexpressionElimination' } } : {}),
-    },
-    ...(buffers.length > 0 ? { externalData: buffers } : {}),
+    fillsOutputs: true,
+    layOut: layOutConstants,
+    prepareLowMemory: giveBackFreedMemory,
+    collectGarbage,
   });
-  const outputNames = session.outputNames;
-  return {
-    async run(value, wanted, writes, targets) {
-      if (lean) await collectGarbage();
-      const feeds: Record<string, OrtTensor> = {};
-      for (const name of session.inputNames) feeds[name] = toOrt(fed.get(name) ?? value(name)!);
-      const fetches: Record<string, OrtTensor | null> = {};
-      for (const name of outputNames) if (wanted.includes(name)) fetches[name] = null;
-      /** States whose memory the runtime fills itself. */
-      const direct = new Set<string>();
-      for (const [name, { mode }] of Object.entries(writes)) {
-        const target = targets.get(name)!;
-        const isRead = name in feeds;
-        const fills = target instanceof HostState && !isRead && (mode === 'replace' || target.isCleared);
-        fetches[writeName(name)] = fills ? toOrt({ dtype: target.dtype, dims: target.dims, data: target.memory() }) : null;
-        if (fills) direct.add(name);
-      }
-      const results = await session.run(feeds, fetches as Record<string, OrtTensor>);
-      for (const [name, { mode }] of Object.entries(writes)) {
-        const target = targets.get(name)!;
-        if (direct.has(name)) (target as HostState).markSet();
-        else applyWrite(target, mode, fromOrt(results[writeName(name)]));
-      }
-      return Object.fromEntries(Object.keys(fetches).flatMap((name) => (wanted.includes(name) ? [[name, fromOrt(results[name])]] : [])));
-    },
-    dispose: () => session.release(),
-  };
 }
 
 /** Pause after a collection, in ms. */
@@ -210,109 +59,4 @@ async function collectGarbage(): Promise<void> {
   }
   collector();
   await sleep(SWEEPING);
-}
-
-// === Constants ===
-
-const isStored = (value: Constant): value is StoredValue => 'path' in value;
-
-const PADDING = 64;
-/** Bytes of a constant in memory that is written into the model where others lie in files. */
-const INLINE_BYTES = 2 ** 20;
-
-/**
- * Says where the runtime finds the constants. Those in files stay there: the runtime maps them. All files
- * must be below one folder, which it is told, and their paths must have no links: it follows none that lead
- * out of the folder. Those in memory are handed over beside the model, one buffer each (packed weights in
- * one, so that neighbors can be multiplied as one). The runtime takes buffers or files, not both for one
- * model: where there are files, small constants in memory are written into the model, and large ones are fed
- * at each run.
- */
-function layOutConstants(constants: ReadonlyMap<string, Constant>) {
-  const externalInputs = new Map<string, ExternalData>();
-  const inlineInputs = new Map<string, Value>();
-  const fed = new Map<string, Value>();
-  const buffers: { path: string; data: Uint8Array }[] = [];
-  const stored = new Map<string, StoredValue>();
-  const inMemory = new Map<string, Value>();
-  for (const [name, value] of constants)
-    if (isStored(value)) stored.set(name, value);
-    else inMemory.set(name, value);
-
-  if (stored.size > 0)
-    for (const [name, value] of inMemory) {
-      const canBeFed = value.dtype !== 'bfloat16';
-      if (canBeFed && value.data.byteLength > INLINE_BYTES) fed.set(name, value);
-      else inlineInputs.set(name, value);
-    }
-  else {
-    const packed = [...inMemory].filter(([name]) => isPacked(name, inMemory));
-    const joined = joinBuffers(packed, externalInputs);
-    if (joined) buffers.push(joined);
-    for (const [name, { data }] of inMemory) {
-      if (externalInputs.has(name)) continue;
-      const path = `memory/${buffers.length}`;
-      externalInputs.set(name, { location: path, offset: 0, length: data.byteLength });
-      buffers.push({ path, data: bytesOf(data) });
-    }
-  }
-  const paths = new Map([...stored.values()].map(({ path }) => [path, realpathSync(path)]));
-  const folder = commonFolder([...paths.values()]);
-  for (const [name, { path, offset, dtype, dims }] of stored)
-    externalInputs.set(name, {
-      location: relative(folder!, paths.get(path)!).split(sep).join('/'),
-      offset,
-      length: sizeOf(dims) * elementBytes[dtype],
-    });
-  return { externalInputs, inlineInputs, fed, buffers, folder };
-}
-
-/** The graph with these inputs as constants of its own. */
-function inline(graph: Outputs, values: ReadonlyMap<string, Value>): Outputs {
-  return rewrite(graph, (node) => {
-    const value = node.op === 'input' ? values.get(inputName(node)) : undefined;
-    return value ? constant(value.data, value.dims, value.dtype) : node;
-  });
-}
-
-const bytesOf = (data: TypedData) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-
-/** Whether a constant is a packed weight or the scale of one, as nn/parameters.ts names them. */
-function isPacked(name: string, constants: ReadonlyMap<string, Value>): boolean {
-  return constants.get(name)!.dtype === 'uint8' || constants.has(name.replace(/_scale$/, '_packed'));
-}
-
-/** Lays constants one behind the other, aligned, in one buffer. */
-function joinBuffers(constants: readonly (readonly [string, Value])[], externalInputs: Map<string, ExternalData>) {
-  const location = 'memory/packed';
-  let total = 0;
-  for (const [name, { data }] of constants) {
-    externalInputs.set(name, { location, offset: total, length: data.byteLength });
-    total += Math.ceil(data.byteLength / PADDING) * PADDING;
-  }
-  if (total === 0) return undefined;
-  const bytes = new Uint8Array(total);
-  for (const [name, { data }] of constants) bytes.set(bytesOf(data), externalInputs.get(name)!.offset);
-  return { path: location, data: bytes };
-}
-
-function commonFolder(paths: readonly string[]): string | undefined {
-  if (paths.length === 0) return undefined;
-  let folder = dirname(paths[0]);
-  while (!paths.every((path) => path.startsWith(folder.endsWith(sep) ? folder : folder + sep))) {
-    if (dirname(folder) === folder) throw new Error(`${paths[0]} and ${paths.at(-1)} are on different disks; put them on one`);
-    folder = dirname(folder);
-  }
-  return folder;
-}
-
-function toOrt({ dtype, data, dims }: Value): OrtTensor {
-  return new OrtTensor(dtype as 'float32', data as Float32Array, dims as number[]);
-}
-
-function fromOrt({ type, data, dims }: OrtTensor): Value {
-  // where JavaScript has a Float16Array, the binding uses it; ours are bit patterns everywhere
-  const isHalf = type === 'float16' && !(data instanceof Uint16Array);
-  const { buffer, byteOffset, length } = data as Uint16Array;
-  return { dtype: type as Value['dtype'], data: isHalf ? new Uint16Array(buffer, byteOffset, length) : (data as TypedData), dims };
 }

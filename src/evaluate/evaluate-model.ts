@@ -2,6 +2,7 @@
 
 import { basename, resolve } from 'node:path';
 import { buildEmojiDataset, type EvaluationSplit } from '../data/emoji/build.ts';
+import type { DeviceName } from '../engine/engine.ts';
 import { type LoadedModel, loadModel } from '../pretrained/load.ts';
 import type { Quantization } from '../weights/quantize.ts';
 import { type AnsweringOptions, answerOpenQuestions, answerQuestions, type EvaluationOptions } from './evaluate.ts';
@@ -40,15 +41,25 @@ export interface ModelEvaluation extends Omit<EvaluationOptions, 'maxNewTokens'>
   limit?: number;
   /** Packs the matrices while loading. */
   quantize?: Quantization;
+  /** What the model runs on. Default: cpu. */
+  device?: DeviceName;
 }
 
 /**
  * Loads a model and lets it answer; samples in the order of the questions. What is wrong with model or
  * questions is a UserError.
  */
-export async function evaluateModel({ model: dir, data, limit, quantize, maxNewTokens, ...options }: ModelEvaluation): Promise<Sample[]> {
+export async function evaluateModel({
+  model: dir,
+  data,
+  limit,
+  quantize,
+  device,
+  maxNewTokens,
+  ...options
+}: ModelEvaluation): Promise<Sample[]> {
   const questions = await questionsOf(data);
-  const model = await loadModel(dir, { quantize });
+  const model = await loadModel(dir, { quantize, device });
   return answerQuestions(model, limitQuestions(questions, limit), { ...options, maxNewTokens: longestAnswer(model, maxNewTokens) });
 }
 
@@ -61,14 +72,15 @@ export async function answerWithModel({
   questions,
   limit,
   quantize,
+  device,
   maxNewTokens,
   ...options
 }: Omit<AnsweringOptions, 'maxNewTokens'> &
-  Pick<ModelEvaluation, 'model' | 'limit' | 'quantize' | 'maxNewTokens'> & {
+  Pick<ModelEvaluation, 'model' | 'limit' | 'quantize' | 'device' | 'maxNewTokens'> & {
     questions: readonly OpenQuestion[];
     onAnswers?: (answers: OpenAnswer[]) => void;
   }): Promise<OpenAnswer[]> {
-  const model = await loadModel(dir, { quantize });
+  const model = await loadModel(dir, { quantize, device });
   const longest = longestAnswer(model, maxNewTokens);
   return answerOpenQuestions(model, questions.slice(0, limit), { ...options, maxNewTokens: longest, modelId: basename(resolve(dir)) });
 }

@@ -13,12 +13,13 @@ import { readPixelValues } from '../images/processor.ts';
 import { imageSize, imageTokenCount, type LlavaConfig, llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { HIDDEN_POSITION } from '../models/masks.ts';
 import { compileGraph, type Graph, type GraphProgram } from '../models/programs.ts';
-import { answerGraph, encoderRelevancyGraph, lensGraph, relevancyGraph } from '../models/relevancy.ts';
+import { answerGraph, encoderRelevancyGraph, lensGraph, relevancyGraph, statesGraph } from '../models/relevancy.ts';
 import { storageOfValues } from '../nn/parameters.ts';
 import { withCheckpoint } from '../pretrained/folder.ts';
 import { type LoadedModel, loadModel } from '../pretrained/load.ts';
 import { type RunWeights, readRunWeights } from '../pretrained/run-weights.ts';
-import { encodePrompt, imagePlaces, shortAnswerPrompt, type Turn, withImages } from '../text/chat.ts';
+import { encodePrompt, imagePlaces, type Turn, withImages } from '../text/chat.ts';
+import { shortAnswerPrompt } from '../text/short-answer.ts';
 import { imageToken } from '../text/tokenizer.ts';
 import type { Quantization } from '../weights/quantize.ts';
 import type { AnsweredQuestion, ExplainRequest, Explanation, MapOptions, Removal } from './explanation.ts';
@@ -57,8 +58,8 @@ export interface ExplainerOptions {
 const MAX_NEW_TOKENS = 32;
 /** Memory up to which passes are joined, in bytes: more at a time is no faster. */
 const JOINED_BYTES = 2 ** 29;
-/** Tokens followed through the encoder at a time. */
-const ENCODED_TOGETHER = 8;
+/** Memory of a layer's attention up to which tokens are followed through the encoder together, in bytes. */
+const ENCODED_BYTES = 2 ** 28;
 /** Hidden states read by the lens at a time. */
 const LENS_ROWS = 64;
 
@@ -141,34 +142,30 @@ export async function createExplainer(
   }
 
   /** The rows of one token's query: what relevancyGraph gives, taken apart. */
-  async function queries(question: AnsweredQuestion, withStates: boolean, signal: AbortSignal | undefined) {
+  async function queries(question: AnsweredQuestion, signal: AbortSignal | undefined): Promise<QueryRows[]> {
     const { promptIds, answerIds } = question;
     const tokens = promptIds.length + answerIds.length - 1;
     const together = Math.min(checkMemory(tokens), answerIds.length);
     const program = await programs.relevancy();
     const places = imagePositions(question);
     const found: QueryRows[] = [];
-    let states: Float32Array | undefined;
     for (let from = 0; from < answerIds.length; from += together) {
       signal?.throwIfAborted();
       const batch = Math.min(together, answerIds.length - from);
       const query = new Float32Array(batch * tokens);
       for (let i = 0; i < batch; i++) query[i * tokens + promptIds.length - 1 + from + i] = 1;
-      const readsStates = withStates && from === 0;
-      const wanted = ['logits', 'probabilities', 'relevancy', 'rollout', 'attention', 'image_gradients'];
-      const results = await program.run(
-        {
-          ...passFeeds(question, 1),
-          query: float32(query, [batch, 1, tokens]),
-          targets: int32(answerIds.slice(from, from + batch), [batch]),
-          gradient_rows: int32(Array.from({ length: batch }, (_, i) => places.map((place) => i * tokens + place)).flat(), [
-            batch * places.length,
-          ]),
-          state_rows: int32(places, [places.length]),
-        },
-        { outputs: readsStates ? [...wanted, 'states'] : wanted },
-      );
-      if (readsStates) states = results.states.data as Float32Array;
+      const results = await program.run({
+        ...passFeeds(question, 1),
+        query: float32(query, [batch, 1, tokens]),
+        query_positions: int32(
+          Array.from({ length: batch }, (_, i) => promptIds.length - 1 + from + i),
+          [batch, 1],
+        ),
+        targets: int32(answerIds.slice(from, from + batch), [batch]),
+        gradient_rows: int32(Array.from({ length: batch }, (_, i) => places.map((place) => i * tokens + place)).flat(), [
+          batch * places.length,
+        ]),
+      });
       for (let i = 0; i < batch; i++) {
         const part = (name: 'logits' | 'probabilities' | 'relevancy' | 'rollout' | 'attention' | 'image_gradients') => {
           const data = results[name].data as Float32Array;
@@ -184,7 +181,7 @@ export async function createExplainer(
         });
       }
     }
-    return { found, states };
+    return found;
   }
 
   /** The relevancy of each token at the image rows, followed through the encoder. */
@@ -193,8 +190,9 @@ export async function createExplainer(
     const size = imageSize(config);
     const { encoderRows, rowOf } = layout;
     const maps: Float32Array[] = [];
-    for (let from = 0; from < rows.length; from += ENCODED_TOGETHER) {
-      const some = rows.slice(from, from + ENCODED_TOGETHER);
+    const together = Math.max(1, Math.floor(ENCODED_BYTES / (config.vision_config.num_attention_heads * encoderRows ** 2 * 4)));
+    for (let from = 0; from < rows.length; from += together) {
+      const some = rows.slice(from, from + together);
       const start = new Float32Array(some.length * encoderRows);
       some.forEach(({ shares }, i) => {
         places.forEach((place, j) => {
@@ -214,8 +212,11 @@ export async function createExplainer(
     return maps;
   }
 
-  async function lens(states: Float32Array) {
-    const program = await programs.lens();
+  async function lens(question: AnsweredQuestion) {
+    const [statesProgram, program] = [await programs.states(), await programs.lens()];
+    const places = imagePositions(question);
+    const { states } = await statesProgram.run({ ...passFeeds(question, 1), state_rows: int32(places, [places.length]) });
+    const all = states.data as Float32Array;
     const size = imageTokens * hidden;
     const read: NonNullable<Explanation['lens']> = [];
     for (let layer = 0; layer <= layers; layer++) {
@@ -223,7 +224,7 @@ export async function createExplainer(
       const probabilities = new Float32Array(imageTokens);
       for (let from = 0; from < imageTokens; from += LENS_ROWS) {
         const count = Math.min(LENS_ROWS, imageTokens - from);
-        const rows = states.slice(layer * size + from * hidden, layer * size + (from + count) * hidden);
+        const rows = all.slice(layer * size + from * hidden, layer * size + (from + count) * hidden);
         const results = await program.run({ hidden: float32(rows, [count, hidden]), normed: int32([Number(layer === layers)], []) });
         for (const id of results.likeliest.data as Int32Array) texts.push(tokenizer.token(id).replaceAll('▁', ' '));
         probabilities.set(results.probability.data as Float32Array, from);
@@ -237,7 +238,7 @@ export async function createExplainer(
     const { prompt, answer, promptIds, answerIds, imageRows } = question;
     const { throughEncoder: followed = true, lens: withLens = false, signal } = options;
     const places = imagePositions(question);
-    const { found, states } = await queries(question, withLens, signal);
+    const found = await queries(question, signal);
     const length = promptIds.length + answerIds.length - 1;
     const atImage = (row: ArrayLike<number>) =>
       byPatch(
@@ -278,7 +279,7 @@ export async function createExplainer(
       onPrompt: shares.map((row) => Float32Array.from(textPlaces, (place) => row[place])),
       onAnswer: shares.map((row, t) => row.slice(promptIds.length, promptIds.length + t)),
       heads: { layers, heads, toPatches },
-      ...(states ? { lens: await lens(states) } : {}),
+      ...(withLens ? { lens: await lens(question) } : {}),
     };
   }
 
@@ -362,6 +363,7 @@ function programsOf(engine: Engine, config: LlavaConfig, { encoderRows }: PatchL
   return {
     relevancy: once(() => relevancyGraph(config, options)),
     encoder: once(() => encoderRelevancyGraph(config, encoderRows, options)),
+    states: once(() => statesGraph(config, options)),
     lens: once(() => lensGraph(config, options)),
     answer: once(() => answerGraph(config, options)),
     async dispose() {
@@ -375,8 +377,7 @@ async function plannedBytes(config: LlavaConfig, values: ReadonlyMap<string, Con
   const planning = createPlanningEngine();
   await compileGraph(planning, relevancyGraph(config, { storage: storageOfValues(values) }), values);
   const rows = imageTokenCount(config);
-  return (tokens, asked = 1) =>
-    planning.memory.activationBytes({ batch: asked, tokens, image_rows: rows, gradient_rows: asked * rows, state_rows: rows });
+  return (tokens, asked = 1) => planning.memory.activationBytes({ batch: asked, tokens, image_rows: rows, gradient_rows: asked * rows });
 }
 
 const placesOf = (ids: readonly number[], isWanted: (id: number) => boolean): number[] =>

@@ -5,10 +5,11 @@ import type { PixelImage } from '../images/pixels.ts';
 import { escapeHtml, htmlPage } from '../runs/page.ts';
 import { heatGradient } from './colors.ts';
 import type { Explanation, MapKind } from './explanation.ts';
-import { type Faithfulness, LEAST_GAIN } from './faithfulness.ts';
+import type { Faithfulness } from './faithfulness.ts';
 import type { Grid } from './maps.ts';
 import { heatUri, pictureUri } from './overlay.ts';
 import { type ExplainedPart, MAP_NAMES } from './report.ts';
+import { verdict } from './verdict.ts';
 
 /** How a map lies over its picture. */
 export const MAP_STYLE = `.map { background: #000; border-radius: 6px; overflow: hidden; position: relative; } .map img { display: block; image-rendering: pixelated; width: 100%; } .map .picture { filter: saturate(.35); } .map .heat { left: 0; position: absolute; top: 0; }`;
@@ -38,26 +39,6 @@ export async function mapHtml(
   const own = scores?.[kind];
   const worth = own ? `<br>deletion ${own.deletion.toFixed(2)}, insertion ${own.insertion.toFixed(2)}` : '';
   return `<figure><div class="map"><img class="picture" src="${picture}" alt=""><img class="heat" style="width:${width};height:${height}" src="${await heatUri(map, grid)}" alt="${escapeHtml(name)} over the picture"></div><figcaption>${escapeHtml(name)}${worth}</figcaption></figure>`;
-}
-
-/** Whether maps of this part mean anything, in a sentence. */
-export function verdict({ faithfulness }: Pick<ExplainedPart, 'faithfulness'>): string {
-  if (!faithfulness) return 'Nobody has measured whether these maps mean anything: see docs/explain.md before reading them.';
-  const { full, blank, scores } = faithfulness;
-  const gain = `The picture is worth ${(full - blank).toFixed(2)} nats to it`;
-  if (!scores)
-    return `${gain}, less than ${LEAST_GAIN.toFixed(2)}: there is nothing for a map of the picture to explain, and these should not be read.`;
-  const { deletion, insertion } = scores.relevancy;
-  const won = (other: string) => [
-    ...(deletion < scores[other].deletion ? ['deletion'] : []),
-    ...(insertion > scores[other].insertion ? ['insertion'] : []),
-  ];
-  const beats = (other: string, name: string) => {
-    const by = won(other);
-    return by.length === 0 ? `no better than ${name}` : `better than ${name} by ${by.join(' and ')}${by.length === 1 ? ' alone' : ''}`;
-  };
-  const advice = won('random').length === 0 ? ' Do not read anything into it.' : '';
-  return `${gain}. Its relevancy map is ${beats('random', 'a random order of patches')}, ${beats('attention', 'raw attention')}.${advice} This is one picture: there is no interval.`;
 }
 
 function scoresHtml({ scores }: Faithfulness): string {

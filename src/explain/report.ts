@@ -2,7 +2,8 @@
 
 import type { Explanation, MapKind } from './explanation.ts';
 import type { Faithfulness, MapsOfTarget } from './faithfulness.ts';
-import { meanMap } from './maps.ts';
+import { type Grid, meanMap } from './maps.ts';
+import { verdict } from './verdict.ts';
 import type { Word } from './words.ts';
 
 /** The whole answer, or one word of it, with its maps. */
@@ -53,11 +54,39 @@ export function partsOf(explanation: Explanation): ExplainedPart[] {
 export const targetsOf = (parts: readonly ExplainedPart[]): MapsOfTarget[] =>
   parts.map((part) => ({ tokens: tokensOf(part), maps: part.maps }));
 
+/** explanation.json: docs/explain.md says what each field is. */
+export interface ExplanationFile {
+  model: string;
+  prompt: string;
+  answer: string;
+  grid: Grid;
+  promptTokens: Explanation['promptTokens'];
+  promptWords: Word[];
+  parts: (Pick<ExplainedPart, 'text' | 'first' | 'count' | 'onImage' | 'onPrompt' | 'faithfulness'> & {
+    verdict?: string;
+    maps: Partial<Record<MapKind, number[]>>;
+  })[];
+  tokens: (Explanation['tokens'][number] & {
+    onImage: number;
+    onPrompt: number[];
+    onAnswer: number[];
+    maps: Partial<Record<MapKind, number[]>>;
+    /** By layer and head. */
+    attention?: number[][][];
+  })[];
+  lens?: { texts: string[]; probabilities: number[] }[];
+}
+
 /** Five digits are more than a map is worth. */
 const rounded = (values: ArrayLike<number>) => Array.from(values, (value) => Number(value.toPrecision(5)));
 
 /** The file's content; `withHeads` puts the attention of every layer and head into it. */
-export function explanationJson(explanation: Explanation, parts: readonly ExplainedPart[], model: string, withHeads = true): object {
+export function explanationJson(
+  explanation: Explanation,
+  parts: readonly ExplainedPart[],
+  model: string,
+  withHeads = true,
+): ExplanationFile {
   const { prompt, answer, layout, tokens, promptWords, promptTokens, maps, onImage, onPrompt, onAnswer, heads, lens } = explanation;
   const { rows, columns, patch, size } = layout.grid;
   const patches = rows * columns;
@@ -82,7 +111,7 @@ export function explanationJson(explanation: Explanation, parts: readonly Explai
       onImage,
       onPrompt: rounded(onPrompt),
       maps: Object.fromEntries(Object.entries(maps).map(([kind, map]) => [kind, rounded(map)])),
-      ...(faithfulness ? { faithfulness } : {}),
+      ...(faithfulness ? { faithfulness, verdict: verdict({ faithfulness }) } : {}),
     })),
     tokens: tokens.map((token, t) => ({
       ...token,

@@ -51,7 +51,7 @@ export async function writeOnnxFile(
   const layout = layOut(parts, `${name}.onnx_data`, options);
   const shards = [...new Set([...layout.values()].map(({ location }) => location!))];
   const total = shards.map((shard) => endOf(layout, shard)).reduce((sum, bytes) => sum + bytes, 0);
-  const { model } = lowerToModel(outputs, { externalInputs: layout, portable: true, packedAccuracy: options.packedAccuracy });
+  const { model } = lowerToModel(outputs, { externalInputs: layout, target: 'anywhere', packedAccuracy: options.packedAccuracy });
   const used = withoutUnread(model);
   if (total > options.inlineLimit) {
     await writeShards(folder, shards, layout, parts, graph, source);

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import { shortAnswerPrompt, type Turn } from '../text/chat.ts';
+import type { Turn } from '../text/chat.ts';
+import { shortAnswerPrompt } from '../text/short-answer.ts';
 import { type ConversationOptions, startConversation } from './conversation.ts';
 import type { SeenPicture, Session, SessionPrompt } from './session.ts';
 

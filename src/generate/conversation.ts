@@ -2,7 +2,8 @@
 // said before.
 
 import { UserError } from '../errors.ts';
-import { shortAnswerPrompt, type Turn } from '../text/chat.ts';
+import type { Turn } from '../text/chat.ts';
+import { shortAnswerPrompt } from '../text/short-answer.ts';
 import { imageToken } from '../text/tokenizer.ts';
 import type { AnswerOptions, Picture, SeenPicture, Session, SessionPrompt } from './session.ts';
 

@@ -156,6 +156,7 @@ async function decode(
   const longest = Math.max(...prompts.map(({ inputIds }) => inputIds.length));
   const capacity = Math.min(contextLength, longest + options.maxNewTokens);
   const known = options.prefix ? knownTokens(prompts[0], options.prefix, config) : 0;
+  if (known === 0) options.prefix?.cache?.clear();
   const cache = (known > 0 && options.prefix?.cache) || new KvCache(engine, text, batch);
   cache.truncate(known);
   cache.reserve(capacity);
@@ -224,7 +225,8 @@ async function decode(
       logit_rows: int32([...prompts.keys()], [batch]),
     };
   }
-  if (options.prefix) {
+  if (!options.prefix) cache.clear();
+  else {
     const [{ inputIds: ids, imageRows: rows }] = prompts;
     Object.assign(options.prefix, { inputIds: [...ids, ...generated[0]].slice(0, cache.length), imageRows: rows, cache });
   }

@@ -30,6 +30,11 @@ export class KvCache {
     for (const state of Object.values(this.state)) state.reserve(capacity);
   }
 
+  /** Forgets all positions, and gives their memory back where the engine can. */
+  clear(): void {
+    for (const state of Object.values(this.state)) state.clear();
+  }
+
   /** Forgets the positions from `length` on. */
   truncate(length: number): void {
     for (const state of Object.values(this.state)) state.truncate(length);

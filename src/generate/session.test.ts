@@ -108,6 +108,22 @@ describe('an answer', () => {
     expect(await session.answerAll([about('What does <image> mean?')])).toHaveLength(1);
   });
 
+  it('says how it ended, and in how many tokens', async () => {
+    const [a] = loaded.tokenizer.encode('a');
+    const says =
+      (length: number): Generator['generate'] =>
+      async () => [new Array(length).fill(a)];
+    const ends: unknown[] = [];
+    const promptTokens = createSession(watched()).promptTokens(about(what));
+    for (const length of [0, 3, 4])
+      await textOf(createSession(watched(says(length))).generate(about(what), { maxNewTokens: 4, onEnd: (end) => void ends.push(end) }));
+    expect(ends).toEqual([
+      { finish: 'stop', promptTokens, tokens: 0 },
+      { finish: 'stop', promptTokens, tokens: 3 },
+      { finish: 'length', promptTokens, tokens: 4 },
+    ]);
+  });
+
   it('ends with the reason of the signal, even where the engine blocks the event loop', async () => {
     const session = createSession(watched(endless));
     const controller = new AbortController();

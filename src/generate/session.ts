@@ -57,9 +57,21 @@ export interface AnswerOptions {
    * Ends the answer, or the wait for earlier ones, by throwing `signal.reason`. It is checked between tokens.
    */
   signal?: AbortSignal;
+  /** Is told how an answer ended, before its last piece is given. */
+  onEnd?(end: AnswerEnd): void;
 }
 
-export interface AnswerAllOptions extends AnswerOptions {
+/**
+ * `length`: the longest answer that was allowed, or the end of the context. `tokens` are those of the
+ * answer.
+ */
+export interface AnswerEnd {
+  finish: 'stop' | 'length';
+  promptTokens: number;
+  tokens: number;
+}
+
+export interface AnswerAllOptions extends Omit<AnswerOptions, 'onEnd'> {
   /** Prompts that are answered at a time. Default: 64. */
   batchSize?: number;
   onProgress?(done: number, total: number): void;
@@ -138,7 +150,7 @@ export function createSession(model: AnsweringModel, { picturesKept = 16 }: Sess
     inputIds: number[],
     images: readonly (Picture | SeenPicture)[],
     push: (piece: string) => void,
-    { maxNewTokens = MAX_NEW_TOKENS, sampling = greedy, signal }: AnswerOptions,
+    { maxNewTokens = MAX_NEW_TOKENS, sampling = greedy, signal, onEnd }: AnswerOptions,
   ) {
     const prompt = encode(inputIds, await pictures.look(images, 1));
     signal?.throwIfAborted();
@@ -155,7 +167,9 @@ export function createSession(model: AnsweringModel, { picturesKept = 16 }: Sess
         return breathe();
       },
     };
-    await generator.generate([prompt], options);
+    const [{ length: tokens }] = await generator.generate([prompt], options);
+    const isCut = tokens === maxNewTokens || inputIds.length + tokens === config.text_config.max_position_embeddings;
+    onEnd?.({ finish: isCut ? 'length' : 'stop', promptTokens: inputIds.length, tokens });
     push(stream.end());
   }
 

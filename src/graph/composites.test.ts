@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { Value } from '../engine/engine.ts';
-import { FUSED_KERNELS } from '../engine/onnx/lower.ts';
+import { FUSED_KERNELS } from '../engine/onnx/rule.ts';
 import { createOrtEngine } from '../engine/ort.ts';
 import { evaluateReference, type ReferenceValue } from '../engine/reference-ops.ts';
 import { createRandom } from '../random.ts';

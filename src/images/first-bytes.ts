@@ -46,8 +46,10 @@ const NOT_PICTURES: readonly [string, RegExp][] = [
  * asked after decoding failed: some of these formats have relatives that are read.
  */
 export function notRead(start: Uint8Array): string | undefined {
-  const bytes = Buffer.from(start.subarray(0, TELLING_BYTES));
-  const begins = ([, pattern]: readonly [string, RegExp]) => pattern.test(bytes.toString('latin1')) || pattern.test(bytes.toString('hex'));
+  const bytes = [...start.subarray(0, TELLING_BYTES)];
+  const latin1 = String.fromCharCode(...bytes);
+  const hex = bytes.map((byte) => byte.toString(16).padStart(2, '0')).join('');
+  const begins = ([, pattern]: readonly [string, RegExp]) => pattern.test(latin1) || pattern.test(hex);
   const format = FORMATS.find(begins)?.[0];
   if (format !== undefined) return `it is ${format}, which is not read; save it as PNG or JPEG`;
   return NOT_PICTURES.find(begins)?.[0];

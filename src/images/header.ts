@@ -35,13 +35,13 @@ export async function checkImageHeader(path: string): Promise<void> {
 }
 
 /**
- * Width and height in pixels that a picture's header says, of all its frames or one. UserError where it is no
- * picture; nothing is decoded.
+ * Width and height in pixels that a picture's header says, upright by its EXIF orientation, of all its frames
+ * or one. UserError where it is no picture; nothing is decoded.
  */
 export async function readImageSize(bytes: Uint8Array): Promise<{ width: number; height: number }> {
   try {
-    const { width, height } = await sharp(bytes).metadata();
-    return { width, height };
+    const { autoOrient } = await sharp(bytes).metadata();
+    return autoOrient;
   } catch (error) {
     const reason = notRead(bytes.subarray(0, TELLING_BYTES)) ?? (error as Error).message.split('\n')[0];
     throw new UserError(`it cannot be read as an image: ${reason}`);

@@ -3,7 +3,7 @@ import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
 import { UserError } from '../errors.ts';
 import type { PixelImage } from './pixels.ts';
-import { imageProcessorConfig, pictureOf, processedSize, processImage, readPixelValues } from './processor.ts';
+import { imageProcessorConfig, pictureOf, processedSize, processImage, readPixelValues, seenPart } from './processor.ts';
 
 const goldens = readFileSync(new URL('goldens/processor.jsonl', import.meta.url), 'utf8')
   .trim()
@@ -154,5 +154,42 @@ describe('pictureOf', () => {
       const config = imageProcessorConfig.parse({ ...change, do_resize: false, do_center_crop: false });
       expect(pictureOf(processImage(image, config), image, config)).toEqual(image);
     }
+  });
+});
+
+describe('seenPart', () => {
+  const part = (config: object, width: number, height: number) => {
+    const { left, top, ...size } = seenPart({ width, height }, imageProcessorConfig.parse(config));
+    return [left, top, size.width, size.height].map((share) => Math.round(share * 1000) / 1000);
+  };
+  const cropped = { size: { shortest_edge: 100 }, crop_size: { width: 100, height: 100 } };
+
+  it('is all of a picture that is only resized', () => {
+    expect(part({ image_processor_type: 'SiglipImageProcessor' }, 30, 70)).toEqual([0, 0, 1, 1]);
+  });
+
+  it('is the middle of one that is cropped', () => {
+    expect(part(cropped, 400, 100)).toEqual([0.375, 0, 0.25, 1]);
+    expect(part(cropped, 50, 100)).toEqual([0, 0.25, 1, 0.5]);
+  });
+
+  it('goes beyond one that is padded, or smaller than its crop', () => {
+    expect(part({ ...cropped, do_pad: true }, 90, 30)).toEqual([0, -1, 1, 3]);
+    expect(part({ ...cropped, do_resize: false }, 50, 80)).toEqual([-0.5, -0.125, 2, 1.25]);
+  });
+
+  it('is where a dot lands', () => {
+    const config = imageProcessorConfig.parse({ ...cropped, do_pad: true, image_mean: 0, image_std: 1 });
+    const [width, height] = [200, 80];
+    const data = new Uint8Array(width * height * 3);
+    const at = { x: 150, y: 20 };
+    for (let dy = 0; dy < 4; dy++) for (let dx = 0; dx < 4; dx++) data[((at.y + dy) * width + at.x + dx) * 3] = 255;
+    const values = processImage({ width, height, channels: 3, data }, config);
+    const brightest = values.subarray(0, 100 * 100).indexOf(Math.max(...values.subarray(0, 100 * 100)));
+    const seen = seenPart({ width, height }, config);
+    const x = (seen.left + (seen.width * ((brightest % 100) + 0.5)) / 100) * width;
+    const y = (seen.top + (seen.height * (Math.floor(brightest / 100) + 0.5)) / 100) * height;
+    expect(Math.abs(x - at.x - 2)).toBeLessThan(2.5);
+    expect(Math.abs(y - at.y - 2)).toBeLessThan(2.5);
   });
 });

@@ -7,7 +7,7 @@ import { concatFloat32 } from '../arrays.ts';
 import { UserError } from '../errors.ts';
 import { decodeImage } from './decode.ts';
 import type { PixelImage } from './pixels.ts';
-import { type ResizeFilter, resizeImage } from './resize.ts';
+import { type Rectangle, type ResizeFilter, resizeImage } from './resize.ts';
 import { centerCrop, centerOf, normalizeToPlanes, type Size, squareAround } from './transform.ts';
 
 /** Resize filters in the order of Pillow's numbers. */
@@ -140,12 +140,7 @@ const MAX_PIXELS = 100_000_000;
  * even that is too large.
  */
 export function processImage(image: PixelImage, config: ImageProcessorConfig, name = 'image'): Float32Array<ArrayBuffer> {
-  const [red, green, blue] = config.image_mean.map((mean) => Math.trunc(mean * 255));
-  const canvas = config.do_pad && image.width !== image.height ? squareAround(image, [red, green, blue]) : undefined;
-  const { width, height } = canvas ?? image;
-  const resized = config.do_resize ? resizedSize({ width, height }, config.size) : { width, height };
-  const window = config.do_center_crop ? centerOf(resized, config.crop_size) : { left: 0, top: 0, ...resized };
-  const made = config.do_center_crop ? config.crop_size : resized;
+  const { canvas, resized, window, made } = placement(image, config);
   // resizing makes rows as wide as the result first, one for each of the picture's
   for (const size of [made, { width: window.width, height: image.height }]) checkSize(image, size, name);
   let result = resizeImage(image, resized.width, resized.height, resampling[config.resample], { canvas, window });
@@ -154,6 +149,40 @@ export function processImage(image: PixelImage, config: ImageProcessorConfig, na
   return config.do_normalize
     ? normalizeToPlanes(result, rescale, config.image_mean, config.image_std)
     : normalizeToPlanes(result, rescale, [0, 0, 0], [1, 1, 1]);
+}
+
+/**
+ * What becomes of a picture: the canvas that it is padded to, the size that this is resized to, the part of
+ * it that is kept, and the size of the result.
+ */
+function placement(image: Size, config: ImageProcessorConfig) {
+  const [red, green, blue] = config.image_mean.map((mean) => Math.trunc(mean * 255));
+  const canvas = config.do_pad && image.width !== image.height ? squareAround(image, [red, green, blue]) : undefined;
+  const { width, height } = canvas ?? image;
+  const resized = config.do_resize ? resizedSize({ width, height }, config.size) : { width, height };
+  const window = config.do_center_crop ? centerOf(resized, config.crop_size) : { left: 0, top: 0, ...resized };
+  return { canvas, resized, window, made: config.do_center_crop ? config.crop_size : resized };
+}
+
+/**
+ * The part of a picture that the encoder sees, in shares of its width and height from its top left: beyond
+ * the picture where it is padded, less than all of it where it is cropped.
+ */
+export function seenPart(image: Size, config: ImageProcessorConfig): Rectangle {
+  const { canvas, resized, window, made } = placement(image, config);
+  const { width, height, left, top } = canvas ?? { ...image, left: 0, top: 0 };
+  const [x, y] = [width / resized.width, height / resized.height];
+  // a crop that is larger than the picture has it in its middle
+  const from = {
+    left: window.left + Math.floor((window.width - made.width) / 2),
+    top: window.top + Math.floor((window.height - made.height) / 2),
+  };
+  return {
+    left: (from.left * x - left) / image.width,
+    top: (from.top * y - top) / image.height,
+    width: (made.width * x) / image.width,
+    height: (made.height * y) / image.height,
+  };
 }
 
 function checkSize(image: Size, becomes: Size, name: string): void {

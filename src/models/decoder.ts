@@ -3,7 +3,7 @@
 // gemma.ts, gemma2.ts and gemma3.ts define what a block is.
 
 import { z } from 'zod';
-import { concat, hold, mul } from '../graph/primitives.ts';
+import { concat, hold, matmul, mul } from '../graph/primitives.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { ACTIVATIONS, type ActivationName } from '../nn/activations.ts';
 import { gemmaRmsNorm, linear, mergeHeads, selfAttention, splitHeads } from '../nn/layers.ts';
@@ -92,6 +92,19 @@ export interface LanguageInputs {
   attentionBias: AttentionBias;
   /** One entry per layer when decoding with a cache. */
   past?: readonly LayerCache[];
+  lastRow?: LastRow;
+}
+
+/**
+ * The only row of each prompt that is wanted of the last layer, which is made for it alone, over the keys and
+ * values of all: `lastHidden`, and the last of `hiddenStates`, are [batch, 1, hidden].
+ */
+export interface LastRow {
+  /** [batch, 1, tokens]: 1 at the row, 0 elsewhere. */
+  select: Tensor;
+  /** The row's position, int32 [batch, 1], and its bias [batch, 1, 1, keys]. */
+  positionIds: Tensor;
+  attentionBias: AttentionBias;
 }
 
 export interface LanguageOutputs {
@@ -126,6 +139,30 @@ export type Attend = (x: Tensor, options: AttentionOptions) => Tensor;
 /** A block of the stack: hidden [batch, tokens, hidden] -> the same. */
 export type Block = (p: Parameters, hidden: Tensor, attend: Attend, layer: number) => Tensor;
 
+/** What a block gives to its attention, [batch, tokens, hidden]. */
+function attentionInput(p: Parameters, hidden: Tensor, block: Block, layer: number): Tensor {
+  let given = hidden;
+  // the rest of this block is read by nobody, so it is no part of the graph
+  block(
+    p,
+    hidden,
+    (x) => {
+      given = x;
+      return x;
+    },
+    layer,
+  );
+  return given;
+}
+
+/** `x` gives the queries; keys and values are those of `context`, of all rows where x is one of them. */
+interface AttentionInputs {
+  x: Tensor;
+  context?: Tensor;
+  inputs: LanguageInputs;
+  row?: Omit<LastRow, 'select'>;
+}
+
 /** The blocks and the final norm. Parameters are named `model.layers.N...`, `model.norm.weight`. */
 export function decoder(p: Parameters, config: DecoderConfig, inputs: LanguageInputs, block: Block): LanguageOutputs {
   let hidden = hold(inputs.inputsEmbeds);
@@ -134,12 +171,16 @@ export function decoder(p: Parameters, config: DecoderConfig, inputs: LanguageIn
   p.module('model', (p) => {
     for (let layer = 0; layer < config.num_hidden_layers; layer++) {
       hidden = p.module(`layers.${layer}`, (p) => {
-        const attend: Attend = (x, options) => {
-          const { output, cache } = attendOverCache(p, config, x, inputs, inputs.past?.[layer], options);
-          present.push(cache);
-          return output;
-        };
-        return hold(block(p, hidden, attend, layer));
+        const row = layer === config.num_hidden_layers - 1 ? inputs.lastRow : undefined;
+        const attendFrom =
+          (context?: Tensor): Attend =>
+          (x, options) => {
+            const { output, cache } = attendOverCache(p, config, { x, context, inputs, row }, inputs.past?.[layer], options);
+            present.push(cache);
+            return output;
+          };
+        if (!row) return hold(block(p, hidden, attendFrom(), layer));
+        return hold(block(p, matmul(row.select, hidden), attendFrom(attentionInput(p, hidden, block, layer)), layer));
       });
       hiddenStates.push(hidden);
     }
@@ -152,24 +193,24 @@ export function decoder(p: Parameters, config: DecoderConfig, inputs: LanguageIn
 function attendOverCache(
   p: Parameters,
   config: DecoderConfig,
-  x: Tensor,
-  { positionIds, attentionBias }: LanguageInputs,
+  { x, context = x, inputs, row = inputs }: AttentionInputs,
   past: LayerCache | undefined,
   { rope, scale, softcap, window, queryKeyNorm }: AttentionOptions,
 ): { output: Tensor; cache: LayerCache } {
   const { num_attention_heads: heads, num_key_value_heads: kvHeads, head_dim: headDim, initializer_range: std } = config;
   return p.module('self_attn', (p) => {
-    const projected = (name: string, count: number) => splitHeads(linear(p, `${name}_proj`, x, count * headDim, { std }), count);
-    const rotated = (name: string, count: number) => {
-      const states = projected(name, count);
+    const projected = (name: string, from: Tensor, count: number) =>
+      splitHeads(linear(p, `${name}_proj`, from, count * headDim, { std }), count);
+    const rotated = (name: string, from: Tensor, count: number, positionIds: Tensor) => {
+      const states = projected(name, from, count);
       return applyRope(queryKeyNorm ? gemmaRmsNorm(p, `${name}_norm`, states, config.rms_norm_eps) : states, positionIds, rope);
     };
-    const queryStates = rotated('q', heads);
-    const key = rotated('k', kvHeads);
-    const value = projected('v', kvHeads);
+    const queryStates = rotated('q', x, heads, row.positionIds);
+    const key = rotated('k', context, kvHeads, inputs.positionIds);
+    const value = projected('v', context, kvHeads);
     const keys = past ? concat([past.key, key], 2) : key;
     const values = past ? concat([past.value, value], 2) : value;
-    const attended = selfAttention(p, queryStates, keys, values, { scale, softcap, bias: attentionBias(window) });
+    const attended = selfAttention(p, queryStates, keys, values, { scale, softcap, bias: row.attentionBias(window) });
     return { output: linear(p, 'o_proj', mergeHeads(attended), config.hidden_size, { std }), cache: { key, value } };
   });
 }

@@ -4,7 +4,7 @@
 
 import type { Constant, Engine, Program, RunOptions, Value, Write } from '../engine/engine.ts';
 import type { Dim } from '../graph/dims.ts';
-import { add, argmax, flattenLeading, gather, reduceSum } from '../graph/primitives.ts';
+import { add, argmax, concat, flattenLeading, gather, matmul, reduceMean, reduceSum } from '../graph/primitives.ts';
 import { constant, input, type Tensor } from '../graph/tensor.ts';
 import { downName, mergedWeight, upName, weightName } from '../nn/lora.ts';
 import { type Adapter, type AdapterOf, inputNames, type Parameter, type ParameterOptions, Parameters } from '../nn/parameters.ts';
@@ -237,18 +237,30 @@ export function headGraph(model: PassModel, options?: GraphOptions) {
  * What a LLaVA thinks of given texts, on packed rows: the inputs of `llavaLoss`, but `image_rows` [rows,
  * hidden] as `connectorGraph` gives them -> `losses` [labels], cross entropy of each label in nats, and
  * `hidden_states.0` to `.N`, each [batch, tokens, hidden].
+ *
+ * With `attention`, of one row (batch 1): `queries` [1, 1, queries, tokens] are weights of the tokens that
+ * look -> `attention` [1, layers, queries, tokens], what is looked at, mean over heads.
  */
-export function scoringGraph(config: LlavaConfig, options?: GraphOptions) {
-  return graphOf((p) => {
-    const packed = packedInputs();
-    const image_rows = rowsInput('image_rows', config.text_config.hidden_size);
-    const { lastHidden, hiddenStates: states } = llava(p, config, { ...packedRows(packed), images: { rows: image_rows } });
-    const rows = gather(flattenLeading(lastHidden), packed.label_rows);
-    const losses = p.module('language_model', (p) => labelLosses(p, config.text_config, rows, packed.labels));
-    const inputs: Record<string, Tensor> = { ...packed, image_rows };
-    const outputs: Record<string, Tensor> = { losses, ...hiddenStates(states) };
-    return { inputs, outputs };
-  }, options);
+export function scoringGraph(config: LlavaConfig, { attention = false, ...options }: GraphOptions & { attention?: boolean } = {}) {
+  const probabilities: Tensor[] = [];
+  return graphOf(
+    (p) => {
+      const packed = packedInputs();
+      const image_rows = rowsInput('image_rows', config.text_config.hidden_size);
+      const { lastHidden, hiddenStates: states } = llava(p, config, { ...packedRows(packed), images: { rows: image_rows } });
+      const rows = gather(flattenLeading(lastHidden), packed.label_rows);
+      const losses = p.module('language_model', (p) => labelLosses(p, config.text_config, rows, packed.labels));
+      const inputs: Record<string, Tensor> = { ...packed, image_rows };
+      const outputs: Record<string, Tensor> = { losses, ...hiddenStates(states) };
+      if (attention) {
+        inputs.queries = input('queries', 'float32', [1, 1, 'queries', 'tokens']);
+        const looked = probabilities.map((each) => matmul(inputs.queries, reduceMean(each, [1], true)));
+        outputs.attention = concat(looked, 1);
+      }
+      return { inputs, outputs };
+    },
+    attention ? { ...options, onAttention: (_module, each) => probabilities.push(each) } : options,
+  );
 }
 
 // === Adapters ===

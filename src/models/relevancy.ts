@@ -28,6 +28,7 @@ import {
 import { constant, input, type Tensor } from '../graph/tensor.ts';
 import { gemmaRmsNorm } from '../nn/layers.ts';
 import type { Parameters } from '../nn/parameters.ts';
+import type { LastRow } from './decoder.ts';
 import { labelLosses, logits } from './language.ts';
 import { imageRows, imageSize, imageTokenCount, type LlavaConfig, type LlavaImages, llava } from './llava.ts';
 import { causalBias } from './masks.ts';
@@ -39,14 +40,20 @@ import { type GraphOptions, graphOf } from './programs.ts';
  * Rule (5): mean over heads of the positive part of gradient * attention, [batch, heads, n, n] -> [batch, n,
  * n].
  */
-const weightedAttention = (attention: Tensor, gradient: Tensor) => reduceMean(maximum(mul(attention, gradient), 0), [1]);
+const weightedAttention = (attention: Tensor, gradient: Tensor) => reduceMean(maximum(mul(gradient, attention), 0), [1]);
+
+/**
+ * row [batch, 1, n] times a matrix over heads or their mean [.., n, n]; of the last layer there may be
+ * nothing but the row [.., 1, n] that `row` selects, a query.
+ */
+const times = (row: Tensor, matrix: Tensor) => (matrix.dims.at(-2) === 1 ? matrix : matmul(row, matrix));
 
 /**
  * Rule (6) over all layers, R <- R + Abar R with R0 = I, of which only the row that begins as `start`
  * [batch, 1, n] is made: start (I + Abar_L) .. (I + Abar_1), [batch, 1, n].
  */
 export function relevancyRow(attentions: readonly Tensor[], gradients: readonly Tensor[], start: Tensor): Tensor {
-  return attentions.reduceRight((row, attention, i) => add(row, matmul(row, weightedAttention(attention, gradients[i]))), start);
+  return attentions.reduceRight((row, attention, i) => add(row, times(row, weightedAttention(attention, gradients[i]))), start);
 }
 
 /**
@@ -57,7 +64,9 @@ export function rolloutRow(attentions: readonly Tensor[], start: Tensor): Tensor
   return attentions.reduceRight((row, attention) => {
     const mean = reduceMean(attention, [1]);
     // row (mean + I) / (row sums + 1), without an I: the division moves to the row
-    const scaled = div(row, transposed(add(reduceSum(mean, [2], true), 1)));
+    const sums = add(reduceSum(mean, [2], true), 1);
+    if (mean.dims[1] === 1) return div(add(row, mean), sums);
+    const scaled = div(row, transposed(sums));
     return add(scaled, matmul(scaled, mean));
   }, start);
 }
@@ -70,7 +79,7 @@ function attentionRows(attentions: readonly Tensor[], start: Tensor): Tensor {
   const [batch, , n] = start.dims;
   const query = reshape(start, [batch, 1, 1, n]);
   return concat(
-    attentions.map((attention) => reshape(matmul(query, attention), [batch, 1, attention.dims[1], n])),
+    attentions.map((attention) => reshape(times(query, attention), [batch, 1, attention.dims[1], n])),
     1,
   );
 }
@@ -91,26 +100,27 @@ function passInputs(config: LlavaConfig) {
 
 type PassInputs = ReturnType<typeof passInputs>;
 
-const pass = (p: Parameters, config: LlavaConfig, inputs: PassInputs) =>
+const pass = (p: Parameters, config: LlavaConfig, inputs: PassInputs, lastRow?: LastRow) =>
   llava(p, config, {
     inputIds: inputs.input_ids,
     positionIds: inputs.position_ids,
     attentionBias: causalBias(inputs.position_ids, inputs.key_positions),
     images: { rows: inputs.image_rows },
+    lastRow,
   });
 
 /**
  * What the logits of an answer's tokens rest on. One prompt with its answer goes in, input_ids, position_ids,
  * key_positions [1, tokens] and image_rows [rows, hidden], and is read once; `batch` tokens of the answer are
- * asked about: `query` [batch, 1, tokens] is 1 where a token's logit is read and 0 elsewhere, `targets`
- * [batch] are the tokens. What stands behind a query changes nothing. Outputs, for each query:
+ * asked about: `query` [batch, 1, tokens] is 1 where a token's logit is read and 0 elsewhere,
+ * `query_positions` [batch, 1] its position, `targets` [batch] are the tokens. What stands behind a query
+ * changes nothing. Of the last layer only the queries' rows are made. Outputs, for each query:
  *
  * - logits, probabilities [batch]: the targets';
  * - relevancy, rollout [batch, 1, tokens], relevancy before equations (8) and (9);
  * - attention [batch, layers, heads, tokens];
  * - image_gradients [batch * image_places, hidden]: d logit / d image_rows, read at `gradient_rows`, the
- *   places of the image tokens as flat indices into [batch, tokens];
- * - states [layers + 1, state_rows, hidden]: hidden states at `state_rows` [state_rows].
+ *   places of the image tokens as flat indices into [batch, tokens].
  */
 export function relevancyGraph(config: LlavaConfig, options?: GraphOptions) {
   const attentions: Tensor[] = [];
@@ -119,17 +129,20 @@ export function relevancyGraph(config: LlavaConfig, options?: GraphOptions) {
       const inputs = {
         ...passInputs(config),
         query: input('query', 'float32', ['batch', 1, 'tokens']),
+        query_positions: ids('query_positions', ['batch', 1]),
         targets: ids('targets', ['batch']),
         gradient_rows: ids('gradient_rows', ['gradient_rows']),
-        state_rows: ids('state_rows', ['state_rows']),
       };
-      const { lastHidden, hiddenStates } = pass(p, config, inputs);
+      const { lastHidden, hiddenStates } = pass(p, config, inputs, {
+        select: inputs.query,
+        positionIds: inputs.query_positions,
+        attentionBias: causalBias(inputs.query_positions, inputs.key_positions),
+      });
       const hidden = config.text_config.hidden_size;
-      const queried = reshape(matmul(inputs.query, lastHidden), ['batch', hidden]);
+      const queried = reshape(lastHidden, ['batch', hidden]);
       const all = p.module('language_model', (p) => logits(p, config.text_config, queried));
       const target = takeAlong(all, inputs.targets);
       const [embedGradient, ...gradients] = grad(reduceSum(target, [0]), [hiddenStates[0], ...attentions]);
-      const states = hiddenStates.map((state) => reshape(gather(flattenLeading(state), inputs.state_rows), [1, 'state_rows', hidden]));
       const outputs = {
         logits: target,
         probabilities: takeAlong(softmax(all), inputs.targets),
@@ -137,12 +150,27 @@ export function relevancyGraph(config: LlavaConfig, options?: GraphOptions) {
         rollout: rolloutRow(attentions, inputs.query),
         attention: attentionRows(attentions, inputs.query),
         image_gradients: gather(flattenLeading(embedGradient), inputs.gradient_rows),
-        states: concat(states, 0),
       };
-      return { inputs, outputs: shareAxis(outputs, 'batch', new Set(['query', 'targets', 'gradient_rows'])) as typeof outputs };
+      return {
+        inputs,
+        outputs: shareAxis(outputs, 'batch', new Set(['query', 'query_positions', 'targets', 'gradient_rows'])) as typeof outputs,
+      };
     },
     { ...options, onAttention: (_module, probabilities) => attentions.push(probabilities) },
   );
+}
+
+/**
+ * What the lens reads: the inputs of a pass over one prompt -> hidden states of all layers at `state_rows`
+ * [state_rows], [layers + 1, state_rows, hidden].
+ */
+export function statesGraph(config: LlavaConfig, options?: GraphOptions) {
+  return graphOf((p) => {
+    const inputs = { ...passInputs(config), state_rows: ids('state_rows', ['state_rows']) };
+    const rows = (state: Tensor) =>
+      reshape(gather(flattenLeading(state), inputs.state_rows), [1, 'state_rows', config.text_config.hidden_size]);
+    return { inputs, outputs: { states: concat(pass(p, config, inputs).hiddenStates.map(rows), 0) } };
+  }, options);
 }
 
 /**

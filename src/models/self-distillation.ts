@@ -102,7 +102,7 @@ function encode(p: Parameters, config: Dinov2Config, pixels: Tensor, masked?: Te
   return dinov2Norm(p, config, dinov2(p, config, pixels, config.num_hidden_layers, masked).at(-1)!);
 }
 
-/** Sums of each picture's rows [images, rows, hidden] by `weights` [images, sums, rows]: [images * sums, hidden]. */
+/** Sums of rows [images, rows, hidden] by `weights` [images, sums, rows]: [images * sums, hidden]. */
 const read = (rows: Tensor, weights: Tensor) => flattenLeading(matmul(weights, rows));
 
 /** Rows of patches, the class tokens left out. */

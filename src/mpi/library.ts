@@ -2,6 +2,7 @@
 // type: in Open MPI these are addresses of data, in MPICH numbers, in the standard ABI of MPI 5.0 small
 // numbers in place of addresses. All else is the same.
 
+import { Worker } from 'node:worker_threads';
 import { UserError } from '../errors.ts';
 import { type Launch, LaunchError, type Make } from './launcher.ts';
 import type { Transport } from './messages.ts';
@@ -25,6 +26,9 @@ const FILES: Record<Make, readonly string[]> = {
 export const LIBRARY_VARIABLE = 'LLAVA_GEMMA_MPI_LIBRARY';
 
 const THREAD_MULTIPLE = 3;
+
+/** Milliseconds that a launcher has for ending a process that asked for it. */
+const ABORTING = 1000;
 
 /** Stack of a call in a thread: koffi's own 128 kB are too few for MPICH's larger messages. */
 const STACK_BYTES = 2 ** 23;
@@ -151,6 +155,10 @@ export async function openTransport(launch: Launch): Promise<Transport> {
       return flag[0] !== 0;
     },
     abort(code) {
+      // MPICH's call waits for the launcher to end the process, and no JavaScript runs meanwhile: a signal
+      // must do it by itself; where Slurm has sent its first one before, the next comes in half a minute
+      process.removeAllListeners('SIGTERM');
+      new Worker(`setTimeout(() => process.kill(${process.pid}, 'SIGKILL'), ${ABORTING})`, { eval: true });
       abortCall(world, code);
       process.exit(code);
     },

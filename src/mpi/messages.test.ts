@@ -1,6 +1,10 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { inProcesses, memoryTransports } from '../../tests/processes.ts';
+import { thisProcess } from '../process-life.ts';
 import { createRandom } from '../random.ts';
 import type { Communicator } from './communicator.ts';
 import { messageCommunicator } from './messages.ts';
@@ -92,9 +96,35 @@ test.each([1, 2, 3, 5, 8])('%i processes broadcast, share and gather', async (si
 test('processes of other hosts do not count as local', async () => {
   const options = { limit: 60, onSilence: () => {} };
   const hosts = [7, 8, 7];
-  const all = await Promise.all(memoryTransports(3).map((transport, i) => overTransport(transport, options, hosts[i])));
+  const all = await Promise.all(
+    memoryTransports(3).map((transport, i) => overTransport(transport, options, { host: hosts[i], process: thisProcess() })),
+  );
   expect(all.map(({ localSize }) => localSize)).toEqual([2, 1, 2]);
 });
+
+test.runIf(process.platform === 'linux')(
+  'a process of the same machine that has died ends the others long before their patience does',
+  async () => {
+    const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1e6)'], { stdio: 'ignore' });
+    await once(child, 'spawn');
+    const [, started] = /^.*\) (?:\S+ ){19}(\d+)/s.exec(readFileSync(`/proc/${child.pid}/stat`, 'utf8')) ?? [];
+    const said: string[] = [];
+    const transports = memoryTransports(2);
+    const options = { limit: 60, onSilence: (sentence: string) => said.push(sentence) };
+    const identities = [thisProcess(), { ...thisProcess(), pid: child.pid!, started }];
+    const [waiting] = await Promise.all(
+      transports.map((transport, i) => overTransport(transport, options, { host: 7, process: identities[i] })),
+    );
+    const start = performance.now();
+    const sum = waiting.sum([new Float32Array(4)]);
+    setTimeout(() => child.kill('SIGKILL'), 700);
+    await expect(sum).rejects.toThrow('process 1 of 2 has died');
+    expect(performance.now() - start).toBeGreaterThan(700);
+    expect(performance.now() - start).toBeLessThan(5000);
+    expect(said).toEqual(['process 1 of 2 has died: it was killed, perhaps for want of memory, or it crashed']);
+    expect(transports[0].ended.codes).toEqual([1]);
+  },
+);
 
 describe('lead', () => {
   test('has the others wait, and answer what they are asked', async () => {

@@ -30,7 +30,9 @@ export interface MessageOptions {
   stagger?: number;
   /** How many processes run on this one's host. */
   localSize: number;
-  /** Is told in one sentence that another process is silent; then all are ended. */
+  /** Whether a process is known to have ended. Default: nothing is known of any. */
+  hasEnded?: (rank: number) => boolean;
+  /** Is told in one sentence that another process is silent or has ended; then all are ended. */
   onSilence: (sentence: string) => void;
 }
 
@@ -55,27 +57,40 @@ const POLL = { eager: 2, every: 1 };
  */
 const LOOK = 1000;
 
+/** Milliseconds of waiting for a process between two looks at whether it is still there. */
+const CHECK = 500;
+
+/** Milliseconds that one who is gone is waited for: what it sent comes in, or the launcher ends all. */
+const MOURNING = 2000;
+
 /** A communicator whose messages `transport` carries. */
 export function messageCommunicator(transport: Transport, options: MessageOptions): Communicator {
   const { rank, size } = transport;
-  const { limit, stagger = 2, localSize, onSilence } = options;
+  const { limit, stagger = 2, localSize, hasEnded = () => false, onSilence } = options;
   const patience = 1000 * (limit + stagger * Math.min(rank, 10));
 
-  const silent = (peer: number): Error => {
-    const sentence = `process ${peer} of ${size} has given no sign of life for ${limit} s: it hangs, its host or the network is gone, or it needs a longer --mpi-timeout`;
+  const lost = (sentence: string): Error => {
     onSilence(sentence);
     transport.abort(1);
     return new Error(sentence);
   };
 
-  /** Counts the time that is waited for a process, whose silence is an error. */
+  /** Counts the time that is waited for a process, whose silence is an error, as is its end. */
   const patienceWith = (peer: number) => {
-    let [waited, last] = [0, performance.now()];
+    let [waited, last, checked, gone] = [0, performance.now(), 0, 0];
     return () => {
       const now = performance.now();
       waited += Math.min(now - last, LOOK);
       last = now;
-      if (waited >= patience) throw silent(peer);
+      if (waited - checked >= CHECK) {
+        gone = hasEnded(peer) ? gone + waited - checked : 0;
+        checked = waited;
+        if (gone >= MOURNING) throw lost(`process ${peer} of ${size} has died: it was killed, perhaps for want of memory, or it crashed`);
+      }
+      if (waited >= patience)
+        throw lost(
+          `process ${peer} of ${size} has given no sign of life for ${limit} s: it hangs, its host or the network is gone, or it needs a longer --mpi-timeout`,
+        );
       return waited;
     };
   };

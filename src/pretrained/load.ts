@@ -2,8 +2,8 @@
 
 import { join } from 'node:path';
 import { readTokenizerFiles } from '../checkpoint/tokenizer-files.ts';
-import type { Engine } from '../engine/engine.ts';
-import { createOrtEngine } from '../engine/ort.ts';
+import { openEngine } from '../engine/devices.ts';
+import type { DeviceName, Engine } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import { type GenerationDefaults, generationConfigSchema, generationDefaultsOf, notFollowed } from '../generate/defaults.ts';
 import { createGenerator } from '../generate/generator.ts';
@@ -26,7 +26,10 @@ export interface LoadedModel extends AnsweringModel {
 }
 
 export interface LoadOptions {
+  /** Default: that of `device`. */
   engine?: Engine;
+  /** Default: cpu. */
+  device?: DeviceName;
   /** Runs the model on quantized weights; `int4` keeps 8 bits for vision tower and connector. */
   quantize?: Quantization;
 }
@@ -74,12 +77,12 @@ export function loadGenerator(dir: string, options: LoadOptions = {}): Promise<P
   return withCheckpoint(dir, llavaConfigSchema, (config, checkpoint) => openGenerator(config, checkpoint, options));
 }
 
-async function openGenerator(config: LlavaConfig, checkpoint: ModelFolder, { engine = createOrtEngine(), quantize }: LoadOptions) {
+async function openGenerator(config: LlavaConfig, checkpoint: ModelFolder, { device, engine, quantize }: LoadOptions) {
   const { value, file } = await checkpoint.imageProcessor();
   const processor = checkConfig(imageProcessorConfig, value, file);
   const sized = withImageSize(config, processor, file);
   const weights = await readRunWeights(checkpoint, llavaParameters(sized), { quantize });
-  const generator = await createGenerator(engine, sized, weights.values).finally(weights.release);
+  const generator = await createGenerator(engine ?? (await openEngine(device)), sized, weights.values).finally(weights.release);
   return { config: sized, generator, processor };
 }
 

@@ -3,17 +3,13 @@
 // place; whatever must be converted goes through a scratch file, a few million values at a time, so that no
 // second copy of the model is ever in memory.
 
-import { type FileHandle, mkdtemp, open, readdir, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import type { Checkpoint } from '../checkpoint/checkpoint.ts';
-import { freeBytes } from '../disk.ts';
 import { type Constant, float32, type StoredValue } from '../engine/engine.ts';
-import { UserError } from '../errors.ts';
 import type { BlockFormat } from '../floats.ts';
 import { type Parameter, packedName, type StorageOf, scaleName } from '../nn/parameters.ts';
 import { type PackedRows, plannedFormat, type Quantization, quantizeRows } from '../weights/quantize.ts';
 import { elementCount } from '../weights/safetensors.ts';
+import { ALIGNMENT, createScratch, MEMORY_LIMIT, type Scratch } from './scratch.ts';
 import { constantOf, storedFormat } from './stored.ts';
 import { checkShape, type NotFinite, notFinite, notFiniteText } from './values.ts';
 
@@ -27,13 +23,9 @@ export interface RunWeights {
 export interface RunWeightsOptions {
   /** Packs matrices that are not packed yet. */
   quantize?: Quantization;
-  /** If the weights as they are run have more bytes than this, they stay in files. Default: 2^28. */
+  /** If the weights as they are run have more bytes than this, they stay in files. Default: MEMORY_LIMIT. */
   memoryLimit?: number;
 }
-
-const DEFAULT_MEMORY_LIMIT = 2 ** 28;
-/** Alignment in bytes of each tensor in the scratch file. */
-const ALIGNMENT = 64;
 
 interface Planned extends Pick<Parameter, 'name' | 'dims'> {
   /** Its format if it is already packed in the checkpoint. */
@@ -64,7 +56,7 @@ export function runStorageOf(checkpoint: Checkpoint, quantize?: Quantization): S
 export async function readRunWeights(
   checkpoint: Checkpoint,
   parameters: readonly Parameter[],
-  { quantize, memoryLimit = DEFAULT_MEMORY_LIMIT }: RunWeightsOptions = {},
+  { quantize, memoryLimit = MEMORY_LIMIT }: RunWeightsOptions = {},
 ): Promise<RunWeights> {
   const plan = parameters.flatMap(({ name, dims, optional }): Planned[] => {
     const stored = storedFormat(checkpoint, name, dims);
@@ -159,75 +151,4 @@ async function moveTo(scratch: Scratch | undefined, value: Constant): Promise<Co
   const offset = await scratch.align();
   await scratch.append(value.data as Numbers);
   return { dtype: value.dtype, dims: value.dims, path: scratch.path, offset };
-}
-
-interface Scratch {
-  path: string;
-  /** Pads to the next aligned offset, and returns it. */
-  align(): Promise<number>;
-  append(piece: Numbers): Promise<void>;
-  close(): Promise<void>;
-  remove(): Promise<void>;
-}
-
-const SCRATCH_PREFIX = 'llava-gemma-weights-';
-
-/** Removes leftovers of processes that were killed while loading. */
-async function removeLeftovers(): Promise<void> {
-  for (const name of await readdir(tmpdir())) {
-    const pid = name.startsWith(SCRATCH_PREFIX) ? Number.parseInt(name.slice(SCRATCH_PREFIX.length), 10) : Number.NaN;
-    if (Number.isNaN(pid)) continue;
-    try {
-      process.kill(pid, 0);
-    } catch (error) {
-      // EPERM: the process is alive and belongs to another user
-      if ((error as NodeJS.ErrnoException).code === 'ESRCH')
-        await rm(join(tmpdir(), name), { recursive: true, force: true }).catch(() => {});
-    }
-  }
-}
-
-/** A file for weights that are converted on loading, in the system's folder for temporary files (TMPDIR). */
-async function createScratch(bytes: number): Promise<Scratch> {
-  const where = `${tmpdir()}: the weights are converted through a file there, of ${(bytes / 1e9).toFixed(1)} GB`;
-  const advice = 'set TMPDIR to a folder on a larger disk, or write the converted weights once with llava-gemma convert';
-  const fail = (error: unknown) => new UserError(`${where}, and it cannot be written (${(error as Error).message}): ${advice}`);
-  await removeLeftovers().catch((error: unknown) => {
-    throw fail(error);
-  });
-  const free = await freeBytes(tmpdir()).catch((error: unknown) => {
-    throw fail(error);
-  });
-  if (free < bytes) throw new UserError(`${where}, and ${(free / 1e9).toFixed(1)} GB are free: ${advice}`);
-  const folder = await mkdtemp(join(tmpdir(), `${SCRATCH_PREFIX}${process.pid}-`));
-  const path = join(folder, 'weights.bin');
-  const handle: FileHandle = await open(path, 'w');
-  let position = 0;
-  let isOpen = true;
-  const removeNow = () => rm(folder, { recursive: true, force: true }).catch(() => {});
-  const write = async (data: Uint8Array) => {
-    try {
-      for (let done = 0; done < data.length; ) done += (await handle.write(data, done, data.length - done)).bytesWritten;
-    } catch (error) {
-      throw fail(error);
-    }
-    position += data.length;
-  };
-  const close = async () => {
-    if (isOpen) await handle.close();
-    isOpen = false;
-  };
-  return {
-    path,
-    async align() {
-      await write(new Uint8Array((ALIGNMENT - (position % ALIGNMENT)) % ALIGNMENT));
-      return position;
-    },
-    append: (piece) => write(new Uint8Array(piece.buffer, piece.byteOffset, piece.byteLength)),
-    close,
-    async remove() {
-      await close();
-      await removeNow();
-    },
-  };
 }

@@ -71,6 +71,22 @@ describe('the lock of a run folder', () => {
     await lock.release();
   });
 
+  it.runIf(process.platform === 'linux')('is taken over from a process that was killed and still frees its memory', async () => {
+    const folder = fresh();
+    // memory that is touched takes longer to free than a lock takes to be looked at
+    const child = spawn(process.execPath, ['-e', 'const b = Buffer.alloc(2 ** 30, 1); console.log(b[7]); setInterval(() => {}, 1e6)']);
+    await once(child.stdout, 'data');
+    const stat = () =>
+      readFileSync(`/proc/${child.pid}/stat`, 'utf8')
+        .replace(/^.*\) /s, '')
+        .split(' ');
+    await abandon(folder, { pid: child.pid, started: stat()[19] });
+    await expect(lockRunFolder(folder, quick)).rejects.toThrow('a run is going on there');
+    child.kill('SIGKILL');
+    while ((Number(stat()[6]) & 4) === 0);
+    await (await lockRunFolder(folder, { ...quick, patience: 30 })).release();
+  });
+
   it.runIf(process.platform === 'linux')('is taken over from a process whose pid another one has now', async () => {
     const folder = fresh();
     await abandon(folder, { pid: process.pid, started: '1' });

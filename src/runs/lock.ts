@@ -4,13 +4,14 @@
 // the process lives, from another one by whether its heartbeat is still counted. No two clocks are compared.
 
 import { randomUUID } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, readlinkSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { makeFolder, onDisk } from '../disk.ts';
 import { UserError } from '../errors.ts';
+import { lifeOf, type ProcessIdentity, thisProcess } from '../process-life.ts';
 import type { Heartbeat } from './heartbeat.ts';
 
 export const lockPattern = /^run\.lock\.(\d+)$/;
@@ -27,17 +28,10 @@ const INTERVAL = 3000;
 const PATIENCE = 30;
 
 /** Who holds a lock. */
-interface Owner {
+interface Owner extends ProcessIdentity {
   host: string;
-  pid: number;
   /** When the run began, for people. */
   since: string;
-  /**
-   * The machine as it is since it was started, and the pid's name space; undefined where they are unknown.
-   */
-  machine?: string;
-  /** When the process was started, in the machine's own count: another one may have its pid by now. */
-  started?: string;
   token: string;
 }
 
@@ -57,55 +51,13 @@ export const noLock: RunLock = { check() {}, async release() {} };
 // === Processes ===
 
 /**
- * State and start of a process on Linux, fields 3 and 22 of /proc/<pid>/stat; undefined where there is none.
+ * Whether the owner's process lives; undefined where that cannot be seen from here. One that was killed is
+ * waited for: freeing many gigabytes takes seconds.
  */
-function processStat(pid: number): { state: string; started: string } | undefined {
-  try {
-    // the name before the fields is in parentheses and may hold anything
-    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-      .replace(/^.*\) /s, '')
-      .split(' ');
-    return { state: fields[0], started: fields[19] };
-  } catch {
-    return undefined;
-  }
-}
-
-/** Names what a pid means something within: a boot of Linux and a name space, elsewhere the host. */
-function machineName(): string {
-  try {
-    return `${readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()} ${readlinkSync('/proc/self/ns/pid')}`;
-  } catch {
-    return hostname();
-  }
-}
-
-function thisProcess(): Owner {
-  const { pid } = process;
-  return {
-    host: hostname(),
-    pid,
-    since: new Date().toISOString(),
-    machine: machineName(),
-    started: processStat(pid)?.started,
-    token: randomUUID(),
-  };
-}
-
-/** Whether the owner's process lives; undefined where that cannot be seen from here. */
-function isAlive({ machine, pid, started }: Owner): boolean | undefined {
-  if (machine !== machineName()) return undefined;
-  if (started !== undefined) {
-    const stat = processStat(pid);
-    return stat !== undefined && stat.started === started && !/[ZX]/.test(stat.state);
-  }
-  try {
-    process.kill(pid, 0);
-    // a process of that number: this run, or a later one
-    return undefined;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'ESRCH' ? false : undefined;
-  }
+async function isAlive(owner: Owner, patience: number): Promise<boolean | undefined> {
+  for (const end = performance.now() + 1000 * patience; performance.now() < end; await sleep(50)) if (lifeOf(owner) !== 'ending') break;
+  const life = lifeOf(owner);
+  return life && life !== 'gone';
 }
 
 // === Lock files ===
@@ -159,7 +111,7 @@ async function requireFree(folder: string, path: string, { note, patience = PATI
   const lock = readLock(path);
   if (lock === undefined) return;
   const { text, owner } = lock;
-  let alive = owner && isAlive(owner);
+  let alive = owner && (await isAlive(owner, patience));
   const who = owner ? `process ${owner.pid} on ${owner.host}, since ${owner.since}` : 'who has just begun';
   if (alive === undefined) {
     note(`${folder}: another run was there (${who}); looking for up to ${patience} s whether it goes on`);
@@ -175,7 +127,7 @@ async function requireFree(folder: string, path: string, { note, patience = PATI
 export async function lockRunFolder(folder: string, options: LockOptions): Promise<RunLock> {
   const created = !existsSync(folder);
   makeFolder(folder);
-  const owner = thisProcess();
+  const owner: Owner = { ...thisProcess(), host: hostname(), since: new Date().toISOString(), token: randomUUID() };
   const pathOf = (number: number) => join(folder, `run.lock.${number}`);
   const take = async (): Promise<number> => {
     for (;;) {

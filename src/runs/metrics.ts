@@ -99,6 +99,7 @@ export type Sign =
   | 'not-finite'
   | 'dead-gradient'
   | 'update-ratio'
+  | 'unmoved-weights'
   | 'clipping'
   | 'learning-rate'
   | 'image-ignored'

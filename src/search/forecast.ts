@@ -1,15 +1,9 @@
 // What a search would run and how long it would take, from a few timed steps of each variant.
 
-import { existsSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
-import { createOrtEngine } from '../engine/ort.ts';
-import { createPlanningEngine } from '../engine/planning.ts';
-import { alone } from '../mpi/communicator.ts';
+import { openEngine } from '../engine/devices.ts';
 import { createRandom } from '../random.ts';
-import { planRun } from '../train/plan.ts';
-import { startSourceThread } from '../train/prefetch.ts';
 import type { Recipe } from '../train/recipe.ts';
-import { createTask } from '../train/run.ts';
+import { planOfRun } from './compute.ts';
 import { nextJob, rungsOf, type SearchPlan, type Trial } from './proposals.ts';
 import { planOf, type SearchRunOptions } from './search-run.ts';
 import { valuesAt } from './space.ts';
@@ -76,17 +70,7 @@ function jobsOf(plan: SearchPlan): { share: number; count: number }[] {
   });
 }
 
-async function scheduleOf(recipe: Recipe, { out, status, signal }: SearchRunOptions): Promise<{ seconds: number; steps: number[] }> {
-  const thread = startSourceThread();
-  try {
-    const engine = createPlanningEngine();
-    const task = await createTask(recipe, { engine, status, thread, out, signal, isPlan: true, communicator: alone });
-    const { stages } = await planRun({ task, folder: existing(resolve(out)), timedOn: createOrtEngine() });
-    return { seconds: stages.reduce((sum, { seconds }) => sum + (seconds?.total ?? 0), 0), steps: stages.map((stage) => stage.steps) };
-  } finally {
-    await thread.close();
-  }
+async function scheduleOf(recipe: Recipe, options: SearchRunOptions): Promise<{ seconds: number; steps: number[] }> {
+  const { stages } = await planOfRun(recipe, options, await openEngine(recipe.device));
+  return { seconds: stages.reduce((sum, { seconds }) => sum + (seconds?.total ?? 0), 0), steps: stages.map((stage) => stage.steps) };
 }
-
-/** The folder, or the one above it that is there. */
-const existing = (folder: string): string => (existsSync(folder) ? folder : existing(dirname(folder)));

@@ -39,6 +39,8 @@ export interface VariantResult {
   /** The best value after each trial with a whole schedule, and what was spent until then. */
   bestSoFar: { spent: number; value: number }[];
   trials: FinishedTrial[];
+  /** Floating-point operations of a whole schedule (compute.ts). */
+  flops: number;
 }
 
 type Summary = Pick<Estimate, 'value' | 'low' | 'high'> & { n: number };
@@ -61,7 +63,12 @@ export interface SearchReport {
 
 const scoreOf = ({ outcome }: { outcome: Outcome }) => (outcome.status === 'finished' ? outcome.value : undefined);
 
-export function resultOf(name: string, plan: SearchPlan, { trials, winner }: SearchResult, confirmations: Confirmation[]): VariantResult {
+export function resultOf(
+  name: string,
+  plan: SearchPlan,
+  { trials, winner }: SearchResult,
+  confirmations: Confirmation[],
+): Omit<VariantResult, 'flops'> {
   return {
     name,
     spent: spentOn(trials),
@@ -114,6 +121,17 @@ function bestSoFar(trials: readonly FinishedTrial[], plan: SearchPlan): VariantR
   });
 }
 
+/**
+ * What each variant has found with as many operations as the one that has spent least: undefined where a
+ * variant had no whole schedule by then.
+ */
+export function atEqualFlops(variants: readonly Pick<VariantResult, 'flops' | 'spent' | 'bestSoFar'>[]) {
+  const least = Math.min(...variants.map(({ spent, flops }) => spent * flops));
+  // what was spent is told to a billionth
+  const values = variants.map(({ bestSoFar: points, flops }) => points.findLast(({ spent }) => spent * flops <= least * (1 + 1e-6))?.value);
+  return { flops: least, values };
+}
+
 // === Page ===
 
 const gray = '#868e96';
@@ -155,7 +173,8 @@ const line = (data: number[][], color: string, dashed = false, step = false) => 
 
 const figure = (svg: string, caption: string) => `<figure>${svg}<figcaption>${caption}</figcaption></figure>`;
 
-function curves(variants: readonly VariantResult[], quantity: string): string {
+/** The best so far, by schedules and by operations, and the expected best of n. */
+export function curves(variants: readonly VariantResult[], quantity: string): string {
   const colorOf = (i: number) => colors[i % colors.length];
   const key = variants.map(({ name }, i) => `<b style="color:${colorOf(i)}">${escapeHtml(name)}</b>`).join(', ');
   const expected = variants.flatMap(({ expectedBest: { curve } }, i) => [
@@ -177,8 +196,17 @@ function curves(variants: readonly VariantResult[], quantity: string): string {
       true,
     ),
   );
+  const byCost = variants.map(({ bestSoFar: points, flops }, i) =>
+    line(
+      points.map(({ spent, value }) => [(spent * flops) / 1e12, value]),
+      colorOf(i),
+      false,
+      true,
+    ),
+  );
   const figures = [
     figure(chart(running, 'whole schedules spent', quantity), `The best so far, with what was spent (${key})`),
+    ...(variants.length > 1 ? [figure(chart(byCost, 'TFLOP spent', quantity), `The same, by what was computed (${key})`)] : []),
     ...(variants.some(({ expectedBest: { curve } }) => curve.length > 0)
       ? [figure(chart(expected, 'trials', quantity), `Expected best of n trials: unbiased, dashed with replacement (${key})`)]
       : []),
@@ -204,7 +232,7 @@ const shown = (value: number | undefined) => (value === undefined ? '-' : Number
 const interval = (summary: Summary | null) => (summary ? `${shown(summary.value)} (${shown(summary.low)} to ${shown(summary.high)})` : '-');
 const said = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value));
 
-function trialTable({ trials }: VariantResult): string {
+export function trialTable({ trials }: VariantResult): string {
   const paths = Object.keys(trials[0]?.values ?? {});
   const rows = trials.map(({ index, share, values, outcome }) => [
     String(index),
@@ -257,6 +285,27 @@ export function summaryRows({ variants }: SearchReport): string[][] {
   return [HEADS, ...rows];
 }
 
+/** What each has found with as many operations; nothing of a single one. */
+export function equalCost(variants: readonly VariantResult[], quantity: string): string {
+  if (variants.length < 2) return '';
+  const equal = atEqualFlops(variants);
+  const tera = (flops: number) => (flops / 1e12).toPrecision(3);
+  const rows = variants.map(({ name, flops, spent, winner }, i) => [
+    name,
+    tera(flops),
+    tera(spent * flops),
+    shown(winner?.value),
+    shown(equal.values[i]),
+  ]);
+  return `<h3>At equal cost</h3>
+${textTable(['', 'TFLOP a schedule', 'TFLOP in all', `${quantity}, all trials`, `the same within ${tera(equal.flops)} TFLOP`], rows)}
+<p class="note">All variants had as many trials of as many samples, and a larger model computes more in them. The last column cuts each search where it has
+spent what the cheapest one has in all. A token takes 4 operations for each weight, and 2 more for one that is trained.</p>`;
+}
+
+export const curvesNote = `<p class="note">The expected best is of trials that do not depend on each other: those of random, halton and sobol, the first ${STARTUP} of tpe, none
+under ASHA. Diverged and failed trials count as the worst.</p>`;
+
 export function searchPage(report: SearchReport): string {
   const { name, objective, lowest, sampler, asha, budget, variants } = report;
   const quantity = quantityOf(objective);
@@ -269,10 +318,10 @@ export function searchPage(report: SearchReport): string {
 ${textTable(head, rows)}
 <p class="note">The winner when chosen is flattered: it is the best of many noisy values. Fresh seeds had no part in the choice; 95 % intervals by t over
 seeds, the last column paired by seed. Choose on samples that no table reports.</p>
+${equalCost(variants, quantity)}
 <h2>Curves</h2>
 ${curves(variants, quantity)}
-<p class="note">The expected best is of trials that do not depend on each other: those of random, halton and sobol, the first ${STARTUP} of tpe, none under ASHA.
-Diverged and failed trials count as the worst.</p>
+${curvesNote}
 ${variants.map((variant) => variantSection(variant, quantity)).join('\n')}`,
   );
 }

@@ -5,6 +5,7 @@ import { mapConcurrently } from '../concurrent.ts';
 import { UserError } from '../errors.ts';
 import { lockRunFolder } from '../runs/lock.ts';
 import type { Status } from '../runs/status.ts';
+import { flopsOf, planOfRun } from './compute.ts';
 import { type Outcome, rankTrials, type SearchPlan } from './proposals.ts';
 import { type FinishedTrial, type Job, runSearch, type SearchResult } from './search.ts';
 import { appendTrial, prepareSearchFolder, readTrials, type SearchFolder } from './search-folder.ts';
@@ -24,6 +25,10 @@ export interface SearchRunOptions {
   signal: AbortSignal;
   /** Cores that trials share. */
   cores: number;
+  /** Threads of a trial; its share of the cores when left out, and all where there is one at a time. */
+  threads?: number;
+  /** Whether the scenes are there as they should be. */
+  scenesAreDrawn?: boolean;
 }
 
 type Variant = SearchFile['variants'][number];
@@ -47,7 +52,8 @@ export async function searchToFolder(options: SearchRunOptions): Promise<SearchR
     for (const variant of search.variants) {
       const sitting = sittingOf(options, folder, variant);
       const result = await searchVariant(sitting, plan);
-      results.push(resultOf(variant.name, plan, result, await confirm(sitting, result)));
+      const confirmations = await confirm(sitting, result);
+      results.push({ ...resultOf(variant.name, plan, result, confirmations), flops: await computeOf(options, variant) });
     }
     const report: SearchReport = {
       format: 1,
@@ -68,6 +74,12 @@ export async function searchToFolder(options: SearchRunOptions): Promise<SearchR
   }
 }
 
+/** Operations of a whole schedule of the variant. */
+async function computeOf(options: SearchRunOptions, { set }: Variant): Promise<number> {
+  const { search, base } = options;
+  return flopsOf(await planOfRun(trialRecipe(base, search, { set, values: {}, share: 1 }), options));
+}
+
 interface Sitting {
   options: SearchRunOptions;
   folder: SearchFolder;
@@ -78,8 +90,8 @@ interface Sitting {
 
 /** A variant in this sitting. */
 function sittingOf(options: SearchRunOptions, folder: SearchFolder, variant: Variant): Sitting {
-  const { search, base, status, cores } = options;
-  const threads = search.at_once > 1 ? Math.max(1, Math.floor(cores / search.at_once)) : undefined;
+  const { search, base, status, cores, scenesAreDrawn } = options;
+  const threads = options.threads ?? (search.at_once > 1 ? Math.max(1, Math.floor(cores / search.at_once)) : undefined);
   /** Runs under way and how far they are. */
   const lines = new Map<string, string>();
   const recipeOrReason = (settings: TrialSettings) => {
@@ -102,7 +114,7 @@ function sittingOf(options: SearchRunOptions, folder: SearchFolder, variant: Var
         status.progress([...lines].map(([name, text]) => `${name}: ${text}`).join('   '));
       };
       try {
-        return await runTrial({ recipe, title, out, threads }, search.objective, { signal, onProgress });
+        return await runTrial({ recipe, title, out, threads, scenesAreDrawn }, search.objective, { signal, onProgress });
       } finally {
         lines.delete(title);
       }

@@ -16,6 +16,7 @@ export interface TrialRun {
   title: string;
   out: string;
   threads?: number;
+  scenesAreDrawn?: boolean;
 }
 
 export interface TrialRunOptions {

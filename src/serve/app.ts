@@ -9,14 +9,17 @@ import { ApiError, toApiError } from './errors.ts';
 import type { KeyCheck } from './keys.ts';
 import type { LogEntry, RequestRecord } from './log.ts';
 import { METRICS_TYPE } from './metrics.ts';
+import { type PageFiles, pageResponse } from './page-files.ts';
 import { type PictureLimits, readPictures } from './pictures.ts';
-import { type ChatRequest, parseChatRequest } from './request.ts';
+import { type ChatRequest, parseChatRequest, parseExplainRequest } from './request.ts';
 import type { ServerMetrics } from './server-metrics.ts';
 
 export interface AppOptions {
   /** At least one. */
   models: readonly ServedModel[];
   metrics: ServerMetrics;
+  /** What is served at `/`, to everybody. */
+  page: PageFiles;
   /** Everybody is served when absent. */
   isAllowed?: KeyCheck;
   pictures: PictureLimits;
@@ -38,9 +41,12 @@ interface Env {
 }
 
 export function createApp(options: AppOptions): Hono<Env> {
-  const { models, metrics, isAllowed, isDraining } = options;
+  const { models, metrics, page, isAllowed, isDraining } = options;
   const bodies = createBodyReader(options.maxBody);
   const app = new Hono<Env>();
+
+  // nothing of it is secret, and a browser asks for it before anybody could type a key
+  for (const [path, file] of page) app.get(path, (c) => pageResponse(file, c.req.header('if-none-match')));
 
   app.use(async (c, next) => {
     const { method, path } = c.req;
@@ -49,7 +55,8 @@ export function createApp(options: AppOptions): Hono<Env> {
       const ms = performance.now() - start;
       const route = ROUTES.includes(path) ? path : 'other';
       metrics.requests.add(1, { route, status: String(entry.status) });
-      options.log?.({ method, path, ms, ...entry });
+      // who only looks, does so again and again: pages, and what collects metrics
+      if (method !== 'GET' || entry.status >= 400) options.log?.({ method, path, ms, ...entry });
     };
     c.set('record', { start, finish });
     await next();
@@ -78,7 +85,7 @@ export function createApp(options: AppOptions): Hono<Env> {
 
   app.post('/v1/chat/completions', async (c) => {
     const { signal } = c.req.raw;
-    const { request, model, ask, release } = await readAsk(c.req.raw, bodies, options);
+    const { request, model, ask, release } = await readAsk(c.req.raw, bodies, options, parseChatRequest);
     const record = c.get('record');
     c.set('isHandedOn', true);
     const context = { model, ask, signal, metrics, record, stall: options.stall };
@@ -86,7 +93,7 @@ export function createApp(options: AppOptions): Hono<Env> {
   });
 
   app.post('/v1/explain', async (c) => {
-    const { model, ask, release } = await readAsk(c.req.raw, bodies, options);
+    const { model, ask, release } = await readAsk(c.req.raw, bodies, options, parseExplainRequest);
     return Response.json(await model.explain(ask, c.req.raw.signal).finally(release));
   });
 
@@ -105,15 +112,16 @@ export function createApp(options: AppOptions): Hono<Env> {
 }
 
 /** Reads a request for an answer, pictures included. `release` is to be called when it is answered. */
-async function readAsk(
+async function readAsk<A extends Omit<Ask, 'images'>, R extends Omit<ChatRequest, 'ask'> & { ask: A }>(
   raw: Request,
   bodies: BodyReader,
   { models, pictures, isDraining }: AppOptions,
-): Promise<{ request: ChatRequest; model: ServedModel; ask: Ask; release(): void }> {
+  parse: (body: unknown) => R,
+): Promise<{ request: R; model: ServedModel; ask: R['ask'] & Pick<Ask, 'images'>; release(): void }> {
   if (isDraining()) throw new ApiError(503, 'the server is shutting down', { code: 'shutting_down', retryAfter: 5 });
   const { value, release } = await bodies.read(raw);
   try {
-    const request = parseChatRequest(value);
+    const request = parse(value);
     const model = modelNamed(models, request.model);
     const images = await readPictures(request.pictures, pictures, raw.signal);
     return { request, model, ask: { ...request.ask, images }, release };

@@ -19,6 +19,14 @@ export interface Ask {
   logprobs?: number;
 }
 
+/** An answer to be explained. */
+export interface ExplainAsk extends Ask {
+  /** The answer, where it is given; the model's own greedy one otherwise. */
+  answer?: string;
+  /** Parts of the answer whose maps are measured: 0 is all of it, 1 its first word. */
+  faithfulness: number[];
+}
+
 /** What is known of a model that is ready. */
 export interface ModelDetails {
   contextLength: number;
@@ -45,8 +53,8 @@ export interface ServedModel {
    */
   answer(ask: Ask, onPiece: (piece: AnswerPiece) => void, signal: AbortSignal): Promise<BatchAnswer>;
   /**
-   * Answers greedily and says what each token of the answer rests on: explanation.json of docs/explain.md,
-   * without the maps of single heads. ApiError as of `answer`.
+   * Answers greedily, unless the answer is given, and says what each token of it rests on: explanation.json
+   * of docs/explain.md, without the maps of single heads. ApiError as of `answer`.
    */
-  explain(ask: Ask, signal: AbortSignal): Promise<object>;
+  explain(ask: ExplainAsk, signal: AbortSignal): Promise<object>;
 }

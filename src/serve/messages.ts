@@ -1,13 +1,15 @@
 // What the server and the process of a model say to each other.
 
+import type { DeviceName } from '../engine/engine.ts';
 import type { AnswerPiece, BatchAnswer } from '../generate/batch-session.ts';
 import type { Quantization } from '../weights/quantize.ts';
-import type { Ask, ModelDetails } from './ask.ts';
+import type { Ask, ExplainAsk, ModelDetails } from './ask.ts';
 
 /** How the process of a model is to be run. */
 export interface WorkerOptions {
   folder: string;
   quantize?: Quantization;
+  device?: DeviceName;
   /** Answers at a time. */
   parallel: number;
   /** Threads inside one op; all cores when absent. */
@@ -20,8 +22,8 @@ export interface WorkerOptions {
 
 export type ToWorker =
   | { type: 'load'; options: WorkerOptions }
-  /** An answer, or the explanation of one. */
-  | { type: 'ask' | 'explain'; id: number; ask: Ask }
+  | { type: 'ask'; id: number; ask: Ask }
+  | { type: 'explain'; id: number; ask: ExplainAsk }
   | { type: 'cancel'; id: number };
 
 /** Why an answer failed: what the client gave, a picture, the length, or nothing that the client can mend. */
@@ -38,16 +40,24 @@ export type FromWorker =
   | ({ type: 'report' } & WorkerReport);
 
 /** What a process says of itself every second. */
-export interface WorkerReport {
-  /** Resident memory in bytes, and what of it holds earlier prompts. */
-  rss: number;
+export interface WorkerReport extends ProcessFigures {
+  /** Memory that holds earlier prompts, in bytes. */
   prefixBytes: number;
+}
+
+/** What a process takes. */
+export interface ProcessFigures {
+  /** Resident memory in bytes; of it JavaScript's heap, and buffers beside that which JavaScript holds. */
+  rss: number;
+  heap: number;
+  external: number;
   /** Seconds of CPU time since it was started. */
   cpu: number;
 }
 
-/** Seconds of CPU time of this process. */
-export function cpuSeconds(): number {
+/** Of this process. */
+export function processFigures(): ProcessFigures {
+  const { rss, heapTotal: heap, external } = process.memoryUsage();
   const { user, system } = process.cpuUsage();
-  return (user + system) / 1e6;
+  return { rss, heap, external, cpu: (user + system) / 1e6 };
 }

@@ -1,5 +1,6 @@
-// A model in a process of its own. When that dies, whoever was being answered is told so, those in the queue
-// wait on, and the process is started again.
+// A model in a process of its own, which is started when the model is asked and ended when its memory is
+// wanted for another. When it dies, whoever was being answered is told so, those in the queue wait on, and it
+// is started again.
 
 import { type ChildProcess, fork } from 'node:child_process';
 import { statSync } from 'node:fs';
@@ -7,17 +8,21 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { UserError } from '../errors.ts';
 import type { AnswerPiece, BatchAnswer } from '../generate/batch-session.ts';
-import type { Ask, ModelDetails, ModelState, ServedModel } from './ask.ts';
+import type { Ask, ExplainAsk, ModelDetails, ModelState, ServedModel } from './ask.ts';
 import { ApiError } from './errors.ts';
 import type { Failure, FromWorker, ToWorker, WorkerOptions, WorkerReport } from './messages.ts';
+import type { ModelPool, Resident } from './model-pool.ts';
 
 export interface ModelProcessOptions extends WorkerOptions {
   id: string;
   /** Requests that may wait. */
   queue: number;
-  /** Told when the process has died, and what it says of itself. */
+  /** Where there is room for the process. */
+  pool: ModelPool;
+  /** Told when the process has died. */
   onDeath?(id: string): void;
-  onReport?(report: WorkerReport): void;
+  /** Told what the process says of itself; `undefined` when it is gone. */
+  onReport?(report: WorkerReport | undefined): void;
 }
 
 export interface ModelProcess extends ServedModel {
@@ -29,9 +34,11 @@ export interface ModelProcess extends ServedModel {
   readonly pid: number | undefined;
 }
 
+/** What a request wants. */
+type Work = { type: 'ask'; ask: Ask } | { type: 'explain'; ask: ExplainAsk };
+
 interface Waiting {
-  type: 'ask' | 'explain';
-  ask: Ask;
+  work: Work;
   onPiece(piece: AnswerPiece): void;
   resolve(answer: BatchAnswer | object): void;
   reject(error: Error): void;
@@ -56,29 +63,34 @@ function errorOf(failure: Failure, message: string): ApiError {
 }
 
 export function createModelProcess(options: ModelProcessOptions): ModelProcess {
-  const { id, queue, onDeath, onReport, ...work } = options;
+  const { id, queue, pool, onDeath, onReport, ...work } = options;
   const created = Math.floor(statSync(join(work.folder, 'config.json')).mtimeMs / 1000);
   let child: ChildProcess | undefined;
   let state: ModelState = 'idle';
   let details: ModelDetails | undefined;
   let loading: Promise<void> | undefined;
   let pause = PAUSE;
+  let restart: NodeJS.Timeout | undefined;
   let isStopped = false;
   let requests = 0;
   const running = new Map<number, Waiting>();
   const waiting: Waiting[] = [];
+  /** While its memory is wanted: who is answered before, and what is told when nobody is left. */
+  let leaving: { owed: Set<Waiting>; onEmpty(): void } | undefined;
 
   const tell = (message: ToWorker) => child?.send(message, () => {});
 
   /** Hands over what waits, one request more than can be answered for each two that can. */
   function handOver(): void {
     const ahead = work.parallel + Math.ceil(work.parallel / 2);
-    while (state === 'ready' && running.size < ahead && waiting.length > 0) {
+    const isServed = (who: Waiting | undefined) => who !== undefined && (!leaving || leaving.owed.has(who));
+    while (state === 'ready' && running.size < ahead && isServed(waiting[0])) {
       const next = waiting.shift()!;
       const number = ++requests;
       running.set(number, next);
-      tell({ type: next.type, id: number, ask: next.ask });
+      tell({ ...next.work, id: number });
     }
+    if (leaving && running.size === 0 && !isServed(waiting[0])) leaving.onEmpty();
   }
 
   function finish(number: number, how: (who: Waiting) => void): void {
@@ -99,12 +111,12 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
 
   /** Starts the process; settles when the model is loaded or cannot be. */
   function launch(): Promise<void> {
-    state = 'loading';
     const started = performance.now();
     const process = fork(workerFile, [], { serialization: 'advanced', stdio: ['ignore', 'ignore', 'inherit', 'ipc'], execArgv: [] });
     child = process;
     const loaded = new Promise<void>((resolve, reject) => {
       process.on('message', (messages: FromWorker[]) => {
+        if (child !== process) return;
         for (const message of messages) {
           if (message.type === 'ready') {
             state = 'ready';
@@ -129,14 +141,13 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
 
   function died(lived: number): void {
     child = undefined;
+    onReport?.(undefined);
     endRunning(new ApiError(503, DIED, { code: 'worker_died', retryAfter: 1 }));
     if (isStopped || state === 'failed') return;
     onDeath?.(id);
     state = 'loading';
     pause = lived > STABLE ? PAUSE : Math.min(pause * 2, LONGEST_PAUSE);
-    setTimeout(() => {
-      if (!isStopped) launch().catch(() => {});
-    }, pause).unref();
+    restart = setTimeout(() => launch().catch(() => {}), pause).unref();
   }
 
   function endRunning(error: ApiError): void {
@@ -149,28 +160,66 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
   function fail(error: ApiError): void {
     state = 'failed';
     child?.kill('SIGKILL');
+    pool.leave(resident);
     for (const { reject } of waiting.splice(0)) reject(error);
+    handOver();
+  }
+
+  /** Waits for room, and starts the process. */
+  async function enter(): Promise<void> {
+    await pool.enter(resident);
+    if (!isStopped) await launch();
   }
 
   function start(): Promise<void> {
-    loading ??= launch();
+    if (!loading) {
+      state = 'loading';
+      loading = enter();
+    }
     return loading;
   }
 
-  function request(
-    type: Waiting['type'],
-    ask: Ask,
-    onPiece: (piece: AnswerPiece) => void,
-    signal: AbortSignal,
-  ): Promise<BatchAnswer | object> {
+  const resident: Resident = {
+    get isBusy() {
+      return state === 'loading' || running.size > 0 || waiting.length > 0;
+    },
+    async vacate() {
+      await loading?.catch(() => {});
+      await new Promise<void>((resolve) => {
+        leaving = { owed: new Set(waiting), onEmpty: resolve };
+        handOver();
+      });
+      leaving = undefined;
+      if (state === 'failed' || isStopped) return;
+      state = 'idle';
+      loading = undefined;
+      await end();
+      if (waiting.length > 0) start().catch(() => {});
+    },
+  };
+
+  /** Ends the process, whatever it is doing: that is no death. */
+  async function end(): Promise<void> {
+    clearTimeout(restart);
+    const process = child;
+    if (!process) return;
+    child = undefined;
+    onReport?.(undefined);
+    const gone = new Promise((resolve) => process.once('exit', resolve));
+    process.kill('SIGKILL');
+    await gone;
+  }
+
+  function request(work: Work, onPiece: (piece: AnswerPiece) => void, signal: AbortSignal): Promise<BatchAnswer | object> {
     if (state === 'failed') throw new ApiError(503, 'the model cannot be loaded', { code: 'model_unavailable' });
     if (waiting.length >= queue)
       throw new ApiError(429, `too many requests: ${waiting.length} wait already; try again later`, { code: 'queue_full', retryAfter: 1 });
     signal.throwIfAborted();
     start().catch(() => {});
+    pool.touch(resident);
     let onAbort = () => {};
     const answered = new Promise<BatchAnswer | object>((resolve, reject) => {
-      const own: Waiting = { type, ask, onPiece, resolve, reject };
+      const own: Waiting = { work, onPiece, resolve, reject };
       onAbort = () => cancel(own, signal.reason);
       signal.addEventListener('abort', onAbort);
       waiting.push(own);
@@ -183,6 +232,7 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
     own.reject(reason as Error);
     const at = waiting.indexOf(own);
     if (at >= 0) waiting.splice(at, 1);
+    if (leaving) handOver();
     for (const [number, who] of running)
       if (who === own) {
         tell({ type: 'cancel', id: number });
@@ -206,18 +256,15 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
       return child?.pid;
     },
     start,
-    answer: async (ask, onPiece, signal) => request('ask', ask, onPiece, signal) as Promise<BatchAnswer>,
-    explain: async (ask, signal) => request('explain', ask, () => {}, signal),
+    answer: async (ask, onPiece, signal) => request({ type: 'ask', ask }, onPiece, signal) as Promise<BatchAnswer>,
+    explain: async (ask, signal) => request({ type: 'explain', ask }, () => {}, signal),
     async stop() {
       isStopped = true;
       const error = new ApiError(503, 'the server is shutting down', { code: 'shutting_down', retryAfter: 5 });
       for (const { reject } of waiting.splice(0)) reject(error);
       endRunning(error);
-      const process = child;
-      if (!process) return;
-      const gone = new Promise((resolve) => process.once('exit', resolve));
-      process.kill('SIGKILL');
-      await gone;
+      handOver();
+      await end();
     },
   };
 }

@@ -9,7 +9,7 @@ import { createKeyCheck, readKeys } from './keys.ts';
 import { logLine } from './log.ts';
 import { createMetrics } from './metrics.ts';
 import { findModels } from './models.ts';
-import { parseChatRequest } from './request.ts';
+import { parseChatRequest, parseExplainRequest } from './request.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'serve-parts-'));
 
@@ -175,5 +175,23 @@ describe('messages', () => {
     });
     expect(ask).toMatchObject({ stop: [], maxNewTokens: undefined, logprobs: undefined });
     expect(Object.values(ask.sampling)).toEqual([undefined, undefined, undefined, undefined, undefined]);
+  });
+});
+
+describe('requests to explain', () => {
+  const asked = { role: 'user', content: 'What?' };
+  const parse = (body: object) => parseExplainRequest({ model: 'm', messages: [asked], ...body });
+
+  test('are those of an answer, with the answer or without', () => {
+    expect(parse({}).ask).toMatchObject({ turns: [{ from: 'human', value: 'What?' }], answer: undefined, faithfulness: [] });
+    const given = parse({ messages: [asked, { role: 'assistant', content: 'It.' }], faithfulness: [0, 2] });
+    expect(given.ask).toMatchObject({ turns: [{ from: 'human', value: 'What?' }], answer: 'It.', faithfulness: [0, 2] });
+  });
+
+  test('are refused where they cannot be', () => {
+    expect(() => parse({ messages: [{ role: 'assistant', content: 'It.' }] })).toThrow('the question goes before its answer');
+    expect(() => parse({ faithfulness: [-1] })).toThrow("Invalid value for 'faithfulness[0]'");
+    expect(() => parse({ faithfulness: Array.from({ length: 99 }, (_, i) => i) })).toThrow("'faithfulness'");
+    expect(() => parseChatRequest({ model: 'm', messages: [asked], faithfulness: [0] })).toThrow("Unknown parameter: 'faithfulness'");
   });
 });

@@ -4,7 +4,7 @@
 import { z } from 'zod';
 import type { Turn } from '../text/chat.ts';
 import { imageToken } from '../text/tokenizer.ts';
-import type { Ask } from './ask.ts';
+import type { Ask, ExplainAsk } from './ask.ts';
 import { ApiError } from './errors.ts';
 
 /** Pictures that one request may show, and texts that may end an answer. */
@@ -78,6 +78,16 @@ const optional: Record<string, z.ZodType> = Object.fromEntries(Object.entries(ne
 
 const schema = z.strictObject({ ...followed, ...optional });
 
+/** Parts of an answer that one request may have measured. */
+const MAX_MEASURED = 16;
+
+const explainSchema = z.strictObject({
+  ...followed,
+  ...optional,
+  /** Ours: parts of the answer whose maps are measured. */
+  faithfulness: z.array(z.int().min(0)).max(MAX_MEASURED).nullish(),
+});
+
 /** Where a picture is, and which field says so. */
 export interface PictureSource {
   url: string;
@@ -93,11 +103,35 @@ export interface ChatRequest {
   includeUsage: boolean;
 }
 
+export interface ExplainRequest extends Omit<ChatRequest, 'ask'> {
+  ask: Omit<ExplainAsk, 'images'>;
+}
+
 /** Reads the body, parsed as JSON. ApiError 400 names the field that is wrong. */
 export function parseChatRequest(body: unknown): ChatRequest {
-  const parsed = schema.safeParse(body);
+  return chatRequestOf(parsedBy(schema, body));
+}
+
+/**
+ * The body of POST /v1/explain: that of a chat completion, which may end with the answer that is to be
+ * explained. ApiError 400 as above.
+ */
+export function parseExplainRequest(body: unknown): ExplainRequest {
+  const { faithfulness, messages, ...data } = parsedBy(explainSchema, body);
+  const last = messages.at(-1)!;
+  const answer = last.role === 'assistant' ? wordsOf(last) : undefined;
+  if (answer !== undefined && messages.length === 1) throw invalid(0, 'the question goes before its answer');
+  const request = chatRequestOf({ ...data, messages: answer === undefined ? messages : messages.slice(0, -1) });
+  return { ...request, ask: { ...request.ask, answer, faithfulness: faithfulness ?? [] } };
+}
+
+function parsedBy<T>(type: z.ZodType<T>, body: unknown): T {
+  const parsed = type.safeParse(body);
   if (!parsed.success) throw refusalOf(parsed.error.issues[0], body);
-  const { data } = parsed;
+  return parsed.data;
+}
+
+function chatRequestOf(data: z.infer<typeof schema>): ChatRequest {
   if (data.max_tokens && data.max_completion_tokens && data.max_tokens !== data.max_completion_tokens)
     throw new ApiError(400, "Give 'max_completion_tokens' or 'max_tokens', not both.", { param: 'max_tokens', code: 'invalid_value' });
   if (data.top_logprobs && !data.logprobs)

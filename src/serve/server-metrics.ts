@@ -1,7 +1,7 @@
 // What a server counts.
 
 import type { ServedModel } from './ask.ts';
-import { cpuSeconds, type WorkerReport } from './messages.ts';
+import { type ProcessFigures, processFigures, type WorkerReport } from './messages.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 
 const SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120];
@@ -31,14 +31,14 @@ export function createServerMetrics(models: readonly ServedModel[], reports: Wor
   metrics.gauge('llava_gemma_prefix_cache_bytes', 'Memory that keeps what was read for earlier prompts.', () =>
     Array.from(reports, ([model, { prefixBytes }]) => [{ model }, prefixBytes] as const),
   );
-  metrics.gauge('llava_gemma_resident_memory_bytes', 'Resident memory of the server and of each model.', () => [
-    [{ process: 'server' }, process.memoryUsage.rss()],
-    ...Array.from(reports, ([model, { rss }]) => [{ process: model }, rss] as const),
-  ]);
-  metrics.gauge('llava_gemma_cpu_seconds', 'CPU time of the server and of each model since it was started.', () => [
-    [{ process: 'server' }, cpuSeconds()],
-    ...Array.from(reports, ([model, { cpu }]) => [{ process: model }, cpu] as const),
-  ]);
+  const byProcess = (figure: keyof ProcessFigures) => () => [
+    [{ process: 'server' }, processFigures()[figure]] as const,
+    ...Array.from(reports, ([model, report]) => [{ process: model }, report[figure]] as const),
+  ];
+  metrics.gauge('llava_gemma_resident_memory_bytes', 'Resident memory of the server and of each model.', byProcess('rss'));
+  metrics.gauge('llava_gemma_heap_bytes', "Of it, JavaScript's heap.", byProcess('heap'));
+  metrics.gauge('llava_gemma_external_bytes', 'Of it, buffers beside the heap that JavaScript holds.', byProcess('external'));
+  metrics.gauge('llava_gemma_cpu_seconds', 'CPU time of the server and of each model since it was started.', byProcess('cpu'));
   return {
     text: metrics.text,
     requests: metrics.counter('llava_gemma_requests_total', 'Requests by route and status.'),

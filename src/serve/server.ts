@@ -12,7 +12,9 @@ import { ApiError } from './errors.ts';
 import { createKeyCheck } from './keys.ts';
 import type { LogEntry } from './log.ts';
 import type { WorkerOptions } from './messages.ts';
+import { createModelPool } from './model-pool.ts';
 import { createModelProcess, type ModelProcess } from './model-process.ts';
+import { readPageFiles } from './page-files.ts';
 import type { PictureLimits } from './pictures.ts';
 import { createServerMetrics, type WorkerReports } from './server-metrics.ts';
 
@@ -28,6 +30,8 @@ export interface ServeOptions extends Omit<WorkerOptions, 'folder'> {
   maxBody: number;
   /** Requests that may wait, for each model. */
   queue: number;
+  /** Models in memory at a time. */
+  maxLoaded: number;
   /** Milliseconds after which a client that reads nothing is let go. Default: 30,000. */
   stall?: number;
   log?(entry: LogEntry): void;
@@ -54,8 +58,9 @@ const SPARE_CONNECTIONS = 1024;
 const NO_HTTP = new ApiError(400, 'this is no HTTP request', { code: 'invalid_http' });
 
 export async function startServer(options: ServeOptions): Promise<RunningServer> {
-  const { models: folders, host, port, keys, pictures, maxBody, queue, stall = 30_000, log, ...work } = options;
+  const { models: folders, host, port, keys, pictures, maxBody, queue, maxLoaded, stall = 30_000, log, ...work } = options;
   const reports: WorkerReports = new Map();
+  const pool = createModelPool(maxLoaded);
   let isDraining = false;
   const models = Array.from(folders, ([id, folder]) =>
     createModelProcess({
@@ -63,13 +68,15 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
       id,
       folder,
       queue,
+      pool,
       onDeath: () => metrics.deaths.add(1, { model: id }),
-      onReport: (report) => reports.set(id, report),
+      onReport: (report) => void (report ? reports.set(id, report) : reports.delete(id)),
     }),
   );
   const metrics = createServerMetrics(models, reports);
   const isAllowed = keys && createKeyCheck(keys);
-  const app = createApp({ models, metrics, isAllowed, pictures, maxBody, stall, isDraining: () => isDraining, log });
+  const page = readPageFiles();
+  const app = createApp({ models, metrics, page, isAllowed, pictures, maxBody, stall, isDraining: () => isDraining, log });
   const server = createServer(
     { ...TIMES, maxHeaderSize: MAX_HEADER_BYTES },
     getRequestListener(app.fetch, { errorHandler: () => NO_HTTP.response() }),

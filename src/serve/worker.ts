@@ -3,19 +3,22 @@
 // messages and ends when the server does.
 
 import { basename } from 'node:path';
+import { openEngine } from '../engine/devices.ts';
 import type { Engine } from '../engine/engine.ts';
-import { createOrtEngine } from '../engine/ort.ts';
 import { UserError } from '../errors.ts';
 import { type Explainer, loadExplainer } from '../explain/explainer.ts';
-import { explanationJson, partsOf } from '../explain/report.ts';
+import { measureFaithfulness } from '../explain/faithfulness.ts';
+import { explanationJson, partsOf, targetsOf } from '../explain/report.ts';
 import { type BatchSession, createBatchSession } from '../generate/batch-session.ts';
 import { longestAnswer, samplingWith } from '../generate/defaults.ts';
 import { PictureError } from '../generate/picture-reader.ts';
 import { readImageSize } from '../images/header.ts';
+import { seenPart } from '../images/processor.ts';
+import type { Size } from '../images/transform.ts';
 import { imageTokenCount, llavaParameters } from '../models/llava.ts';
 import { type LoadedModel, loadModel } from '../pretrained/load.ts';
-import type { Ask } from './ask.ts';
-import { cpuSeconds, type Failure, type FromWorker, type ToWorker, type WorkerOptions } from './messages.ts';
+import type { Ask, ExplainAsk } from './ask.ts';
+import { type Failure, type FromWorker, processFigures, type ToWorker, type WorkerOptions } from './messages.ts';
 
 /** Milliseconds between reports. */
 const REPORTS = 1000;
@@ -44,9 +47,9 @@ function flush(): void {
 }
 
 async function load(options: WorkerOptions): Promise<void> {
-  const { folder, quantize, parallel, threads, prefixBytes, maxPixels } = options;
+  const { folder, quantize, device, parallel, threads, prefixBytes, maxPixels } = options;
   try {
-    const engine = createOrtEngine({ threads });
+    const engine = await openEngine(device, { threads });
     const model = await loadModel(folder, { engine, quantize });
     const imageRows: LoadedModel['imageRows'] = async (pictures) => {
       for (const picture of pictures) await checkPixels(picture as Uint8Array, maxPixels);
@@ -57,7 +60,7 @@ async function load(options: WorkerOptions): Promise<void> {
     const { config } = model;
     const parameters = llavaParameters(config).reduce((sum, { dims }) => sum + dims.reduce((a, b) => a * b, 1), 0);
     send({ type: 'ready', details: { contextLength: session.contextLength, parameters, imageTokens: imageTokenCount(config) } });
-    const report = () => ({ rss: process.memoryUsage.rss(), prefixBytes: session.load.prefixBytes, cpu: cpuSeconds() });
+    const report = () => ({ ...processFigures(), prefixBytes: session.load.prefixBytes });
     setInterval(() => send({ type: 'report', ...report() }), REPORTS).unref();
   } catch (error) {
     send({ type: 'unloadable', message: (error as Error).message, isUser: error instanceof UserError });
@@ -92,24 +95,37 @@ async function answer(id: number, ask: Ask): Promise<void> {
 /** Made at the first explanation: it has weights of its own, which are mapped files unless packed. */
 let explainer: Promise<Explainer> | undefined;
 
-async function explain(id: number, { turns, images, maxNewTokens }: Ask): Promise<void> {
+async function explain(id: number, ask: ExplainAsk): Promise<void> {
   const controller = new AbortController();
   running.set(id, controller);
   try {
-    const { model, engine, options } = loaded!;
-    if (images.length !== 1) throw new UserError(`an explanation is about one picture, and the messages have ${images.length}`);
-    await checkPixels(images[0], options.maxPixels);
-    explainer ??= loadExplainer(options.folder, { engine, model, quantize: options.quantize });
-    const request = { picture: images[0], prompt: turns, maxNewTokens, signal: controller.signal };
-    const explanation = await (await explainer).explain(request);
-    const told = explanationJson(explanation, partsOf(explanation), basename(options.folder), false);
-    send({ type: 'explained', id, explanation: told });
+    send({ type: 'explained', id, explanation: await explanationOf(ask, controller.signal) });
   } catch (error) {
     if (!controller.signal.aborted) send({ type: 'failed', id, failure: kindOf(error), message: (error as Error).message });
     if (kindOf(error) === 'internal' && !controller.signal.aborted) console.error(error);
   } finally {
     running.delete(id);
   }
+}
+
+async function explanationOf({ turns, images, maxNewTokens, answer, faithfulness }: ExplainAsk, signal: AbortSignal): Promise<object> {
+  const { model, engine, options } = loaded!;
+  if (images.length !== 1) throw new UserError(`an explanation is about one picture, and the messages have ${images.length}`);
+  const size = await checkPixels(images[0], options.maxPixels);
+  explainer ??= loadExplainer(options.folder, { engine, model, quantize: options.quantize });
+  const own = await explainer;
+  const question = await own.answer({ picture: images[0], prompt: turns, answer, maxNewTokens });
+  const explanation = await own.maps(question, { signal });
+  const parts = partsOf(explanation);
+  if (faithfulness.some((part) => part >= parts.length))
+    throw new UserError(`the answer has ${parts.length} parts, the first of which is 0, and faithfulness names ${faithfulness.join(', ')}`);
+  const chosen = [...new Set(faithfulness)].map((part) => parts[part]);
+  // the map that is shown, and what it is compared with
+  const targets = targetsOf(chosen).map(({ tokens, maps: { relevancy, attention } }) => ({ tokens, maps: { relevancy, attention } }));
+  const measured = targets.length === 0 ? [] : await measureFaithfulness(own, question, targets, { seed: 1, signal });
+  for (const [i, part] of chosen.entries()) part.faithfulness = measured[i];
+  const file = explanationJson(explanation, parts, basename(options.folder), false);
+  return { ...file, seen: seenPart(size, model.processor) };
 }
 
 class LengthError extends UserError {}
@@ -119,10 +135,12 @@ function checkLength({ contextLength }: BatchSession, tokens: number): void {
   throw new LengthError(`This model's maximum context length is ${contextLength} tokens, and the messages have ${tokens}; shorten them.`);
 }
 
-async function checkPixels(image: Uint8Array, maxPixels: number): Promise<void> {
+/** The size of a picture that is small enough. */
+async function checkPixels(image: Uint8Array, maxPixels: number): Promise<Size> {
   const { width, height } = await readImageSize(image);
   if (width * height > maxPixels)
     throw new UserError(`the image has ${width} x ${height} pixels, more than the ${maxPixels} that are taken`);
+  return { width, height };
 }
 
 function kindOf(error: unknown): Failure {

@@ -1,9 +1,16 @@
 // What the finished runs of a study answered, side by side: the same questions for all.
 
+import { existsSync } from 'node:fs';
+import type { Alignment } from '../alignment/align.ts';
+import { answerFindings } from '../diagnose/answer-signs.ts';
+import { type Finding, rankFindings } from '../diagnose/findings.ts';
+import { runFindings } from '../diagnose/run-signs.ts';
+import { readSamples } from '../evaluate/samples.ts';
 import { runFolder } from '../runs/folder.ts';
 import { readMetrics } from '../runs/metrics.ts';
+import { readAlignment } from './alignment.ts';
 import { readRecord, type StudyRecord, studyFolder } from './folder.ts';
-import { type Answered, type AnsweredScore, measures, type RunFiles } from './measures.ts';
+import { type Answered, type AnsweredScore, exchangedFile, measures, type RunFiles } from './measures.ts';
 import type { Study, StudyRun } from './variants.ts';
 
 export interface FinishedRun {
@@ -12,6 +19,9 @@ export interface FinishedRun {
   numbers: Record<string, number>;
   /** What looked wrong while it was trained. */
   signs: { stage: string; step: number; sign: string; module?: string; message: string }[];
+  /** What its folder and its answers show (diagnose/), the worst first. */
+  health: Finding[];
+  alignment: Alignment | undefined;
 }
 
 export interface StudyOutcome {
@@ -54,10 +64,25 @@ export function readOutcome(study: Study, folder: string): StudyOutcome {
       run,
       scores: Object.assign({}, ...measures.map(({ scores }) => scores?.(files) ?? {})),
       numbers: Object.assign({}, ...measures.map(({ numbers }) => numbers?.(files) ?? {})),
+      health: healthOf(files),
+      alignment: readAlignment(files.measures),
       signs: warnings.map(({ stage, step, sign, module, message }) => ({ stage, step, sign, ...(module ? { module } : {}), message })),
     });
   }
   return outcome;
+}
+
+/** What can be said of a run without its model. */
+function healthOf({ run, measures: folder, recipe }: RunFiles): Finding[] {
+  const paths = runFolder(run);
+  const splits = recipe.evaluate?.splits ?? [];
+  const samples = splits.flatMap((split) => readSamples(paths.samples(split)));
+  const exchanged = splits.flatMap((split) => {
+    const path = exchangedFile(folder, split);
+    return existsSync(path) ? readSamples(path) : [];
+  });
+  const answers = samples.length > 0 ? answerFindings({ samples, ...(exchanged.length > 0 ? { exchanged } : {}) }) : [];
+  return rankFindings([...runFindings(paths), ...answers]);
 }
 
 /** Names of the splits and benchmarks, in the order in which they are asked. */

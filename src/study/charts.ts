@@ -124,6 +124,30 @@ export interface CurveGroup {
   runs: [number, number][][];
 }
 
+/** A line for each group. */
+export function linesPlot(groups: readonly ScatterGroup[], x: string, y: string, logY = false): string {
+  const rows = Math.ceil(groups.length / 3);
+  return draw(
+    {
+      legend: legendOf(groups.map(({ name }) => name)),
+      grid: { left: 8, right: 24, top: 24 + 18 * rows, bottom: 40, containLabel: true },
+      xAxis: { type: 'value', minInterval: 1, scale: true, ...xName(x), ...axisStyle, splitLine: { show: false } },
+      yAxis: { type: logY ? 'log' : 'value', name: y, scale: true, ...axisStyle, ...gridLines },
+      series: groups.map(({ name, points }, i) => ({
+        type: 'line',
+        name,
+        silent: true,
+        symbolSize: 6,
+        data: points,
+        itemStyle: { color: colorOf(i) },
+        lineStyle: { color: colorOf(i), width: 2 },
+      })) as Series,
+    },
+    560,
+    260 + 18 * rows,
+  );
+}
+
 /** The mean of runs that have the same steps; else the first. */
 function meanCurve(runs: readonly [number, number][][]): [number, number][] {
   const [first] = runs;

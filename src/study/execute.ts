@@ -8,10 +8,11 @@ import { makeFolder } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import { lockRunFolder } from '../runs/lock.ts';
 import { formatDuration, type StatusLine } from '../runs/status.ts';
+import type { ChildProgress } from '../train/child.ts';
 import { type LlavaRecipe, recipeToYaml } from '../train/recipe.ts';
 import { scenesOf } from '../train/tasks/llava.ts';
 import { beginWith, contentReader, readRecord, type StudyRecord, type StudySettings, studyFolder, writeJson } from './folder.ts';
-import { type Job, type Outcome, type RunningJob, startJob } from './job.ts';
+import { doJob, type Job, type Outcome } from './job.ts';
 import { type Piece, piecesOf, runsOf, scenesKey, withScenes } from './pieces.ts';
 import type { Study, StudyRun } from './variants.ts';
 
@@ -89,7 +90,7 @@ class Scheduler {
   private readonly runCount: number;
   /** Ids of pieces that are neither done nor going on. */
   private readonly waiting: Set<string>;
-  private readonly running = new Map<string, { job: RunningJob; ended: Promise<void>; at: string }>();
+  private readonly running = new Map<string, { ended: Promise<void>; at: string }>();
   /** What became of pieces, from this sitting and those before. */
   private readonly records = new Map<string, StudyRecord>();
   private readonly failures: string[] = [];
@@ -109,22 +110,14 @@ class Scheduler {
 
   async run(): Promise<void> {
     const { signal } = this.options;
-    const stop = () => {
-      for (const { job } of this.running.values()) job.stop();
-    };
-    signal.addEventListener('abort', stop);
-    try {
-      for (;;) {
-        while (!signal.aborted && this.failures.length === 0 && this.running.size < this.options.jobs) {
-          const next = this.pieces.find((piece) => this.waiting.has(piece.id) && piece.after.every((id) => this.records.has(id)));
-          if (!next) break;
-          await this.begin(next);
-        }
-        if (this.running.size === 0) break;
-        await Promise.race([...this.running.values()].map(({ ended }) => ended));
+    for (;;) {
+      while (!signal.aborted && this.failures.length === 0 && this.running.size < this.options.jobs) {
+        const next = this.pieces.find((piece) => this.waiting.has(piece.id) && piece.after.every((id) => this.records.has(id)));
+        if (!next) break;
+        await this.begin(next);
       }
-    } finally {
-      signal.removeEventListener('abort', stop);
+      if (this.running.size === 0) break;
+      await Promise.race([...this.running.values()].map(({ ended }) => ended));
     }
     signal.throwIfAborted();
     if (this.failures.length > 0) throw new UserError(this.failures.join('\n'));
@@ -136,14 +129,13 @@ class Scheduler {
     const before = piece.after.map((id) => this.records.get(id)!).find(({ outcome }) => outcome === 'diverged');
     if (before) return this.record(piece, { ...before, seconds: 0, cpuSeconds: 0, peakRssMb: 0 });
     if (piece.kind !== 'features') await this.prepare(piece);
-    const job = startJob(this.jobOf(piece), (message) => {
-      const entry = this.running.get(piece.id);
-      if (!entry || message.type === 'end') return;
-      entry.at = message.type === 'step' ? `${message.stage} ${message.step}/${message.totalSteps}` : entry.at;
+    const entry = { ended: Promise.resolve(), at: 'starting' };
+    const onProgress = (progress: ChildProgress) => {
+      if (typeof progress !== 'string') entry.at = `${progress.stage} ${progress.step}/${progress.totalSteps}`;
       this.draw();
-    });
-    const ended = job.outcome.then((outcome) => this.end(piece, outcome));
-    this.running.set(piece.id, { job, ended, at: 'starting' });
+    };
+    entry.ended = doJob(this.jobOf(piece), { signal: this.options.signal, onProgress }).then((outcome) => this.end(piece, outcome));
+    this.running.set(piece.id, entry);
     this.draw();
   }
 
@@ -171,8 +163,8 @@ class Scheduler {
 
   private jobOf({ id, kind, recipe, out }: Piece): Job {
     const { folder, settings } = this.options;
-    const { exchanged, benchmarks } = this.study.file.score;
-    const measures = { out: studyFolder(folder).measures(id), exchanged, benchmarks };
+    const { exchanged, benchmarks, alignment } = this.study.file.score;
+    const measures = { out: studyFolder(folder).measures(id), exchanged, benchmarks, alignment };
     return {
       kind,
       recipe,

@@ -20,6 +20,7 @@ export const studyFolder = (path: string) => ({
   record: (id: string) => join(path, 'records', `${id}.json`),
   run: (id: string) => join(path, 'runs', id),
   measures: (id: string) => join(path, 'measures', id),
+  search: join(path, 'search'),
   results: join(path, 'study.json'),
   cost: join(path, 'cost.json'),
   report: join(path, 'study.html'),

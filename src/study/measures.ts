@@ -12,13 +12,15 @@ import { emojiDataset } from '../data/emoji/build.ts';
 import type { Engine } from '../engine/engine.ts';
 import { createAsker } from '../evaluate/asking.ts';
 import { answerQuestions } from '../evaluate/evaluate.ts';
-import { type Question, readQuestions } from '../evaluate/questions.ts';
+import { withExchangedPictures } from '../evaluate/exchanged.ts';
+import { readQuestions } from '../evaluate/questions.ts';
 import { readSamples, writeSamples } from '../evaluate/samples.ts';
 import { modelContent } from '../pretrained/content.ts';
 import { type LoadedModel, loadModel } from '../pretrained/load.ts';
-import { readSummary, runFolder } from '../runs/folder.ts';
+import { type RunFolder, readSummary, runFolder } from '../runs/folder.ts';
 import { readMetrics } from '../runs/metrics.ts';
 import type { LlavaRecipe } from '../train/recipe.ts';
+import { alignmentNumbers, readAlignment, takeAlignment } from './alignment.ts';
 
 export interface BenchmarkAsked {
   name: string;
@@ -26,18 +28,26 @@ export interface BenchmarkAsked {
   limit?: number;
 }
 
-/** A run that has been trained. */
-export interface TrainedRun {
-  recipe: LlavaRecipe;
-  /** Folder of the model. */
-  model: string;
-  /** Where measures keep what they find. */
-  out: string;
+/** What a study asks of its runs. */
+export interface MeasuresAsked {
   exchanged: boolean;
   benchmarks: readonly BenchmarkAsked[];
+  /** Pictures that alignment is measured on; nothing where it is not. */
+  alignment?: number;
+}
+
+/** A run that has been trained. */
+export interface TrainedRun extends MeasuresAsked {
+  recipe: LlavaRecipe;
+  folder: RunFolder;
+  /** Where measures keep what they find. */
+  out: string;
   engine: Engine;
   signal: AbortSignal;
 }
+
+/** The model of the last stage. */
+const modelOf = ({ folder, recipe }: Pick<TrainedRun, 'folder' | 'recipe'>) => folder.checkpoint(recipe.stages.at(-1)!.name);
 
 /** A question as one run answered it. */
 export interface Answered {
@@ -123,20 +133,13 @@ const splitsMeasure: Measure = {
   },
 };
 
-const exchangedFile = (measures: string, split: string) => join(measures, 'exchanged', `${split}.jsonl`);
+/** Answers before the pictures of other questions. */
+export const exchangedFile = (measures: string, split: string) => join(measures, 'exchanged', `${split}.jsonl`);
 
-/** The questions, each with the pictures of one about others: the one half of all pictures further on. */
-export function withExchangedPictures(questions: readonly Question[]): Question[] {
-  const pictures = new Map(questions.map(({ imagePaths }) => [JSON.stringify(imagePaths), imagePaths]));
-  const keys = [...pictures.keys()];
-  const partner = new Map(keys.map((key, i) => [key, pictures.get(keys[(i + Math.floor(keys.length / 2)) % keys.length])!]));
-  return keys.length < 2
-    ? []
-    : questions.map((question) => ({ ...question, imagePaths: partner.get(JSON.stringify(question.imagePaths))! }));
-}
+export const EXCHANGED = 'exchanged pictures';
 
 const exchangedMeasure: Measure = {
-  name: 'exchanged pictures',
+  name: EXCHANGED,
   missing: 'the models were not asked before the pictures of other questions',
   async take({ recipe, out, exchanged, signal }, load) {
     if (!exchanged || !recipe.evaluate || !recipe.data) return;
@@ -175,6 +178,21 @@ const heldOutMeasure: Measure = {
   },
 };
 
+// === Alignment ===
+
+const alignmentMeasure: Measure = {
+  name: 'alignment',
+  missing: 'alignment of image and text rows by layer (score.alignment, for recipes with generated scenes)',
+  async take({ alignment: pictures, recipe, folder, out, engine, signal }) {
+    if (pictures === undefined || !recipe.data) return;
+    await takeAlignment(out, { pictures, model: modelOf({ folder, recipe }), recipe, engine, signal });
+  },
+  numbers({ measures: folder }) {
+    const found = readAlignment(folder);
+    return found ? alignmentNumbers(found) : {};
+  },
+};
+
 // === Benchmarks ===
 
 const benchmarkFolder = (measures: string, name: string) => join(measures, 'benchmarks', name);
@@ -182,13 +200,13 @@ const benchmarkFolder = (measures: string, name: string) => join(measures, 'benc
 const benchmarksMeasure: Measure = {
   name: 'benchmarks',
   missing: 'no published benchmark was asked (score.benchmarks)',
-  async take({ model, out, exchanged, benchmarks, recipe, signal }, load) {
+  async take({ folder, out, exchanged, benchmarks, recipe, signal }, load) {
     for (const { name, data, limit } of benchmarks)
       await runEvaluation(
         {
           out: benchmarkFolder(out, name),
           model: 'model',
-          content: await modelContent(model),
+          content: await modelContent(modelOf({ folder, recipe })),
           chosen: await chooseBenchmarks([benchmarkNamed(name)], data, {}, limit),
           conditions: ['plain', 'blind', ...(exchanged ? (['exchanged'] as const) : [])],
           limit,
@@ -235,20 +253,34 @@ function benchmarkScore(path: string, name: string): AnsweredScore {
   };
 }
 
-export const measures: readonly Measure[] = [splitsMeasure, exchangedMeasure, heldOutMeasure, benchmarksMeasure];
+export const measures: readonly Measure[] = [splitsMeasure, exchangedMeasure, heldOutMeasure, alignmentMeasure, benchmarksMeasure];
+
+/** Seconds of each measure that was taken, by name, and of loading the model (`load`). */
+export type MeasureTimes = Record<string, number>;
 
 /** Takes every measure of a run, in its own process. */
-export async function measureRun(run: TrainedRun): Promise<void> {
+export async function measureRun(run: TrainedRun): Promise<MeasureTimes> {
   let model: LoadedModel | undefined;
+  const times: MeasureTimes = { load: 0 };
+  const timed = async (name: string, work: () => Promise<void>) => {
+    const [began, loading] = [performance.now(), times.load];
+    await work();
+    // what a measure waited for the model is not its own
+    times[name] = (performance.now() - began) / 1000 - (name === 'load' ? 0 : times.load - loading);
+  };
   const load = async () => {
-    model ??= await loadModel(run.model, { engine: run.engine });
-    return model;
+    if (!model)
+      await timed('load', async () => {
+        model = await loadModel(modelOf(run), { engine: run.engine });
+      });
+    return model!;
   };
   try {
-    for (const { take } of measures) {
+    for (const { name, take } of measures) {
       run.signal.throwIfAborted();
-      await take?.(run, load);
+      if (take) await timed(name, () => take(run, load));
     }
+    return times;
   } finally {
     await model?.generator.dispose();
   }

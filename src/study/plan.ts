@@ -6,7 +6,7 @@ import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { emojiDataset } from '../data/emoji/build.ts';
 import { makeFolder } from '../disk.ts';
-import { createOrtEngine } from '../engine/ort.ts';
+import { openEngine } from '../engine/devices.ts';
 import { createPlanningEngine } from '../engine/planning.ts';
 import { UserError } from '../errors.ts';
 import { readQuestions } from '../evaluate/questions.ts';
@@ -19,8 +19,10 @@ import { planRun, type RunPlan } from '../train/plan.ts';
 import { startSourceThread } from '../train/prefetch.ts';
 import type { LlavaRecipe } from '../train/recipe.ts';
 import { createTask } from '../train/run.ts';
+import { type CellSearch, cellSearches, trialSteps } from './cell-search.ts';
 import { drawOnce } from './execute.ts';
-import { startJob } from './job.ts';
+import { doJob } from './job.ts';
+import { EXCHANGED, type MeasuresAsked } from './measures.ts';
 import type { ContentOf, Piece, StudyShard } from './pieces.ts';
 import { piecesOf, runsOf, scenesKey, withScenes } from './pieces.ts';
 import type { Study, Variant } from './variants.ts';
@@ -85,7 +87,7 @@ async function planVariant(recipe: LlavaRecipe, threads: number | undefined, sig
     };
     const task = await createTask(recipe, context);
     const reading = (performance.now() - began) / 1000;
-    const timedOn = threads === undefined ? undefined : createOrtEngine({ threads });
+    const timedOn = threads === undefined ? undefined : await openEngine(recipe.device, { threads });
     return { plan: await planRun({ task, folder: '.', timedOn }), reading };
   } finally {
     await thread.close();
@@ -111,14 +113,14 @@ const TRAIN_SCENES = 64;
 const EVALUATION_SCENES = 16;
 
 interface Rehearsal {
-  /** Seconds of each stage, of the scoring, and of the process without them. */
+  /** Seconds of the process, of which those of the processor, and of each stage within it. */
+  wall: number;
+  cpu: number;
   stages: { steps: number; seconds: number }[];
+  /** Seconds of everything that is scored and measured once the run is trained. */
   scoring: number;
-  process: number;
-  /** How many times as many questions there are in the run. */
-  questions: number;
-  /** Of the time, what the processor spent on it: less where other programs run. */
-  cpuShare: number;
+  /** Seconds that further questions take in the run: the rehearsal has few. */
+  furtherQuestions: number;
 }
 
 function rehearsed(recipe: LlavaRecipe, plan: RunPlan): LlavaRecipe {
@@ -133,11 +135,15 @@ function rehearsed(recipe: LlavaRecipe, plan: RunPlan): LlavaRecipe {
   return withScenes({ ...recipe, data, stages });
 }
 
-async function rehearse(recipe: LlavaRecipe, whole: LlavaRecipe, out: string, threads: number, exchanged: boolean): Promise<Rehearsal> {
+async function rehearse(
+  recipe: LlavaRecipe,
+  whole: LlavaRecipe,
+  { out, threads, asked, signal }: { out: string; threads: number; asked: MeasuresAsked; signal: AbortSignal },
+): Promise<Rehearsal> {
   await drawOnce(recipe);
   const began = performance.now();
-  const measures = { out: `${out}-measures`, exchanged, benchmarks: [] };
-  const outcome = await startJob({ kind: 'run', recipe, title: 'rehearsal', out, threads, measures }, () => {}).outcome;
+  const measures = { ...asked, out: `${out}-measures`, benchmarks: [] };
+  const outcome = await doJob({ kind: 'run', recipe, title: 'rehearsal', out, threads, measures }, { signal });
   const wall = (performance.now() - began) / 1000;
   if (outcome.kind === 'failed') throw new UserError(outcome.message);
   if (outcome.kind !== 'finished')
@@ -145,18 +151,47 @@ async function rehearse(recipe: LlavaRecipe, whole: LlavaRecipe, out: string, th
       `a rehearsal of the study ${outcome.kind === 'diverged' ? `became non-finite in stage ${outcome.stage}` : 'was stopped'}`,
     );
   const folder = runFolder(out);
-  const summary = readSummary(folder);
-  const answering = readMetrics(folder.metrics).reduce((sum, event) => sum + (event.type === 'evaluation' ? event.seconds : 0), 0);
-  // what was measured after the run: its pictures exchanged
-  const scoring = answering + Math.max(0, outcome.seconds - summary.wallSeconds);
-  const stages = summary.stages.map(({ steps, seconds }) => ({ steps, seconds }));
+  const { stages } = readSummary(folder);
+  const evaluation = readMetrics(folder.metrics).reduce((sum, event) => sum + (event.type === 'evaluation' ? event.seconds : 0), 0);
+  const measured = Object.values(outcome.measured).reduce((sum, seconds) => sum + seconds, 0);
   return {
-    stages,
-    scoring,
-    process: Math.max(0, wall - scoring - stages.reduce((sum, { seconds }) => sum + seconds, 0)),
-    questions: (whole.data?.evaluation_scenes ?? 1) / (recipe.data?.evaluation_scenes ?? 1),
-    cpuShare: outcome.cpuSeconds / wall,
+    wall,
+    cpu: outcome.cpuSeconds,
+    stages: stages.map(({ steps, seconds }) => ({ steps, seconds })),
+    scoring: evaluation + measured,
+    furtherQuestions: await furtherQuestions(recipe, whole, evaluation, outcome.measured[EXCHANGED]),
   };
+}
+
+/**
+ * How much longer the questions of the run take than those of its rehearsal. Those before exchanged pictures
+ * say what one takes, without what is loaded and compiled once; before a blank picture, the same words are
+ * asked once.
+ */
+async function furtherQuestions(
+  recipe: LlavaRecipe,
+  whole: LlavaRecipe,
+  evaluation: number,
+  exchanged: number | undefined,
+): Promise<number> {
+  const [few, all] = [await questionsOf(recipe), await questionsOf(withScenes(whole))];
+  if (few.asked === 0) return 0;
+  // not asked: loading and compiling are then taken for questions too
+  if (!exchanged) return (all.asked / few.asked - 1) * evaluation;
+  return (exchanged / few.asked) * (2 * (all.asked - few.asked) + all.blind - few.blind);
+}
+
+/** Questions of all splits, and those of different words. */
+async function questionsOf({ evaluate, data }: LlavaRecipe): Promise<{ asked: number; blind: number }> {
+  if (!evaluate || !data) return { asked: 0, blind: 0 };
+  const dataset = emojiDataset(data.folder);
+  const count = { asked: 0, blind: 0 };
+  for (const split of evaluate.splits) {
+    const questions = await readQuestions(dataset.evaluation[split], dataset.imageFolder, split);
+    count.asked += questions.length;
+    count.blind += new Set(questions.map(({ prompt }) => JSON.stringify(prompt))).size;
+  }
+  return count;
 }
 
 // === The plan ===
@@ -171,6 +206,8 @@ export interface StudyPlan {
   shared: { stages: number; features: number; runsThatBeginShared: number };
   jobs: number;
   threads: number;
+  /** Whole schedules of the searches of all cells, and their time. */
+  searched: { trials: number; seconds: number };
   /** The whole study, and its runs one after the other with nothing shared. */
   seconds: { total: number; alone: number };
   /** The same in seconds of the processor, over all threads: what other programs do has little part in it. */
@@ -213,8 +250,13 @@ export async function planStudy(study: Study, { shard, asked, contentOf, status,
   }
   const rehearsals = await rehearseAll(study, plans, { jobs, threads }, status, signal);
   const pieces = piecesOf(runs, '.', contentOf);
-  const secondsOf = (piece: Piece) => pieceSeconds(piece, study, plans, rehearsals);
-  const whole = study.variants.map((_, i) => runSeconds(plans[i], rehearsals[i], 0));
+  const costOf = (piece: Piece) => pieceCost(piece, study, plans, rehearsals);
+  const whole = study.variants.map((_, i) => runCost(plans[i], rehearsals[i], 0));
+  const searches = cellSearches(study).map((search) => {
+    const { index } = study.variants.find(({ searched }) => searched?.cell === search.cell)!;
+    return { trials: search.search.budget.trials, ...searchCost(search, plans[index], rehearsals[index]) };
+  });
+  const searching = sumOf(searches);
   const { bavail, bsize } = statfsSync('.');
   return {
     name: study.file.name,
@@ -229,18 +271,22 @@ export async function planStudy(study: Study, { shard, asked, contentOf, status,
     },
     jobs,
     threads,
+    searched: {
+      trials: searches.reduce((sum, { trials }) => sum + trials, 0),
+      seconds: searching.seconds / Math.min(jobs, searches.length || 1),
+    },
     seconds: {
-      total: drawing + makespan(pieces, secondsOf, jobs),
-      alone: drawing + runs.reduce((sum, { variant }) => sum + whole[variant.index], 0),
+      total: drawing + searching.seconds / Math.min(jobs, searches.length || 1) + makespan(pieces, (piece) => costOf(piece).seconds, jobs),
+      alone: drawing + searching.seconds + runs.reduce((sum, { variant }) => sum + whole[variant.index].seconds, 0),
     },
     cpuSeconds: {
-      total: pieces.reduce((sum, piece) => sum + secondsOf(piece) * rehearsals[variantOf(piece, study).index].cpuShare, 0),
-      alone: runs.reduce((sum, { variant: { index } }) => sum + whole[index] * rehearsals[index].cpuShare, 0),
+      total: drawing + searching.cpu + sumOf(pieces.map(costOf)).cpu,
+      alone: drawing + searching.cpu + runs.reduce((sum, { variant: { index } }) => sum + whole[index].cpu, 0),
     },
     variants: study.variants.map(({ label }, i) => ({
       label,
       steps: plans[i].plan.stages.reduce((sum, { steps }) => sum + steps, 0),
-      seconds: whole[i],
+      seconds: whole[i].seconds,
       peak: plans[i].plan.memory.peak,
       trained: Math.max(...plans[i].plan.stages.map(({ trained }) => Object.values(trained).reduce((sum, n) => sum + n, 0))),
     })),
@@ -271,13 +317,8 @@ async function rehearseAll(
       signal.throwIfAborted();
       status.draw(`rehearsing ${variant.label}`);
       const recipe = rehearsed(variant.recipe, plans[variant.index].plan);
-      rehearsals[variant.index] = await rehearse(
-        recipe,
-        variant.recipe,
-        join(folder, String(variant.index)),
-        threads,
-        study.file.score.exchanged,
-      );
+      const out = join(folder, String(variant.index));
+      rehearsals[variant.index] = await rehearse(recipe, variant.recipe, { out, threads, asked: study.file.score, signal });
     }
   };
   try {
@@ -288,31 +329,69 @@ async function rehearseAll(
   }
 }
 
-const stageSeconds = ({ plan }: VariantPlan, { stages }: Rehearsal, index: number) =>
-  stages[index].seconds + (plan.stages[index].steps - stages[index].steps) * plan.stages[index].seconds!.step;
-
-/** Of the process of a run that begins at a stage; its data are read anew, of which the rehearsal had few. */
-function runSeconds(plan: VariantPlan, rehearsal: Rehearsal, from: number): number {
-  const stages = rehearsal.stages.slice(from).reduce((sum, _, i) => sum + stageSeconds(plan, rehearsal, from + i), 0);
-  return processSeconds(plan, rehearsal) + stages + rehearsal.scoring * rehearsal.questions;
+/** What something takes: on the clock, and of the processor over all threads. */
+interface Cost {
+  seconds: number;
+  cpu: number;
 }
 
-const processSeconds = ({ reading, plan }: VariantPlan, { process }: Rehearsal) =>
-  process + ((plan.stages[0].samples ?? 0) > 10 * TRAIN_SCENES ? reading : 0);
+const sumOf = (costs: readonly Cost[]): Cost => ({
+  seconds: costs.reduce((sum, { seconds }) => sum + seconds, 0),
+  cpu: costs.reduce((sum, { cpu }) => sum + cpu, 0),
+});
 
-function pieceSeconds(piece: Piece, study: Study, plans: readonly VariantPlan[], rehearsals: readonly Rehearsal[]): number {
+/** Something of the rehearsal, of which the clock alone is known, with its share of the processor's time. */
+const shareOf = ({ wall, cpu }: Rehearsal, seconds: number): Cost => ({ seconds, cpu: (seconds * cpu) / wall });
+
+function stageCost({ plan }: VariantPlan, rehearsal: Rehearsal, index: number): Cost {
+  const { steps, seconds } = plan.stages[index];
+  const further = steps - rehearsal.stages[index].steps;
+  const steady = { seconds: further * seconds!.step, cpu: further * seconds!.stepCpu };
+  return sumOf([shareOf(rehearsal, rehearsal.stages[index].seconds), steady]);
+}
+
+/**
+ * Of a process without its stages and what is scored; its data are read anew, of which the rehearsal had few.
+ */
+function processCost({ reading, plan }: VariantPlan, rehearsal: Rehearsal): Cost {
+  const rest = Math.max(0, rehearsal.wall - rehearsal.scoring - rehearsal.stages.reduce((sum, { seconds }) => sum + seconds, 0));
+  const isLarger = (plan.stages[0].samples ?? 0) > 10 * TRAIN_SCENES;
+  return shareOf(rehearsal, rest + (isLarger ? reading : 0));
+}
+
+/** Of the process of a run that begins at a stage. */
+function runCost(plan: VariantPlan, rehearsal: Rehearsal, from: number): Cost {
+  const stages = rehearsal.stages.slice(from).map((_, i) => stageCost(plan, rehearsal, from + i));
+  return sumOf([processCost(plan, rehearsal), ...stages, shareOf(rehearsal, rehearsal.scoring + rehearsal.furtherQuestions)]);
+}
+
+function pieceCost(piece: Piece, study: Study, plans: readonly VariantPlan[], rehearsals: readonly Rehearsal[]): Cost {
   const { kind, recipe, base } = piece;
   const { index } = variantOf(piece, study);
   const [plan, rehearsal] = [plans[index], rehearsals[index]];
-  if (kind === 'run') return runSeconds(plan, rehearsal, base?.stages ?? 0);
+  if (kind === 'run') return runCost(plan, rehearsal, base?.stages ?? 0);
   if (kind === 'features') {
     const pictures = plan.plan.stages.map(({ pictures = 0, seconds }) => pictures * seconds!.picture);
-    return processSeconds(plan, rehearsal) + Math.max(0, ...pictures);
+    return sumOf([processCost(plan, rehearsal), shareOf(rehearsal, Math.max(0, ...pictures))]);
   }
   const from = base?.stages ?? 0;
-  return (
-    processSeconds(plan, rehearsal) + recipe.stages.slice(from).reduce((sum, _, i) => sum + stageSeconds(plan, rehearsal, from + i), 0)
-  );
+  return sumOf([processCost(plan, rehearsal), ...recipe.stages.slice(from).map((_, i) => stageCost(plan, rehearsal, from + i))]);
+}
+
+/**
+ * Of the search of a cell: as many schedules of the cell as its budget has, each cut to the length of a
+ * trial, to the stage that is judged, and to the scoring that it needs.
+ */
+function searchCost(search: CellSearch, plan: VariantPlan, rehearsal: Rehearsal): Cost {
+  const { objective, budget } = search.search;
+  const stages = trialSteps(search).map(({ steps }, i) => {
+    const whole = stageCost(plan, rehearsal, i);
+    const share = steps === undefined ? 1 : steps / plan.plan.stages[i].steps;
+    return { seconds: share * whole.seconds, cpu: share * whole.cpu };
+  });
+  const scoring = 'accuracy' in objective ? [shareOf(rehearsal, rehearsal.scoring + rehearsal.furtherQuestions)] : [];
+  const trial = sumOf([processCost(plan, rehearsal), ...stages, ...scoring]);
+  return { seconds: budget.trials * trial.seconds, cpu: budget.trials * trial.cpu };
 }
 
 /** The variant of a run, or one that begins with these stages. */

@@ -1,9 +1,12 @@
 // The tables of a study's page.
 
+import { type Finding, rankFindings } from '../diagnose/findings.ts';
 import { escapeHtml, htmlTable } from '../runs/page.ts';
 import { formatDuration } from '../runs/status.ts';
 import { shownP } from '../statistics/estimate.ts';
+import type { CellAlignment } from './alignment.ts';
 import type { ScoreAnalysis } from './analysis.ts';
+import type { StudySearch } from './cell-search.ts';
 import type { Effect } from './effects.ts';
 import type { FamilyMember } from './family.ts';
 import type { StudyCost, StudyResults } from './results.ts';
@@ -141,20 +144,115 @@ export function pairMatrix({ cells, pairs }: ScoreAnalysis): string {
     <details><summary>every pair with its interval</summary>${details}</details>`;
 }
 
-/** What looked wrong while the runs were trained, and those that became non-finite. */
+const light = (level: string, text = level) => `<span class="light ${level}">${text}</span>`;
+
+/** The number of a finding that says most. */
+function keyNumber({ numbers }: Finding): string {
+  const [first] = Object.values(numbers);
+  return first === undefined ? '' : String(Number(first.toPrecision(2)));
+}
+
+/** The worst of a sign over the runs of a cell. */
+function worstOf(findings: readonly Finding[]): Finding | undefined {
+  return rankFindings(findings)[0];
+}
+
+/**
+ * Signs of failure by cell: the worst level over its seeds, how many of them have it, and the number behind
+ * it.
+ */
+function healthMatrix(runs: StudyResults['runs']): string {
+  const finished = runs.filter(({ outcome }) => outcome === 'finished');
+  // the worst first, and causes before what they cause
+  const signs = [...new Set(rankFindings(finished.flatMap(({ health }) => health)).map(({ sign }) => sign))];
+  const isSeen = (sign: string) => finished.some(({ health }) => health.some((each) => each.sign === sign && each.level !== 'unknown'));
+  const shown = signs.filter(isSeen);
+  const cells = [...new Set(runs.map(({ cell }) => cell))];
+  const rows = shown.map((sign) => [
+    escapeHtml(sign),
+    ...cells.map((cell) => {
+      const own = runs.filter((run) => run.cell === cell).map(({ health }) => worstOf(health.filter((each) => each.sign === sign)));
+      const found = own.filter((each) => each !== undefined);
+      const worst = worstOf(found);
+      if (!worst) return dash;
+      const times = found.filter(({ level }) => level === worst.level).length;
+      const isBad = worst.level === 'red' || worst.level === 'amber';
+      const count = isBad && found.length > 1 ? ` ${times}/${found.length}` : '';
+      return `${light(worst.level, `${worst.level}${count}`)} <span class="dim">${keyNumber(worst)}</span>`;
+    }),
+  ]);
+  return htmlTable(['sign', ...cells], rows);
+}
+
+/** What is wrong with the runs: as they were trained, in their losses, recipes and answers. */
 export function healthTable({ runs }: StudyResults): string {
-  const rows = runs.map(({ id, outcome, diverged, signs }) => {
-    const state = outcome === 'diverged' || signs.some(({ sign }) => sign === 'not-finite') ? 'red' : signs.length > 0 ? 'amber' : 'green';
-    const told = diverged
-      ? [`non-finite at step ${diverged.step} of ${diverged.stage}`]
-      : signs.map(({ stage, step, message }) => `${stage}, step ${step}: ${message}`);
-    return [
-      escapeHtml(id),
-      `<span class="light ${state}">${state}</span>`,
-      `<span class="told">${told.map(escapeHtml).join('<br>') || 'nothing'}</span>`,
-    ];
+  const rows = runs.flatMap(({ id, outcome, diverged, health }) => {
+    if (outcome === 'diverged')
+      return [
+        [escapeHtml(id), light('red'), `<span class="told">non-finite at step ${diverged!.step} of ${escapeHtml(diverged!.stage)}</span>`],
+      ];
+    return health
+      .filter(({ level }) => level === 'red' || level === 'amber')
+      .map(({ sign, level, found, at }) => {
+        const where = at ? ` (${at.stage}, step ${at.step})` : '';
+        return [escapeHtml(id), light(level), `<span class="told"><b>${escapeHtml(sign)}</b>: ${escapeHtml(found + where)}</span>`];
+      });
   });
-  return htmlTable(['run', '', 'what was seen'], rows);
+  const details =
+    rows.length > 0
+      ? `<details><summary>what was found, run by run (${rows.length})</summary>${htmlTable(['run', '', 'what was found'], rows)}</details>`
+      : '<p class="note">Nothing is red or amber in any run.</p>';
+  return `${healthMatrix(runs)}<p class="note">The worst of the seeds of each cell, with how many of them have it where it is red or amber, and the number behind it
+    (docs/diagnose.md says what it is). What asks for a pass of the model is not here: llava-gemma diagnose RUN.</p>${details}`;
+}
+
+/** Alignment of the models of each cell, and each layer of theirs. */
+export function alignmentTables(alignment: readonly CellAlignment[]): string {
+  const names = Object.keys(alignment[0].numbers);
+  const digits = (value: number) => (Number.isFinite(value) ? String(Number(value.toPrecision(3))) : dash);
+  const heads = htmlTable(
+    ['cell', 'seeds', ...names],
+    alignment.map(({ cell, seeds, numbers }) => [escapeHtml(cell), String(seeds), ...names.map((name) => digits(numbers[name]))]),
+  );
+  const layers = htmlTable(
+    ['cell', 'layer', 'norm ratio', 'squared distance', 'with rows of equal norm'],
+    alignment.flatMap(({ cell, layers: own }) =>
+      own.map(({ layer, normRatio, distance, equalNormDistance }) => [
+        escapeHtml(cell),
+        String(layer),
+        digits(normRatio),
+        digits(distance),
+        digits(equalNormDistance),
+      ]),
+    ),
+  );
+  return `${heads}<details><summary>every layer</summary>${layers}</details>`;
+}
+
+/** Tuned beside shared: what each cell gains by values of its own, in points. */
+export function tunedTable(search: StudySearch, scores: readonly ScoreAnalysis[]): string {
+  const nameOf = (cell: string, settings: string) => [cell, settings].filter((part) => part !== '').join(' / ');
+  const rows = search.cells.map(({ name, winner, spent }) => [
+    escapeHtml(name || 'the recipe'),
+    winner
+      ? `<code>${escapeHtml(
+          Object.entries(winner.values)
+            .map(([path, value]) => `${path}=${JSON.stringify(value)}`)
+            .join(' '),
+        )}</code>`
+      : "no trial has a value: the recipe's are kept",
+    spent.toFixed(2),
+    winner ? winner.value.toFixed(4) : dash,
+    ...scores.flatMap(({ cells, pairs }) => {
+      const of = (settings: string) => cells.find(({ cell }) => cell === nameOf(name, settings))?.value;
+      const pair = pairs.find(({ a, b }) => [a, b].includes(nameOf(name, 'shared')) && [a, b].includes(nameOf(name, 'tuned')));
+      const sign = pair?.a === nameOf(name, 'tuned') ? 1 : -1;
+      const gain = pair ? `${points(sign * pair.value)} (${intervalText(sign > 0 ? pair : { low: -pair.high, high: -pair.low })})` : dash;
+      return [percent(of('shared')), percent(of('tuned')), gain];
+    }),
+  ]);
+  const heads = scores.flatMap(({ score }) => [`${score}, shared`, 'tuned', 'tuned less shared (95 % interval)']);
+  return htmlTable(['cell', 'values of its own', 'schedules spent', 'when chosen', ...heads], rows);
 }
 
 export function costTable({ runs, pieces }: StudyCost): string {

@@ -10,20 +10,35 @@ import { runFolder } from '../runs/folder.ts';
 import { readMetrics } from '../runs/metrics.ts';
 import { escapeHtml, htmlPage, htmlTable } from '../runs/page.ts';
 import { formatDuration } from '../runs/status.ts';
+import { curves, curvesNote, equalCost, quantityOf, trialTable } from '../search/search-report.ts';
+import type { CellAlignment } from './alignment.ts';
 import type { ScoreAnalysis } from './analysis.ts';
-import { type CurveGroup, curvesPlot, forestPlot, interactionPlot, scatterPlot } from './charts.ts';
+import type { StudySearch } from './cell-search.ts';
+import { type CurveGroup, curvesPlot, forestPlot, interactionPlot, linesPlot, scatterPlot } from './charts.ts';
 import type { ConvergenceAnalysis } from './convergence.ts';
 import { disagreementsHtml } from './disagreements.ts';
 import { readSettings, studyFolder } from './folder.ts';
-import { costTable, effectTable, familyTable, gridTable, healthTable, pairMatrix, percent, simpleTable } from './report-tables.ts';
+import {
+  alignmentTables,
+  costTable,
+  effectTable,
+  familyTable,
+  gridTable,
+  healthTable,
+  pairMatrix,
+  percent,
+  simpleTable,
+  tunedTable,
+} from './report-tables.ts';
 import type { Analyzed, StudyCost } from './results.ts';
 import type { Study } from './variants.ts';
 import { points } from './verdict.ts';
 
 const style = `<style>
-.light { border-radius: 4px; color: #fff; font-size: 12px; padding: 1px 8px; } .light.green { background: #14803c; } .light.amber { background: #a87900; } .light.red { background: #c4320a; }
+.light { border-radius: 4px; color: #fff; font-size: 12px; padding: 1px 8px; } .light.green { background: #14803c; } .light.amber { background: #a87900; } .light.red { background: #c4320a; } .light.info, .light.unknown { background: #6b7280; }
 .told { display: block; max-width: 640px; text-align: left; white-space: normal; } ol.findings li { margin: 6px 0; } figure.forest { max-width: 760px; } h3 { margin-top: 28px; }
 .arms { grid-template-columns: repeat(auto-fill, minmax(min(100%, 500px), 1fr)); } .arms dd { overflow-wrap: break-word; }
+.scroll + .curves, .curves + .scroll { margin-top: 20px; }
 </style>`;
 
 const figure = (svg: string, caption: string, isWide = false) =>
@@ -38,7 +53,7 @@ export async function writeStudyReport(study: Study, folder: string, analyzed: A
 }
 
 async function renderStudy(study: Study, folder: string, { results, cost, outcome, tables }: Analyzed): Promise<string> {
-  const { scores, verdict, family, convergence, notMeasured } = results;
+  const { scores, verdict, family, convergence, alignment, search, notMeasured } = results;
   const sections: [string, string][] = [
     ['Verdict', `<ol class="findings">${verdict.map((sentence) => `<li>${escapeHtml(sentence)}</li>`).join('')}</ol>`],
     ['Comparisons that were named beforehand', familyTable(family)],
@@ -55,6 +70,8 @@ async function renderStudy(study: Study, folder: string, { results, cost, outcom
     ],
     ...(convergence ? ([['Convergence and transfer', convergenceHtml(convergence)]] as [string, string][]) : []),
     ['Health of the runs', healthTable(results)],
+    ...(alignment.length > 0 ? ([['Alignment', alignmentHtml(alignment)]] as [string, string][]) : []),
+    ...(search ? ([['Search', searchHtml(search, scores)]] as [string, string][]) : []),
     ['Cost beside score', costHtml(scores, cost)],
     ['Where arms disagree', tables.length > 0 ? await disagreementsHtml(study, tables[0]) : ''],
     ['What was not measured', `<ul>${notMeasured.map((what) => `<li>${escapeHtml(what)}</li>`).join('')}</ul>`],
@@ -218,6 +235,43 @@ function convergenceHtml({ stage, arms, transfer }: ConvergenceAnalysis): string
   return `${figures([...laws, ...scatter])}
     ${htmlTable(['arm', 'a', 'b', 'c', 'largest size, foretold by the others', 'identified'], fits)}
     <h3>What a share lacks to the whole</h3>${htmlTable(['arm', 'score', 'share', 'steps', 'points', '95 % interval'], missing)}`;
+}
+
+// === Alignment, search ===
+
+function alignmentHtml(alignment: readonly CellAlignment[]): string {
+  const plot = (of: (layer: CellAlignment['layers'][number]) => number, y: string, caption: string) =>
+    figure(
+      linesPlot(
+        alignment.map(({ cell, layers }) => ({ name: cell, points: layers.map((layer): [number, number] => [layer.layer, of(layer)]) })),
+        'layer',
+        y,
+        true,
+      ),
+      caption,
+    );
+  return `${figures([
+    plot(({ normRatio }) => normRatio, 'ratio', 'Norm of image rows over that of text rows, after each layer'),
+    plot(
+      ({ distance }) => distance,
+      'distance',
+      'Squared Frechet distance of image and text rows, text norm 1: MIR is the logarithm of their sum',
+    ),
+    plot(({ equalNormDistance }) => equalNormDistance, 'distance', 'The same with both sets at norm 1: what is not a ratio of norms'),
+  ])}
+    ${alignmentTables(alignment)}<p class="note">Of the models as they end, on the same scenes for all; means over seeds. MIR: lower is closer. A score: minus the loss of captions
+    in nats a token. How each is measured: docs/alignment.md.</p>`;
+}
+
+function searchHtml(search: StudySearch, scores: readonly ScoreAnalysis[]): string {
+  const { cells, objective, lowest } = search;
+  const quantity = quantityOf(objective);
+  const trials = cells.map(
+    (cell) => `<details><summary>all trials of ${escapeHtml(cell.name || 'the recipe')}</summary>${trialTable(cell)}</details>`,
+  );
+  return `<p>Each cell was searched with the same budget before its runs: ${escapeHtml(quantity)}, ${lowest ? 'low' : 'high'} is good. Each was then run with the values of the recipe
+    (shared) and with its own best ones (tuned), on seeds that no trial had.</p>
+    ${tunedTable(search, scores)}${curves(cells, quantity)}${curvesNote}${equalCost(cells, quantity)}${trials.join('\n')}`;
 }
 
 // === Cost, and the study itself ===

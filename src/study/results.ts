@@ -1,8 +1,11 @@
 // study.json: all that a study has found, the same for the same answers whenever and wherever its runs were
 // computed. Times and memory are apart, in cost.json.
 
+import type { Finding } from '../diagnose/findings.ts';
+import { type CellAlignment, cellAlignments } from './alignment.ts';
 import { analyzeScore, type ScoreAnalysis } from './analysis.ts';
 import { readOutcome, type ScoreTable, type StudyOutcome, scoreNames, scoreTable } from './answers.ts';
+import type { StudySearch } from './cell-search.ts';
 import { analyzeConvergence, type ConvergenceAnalysis } from './convergence.ts';
 import { type FamilyMember, familyOf } from './family.ts';
 import { readRecord, studyFolder, writeJson } from './folder.ts';
@@ -25,11 +28,16 @@ export interface StudyResults {
     scores: Record<string, number>;
     numbers: Record<string, number>;
     signs: StudyOutcome['finished'][number]['signs'];
+    health: Finding[];
   }[];
   scores: ScoreAnalysis[];
   /** Comparisons that were named beforehand. */
   family: FamilyMember[];
   convergence?: ConvergenceAnalysis;
+  /** By cell; empty where it was not measured. */
+  alignment: CellAlignment[];
+  /** Of a study with a search. */
+  search?: StudySearch;
   verdict: string[];
   notMeasured: string[];
 }
@@ -48,7 +56,7 @@ export interface Analyzed {
 }
 
 /** Analyzes the runs in a study's folder. */
-export function analyzeStudy(study: Study, folder: string, contentOf: (path: string) => string): Analyzed {
+export function analyzeStudy(study: Study, folder: string, contentOf: (path: string) => string, search?: StudySearch): Analyzed {
   const outcome = readOutcome(study, folder);
   const tables = scoreNames(outcome).map((name) => scoreTable(name, outcome));
   const analyzed = tables.map((table) => ({ table, analysis: analyzeScore(study, table) }));
@@ -71,6 +79,8 @@ export function analyzeStudy(study: Study, folder: string, contentOf: (path: str
     scores: analyzed.map(({ analysis: { model: _, ...analysis } }) => analysis),
     family,
     ...(convergence ? { convergence } : {}),
+    alignment: cellAlignments(outcome.finished.map(({ run, alignment }) => ({ cell: run.variant.label, alignment }))),
+    ...(search ? { search } : {}),
     notMeasured: notMeasured(study, outcome, tables),
   };
   return { results: { ...found, verdict: verdictOf(study, found) }, cost: costOf(study, folder, outcome, contentOf), outcome, tables };
@@ -81,7 +91,9 @@ function runResults(study: Study, { finished, diverged }: StudyOutcome): StudyRe
     const named = { id: run.id, cell: run.variant.label, seed: run.seed };
     const lost = diverged.find((each) => each.run === run);
     if (lost)
-      return [{ ...named, outcome: 'diverged', diverged: { stage: lost.stage, step: lost.step }, scores: {}, numbers: {}, signs: [] }];
+      return [
+        { ...named, outcome: 'diverged', diverged: { stage: lost.stage, step: lost.step }, scores: {}, numbers: {}, signs: [], health: [] },
+      ];
     const done = finished.find((each) => each.run === run);
     if (!done) return [];
     const scores = Object.fromEntries(
@@ -90,7 +102,7 @@ function runResults(study: Study, { finished, diverged }: StudyOutcome): StudyRe
         questions.reduce((sum, { credit }) => sum + credit, 0) / questions.length,
       ]),
     );
-    return [{ ...named, outcome: 'finished', scores, numbers: done.numbers, signs: done.signs }];
+    return [{ ...named, outcome: 'finished', scores, numbers: done.numbers, signs: done.signs, health: done.health }];
   });
 }
 
@@ -108,8 +120,10 @@ function notMeasured(study: Study, { finished, diverged }: StudyOutcome, tables:
     ...has('held-out loss', ({ numbers }) => Object.keys(numbers).some((name) => name.endsWith('held-out loss'))),
     ...has('benchmarks', () => study.file.score.benchmarks.length > 0),
     ...(study.file.convergence ? [] : ['what a stage is worth by its steps (convergence)']),
-    'alignment of image and text rows by layer',
-    'hyper-parameters of each cell: all cells have those of the recipe, but for what a factor changes',
+    ...has('alignment', ({ alignment }) => alignment !== undefined),
+    ...(study.file.search
+      ? []
+      : ['hyper-parameters of each cell (search): all cells have those of the recipe, but for what a factor changes']),
     'where the models look (maps)',
     ...tables
       .filter(({ leftOut }) => leftOut > 0)

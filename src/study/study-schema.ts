@@ -7,6 +7,7 @@ import { z } from 'zod';
 import { evaluationSplits } from '../data/emoji/build.ts';
 import { reasonOf, UserError } from '../errors.ts';
 import { resolvePath } from '../paths.ts';
+import { searchSchema } from '../search/search-schema.ts';
 import { describeProblem } from '../train/recipe-problems.ts';
 import { decodeUtf8 } from '../utf8.ts';
 
@@ -67,8 +68,16 @@ const benchmarkSchema = z.strictObject({
 const scoreSchema = z.strictObject({
   splits: z.array(z.enum(evaluationSplits)).optional().describe('Held-out splits of the generated data; those of the recipe when left out'),
   exchanged: z.boolean().default(true).describe('Ask again before the pictures of other questions'),
+  alignment: z
+    .int()
+    .min(2)
+    .optional()
+    .describe('On so many scenes, alignment by layer and retrieval among ten (docs/alignment.md); not measured when left out'),
   benchmarks: z.array(benchmarkSchema).default([]).describe('Published benchmarks'),
 });
+
+/** The search of each cell: its trials are judged by themselves, and its winner by the seeds of the study. */
+const cellSearchSchema = searchSchema.pick({ space: true, objective: true, budget: true, sampler: true, asha: true, seed: true });
 
 const convergenceSchema = z.strictObject({
   stage: z.string().describe('The stage of which shares are trained; it gives steps, and held_out for the loss'),
@@ -104,6 +113,11 @@ export const studySchema = z.strictObject({
     })
     .prefault({})
     .describe('The comparisons that are named beforehand: Holm over all of them'),
+  search: cellSearchSchema
+    .optional()
+    .describe(
+      'A search of every cell with the same budget; each cell is then run with the values of the recipe and with its own best ones',
+    ),
   convergence: convergenceSchema.optional().describe('What a stage is worth that is trained for a share of its steps'),
 });
 
@@ -149,6 +163,7 @@ export function parseStudy(value: unknown, file: string): StudyFile {
   if (!parsed.success) throw new UserError(`${file}: ${describeProblem(studySchema, parsed.error, value)}`);
   const { factors, convergence, seeds } = parsed.data;
   if (factors.length === 0 && !convergence) throw new UserError(`${file}: names no factors and no convergence: nothing would be compared`);
+  if (parsed.data.search && convergence) throw new UserError(`${file}: takes a search or a convergence, not both`);
   if (Array.isArray(seeds) && new Set(seeds).size !== seeds.length) throw new UserError(`${file}: seeds has a seed twice`);
   return parsed.data;
 }

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { parseDocument } from 'yaml';
 import { reasonOf, UserError } from '../errors.ts';
 import { resolvePath } from '../paths.ts';
-import { type LlavaRecipe, parseRecipe } from '../train/recipe.ts';
+import { type LlavaRecipe, parseRecipe, readRecipe, recipeToYaml } from '../train/recipe.ts';
 import { applyOverride } from '../train/recipe-overrides.ts';
 import { decodeUtf8 } from '../utf8.ts';
 import { cellsOf } from './design.ts';
@@ -19,6 +19,8 @@ export interface Variant {
   label: string;
   /** Its recipe with the seed of the file. Scenes have a seed of their own: all runs are asked the same. */
   recipe: LlavaRecipe;
+  /** In a study with a search: the cell, and whether it has its own best values. */
+  searched?: { cell: string; isTuned: boolean };
 }
 
 export interface StudyRun {
@@ -43,11 +45,23 @@ export interface Study {
   path: string;
   file: StudyFile;
   factors: StudyFactor[];
+  /** Names of the stages of the recipe, of which cells may leave some out. */
+  stageNames: string[];
   variants: Variant[];
   seeds: number[];
   runs: StudyRun[];
   convergence?: Convergence;
 }
+
+/** What a search has found for cells, as `--set` takes it, by their labels. */
+export type Tuned = ReadonlyMap<string, readonly string[]>;
+
+/** The factor of a study with a search: values of the recipe, or each cell's own. */
+const settingsFactor: StudyFactor = {
+  name: 'settings',
+  field: undefined,
+  levels: ['shared', 'tuned'].map((label) => ({ label, value: undefined, set: [], drop: [] })),
+};
 
 type Tree = { stages?: { name?: unknown; steps?: unknown; held_out?: unknown }[]; seed?: unknown; evaluate?: object; data?: object };
 
@@ -90,7 +104,7 @@ function changedRecipe(base: Tree, changes: readonly Changes[], name: string, fi
   if (splits) tree.evaluate = { ...tree.evaluate, splits };
   const recipe = parseRecipe(tree, name);
   if (recipe.task !== 'llava') throw new UserError(`${name}: a study is of recipes with task: llava, and this one is ${recipe.task}`);
-  return recipe.data ? { ...recipe, data: { ...recipe.data, seed: recipe.data.seed ?? recipe.seed } } : recipe;
+  return withFixedScenes(recipe);
 }
 
 /** Runs `work`; what is wrong is said to be of `where`. */
@@ -101,6 +115,20 @@ function saying<T>(where: string, work: () => T): T {
     if (error instanceof UserError) throw new UserError(`${where}: ${error.message}`);
     throw error;
   }
+}
+
+/** A cell with the values of the recipe, and with its own. */
+function sharedAndTuned({ levels, label, recipe }: Omit<Variant, 'index'>, tuned: Tuned): Omit<Variant, 'index'>[] {
+  const overrides = tuned.get(label) ?? [];
+  const { data, ...rest } = readRecipe(recipeToYaml(recipe), label, overrides) as LlavaRecipe;
+  // fields in the same order: they name the scenes
+  const own: LlavaRecipe = data ? { ...rest, data: { ...recipe.data!, ...data } } : rest;
+  return [recipe, own].map((each, level) => ({
+    levels: [...levels, level],
+    label: [label, settingsFactor.levels[level].label].filter((part) => part !== '').join(' / '),
+    recipe: each,
+    searched: { cell: label, isTuned: level === 1 },
+  }));
 }
 
 const shareText = (share: number) =>
@@ -136,8 +164,14 @@ const slug = (text: string) =>
     .slice(0, 48)
     .replace(/-+$/, '');
 
-/** UserError for levels that make no valid recipe, each by itself first, so that the right one is named. */
-export function buildStudy(file: StudyFile, path: string): Study {
+const withFixedScenes = (recipe: LlavaRecipe): LlavaRecipe =>
+  recipe.data ? { ...recipe, data: { ...recipe.data, seed: recipe.data.seed ?? recipe.seed } } : recipe;
+
+/**
+ * UserError for levels that make no valid recipe, each by itself first, so that the right one is named.
+ * Before a search has ended, tuned cells have the values of the recipe.
+ */
+export function buildStudy(file: StudyFile, path: string, tuned: Tuned = new Map()): Study {
   const base = readBase(file, path);
   const common: Changes = { set: file.set, drop: [] };
   const prepared = structuredClone(base);
@@ -146,17 +180,24 @@ export function buildStudy(file: StudyFile, path: string): Study {
   });
   const plain = saying(path, () => changedRecipe(base, [common], file.recipe, file));
   const converging = convergenceOf(prepared, file, path);
-  const factors = [...factorsOf(file, path), ...(converging ? [converging.factor] : [])];
-  for (const factor of factors)
+  const named = factorsOf(file, path);
+  if (file.search && named.some(({ name }) => name === settingsFactor.name))
+    throw new UserError(`${path}: with a search, ${settingsFactor.name} is the name of the factor that says whose values a cell has`);
+  const varied = [...named, ...(converging ? [converging.factor] : [])];
+  const factors = [...varied, ...(file.search ? [settingsFactor] : [])];
+  for (const factor of varied)
     for (const [index, { label }] of factor.levels.entries())
       saying(`${path}: factor ${factor.name}, level ${label}`, () =>
         changedRecipe(base, [common, changesOf(factor, index)], 'the recipe', file),
       );
-  const variants = cellsOf(factors, file.design, path).map((levels, index): Variant => {
-    const label = levels.map((level, i) => factors[i].levels[level].label).join(' / ');
-    const changes = [common, ...levels.map((level, i) => changesOf(factors[i], level))];
-    return { index, levels, label, recipe: saying(`${path}: cell ${label}`, () => changedRecipe(base, changes, 'the recipe', file)) };
+  const cells = cellsOf(varied, file.design, path).map((levels): Omit<Variant, 'index'> => {
+    const label = levels.map((level, i) => varied[i].levels[level].label).join(' / ');
+    const changes = [common, ...levels.map((level, i) => changesOf(varied[i], level))];
+    return { levels, label, recipe: saying(`${path}: cell ${label}`, () => changedRecipe(base, changes, 'the recipe', file)) };
   });
+  const variants = cells
+    .flatMap((cell) => (file.search ? sharedAndTuned(cell, tuned) : [cell]))
+    .map((cell, index): Variant => ({ index, ...cell }));
   if (variants.length < 2) throw new UserError(`${path}: the design has ${variants.length} cell, and nothing to compare it with`);
   const seeds = typeof file.seeds === 'number' ? Array.from({ length: file.seeds }, (_, i) => plain.seed + i) : file.seeds;
   const scored = variants.find(({ recipe }) => recipe.evaluate) ?? file.score.benchmarks.length > 0;
@@ -170,6 +211,7 @@ export function buildStudy(file: StudyFile, path: string): Study {
       recipe: { ...variant.recipe, seed },
     })),
   );
-  const convergence = converging && { stage: converging.stage, factor: factors.length - 1, steps: converging.steps };
-  return { path, file, factors, variants, seeds, runs, ...(convergence ? { convergence } : {}) };
+  const convergence = converging && { stage: converging.stage, factor: varied.length - 1, steps: converging.steps };
+  const stageNames = (prepared.stages ?? []).map(({ name }) => String(name));
+  return { path, file, factors, stageNames, variants, seeds, runs, ...(convergence ? { convergence } : {}) };
 }

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import { imagePlaces, shortAnswerPrompt, type Turn } from './chat.ts';
+import { imagePlaces, type Turn } from './chat.ts';
+import { shortAnswerPrompt } from './short-answer.ts';
 
 const human = (value: string): Turn => ({ from: 'human', value });
 

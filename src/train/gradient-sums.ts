@@ -2,7 +2,8 @@
 // here it is that of a balanced tree over the batches of a step, whose upper part lies between the processes
 // of the run. So their number changes no bit, as long as it is a power of two.
 
-import type { State, Value } from '../engine/engine.ts';
+import type { Engine, State, Value, Write } from '../engine/engine.ts';
+import { input } from '../graph/tensor.ts';
 import type { Communicator } from '../mpi/communicator.ts';
 
 /** What a step adds up over its micro-batches. */
@@ -35,14 +36,23 @@ export async function addPairs(
   return fromNumbers(Object.keys(first.outputs), sumInPairs([toNumbers(first), toNumbers(second)]));
 }
 
-/** Adds the float32 of each of `terms` to its counterpart of `sums`. */
-export async function addStates(sums: readonly State[], terms: readonly State[]): Promise<void> {
-  for (const [i, sum] of sums.entries()) {
-    const value = await sum.read();
-    const [data, term] = [value.data, (await terms[i].read()).data] as [Float32Array, Float32Array];
-    for (let k = 0; k < data.length; k++) data[k] += term[k];
-    await sum.write(value);
-  }
+/** Adds float32 states to others of the same shapes. */
+export interface StateAdder {
+  /** Adds each of `terms` to its counterpart of `sums`. */
+  add(sums: readonly State[], terms: readonly State[]): Promise<void>;
+  dispose(): Promise<void>;
+}
+
+export async function createStateAdder(engine: Engine, shapes: readonly (readonly number[])[]): Promise<StateAdder> {
+  const writes = shapes.map((dims, i): [string, Write] => [`sum ${i}`, { mode: 'add', tensor: input(`term ${i}`, 'float32', dims) }]);
+  const program = await engine.compile({}, { writes: Object.fromEntries(writes) });
+  const named = (kind: string, states: readonly State[]) => Object.fromEntries(states.map((state, i) => [`${kind} ${i}`, state]));
+  return {
+    async add(sums, terms) {
+      await program.run({}, { state: { ...named('sum', sums), ...named('term', terms) } });
+    },
+    dispose: () => program.dispose(),
+  };
 }
 
 /** Adds up float32 states over the processes, in place. */

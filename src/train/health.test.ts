@@ -7,7 +7,7 @@ const moduleOf = (name: string) => name.slice(0, name.indexOf('.'));
 const schedule = { kind: 'constant', totalSteps: 400, warmupSteps: 10, floor: 0 } as const;
 const healthOf = (changes: Partial<HealthOptions> = {}) => createHealth({ schedule, maxGradNorm: 1, moduleOf, ...changes });
 
-interface Step extends Partial<Omit<StepReport, 'gradNorms' | 'changes'>> {
+interface Step extends Partial<Omit<StepReport, 'gradNorms'>> {
   /** Gradient norm, and share by which a step changes the weights, of the two modules. */
   connector?: number;
   model?: number;
@@ -98,6 +98,18 @@ describe('signs of failure', () => {
   test('updates that change too much or nothing', () => {
     expect(signsOf(60, () => ({ ratio: 0.2 }))).toEqual([[22, 'update-ratio', 'model']]);
     expect(signsOf(60, () => ({ ratio: 1e-8 }))).toEqual([[22, 'update-ratio', 'model']]);
+  });
+
+  test('weights that a whole stage leaves where they were, told at its end', () => {
+    // too small for a step to be told by itself: a float32 holds it
+    const tiny = 2e-7;
+    expect(signsOf(400, () => ({ ratio: tiny }))).toEqual([[400, 'unmoved-weights', 'model']]);
+    expect(signsOf(400, () => ({ ratio: 1e-6 }))).toEqual([]);
+    // only some steps are measured: they stand for all
+    expect(signsOf(400, (step) => ({ ratio: 2e-6, ...(step % 50 === 0 ? {} : { changes: undefined }) }))).toEqual([]);
+    expect(signsOf(400, (step) => ({ ratio: tiny, ...(step % 50 === 0 ? {} : { changes: undefined }) }))).toEqual([
+      [400, 'unmoved-weights', 'model'],
+    ]);
   });
 
   test('steps that are all clipped to a fraction', () => {

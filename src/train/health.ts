@@ -41,6 +41,9 @@ const IMAGE_SHARE = 0.25;
 export const OVERFIT_FACTOR = 1.1;
 const OVERFIT_TIMES = 3;
 
+/** Least way that a module's weights go in a stage, as a share of their norm. */
+const LEAST_WAY = 1e-4;
+
 /** What is remembered from step to step: plain values, for a checkpoint. */
 export interface HealthState {
   losses: number[];
@@ -49,6 +52,8 @@ export interface HealthState {
   quietUntil: Record<string, number>;
   inARow: Record<string, number>;
   bestHeldOut?: number;
+  /** By module: the sum of its measured update ratios, and how many they are. */
+  ways?: Record<string, { sum: number; steps: number }>;
 }
 
 export interface HealthOptions {
@@ -137,6 +142,31 @@ export function createHealth({ schedule, maxGradNorm, moduleOf, state: saved }: 
     });
   }
 
+  /**
+   * Modules that end where they began. The lengths of all updates bound ||W - W0|| from above, whatever their
+   * directions; those that are measured stand for the others.
+   */
+  function unmoved(report: StepReport): Warning[] {
+    state.ways ??= {};
+    for (const [module, { updateRatio }] of Object.entries(measuresOf(report, moduleOf))) {
+      const way = state.ways[module] ?? { sum: 0, steps: 0 };
+      state.ways[module] = { sum: way.sum + updateRatio, steps: way.steps + 1 };
+    }
+    if (report.step < totalSteps || totalSteps < FEWEST) return [];
+    return Object.entries(state.ways).flatMap(([module, { sum, steps }]): Warning[] => {
+      const way = (sum / steps) * totalSteps;
+      // of a module that another process updates nothing is measured
+      if (way === 0 || way >= LEAST_WAY) return [];
+      return [
+        {
+          sign: 'unmoved-weights',
+          module,
+          message: `all steps of the stage together have moved the weights of ${module} by at most ${percent(way)} of their norm: it is as it was; raise its learning rate (lr_by_module)`,
+        },
+      ];
+    });
+  }
+
   return {
     /** What is wrong before the first step. */
     begin(): Warning[] {
@@ -151,7 +181,7 @@ export function createHealth({ schedule, maxGradNorm, moduleOf, state: saved }: 
       ];
     },
     /** After a step. */
-    step: (report: StepReport): Warning[] => [...spikes(report), ...gradients(report), ...updates(report)],
+    step: (report: StepReport): Warning[] => [...spikes(report), ...gradients(report), ...updates(report), ...unmoved(report)],
     /** After the held-out loss was measured. */
     heldOut({ step, loss, imageGain }: { step: number; loss: number; imageGain?: number }): Warning[] {
       const found: Warning[] = [];

@@ -212,6 +212,7 @@ export async function createAdamW(
       return { ...report, changes };
     },
     async dispose() {
+      for (const moment of moments.values()) moment.clear();
       await norms.dispose();
       await update.dispose();
     },

@@ -4,6 +4,7 @@
 
 import { z } from 'zod';
 import { evaluationSplits } from '../data/emoji/build.ts';
+import { DEVICES } from '../engine/engine.ts';
 import { clipTextConfigSchema, clipVisionConfigSchema } from '../models/clip.ts';
 import { connectorTypeSchema } from '../models/connector.ts';
 import { dinov2ConfigSchema } from '../models/dinov2.ts';
@@ -319,6 +320,10 @@ const languageModelStage = z
 
 const runFields = {
   seed: z.int().nonnegative().default(42).describe('Seed of initialization, data and order: the same seed gives the same weights'),
+  device: z
+    .enum(DEVICES)
+    .optional()
+    .describe('What the run runs on: cpu, webgpu, or auto, which is webgpu where there is an adapter (webgpu.md); cpu when left out'),
 };
 
 const contrastiveRecipe = z.strictObject({

@@ -5,8 +5,9 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { onDisk } from '../disk.ts';
-import type { Engine } from '../engine/engine.ts';
-import { createOrtEngine } from '../engine/ort.ts';
+import { openEngine } from '../engine/devices.ts';
+import type { DeviceName, Engine } from '../engine/engine.ts';
+import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
 import { alone, type Communicator } from '../mpi/communicator.ts';
 import {
@@ -40,8 +41,10 @@ export interface TrainOptions {
   mode: RunMode;
   /** Aborted at Ctrl-C and the like: the step is finished, a checkpoint saved and `signal.reason` thrown. */
   signal: AbortSignal;
-  /** Default: ONNX Runtime. */
+  /** Default: that of `device`. */
   engine?: Engine;
+  /** What the run runs on. Default: what the recipe says, else cpu. */
+  device?: DeviceName;
   /** Who is told what goes on. Default: a line on stderr. */
   status?: Status;
   /** The processes that train together, of which the first writes and reports. Default: this one alone. */
@@ -93,19 +96,32 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
 
 type StartedOptions = TrainOptions & Required<Pick<TrainOptions, 'communicator' | 'status' | 'startedAt'>>;
 
-/** An engine for one of several processes, which share the cores of their host. */
-function sharedEngine(communicator: Communicator, status: Status): Engine {
-  if (communicator.size === 1) return createOrtEngine();
+/** The engine of the run; that of one of several processes shares the cores of their host. */
+async function sharedEngine({ communicator, status, recipe, device = recipe.device }: StartedOptions): Promise<Engine> {
+  if (communicator.size === 1) return noted(await openEngine(device), device, status);
   const threads = threadsOf(communicator);
   status.note(`${communicator.size} processes, ${communicator.localSize} on this host with ${threads} threads each`);
   const note = bindingNote(communicator);
   if (note) status.note(note);
-  return createOrtEngine({ threads });
+  return noted(await openEngine(device, { threads }), device, status);
+}
+
+/** The engine, named where the device leaves it open. */
+function noted(engine: Engine, device: DeviceName | undefined, status: Status): Engine {
+  if (device === 'auto') status.note(`device auto: ${engine.name === 'ort-webgpu' ? 'webgpu' : 'cpu, for there is no WebGPU adapter'}`);
+  return engine;
+}
+
+/** UserError for moments in 8 bits on WebGPU: as a graph, their update takes 1 kB for each number. */
+function checkOptimizers({ stages }: Recipe, engine: Engine): void {
+  const stage = engine.name === 'ort-webgpu' ? stages.find(({ optim }) => optim === 'adamw_8bit') : undefined;
+  if (stage) throw new UserError(`stage ${stage.name}: optim adamw_8bit is for device cpu; on webgpu take adamw_torch`);
 }
 
 async function trainLocked(options: StartedOptions, lock: RunLock): Promise<RunSummary> {
   const { recipe, out, mode, signal, status, startedAt, communicator, shardMoments = false, scenesAreDrawn } = options;
-  const { engine = sharedEngine(communicator, status) } = options;
+  const engine = options.engine ?? (await sharedEngine(options));
+  checkOptimizers(recipe, engine);
   const isFirst = communicator.rank === 0;
   const thread = startSourceThread();
   try {

@@ -4,12 +4,13 @@
 // gets no gradient.
 
 import { type Constant, type Engine, type State, sizeOf, type Value, type Write } from '../engine/engine.ts';
+import { DeviceError } from '../engine/webgpu/failure.ts';
 import { UserError } from '../errors.ts';
 import { grad } from '../graph/grad.ts';
 import { constantsOf, type LossGraph } from '../models/programs.ts';
 import { alone, type Communicator, StoppedTogether } from '../mpi/communicator.ts';
 import type { MicroBatch } from './batch.ts';
-import { addPairs, addStates, gatherSums, levelsOf, type StepSums, sumStates } from './gradient-sums.ts';
+import { addPairs, createStateAdder, gatherSums, levelsOf, type StepSums, sumStates } from './gradient-sums.ts';
 import { gatheredMoments, ownersOf, shareValues } from './moment-shards.ts';
 import { type AdamWOptions, createAdamW, type Optimizer, type OptimizerReport, type TrainedParameter } from './optimizer.ts';
 import { learningRateFactor, type Schedule } from './schedule.ts';
@@ -133,8 +134,9 @@ export async function trainStage(options: StageOptions): Promise<void> {
     }
   } catch (error) {
     const ofAll = communicator.size === 1 || isShared || error instanceof StoppedTogether;
-    // the optimizer's UserErrors come before it changes anything
-    if (ofAll && (!isUpdating || error instanceof UserError)) await options.onFailure?.(error, moments, lead);
+    // the optimizer's own UserErrors come before it changes anything
+    const isWhole = !isUpdating || (error instanceof UserError && !(error instanceof DeviceError));
+    if (ofAll && isWhole) await options.onFailure?.(error, moments, lead);
     throw error;
   } finally {
     await backward.dispose();
@@ -203,6 +205,10 @@ async function compileBackward(
   const recompute = gradientCheckpointing ? ('all' as const) : undefined;
   const options = { constants: constantsOf(frozen, constants), writes, lean: isLean(graph), recompute };
   const program = await engine.compile(graph.outputs, options);
+  const adder = await createStateAdder(
+    engine,
+    parameters.map(({ dims }) => dims),
+  );
   const runBatch = async ({ inputs, weight, tokens, padding = 0 }: MicroBatch, level: number): Promise<StepSums> => {
     for (const gradient of levels[level]) gradient.clear();
     const results = await program.run(inputs, { state: stateOf(level) });
@@ -220,7 +226,7 @@ async function compileBackward(
             if (done) throw new Error(`the data gave no batch for step ${step}`);
             return runBatch(value, level);
           },
-          (into, from) => addStates(levels[into], levels[from]),
+          (into, from) => adder.add(levels[into], levels[from]),
         );
         if (!(await given.next()).done) throw new Error(`the data gave more than ${count} batches for step ${step}`);
         return sums;
@@ -228,7 +234,11 @@ async function compileBackward(
         await given.return(undefined);
       }
     },
-    dispose: () => program.dispose(),
+    async dispose() {
+      for (const state of levels.flat()) state.clear();
+      await program.dispose();
+      await adder.dispose();
+    },
   };
 }
 

@@ -9,8 +9,9 @@ import { trainStage } from './stage.ts';
 import type { StageOutline, Task } from './task.ts';
 
 export interface StageTiming {
-  /** Seconds of an optimizer step. */
+  /** Seconds of an optimizer step, and those of the processor over all threads. */
   step: number;
+  stepCpu: number;
   /**
    * Seconds that the frozen encoder takes for a picture, without reading it; 0 where it does not run before
    * the first step.
@@ -34,7 +35,7 @@ export async function timeStage(
   const { settings, batches } = outline;
   const loss = outline.loss(task.weights.storageOf(isTrained));
   const trained = loss.parameters.filter(({ name }) => isTrained(name));
-  const ended: number[] = [];
+  const ended: { at: number; cpu: number }[] = [];
   await trainStage({
     engine,
     loss,
@@ -46,9 +47,15 @@ export async function timeStage(
     gradientCheckpointing: settings.gradient_checkpointing,
     accumulation: settings.accumulation,
     data: { stepsPerEpoch: STEPS, batches: (step) => microBatches(settings, batches, step) },
-    onStep: () => void ended.push(performance.now()),
+    onStep: () => void ended.push({ at: performance.now() / 1000, cpu: cpuSeconds() }),
   });
-  return { step: (ended[STEPS - 1] - ended[0]) / 1000 / (STEPS - 1), picture: await timeEncoder(task, outline, engine) };
+  const perStep = (of: 'at' | 'cpu') => (ended[STEPS - 1][of] - ended[0][of]) / (STEPS - 1);
+  return { step: perStep('at'), stepCpu: perStep('cpu'), picture: await timeEncoder(task, outline, engine) };
+}
+
+function cpuSeconds(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
 }
 
 function microBatches({ accumulation }: Stage, batches: readonly MicroBatch[], step: number): MicroBatch[] {

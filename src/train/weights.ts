@@ -8,6 +8,7 @@ import { constantsOf, type Graph } from '../models/programs.ts';
 import { downName, isOfAdapter, upName, weightName } from '../nn/lora.ts';
 import { type Adapter, initialize, inputNames, isPacked, type Parameter, type Storage, type StorageOf } from '../nn/parameters.ts';
 import { mergedValues } from '../pretrained/merge.ts';
+import { MEMORY_LIMIT } from '../pretrained/scratch.ts';
 import { constantSource, float32Of, readStored, type StoredName } from '../pretrained/stored.ts';
 import { createRandom } from '../random.ts';
 import { storedFloats } from '../weights/dtype.ts';
@@ -28,9 +29,6 @@ export interface AddedAdapter extends Pick<Adapter, 'rank' | 'scale'> {
   down: Float32Array;
   up: Float32Array;
 }
-
-/** Weights of more bytes than this stay in their files. */
-const MEMORY_LIMIT = 2 ** 28;
 
 export class ModelWeights {
   private readonly entries = new Map<string, Entry>();

@@ -73,19 +73,23 @@ export function dequantizeRows({ packed, scale }: PackedRows, { bits, blockSize 
 export const quantizations = ['int4', 'int8'] as const;
 export type Quantization = (typeof quantizations)[number];
 
-/** Position tables are added to whole rows, not multiplied: they are small, and stay as they are. */
-const kept = /position_embedding/;
+/**
+ * Position tables are added to whole rows, not multiplied: they are small, and stay as they are. So does the
+ * connector, which is small too and is trained beside the adapters of a packed language model (LLaVA's
+ * `llm_int8_skip_modules=["mm_projector"]`).
+ */
+const kept = /position_embedding|^multi_modal_projector\./;
 
 /**
  * How `quantization` stores a parameter, or undefined if it leaves it alone. Matrices are packed, including
- * the embedding, once for both of its uses; norms, biases, positions and convolutions are not. With `int4`,
- * vision tower and connector get 8 bits: they are a tenth of the weights, and what they lose hurts every
+ * the embedding, once for both of its uses; norms, biases, positions, convolutions and the connector are not.
+ * With `int4`, the vision tower gets 8 bits: it is a tenth of the weights, and what it loses hurts every
  * answer.
  */
 export function plannedFormat(name: string, dims: readonly number[], quantization: Quantization): BlockFormat | undefined {
   if (dims.length !== 2 || !name.endsWith('.weight') || kept.test(name)) return undefined;
   const blockSize = [64, 32, 16].find((size) => dims[1] % size === 0);
   if (blockSize === undefined) return undefined;
-  const sees = /^(vision_tower|vision_model|multi_modal_projector)\./.test(name);
+  const sees = /^(vision_tower|vision_model)\./.test(name);
   return { bits: quantization === 'int8' || sees ? 8 : 4, blockSize };
 }

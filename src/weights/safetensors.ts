@@ -71,8 +71,9 @@ function reason(error: unknown): string {
   return code ?? String(error);
 }
 
-// Not from Node's buffer pool: the bytes must start aligned, so that a Float32Array can view them.
-const alignedBytes = (length: number): Uint8Array => Buffer.allocUnsafeSlow(length);
+// Not from Node's buffer pool: the bytes must start aligned, so that a Float32Array can view them. In Node
+// they need not be zero first.
+const alignedBytes = (length: number): Uint8Array => globalThis.Buffer?.allocUnsafeSlow(length) ?? new Uint8Array(length);
 
 async function readRange(
   handle: FileHandle,
@@ -354,10 +355,10 @@ export async function writeSafetensors(
     header.push(`${JSON.stringify(name)}:${JSON.stringify({ dtype, shape, data_offsets: [position, end] })}`);
     position = end;
   }
-  const json = Buffer.from(`{${header.join(',')}}`, 'utf8');
-  const start = Buffer.alloc(8 + Math.ceil(json.length / 8) * 8, ' ');
-  start.writeBigUInt64LE(BigInt(start.length - 8));
-  json.copy(start, 8);
+  const json = new TextEncoder().encode(`{${header.join(',')}}`);
+  const start = new Uint8Array(8 + Math.ceil(json.length / 8) * 8).fill(0x20);
+  new DataView(start.buffer).setBigUint64(0, BigInt(start.length - 8), true);
+  start.set(json, 8);
 
   async function* chunks() {
     yield start;

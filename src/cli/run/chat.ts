@@ -1,6 +1,7 @@
 // What `llava-gemma chat` does: a conversation between a session and a terminal.
 import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
+import type { DeviceName } from '../../engine/engine.ts';
 import { UserError } from '../../errors.ts';
 import { type Conversation, startConversation } from '../../generate/conversation.ts';
 import { type GenerationDefaults, longestAnswer, samplingWith } from '../../generate/defaults.ts';
@@ -23,6 +24,7 @@ export interface ChatFlags {
   seed: number;
   short?: boolean;
   quantize?: Quantization;
+  device?: DeviceName;
 }
 
 /** What follows /image: one file, whose name may have spaces, or several. */
@@ -71,7 +73,7 @@ export async function converse(
 
 /** Runs the command. */
 export async function chat(flags: ChatFlags): Promise<void> {
-  const model = await loadModel(resolvePath(flags.model, '--model'), { quantize: flags.quantize });
+  const model = await loadModel(resolvePath(flags.model, '--model'), { quantize: flags.quantize, device: flags.device });
   const session = createSession(model);
   const { maxNewTokens = longestAnswer(model.generation, session.contextLength), short } = flags;
   const conversation = startConversation(session, { maxNewTokens, sampling: samplingOf(flags, model.generation), short });

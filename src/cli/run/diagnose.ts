@@ -33,7 +33,7 @@ export async function runDiagnosis(folder: string, { data, imageFolder, scenes, 
 
 function diagnosisText({ of, kind, findings }: Diagnosis, isColored: boolean): string {
   const { red, yellow, green, dim } = createColors(isColored);
-  const paint: Record<Level, (text: string) => string> = { red, amber: yellow, green, unknown: dim };
+  const paint: Record<Level, (text: string) => string> = { red, amber: yellow, green, unknown: dim, info: dim };
   const width = Math.max(...findings.map(({ sign }) => sign.length));
   const lines = findings.flatMap((finding) => {
     const { level, sign, found, at } = finding;

@@ -80,14 +80,14 @@ interface Asked {
   open(): Promise<Asker>;
 }
 
-async function askedOf({ model, quantize, endpoint: url, endpointModel }: BenchmarkFlags, signal: AbortSignal): Promise<Asked> {
+async function askedOf({ model, quantize, device, endpoint: url, endpointModel }: BenchmarkFlags, signal: AbortSignal): Promise<Asked> {
   if (url !== undefined) {
     const endpoint = await openEndpoint({ url, model: endpointModel, signal, onPause: sayPause });
     return { model: endpoint.model, content: endpoint.name, open: async () => createEndpointAsker(endpoint) };
   }
   if (endpointModel !== undefined) throw new UserError('--endpoint-model goes with --endpoint');
   const folder = resolvePath(model, '--model');
-  const open = async () => createAsker(await loadModel(folder, { quantize }));
+  const open = async () => createAsker(await loadModel(folder, { quantize, device }));
   return { model: basename(resolve(folder)), content: await modelContent(folder), open };
 }
 

@@ -2,6 +2,7 @@
 import { existsSync, statSync } from 'node:fs';
 import { type EvaluationSplit, evaluationSplits } from '../../data/emoji/build.ts';
 import { onDisk } from '../../disk.ts';
+import type { DeviceName } from '../../engine/engine.ts';
 import { UserError } from '../../errors.ts';
 import { answerWithModel, evaluateModel, type ModelEvaluation } from '../../evaluate/evaluate-model.ts';
 import type { OpenAnswer } from '../../evaluate/open-answers.ts';
@@ -28,15 +29,16 @@ export interface EvaluateFlags {
   maxNewTokens?: number;
   blind: boolean;
   quantize?: Quantization;
+  device?: DeviceName;
   out?: string;
   json?: boolean;
 }
 
 /** The options that a command line asks for. */
 export async function evaluateOptionsOf(flags: EvaluateFlags): Promise<Omit<ModelEvaluation, 'signal' | 'onProgress'>> {
-  const { limit, batchSize, maxNewTokens, blind, quantize } = flags;
+  const { limit, batchSize, maxNewTokens, blind, quantize, device } = flags;
   const model = resolvePath(flags.model, '--model');
-  const common = { model, limit, batchSize, maxNewTokens, blind, quantize };
+  const common = { model, limit, batchSize, maxNewTokens, blind, quantize, device };
   if (flags.data !== undefined) {
     if (flags.imageFolder === undefined) throw new UserError('--data needs --image-folder, which its image paths are relative to');
     if (flags.split.length > 0)

@@ -1,5 +1,6 @@
 // What `llava-gemma info` does.
 import type { Layout } from '../../checkpoint/layouts.ts';
+import { UserError } from '../../errors.ts';
 import { resolvePath } from '../../paths.ts';
 import { type CheckpointInfo, describeCheckpoint, type Part } from '../../pretrained/inspect.ts';
 import { alignColumns } from '../../runs/columns.ts';
@@ -70,7 +71,8 @@ export interface InfoFlags {
 }
 
 /** Runs the command. */
-export async function info(folder: string, { check, json }: InfoFlags): Promise<void> {
+export async function info(folder: string | undefined, { check, json }: InfoFlags): Promise<void> {
+  if (folder === undefined) throw new UserError('info: give a folder, or --device');
   const described = await describeCheckpoint(resolvePath(folder, 'info'), { check });
   console.log(json ? JSON.stringify(described, null, 2) : formatInfo(described));
   for (const problem of described.problems) console.error(`warning: ${problem}`);

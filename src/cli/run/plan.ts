@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, resolve } from 'node:path';
-import { createOrtEngine } from '../../engine/ort.ts';
+import { openEngine } from '../../engine/devices.ts';
 import { createPlanningEngine } from '../../engine/planning.ts';
 import { UserError } from '../../errors.ts';
 import { alone } from '../../mpi/communicator.ts';
@@ -41,7 +41,12 @@ export async function runPlan(recipePath: string, flags: PlanFlags): Promise<voi
         isPlan: true,
         communicator: alone,
       });
-      return planRun({ task, folder: existing(resolve(out)), available, timedOn: flags.time ? createOrtEngine() : undefined });
+      return planRun({
+        task,
+        folder: existing(resolve(out)),
+        available,
+        timedOn: flags.time ? await openEngine(recipe.device) : undefined,
+      });
     }, 'nothing was written');
     status.close();
     console.log(flags.json ? JSON.stringify(plan, null, 2) : formatPlan(recipePath, plan));

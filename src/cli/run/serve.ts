@@ -1,4 +1,5 @@
 // What `llava-gemma serve` does: starts the server, says where it is, and ends it in order.
+import type { DeviceName } from '../../engine/engine.ts';
 import { bundledModel, resolvePath } from '../../paths.ts';
 import { isLoopback } from '../../serve/addresses.ts';
 import { readKeys } from '../../serve/keys.ts';
@@ -14,8 +15,10 @@ export interface ServeFlags {
   host: string;
   apiKeyFile?: string;
   quantize?: Quantization;
+  device?: DeviceName;
   parallel: number;
   queue: number;
+  maxLoaded: number;
   threads?: number;
   maxBody: number;
   maxImages: number;
@@ -36,17 +39,31 @@ function namedModels({ model, alias }: ServeFlags): Map<string, string> {
 
 /** Runs the command: settles when the server has ended. */
 export async function serve(flags: ServeFlags): Promise<void> {
-  const { host, port, parallel, queue, threads, quantize, maxBody, maxImages, maxPixels, allowRemoteImages: hosts } = flags;
+  const {
+    host,
+    port,
+    parallel,
+    queue,
+    maxLoaded,
+    threads,
+    quantize,
+    device,
+    maxBody,
+    maxImages,
+    maxPixels,
+    allowRemoteImages: hosts,
+  } = flags;
   const keys = flags.apiKeyFile === undefined ? undefined : readKeys(flags.apiKeyFile);
   const server = await startServer({
     models: namedModels(flags),
-    ...{ host, port, keys, parallel, queue, threads, quantize, maxBody, maxPixels },
+    ...{ host, port, keys, parallel, queue, maxLoaded, threads, quantize, device, maxBody, maxPixels },
     pictures: { maxImages, ...(hosts ? { remote: { hosts, maxBytes: maxBody } } : {}) },
     prefixBytes: flags.prefixCache,
     ...(flags.quiet ? {} : { log: (entry) => console.error(logLine(entry)) }),
   });
   const address = `http://${host.includes(':') ? `[${host}]` : host}:${server.port}`;
   console.error(`listening on ${address}/v1; models: ${server.models.map(({ id }) => id).join(', ')}`);
+  console.error(`page: ${address}/`);
   if (!keys && !isLoopback(host)) console.error(`warning: anybody who reaches ${host} can ask: give --api-key-file`);
   const ended = untilSignalled();
   try {

@@ -6,6 +6,7 @@ import { alignColumns } from '../../runs/columns.ts';
 import { lockRunFolder } from '../../runs/lock.ts';
 import { createStatusLine, formatDuration, type StatusLine } from '../../runs/status.ts';
 import { shownP } from '../../statistics/estimate.ts';
+import { cellSearches, readSearch, searchCells, tunedOf } from '../../study/cell-search.ts';
 import { checkScores } from '../../study/checks.ts';
 import { executeStudy } from '../../study/execute.ts';
 import { contentReader, contentsOf, openStudyFolder, settingsOf, studyFolder } from '../../study/folder.ts';
@@ -34,11 +35,15 @@ export interface StudyFlags {
 export async function runStudy(path: string, flags: StudyFlags): Promise<void> {
   if (flags.json && !flags.plan) throw new UserError('--json goes with --plan; the results are in study.json');
   if (flags.merge.length > 0 && (flags.plan || flags.shard !== undefined)) throw new UserError('--merge takes no --plan and no --shard');
-  const study = buildStudy(loadStudy(path), path);
+  const file = loadStudy(path);
+  const study = buildStudy(file, path);
   await checkScores(study);
+  cellSearches(study);
   const out = flags.out ?? join('runs', basename(path, extname(path)));
   const contents = await contentsOf(study);
   const shard = flags.shard === undefined ? undefined : parseShard(flags.shard);
+  if (file.search && (shard || flags.merge.length > 0))
+    throw new UserError('a study with a search takes no --shard and no --merge: all of its cells are searched before the first run');
   if (shard && shard.count > study.runs.length) throw new UserError(`--shard ${flags.shard}: the study has only ${study.runs.length} runs`);
   const status = createStatusLine();
   try {
@@ -77,16 +82,22 @@ async function execute(
     const settings = openStudyFolder(out, settingsOf(study, contents, threads, shard));
     if (settings.threads !== threads) status.note(`${settings.threads} threads a run, as when the study began`);
     status.note(`${study.runs.length} runs of ${study.variants.length} cells, ${jobs} at a time with ${settings.threads} threads each`);
-    await executeStudy(study, { folder: out, settings, jobs, status, signal });
+    await searchCells(study, { folder: out, jobs, threads: settings.threads, status, signal });
+    await executeStudy(tuned(study, out), { folder: out, settings, jobs, status, signal });
   }, `the same command goes on with what is in ${out}`);
 }
+
+/** The study with the values that its searches have found. */
+const tuned = (study: Study, out: string): Study =>
+  study.file.search ? buildStudy(study.file, study.path, tunedOf(readSearch(study, out))) : study;
 
 /** Results and report; of a share, only where they will come from. */
 async function conclude(study: Study, contents: Record<string, string>, shard: StudyShard | undefined, out: string): Promise<void> {
   if (shard) return console.log(`share ${shard.index}/${shard.count} of the study is in ${out}; --merge puts the shares together`);
-  const analyzed = analyzeStudy(study, out, contentReader(contents));
+  const whole = tuned(study, out);
+  const analyzed = analyzeStudy(whole, out, contentReader(contents), readSearch(study, out));
   writeResults(out, analyzed);
-  await writeStudyReport(study, out, analyzed);
+  await writeStudyReport(whole, out, analyzed);
   console.log(formatResults(analyzed.results));
   console.log(`\nreport: ${studyFolder(out).report}`);
 }
@@ -107,7 +118,7 @@ export function formatResults({ family, verdict }: StudyResults): string {
 }
 
 export function formatPlan(plan: StudyPlan): string {
-  const { cells, seeds, runs, shared, jobs, threads, seconds, cpuSeconds, variants, disk, memory, power, notes } = plan;
+  const { cells, seeds, runs, searched, shared, jobs, threads, seconds, cpuSeconds, variants, disk, memory, power, notes } = plan;
   const heads = ['cell', 'steps', 'trained', 'memory', 'time alone'];
   const rows = variants.map(({ label, steps, trained, peak, seconds: each }) => [
     label,
@@ -122,6 +133,7 @@ export function formatPlan(plan: StudyPlan): string {
     '',
     ...alignColumns([heads, ...rows]),
     '',
+    ...(searched.trials > 0 ? [`search   ${searched.trials} schedules in all, ${formatDuration(searched.seconds)}`] : []),
     `shared   ${shared.stages} stages that ${shared.runsThatBeginShared} runs begin with, features of ${shared.features} encoders`,
     `time     ${formatDuration(seconds.total)} with ${jobs} at a time, ${threads} threads each (${formatDuration(seconds.alone)} one by one, nothing shared)`,
     `CPU      ${formatDuration(cpuSeconds.total)} over all threads (${formatDuration(cpuSeconds.alone)} with nothing shared)`,

@@ -2,10 +2,11 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { basename, extname, join } from 'node:path';
 import { onDisk } from '../../disk.ts';
+import type { DeviceName } from '../../engine/engine.ts';
 import { UserError } from '../../errors.ts';
 import { StoppedTogether } from '../../mpi/communicator.ts';
 import { findRunFolder, type RunSummary } from '../../runs/folder.ts';
-import { loadRecipe, readRecipe, recipeToYaml } from '../../train/recipe.ts';
+import { loadRecipe, type Recipe, readRecipe, recipeToYaml } from '../../train/recipe.ts';
 import { type TrainOptions, train } from '../../train/run.ts';
 import { decodeUtf8 } from '../../utf8.ts';
 import { InterruptedError, withInterrupt } from '../interrupt.ts';
@@ -41,6 +42,7 @@ export interface RunFlags {
   set: string[];
   resume?: boolean;
   overwrite?: boolean;
+  device?: DeviceName;
 }
 
 export interface TrainFlags extends RunFlags {
@@ -65,7 +67,7 @@ export async function trainOptionsOf(recipePath: string | undefined, flags: RunF
   const title = basename(out);
   if (!flags.resume) {
     if (given === undefined) throw new UserError('give a recipe, such as recipes/emoji-tiny.yaml');
-    return { recipe: given, title, out, mode: flags.overwrite ? 'overwrite' : 'new' };
+    return { recipe: given, title, out, mode: flags.overwrite ? 'overwrite' : 'new', device: flags.device };
   }
   if (recipePath === undefined && flags.set.length > 0) throw new UserError('--set cannot change a run that is resumed; start another one');
   const folder = existsSync(out) ? findRunFolder(out) : undefined;
@@ -75,12 +77,14 @@ export async function trainOptionsOf(recipePath: string | undefined, flags: RunF
     folder.recipe,
   );
   const recipe = readRecipe(text, folder.recipe);
-  if (given !== undefined && recipeToYaml(given) !== recipeToYaml(recipe)) {
+  // what a run runs on may change
+  const asTrained = (one: Recipe) => recipeToYaml({ ...one, device: undefined });
+  if (given !== undefined && asTrained(given) !== asTrained(recipe)) {
     throw new UserError(
       `${recipePath} differs from ${folder.recipe}, the recipe of the run to be resumed; leave the recipe out, or start another run`,
     );
   }
-  return { recipe, title, out, mode: 'resume' };
+  return { recipe, title, out, mode: 'resume', device: flags.device };
 }
 
 /** Runs the command, in one process or as one of several. */

@@ -4,7 +4,7 @@
 // adversarial).
 
 import type { Random } from '../../random.ts';
-import { shortAnswerPrompt } from '../../text/chat.ts';
+import { shortAnswerPrompt } from '../../text/short-answer.ts';
 import type { Concept, EmojiGlyphs } from './glyphs.ts';
 import { type PlacedGlyph, places, type Scene } from './scene.ts';
 

@@ -104,7 +104,7 @@ export function sampleScene(random: Random, glyphs: EmojiGlyphs, options: SceneO
   return { size, ground: randomGround(random, glyphs, placed), glyphs: placed };
 }
 
-/** A place in a cell of a canvas. The drawing stays inside: "top left" is never in doubt, nothing is cut off. */
+/** A place in a cell. The drawing stays inside: "top left" is never in doubt, and nothing is cut off. */
 function placeIn(random: Random, cell: PlacedGlyph['cell'], canvas: number): Pick<PlacedGlyph, 'cell' | 'x' | 'y' | 'size'> {
   const size = canvas * (glyphShare[0] + random.uniform() * (glyphShare[1] - glyphShare[0]));
   const slack = canvas / 2 - size;

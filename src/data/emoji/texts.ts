@@ -5,8 +5,9 @@
 import { readFile } from 'node:fs/promises';
 import { gunzipSync } from 'node:zlib';
 import { createRandom, type Random } from '../../random.ts';
-import { shortAnswerPrompt, type Turn } from '../../text/chat.ts';
+import type { Turn } from '../../text/chat.ts';
 import { encodeConversation, ignoreIndex } from '../../text/labels.ts';
+import { shortAnswerPrompt } from '../../text/short-answer.ts';
 import { imageToken, type Tokenizer } from '../../text/tokenizer.ts';
 import type { EncodedSample } from '../packing.ts';
 import { questionsAbout } from './build.ts';

@@ -79,7 +79,7 @@ function randomMasks(random: Random, views: number, patches: number, { maskChanc
   return masked;
 }
 
-/** The inputs that say how drawings are read from the patches of global views, and which place has a drawing. */
+/** How drawings are read from the patches of global views, and which places have a drawing. */
 function globalReadings(views: readonly Scene[], random: Random, { patchSize, singlePatchChance }: ViewOptions): Record<string, Value> {
   const patches = Math.floor(views[0].size / patchSize) ** 2;
   const student = new Float32Array(views.length * regionSlots * patches);

@@ -2,12 +2,13 @@
 // What each op of ours becomes is in lower.ts; the bytes are writer.ts's.
 
 import type { BlockFormat } from '../../floats.ts';
-import { computeDim, type Dims } from '../../graph/dims.ts';
+import { computeDim, type Dims, dimSize, formatDims } from '../../graph/dims.ts';
 import type { Outputs } from '../../graph/passes.ts';
 import { type DType, type Tensor, type TensorOf, type TypedData, typedData } from '../../graph/tensor.ts';
 import { EXTERNAL_DATA_PATH, type ExternalData } from './packed.ts';
 import {
   ELEMENT_TYPES,
+  MICROSOFT,
   type OnnxAttributes,
   type OnnxGraph,
   type OnnxInitializer,
@@ -23,6 +24,19 @@ export type ValueShape = Pick<OnnxValue, 'dtype' | 'dims'>;
 export interface ShapedModel {
   model: OnnxModel;
   shapes: ReadonlyMap<string, ValueShape>;
+  /**
+   * Inputs, int64 [rank], that each run must give beside those of the graph: the dims that each holds, of
+   * whose names the graph's inputs tell the sizes.
+   */
+  hostShapes: ReadonlyMap<string, Dims>;
+}
+
+export interface BuilderOptions {
+  /**
+   * Whether shapes with named dims are inputs of the model, which the caller computes. Otherwise nodes do,
+   * which no provider for a device runs there: ONNX Runtime puts them on the CPU.
+   */
+  shapesFromHost?: boolean;
 }
 
 export class GraphBuilder {
@@ -35,6 +49,8 @@ export class GraphBuilder {
   /** Where each named dimension can be read at run time: an input and an axis. */
   private readonly dimSources = new Map<string, { name: string; axis: number }>();
   private readonly external: ReadonlyMap<string, ExternalData>;
+  private readonly shapesFromHost: boolean;
+  private readonly hostShapes = new Map<string, Dims>();
   private readonly shared = new Map<string, unknown>();
   private readonly shapes = new Map<string, ValueShape>();
   private target = this.nodes;
@@ -42,8 +58,9 @@ export class GraphBuilder {
   private nodeCount = 0;
 
   /** Inputs that `external` names become initializers whose bytes lie there. */
-  constructor(external: ReadonlyMap<string, ExternalData>) {
+  constructor(external: ReadonlyMap<string, ExternalData>, { shapesFromHost = false }: BuilderOptions = {}) {
     this.external = external;
+    this.shapesFromHost = shapesFromHost;
   }
 
   // === Values ===
@@ -186,6 +203,20 @@ export class GraphBuilder {
     return this.node('Reshape', [values, this.int64([rows, columns])]);
   }
 
+  /**
+   * The same of a matrix of so many rows by looking up all of them, for a provider that takes bytes apart in
+   * that kernel alone.
+   */
+  unpackedByGather(packed: string, scale: string, { bits, blockSize }: BlockFormat, rows: number): string {
+    const all = this.initializer(
+      Int32Array.from({ length: rows }, (_, row) => row),
+      [rows],
+      'int32',
+    );
+    const attributes = { gather_axis: 0, quantize_axis: 1, bits, block_size: blockSize };
+    return this.node('GatherBlockQuantized', [packed, all, scale], attributes, MICROSOFT);
+  }
+
   private externalInitializer(name: string, source: string, dtype: DType, dims: readonly number[]): void {
     const { location = EXTERNAL_DATA_PATH, offset, length } = this.external.get(source)!;
     this.initializers.push({ name, dtype, dims, data: { location, offset, length } });
@@ -196,6 +227,7 @@ export class GraphBuilder {
   /** A shape operand. Named dims are read from the graph inputs that carry them. */
   shape(dims: Dims): string {
     if (dims.every((dim) => typeof dim === 'number')) return this.int64(dims);
+    if (this.shapesFromHost) return this.hostShape(dims);
     return this.node(
       'Concat',
       dims.map((dim) =>
@@ -208,6 +240,15 @@ export class GraphBuilder {
       ),
       { axis: 0 },
     );
+  }
+
+  /** A shape as an input of the model. */
+  private hostShape(dims: Dims): string {
+    const name = `%shape ${formatDims(dims)}`;
+    // throws for a name that no input carries
+    for (const dim of dims) dimSize(dim, (known) => (this.dimSources.has(known) ? 1 : undefined));
+    this.hostShapes.set(name, dims);
+    return name;
   }
 
   /** A dim as an int64 tensor of one element, where an input carries it. */
@@ -257,10 +298,11 @@ export class GraphBuilder {
       producer: 'llava-gemma',
       name: 'graph',
       nodes: [...this.leading, ...this.nodes].map(renameNode),
-      inputs: this.inputs,
+      inputs: [...this.inputs, ...[...this.hostShapes].map(([name, { length }]): OnnxValue => ({ name, dtype: 'int64', dims: [length] }))],
       outputs: graphOutputs,
       initializers: this.initializers,
     };
-    return { model, shapes: new Map([...this.shapes].map(([name, shape]) => [renamed.get(name) ?? name, shape])) };
+    const shapes = new Map([...this.shapes].map(([name, shape]) => [renamed.get(name) ?? name, shape]));
+    return { model, shapes, hostShapes: this.hostShapes };
   }
 }

@@ -1,11 +1,13 @@
 // A softmax over very many classes as a Scan over pieces of their weight, with the logits of one piece at a
 // time (onnx/docs/Operators.md, Scan). The maximum so far is that of Milakov & Gimelshein 2018.
 
+import type { BlockFormat } from '../../floats.ts';
 import { type Outputs, rewrite } from '../../graph/passes.ts';
-import { type Composite, createNode, type Tensor, type TensorOf, topologicalOrder } from '../../graph/tensor.ts';
+import { type Composite, createNode, type DType, type Tensor, type TensorOf, topologicalOrder, typedData } from '../../graph/tensor.ts';
 import type { GraphBuilder } from './builder.ts';
 import { isStoredCast } from './packed.ts';
-import { MICROSOFT } from './writer.ts';
+import type { LoweringRule } from './rule.ts';
+import { MICROSOFT, type OnnxValue } from './writer.ts';
 
 /** Composites that become loops. */
 export const CLASS_LOOPS = ['linearLogSumExp', 'classMean'] as const satisfies Composite[];
@@ -38,8 +40,48 @@ function pieceRows(rows: number): number {
   return rows;
 }
 
+/** How a loop is written for a target. */
+interface LoopForm {
+  /** Goes over the pieces of what is stored, one after the other, and gives the last state. */
+  run(
+    b: GraphBuilder,
+    state: readonly OnnxValue[],
+    over: readonly OnnxValue[],
+    body: (state: string[], pieces: string[]) => string[],
+  ): string[];
+  /** alpha hidden weight^T. */
+  product(b: GraphBuilder, hidden: string, weight: string, alpha: number): string;
+  /** A piece of a packed weight as the matrix that it stands for. */
+  unpacked(b: GraphBuilder, pieces: readonly string[], format: BlockFormat, dims: readonly number[], dtype: DType): string;
+}
+
+const scanned: LoopForm = {
+  run: (b, state, over, body) => b.scan(state, over, body),
+  product: (b, hidden, weight, alpha) =>
+    b.node('FusedMatMul', [hidden, weight], { transA: 0, transB: 1, alpha: { float: alpha } }, MICROSOFT),
+  unpacked: (b, [packed, scale], format, dims, dtype) => b.unpacked(packed, scale, format, dims, dtype),
+};
+
+/** Without a Scan, which the WebGPU provider lacks: each piece has nodes of its own. */
+const unrolled: LoopForm = {
+  run(b, state, over, body) {
+    let names = state.map(({ name }) => name);
+    for (let piece = 0; piece < Number(over[0].dims[0]); piece++) {
+      const at = b.initializer(typedData([piece], 'int32'), [], 'int32');
+      names = body(
+        names,
+        over.map(({ name }) => b.node('Gather', [name, at], { axis: 0 })),
+      );
+    }
+    return names;
+  },
+  product: (b, hidden, weight, alpha) => b.node('Gemm', [hidden, weight], { transB: 1, alpha: { float: alpha } }),
+  unpacked: (b, [packed, scale], format, [rows]) => b.unpackedByGather(packed, scale, format, rows),
+};
+
 /** The result of a loop. One loop makes both parts where the graph has both. */
-export function classLoop(b: GraphBuilder, operands: readonly string[], { inputs, attributes, dtype }: TensorOf<'classLoop'>): string {
+export const classLoop: LoweringRule<'classLoop'> = (b, operands, { inputs, attributes, dtype }, { target }) => {
+  const form = target === 'webgpu' ? unrolled : scanned;
   const { part, both, scale, softcap, format } = attributes;
   const [hidden, ...stored] = operands;
   const [rows, width] = inputs[0].dims as [number | string, number];
@@ -56,15 +98,14 @@ export function classLoop(b: GraphBuilder, operands: readonly string[], { inputs
       return { name: b.node('Reshape', [stored[i], b.int64(pieces)]), dtype, dims: pieces };
     });
     const state = [initial(-Infinity, 1), initial(0, 1), ...(needsMean ? [initial(0, width)] : [])];
-    const [max, sum, weighted] = b.scan(state, over, ([max, sum, weighted], pieces) => {
-      const [piece, scales] = pieces;
+    const [max, sum, weighted] = form.run(b, state, over, ([max, sum, weighted], pieces) => {
+      const [piece] = pieces;
       const weight = format
-        ? b.unpacked(piece, scales, format, [size, width], dtype)
+        ? form.unpacked(b, pieces, format, [size, width], dtype)
         : over[0].dtype === dtype
           ? piece
           : b.cast(piece, dtype);
-      const alpha = { float: scale / (softcap ?? 1) };
-      const product = b.node('FusedMatMul', [hidden, weight], { transA: 0, transB: 1, alpha }, MICROSOFT);
+      const product = form.product(b, hidden, weight, scale / (softcap ?? 1));
       const tanh = softcap === undefined ? undefined : b.node('Tanh', [product]);
       const logits = tanh === undefined ? product : b.node('Mul', [tanh, b.number(softcap!, dtype)]);
       const reduced = (op: string, x: string) => b.node(op, [x, b.int64([1])], { keepdims: 1 });
@@ -83,4 +124,4 @@ export function classLoop(b: GraphBuilder, operands: readonly string[], { inputs
   const { max, sum, weighted } = both ? b.once(`classes ${operands} ${scale} ${softcap}`, run) : run();
   if (part === 'mean') return b.node('Div', [weighted, sum]);
   return b.node('Squeeze', [b.node('Add', [max, b.node('Log', [sum])]), b.int64([1])]);
-}
+};

@@ -7,11 +7,9 @@ import { expandComposites, mergeCommon, type Outputs, rewrite, simplify } from '
 import {
   type Composite,
   createNode,
-  type Dialect,
   type DType,
   isIn,
   type PerInput,
-  type Primitive,
   type Tensor,
   type TensorOf,
   topologicalOrder,
@@ -20,11 +18,10 @@ import {
 import { GraphBuilder, type ShapedModel } from './builder.ts';
 import { CLASS_LOOPS, classLoop, loopOverClasses } from './classes.ts';
 import { type ExternalData, isStoredCast, joinNeighbors, readStored } from './packed.ts';
+import { FUSED_KERNELS, type Lowered, type LoweringRule, plainProduct, type Rules, type Target } from './rule.ts';
+import { webgpuRules } from './webgpu-rules.ts';
 import { encodeModel, MICROSOFT } from './writer.ts';
 
-/** Composites that ORT computes in one kernel. */
-export const FUSED_KERNELS = ['rmsNorm', 'layerNorm', 'geluTanh', 'quickGelu'] as const satisfies Composite[];
-export type FusedKernel = (typeof FUSED_KERNELS)[number];
 const WHOLE = [...FUSED_KERNELS, ...CLASS_LOOPS];
 
 export interface LowerOptions {
@@ -44,10 +41,11 @@ export interface LowerOptions {
    */
   recast?: boolean;
   /**
-   * Whether products are written with ops of ONNX alone, which ONNX Runtime has on every device: on the CPU
-   * it joins them to the fused ones by itself.
+   * Where the model is to run. `anywhere` writes products with ops of ONNX alone, which ONNX Runtime has on
+   * every device: on the CPU it joins them to the fused ones by itself. `webgpu` writes nothing that its
+   * WebGPU provider lacks. Default: `cpu`.
    */
-  portable?: boolean;
+  target?: Target;
   /**
    * What is computed once more for the backward pass, instead of being held from the forward pass until then:
    * the same bits in less memory. `cheap` are passes over elements, `all` is everything but what is marked
@@ -69,14 +67,19 @@ export function lowerToModel(outputs: Outputs, options: LowerOptions = {}): Shap
   const external = new Map(options.externalInputs);
   const primitives = mergeCommon(simplify(mergeCommon(expandComposites(outputs, (op) => fuse.has(op)))));
   const graph = joinNeighbors(readStored(loopOverClasses(scatterOntoSums(primitives))), external);
-  const builder = new GraphBuilder(external);
+  const { target = 'cpu' } = options;
+  const table: Rules = { ...rules, ...RULES_OF[target] };
+  const ruleOptions = { packedAccuracy: options.packedAccuracy, recast: options.recast, target };
+  const applyRule = <O extends Lowered>(tensor: TensorOf<O>, inputs: readonly string[]): string =>
+    table[tensor.op](builder, inputs as PerInput<O, string>, tensor, ruleOptions);
+  const builder = new GraphBuilder(external, { shapesFromHost: target === 'webgpu' });
   const names = new Map<Tensor, string>();
   const emit = (tensor: Tensor): string => {
     if (!isIn(rules, tensor)) throw new Error(`${tensor.op} has no ONNX lowering`);
-    checkBfloat16(tensor);
+    checkBfloat16(tensor, target);
     const isBehind = forward.size > 0 && !forward.has(tensor);
     const inputs = tensor.inputs.map(isBehind ? nameBehind : nameOf);
-    const apply = () => builder.shaped(applyRule(tensor, inputs, builder, options), tensor);
+    const apply = () => builder.shaped(applyRule(tensor, inputs), tensor);
     return (isBehind && isLocal(tensor)) || isOfInputs(tensor) ? builder.lead(apply) : apply();
   };
   const forward = new Set(topologicalOrder((options.recompute?.forward ?? []).map((name) => graph[name])));
@@ -94,7 +97,7 @@ export function lowerToModel(outputs: Outputs, options: LowerOptions = {}): Shap
   const nameBehind = (tensor: Tensor): string => {
     if (!forward.has(tensor) || !isRepeated(tensor)) return nameOf(tensor);
     const inputs = again.has(tensor) ? [] : tensor.inputs.map(nameBehind);
-    const name = again.get(tensor) ?? builder.lead(() => builder.shaped(applyRule(tensor, inputs, builder, options), tensor));
+    const name = again.get(tensor) ?? builder.lead(() => builder.shaped(applyRule(tensor, inputs), tensor));
     again.set(tensor, name);
     return name;
   };
@@ -189,28 +192,16 @@ const BFLOAT16_OPS: ReadonlySet<string> = new Set<Lowered>([
   'maskedGather',
 ]);
 
-function checkBfloat16(tensor: Tensor): void {
+function checkBfloat16(tensor: Tensor, target: Target): void {
+  const isFree = [tensor, ...tensor.inputs].every(({ dtype }) => dtype !== 'bfloat16');
+  if (target === 'webgpu' && !isFree) throw new Error(`${tensor.op}: ONNX Runtime has no kernel for bfloat16 on WebGPU`);
   // which casts the pieces of its weight
   if (tensor.op === 'classLoop' && tensor.dtype !== 'bfloat16') return;
-  if (BFLOAT16_OPS.has(tensor.op) || [tensor, ...tensor.inputs].every(({ dtype }) => dtype !== 'bfloat16')) return;
+  if (BFLOAT16_OPS.has(tensor.op) || isFree) return;
   throw new Error(`${tensor.op}: ONNX Runtime has no kernel for bfloat16; cast the operands to float32 or float16`);
 }
 
 // === Rules ===
-
-type Lowered = Exclude<Primitive, 'stopGradient'> | keyof Dialect | FusedKernel | 'constant';
-
-/** Adds the nodes that compute `tensor` from values named `inputs`; the name of the result. */
-type LoweringRule<O extends Lowered> = (
-  b: GraphBuilder,
-  inputs: PerInput<O, string>,
-  tensor: TensorOf<O>,
-  options: Pick<LowerOptions, 'packedAccuracy' | 'recast' | 'portable'>,
-) => string;
-
-function applyRule<O extends Lowered>(tensor: TensorOf<O>, inputs: readonly string[], b: GraphBuilder, options: LowerOptions): string {
-  return rules[tensor.op](b, inputs as PerInput<O, string>, tensor, options);
-}
 
 /** An op that is one ONNX op of the same operands. */
 const direct = (opType: string) => (b: GraphBuilder, inputs: readonly string[]) => b.node(opType, inputs);
@@ -263,22 +254,10 @@ function transposedProduct(b: GraphBuilder, [x, y]: readonly string[], { dims, i
   return b.node('Transpose', [b.node('MatMul', [transposedApart(b, y, columns), x])], { perm: [1, 0] });
 }
 
-/** A product of ONNX's own ops: operands are transposed before, and the factor is put on the first. */
-function plainProduct(b: GraphBuilder, names: readonly string[], { inputs, attributes, dtype }: TensorOf<'matmul'>): string {
-  const { transA, transB, alpha } = attributes;
-  const turned = (i: number) => {
-    const axes = inputs[i].dims.map((_, axis) => axis);
-    return b.node('Transpose', [names[i]], { perm: [...axes.slice(0, -2), axes.length - 1, axes.length - 2] });
-  };
-  const left = transA ? turned(0) : names[0];
-  const right = transB ? turned(1) : names[1];
-  return b.node('MatMul', [alpha === 1 ? left : b.node('Mul', [left, b.number(alpha, dtype)]), right]);
-}
-
 /** Indices where a mask holds, one row each. */
 const nonZero = (b: GraphBuilder, mask: string) => b.node('Transpose', [b.node('NonZero', [mask])], { perm: [1, 0] });
 
-const rules: { readonly [O in Lowered]: LoweringRule<O> } = {
+const rules: Rules = {
   constant: (b, _, { attributes: { data }, dims, dtype }) => b.initializer(data, dims as number[], dtype),
   add: direct('Add'),
   sub: direct('Sub'),
@@ -300,10 +279,9 @@ const rules: { readonly [O in Lowered]: LoweringRule<O> } = {
   or: direct('Or'),
   where: direct('Where'),
   cast: (b, [x], { dtype }) => b.cast(x, dtype),
-  matmul(b, inputs, tensor, { recast, portable }) {
+  matmul(b, inputs, tensor, { recast }) {
     const { transA, transB, alpha } = tensor.attributes;
     if (!transA && !transB && alpha === 1) return b.node('MatMul', inputs);
-    if (portable) return plainProduct(b, inputs, tensor);
     const attributes = { transA: Number(transA), transB: Number(transB), alpha: { float: alpha } };
     return transposedProduct(b, inputs, tensor, recast) ?? b.node('FusedMatMul', inputs, attributes, MICROSOFT);
   },
@@ -363,3 +341,6 @@ const rules: { readonly [O in Lowered]: LoweringRule<O> } = {
   geluTanh: (b, inputs) => b.node('Gelu', inputs, { approximate: 'tanh' }),
   quickGelu: (b, inputs) => b.node('QuickGelu', inputs, { alpha: { float: 1.702 } }, MICROSOFT),
 };
+
+/** What is written otherwise for a target than by `rules`. */
+const RULES_OF: { readonly [T in Target]: Partial<Rules> } = { cpu: {}, anywhere: { matmul: plainProduct }, webgpu: webgpuRules };

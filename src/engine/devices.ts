@@ -1,0 +1,74 @@
+// Engines by the device that a recipe or a command names, in Node.
+
+import { closeSync, openSync, readSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import * as ort from 'onnxruntime-node';
+import { input, typedData } from '../graph/tensor.ts';
+import { type DeviceName, type Engine, elementBytes, float32, type StoredValue, sizeOf, type Value } from './engine.ts';
+import { createOrtEngine, type OrtOptions } from './ort.ts';
+import { layOutConstants } from './stored-constants.ts';
+import { type VulkanGpu, vulkanGpus } from './vulkan.ts';
+import type { DeviceOptions } from './webgpu/device.ts';
+import { createWebgpuEngine } from './webgpu/engine.ts';
+import { type DeviceFacts, probeDevice } from './webgpu/probe.ts';
+import type { Runtime } from './webgpu/runtime.ts';
+
+/**
+ * The engine of a device. UserError where webgpu is asked for and there is no adapter. `threads` is of the
+ * CPU's.
+ */
+export async function openEngine(device: DeviceName = 'cpu', options: Pick<OrtOptions, 'threads'> = {}): Promise<Engine> {
+  if (device === 'cpu') return createOrtEngine(options);
+  const engine = createNodeWebgpuEngine();
+  try {
+    // whether there is a device is known when the first session begins
+    const program = await engine.compile({ x: input('x', 'float32', []) });
+    await program.run({ x: float32([0], []) });
+    await program.dispose();
+    return engine;
+  } catch (error) {
+    if (device === 'webgpu') throw error;
+    return createOrtEngine(options);
+  }
+}
+
+/** The engine on ONNX Runtime's WebGPU provider, whether there is an adapter or not. */
+export function createNodeWebgpuEngine(options: DeviceOptions = {}): Engine {
+  return createWebgpuEngine(nodeRuntime(), { ...options, stored: { read: readStored, layOut: layOutConstants } });
+}
+
+function nodeRuntime(): Runtime {
+  // loaders of Vulkan complain on stderr where this is not set
+  if (process.platform === 'linux') process.env.XDG_RUNTIME_DIR ??= tmpdir();
+  // what goes wrong is told by what is thrown
+  ort.env.logLevel = 'fatal';
+  return ort as unknown as Runtime;
+}
+
+/** What this machine has for `--device webgpu`. */
+export interface WebgpuDescription extends DeviceFacts {
+  /** The GPUs that Vulkan lists, which name the adapter; on a Mac, where there is no Vulkan, none. */
+  gpus: VulkanGpu[];
+}
+
+/** Describes the WebGPU device. UserError where there is no adapter. */
+export async function describeWebgpu(): Promise<WebgpuDescription> {
+  const facts = await probeDevice(nodeRuntime());
+  return { gpus: await vulkanGpus(), ...facts };
+}
+
+async function readStored({ dtype, dims, path, offset }: StoredValue): Promise<Value> {
+  const bytes = new Uint8Array(sizeOf(dims) * elementBytes[dtype]);
+  const file = openSync(path, 'r');
+  try {
+    for (let done = 0; done < bytes.length; ) {
+      const count = readSync(file, bytes, done, Math.min(bytes.length - done, 2 ** 30), offset + done);
+      if (count === 0) throw new Error(`${path} ends early`);
+      done += count;
+    }
+  } finally {
+    closeSync(file);
+  }
+  const kind = typedData([], dtype).constructor as new (buffer: ArrayBuffer) => Value['data'];
+  return { dtype, dims, data: new kind(bytes.buffer) };
+}

@@ -1,0 +1,112 @@
+// Engines in a browser, on onnxruntime-web: WebGPU where there is an adapter, else WebAssembly, with threads
+// where the page is isolated from others. The package is imported when an engine is opened.
+
+import { UserError } from '../errors.ts';
+import type { DeviceName, Engine, Value } from './engine.ts';
+import { layOutInMemory } from './onnx/constants.ts';
+import { createHostEngine, type HostRuntime } from './ort-host.ts';
+import { createWebgpuEngine } from './webgpu/engine.ts';
+import type { Runtime } from './webgpu/runtime.ts';
+
+export interface WebEngineOptions {
+  /**
+   * Threads of WebAssembly. Default: a core each, at most 8; one where the page is not cross-origin isolated.
+   */
+  threads?: number;
+  /**
+   * URL of a folder with the files of onnxruntime-web/dist. Default: the package, as the page's bundler or
+   * import map finds it.
+   */
+  runtime?: string | URL;
+}
+
+/** What is used of either package. */
+interface WebRuntime {
+  env: { logLevel?: string; wasm: { numThreads?: number; wasmPaths?: unknown } };
+  InferenceSession: Runtime['InferenceSession'] & HostRuntime['InferenceSession'];
+  Tensor: Runtime['Tensor'] & HostRuntime['Tensor'];
+}
+
+type Kind = 'wasm' | 'webgpu';
+
+const MOST_THREADS = 8;
+
+/**
+ * The engine of a device. UserError where webgpu is asked for and there is no adapter, or where
+ * onnxruntime-web is not to be found.
+ */
+export async function openEngine(device: DeviceName = 'auto', options: WebEngineOptions = {}): Promise<Engine> {
+  const hasAdapter = device !== 'cpu' && (await findAdapter());
+  if (device === 'webgpu' && !hasAdapter)
+    throw new UserError(
+      'device webgpu: this browser has no WebGPU adapter (an older browser, no GPU, or a page without https); take device cpu',
+    );
+  if (!hasAdapter) return openWasmEngine(options);
+  const { InferenceSession, Tensor } = await loadRuntime('webgpu', options);
+  return createWebgpuEngine({ InferenceSession: oneAtATime(InferenceSession), Tensor });
+}
+
+async function openWasmEngine(options: WebEngineOptions): Promise<Engine> {
+  const runtime = await loadRuntime('wasm', options);
+  return createHostEngine({
+    name: 'ort-wasm',
+    runtime,
+    sessionOptions: { executionProviders: ['wasm'] },
+    // it computes in memory of its own, and does not copy what it has written back into what it was given
+    fillsOutputs: false,
+    layOut: (constants) => layOutInMemory(constants as ReadonlyMap<string, Value>),
+  });
+}
+
+async function findAdapter(): Promise<boolean> {
+  const { gpu } = navigator as { gpu?: { requestAdapter(): Promise<unknown> } };
+  return ((await gpu?.requestAdapter().catch(() => undefined)) ?? undefined) !== undefined;
+}
+
+const FILES: Record<Kind, string> = { wasm: 'ort.wasm.bundle.min.mjs', webgpu: 'ort.webgpu.bundle.min.mjs' };
+
+async function loadRuntime(kind: Kind, { runtime, threads }: WebEngineOptions): Promise<WebRuntime> {
+  const folder = runtime === undefined ? undefined : new URL(`${String(runtime).replace(/\/$/, '')}/`, location.href).href;
+  let loaded: WebRuntime;
+  try {
+    loaded = (await importRuntime(kind, folder)) as WebRuntime;
+  } catch (error) {
+    const place = folder ?? 'onnxruntime-web';
+    throw new UserError(
+      `${place}: the runtime cannot be loaded (${(error as Error).message}): install onnxruntime-web, or say where its files are (runtime)`,
+    );
+  }
+  const { env } = loaded;
+  // what goes wrong is told by what is thrown
+  env.logLevel = 'fatal';
+  env.wasm.numThreads = crossOriginIsolated ? (threads ?? Math.min(MOST_THREADS, navigator.hardwareConcurrency)) : 1;
+  if (folder !== undefined) env.wasm.wasmPaths = folder;
+  return loaded;
+}
+
+function importRuntime(kind: Kind, folder: string | undefined): Promise<unknown> {
+  if (folder !== undefined) return import(/* @vite-ignore */ /* webpackIgnore: true */ folder + FILES[kind]);
+  return kind === 'wasm' ? import('onnxruntime-web/wasm') : import('onnxruntime-web/webgpu');
+}
+
+/** The sessions of a runtime that runs one at a time: calls that overlap wait for each other. */
+function oneAtATime({ create }: Runtime['InferenceSession']): Runtime['InferenceSession'] {
+  let last: Promise<unknown> = Promise.resolve();
+  const inTurn = <T>(work: () => Promise<T>): Promise<T> => {
+    const result = last.then(work);
+    last = result.catch(() => {});
+    return result;
+  };
+  return {
+    async create(model, options) {
+      const session = await inTurn(() => create(model, options));
+      const { inputNames, outputNames } = session;
+      return {
+        inputNames,
+        outputNames,
+        run: (feeds) => inTurn(() => session.run(feeds)),
+        release: () => inTurn(() => session.release()),
+      };
+    },
+  };
+}

@@ -1,0 +1,212 @@
+// What a chosen word rests on: its map over the picture, and what the map is worth.
+
+import { heatGradient } from '../explain/colors.ts';
+import type { MapKind } from '../explain/explanation.ts';
+import type { AnswerExplanation, Answerer, Question } from './answerer.ts';
+import { byId, make } from './dom.ts';
+import type { PicturePanel } from './picture-panel.ts';
+import { Problem } from './problems.ts';
+import type { AnswerView, Chosen } from './turns.ts';
+import { partAt } from './words.ts';
+
+/** What maps are called, in the order of the list. */
+const MAP_NAMES: Record<MapKind, string> = {
+  relevancy: 'relevancy',
+  encoder: 'relevancy through the encoder',
+  gradientInput: 'gradient × input',
+  rollout: 'rollout',
+  attention: 'raw attention',
+};
+
+/**
+ * Milliseconds: where the maps themselves take longer, what they are worth is measured only when it is asked
+ * for. The first ones of a model wait for its programs.
+ */
+const QUICK = 6000;
+/** Times that measuring takes longer than making the maps. */
+const MEASURING = 20;
+
+/** An answer that can be explained. */
+export interface Explainable {
+  question: Question;
+  answer: string;
+  view: AnswerView;
+}
+
+export interface ExplanationPanel {
+  show(of: Explainable, word: Chosen): void;
+  close(): void;
+  readonly isOpen: boolean;
+}
+
+/** Explanations of an answer, each part measured once. */
+interface Found {
+  maps: Promise<AnswerExplanation>;
+  measured: Map<number, Promise<AnswerExplanation>>;
+  /** Milliseconds that the maps took. */
+  took: number;
+}
+
+export function setUpExplanations(answerer: Answerer, pictures: PicturePanel): ExplanationPanel {
+  const panel = byId('explanation');
+  const known = new WeakMap<AnswerView, Found>();
+  let shown: { of: Explainable; start: number; stop: AbortController } | undefined;
+  let kind: MapKind = 'relevancy';
+
+  function close(): void {
+    shown?.stop.abort();
+    shown?.of.view.release(panel.contains(document.activeElement));
+    shown = undefined;
+    panel.hidden = true;
+    panel.replaceChildren();
+    pictures.hideMap();
+    byId('examples').hidden = pictures.picture !== undefined;
+  }
+
+  /** Maps of an answer; what fails or is left is asked anew next time. */
+  function mapsOf({ question, answer, view }: Explainable, signal: AbortSignal): Found {
+    const before = known.get(view);
+    if (before) return before;
+    const start = performance.now();
+    const found: Found = { maps: answerer.explain(question, answer, [], signal), measured: new Map(), took: 0 };
+    known.set(view, found);
+    found.maps.then(
+      () => {
+        found.took = performance.now() - start;
+      },
+      () => known.delete(view),
+    );
+    return found;
+  }
+
+  function measure(found: Found, { question, answer }: Explainable, part: number, signal: AbortSignal): Promise<AnswerExplanation> {
+    const before = found.measured.get(part);
+    if (before) return before;
+    const measured = answerer.explain(question, answer, [part], signal);
+    found.measured.set(part, measured);
+    measured.catch(() => found.measured.delete(part));
+    return measured;
+  }
+
+  async function show(of: Explainable, word: Chosen): Promise<void> {
+    const isSame = shown?.of === of && shown.start === word.start;
+    close();
+    if (isSame) return;
+    const stop = new AbortController();
+    shown = { of, start: word.start, stop };
+    const body = make('div', {}, make('p', { class: 'fine' }, 'Looking inside...'));
+    const name = `“${word.text}”`;
+    panel.replaceChildren(headOf(name, close), body);
+    panel.hidden = false;
+    byId('examples').hidden = true;
+    // in a narrow window the picture is above the words
+    if (getComputedStyle(document.body).display === 'block') byId('stage').scrollIntoView({ block: 'start' });
+    try {
+      const found = mapsOf(of, stop.signal);
+      const explanation = await found.maps;
+      stop.signal.throwIfAborted();
+      const part = partAt(explanation.parts, of.answer, word.start);
+      const worth = make('div', {});
+      body.replaceWith(...mapParts(explanation, part, name), worth);
+      await showWorth(worth, found, of, part, stop.signal);
+    } catch (error) {
+      if (stop.signal.aborted) return;
+      if (!(error instanceof Problem)) throw error;
+      panel.replaceChildren(headOf(name, close), make('p', { class: 'problem', role: 'alert' }, error.message));
+    }
+  }
+
+  /** The list of maps, the shares and the scale; draws the map that is chosen. */
+  function mapParts(explanation: AnswerExplanation, part: number, name: string): HTMLElement[] {
+    const { maps, onImage, first, count } = explanation.parts[part];
+    const kinds = (Object.keys(MAP_NAMES) as MapKind[]).filter((each) => maps[each]);
+    const select = make('select', {}, ...kinds.map((each) => make('option', { value: each, selected: each === kind }, MAP_NAMES[each])));
+    const draw = () => pictures.showMap(maps[kind]!, explanation, `${name}, ${MAP_NAMES[kind]}`);
+    select.addEventListener('change', () => {
+      kind = select.value as MapKind;
+      draw();
+    });
+    draw();
+    const bar = make('i', {});
+    bar.style.background = heatGradient();
+    const probability = explanation.tokens.slice(first, first + count).reduce((product, token) => product * token.probability, 1);
+    return [
+      make('label', {}, 'Map', select),
+      make('p', { class: 'scale' }, 'none', bar, 'most'),
+      make(
+        'p',
+        { class: 'fine' },
+        `${percent(onImage)} of its relevancy lies on the picture, the rest on words. The model gave it a probability of ${probability.toPrecision(2)}.`,
+      ),
+    ];
+  }
+
+  async function showWorth(into: HTMLElement, found: Found, of: Explainable, part: number, signal: AbortSignal): Promise<void> {
+    const run = async () => {
+      into.replaceChildren(make('p', { class: 'fine' }, 'Measuring what the map is worth...'));
+      const measured = await measure(found, of, part, signal);
+      signal.throwIfAborted();
+      into.replaceChildren(...worthParts(measured.parts[part]));
+    };
+    if (found.took < QUICK || found.measured.has(part)) return run();
+    const button = make('button', { type: 'button' }, 'Measure what the map is worth');
+    const minutes = Math.ceil((found.took * MEASURING) / 60_000);
+    const time = `about ${minutes} ${minutes === 1 ? 'minute' : 'minutes'}`;
+    into.replaceChildren(
+      make('p', { class: 'fine' }, `Nobody has measured what it is worth, which takes ${time} with this model.`),
+      button,
+    );
+    button.addEventListener('click', () => {
+      run().catch((error: unknown) => {
+        if (!signal.aborted) into.replaceChildren(make('p', { class: 'problem' }, (error as Error).message));
+      });
+    });
+  }
+
+  return {
+    show: (of, word) => void show(of, word),
+    close,
+    get isOpen() {
+      return shown !== undefined;
+    },
+  };
+}
+
+function headOf(name: string, close: () => void): HTMLElement {
+  const button = make('button', { class: 'link', type: 'button' }, 'Close');
+  button.addEventListener('click', close);
+  return make('header', {}, make('h3', {}, `What ${name} rests on`), button);
+}
+
+const percent = (share: number) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+
+/** The scores of the map beside those of raw attention and of a random order, and the verdict. */
+function worthParts({ faithfulness, verdict }: AnswerExplanation['parts'][number]): HTMLElement[] {
+  const said = make('p', { class: 'fine' }, verdict ?? '');
+  const scores = faithfulness?.scores;
+  if (!scores) return [said];
+  const row = (name: string, value: number, isOwn = false) => {
+    const fill = make('i', {});
+    fill.style.width = `${Math.min(100, Math.max(0, 100 * value))}%`;
+    const track = make('span', { class: isOwn ? 'track own' : 'track' }, fill);
+    return make(
+      'tr',
+      {},
+      make('th', { scope: 'row' }, name),
+      make('td', {}, make('span', { class: 'cell' }, track, make('span', {}, value.toFixed(2)))),
+    );
+  };
+  const group = (title: string, score: 'deletion' | 'insertion') => [
+    make('tr', {}, make('th', { scope: 'colgroup', colspan: '2' }, title)),
+    row('relevancy', scores.relevancy[score], true),
+    row('raw attention', scores.attention[score]),
+    row('random order', scores.random[score]),
+  ];
+  const table = make(
+    'table',
+    { class: 'worth' },
+    make('caption', { class: 'hidden' }, 'Faithfulness of the relevancy map'),
+    make('tbody', {}, ...group('Its patches taken away: low is good', 'deletion'), ...group('Put back: high is good', 'insertion')),
+  );
+  return [said, table];
+}
