@@ -147,7 +147,7 @@ describe.skipIf(!chromiumPath)('in a tab', () => {
     const examples = captions.map(({ image, turns }) => ({ picture: bytesOf(image), turns }));
     await trainer.train(examples, { ...training, onStep: ({ loss }) => void losses.push(loss) });
     await trainer.dispose();
-    const download = page.waitForEvent('download');
+    const download = page.waitForEvent('download', { timeout: 0 });
 
     const inTab = await page.evaluate(
       async ({ captions, files, training }) => {
