@@ -50,7 +50,11 @@ const MISTAKES: Record<string, Mistake> = {
     remedy: 'must be one of vision_tower, multi_modal_projector or language_model',
   },
   'a field that is needed': { set: ['stages.0.train='], field: 'stages.0.train is missing', remedy: 'Modules that are trained' },
-  'a task that there is not': { set: ['task=lava'], field: 'task', remedy: 'must be contrastive, language-model or llava' },
+  'a task that there is not': {
+    set: ['task=lava'],
+    field: 'task',
+    remedy: 'must be contrastive, language-model, self-distillation or llava',
+  },
   'no stage': { set: ['stages=[]'], field: 'stages', remedy: 'must have at least 1 element' },
   'two lengths': { set: ['stages.1.epochs=2'], field: 'stages.1.steps', remedy: 'take one out' },
   'a stage without an end': { recipe: 'gemma.yaml', set: ['stages.0.steps='], field: 'stage gemma', remedy: 'give steps' },

@@ -123,13 +123,15 @@ interface Rehearsal {
   furtherQuestions: number;
 }
 
-function rehearsed(recipe: LlavaRecipe, plan: RunPlan): LlavaRecipe {
+/** What is rehearsed of a run: a few steps of each stage over scenes that suffice for its held-out samples. */
+export function rehearsed(recipe: LlavaRecipe, plan: { stages: readonly { steps: number }[] }): LlavaRecipe {
+  const heldOut = Math.max(0, ...recipe.stages.map(({ held_out }) => held_out?.samples ?? 0));
   const stages = recipe.stages.map(({ epochs: _, ...stage }, i) => ({ ...stage, steps: Math.min(STEPS, plan.stages[i].steps) }));
   if (!recipe.data) return { ...recipe, stages };
   const { train_scenes, evaluation_scenes } = recipe.data;
   const data = {
     ...recipe.data,
-    train_scenes: Math.min(TRAIN_SCENES, train_scenes),
+    train_scenes: Math.min(TRAIN_SCENES + heldOut, train_scenes),
     evaluation_scenes: Math.min(EVALUATION_SCENES, evaluation_scenes),
   };
   return withScenes({ ...recipe, data, stages });

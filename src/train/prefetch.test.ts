@@ -108,6 +108,27 @@ beforeAll(async () => {
       mean: [0.5, 0.4, 0.3],
       std: [0.2, 0.3, 0.4],
     },
+    'self-distillation': {
+      task: 'self-distillation',
+      seed: 3,
+      stage: 'c',
+      batchSize: 2,
+      ...drawn,
+      counts: [1, 3],
+      imageSize: 32,
+      patchSize: 16,
+      localScale: [0.1, 0.5],
+      localCrops: 2,
+      localSize: 16,
+      augmentation: defaultAugmentation,
+      maskChance: 0.5,
+      maskShare: [0.1, 0.5],
+      classTokenChance: 0.2,
+      singlePatchChance: 0.5,
+      ibotWeight: 1,
+      mean: [0.5, 0.4, 0.3],
+      std: [0.2, 0.3, 0.4],
+    },
     'language model': {
       task: 'language-model',
       seed: 2,
@@ -163,29 +184,33 @@ async function batchesOf(source: BatchSource, from: number, to: number, accumula
 }
 
 describe('batches of the thread', () => {
-  test.each(['contrastive', 'language model', 'llava with pixels', 'llava with pixels of three threads', 'llava with features'])(
-    '%s: are those made in place',
-    async (name) => {
-      const here = await openSource(descriptions[name]);
-      const there = thread.open(descriptions[name]);
-      if (name === 'llava with features') {
-        expect(await encode(here)).toBe(10);
-        // each is encoded once, whoever asks
-        expect(await encode(there)).toBe(0);
-      }
-      // over the end of an epoch: 10 samples in batches of 4
-      const expected = await batchesOf(here, 0, 4);
-      expect(new Set(expected.map((batch) => JSON.stringify(batch))).size).toBe(8);
-      expect(await batchesOf(there, 0, 4)).toEqual(expected);
-      await there.close();
-      // a run that was killed in the middle and goes on
-      const restarted = startSourceThread();
-      const resumed = restarted.open(descriptions[name]);
-      await encode(resumed);
-      expect(await batchesOf(resumed, 2, 4)).toEqual(expected.slice(4));
-      await Promise.all([restarted.close(), here.close()]);
-    },
-  );
+  test.each([
+    'contrastive',
+    'self-distillation',
+    'language model',
+    'llava with pixels',
+    'llava with pixels of three threads',
+    'llava with features',
+  ])('%s: are those made in place', async (name) => {
+    const here = await openSource(descriptions[name]);
+    const there = thread.open(descriptions[name]);
+    if (name === 'llava with features') {
+      expect(await encode(here)).toBe(10);
+      // each is encoded once, whoever asks
+      expect(await encode(there)).toBe(0);
+    }
+    // over the end of an epoch: 10 samples in batches of 4
+    const expected = await batchesOf(here, 0, 4);
+    expect(new Set(expected.map((batch) => JSON.stringify(batch))).size).toBe(8);
+    expect(await batchesOf(there, 0, 4)).toEqual(expected);
+    await there.close();
+    // a run that was killed in the middle and goes on
+    const restarted = startSourceThread();
+    const resumed = restarted.open(descriptions[name]);
+    await encode(resumed);
+    expect(await batchesOf(resumed, 2, 4)).toEqual(expected.slice(4));
+    await Promise.all([restarted.close(), here.close()]);
+  });
 
   test('are the same for any number of threads that decode pictures, and of batches asked for ahead', async () => {
     const bad = { onBadSample: 'skip' as const, data: await damaged() };

@@ -4,18 +4,25 @@
 
 import { z } from 'zod';
 import { evaluationSplits } from '../data/emoji/build.ts';
-import { canvasSize, defaultAugmentation } from '../data/emoji/scene.ts';
-import { defaultHeldOutArtist } from '../data/emoji/split.ts';
-import { textSources } from '../data/emoji/texts.ts';
 import { DEVICES } from '../engine/engine.ts';
 import { clipTextConfigSchema, clipVisionConfigSchema } from '../models/clip.ts';
 import { connectorTypeSchema } from '../models/connector.ts';
+import { dinov2ConfigSchema } from '../models/dinov2.ts';
 import { languageConfigSchema, modelTypeError } from '../models/language.ts';
+import {
+  augmentationSchema,
+  contrastiveData,
+  count,
+  generatedData,
+  languageModelData,
+  positive,
+  range,
+  selfDistillationData,
+  share,
+  stageData,
+  textSource,
+} from './recipe-data.ts';
 import { nearest } from './recipe-problems.ts';
-
-const share = () => z.number().min(0).max(1);
-const positive = () => z.number().positive();
-const count = () => z.int().positive();
 
 // ---- Models, as in their Hugging Face config.json ----
 
@@ -50,97 +57,11 @@ const clipTextConfig = clipTextConfigSchema
   .omit({ vocab_size: true, eos_token_id: true })
   .strict()
   .describe('A CLIP text config without vocab_size and eos_token_id');
-
-// ---- Data ----
-
-const emojiFields = {
-  generate: z.literal('emoji').describe('Compose scenes from the embedded drawings'),
-  held_out_artist: z.string().default(defaultHeldOutArtist).describe('The artist whose drawings are never trained on, in any stage'),
-};
-
-export const augmentationSchema = z
-  .strictObject({
-    scale: z
-      .tuple([positive(), positive()])
-      .default([...defaultAugmentation.scale])
-      .describe('Range of the factor on the size of a drawing'),
-    rotation: z.number().min(0).max(180).default(defaultAugmentation.rotation).describe('Largest rotation to either side in degrees'),
-    shear: z.number().min(0).max(60).default(defaultAugmentation.shear).describe('Largest lean of verticals to either side in degrees'),
-    stretch: z.number().min(1).max(4).default(defaultAugmentation.stretch).describe('Largest factor between width and height, either way'),
-    erase_chance: share().default(defaultAugmentation.eraseChance).describe('Chance that a part of a drawing is left out'),
-    flip_chance: share().default(defaultAugmentation.flipChance).describe('Chance of a mirror image'),
-    grey_chance: share().default(defaultAugmentation.greyChance).describe('Chance of losing all colour'),
-    brightness: share().default(defaultAugmentation.brightness).describe('Largest departure of the factor from 1'),
-    contrast: share().default(defaultAugmentation.contrast).describe('Largest departure of the factor from 1'),
-    saturation: share().default(defaultAugmentation.saturation).describe('Largest departure of the factor from 1'),
-    hue: z.number().min(0).max(180).default(defaultAugmentation.hue).describe('Largest turn of the hue to either side in degrees'),
-  })
-  .describe('How drawings are varied, so that the encoder learns the thing and not the artist');
-
-const contrastiveData = z.strictObject({
-  ...emojiFields,
-  drawings: z
-    .array(z.int().min(1).max(4))
-    .min(1)
-    .default([1, 2, 3, 4])
-    .describe('Numbers of drawings in a scene, drawn from uniformly; a repeated number weighs more'),
-  caption_weight: z
-    .number()
-    .nonnegative()
-    .default(0.3)
-    .describe('Weight of the loss between scenes and captions beside that of drawings and names'),
-});
-
-const textSource = z.strictObject({
-  source: z
-    .enum(textSources)
-    .describe(
-      'WordNet glosses; kinds of things and the letters that stand for them; of scenes written out in words: captions, what is at each place (in another order), or the questions of the pictures; the same questions of scenes written as a grid, one word a patch',
-    ),
-  weight: positive().describe('Share of the rows drawn from this source, relative to the other weights'),
-});
-
-const languageModelData = z.strictObject({
-  ...emojiFields,
-  grid_side: count().default(6).describe('Patches along a side of the pictures that questions-in-grids stand for'),
-});
-
-const generatedData = z.strictObject({
-  ...emojiFields,
-  folder: z.string().default('.cache/emoji').describe('Where pictures and JSON are written'),
-  seed: z
-    .int()
-    .nonnegative()
-    .optional()
-    .describe('Seed of the scenes and their questions; that of the run when left out. Runs with other seeds can then be asked the same'),
-  train_scenes: count().default(4000).describe('Scenes to train on; each gives a caption and about eight questions'),
-  evaluation_scenes: count().default(200).describe('Scenes in each held-out split; each gives up to six questions'),
-  augmentation: augmentationSchema.optional().describe('How drawings of the training scenes are varied; not at all if not given'),
-  scene_size: count().default(canvasSize).describe('Side of a scene in pixels'),
-});
-
-const jsonData = z
-  .strictObject({
-    data_path: z.string().describe('A file in LLaVA JSON format, or of chat messages; a JSON array or JSON Lines'),
-    image_folder: z.string().describe('The folder that its image paths are relative to'),
-    share: positive()
-      .default(1)
-      .describe('How much of the file an epoch takes: 1 all, 0.5 one half and the next epoch the other, 2 everything twice'),
-    samples: count().optional().describe('The same as a number of samples, instead of share'),
-  })
-  .superRefine(({ share, samples }, context) => {
-    if (samples === undefined || share === 1) return;
-    context.addIssue({
-      code: 'custom',
-      message: 'share says already how much of the file an epoch takes; give one of the two',
-      path: ['samples'],
-    });
-  })
-  .describe('Pictures and conversations on disk');
-
-const stageData = z.union([z.enum(['captions', 'questions']), jsonData, z.array(jsonData).min(1)], {
-  error: 'must be captions or questions (of generated data), {data_path, image_folder}, or a list of these',
-});
+const dinov2Config = dinov2ConfigSchema
+  .extend(sizes('hidden_size', 'num_hidden_layers', 'num_attention_heads', 'image_size', 'patch_size'))
+  .extend({ model_type: z.literal('dinov2').default('dinov2'), use_mask_token: z.literal(true).default(true) })
+  .strict()
+  .describe('A DINOv2 config');
 
 // ---- Stages ----
 
@@ -357,6 +278,31 @@ const contrastiveStage = z
   })
   .superRefine(checkStage(contrastiveModules));
 
+const selfDistillationModules = ['vision_model', 'head'] as const;
+
+const selfDistillationStage = z
+  .strictObject({
+    ...stageSchema(selfDistillationModules, 1e-3, 64),
+    train: z
+      .array(z.enum(selfDistillationModules))
+      .min(1)
+      .default([...selfDistillationModules])
+      .describe('Modules that are trained'),
+    batch_size: count().default(64).describe('Scenes in one batch'),
+    ema_decay: z.number().gt(0).lt(1).default(0.992).describe('Decay of the average of the weights that is the teacher, and the result'),
+    augmentation: augmentationSchema.prefault({}),
+    student_temp: positive().default(0.1).describe("Temperature of the student's softmax over prototypes"),
+    teacher_temp: positive().default(0.25).describe("Temperature of the teacher's, whose cosines are standardized first; lower is sharper"),
+    mask_sample_probability: share().default(0.5).describe('Chance that a view of the whole has masked patches'),
+    mask_ratio_min_max: range(share()).default([0.1, 0.5]).describe('Range of the share of patches that are then masked'),
+    ibot_loss_weight: z.number().nonnegative().default(1).describe('Weight of the loss on masked patches beside that on drawings'),
+    single_patch_chance: share()
+      .default(0)
+      .describe('Chance that the student reads a drawing from one of its patches instead of the mean of all'),
+    class_token_chance: share().default(0.1).describe('Chance that it reads a local crop from the class token instead'),
+  })
+  .superRefine(checkStage(selfDistillationModules));
+
 const languageModelStage = z
   .strictObject({
     ...stageSchema(['language_model'], 1e-3, 32),
@@ -403,6 +349,19 @@ const languageModelRecipe = z.strictObject({
   }),
   data: languageModelData,
   stages: z.array(languageModelStage).min(1),
+});
+
+const selfDistillationRecipe = z.strictObject({
+  task: z.literal('self-distillation').describe('Pretrain a DINOv2 without labels: a student learns from its own average'),
+  ...runFields,
+  model: z.strictObject({
+    vision_config: dinov2Config,
+    head_hidden_dim: count().default(2048).describe('Width of the hidden layers of the head, which training alone needs'),
+    head_bottleneck_dim: count().default(256).describe('Width of the vectors that are compared with prototypes'),
+    head_n_prototypes: count().default(65_536).describe('Number of prototypes'),
+  }),
+  data: selfDistillationData,
+  stages: z.array(selfDistillationStage).min(1),
 });
 
 const partsModel = z.strictObject({
@@ -458,7 +417,7 @@ const llavaRecipe = z.strictObject({
 });
 
 /** Schemas of the recipes of each task. */
-export const recipeSchemas = [contrastiveRecipe, languageModelRecipe, llavaRecipe] as const;
+export const recipeSchemas = [contrastiveRecipe, languageModelRecipe, selfDistillationRecipe, llavaRecipe] as const;
 
 /** Any recipe. */
 export const recipeSchema = z.discriminatedUnion('task', recipeSchemas).superRefine((recipe, context) => {

@@ -7,13 +7,15 @@ import type { Augmentation as SceneAugmentation } from '../data/emoji/scene.ts';
 import { reasonOf, UserError } from '../errors.ts';
 import { resolvePath } from '../paths.ts';
 import { decodeUtf8 } from '../utf8.ts';
+import type { augmentationSchema } from './recipe-data.ts';
 import { applyOverride } from './recipe-overrides.ts';
 import { describeProblem } from './recipe-problems.ts';
-import { type augmentationSchema, recipeSchema } from './recipe-schema.ts';
+import { recipeSchema } from './recipe-schema.ts';
 
 export type Recipe = z.output<typeof recipeSchema>;
 export type ContrastiveRecipe = Extract<Recipe, { task: 'contrastive' }>;
 export type LanguageModelRecipe = Extract<Recipe, { task: 'language-model' }>;
+export type SelfDistillationRecipe = Extract<Recipe, { task: 'self-distillation' }>;
 export type LlavaRecipe = Extract<Recipe, { task: 'llava' }>;
 export type Stage = Recipe['stages'][number];
 export type LlavaStage = LlavaRecipe['stages'][number];

@@ -68,6 +68,7 @@ export async function createTask(recipe: Recipe, context: TaskContext): Promise<
 async function taskOf(recipe: Recipe, context: TaskContext): Promise<Task> {
   if (recipe.task === 'contrastive') return (await import('./tasks/contrastive.ts')).contrastiveTask(recipe, context);
   if (recipe.task === 'language-model') return (await import('./tasks/language-model.ts')).languageModelTask(recipe, context);
+  if (recipe.task === 'self-distillation') return (await import('./tasks/self-distillation.ts')).selfDistillationTask(recipe, context);
   return (await import('./tasks/llava.ts')).llavaTask(recipe, context);
 }
 

@@ -1,5 +1,6 @@
 // What a checkpoint of a run holds of its model: the form that transformers runs (pretrained/hub-form.ts)
-// and, of tensors whose own bits that form does not keep, a copy from which the run goes on.
+// and what the run alone goes on from: a copy of tensors whose own bits that form does not keep, and those
+// that are no part of the model.
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,7 +15,7 @@ import type { StageAdapters } from './adapters.ts';
 import type { Task } from './task.ts';
 import type { NamedParameter } from './weights.ts';
 
-/** Tensors as the trainer has them, where model.safetensors has them changed. */
+/** Tensors as the trainer has them, where model.safetensors has them changed or not at all. */
 const TRAINED_FILE = 'trained.safetensors';
 
 /** Folder of a finished stage's adapters, in its checkpoint. */
@@ -39,14 +40,14 @@ export type SavedContents = SavedFiles & Required<Pick<CheckpointContents, 'conf
  * weights, and kept beside them as a folder of peft.
  */
 export async function savedModel(
-  { saved: { config, files }, weights, moduleOf }: Pick<Task, 'saved' | 'weights' | 'moduleOf'>,
+  { saved: { config, files, isApart = () => false }, weights, moduleOf }: Pick<Task, 'saved' | 'weights' | 'moduleOf'>,
   adapters?: StageAdapters,
 ): Promise<SavedContents> {
   const sources = await weights.sources();
   const floats = [...sources].filter(([, source]) => isFloat(source));
   const form = hubForm(config, new Map(floats.map(([name, source]) => [name, floatTensor(name, source)])));
-  const stored = new Map(sources);
-  const trained = new Map<string, TensorSource>();
+  const stored = new Map([...sources].filter(([name]) => !isApart(name)));
+  const trained = new Map([...sources].filter(([name]) => isApart(name)));
   for (const [name, { shape, data }] of form.widened)
     stored.set(name, floatSource(shape, data, sources.get(name)!.dtype as FloatDType, name));
   for (const [name, { shape, data }] of form.folded) {

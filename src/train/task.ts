@@ -37,6 +37,8 @@ export interface PreparedStage {
   settings: Stage;
   /** The loss of the stage, its parameters stored as `storage` says, with its adapters. */
   loss: (storage: StorageOf) => LossGraph;
+  /** The input by which the loss reads the average of a parameter (ema_decay): a teacher that follows. */
+  averageInput?: (parameter: string) => string;
   data: StageData;
   totalSteps: number;
   /** What is not trained on, where the recipe asks for it, and how many steps lie between measurements. */
@@ -67,6 +69,8 @@ export interface SavedModel {
   config: unknown;
   /** Further files of the folder: tokenizer, image processor. */
   files: Record<string, string | Uint8Array>;
+  /** Whether a parameter is no part of the model: training alone needs it, and keeps it apart. */
+  isApart?: (name: string) => boolean;
 }
 
 export interface Task {

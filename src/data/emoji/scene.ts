@@ -64,7 +64,7 @@ export interface Scene {
   /** Side of the square canvas in pixels. */
   size: number;
   ground: readonly [number, number, number];
-  /** In raster order of their cells. */
+  /** In raster order of their cells, unless the scene was rearranged. */
   glyphs: PlacedGlyph[];
 }
 
@@ -98,15 +98,32 @@ export function sampleScene(random: Random, glyphs: EmojiGlyphs, options: SceneO
       concept = random.pick(options.concepts);
     }
     families.add(glyphs.concepts[concept].family);
-    const side = size * (glyphShare[0] + random.uniform() * (glyphShare[1] - glyphShare[0]));
-    // The drawing stays inside its cell, so that "top left" is never in doubt and nothing is cut off.
-    const slack = size / 2 - side;
-    const x = (cell % 2) * (size / 2) + side / 2 + random.uniform() * slack;
-    const y = Math.floor(cell / 2) * (size / 2) + side / 2 + random.uniform() * slack;
-    return { concept, artist: random.pick(options.artists), cell, x, y, size: side };
+    const place = placeIn(random, cell, size);
+    return { concept, artist: random.pick(options.artists), ...place };
   });
+  return { size, ground: randomGround(random, glyphs, placed), glyphs: placed };
+}
+
+/** A place in a cell. The drawing stays inside: "top left" is never in doubt, and nothing is cut off. */
+function placeIn(random: Random, cell: PlacedGlyph['cell'], canvas: number): Pick<PlacedGlyph, 'cell' | 'x' | 'y' | 'size'> {
+  const size = canvas * (glyphShare[0] + random.uniform() * (glyphShare[1] - glyphShare[0]));
+  const slack = canvas / 2 - size;
+  const x = (cell % 2) * (canvas / 2) + size / 2 + random.uniform() * slack;
+  const y = Math.floor(cell / 2) * (canvas / 2) + size / 2 + random.uniform() * slack;
+  return { cell, x, y, size };
+}
+
+/** The same drawings, in the same order, in other places on another ground. */
+export function rearrangeScene(random: Random, { size, glyphs: drawn }: Scene, glyphs: EmojiGlyphs): Scene {
+  const cells = random.shuffle([0, 1, 2, 3] as const);
+  const placed = drawn.map(({ concept, artist }, i) => ({ concept, artist, ...placeIn(random, cells[i], size) }));
+  return { size, ground: randomGround(random, glyphs, placed), glyphs: placed };
+}
+
+/** A ground that none of the drawings vanishes into; any, if there is no such. */
+export function randomGround(random: Random, glyphs: EmojiGlyphs, placed: readonly PlacedGlyph[]): Scene['ground'] {
   const visible = grounds.filter((ground) => placed.every(({ concept, artist }) => standsOut(glyphs, concept, artist, ground)));
-  return { size, ground: random.pick(visible.length > 0 ? visible : grounds), glyphs: placed };
+  return random.pick(visible.length > 0 ? visible : grounds);
 }
 
 const groundDistances = new WeakMap<Uint8Array, Float64Array>();
