@@ -123,7 +123,7 @@ interface Rehearsal {
   furtherQuestions: number;
 }
 
-/** What is rehearsed of a run: a few steps of each stage over scenes that suffice for its held-out samples. */
+/** What is rehearsed of a run: a few steps of each stage, over scenes enough for its held-out samples. */
 export function rehearsed(recipe: LlavaRecipe, plan: { stages: readonly { steps: number }[] }): LlavaRecipe {
   const heldOut = Math.max(0, ...recipe.stages.map(({ held_out }) => held_out?.samples ?? 0));
   const stages = recipe.stages.map(({ epochs: _, ...stage }, i) => ({ ...stage, steps: Math.min(STEPS, plan.stages[i].steps) }));
