@@ -1,6 +1,7 @@
 // A model's folder, opened for modules that read files: from a server, from files that were chosen or
 // dropped, or from a folder that the person gave access to. Weights are read in parts when they are needed.
 
+import { MODEL_FILES, WEIGHTS_FILE, WEIGHTS_INDEX } from '../checkpoint/model-files.ts';
 import { UserError } from '../errors.ts';
 import { filesBelow, isFolderAt, putFile, removeAt } from './files.ts';
 import { ask, blobSource, bytesSource, type FileSource, type HttpOptions, httpSource } from './sources.ts';
@@ -25,21 +26,9 @@ export interface OpenFolderOptions extends HttpOptions {
   onProgress?(done: number, total: number): void;
 }
 
-/** Small files that a model's folder may have. */
-const KNOWN_FILES = [
-  'config.json',
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'generation_config.json',
-  'processor_config.json',
-  'preprocessor_config.json',
-  'chat_template.jinja',
-  'chat_template.json',
-  'model.safetensors.index.json',
-  'model.safetensors',
-];
+/** What a model's folder may have. */
+const KNOWN_FILES = [...MODEL_FILES, WEIGHTS_INDEX, WEIGHTS_FILE];
 
-const INDEX = 'model.safetensors.index.json';
 const isWeights = (name: string) => name.endsWith('.safetensors');
 
 /** Opens a model's folder. UserError, naming the file, for what cannot be read. */
@@ -72,9 +61,9 @@ async function onServer(url: URL, { files: names = KNOWN_FILES, ...options }: Op
     if (source) files.set(name, source);
     else if (isNamed) throw new UserError(`${base}${name}: the server has no such file`);
   };
-  const isWhole = (name: string) => name === 'model.safetensors';
+  const isWhole = (name: string) => name === WEIGHTS_FILE;
   await Promise.all(names.filter((name) => !isWhole(name)).map((name) => add(name, isListed)));
-  const index = files.get(INDEX)?.bytes;
+  const index = files.get(WEIGHTS_INDEX)?.bytes;
   const shards = index ? shardsOf(index) : names.filter(isWhole);
   await Promise.all(shards.filter((name) => !files.has(name)).map((name) => add(name, isListed || index !== undefined)));
   return { name: base.split('/').at(-2) || url.host, files };

@@ -4,6 +4,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
+import { MODEL_FILES, WEIGHTS_FILE, WEIGHTS_INDEX } from '../checkpoint/model-files.ts';
 import type { DiskFile } from './disk-files.ts';
 
 export interface TabFiles {
@@ -26,20 +27,6 @@ const RUNTIME_FILES = [
   'ort-wasm-simd-threaded.asyncify.wasm',
 ];
 
-/** What is read of a model's folder, beside its weights. */
-const MODEL_FILES = [
-  'config.json',
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'generation_config.json',
-  'processor_config.json',
-  'preprocessor_config.json',
-  'chat_template.jinja',
-  'chat_template.json',
-];
-const INDEX = 'model.safetensors.index.json';
-const WEIGHTS = 'model.safetensors';
-
 const TYPES = { mjs: 'text/javascript; charset=utf-8', wasm: 'application/wasm', json: 'application/json' };
 
 function typeOf(name: string): string {
@@ -55,10 +42,10 @@ function filesIn(folder: string, names: readonly string[]): ReadonlyMap<string, 
 /** Files of weights: those that an index names, where there is one. */
 function weightsIn(folder: string): string[] {
   try {
-    const { weight_map } = JSON.parse(readFileSync(join(folder, INDEX), 'utf8')) as { weight_map: Record<string, string> };
-    return [INDEX, ...new Set(Object.values(weight_map))].filter((name) => /^[\w.-]+$/.test(name));
+    const { weight_map } = JSON.parse(readFileSync(join(folder, WEIGHTS_INDEX), 'utf8')) as { weight_map: Record<string, string> };
+    return [WEIGHTS_INDEX, ...new Set(Object.values(weight_map))].filter((name) => /^[\w.-]+$/.test(name));
   } catch {
-    return [WEIGHTS];
+    return [WEIGHTS_FILE];
   }
 }
 
