@@ -13,8 +13,8 @@ class SlowestFirst extends BaseSequencer {
 export default defineConfig({
   test: {
     include: ['src/**/*.test.ts', 'tests/**/*.test.ts'],
-    // ONNX Runtime takes both cores for one session; two files at a time would only slow each other down.
-    maxWorkers: 2,
+    // a third of the time of two files goes into waiting for processes, disks and browsers: a third file fills it
+    maxWorkers: 3,
     sequence: { sequencer: SlowestFirst },
     globalSetup: 'tests/global-setup.mjs',
     testTimeout: 120_000,
