@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { freeBytes } from '../disk.ts';
 import { UserError } from '../errors.ts';
+import { lifeOf, thisProcess } from '../process-life.ts';
 
 /** Weights of more bytes than this stay in files. */
 export const MEMORY_LIMIT = 2 ** 28;
@@ -29,13 +30,8 @@ async function removeLeftovers(): Promise<void> {
   for (const name of await readdir(tmpdir())) {
     const pid = name.startsWith(SCRATCH_PREFIX) ? Number.parseInt(name.slice(SCRATCH_PREFIX.length), 10) : Number.NaN;
     if (Number.isNaN(pid)) continue;
-    try {
-      process.kill(pid, 0);
-    } catch (error) {
-      // EPERM: the process is alive and belongs to another user
-      if ((error as NodeJS.ErrnoException).code === 'ESRCH')
-        await rm(join(tmpdir(), name), { recursive: true, force: true }).catch(() => {});
-    }
+    if (lifeOf({ ...thisProcess(), pid, started: undefined }) === 'gone')
+      await rm(join(tmpdir(), name), { recursive: true, force: true }).catch(() => {});
   }
 }
 

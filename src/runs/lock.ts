@@ -55,8 +55,9 @@ export const noLock: RunLock = { check() {}, async release() {} };
  * waited for: freeing many gigabytes takes seconds.
  */
 async function isAlive(owner: Owner, patience: number): Promise<boolean | undefined> {
-  for (const end = performance.now() + 1000 * patience; performance.now() < end; await sleep(50)) if (lifeOf(owner) !== 'ending') break;
-  const life = lifeOf(owner);
+  const end = performance.now() + 1000 * patience;
+  let life = lifeOf(owner);
+  for (; life === 'ending' && performance.now() < end; life = lifeOf(owner)) await sleep(50);
   return life && life !== 'gone';
 }
 

@@ -3,8 +3,9 @@
 
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { extname, join, posix } from 'node:path';
+import { join, posix } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { mediaTypeOf } from './media-types.ts';
 
 export interface PageFile {
   type: string;
@@ -14,14 +15,6 @@ export interface PageFile {
 
 /** By the paths of their URLs. */
 export type PageFiles = ReadonlyMap<string, PageFile>;
-
-const TYPES: Record<string, string> = {
-  '.css': 'text/css; charset=utf-8',
-  '.html': 'text/html; charset=utf-8',
-  '.js': 'text/javascript; charset=utf-8',
-  '.png': 'image/png',
-  '.svg': 'image/svg+xml',
-};
 
 /**
  * Nothing from elsewhere, nothing inline, in nobody's frame. Pictures of users are blobs. A model in the tab
@@ -67,14 +60,18 @@ function modulesFrom(path: string, found = new Map<string, string>()): Map<strin
 
 function fileOf(name: string, content: string | Buffer): PageFile {
   const bytes = new Uint8Array(Buffer.from(content));
-  return { type: TYPES[extname(name)], bytes, etag: `"${createHash('sha256').update(bytes).digest('base64url').slice(0, 22)}"` };
+  return {
+    type: mediaTypeOf(name) ?? 'application/octet-stream',
+    bytes,
+    etag: `"${createHash('sha256').update(bytes).digest('base64url').slice(0, 22)}"`,
+  };
 }
 
 export function readPageFiles(): PageFiles {
   const folder = join(packageRoot, 'assets', 'page');
   const assets = readdirSync(folder, { recursive: true, encoding: 'utf8' })
     .map((name) => name.replaceAll('\\', '/'))
-    .filter((name) => extname(name) in TYPES)
+    .filter((name) => mediaTypeOf(name) !== undefined)
     .map((name) => [name === 'index.html' ? '/' : `/page/${name}`, fileOf(name, readFileSync(join(folder, name)))] as const);
   const modules = Array.from(modulesFrom(MAIN), ([name, text]) => [`/${name}`, fileOf(name, text)] as const);
   const worker = join(packageRoot, 'dist', TAB_WORKER);

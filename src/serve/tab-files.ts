@@ -6,6 +6,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { MODEL_FILES, WEIGHTS_FILE, WEIGHTS_INDEX } from '../checkpoint/model-files.ts';
 import type { DiskFile } from './disk-files.ts';
+import { mediaTypeOf } from './media-types.ts';
 
 export interface TabFiles {
   /** By their names. */
@@ -27,16 +28,13 @@ const RUNTIME_FILES = [
   'ort-wasm-simd-threaded.asyncify.wasm',
 ];
 
-const TYPES = { mjs: 'text/javascript; charset=utf-8', wasm: 'application/wasm', json: 'application/json' };
-
-function typeOf(name: string): string {
-  const ending = name.slice(name.lastIndexOf('.') + 1);
-  return TYPES[ending as keyof typeof TYPES] ?? 'application/octet-stream';
-}
-
 function filesIn(folder: string, names: readonly string[]): ReadonlyMap<string, DiskFile> {
   const there = new Set(existsSync(folder) ? readdirSync(folder) : []);
-  return new Map(names.filter((name) => there.has(name)).map((name) => [name, { path: join(folder, name), type: typeOf(name) }]));
+  return new Map(
+    names
+      .filter((name) => there.has(name))
+      .map((name) => [name, { path: join(folder, name), type: mediaTypeOf(name) ?? 'application/octet-stream' }]),
+  );
 }
 
 /** Files of weights: those that an index names, where there is one. */
