@@ -2,9 +2,11 @@
 // calls it, so the data of a stage come from a thread of their own. What they are is decided by the source's
 // description alone: the thread changes when a batch is made, never what is in it.
 
+import type { Communicator } from '../mpi/communicator.ts';
 import type { BatchSource, MicroBatch } from './batch.ts';
-import type { BatchShare } from './processes.ts';
+import { type BatchShare, batchShare } from './processes.ts';
 import type { SourceDescription } from './source.ts';
+import type { StageData } from './stage.ts';
 import { startThread, threadFile } from './thread.ts';
 
 /** The thread of a run, which has one source open at a time. */
@@ -70,4 +72,13 @@ export function prefetchedBatches(
       yield await batch;
     }
   };
+}
+
+/** The data of a stage whose scenes or texts are made afresh at each step: the whole stage is one pass. */
+export function freshData(
+  source: Pick<BatchSource, 'batch'>,
+  { accumulation, totalSteps, communicator }: { accumulation: number; totalSteps: number; communicator: Communicator },
+): StageData {
+  const share = batchShare(communicator, accumulation);
+  return { stepsPerEpoch: totalSteps, batches: prefetchedBatches(source, { accumulation, totalSteps, share }) };
 }

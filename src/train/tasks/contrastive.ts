@@ -18,8 +18,7 @@ import { imageProcessorFor, PROCESSOR_FILE } from '../../pretrained/processor.ts
 import { createRandom } from '../../random.ts';
 import { wilsonInterval } from '../../statistics/proportion.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
-import { prefetchedBatches } from '../prefetch.ts';
-import { batchShare } from '../processes.ts';
+import { freshData } from '../prefetch.ts';
 import { augmentationOf, type ContrastiveRecipe } from '../recipe.ts';
 import { stepsOf, type Task, type TaskContext } from '../task.ts';
 import { freshWeights, type ModelWeights } from '../weights.ts';
@@ -90,11 +89,7 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine, threa
         settings: stage,
         loss: (storage) => contrastiveLoss(config, regionSlots, { storage }),
         totalSteps,
-        // scenes are drawn afresh at each step: the whole stage is one pass
-        data: {
-          stepsPerEpoch: totalSteps,
-          batches: prefetchedBatches(source, { accumulation, totalSteps, share: batchShare(communicator, accumulation) }),
-        },
+        data: freshData(source, { accumulation, totalSteps, communicator }),
         dispose: source.close,
       };
     },

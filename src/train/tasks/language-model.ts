@@ -10,8 +10,7 @@ import { resolvePath } from '../../paths.ts';
 import { checkConfig } from '../../pretrained/folder.ts';
 import { TRANSFORMERS_VERSION } from '../../pretrained/hub-form.ts';
 import { createTokenizer } from '../../text/tokenizer.ts';
-import { prefetchedBatches } from '../prefetch.ts';
-import { batchShare } from '../processes.ts';
+import { freshData } from '../prefetch.ts';
 import type { LanguageModelRecipe } from '../recipe.ts';
 import { stepsOf, type Task, type TaskContext } from '../task.ts';
 import { freshWeights } from '../weights.ts';
@@ -74,11 +73,7 @@ export async function languageModelTask(recipe: LanguageModelRecipe, { engine, t
         settings: stage,
         loss: (storage) => languageModelLoss(config, { storage }),
         totalSteps,
-        // text is made afresh at each step: the whole stage is one pass
-        data: {
-          stepsPerEpoch: totalSteps,
-          batches: prefetchedBatches(source, { accumulation, totalSteps, share: batchShare(communicator, accumulation) }),
-        },
+        data: freshData(source, { accumulation, totalSteps, communicator }),
         dispose: source.close,
       };
     },

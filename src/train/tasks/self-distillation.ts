@@ -10,8 +10,7 @@ import { isOfHead, selfDistillationLoss, teacherInput } from '../../models/self-
 import { checkConfig } from '../../pretrained/folder.ts';
 import { TRANSFORMERS_VERSION } from '../../pretrained/hub-form.ts';
 import { imageProcessorFor, PROCESSOR_FILE } from '../../pretrained/processor.ts';
-import { prefetchedBatches } from '../prefetch.ts';
-import { batchShare } from '../processes.ts';
+import { freshData } from '../prefetch.ts';
 import { augmentationOf, type SelfDistillationRecipe } from '../recipe.ts';
 import { stepsOf, type Task, type TaskContext } from '../task.ts';
 import { freshWeights } from '../weights.ts';
@@ -80,11 +79,7 @@ export async function selfDistillationTask(recipe: SelfDistillationRecipe, { eng
         loss: (storage) => lossOf(stage, { storage }),
         averageInput: teacherInput,
         totalSteps,
-        // scenes are drawn afresh at each step: the whole stage is one pass
-        data: {
-          stepsPerEpoch: totalSteps,
-          batches: prefetchedBatches(source, { accumulation, totalSteps, share: batchShare(communicator, accumulation) }),
-        },
+        data: freshData(source, { accumulation, totalSteps, communicator }),
         dispose: source.close,
       };
     },
