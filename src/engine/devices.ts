@@ -14,10 +14,10 @@ import { type DeviceFacts, probeDevice } from './webgpu/probe.ts';
 import type { Runtime } from './webgpu/runtime.ts';
 
 /**
- * The engine of a device. UserError where webgpu is asked for and there is no adapter. `threads` is of the
- * CPU's.
+ * The engine of a device. UserError where webgpu is asked for and there is no adapter. `threads` and
+ * `spin` are of the CPU's.
  */
-export async function openEngine(device: DeviceName = 'cpu', options: Pick<OrtOptions, 'threads'> = {}): Promise<Engine> {
+export async function openEngine(device: DeviceName = 'cpu', options: Pick<OrtOptions, 'threads' | 'spin'> = {}): Promise<Engine> {
   if (device === 'cpu') return createOrtEngine(options);
   const engine = createNodeWebgpuEngine();
   try {

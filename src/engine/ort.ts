@@ -16,8 +16,8 @@ export interface OrtOptions {
   /** Threads inside one op. Default: all cores. */
   threads?: number;
   /**
-   * Whether idle threads spin before they sleep; default false. A little faster where nothing else runs;
-   * beside any other process it halved the speed of a training step.
+   * Whether idle threads spin for 20 us before they sleep; default false. Where nothing else runs, answers of
+   * small models come a fifth sooner; beside other processes they come later (docs/results.md).
    */
   spin?: boolean;
   fuse?: LowerOptions['fuse'];
@@ -33,7 +33,11 @@ export function createOrtEngine({ threads, spin, fuse }: OrtOptions = {}): Engin
       executionProviders: ['cpu'],
       intraOpNumThreads: threads ?? availableParallelism(),
       interOpNumThreads: 1,
-      session: { 'intra_op.allow_spinning': spin ? '1' : '0', force_spinning_stop: '1' },
+      session: {
+        // left to itself, ONNX Runtime spins fifty times as long, which brings no more
+        ...(spin ? { 'intra_op.allow_spinning': '1', 'intra_op.spin_duration_us': '20' } : { 'intra_op.allow_spinning': '0' }),
+        force_spinning_stop: '1',
+      },
     },
     fillsOutputs: true,
     layOut: layOutConstants,

@@ -14,6 +14,8 @@ export interface WorkerOptions {
   parallel: number;
   /** Threads inside one op; all cores when absent. */
   threads?: number;
+  /** Whether threads of the CPU spin for a moment while they wait for each other. */
+  spin?: boolean;
   /** Memory for what was read for earlier prompts, in bytes. */
   prefixBytes: number;
   /** Pictures with more pixels are refused. */

@@ -47,9 +47,9 @@ function flush(): void {
 }
 
 async function load(options: WorkerOptions): Promise<void> {
-  const { folder, quantize, device, parallel, threads, prefixBytes, maxPixels } = options;
+  const { folder, quantize, device, parallel, threads, spin, prefixBytes, maxPixels } = options;
   try {
-    const engine = await openEngine(device, { threads });
+    const engine = await openEngine(device, { threads, spin });
     const model = await loadModel(folder, { engine, quantize });
     const imageRows: LoadedModel['imageRows'] = async (pictures) => {
       for (const picture of pictures) await checkPixels(picture as Uint8Array, maxPixels);

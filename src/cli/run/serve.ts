@@ -20,6 +20,7 @@ export interface ServeFlags {
   queue: number;
   maxLoaded: number;
   threads?: number;
+  spin?: boolean;
   maxBody: number;
   maxImages: number;
   maxPixels: number;
@@ -46,6 +47,7 @@ export async function serve(flags: ServeFlags): Promise<void> {
     queue,
     maxLoaded,
     threads,
+    spin,
     quantize,
     device,
     maxBody,
@@ -56,7 +58,7 @@ export async function serve(flags: ServeFlags): Promise<void> {
   const keys = flags.apiKeyFile === undefined ? undefined : readKeys(flags.apiKeyFile);
   const server = await startServer({
     models: namedModels(flags),
-    ...{ host, port, keys, parallel, queue, maxLoaded, threads, quantize, device, maxBody, maxPixels },
+    ...{ host, port, keys, parallel, queue, maxLoaded, threads, spin, quantize, device, maxBody, maxPixels },
     pictures: { maxImages, ...(hosts ? { remote: { hosts, maxBytes: maxBody } } : {}) },
     prefixBytes: flags.prefixCache,
     ...(flags.quiet ? {} : { log: (entry) => console.error(logLine(entry)) }),
