@@ -7,7 +7,7 @@ import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openCheckpoint } from '../src/checkpoint/checkpoint.ts';
 import { pointingQuestions } from '../src/data/emoji/pointing.ts';
-import { float32 } from '../src/engine/engine.ts';
+import { type Engine, float32 } from '../src/engine/engine.ts';
 import { createOrtEngine } from '../src/engine/ort.ts';
 import { UserError } from '../src/errors.ts';
 import { createExplainer, type Explainer, loadExplainer } from '../src/explain/explainer.ts';
@@ -124,6 +124,33 @@ describe('an explanation', () => {
     const mean = sum(correlations) / correlations.length;
     console.log(`rank correlation with shuffled weights: ${mean.toFixed(3)}`);
     expect(Math.abs(mean)).toBeLessThan(0.4);
+  });
+
+  test('asks about as many tokens of the answer together as memory allows', async () => {
+    const asked: number[] = [];
+    const watched: Engine = {
+      ...engine,
+      async compile(outputs, options) {
+        const program = await engine.compile(outputs, options);
+        return {
+          ...program,
+          run(inputs, runOptions) {
+            if (inputs.query) asked.push(inputs.query.dims[0]);
+            return program.run(inputs, runOptions);
+          },
+        };
+      },
+    };
+    const question = await ask(0, 'a dog at the left, a cat at the right, a house above a tree and a car below');
+    const tokens = question.promptIds.length + question.answerIds.length - 1;
+    const all = question.answerIds.length;
+    expect(all).toBeGreaterThan(15);
+    const memoryLimit = explainer.passBytes(tokens, all) * 0.9;
+    const careful = await createExplainer(watched, model, await shuffledWeights(3), { memoryLimit });
+    await careful.maps(question, { throughEncoder: false });
+    expect(asked.reduce((total, count) => total + count, 0)).toBe(all);
+    expect(asked.length).toBe(2);
+    for (const count of asked) expect(explainer.passBytes(tokens, count)).toBeLessThanOrEqual(memoryLimit);
   });
 
   test('what cannot be explained is said in a sentence', async () => {

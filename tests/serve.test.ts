@@ -526,7 +526,11 @@ describe('models that take turns in memory', () => {
       return finish;
     });
     await until(() => second.load.running === 1);
-    expect((await ask('tiny-llava')).choices).toEqual(a.choices);
+    const turned = ask('tiny-llava');
+    await until(() => first.state === 'loading');
+    // a change of turns is no reason to send nobody here
+    expect((await fetch(`${urlOf(narrow)}/health`)).status).toBe(200);
+    expect((await turned).choices).toEqual(a.choices);
     expect(await long).toBe('length');
     expect([first.state, second.state]).toEqual(['ready', 'idle']);
     // asked for by turns, all at one time: none is lost, and none waits for ever

@@ -126,12 +126,16 @@ export async function createExplainer(
     };
   }
 
-  function checkMemory(tokens: number): number {
+  /** How many of the answer's tokens are asked about in one pass. UserError where one is too many. */
+  function askedTogether(tokens: number, answer: number): number {
     const bytes = passBytes(tokens);
-    // the forward pass is shared: a further token takes much less than the first
-    const further = passBytes(tokens, 2) - bytes;
     const budget = Math.min(memoryLimit, Math.max(JOINED_BYTES, 1.25 * bytes));
-    if (bytes <= memoryLimit) return 1 + Math.max(0, Math.floor((budget - bytes) / Math.max(further, 1)));
+    if (bytes <= memoryLimit) {
+      // a further token takes less than the first, with which it shares the forward pass, but not always the same
+      let together = answer;
+      while (together > 1 && passBytes(tokens, together) > budget) together = Math.ceil(together / 2);
+      return together;
+    }
     const attention = 2 * layers * heads * tokens ** 2 * 4;
     const size = (count: number) => (count < 1e9 ? `${Math.ceil(count / 1e6)} MB` : `${(count / 1e9).toFixed(1)} GB`);
     throw new UserError(
@@ -145,7 +149,7 @@ export async function createExplainer(
   async function queries(question: AnsweredQuestion, signal: AbortSignal | undefined): Promise<QueryRows[]> {
     const { promptIds, answerIds } = question;
     const tokens = promptIds.length + answerIds.length - 1;
-    const together = Math.min(checkMemory(tokens), answerIds.length);
+    const together = askedTogether(tokens, answerIds.length);
     const program = await programs.relevancy();
     const places = imagePositions(question);
     const found: QueryRows[] = [];

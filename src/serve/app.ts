@@ -84,8 +84,8 @@ export function createApp(options: AppOptions): Hono<Env> {
 
   for (const path of OPEN_PATHS)
     app.get(path, () => {
-      const asked = models.filter(({ state }) => state !== 'idle');
-      const isReady = asked.length > 0 && asked.every(({ state }) => state === 'ready');
+      // models that take turns in memory are loaded again and again: who asks for one waits
+      const isReady = models.some(({ details }) => details) && models.every(({ state, isDown }) => state !== 'failed' && !isDown);
       if (isDraining()) throw new ApiError(503, 'the server is shutting down', { code: 'shutting_down' });
       if (!isReady) throw new ApiError(503, 'Loading model', { code: 'loading', retryAfter: 1 });
       return Response.json({ status: 'ok' });

@@ -44,6 +44,8 @@ export interface ServedModel {
   readonly created: number;
   /** `idle` until it is first asked. */
   readonly state: ModelState;
+  /** Whether its process has died and is not back yet. */
+  readonly isDown: boolean;
   readonly details: ModelDetails | undefined;
   /** Requests that are being answered and that wait, with those in the queue. */
   readonly load: { running: number; waiting: number };

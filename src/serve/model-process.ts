@@ -71,6 +71,7 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
   let loading: Promise<void> | undefined;
   let pause = PAUSE;
   let restart: NodeJS.Timeout | undefined;
+  let isDown = false;
   let isStopped = false;
   let requests = 0;
   const running = new Map<number, Waiting>();
@@ -120,6 +121,7 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
         for (const message of messages) {
           if (message.type === 'ready') {
             state = 'ready';
+            isDown = false;
             details = message.details;
             resolve();
             handOver();
@@ -146,6 +148,7 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
     if (isStopped || state === 'failed') return;
     onDeath?.(id);
     state = 'loading';
+    isDown = true;
     pause = lived > STABLE ? PAUSE : Math.min(pause * 2, LONGEST_PAUSE);
     restart = setTimeout(() => launch().catch(() => {}), pause).unref();
   }
@@ -243,6 +246,9 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
   return {
     id,
     created,
+    get isDown() {
+      return isDown;
+    },
     get state() {
       return state;
     },
