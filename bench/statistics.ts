@@ -14,7 +14,7 @@ export const round = (value: number, digits: number) => Number(value.toFixed(dig
 /** Cores that other processes may keep busy without a word about it. */
 const QUIET = 0.2;
 
-/** Looks at a machine that is busy before it is said to be: a side that has just loaded frees memory for seconds. */
+/** Looks before a machine is called busy: a side that has just loaded frees memory for seconds. */
 const LOOKS = 6;
 
 /** Cores' worth of work that the machine does in a second in which we do none: the least of some looks. */

@@ -53,7 +53,7 @@ const MISTAKES: Record<string, Mistake> = {
   'a task that there is not': {
     set: ['task=lava'],
     field: 'task',
-    remedy: 'must be contrastive, language-model, self-distillation or llava',
+    remedy: 'must be contrastive, instance-discrimination, language-model or llava',
   },
   'no stage': { set: ['stages=[]'], field: 'stages', remedy: 'must have at least 1 element' },
   'two lengths': { set: ['stages.1.epochs=2'], field: 'stages.1.steps', remedy: 'take one out' },

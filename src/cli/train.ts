@@ -1,4 +1,4 @@
-// llava-gemma train: any recipe (contrastive, self-distillation, language model, LLaVA) into a run folder.
+// llava-gemma train: any recipe (of an encoder, a language model or a LLaVA) into a run folder.
 import type { Command } from 'commander';
 import { collect, deviceOption, parseCount } from './options.ts';
 

@@ -131,7 +131,7 @@ export async function createExplainer(
     const bytes = passBytes(tokens);
     const budget = Math.min(memoryLimit, Math.max(JOINED_BYTES, 1.25 * bytes));
     if (bytes <= memoryLimit) {
-      // a further token takes less than the first, with which it shares the forward pass, but not always the same
+      // a further token takes less than the first, whose forward pass it shares, but not always the same
       let together = answer;
       while (together > 1 && passBytes(tokens, together) > budget) together = Math.ceil(together / 2);
       return together;

@@ -2,13 +2,13 @@
 // drawings with it.
 
 import { linearCrossEntropy } from '../graph/composites.ts';
-import { dimProduct } from '../graph/dims.ts';
-import { add, div, exp, gather, matmul, mul, reduceSum, reshape, sqrt } from '../graph/primitives.ts';
+import { add, exp, matmul, mul, reduceSum } from '../graph/primitives.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
 import { linear } from '../nn/layers.ts';
 import type { Parameters } from '../nn/parameters.ts';
 import { type ClipConfig, clipImageEmbeds, clipLogitScale, clipPostNorm, clipTextEmbeds, clipVision, patchRows } from './clip.ts';
 import { type GraphOptions, graphOf, type LossGraph } from './programs.ts';
+import { type RegionPorts, readRegions, regionPorts, unitLength } from './regions.ts';
 
 // === Ports ===
 
@@ -27,44 +27,24 @@ function textPorts(prefix: string, texts: string) {
 }
 type TextPorts = ReturnType<typeof textPorts>;
 
-/**
- * Input ports for images and for where the drawings in them are: `slots` places per image, some of them
- * empty.
- */
-function regionPorts({ vision_config: { image_size: size, patch_size: patch } }: ClipConfig, slots: number) {
-  const patches = Math.floor(size / patch) ** 2;
-  return {
-    pixel_values: input('pixel_values', 'float32', ['images', 3, size, size]),
-    /** Rows that sum to one; all zero where a place is empty. */
-    region_weights: input('region_weights', 'float32', ['images', slots, patches]),
-    /** Flat indices of the places that are not empty. */
-    region_rows: input('region_rows', 'int32', ['regions']),
-  };
-}
-type RegionPorts = ReturnType<typeof regionPorts>;
-
 const underPrefix = (ports: TextPorts): Record<string, Tensor> =>
   Object.fromEntries(Object.values(ports).map((port) => [port.attributes.name, port]));
 
 // === Embeddings, all of unit length ===
 
-const normalize = (x: Tensor) => div(x, sqrt(add(reduceSum(mul(x, x), [-1], true), 1e-12)));
-
 /** [texts, projection_dim]. */
 function textEmbeds(p: Parameters, config: ClipConfig, { ids, mask, positions, end }: TextPorts): Tensor {
-  return normalize(clipTextEmbeds(p, config, { inputIds: ids, attentionMask: mask, positionIds: positions, endMask: end }));
+  return unitLength(clipTextEmbeds(p, config, { inputIds: ids, attentionMask: mask, positionIds: positions, endMask: end }));
 }
 
 /**
  * Embeddings of the drawings: patch rows after post_layernorm, averaged by their weights and projected,
  * [regions, projection_dim].
  */
-function regionEmbeds(p: Parameters, config: ClipConfig, lastHidden: Tensor, { region_weights, region_rows }: RegionPorts): Tensor {
+function regionEmbeds(p: Parameters, config: ClipConfig, lastHidden: Tensor, regions: RegionPorts): Tensor {
   const { hidden_size: hidden } = config.vision_config;
   const rows = clipPostNorm(p, config.vision_config, patchRows(lastHidden)); // [images, patches, hidden]
-  const pooled = matmul(region_weights, rows); //                               [images, slots, hidden]
-  const places = reshape(pooled, [dimProduct(region_weights.dims.slice(0, 2)), hidden]);
-  return normalize(linear(p, 'visual_projection', gather(places, region_rows), config.projection_dim, { std: hidden ** -0.5 }));
+  return unitLength(linear(p, 'visual_projection', readRegions(rows, regions), config.projection_dim, { std: hidden ** -0.5 }));
 }
 
 /** Last hidden state of the vision tower, [images, 1 + patches, hidden]. */
@@ -84,7 +64,7 @@ const visionHidden = (p: Parameters, config: ClipConfig, { pixel_values }: Regio
  */
 export function contrastiveLoss(config: ClipConfig, slots: number, options?: GraphOptions): LossGraph {
   return graphOf((p) => {
-    const regionInputs = regionPorts(config, slots);
+    const regionInputs = regionPorts(config.vision_config, slots);
     const [nameInputs, captionInputs] = [textPorts('name', 'names'), textPorts('caption', 'images')];
     const labels = {
       region_labels: input('region_labels', 'int32', ['regions']),
@@ -101,7 +81,7 @@ export function contrastiveLoss(config: ClipConfig, slots: number, options?: Gra
     const regions = regionEmbeds(p, config, lastHidden, regionInputs);
     const regionLoss = mul(summedLoss(regions, names, labels.region_labels), labels.region_scale);
 
-    const images = normalize(clipImageEmbeds(p, config, lastHidden));
+    const images = unitLength(clipImageEmbeds(p, config, lastHidden));
     const captions = textEmbeds(p, config, captionInputs);
     const bothWays = add(summedLoss(images, captions, labels.caption_labels), summedLoss(captions, images, labels.caption_labels));
     const captionLoss = mul(bothWays, labels.caption_scale);
@@ -115,7 +95,7 @@ export function contrastiveLoss(config: ClipConfig, slots: number, options?: Gra
 /** Cosine similarities of drawings and names: `similarity` [regions, names]. */
 export function namingGraph(config: ClipConfig, slots: number, options?: GraphOptions) {
   return graphOf((p) => {
-    const regionInputs = regionPorts(config, slots);
+    const regionInputs = regionPorts(config.vision_config, slots);
     const nameInputs = textPorts('name', 'names');
     const regions = regionEmbeds(p, config, visionHidden(p, config, regionInputs), regionInputs);
     const similarity = matmul(regions, textEmbeds(p, config, nameInputs), { transB: true });
@@ -129,7 +109,7 @@ export function clipImageGraph(config: ClipConfig, options?: GraphOptions) {
     const { image_size: size } = config.vision_config;
     const pixel_values = input('pixel_values', 'float32', ['images', 3, size, size]);
     const lastHidden = clipVision(p, config.vision_config, pixel_values).at(-1)!;
-    return { inputs: { pixel_values }, outputs: { embeds: normalize(clipImageEmbeds(p, config, lastHidden)) } };
+    return { inputs: { pixel_values }, outputs: { embeds: unitLength(clipImageEmbeds(p, config, lastHidden)) } };
   }, options);
 }
 

@@ -4,7 +4,7 @@
 
 import { z } from 'zod';
 import type { Dim } from '../graph/dims.ts';
-import { add, concat, expand, mul, reshape, sigmoid, slice, where } from '../graph/primitives.ts';
+import { add, concat, expand, mul, reshape, sigmoid, slice } from '../graph/primitives.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { ACTIVATION_NAMES } from '../nn/activations.ts';
 import { layerNorm, linear } from '../nn/layers.ts';
@@ -46,21 +46,13 @@ const DINOV2_BLOCKS: BlockNames = {
 /**
  * The tower up to block `layers` (default all): pixelValues float32 [images, 3, height, width] -> hidden
  * states, each [images, 1 + patches, hidden], the class token first; entry 0 is the embeddings, entry n after
- * block n, without the final norm. Names have no prefix. `masked` bool [images, patches] says which patches
- * are hidden behind the mask token, as in pretraining.
+ * block n, without the final norm. Names have no prefix.
  */
-export function dinov2(
-  p: Parameters,
-  config: Dinov2Config,
-  pixelValues: Tensor,
-  layers = config.num_hidden_layers,
-  masked?: Tensor,
-): Tensor[] {
+export function dinov2(p: Parameters, config: Dinov2Config, pixelValues: Tensor, layers = config.num_hidden_layers): Tensor[] {
   const { hidden_size: hidden, patch_size: patch } = config;
   const [images, , height, width] = pixelValues.dims as [Dim, number, number, number];
   const embedded = p.module('embeddings', (p) => {
-    const seen = patchEmbedding(p, 'patch_embeddings.projection', pixelValues, { hidden, patch, bias: true });
-    const patches = masked ? where(reshape(masked, [...masked.dims, 1]), maskToken(p, config), seen) : seen;
+    const patches = patchEmbedding(p, 'patch_embeddings.projection', pixelValues, { hidden, patch, bias: true });
     const classToken = p.get('cls_token', [1, 1, hidden], normal(0.02));
     const positions = Math.floor(config.image_size / patch) ** 2;
     const table = reshape(p.get('position_embeddings', [1, 1 + positions, hidden], normal(0.02)), [1 + positions, hidden]);
@@ -108,12 +100,9 @@ export function dinov2Norm(p: Parameters, config: Dinov2Config, hidden: Tensor):
   return layerNorm(p, 'layernorm', hidden, config.layer_norm_eps);
 }
 
-/** What stands for masked patches, [1, hidden]. */
-const maskToken = (p: Parameters, { hidden_size: hidden }: Dinov2Config): Tensor => p.get('mask_token', [1, hidden], zeros);
-
 /** What pretraining puts in place of masked patches, [1, hidden]; undefined if the config has none. */
 export function dinov2MaskToken(p: Parameters, config: Dinov2Config): Tensor | undefined {
-  return config.use_mask_token ? p.module('embeddings', (p) => maskToken(p, config)) : undefined;
+  return config.use_mask_token ? p.get('embeddings.mask_token', [1, config.hidden_size], zeros) : undefined;
 }
 
 /** DINOv2 as an encoder of LLaVA. */

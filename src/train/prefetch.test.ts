@@ -108,8 +108,8 @@ beforeAll(async () => {
       mean: [0.5, 0.4, 0.3],
       std: [0.2, 0.3, 0.4],
     },
-    'self-distillation': {
-      task: 'self-distillation',
+    'instance discrimination': {
+      task: 'instance-discrimination',
       seed: 3,
       stage: 'c',
       batchSize: 2,
@@ -117,15 +117,8 @@ beforeAll(async () => {
       counts: [1, 3],
       imageSize: 32,
       patchSize: 16,
-      localScale: [0.1, 0.5],
-      localCrops: 2,
-      localSize: 16,
       augmentation: defaultAugmentation,
-      maskChance: 0.5,
-      maskShare: [0.1, 0.5],
-      classTokenChance: 0.2,
       singlePatchChance: 0.5,
-      ibotWeight: 1,
       mean: [0.5, 0.4, 0.3],
       std: [0.2, 0.3, 0.4],
     },
@@ -186,7 +179,7 @@ async function batchesOf(source: BatchSource, from: number, to: number, accumula
 describe('batches of the thread', () => {
   test.each([
     'contrastive',
-    'self-distillation',
+    'instance discrimination',
     'language model',
     'llava with pixels',
     'llava with pixels of three threads',

@@ -49,19 +49,7 @@ export const contrastiveData = z.strictObject({
     .describe('Weight of the loss between scenes and captions beside that of drawings and names'),
 });
 
-/** A range of numbers, each as `element` says. */
-export const range = (element: z.ZodNumber) =>
-  z.tuple([element, element]).refine(([low, high]) => low <= high, 'must be a range: its second number is smaller than its first');
-
-const areaShare = z.number().gt(0).max(4);
-
-export const selfDistillationData = z.strictObject({
-  ...emojiFields,
-  drawings: drawingsField,
-  local_crops_number: count().default(8).describe('Local crops of a scene, each about one drawing, beside two views of the whole'),
-  local_crops_size: count().default(96).describe('Side of the local crops in pixels; whole views have image_size'),
-  local_crops_scale: range(areaShare).default([0.05, 0.32]).describe("Range of the area of local crops, as shares of the scene's"),
-});
+export const instanceData = z.strictObject({ ...emojiFields, drawings: drawingsField });
 
 export const textSource = z.strictObject({
   source: z

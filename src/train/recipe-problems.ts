@@ -119,7 +119,7 @@ export function describeProblem(schema: z.core.$ZodType, error: z.ZodError, valu
   const place = pathText(issue.path);
   const found = valueAt(issue.path, value);
   if (issue.code === 'invalid_union' && issue.path.at(-1) === 'task') {
-    return `task must be contrastive, language-model, self-distillation or llava, and is ${found === undefined ? 'missing' : JSON.stringify(found)}`;
+    return `task must be contrastive, instance-discrimination, language-model or llava, and is ${found === undefined ? 'missing' : JSON.stringify(found)}`;
   }
   if (found === undefined) {
     const meaning = meaningOf(schema, issue.path, value);

@@ -14,10 +14,9 @@ import {
   contrastiveData,
   count,
   generatedData,
+  instanceData,
   languageModelData,
   positive,
-  range,
-  selfDistillationData,
   share,
   stageData,
   textSource,
@@ -59,7 +58,7 @@ const clipTextConfig = clipTextConfigSchema
   .describe('A CLIP text config without vocab_size and eos_token_id');
 const dinov2Config = dinov2ConfigSchema
   .extend(sizes('hidden_size', 'num_hidden_layers', 'num_attention_heads', 'image_size', 'patch_size'))
-  .extend({ model_type: z.literal('dinov2').default('dinov2'), use_mask_token: z.literal(true).default(true) })
+  .extend({ model_type: z.literal('dinov2').default('dinov2'), use_mask_token: z.literal(false).default(false) })
   .strict()
   .describe('A DINOv2 config');
 
@@ -278,30 +277,24 @@ const contrastiveStage = z
   })
   .superRefine(checkStage(contrastiveModules));
 
-const selfDistillationModules = ['vision_model', 'head'] as const;
+const instanceModules = ['vision_model', 'head'] as const;
 
-const selfDistillationStage = z
+const instanceStage = z
   .strictObject({
-    ...stageSchema(selfDistillationModules, 1e-3, 64),
+    ...stageSchema(instanceModules, 1e-3, 64),
     train: z
-      .array(z.enum(selfDistillationModules))
+      .array(z.enum(instanceModules))
       .min(1)
-      .default([...selfDistillationModules])
+      .default([...instanceModules])
       .describe('Modules that are trained'),
     batch_size: count().default(64).describe('Scenes in one batch'),
-    ema_decay: z.number().gt(0).lt(1).default(0.992).describe('Decay of the average of the weights that is the teacher, and the result'),
     augmentation: augmentationSchema.prefault({}),
-    student_temp: positive().default(0.1).describe("Temperature of the student's softmax over prototypes"),
-    teacher_temp: positive().default(0.25).describe("Temperature of the teacher's, whose cosines are standardized first; lower is sharper"),
-    mask_sample_probability: share().default(0.5).describe('Chance that a view of the whole has masked patches'),
-    mask_ratio_min_max: range(share()).default([0.1, 0.5]).describe('Range of the share of patches that are then masked'),
-    ibot_loss_weight: z.number().nonnegative().default(1).describe('Weight of the loss on masked patches beside that on drawings'),
+    temperature: positive().default(0.07).describe('What cosines between a drawing and the instances are divided by'),
     single_patch_chance: share()
       .default(0)
-      .describe('Chance that the student reads a drawing from one of its patches instead of the mean of all'),
-    class_token_chance: share().default(0.1).describe('Chance that it reads a local crop from the class token instead'),
+      .describe('Chance that a drawing is recognized from one of its patches instead of the mean of all'),
   })
-  .superRefine(checkStage(selfDistillationModules));
+  .superRefine(checkStage(instanceModules));
 
 const languageModelStage = z
   .strictObject({
@@ -351,17 +344,15 @@ const languageModelRecipe = z.strictObject({
   stages: z.array(languageModelStage).min(1),
 });
 
-const selfDistillationRecipe = z.strictObject({
-  task: z.literal('self-distillation').describe('Pretrain a DINOv2 without labels: a student learns from its own average'),
+const instanceRecipe = z.strictObject({
+  task: z.literal('instance-discrimination').describe('Pretrain a DINOv2 without labels: it tells all drawings apart'),
   ...runFields,
   model: z.strictObject({
     vision_config: dinov2Config,
-    head_hidden_dim: count().default(2048).describe('Width of the hidden layers of the head, which training alone needs'),
-    head_bottleneck_dim: count().default(256).describe('Width of the vectors that are compared with prototypes'),
-    head_n_prototypes: count().default(65_536).describe('Number of prototypes'),
+    projection_dim: count().describe('Width of the space in which drawings are told apart, which training alone needs'),
   }),
-  data: selfDistillationData,
-  stages: z.array(selfDistillationStage).min(1),
+  data: instanceData,
+  stages: z.array(instanceStage).min(1),
 });
 
 const partsModel = z.strictObject({
@@ -417,7 +408,7 @@ const llavaRecipe = z.strictObject({
 });
 
 /** Schemas of the recipes of each task. */
-export const recipeSchemas = [contrastiveRecipe, languageModelRecipe, selfDistillationRecipe, llavaRecipe] as const;
+export const recipeSchemas = [contrastiveRecipe, instanceRecipe, languageModelRecipe, llavaRecipe] as const;
 
 /** Any recipe. */
 export const recipeSchema = z.discriminatedUnion('task', recipeSchemas).superRefine((recipe, context) => {

@@ -15,7 +15,7 @@ import { recipeSchema } from './recipe-schema.ts';
 export type Recipe = z.output<typeof recipeSchema>;
 export type ContrastiveRecipe = Extract<Recipe, { task: 'contrastive' }>;
 export type LanguageModelRecipe = Extract<Recipe, { task: 'language-model' }>;
-export type SelfDistillationRecipe = Extract<Recipe, { task: 'self-distillation' }>;
+export type InstanceDiscriminationRecipe = Extract<Recipe, { task: 'instance-discrimination' }>;
 export type LlavaRecipe = Extract<Recipe, { task: 'llava' }>;
 export type Stage = Recipe['stages'][number];
 export type LlavaStage = LlavaRecipe['stages'][number];

@@ -88,8 +88,6 @@ async function trainPrepared(
   const average = settings.ema_decay
     ? await createWeightAverage(engine, trained, settings.ema_decay, resumed?.state && (resumed.averages ?? new Map()))
     : undefined;
-  const { averageInput } = prepared;
-  const reads = new Map(averageInput && [...(average?.values ?? [])].map(([name, values]) => [averageInput(name), values]));
   const schedule = scheduleOf(settings, totalSteps);
   const saved: TrainedStage = { task, isTrained, adapters, average };
   const keepBest = 'keep_best' in settings && settings.keep_best ? await bestKeeper(saved, dir) : undefined;
@@ -156,7 +154,6 @@ async function trainPrepared(
       loss,
       trained,
       constants: await task.weights.constants(loss, isTrained),
-      reads,
       learningRate: (parameter) => rates.learningRate(parameter).value,
       schedule,
       optimizer: {

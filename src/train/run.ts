@@ -68,7 +68,8 @@ export async function createTask(recipe: Recipe, context: TaskContext): Promise<
 async function taskOf(recipe: Recipe, context: TaskContext): Promise<Task> {
   if (recipe.task === 'contrastive') return (await import('./tasks/contrastive.ts')).contrastiveTask(recipe, context);
   if (recipe.task === 'language-model') return (await import('./tasks/language-model.ts')).languageModelTask(recipe, context);
-  if (recipe.task === 'self-distillation') return (await import('./tasks/self-distillation.ts')).selfDistillationTask(recipe, context);
+  if (recipe.task === 'instance-discrimination')
+    return (await import('./tasks/instance-discrimination.ts')).instanceDiscriminationTask(recipe, context);
   return (await import('./tasks/llava.ts')).llavaTask(recipe, context);
 }
 

@@ -3,11 +3,11 @@
 
 import type { BatchSource } from './batch.ts';
 import type { ContrastiveSource } from './sources/contrastive.ts';
+import type { InstanceDiscriminationSource } from './sources/instance-discrimination.ts';
 import type { LanguageModelSource } from './sources/language-model.ts';
 import type { LlavaSource } from './sources/llava.ts';
-import type { SelfDistillationSource } from './sources/self-distillation.ts';
 
-export type SourceDescription = ContrastiveSource | LanguageModelSource | LlavaSource | SelfDistillationSource;
+export type SourceDescription = ContrastiveSource | LanguageModelSource | LlavaSource | InstanceDiscriminationSource;
 
 /**
  * Opens a source in this thread. The same description gives the same batches, wherever and whenever it is
@@ -16,6 +16,7 @@ export type SourceDescription = ContrastiveSource | LanguageModelSource | LlavaS
 export async function openSource(description: SourceDescription): Promise<BatchSource> {
   if (description.task === 'contrastive') return (await import('./sources/contrastive.ts')).contrastiveSource(description);
   if (description.task === 'language-model') return (await import('./sources/language-model.ts')).languageModelSource(description);
-  if (description.task === 'self-distillation') return (await import('./sources/self-distillation.ts')).selfDistillationSource(description);
+  if (description.task === 'instance-discrimination')
+    return (await import('./sources/instance-discrimination.ts')).instanceDiscriminationSource(description);
   return (await import('./sources/llava.ts')).llavaSource(description);
 }

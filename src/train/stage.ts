@@ -36,8 +36,6 @@ export interface StageOptions {
   trained: ReadonlyMap<string, State>;
   /** The others, by the names of the inputs that hold them. */
   constants: ReadonlyMap<string, Constant>;
-  /** Further state that the loss reads, by input name: weights that follow those that are trained. */
-  reads?: ReadonlyMap<string, State>;
   /** Peak learning rate of a parameter. */
   learningRate: (name: string) => number;
   schedule: Schedule;
@@ -181,7 +179,7 @@ const gradientName = (parameter: string) => `gradient.${parameter}`;
  * of the pairs has gradients of its own, the first those of `parameters`.
  */
 async function compileBackward(
-  { engine, loss: graph, constants, reads = new Map(), gradientCheckpointing }: StageOptions,
+  { engine, loss: graph, constants, gradientCheckpointing }: StageOptions,
   parameters: readonly TrainedParameter[],
   count: number,
 ) {
@@ -198,7 +196,6 @@ async function compileBackward(
   const values = Object.fromEntries(parameters.map((parameter) => [parameter.name, parameter.values]));
   const stateOf = (level: number): Record<string, State> => ({
     ...values,
-    ...Object.fromEntries(reads),
     ...Object.fromEntries(parameters.map(({ name }, i) => [gradientName(name), levels[level][i]])),
   });
   const frozen = graph.parameters.filter(({ name }) => !values[name]);

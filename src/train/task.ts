@@ -37,8 +37,6 @@ export interface PreparedStage {
   settings: Stage;
   /** The loss of the stage, its parameters stored as `storage` says, with its adapters. */
   loss: (storage: StorageOf) => LossGraph;
-  /** The input by which the loss reads the average of a parameter (ema_decay): a teacher that follows. */
-  averageInput?: (parameter: string) => string;
   data: StageData;
   totalSteps: number;
   /** What is not trained on, where the recipe asks for it, and how many steps lie between measurements. */

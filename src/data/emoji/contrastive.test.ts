@@ -102,7 +102,7 @@ test('regionInputs: a slot a drawing, labelled with its name', () => {
     ground: [255, 255, 255] as const,
     glyphs: concepts.map((concept, i) => ({ ...placed(8 + 16 * (i % 2), 8 + 16 * Math.floor(i / 2), 12), concept })),
   });
-  const inputs = regionInputs([scene(7, 5), scene(9), scene(5, 9, 7)], (concept) => concept - 5, 32, 8);
+  const inputs = regionInputs([scene(7, 5), scene(9), scene(5, 9, 7)], ({ concept }) => concept - 5, 32, 8);
   expect(inputs.region_weights.dims).toEqual([3, regionSlots, 16]);
   expect(ints(inputs.region_rows)).toEqual([0, 1, 4, 8, 9, 10]);
   expect(ints(inputs.region_labels)).toEqual([2, 0, 4, 0, 4, 2]);

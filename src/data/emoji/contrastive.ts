@@ -11,7 +11,8 @@ import { type Augmentation, augmentScene, type PlacedGlyph, renderScene, type Sc
 /** Places for drawings in a scene. */
 export const regionSlots = 4;
 
-export interface ContrastiveOptions {
+/** Scenes, and how their drawings are read from patches. */
+export interface ReadScenes {
   concepts: readonly number[];
   artists: readonly string[];
   counts: readonly number[];
@@ -20,11 +21,14 @@ export interface ContrastiveOptions {
   augmentation: Augmentation;
   /** Chance that a drawing is read from one patch instead of the mean of all that it covers. */
   singlePatchChance: number;
-  /** Weight of the caption loss beside the region loss. */
-  captionWeight: number;
   /** Normalization of pixels in [0, 1], a channel each. */
   mean: readonly number[];
   std: readonly number[];
+}
+
+export interface ContrastiveOptions extends ReadScenes {
+  /** Weight of the caption loss beside the region loss. */
+  captionWeight: number;
 }
 
 /** Share of each patch that a drawing's box covers, normalized to sum to one: [patches]. */
@@ -54,6 +58,22 @@ export function singlePatchWeights(random: Random, glyph: PlacedGlyph, imageSize
   const single = new Float32Array(weights.length);
   single[random.pick(covered)] = 1;
   return single;
+}
+
+/** How drawings are read, as weights of patches: from one patch by chance, else from all that they cover. */
+export function readerOf(random: Random, { singlePatchChance, imageSize, patchSize }: ReadScenes): (glyph: PlacedGlyph) => Float32Array {
+  return (glyph) => (random.uniform() < singlePatchChance ? singlePatchWeights : plainWeights)(random, glyph, imageSize, patchSize);
+}
+
+const plainWeights: typeof singlePatchWeights = (_, ...where) => regionWeights(...where);
+
+/** Scenes that `seed` and `key` name. */
+export function augmentedScenes(seed: number, key: readonly string[], count: number, glyphs: EmojiGlyphs, options: ReadScenes): Scene[] {
+  const { concepts, artists, counts, imageSize: size, augmentation } = options;
+  return Array.from({ length: count }, (_, i) => {
+    const random = createRandom(seed, ...key, i);
+    return augmentScene(random, sampleScene(random, glyphs, { concepts, artists, counts, size }), augmentation);
+  });
 }
 
 /**
@@ -99,12 +119,12 @@ export function pixelInputs(images: readonly { data: Uint8Array }[], size: numbe
 }
 
 /**
- * Inputs that say which patches each scene's drawings are read from (by default all that they cover) and
- * which of `names` each shows.
+ * Inputs that say which patches each scene's drawings are read from (by default all that they cover), and the
+ * label of each.
  */
 export function regionInputs(
   scenes: readonly Scene[],
-  nameOf: (concept: number) => number,
+  labelOf: (glyph: PlacedGlyph) => number,
   imageSize: number,
   patchSize: number,
   weightsOf: (glyph: PlacedGlyph) => Float32Array = (glyph) => regionWeights(glyph, imageSize, patchSize),
@@ -117,7 +137,7 @@ export function regionInputs(
     glyphs.forEach((glyph, slot) => {
       weights.set(weightsOf(glyph), (i * regionSlots + slot) * patches);
       rows.push(i * regionSlots + slot);
-      labels.push(nameOf(glyph.concept));
+      labels.push(labelOf(glyph));
     });
   });
   return {
@@ -139,19 +159,12 @@ export function contrastiveBatch(
   tokenizer: Tokenizer,
   options: ContrastiveOptions,
 ): Record<string, Value> {
-  const { imageSize, patchSize, concepts, artists, counts } = options;
-  const scenes = Array.from({ length: batchSize }, (_, i) => {
-    const random = createRandom(seed, 'contrastive', key, i);
-    return augmentScene(random, sampleScene(random, glyphs, { concepts, artists, counts, size: imageSize }), options.augmentation);
-  });
+  const { imageSize, patchSize } = options;
+  const scenes = augmentedScenes(seed, ['contrastive', key], batchSize, glyphs, options);
   const shown = [...new Set(scenes.flatMap((scene) => scene.glyphs.map(({ concept }) => concept)))];
   const index = new Map(shown.map((concept, i) => [concept, i]));
-  const pooling = createRandom(seed, 'pooling', key);
-  const weightsOf = (glyph: PlacedGlyph) =>
-    pooling.uniform() < options.singlePatchChance
-      ? singlePatchWeights(pooling, glyph, imageSize, patchSize)
-      : regionWeights(glyph, imageSize, patchSize);
-  const regions = regionInputs(scenes, (concept) => index.get(concept)!, imageSize, patchSize, weightsOf);
+  const reader = readerOf(createRandom(seed, 'pooling', key), options);
+  const regions = regionInputs(scenes, ({ concept }) => index.get(concept)!, imageSize, patchSize, reader);
   return {
     pixel_values: pixelInputs(
       scenes.map((scene) => renderScene(scene, glyphs)),

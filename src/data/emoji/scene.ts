@@ -113,13 +113,6 @@ function placeIn(random: Random, cell: PlacedGlyph['cell'], canvas: number): Pic
   return { cell, x, y, size };
 }
 
-/** The same drawings, in the same order, in other places on another ground. */
-export function rearrangeScene(random: Random, { size, glyphs: drawn }: Scene, glyphs: EmojiGlyphs): Scene {
-  const cells = random.shuffle([0, 1, 2, 3] as const);
-  const placed = drawn.map(({ concept, artist }, i) => ({ concept, artist, ...placeIn(random, cells[i], size) }));
-  return { size, ground: randomGround(random, glyphs, placed), glyphs: placed };
-}
-
 /** A ground that none of the drawings vanishes into; any, if there is no such. */
 export function randomGround(random: Random, glyphs: EmojiGlyphs, placed: readonly PlacedGlyph[]): Scene['ground'] {
   const visible = grounds.filter((ground) => placed.every(({ concept, artist }) => standsOut(glyphs, concept, artist, ground)));

@@ -127,7 +127,7 @@ async function zeroShotNames(
     const scenes = Array.from({ length: 50 }, (_, i) =>
       sampleScene(createRandom(seed, 'zero-shot', split, start + i), glyphs, { concepts, artists: options.artists, size: imageSize }),
     );
-    const inputs = regionInputs(scenes, (concept) => concepts.indexOf(concept), imageSize, patchSize);
+    const inputs = regionInputs(scenes, ({ concept }) => concepts.indexOf(concept), imageSize, patchSize);
     const labels = inputs.region_labels.data as Int32Array;
     const { region_labels: _, ...regionFeeds } = inputs;
     const pixels = pixelInputs(

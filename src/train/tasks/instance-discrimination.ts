@@ -1,51 +1,47 @@
-// Pretraining of a DINOv2 on views of emoji scenes without labels (recipe task `self-distillation`), with
-// naming by neighbors as its score.
+// Pretraining of a DINOv2 on emoji scenes without labels (recipe task `instance-discrimination`), with naming
+// by neighbors as its score.
 
+import { regionSlots } from '../../data/emoji/contrastive.ts';
 import { loadEmojiConcepts } from '../../data/emoji/glyphs.ts';
+import { instanceCount } from '../../data/emoji/instances.ts';
 import { splitConcepts, trainingArtists } from '../../data/emoji/split.ts';
-import { UserError } from '../../errors.ts';
 import { dinov2ConfigSchema } from '../../models/dinov2.ts';
+import { instanceLoss, isOfHead } from '../../models/instance-discrimination.ts';
 import type { GraphOptions } from '../../models/programs.ts';
-import { isOfHead, selfDistillationLoss, teacherInput } from '../../models/self-distillation.ts';
 import { checkConfig } from '../../pretrained/folder.ts';
 import { TRANSFORMERS_VERSION } from '../../pretrained/hub-form.ts';
 import { imageProcessorFor, PROCESSOR_FILE } from '../../pretrained/processor.ts';
 import { freshData } from '../prefetch.ts';
-import { augmentationOf, type SelfDistillationRecipe } from '../recipe.ts';
+import { augmentationOf, type InstanceDiscriminationRecipe } from '../recipe.ts';
 import { stepsOf, type Task, type TaskContext } from '../task.ts';
 import { freshWeights } from '../weights.ts';
 import { neighborScores } from './drawing-neighbors.ts';
 
-type SelfDistillationStage = SelfDistillationRecipe['stages'][number];
-
-export async function selfDistillationTask(recipe: SelfDistillationRecipe, { engine, thread, communicator }: TaskContext): Promise<Task> {
+export async function instanceDiscriminationTask(
+  recipe: InstanceDiscriminationRecipe,
+  { engine, thread, communicator }: TaskContext,
+): Promise<Task> {
   const { seed, model, data } = recipe;
   const config = checkConfig(
     dinov2ConfigSchema,
     { architectures: ['Dinov2Model'], transformers_version: TRANSFORMERS_VERSION, ...model.vision_config },
     'the recipe: model.vision_config',
   );
-  const { image_size: imageSize, patch_size: patchSize } = config;
-  const processor = imageProcessorFor(imageSize);
+  const processor = imageProcessorFor(config.image_size);
+  const { image_mean: mean, image_std: std } = processor;
   const emoji = await loadEmojiConcepts();
-  const views = {
+  const scenes = {
     concepts: splitConcepts(emoji).seen,
     artists: trainingArtists(emoji, data.held_out_artist),
     counts: data.drawings,
-    imageSize,
-    patchSize,
-    localScale: data.local_crops_scale,
-    localCrops: data.local_crops_number,
-    localSize: data.local_crops_size,
-    mean: processor.image_mean,
-    std: processor.image_std,
+    imageSize: config.image_size,
+    patchSize: config.patch_size,
+    mean,
+    std,
   };
-  const head = { hidden: model.head_hidden_dim, bottleneck: model.head_bottleneck_dim, prototypes: model.head_n_prototypes };
-  const { localSize } = views;
-  if (localSize < patchSize)
-    throw new UserError(`data.local_crops_size is ${localSize}: a crop has at least one patch, of ${patchSize} pixels`);
-  const lossOf = ({ student_temp, teacher_temp }: SelfDistillationStage, options?: GraphOptions) =>
-    selfDistillationLoss(config, { head, localSize, studentTemperature: student_temp, teacherTemperature: teacher_temp }, options);
+  const head = { slots: regionSlots, instances: instanceCount(scenes), projection: model.projection_dim };
+  const lossOf = ({ temperature }: { temperature: number }, options?: GraphOptions) =>
+    instanceLoss(config, { ...head, temperature }, options);
   for (const stage of recipe.stages) stepsOf(stage);
   const weights = freshWeights(engine, lossOf(recipe.stages[0]).parameters, seed);
   return {
@@ -62,29 +58,23 @@ export async function selfDistillationTask(recipe: SelfDistillationRecipe, { eng
       const { name, accumulation, batch_size: batchSize } = stage;
       const totalSteps = stepsOf(stage);
       const source = thread.open({
-        task: 'self-distillation',
+        task: 'instance-discrimination',
         seed,
         stage: name,
         batchSize,
-        ...views,
+        ...scenes,
         augmentation: augmentationOf(stage.augmentation),
-        maskChance: stage.mask_sample_probability,
-        maskShare: stage.mask_ratio_min_max,
         singlePatchChance: stage.single_patch_chance,
-        classTokenChance: stage.class_token_chance,
-        ibotWeight: stage.ibot_loss_weight,
       });
       return {
         settings: stage,
         loss: (storage) => lossOf(stage, { storage }),
-        averageInput: teacherInput,
         totalSteps,
         data: freshData(source, { accumulation, totalSteps, communicator }),
         dispose: source.close,
       };
     },
     async evaluate() {
-      const { mean, std } = views;
       return neighborScores(engine, { config, weights: await weights.all(), mean, std, heldOutArtist: data.held_out_artist, seed });
     },
   };
