@@ -21,6 +21,10 @@ export { scoreSamples } from './evaluate/samples.ts';
 export { createExplainer, type Explainer, loadExplainer } from './explain/explainer.ts';
 export type { AnsweredQuestion, ExplainRequest, Explanation, MapOptions } from './explain/explanation.ts';
 export { type Faithfulness, measureFaithfulness } from './explain/faithfulness.ts';
+export { exportHuggingFace, exportPeft } from './export/hugging-face.ts';
+export { exportLlamaCpp } from './export/llama-cpp.ts';
+export { type ExportSource, withExportSource } from './export/source.ts';
+export { exportTransformersJs } from './export/transformers-js.ts';
 export {
   type AnswerPiece,
   type BatchAnswer,
