@@ -12,6 +12,8 @@ import type * as Client from '../src/browser/client.ts';
 import type * as Package from '../src/browser/index.ts';
 import { buildEmojiDataset } from '../src/data/emoji/build.ts';
 import { createOrtEngine } from '../src/engine/ort.ts';
+import { exportHuggingFace } from '../src/export/hugging-face.ts';
+import { withExportSource } from '../src/export/source.ts';
 import { createSession } from '../src/generate/session.ts';
 import { decodeImage } from '../src/images/decode.ts';
 import { bundledModel, resolvePath } from '../src/paths.ts';
@@ -215,6 +217,41 @@ describe.skipIf(!chromiumPath)('in a tab', () => {
     }, files);
     const onDisk = files.reduce((sum, name) => sum + statSync(join(modelFolder, name)).size, 0);
     expect(bytes).toEqual([onDisk, onDisk]);
+  });
+
+  test('a model in shards, of which no list is given, and a folder on the disk answer alike', async () => {
+    const sharded = join(folder, 'sharded');
+    await withExportSource(modelFolder, (source) => exportHuggingFace(source, sharded, { dtype: 'float16', maxShardSize: 3e6 }));
+    const names = readdirSync(sharded);
+    expect(names.filter((name) => name.endsWith('.safetensors')).length).toBeGreaterThan(2);
+    const [question] = questions;
+    const answers = await page.evaluate(
+      async ({ question, names }) => {
+        const root = await navigator.storage.getDirectory();
+        const directory = await root.getDirectoryHandle('chosen', { create: true });
+        for (const name of names) {
+          const file = await (await directory.getFileHandle(name, { create: true })).createWritable();
+          await file.write(await (await fetch(`/made/sharded/${name}`)).blob());
+          await file.close();
+        }
+        const picture = new Uint8Array(await (await fetch(`/pictures/${question.image}`)).arrayBuffer());
+        const answers: string[] = [];
+        for (const origin of ['/made/sharded', directory]) {
+          const folder = await lib.openFolder(origin);
+          const model = await lib.loadModel(folder, { device: 'cpu', threads: 1, runtime: '/runtime/' });
+          answers.push(...(await lib.createSession(model).answerAll([{ turns: question.turns, images: [picture] }])));
+          await model.dispose();
+          folder.close();
+        }
+        await root.removeEntry('chosen', { recursive: true });
+        return answers;
+      },
+      { question, names },
+    );
+    const answer = await answerIn(model, question);
+    expect(answers).toEqual([answer, answer]);
+    // files that models may have and this one has not
+    complaints.splice(0, complaints.length, ...complaints.filter((text) => !/404/.test(text)));
   });
 
   test('a folder that cannot be read is told of in one sentence', async () => {
