@@ -156,6 +156,7 @@ describe('other models', () => {
   it.each([
     ['assets/models/tiny-gemma', 'Gemma 1', ['languageModel']],
     ['assets/models/tiny-clip', 'CLIP', ['other', 'textTower', 'visionTower']],
+    ['assets/models/tiny-dinov2', 'DINOv2', ['visionTower']],
     ['tests/reference/goldens/llava', 'LLaVA: CLIP and Gemma 1', ['connector', 'languageModel', 'visionTower']],
   ])('%s', async (dir, architecture, parts) => {
     const described = await describeCheckpoint(dir);
