@@ -126,6 +126,11 @@ describe('bad input', () => {
   it.each([
     ['no space', { space: {} }, 'space names no field'],
     ['a field that is none', { space: { 'stages.0.rate': { choice: [1, 2] } } }, 'unknown field stages.0.rate'],
+    [
+      'a range of a kind that is none',
+      { space: { 'stages.0.lr': { log: [1e-3, 1e-1] } } },
+      'space.stages.0.lr: must be {log_uniform: [low, high]}, {uniform: [low, high]}, {integer: [low, high]} or {choice: [a, b, ...]} (it is {"log":[0.001,0.1]})',
+    ],
     ['values that make no recipe', { space: { 'stages.0.warmup_ratio': { uniform: [0, 2] } } }, 'stages.0.warmup_ratio: must be at most 1'],
     ['a stage that is not there', { objective: { held_out: 'stage-1' } }, 'has no stage stage-1; it has pretrain, finetune'],
     ['a stage that holds nothing out', { set: [] }, 'holds no samples out'],

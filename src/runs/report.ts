@@ -3,19 +3,14 @@
 // inlined. The page loads nothing and runs no script.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { extname } from 'node:path';
-import { LineChart } from 'echarts/charts';
-import { GridComponent } from 'echarts/components';
-import { init, use } from 'echarts/core';
-import { SVGRenderer } from 'echarts/renderers';
 import { groupBy } from '../arrays.ts';
 import { onDisk } from '../disk.ts';
 import { beatsBaselines, type Sample, type Scores, type TaskScore } from '../evaluate/samples.ts';
+import { axisStyle, colorOf, drawChart, fromLeft, gridLines, numbers } from './chart.ts';
 import type { RunSummary } from './folder.ts';
 import type { HeldOutEvent, MetricEvent, StepEvent } from './metrics.ts';
 import { escapeHtml, htmlPage } from './page.ts';
 import { formatDuration } from './status.ts';
-
-use([LineChart, GridComponent, SVGRenderer]);
 
 /** A sample to be shown, with the path of its image. */
 export interface GallerySample extends Sample {
@@ -31,11 +26,9 @@ export interface ReportInput {
   gallery: readonly GallerySample[];
 }
 
-// Mid-gray is readable on white and on black, and so are the colors of the lines.
-const chartGray = '#868e96';
-const lineColor = '#3b82f6';
+const lineColor = colorOf(0);
 const rawColor = '#93b4e8';
-const heldOutColor = '#e8590c';
+const heldOutColor = colorOf(1);
 
 /** Exponential moving average, with the bias of its start corrected as in Adam (Kingma & Ba 2015). */
 export function smooth(values: readonly number[], decay: number): number[] {
@@ -53,48 +46,36 @@ export function smooth(values: readonly number[], decay: number): number[] {
  * loss where there is one.
  */
 function lossCurve(events: readonly StepEvent[], heldOut: readonly HeldOutEvent[]): string {
-  const chart = init(null, null, { renderer: 'svg', ssr: true, width: 520, height: 260 });
   const smoothed = smooth(
     events.map(({ loss }) => loss),
     events.length > 20 ? 0.8 : 0,
   );
-  const axis = { axisLine: { lineStyle: { color: chartGray } }, axisLabel: { color: chartGray }, nameTextStyle: { color: chartGray } };
-  const grid = { splitLine: { lineStyle: { color: chartGray, opacity: 0.25 } } };
   const line = { type: 'line', showSymbol: events.length === 1, silent: true } as const;
-  chart.setOption({
-    animation: false,
-    grid: { left: 48, right: 16, top: 28, bottom: 40 },
-    xAxis: {
-      type: 'value',
-      name: 'step',
-      nameLocation: 'middle',
-      nameGap: 24,
-      min: 0,
-      max: events.at(-1)?.step,
-      ...axis,
-      splitLine: { show: false },
+  return drawChart(
+    {
+      grid: { left: 48, right: 16, top: 28, bottom: 40 },
+      xAxis: { type: 'value', min: 0, max: events.at(-1)?.step, ...fromLeft('step') },
+      yAxis: { name: 'loss', ...axisStyle, ...numbers(), ...gridLines },
+      series: [
+        { ...line, data: events.map(({ step, loss }) => [step, loss]), lineStyle: { color: rawColor, width: 1, opacity: 0.6 } },
+        {
+          ...line,
+          data: events.map(({ step }, index) => [step, smoothed[index]]),
+          lineStyle: { color: lineColor, width: 2 },
+          itemStyle: { color: lineColor },
+        },
+        {
+          ...line,
+          data: heldOut.map(({ step, loss }) => [step, loss]),
+          showSymbol: true,
+          lineStyle: { color: heldOutColor, width: 2 },
+          itemStyle: { color: heldOutColor },
+        },
+      ],
     },
-    yAxis: { type: 'value', name: 'loss', scale: true, ...axis, ...grid },
-    series: [
-      { ...line, data: events.map(({ step, loss }) => [step, loss]), lineStyle: { color: rawColor, width: 1, opacity: 0.6 } },
-      {
-        ...line,
-        data: events.map(({ step }, index) => [step, smoothed[index]]),
-        lineStyle: { color: lineColor, width: 2 },
-        itemStyle: { color: lineColor },
-      },
-      {
-        ...line,
-        data: heldOut.map(({ step, loss }) => [step, loss]),
-        showSymbol: true,
-        lineStyle: { color: heldOutColor, width: 2 },
-        itemStyle: { color: heldOutColor },
-      },
-    ],
-  });
-  const svg = chart.renderToSVGString();
-  chart.dispose();
-  return svg;
+    520,
+    260,
+  );
 }
 
 function heldOutText(events: readonly HeldOutEvent[]): string {

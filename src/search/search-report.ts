@@ -1,11 +1,8 @@
 // What came of a search: search.json, which is the same however often the search was stopped, and
 // search.html.
 
-import { LineChart, ScatterChart } from 'echarts/charts';
-import { GridComponent } from 'echarts/components';
-import { init, use } from 'echarts/core';
-import { SVGRenderer } from 'echarts/renderers';
 import { writeWhole } from '../disk.ts';
+import { axisStyle, colorOf, drawChart, fromLeft, gridLines, numbers } from '../runs/chart.ts';
 import { escapeHtml, htmlPage, textTable } from '../runs/page.ts';
 import type { Estimate } from '../statistics/estimate.ts';
 import { pairedDifference } from '../statistics/paired.ts';
@@ -16,8 +13,6 @@ import type { FinishedTrial, SearchResult } from './search.ts';
 import type { SearchFolder } from './search-folder.ts';
 import type { Objective, SamplerName, SearchFile } from './search-schema.ts';
 import { STARTUP } from './tpe.ts';
-
-use([LineChart, ScatterChart, GridComponent, SVGRenderer]);
 
 /** A run with a fresh seed. */
 export interface Confirmation {
@@ -134,31 +129,17 @@ export function atEqualFlops(variants: readonly Pick<VariantResult, 'flops' | 's
 
 // === Page ===
 
-const gray = '#868e96';
-const colors = ['#3b82f6', '#e8590c', '#14803c', '#9333ea', '#0891b2', '#be185d'];
-const axisStyle = { axisLine: { lineStyle: { color: gray } }, axisLabel: { color: gray }, nameTextStyle: { color: gray } };
-
 function chart(series: object[], xName: string, yName: string, isLogarithmic = false): string {
-  const drawn = init(null, null, { renderer: 'svg', ssr: true, width: 520, height: 280 });
-  const splitLine = { lineStyle: { color: gray, opacity: 0.25 } };
-  drawn.setOption({
-    animation: false,
-    grid: { left: 56, right: 16, top: 28, bottom: 44 },
-    xAxis: {
-      type: isLogarithmic ? 'log' : 'value',
-      name: xName,
-      nameLocation: 'middle',
-      nameGap: 26,
-      scale: true,
-      ...axisStyle,
-      splitLine: { show: false },
+  return drawChart(
+    {
+      grid: { left: 56, right: 16, top: 28, bottom: 44 },
+      xAxis: { ...fromLeft(xName), ...numbers(isLogarithmic) },
+      yAxis: { name: yName, ...axisStyle, ...numbers(), ...gridLines },
+      series,
     },
-    yAxis: { type: 'value', name: yName, scale: true, ...axisStyle, splitLine },
-    series,
-  });
-  const svg = drawn.renderToSVGString();
-  drawn.dispose();
-  return svg;
+    520,
+    280,
+  );
 }
 
 const line = (data: number[][], color: string, dashed = false, step = false) => ({
@@ -175,7 +156,6 @@ const figure = (svg: string, caption: string) => `<figure>${svg}<figcaption>${ca
 
 /** The best so far, by schedules and by operations, and the expected best of n. */
 export function curves(variants: readonly VariantResult[], quantity: string): string {
-  const colorOf = (i: number) => colors[i % colors.length];
   const key = variants.map(({ name }, i) => `<b style="color:${colorOf(i)}">${escapeHtml(name)}</b>`).join(', ');
   const expected = variants.flatMap(({ expectedBest: { curve } }, i) => [
     line(
@@ -222,7 +202,7 @@ function slices({ trials }: VariantResult, quantity: string): string {
     const points = whole.map((trial) => [trial.values[path] as number, scoreOf(trial)!]);
     const places = points.map(([x]) => x);
     const isWide = Math.min(...places) > 0 && Math.max(...places) / Math.min(...places) > 20;
-    const dots = { type: 'scatter', silent: true, symbolSize: 7, data: points, itemStyle: { color: colors[0] } };
+    const dots = { type: 'scatter', silent: true, symbolSize: 7, data: points, itemStyle: { color: colorOf(0) } };
     return figure(chart([dots], path, quantity, isWide), escapeHtml(path));
   });
   return whole.length > 0 && figures.length > 0 ? `<div class="curves">${figures.join('\n')}</div>` : '';

@@ -1,33 +1,11 @@
 // The plots of a study as SVG, drawn by ECharts on the server side: no script in the page.
 
-import { LineChart, ScatterChart } from 'echarts/charts';
-import { GridComponent, LegendComponent, MarkLineComponent } from 'echarts/components';
-import { init, use } from 'echarts/core';
-import { SVGRenderer } from 'echarts/renderers';
+import { axisStyle, colorOf, drawChart, fromLeft, gray, gridLines, numbers } from '../runs/chart.ts';
 
-use([LineChart, ScatterChart, GridComponent, LegendComponent, MarkLineComponent, SVGRenderer]);
+const blue = colorOf(0);
 
-// readable on white and on black
-const gray = '#868e96';
-const blue = '#3b82f6';
-const palette = ['#3b82f6', '#e8590c', '#12a150', '#9333ea', '#d6336c', '#0c8599', '#a87900', '#868e96'];
-
-const colorOf = (index: number) => palette[index % palette.length];
-
-type Option = Parameters<ReturnType<typeof init>['setOption']>[0];
 type Series = { [key: string]: unknown }[];
 
-function draw(option: Option, width: number, height: number): string {
-  const chart = init(null, null, { renderer: 'svg', ssr: true, width, height });
-  chart.setOption({ animation: false, ...(option as object) });
-  const svg = chart.renderToSVGString();
-  chart.dispose();
-  return svg;
-}
-
-const axisStyle = { axisLine: { lineStyle: { color: gray } }, axisLabel: { color: gray }, nameTextStyle: { color: gray } };
-const gridLines = { splitLine: { lineStyle: { color: gray, opacity: 0.25 } } };
-const xName = (name: string) => ({ name, nameLocation: 'middle' as const, nameGap: 28 });
 const zeroLine = { symbol: 'none', silent: true, label: { show: false }, lineStyle: { color: gray, type: 'dashed' }, data: [{ xAxis: 0 }] };
 const legendOf = (names: readonly string[]) => ({
   data: [...names],
@@ -72,10 +50,10 @@ export function forestPlot(rows: readonly ForestRow[], name = 'points'): string 
     data: scaled.map(({ value }, i) => [value, i]),
     markLine: zeroLine,
   };
-  return draw(
+  return drawChart(
     {
       grid: { left: 8, right: 24, top: 8, bottom: 40, containLabel: true },
-      xAxis: { type: 'value', scale: true, ...xName(name), ...axisStyle, ...gridLines },
+      xAxis: { ...numbers(), ...fromLeft(name), ...gridLines },
       yAxis: {
         type: 'category',
         inverse: true,
@@ -97,12 +75,12 @@ export function interactionPlot(
   levels: readonly string[],
   lines: readonly { name: string; values: (number | undefined)[] }[],
 ): string {
-  return draw(
+  return drawChart(
     {
       legend: legendOf(lines.map(({ name }) => name)),
       grid: { left: 8, right: 24, top: 36, bottom: 40, containLabel: true },
-      xAxis: { type: 'category', data: [...levels], ...xName(by), ...axisStyle, splitLine: { show: false } },
-      yAxis: { type: 'value', scale: true, name: '%', ...axisStyle, ...gridLines },
+      xAxis: { type: 'category', data: [...levels], ...fromLeft(by) },
+      yAxis: { name: '%', ...axisStyle, ...numbers(), ...gridLines },
       series: lines.map(({ name, values }, i) => ({
         type: 'line',
         name,
@@ -127,12 +105,12 @@ export interface CurveGroup {
 /** A line for each group. */
 export function linesPlot(groups: readonly ScatterGroup[], x: string, y: string, logY = false): string {
   const rows = Math.ceil(groups.length / 3);
-  return draw(
+  return drawChart(
     {
       legend: legendOf(groups.map(({ name }) => name)),
       grid: { left: 8, right: 24, top: 24 + 18 * rows, bottom: 40, containLabel: true },
-      xAxis: { type: 'value', minInterval: 1, scale: true, ...xName(x), ...axisStyle, splitLine: { show: false } },
-      yAxis: { type: logY ? 'log' : 'value', name: y, scale: true, ...axisStyle, ...gridLines },
+      xAxis: { minInterval: 1, ...numbers(), ...fromLeft(x) },
+      yAxis: { name: y, ...axisStyle, ...numbers(logY), ...gridLines },
       series: groups.map(({ name, points }, i) => ({
         type: 'line',
         name,
@@ -179,12 +157,12 @@ export function curvesPlot(groups: readonly CurveGroup[], x: string, y: string):
     };
   });
   const rows = Math.ceil(groups.length / 3);
-  return draw(
+  return drawChart(
     {
       legend: legendOf(groups.map(({ name }) => name)),
       grid: { left: 8, right: 24, top: 24 + 18 * rows, bottom: 40, containLabel: true },
-      xAxis: { type: 'value', ...xName(x), ...axisStyle, splitLine: { show: false } },
-      yAxis: { type: 'value', name: y, scale: true, ...axisStyle, ...gridLines },
+      xAxis: { type: 'value', ...fromLeft(x) },
+      yAxis: { name: y, ...axisStyle, ...numbers(), ...gridLines },
       series: [...pale, ...means] as Series,
     },
     560,
@@ -223,12 +201,12 @@ export function scatterPlot(
           line(({ high }) => high, { width: 1, type: 'dashed' }),
         ];
   const rows = Math.ceil(groups.length / 3);
-  return draw(
+  return drawChart(
     {
       legend: legendOf(groups.length > 1 ? groups.map(({ name }) => name) : []),
       grid: { left: 8, right: 32, top: groups.length > 1 ? 24 + 18 * rows : 32, bottom: 40, containLabel: true },
-      xAxis: { type: logX ? 'log' : 'value', scale: true, ...xName(x), ...axisStyle, splitLine: { show: false } },
-      yAxis: { type: 'value', scale: true, name: y, ...axisStyle, ...gridLines },
+      xAxis: { ...fromLeft(x), ...numbers(logX) },
+      yAxis: { name: y, ...axisStyle, ...numbers(), ...gridLines },
       series: [
         ...fitted,
         ...groups.map(({ name, points }, i) => ({

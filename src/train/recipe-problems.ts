@@ -113,6 +113,10 @@ export function describeProblem(schema: z.core.$ZodType, error: z.ZodError, valu
       const others = given.filter((key) => !issue.keys.includes(key));
       return `${pathText([...issue.path, name])} cannot be given beside ${others.join(', ')}`;
     }
+    const place = pathText(issue.path);
+    // alternatives with a field each: what they say together is better than what is wrong with one of them
+    const together = error.issues.find(({ code, path }) => code === 'invalid_union' && pathText(path) === place);
+    if (fields.length === 0 && together) return `${place}: ${together.message} (it is ${JSON.stringify(valueAt(issue.path, value))})`;
     const guess = nearest(name, fields);
     return `unknown field ${pathText([...issue.path, name])}; ${guess ? `did you mean ${guess}?` : `known fields are ${fields.join(', ')}`}`;
   }
