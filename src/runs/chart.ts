@@ -9,11 +9,11 @@ use([LineChart, ScatterChart, GridComponent, LegendComponent, MarkLineComponent,
 
 /** For axes and all that is not data: readable on white and on black, as are the colors of the lines. */
 export const gray = '#868e96';
-export const palette = ['#3b82f6', '#e8590c', '#12a150', '#9333ea', '#d6336c', '#0c8599', '#a87900', gray];
+const palette = ['#3b82f6', '#e8590c', '#12a150', '#9333ea', '#d6336c', '#0c8599', '#a87900', gray];
 
 export const colorOf = (index: number): string => palette[index % palette.length];
 
-export type ChartOption = Parameters<ReturnType<typeof init>['setOption']>[0];
+type ChartOption = Parameters<ReturnType<typeof init>['setOption']>[0];
 
 /** A chart of so many pixels, as SVG. */
 export function drawChart(option: ChartOption, width: number, height: number): string {
