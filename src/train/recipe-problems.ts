@@ -51,8 +51,11 @@ function schemasAt(schema: z.core.$ZodType, path: Path, value: unknown): z.core.
 }
 
 /** The fields that the schema knows at `path` of `value`; none where it is no object. */
-const knownFields = (schema: z.core.$ZodType, path: Path, value: unknown): string[] =>
-  schemasAt(schema, path, value).flatMap((found) => (found instanceof z.ZodObject ? Object.keys(found.shape) : []));
+const knownFields = (schema: z.core.$ZodType, path: Path, value: unknown): string[] => {
+  const found = schemasAt(schema, path, value).filter((each) => each instanceof z.ZodObject);
+  // alternatives may share fields
+  return [...new Set(found.flatMap(({ shape }) => Object.keys(shape)))];
+};
 
 /** What a field means, if the schema says so. */
 function meaningOf(schema: z.core.$ZodType, path: Path, value: unknown): string | undefined {

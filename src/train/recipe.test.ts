@@ -154,6 +154,10 @@ describe('a wrong recipe is one sentence that names the field', () => {
       'stages.0={name: a, train: [vision_tower], data: captions, feature_mixup: 0.1}',
       'stages.0.feature_mixup: needs a frozen encoder, but vision_tower is trained',
     ],
+    [
+      'stages.1.lora={rank: 4, use_rslora: true}',
+      'unknown field stages.1.lora.use_rslora; known fields are adapter, dropout, rank, alpha, targets, rslora',
+    ],
     ['elephant=1', 'unknown field elephant; known fields are task, seed, device, model, data, stages, evaluate'],
     ['model.viosin_towre=a', 'unknown field model.viosin_towre; did you mean vision_tower?'],
     ['evaluate.split=[a]', 'unknown field evaluate.split; did you mean splits?'],
