@@ -107,24 +107,23 @@ function demandOf(issue: z.core.$ZodIssue, found: unknown): string | undefined {
 export function describeProblem(schema: z.core.$ZodType, error: z.ZodError, value: unknown): string {
   const issues = error.issues.flatMap((issue) => flattenUnion(issue, []));
   const issue = issues.find(({ code }) => code === 'unrecognized_keys') ?? issues[0];
+  const place = pathText(issue.path);
+  const found = valueAt(issue.path, value);
   if (issue.code === 'unrecognized_keys') {
     const name = issue.keys[0];
     const fields = knownFields(schema, issue.path, value);
     // of another alternative
     if (fields.includes(name)) {
-      const given = Object.keys(valueAt(issue.path, value) as object);
+      const given = Object.keys(found as object);
       const others = given.filter((key) => !issue.keys.includes(key));
       return `${pathText([...issue.path, name])} cannot be given beside ${others.join(', ')}`;
     }
-    const place = pathText(issue.path);
     // alternatives with a field each: what they say together is better than what is wrong with one of them
     const together = error.issues.find(({ code, path }) => code === 'invalid_union' && pathText(path) === place);
-    if (fields.length === 0 && together) return `${place}: ${together.message} (it is ${JSON.stringify(valueAt(issue.path, value))})`;
+    if (fields.length === 0 && together) return `${place}: ${together.message} (it is ${JSON.stringify(found)})`;
     const guess = nearest(name, fields);
     return `unknown field ${pathText([...issue.path, name])}; ${guess ? `did you mean ${guess}?` : `known fields are ${fields.join(', ')}`}`;
   }
-  const place = pathText(issue.path);
-  const found = valueAt(issue.path, value);
   if (issue.code === 'invalid_union' && issue.path.at(-1) === 'task') {
     return `task must be contrastive, instance-discrimination, language-model or llava, and is ${found === undefined ? 'missing' : JSON.stringify(found)}`;
   }

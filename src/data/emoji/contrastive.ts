@@ -62,10 +62,11 @@ export function singlePatchWeights(random: Random, glyph: PlacedGlyph, imageSize
 
 /** How drawings are read, as weights of patches: from one patch by chance, else from all that they cover. */
 export function readerOf(random: Random, { singlePatchChance, imageSize, patchSize }: ReadScenes): (glyph: PlacedGlyph) => Float32Array {
-  return (glyph) => (random.uniform() < singlePatchChance ? singlePatchWeights : plainWeights)(random, glyph, imageSize, patchSize);
+  return (glyph) =>
+    random.uniform() < singlePatchChance
+      ? singlePatchWeights(random, glyph, imageSize, patchSize)
+      : regionWeights(glyph, imageSize, patchSize);
 }
-
-const plainWeights: typeof singlePatchWeights = (_, ...where) => regionWeights(...where);
 
 /** Scenes that `seed` and `key` name. */
 export function augmentedScenes(seed: number, key: readonly string[], count: number, glyphs: EmojiGlyphs, options: ReadScenes): Scene[] {

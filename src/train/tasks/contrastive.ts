@@ -3,9 +3,8 @@
 
 import { readTokenizerFiles, tokenizerFilesOf } from '../../checkpoint/tokenizer-files.ts';
 import { type ContrastiveOptions, pixelInputs, regionInputs, regionSlots, textInputs } from '../../data/emoji/contrastive.ts';
-import { loadEmojiConcepts, loadEmojiGlyphs } from '../../data/emoji/glyphs.ts';
+import { loadEmojiGlyphs } from '../../data/emoji/glyphs.ts';
 import { renderScene, sampleScene } from '../../data/emoji/scene.ts';
-import { splitConcepts, trainingArtists } from '../../data/emoji/split.ts';
 import type { Engine } from '../../engine/engine.ts';
 import type { Scores, TaskScore } from '../../evaluate/samples.ts';
 import { type ClipConfig, clipConfigSchema } from '../../models/clip.ts';
@@ -14,7 +13,7 @@ import { compileGraph } from '../../models/programs.ts';
 import { resolvePath } from '../../paths.ts';
 import { checkConfig } from '../../pretrained/folder.ts';
 import { TRANSFORMERS_VERSION } from '../../pretrained/hub-form.ts';
-import { imageProcessorFor, PROCESSOR_FILE } from '../../pretrained/processor.ts';
+import { PROCESSOR_FILE } from '../../pretrained/processor.ts';
 import { createRandom } from '../../random.ts';
 import { wilsonInterval } from '../../statistics/proportion.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
@@ -22,6 +21,7 @@ import { freshData } from '../prefetch.ts';
 import { augmentationOf, type ContrastiveRecipe } from '../recipe.ts';
 import { stepsOf, type Task, type TaskContext } from '../task.ts';
 import { freshWeights, type ModelWeights } from '../weights.ts';
+import { encoderScenes } from './encoder-scenes.ts';
 
 const EVALUATION_SCENES = 400;
 
@@ -46,18 +46,8 @@ export async function contrastiveTask(recipe: ContrastiveRecipe, { engine, threa
     },
     'the recipe: model',
   );
-  const processor = imageProcessorFor(config.vision_config.image_size);
-  const emoji = await loadEmojiConcepts();
-  const options = {
-    concepts: splitConcepts(emoji).seen,
-    artists: trainingArtists(emoji, data.held_out_artist),
-    counts: data.drawings,
-    imageSize: config.vision_config.image_size,
-    patchSize: config.vision_config.patch_size,
-    captionWeight: data.caption_weight,
-    mean: processor.image_mean,
-    std: processor.image_std,
-  };
+  const { processor, scenes } = await encoderScenes(data, config.vision_config);
+  const options = { ...scenes, captionWeight: data.caption_weight };
   for (const stage of recipe.stages) stepsOf(stage);
   const weights = freshWeights(engine, contrastiveLoss(config, regionSlots).parameters, seed);
   return {

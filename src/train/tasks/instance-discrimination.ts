@@ -2,20 +2,19 @@
 // by neighbors as its score.
 
 import { regionSlots } from '../../data/emoji/contrastive.ts';
-import { loadEmojiConcepts } from '../../data/emoji/glyphs.ts';
 import { instanceCount } from '../../data/emoji/instances.ts';
-import { splitConcepts, trainingArtists } from '../../data/emoji/split.ts';
 import { dinov2ConfigSchema } from '../../models/dinov2.ts';
 import { instanceLoss, isOfHead } from '../../models/instance-discrimination.ts';
 import type { GraphOptions } from '../../models/programs.ts';
 import { checkConfig } from '../../pretrained/folder.ts';
 import { TRANSFORMERS_VERSION } from '../../pretrained/hub-form.ts';
-import { imageProcessorFor, PROCESSOR_FILE } from '../../pretrained/processor.ts';
+import { PROCESSOR_FILE } from '../../pretrained/processor.ts';
 import { freshData } from '../prefetch.ts';
 import { augmentationOf, type InstanceDiscriminationRecipe } from '../recipe.ts';
 import { stepsOf, type Task, type TaskContext } from '../task.ts';
 import { freshWeights } from '../weights.ts';
 import { neighborScores } from './drawing-neighbors.ts';
+import { encoderScenes } from './encoder-scenes.ts';
 
 export async function instanceDiscriminationTask(
   recipe: InstanceDiscriminationRecipe,
@@ -27,18 +26,7 @@ export async function instanceDiscriminationTask(
     { architectures: ['Dinov2Model'], transformers_version: TRANSFORMERS_VERSION, ...model.vision_config },
     'the recipe: model.vision_config',
   );
-  const processor = imageProcessorFor(config.image_size);
-  const { image_mean: mean, image_std: std } = processor;
-  const emoji = await loadEmojiConcepts();
-  const scenes = {
-    concepts: splitConcepts(emoji).seen,
-    artists: trainingArtists(emoji, data.held_out_artist),
-    counts: data.drawings,
-    imageSize: config.image_size,
-    patchSize: config.patch_size,
-    mean,
-    std,
-  };
+  const { processor, scenes } = await encoderScenes(data, config);
   const head = { slots: regionSlots, instances: instanceCount(scenes), projection: model.projection_dim };
   const lossOf = ({ temperature }: { temperature: number }, options?: GraphOptions) =>
     instanceLoss(config, { ...head, temperature }, options);
@@ -75,6 +63,7 @@ export async function instanceDiscriminationTask(
       };
     },
     async evaluate() {
+      const { mean, std } = scenes;
       return neighborScores(engine, { config, weights: await weights.all(), mean, std, heldOutArtist: data.held_out_artist, seed });
     },
   };
