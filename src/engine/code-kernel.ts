@@ -38,19 +38,18 @@ export function writeCodeTable(memory: ArrayBuffer, address: number, { values, b
   new Float32Array(memory, address + VALUES, 256).set(values);
   // nothing is above the last
   new Float32Array(memory, address + BOUNDS, 256).set([...bounds, Number.POSITIVE_INFINITY]);
-  const codeOf = (number: number) => bounds.findLastIndex((bound) => bound < number) + 1;
   const bits = new Uint32Array(1);
   const [number] = [new Float32Array(bits.buffer)];
   const lookup = new Uint8Array(memory, address + LOOKUP, 65536);
-  // numbers from -1 to 1 come here; of negative ones, the largest magnitude is the lower end
-  for (const [sign, ends] of [
-    [0x0000, 0x0000],
-    [0x8000, 0xffff],
-  ])
-    for (let half = 0; half <= 0x3f80; half++) {
-      bits[0] = (((sign | half) << 16) | ends) >>> 0;
-      lookup[sign | half] = codeOf(number[0]);
-    }
+  // numbers from -1 to 1 come here, entered upwards; the lower end of a negative interval is its largest magnitude
+  let code = 0;
+  const enter = (half: number, end: number) => {
+    bits[0] = ((half << 16) | end) >>> 0;
+    while (bounds[code] < number[0]) code++;
+    lookup[half] = code;
+  };
+  for (let half = 0x3f80; half >= 0; half--) enter(0x8000 | half, 0xffff);
+  for (let half = 0; half <= 0x3f80; half++) enter(half, 0);
 }
 
 const BLOCK_BYTES = 4 * CODE_BLOCK;
