@@ -41,7 +41,7 @@ export function writeCodeTable(memory: ArrayBuffer, address: number, { values, b
   const bits = new Uint32Array(1);
   const [number] = [new Float32Array(bits.buffer)];
   const lookup = new Uint8Array(memory, address + LOOKUP, 65536);
-  // numbers from -1 to 1 come here, entered upwards; the lower end of a negative interval is its largest magnitude
+  // numbers from -1 to 1 come here, entered upwards; a negative interval begins at its largest magnitude
   let code = 0;
   const enter = (half: number, end: number) => {
     bits[0] = ((half << 16) | end) >>> 0;
