@@ -1,6 +1,6 @@
 // What `llava-gemma data` does.
 import { buildEmojiDataset } from '../../data/emoji/build.ts';
-import { loadEmojiGlyphs } from '../../data/emoji/glyphs.ts';
+import { loadEmojiConcepts } from '../../data/emoji/glyphs.ts';
 import { UserError } from '../../errors.ts';
 
 export interface DataFlags {
@@ -14,7 +14,7 @@ export interface DataFlags {
 
 /** Runs the command. */
 export async function writeData(flags: DataFlags): Promise<void> {
-  const { artists } = await loadEmojiGlyphs();
+  const { artists } = await loadEmojiConcepts();
   if (flags.heldOutArtist !== undefined && !artists.includes(flags.heldOutArtist)) {
     throw new UserError(`--held-out-artist ${flags.heldOutArtist}: the artists are ${artists.join(', ')}`);
   }

@@ -68,37 +68,48 @@ export function loadEmojiGlyphs(): Promise<EmojiGlyphs> {
 
 async function readGlyphs(): Promise<EmojiGlyphs> {
   const { glyphSize, sheetColumns, artists, concepts } = await loadEmojiConcepts();
-  const glyphBytes = glyphSize * glyphSize * 4;
-  const drawings = new Map<string, Map<number, Uint8Array>>();
+  const sheets = new Map<string, Sheet>();
   for (const artist of artists) {
     const { data, info } = await sharp(await readFile(new URL(`${artist}.webp`, folder)))
       .ensureAlpha()
       .raw()
       .toBuffer({ resolveWithObject: true });
-    const byConcept = new Map<number, Uint8Array>();
-    for (const [index, concept] of concepts.entries()) {
-      if (!concept.artists.includes(artist)) continue;
-      const left = (index % sheetColumns) * glyphSize;
-      const top = Math.floor(index / sheetColumns) * glyphSize;
-      const pixels = new Uint8Array(glyphBytes);
-      for (let y = 0; y < glyphSize; y++) {
-        const start = ((top + y) * info.width + left) * 4;
-        pixels.set(data.subarray(start, start + glyphSize * 4), y * glyphSize * 4);
-      }
-      byConcept.set(index, pixels);
-    }
-    drawings.set(artist, byConcept);
+    sheets.set(artist, { pixels: data, width: info.width, drawings: new Map() });
   }
   return {
     concepts,
     artists,
     glyphSize,
     glyph(concept, artist) {
-      const pixels = drawings.get(artist)?.get(concept);
-      if (!pixels) throw new Error(`no drawing of concept ${concept} (${concepts[concept]?.name}) by ${artist}`);
-      return pixels;
+      const sheet = sheets.get(artist);
+      if (!sheet || !concepts[concept]?.artists.includes(artist))
+        throw new Error(`no drawing of concept ${concept} (${concepts[concept]?.name}) by ${artist}`);
+      const known = sheet.drawings.get(concept);
+      if (known) return known;
+      const drawing = cut(sheet, concept % sheetColumns, Math.floor(concept / sheetColumns), glyphSize);
+      sheet.drawings.set(concept, drawing);
+      return drawing;
     },
   };
+}
+
+/** An artist's drawings. */
+interface Sheet {
+  /** RGBA, of all of them. */
+  pixels: Uint8Array;
+  /** In pixels. */
+  width: number;
+  /** Those that were asked for, by concept. */
+  drawings: Map<number, Uint8Array>;
+}
+
+function cut({ pixels, width }: Sheet, column: number, row: number, side: number): Uint8Array {
+  const drawing = new Uint8Array(side * side * 4);
+  for (let y = 0; y < side; y++) {
+    const start = ((row * side + y) * width + column * side) * 4;
+    drawing.set(pixels.subarray(start, start + side * 4), y * side * 4);
+  }
+  return drawing;
 }
 
 /** Indices of the concepts that all six artists drew: the ones that scenes and questions are made of. */
