@@ -13,7 +13,7 @@ import { formatDevice } from '../src/cli/run/info-device.ts';
 import { createNodeWebgpuEngine } from '../src/engine/devices.ts';
 import { type Engine, float32, float32Values, int32, type State } from '../src/engine/engine.ts';
 import { createOrtEngine } from '../src/engine/ort.ts';
-import { createWebgpuEngine } from '../src/engine/webgpu/engine.ts';
+import { createWebgpuEngine, type WebgpuOptions } from '../src/engine/webgpu/engine.ts';
 import { DeviceError, DeviceLostError } from '../src/engine/webgpu/failure.ts';
 import type { Runtime, RuntimeTensor } from '../src/engine/webgpu/runtime.ts';
 import { createGenerator } from '../src/generate/generator.ts';
@@ -100,6 +100,21 @@ describe.skipIf(!webgpu)('a run on WebGPU', () => {
     expectSameLosses('here', expected);
   });
 
+  test('has the same losses where its frozen weights are larger than a buffer', async () => {
+    const status = { ...silentStatus };
+    const engine = createNodeWebgpuEngine({ bufferBytes: 1500 });
+    await train({
+      recipe: loadRecipe('short.yaml'),
+      title: 'split',
+      out: 'split',
+      mode: 'new',
+      signal: new AbortController().signal,
+      status,
+      engine,
+    });
+    expectSameLosses('split', expected);
+  });
+
   test('that loses its device keeps the last checkpoint, and says so in a sentence', async () => {
     let isLost = false;
     const failing = (): void => {
@@ -155,9 +170,9 @@ function watched({ before, after }: { before?: () => void; after?: (results: rea
 }
 
 /** Expects ONNX Runtime's own profile of what `work` does on an engine to name no provider but WebGPU's. */
-async function profiled(work: (engine: Engine) => Promise<void>): Promise<void> {
+async function profiled(work: (engine: Engine) => Promise<void>, options: WebgpuOptions = {}): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'llava-gemma-profile-'));
-  await work(createNodeWebgpuEngine({ session: { enableProfiling: true, profileFilePrefix: join(folder, 'profile') } }));
+  await work(createNodeWebgpuEngine({ ...options, session: { enableProfiling: true, profileFilePrefix: join(folder, 'profile') } }));
   // sessions that have ended; those that move buffers go on, and their profiles are not whole
   const profiles = readdirSync(folder).map((file) => readFileSync(join(folder, file), 'utf8'));
   const whole = profiles.filter((text) => text.trim().endsWith(']'));
@@ -191,7 +206,10 @@ describe.skipIf(!webgpu)('answers on WebGPU', () => {
     expect(answers[1]).toEqual(answers[0]);
   });
 
-  test('run every kernel on the device, from pixels on, also behind a prefix that was cut', () =>
+  test.each([
+    ['', {}],
+    [' also of weights that are split', { bufferBytes: 1500 }],
+  ])('run every kernel on the device, from pixels on, also behind a prefix that was cut;%s', (_, options) =>
     profiled(async (engine) => {
       const generator = await tinyLlava(engine);
       const { image_token_index: image, text_config: text } = generator.config;
@@ -206,7 +224,8 @@ describe.skipIf(!webgpu)('answers on WebGPU', () => {
       ])
         await generator.generate([{ inputIds: [...places, ...words], imageRows }], { maxNewTokens: 3, stopTokenIds: [], prefix });
       await generator.dispose();
-    }));
+    }, options),
+  );
 
   test('of a batch that rows of different lengths share are those on the CPU', async () => {
     const said: number[][] = [];

@@ -8,8 +8,7 @@ import { type DeviceName, type Engine, elementBytes, float32, type StoredValue, 
 import { createOrtEngine, type OrtOptions } from './ort.ts';
 import { layOutConstants } from './stored-constants.ts';
 import { type VulkanGpu, vulkanGpus } from './vulkan.ts';
-import type { DeviceOptions } from './webgpu/device.ts';
-import { createWebgpuEngine } from './webgpu/engine.ts';
+import { createWebgpuEngine, type WebgpuOptions } from './webgpu/engine.ts';
 import { type DeviceFacts, probeDevice } from './webgpu/probe.ts';
 import type { Runtime } from './webgpu/runtime.ts';
 
@@ -33,7 +32,7 @@ export async function openEngine(device: DeviceName = 'cpu', options: Pick<OrtOp
 }
 
 /** The engine on ONNX Runtime's WebGPU provider, whether there is an adapter or not. */
-export function createNodeWebgpuEngine(options: DeviceOptions = {}): Engine {
+export function createNodeWebgpuEngine(options: Omit<WebgpuOptions, 'stored'> = {}): Engine {
   return createWebgpuEngine(nodeRuntime(), { ...options, stored: { read: readStored, layOut: layOutConstants } });
 }
 

@@ -18,6 +18,7 @@ import {
 import { GraphBuilder, type ShapedModel } from './builder.ts';
 import { CLASS_LOOPS, classLoop, loopOverClasses } from './classes.ts';
 import { type ExternalData, isStoredCast, joinNeighbors, readStored } from './packed.ts';
+import { readParts } from './parts.ts';
 import { FUSED_KERNELS, type Lowered, type LoweringRule, plainProduct, type Rules, type Target } from './rule.ts';
 import { webgpuRules } from './webgpu-rules.ts';
 import { encodeModel, MICROSOFT } from './writer.ts';
@@ -65,7 +66,7 @@ export const lower = (outputs: Outputs, options: LowerOptions = {}): Uint8Array 
 export function lowerToModel(outputs: Outputs, options: LowerOptions = {}): ShapedModel {
   const fuse = new Set<Composite>(options.fuse ?? WHOLE);
   const external = new Map(options.externalInputs);
-  const primitives = mergeCommon(simplify(mergeCommon(expandComposites(outputs, (op) => fuse.has(op)))));
+  const primitives = mergeCommon(simplify(mergeCommon(readParts(expandComposites(outputs, (op) => fuse.has(op))))));
   const graph = joinNeighbors(readStored(loopOverClasses(scatterOntoSums(primitives))), external);
   const { target = 'cpu' } = options;
   const table: Rules = { ...rules, ...RULES_OF[target] };

@@ -10,6 +10,7 @@ import { type ConstantLayout, isStored, layOutInMemory } from '../onnx/constants
 import { isStoredCast } from '../onnx/packed.ts';
 import { Device, type DeviceOptions } from './device.ts';
 import { DeviceSequence, DeviceState } from './device-state.ts';
+import { inParts } from './parts.ts';
 import { compileProgram } from './program.ts';
 import type { Runtime } from './runtime.ts';
 
@@ -20,9 +21,17 @@ export interface StoredConstants {
 }
 
 export interface WebgpuOptions extends DeviceOptions {
+  /** Bytes of a constant above which it is split by its rows into several buffers. Default: 2^29. */
+  bufferBytes?: number;
   /** Default: constants are in memory. */
   stored?: StoredConstants;
 }
+
+/**
+ * What every adapter gives that we have met, Chromium's software one included. Real ones give up to 2 or 4
+ * GB, less four bytes: tables of 256,000 words, 2.1 GB at the width of Gemma 2B, must be split for many.
+ */
+const BUFFER_BYTES = 2 ** 29;
 
 const inMemoryAlone: StoredConstants = {
   read: ({ path }) => Promise.reject(new Error(`${path}: constants must be in memory here`)),
@@ -30,11 +39,12 @@ const inMemoryAlone: StoredConstants = {
 };
 
 /** An engine on the WebGPU provider of `runtime`. */
-export function createWebgpuEngine(runtime: Runtime, { stored = inMemoryAlone, ...options }: WebgpuOptions = {}): Engine {
-  const device = new Device(runtime, options);
+export function createWebgpuEngine(runtime: Runtime, options: WebgpuOptions = {}): Engine {
+  const { stored = inMemoryAlone, bufferBytes = BUFFER_BYTES, ...deviceOptions } = options;
+  const device = new Device(runtime, deviceOptions);
   return {
     name: 'ort-webgpu',
-    compile: (outputs, compileOptions = {}) => compile(device, stored, outputs, compileOptions),
+    compile: (outputs, compileOptions = {}) => compile(device, { stored, bufferBytes }, outputs, compileOptions),
     state: (initial) => new DeviceState(device, initial.dtype, initial.dims, initial),
     zeros: (dtype, dims) => new DeviceState(device, dtype, dims),
     sequence: (dtype, dims, axis) => new DeviceSequence(device, dtype, dims, axis),
@@ -44,7 +54,7 @@ export function createWebgpuEngine(runtime: Runtime, { stored = inMemoryAlone, .
 
 async function compile(
   device: Device,
-  stored: StoredConstants,
+  { stored, bufferBytes }: Required<Pick<WebgpuOptions, 'stored' | 'bufferBytes'>>,
   outputs: Outputs,
   { constants = new Map(), writes = {}, ...options }: CompileOptions,
 ): Promise<Program> {
@@ -53,15 +63,15 @@ async function compile(
   for (const tensor of topologicalOrder(Object.values(everything)))
     if (tensor.op === 'input' && constants.has(inputName(tensor))) fixed.set(inputName(tensor), tensor);
   checkInputs(fixed, (name) => constants.get(name));
-  const widened = widenStored(everything, fixed);
   const values = new Map<string, Constant>();
   for (const [name, { dtype }] of fixed) values.set(name, await inFloat32(constants.get(name)!, dtype, stored));
-  return compileProgram(device, Object.fromEntries(Object.keys(outputs).map((name) => [name, widened[name]])), {
-    writes: Object.fromEntries(Object.entries(writes).map(([name, { mode }]) => [name, { mode, tensor: widened[`write ${name}`] }])),
+  const { graph, constants: parts } = inParts(widenStored(everything, fixed), values, bufferBytes);
+  return compileProgram(device, Object.fromEntries(Object.keys(outputs).map((name) => [name, graph[name]])), {
+    writes: Object.fromEntries(Object.entries(writes).map(([name, { mode }]) => [name, { mode, tensor: graph[`write ${name}`] }])),
     packedAccuracy: options.packedAccuracy ?? 'float32',
     recompute: options.recompute ?? (options.lean ? 'cheap' : undefined),
-    layout: fixed.size > 0 ? stored.layOut(values) : undefined,
-    fixed,
+    layout: parts.size > 0 ? stored.layOut(parts) : undefined,
+    fixed: new Set(parts.keys()),
   });
 }
 

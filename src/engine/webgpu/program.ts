@@ -41,7 +41,8 @@ interface Part {
 interface ProgramOptions extends Pick<CompileOptions, 'writes' | 'packedAccuracy' | 'recompute'> {
   /** Where the constants are, by name, or nothing where there are none. */
   layout?: ConstantLayout;
-  fixed: ReadonlyMap<string, Tensor>;
+  /** Their names. */
+  fixed: ReadonlySet<string>;
 }
 
 /** Compiles `outputs` and writes for a device. Errors as of `Engine.compile`. */
