@@ -6,7 +6,7 @@ import { input, inputName, type Tensor, type TypedData } from '../../graph/tenso
 import { type Constant, elementBytes, sizeOf } from '../engine.ts';
 import { isStored } from '../onnx/constants.ts';
 
-/** Rows of a part are a multiple of it, where there are as many, so that softmaxes over classes find pieces of one size. */
+/** Rows of a part are a multiple of it, so that softmaxes over classes find pieces of one size. */
 const ROWS = 1024;
 
 /**
