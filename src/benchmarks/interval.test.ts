@@ -103,6 +103,8 @@ describe('guessing', () => {
     const letters = Array.from({ length: 400 }, (_, i) => question(i, String(i), [i % 4 === 0 ? 'B' : 'A'], ['A', 'B', 'C', 'D']));
     const found = await guessesOf(benchmark('accuracy'), letters, 'own');
     expect(found!.majority).toEqual({ answer: 'A', score: 75 });
+    expect(found!.credits.majority).toBe(0.75);
+    expect(found!.credits.random).toBeCloseTo(found!.random / 100, 12);
     expect(found!.random).toBeGreaterThan(22);
     expect(found!.random).toBeLessThan(28);
     const words = Array.from({ length: 400 }, (_, i) => question(i, String(i), [i % 2 ? 'cat' : 'dog']));
