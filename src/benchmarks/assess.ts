@@ -27,7 +27,10 @@ export interface BenchmarkReport {
    * credit alone.
    */
   credits: { blind?: number; exchanged?: number; majority?: number; random?: number };
-  /** Questions that could not be asked, and the first reason; they count as wrong, and out of them nothing was read. */
+  /**
+   * Questions that could not be asked, and the first reason; they count as wrong, and out of them nothing was
+   * read.
+   */
   unasked: { count: number; reason?: string };
   score: Score;
 }

@@ -127,7 +127,8 @@ function cellScore(variant: Variant, table: ScoreTable, pictures: readonly strin
   const byPicture = runs.flatMap(() => pictures);
   const byRun = runs.flatMap(({ run }) => pictures.map(() => run.id));
   const twoWay = runs.length > 1 ? twoWayMean(values, byPicture, byRun) : undefined;
-  // where all answers are right, or all wrong, two ways know no error: an interval without width would be a claim
+  // where all answers are right, or all wrong, two ways know no error, and an interval without width would be
+  // a claim
   const estimate = twoWay && twoWay.se > 0 ? twoWay : meanCredit(values, { clusters: byPicture });
   const baselineNames = ['blind', 'exchanged', 'chance', 'majority'] as const;
   const baselines = Object.fromEntries(

@@ -27,7 +27,7 @@ function studyOf(named: Factors, seeds: number, comparisons?: unknown[]): Study 
 
 const PICTURES = 60;
 
-/** Answers of the runs that ended: right with a chance that depends on the cell; null for those that did not. */
+/** Answers of the runs that ended, right with the chance of their cell; null for those that did not. */
 function tableOf(study: Study, chanceOf: (labels: readonly string[]) => number | null): ScoreTable {
   const questions = Array.from({ length: PICTURES }, (_, i) => ({ key: String(i), cluster: String(i), prompt: '', expected: '' }));
   const runs = study.runs.flatMap((run) => {
