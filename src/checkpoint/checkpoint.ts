@@ -38,8 +38,8 @@ export interface Checkpoint {
   has(name: string): boolean;
   shape(name: string): number[];
   info(name: string): TensorInfo;
-  /** The file that holds a tensor, and the byte offset at which it begins. */
-  place(name: string): { path: string; offset: number };
+  /** The file that holds a tensor, the byte offset at which it begins, and what the file was when it was opened. */
+  place(name: string): { path: string; offset: number; stamp: string };
   /** One tensor's bytes as stored. */
   bytes(name: string): Promise<Uint8Array>;
   /** A tensor's name in the files. */
@@ -228,7 +228,7 @@ export async function openCheckpoint(dir: string): Promise<Checkpoint> {
     info,
     place: (name) => {
       const file = home.get(storedName(name))!;
-      return { path: file.path, offset: file.offset(storedName(name)) };
+      return { path: file.path, offset: file.offset(storedName(name)), stamp: file.stamp };
     },
     bytes: async (name) => (await home.get(storedName(name))!.read(storedName(name))).data,
     storedName,

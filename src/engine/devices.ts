@@ -1,8 +1,9 @@
 // Engines by the device that a recipe or a command names, in Node.
 
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import * as ort from 'onnxruntime-node';
+import { checkStamp } from '../file-stamp.ts';
 import { input, typedData } from '../graph/tensor.ts';
 import { type DeviceName, type Engine, elementBytes, float32, type StoredValue, sizeOf, type Value } from './engine.ts';
 import { createOrtEngine, type OrtOptions } from './ort.ts';
@@ -56,10 +57,11 @@ export async function describeWebgpu(): Promise<WebgpuDescription> {
   return { gpus: await vulkanGpus(), ...facts };
 }
 
-async function readStored({ dtype, dims, path, offset }: StoredValue): Promise<Value> {
+async function readStored({ dtype, dims, path, offset, stamp }: StoredValue): Promise<Value> {
   const bytes = new Uint8Array(sizeOf(dims) * elementBytes[dtype]);
   const file = openSync(path, 'r');
   try {
+    checkStamp(path, fstatSync(file), stamp);
     for (let done = 0; done < bytes.length; ) {
       const count = readSync(file, bytes, done, Math.min(bytes.length - done, 2 ** 30), offset + done);
       if (count === 0) throw new Error(`${path} ends early`);

@@ -24,6 +24,8 @@ export interface StoredValue {
   readonly path: string;
   /** Where its bytes begin. */
   readonly offset: number;
+  /** What the file was when it was looked at (file-stamp.ts): another one in its place is refused. */
+  readonly stamp?: string;
 }
 
 export type Constant = Value | StoredValue;

@@ -1,7 +1,8 @@
 // Where the runtime finds the constants of a program, those in files included: it maps these.
 
-import { realpathSync } from 'node:fs';
+import { realpathSync, statSync } from 'node:fs';
 import { dirname, relative, sep } from 'node:path';
+import { checkStamp } from '../file-stamp.ts';
 import { type Constant, elementBytes, type StoredValue, sizeOf, type Value } from './engine.ts';
 import { type ConstantLayout, isStored, layOutInMemory } from './onnx/constants.ts';
 
@@ -13,7 +14,7 @@ const INLINE_BYTES = 2 ** 20;
  * must be below one folder, which it is told, and their paths must have no links: it follows none that lead
  * out of the folder. Those in memory are handed over beside the model. The runtime takes buffers or files,
  * not both for one model: where there are files, small constants in memory are written into the model, and
- * large ones are fed at each run.
+ * large ones are fed at each run. UserError for a file that is not the one that was looked at.
  */
 export function layOutConstants(constants: ReadonlyMap<string, Constant>): ConstantLayout {
   const stored = new Map<string, StoredValue>();
@@ -29,6 +30,7 @@ export function layOutConstants(constants: ReadonlyMap<string, Constant>): Const
     if (canBeFed && value.data.byteLength > INLINE_BYTES) layout.fed.set(name, value);
     else layout.inlineInputs.set(name, value);
   }
+  for (const { path, stamp } of stored.values()) if (stamp !== undefined) checkStamp(path, statSync(path), stamp);
   const paths = new Map([...stored.values()].map(({ path }) => [path, realpathSync(path)]));
   layout.folder = commonFolder([...paths.values()]);
   for (const [name, { path, offset, dtype, dims }] of stored)

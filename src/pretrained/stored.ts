@@ -105,7 +105,7 @@ export async function float32Of(constant: Constant): Promise<Value> {
   if ('data' in constant) return { dtype: 'float32', dims, data: widen(dtype, constant.data) };
   const data = new Float32Array(sizeOf(dims));
   let filled = 0;
-  for await (const piece of filePieces(constant.path, constant.offset, data.length * elementBytes[dtype])) {
+  for await (const piece of filePieces(constant.path, constant.offset, data.length * elementBytes[dtype], constant.stamp)) {
     const values = widen(dtype, viewAs(dtype, piece));
     data.set(values, filled);
     filled += values.length;
@@ -128,8 +128,8 @@ export function constantSource(constant: Constant): TensorSource {
   const stored = STORED[dtype];
   if (!stored) throw new Error(`weights of ${dtype} are not stored`);
   if ('path' in constant) {
-    const { path, offset } = constant;
-    return { dtype: stored, shape: [...dims], data: () => filePieces(path, offset, sizeOf(dims) * elementBytes[dtype]) };
+    const { path, offset, stamp } = constant;
+    return { dtype: stored, shape: [...dims], data: () => filePieces(path, offset, sizeOf(dims) * elementBytes[dtype], stamp) };
   }
   const { buffer, byteOffset, byteLength } = constant.data;
   return { dtype: stored, shape: [...dims], data: new Uint8Array(buffer, byteOffset, byteLength) };

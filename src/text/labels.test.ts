@@ -49,7 +49,15 @@ test('the plain form: `<bos><image>caption\\n`, whatever the human says', () => 
   const plain = (...turns: Turn[]) => encodeConversation(tokenizer, turns, { imageTokens: 3, template: 'plain', sampleId: 'x' });
   expect(plain(human('<image>'), gpt(' \n a red apple\n\n'))).toEqual(sample);
   const [ask, answer] = [human('<image>'), gpt('a')];
-  for (const turns of [[human('what?'), answer], [ask], [ask, answer, ask, answer], [gpt('<image>'), answer], [ask, human('a')]])
+  // the rows of a second picture would have no places
+  for (const turns of [
+    [human('<image>\n<image>'), answer],
+    [human('what?'), answer],
+    [ask],
+    [ask, answer, ask, answer],
+    [gpt('<image>'), answer],
+    [ask, human('a')],
+  ])
     expect(() => plain(...turns)).toThrow(/sample "x": the plain template needs/);
 });
 

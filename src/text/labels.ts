@@ -35,9 +35,10 @@ export interface EncodeOptions {
 /** `<bos><image>caption\n`: what the human says is replaced by the image alone. */
 function plainSegments(tokenizer: Tokenizer, turns: readonly Turn[], imageTokens: number, where: string): Segment[] {
   const [human, gpt] = turns;
-  if (turns.length !== 2 || human.from !== 'human' || gpt.from !== 'gpt' || imageTokens === 0 || !human.value.includes(imageToken)) {
-    throw new UserError(`${where}: the plain template needs one human turn with ${imageToken} and one gpt turn`);
-  }
+  const isPair = turns.length === 2 && human.from === 'human' && gpt.from === 'gpt' && imageTokens > 0;
+  // the image alone is kept of what the human says
+  if (!isPair || human.value.split(imageToken).length !== 2)
+    throw new UserError(`${where}: the plain template needs one human turn with one ${imageToken} and one gpt turn`);
   return [
     { text: tokenizer.bosToken + imageToken, isAnswer: false },
     { text: `${gpt.value.trim()}\n`, isAnswer: true },

@@ -33,6 +33,8 @@ test.each([createOrtEngine({ threads: 1 }), createReferenceEngine()])(
     const saved = new Map([...average.saved].map(([name, state]) => [name, float32([...expected], state.dims)]));
     expect([...saved.keys()]).toEqual(['w.ema']);
     const resumed = await createWeightAverage(engine, trained, 0.5, saved);
+    // they are not in memory twice
+    expect(saved.size).toBe(0);
     await step([1, 1], 50, resumed);
     await resumed.apply();
     for (const [i, value] of (await numbers(weight)).entries()) expect(value).toBeCloseTo(expected[i], 6);

@@ -26,21 +26,22 @@ export interface WeightAverage {
 }
 
 /**
- * The average of `trained`, which begins with their values, or goes on from `saved`. UserError where that
- * lacks one.
+ * The average of `trained`, which begins with their values, or goes on from `saved`, which is emptied: they
+ * would be in memory twice. UserError where that lacks one.
  */
 export async function createWeightAverage(
   engine: Engine,
   trained: ReadonlyMap<string, State>,
   decay: number,
-  saved?: ReadonlyMap<string, Value>,
+  saved?: Map<string, Value>,
 ): Promise<WeightAverage> {
   const values = new Map<string, State>();
   for (const [name, state] of trained) {
     const before = saved ? saved.get(averageName(name)) : await state.read();
     if (!before)
       throw new UserError(`the checkpoint has no average of ${name}: ema_decay was not given when it was saved; start the run anew`);
-    values.set(name, engine.state({ ...before, data: (before.data as Float32Array).slice() }));
+    saved?.delete(averageName(name));
+    values.set(name, engine.state(saved ? before : { ...before, data: (before.data as Float32Array).slice() }));
   }
   const kept = new Map([...values].map(([name, state]) => [averageName(name), state]));
   const share = input('share', 'float32', []);

@@ -41,7 +41,12 @@ export function checkRates(task: Pick<Task, 'stages' | 'weights' | 'moduleOf' | 
   for (const [index, stage] of task.stages.entries()) {
     const layers = [...(task.adapters?.(index)?.layers.keys() ?? [])];
     const names = [...task.weights.parameters.map(({ name }) => name), ...layers.flatMap((layer) => [downName(layer), upName(layer)])];
-    const paths = names.filter(isTrainedBy(stage.train, moduleOf)).map((name) => pathOf(moduleOf(name), name));
-    for (const field of FIELDS) checkPatterns(stage[field], paths, where(stage, field));
+    checkStageRates(stage, names, moduleOf);
   }
+}
+
+/** UserError for a pattern of a stage that names none of the parameters that it trains. */
+export function checkStageRates(stage: Stage, parameters: readonly string[], moduleOf: Task['moduleOf']): void {
+  const paths = parameters.filter(isTrainedBy(stage.train, moduleOf)).map((name) => pathOf(moduleOf(name), name));
+  for (const field of FIELDS) checkPatterns(stage[field], paths, where(stage, field));
 }

@@ -12,7 +12,7 @@ import { addAdapters } from './adapters.ts';
 import { createWeightAverage } from './ema.ts';
 import type { Fingerprints } from './fingerprints.ts';
 import { NotFiniteError } from './optimizer.ts';
-import { isTrainedBy, ratesOf } from './rates.ts';
+import { checkStageRates, isTrainedBy, ratesOf } from './rates.ts';
 import {
   bestLossIn,
   type Checkpoints,
@@ -74,6 +74,9 @@ async function trainPrepared(
   const loss = prepared.loss(task.weights.storageOf(isTrained));
   const unknown = modules.find((module) => !loss.parameters.some((parameter) => task.moduleOf(parameter.name) === module));
   if (unknown) throw new UserError(`stage ${name}: nothing to train in ${unknown}`);
+  // some weights of a model, such as the last block of an encoder, are not part of the loss
+  const inLoss = loss.parameters.map(({ name }) => name);
+  checkStageRates(task.stages[index], inLoss, task.moduleOf);
   const rates = ratesOf(settings, task.moduleOf);
   const what = whatTrains(task, loss, isTrained, rates, settings.optim);
   status.note(trainsText(name, what));

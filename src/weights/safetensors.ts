@@ -5,6 +5,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { UserError } from '../errors.ts';
+import { checkStamp, stampOf } from '../file-stamp.ts';
 import { refusePointer } from '../git-lfs.ts';
 import { bytesPerElement, type StoredDType } from './dtype.ts';
 
@@ -34,6 +35,8 @@ export interface SafetensorsFile {
   path: string;
   /** Size on disk. */
   bytes: number;
+  /** Of the file as it was opened (file-stamp.ts). */
+  stamp: string;
   /** Tensor names in the order of their data. */
   names: string[];
   metadata: Record<string, string>;
@@ -256,6 +259,7 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
     return {
       path,
       bytes: stat.size,
+      stamp: stampOf(stat),
       names: entries.map((entry) => entry.name),
       metadata,
       info: (name) => ({ dtype: find(name).dtype, shape: [...find(name).shape] }),
@@ -283,13 +287,14 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
 
 /**
  * `length` bytes of a file from byte `offset` on, piece by piece; each piece is overwritten by the next.
- * UserError, naming the file, if it is shorter.
+ * UserError, naming the file, if it is shorter, or is no longer the one that had this stamp.
  */
-export async function* filePieces(path: string, offset: number, length: number): AsyncGenerator<Uint8Array> {
+export async function* filePieces(path: string, offset: number, length: number, stamp?: string): AsyncGenerator<Uint8Array> {
   const handle = await open(path, 'r').catch((error: unknown) => {
     throw new UserError(`${path}: cannot open it: ${reason(error)}`);
   });
   try {
+    checkStamp(path, await handle.stat(), stamp);
     const buffer = alignedBytes(Math.min(pieceBytes, length));
     for (let at = 0; at < length; at += pieceBytes) {
       const bytes = buffer.subarray(0, Math.min(pieceBytes, length - at));

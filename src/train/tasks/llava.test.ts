@@ -272,3 +272,9 @@ test('feature mixup is refused where the encoder is trained', () => {
   expect(joining).toThrow(UserError);
   expect(joining).toThrow('stages.0.feature_mixup: needs a frozen encoder, but vision_tower is trained');
 });
+
+test('feature mixup is refused where the encoder is adapted', async () => {
+  const dir = await saveEncoder('adapted-clip', clip, square(12));
+  const task = await taskOver(dir, {}, { lora: { rank: 2, targets: ['vision_tower.*'] }, feature_mixup: 0.5 });
+  await expect(task.prepareStage(0)).rejects.toThrow('feature_mixup needs a frozen encoder, but lora adapts vision_tower');
+});

@@ -33,9 +33,11 @@ import { assemble, type Model, moduleOf } from './llava-model.ts';
 import { modalityGroups, outlineLlavaStage, pictureCount, stepsOfStage } from './llava-outline.ts';
 import { scoreSplits } from './llava-scores.ts';
 
-/** How features are kept; not at all where the encoder is trained, and they change. */
+/** How features are kept; not at all where the encoder is trained, and they change. UserError for what needs them all the same. */
 function keptFeatures(stage: LlavaStage, adapters: StageAdapters | undefined, data: DataIndex, config: LlavaConfig, status: Status) {
   const hasAdapter = [...(adapters?.layers.keys() ?? [])].some((layer) => layer.startsWith('vision_tower.'));
+  if (hasAdapter && stage.feature_mixup > 0)
+    throw new UserError(`stage ${stage.name}: feature_mixup needs a frozen encoder, but lora adapts vision_tower`);
   return stage.train.includes('vision_tower') || hasAdapter ? undefined : featureType(stage, data, config, status);
 }
 
