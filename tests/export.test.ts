@@ -31,8 +31,8 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const MODULE = 'language_model.model.layers.1.self_attn.q_proj';
 
-/** A folder of peft with an adapter of one layer. */
-async function writeAdapter(to: string): Promise<void> {
+/** A folder of peft with an adapter of one layer, and `further` tensors by their names in it. */
+async function writeAdapter(to: string, further: Record<string, { shape: number[]; data: Float32Array }> = {}): Promise<void> {
   const random = createRandom(4);
   const values = (count: number) => Float32Array.from({ length: count }, () => 0.1 * random.normal());
   const tensor = (shape: number[]) => {
@@ -45,6 +45,8 @@ async function writeAdapter(to: string): Promise<void> {
   ]);
   const layers = new Map([[MODULE, { rank: 4, alpha: 8 }]]);
   const files = adapterFiles({ base: 'somewhere/base', isRankStabilized: false, dropout: 0, layers, tensors, wholeModules: [] });
+  for (const [name, { shape, data }] of Object.entries(further))
+    files.tensors.set(name, { dtype: 'F32', shape, data: new Uint8Array(data.buffer) });
   await saveCheckpoint(to, { files: { 'adapter_config.json': files.config }, tensorFiles: { 'adapter_model.safetensors': files.tensors } });
 }
 
@@ -141,6 +143,20 @@ describe('refuses in one sentence, with nothing written,', () => {
   test('a peer that is not installed', async () => {
     const message = await refused(model, '--to', 'transformers.js', '--out', at('never'), '--verify', '--peers', at());
     expect(message).toContain('npm install --ignore-scripts @huggingface/transformers, or give --peers');
+    expect(existsSync(at('never'))).toBe(false);
+  });
+
+  test('an adapter with an output head that is not its embedding', async () => {
+    const embedding = (await tensorsOf(model)).get('language_model.model.embed_tokens.weight')!;
+    const [table, head] = ['model.language_model.embed_tokens.weight', 'lm_head.weight'].map((name) => `base_model.model.${name}`);
+    const tensor = (data: Float32Array) => ({ shape: [embedding.length / 192, 192], data });
+    await writeAdapter(at('tied'), { [table]: tensor(embedding.slice()), [head]: tensor(embedding.slice()) });
+    expect((await readAdapter(at('tied'))).tensors.size).toBe(3);
+    await writeAdapter(at('untied'), { [table]: tensor(embedding.slice()), [head]: tensor(embedding.map((value) => value + 1)) });
+    const message = await refused(model, '--to', 'huggingface', '--out', at('never'), '--adapter', at('untied'));
+    expect(message).toContain(
+      'lm_head.weight differs from base_model.model.model.language_model.embed_tokens.weight: a language model whose',
+    );
     expect(existsSync(at('never'))).toBe(false);
   });
 
