@@ -14,6 +14,7 @@ export interface ServeFlags {
   port: number;
   host: string;
   apiKeyFile?: string;
+  allowName?: string[];
   quantize?: Quantization;
   device?: DeviceName;
   parallel: number;
@@ -54,11 +55,12 @@ export async function serve(flags: ServeFlags): Promise<void> {
     maxImages,
     maxPixels,
     allowRemoteImages: hosts,
+    allowName: names,
   } = flags;
   const keys = flags.apiKeyFile === undefined ? undefined : readKeys(flags.apiKeyFile);
   const server = await startServer({
     models: namedModels(flags),
-    ...{ host, port, keys, parallel, queue, maxLoaded, threads, spin, quantize, device, maxBody, maxPixels },
+    ...{ host, port, keys, names, parallel, queue, maxLoaded, threads, spin, quantize, device, maxBody, maxPixels },
     pictures: { maxImages, ...(hosts ? { remote: { hosts, maxBytes: maxBody } } : {}) },
     prefixBytes: flags.prefixCache,
     ...(flags.quiet ? {} : { log: (entry) => console.error(logLine(entry)) }),
