@@ -181,7 +181,8 @@ describe('the tokenizer', () => {
     const kinds = metadata['tokenizer.ggml.token_type'].value as number[];
     // llama.cpp writes `▁` of a normal token as a space, of a user's as it is
     expect(runs.map((run) => kinds[ids[run]])).toEqual([1, 1, 1]);
-    // as llama.cpp cuts a text: the best union of two neighbors, the leftmost of equal ones, until there is none
+    // as llama.cpp cuts a text: the best union of two neighbors, the leftmost of equal ones, as long as
+    // there is one
     const idOf = new Map(tokens.map((token, id) => [token, id]));
     const cut = (text: string) => {
       const pieces = [...text.replaceAll(' ', '▁')];

@@ -33,8 +33,8 @@ export function tokenizerMetadata(json: BpeJson, tokenizer: Tokenizer, size: num
     if (id === tokenizer.unkTokenId) return KIND.unknown;
     if (/^<0x[0-9A-F]{2}>$/.test(text)) return KIND.byte;
     const token = added.get(id);
-    // llama.cpp writes a token of the user's as it is stored: runs of spaces would come out as `▁`. Their merges
-    // give them as well, before all others.
+    // llama.cpp writes a token of the user's as it is stored: runs of spaces would come out as `▁`. Their
+    // merges give them as well, before all others.
     if (!token || (!token.special && /^▁+$/.test(text))) return KIND.normal;
     return token.special ? KIND.control : KIND.userDefined;
   };
