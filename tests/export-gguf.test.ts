@@ -200,6 +200,16 @@ describe('the tokenizer', () => {
     }
   });
 
+  test('has turn markers and <image> as control tokens, also where the file declares none', async () => {
+    const added = json.added_tokens.filter(({ content }: { content: string }) => !/turn|image/.test(content));
+    const tokenizerFiles = { ...source.tokenizerFiles, tokenizerJson: { ...json, added_tokens: added } };
+    const tiny = tinyModel('gemma', 'clip_vision_model');
+    const { model } = await exported('undeclared', { ...tiny, source: { ...tiny.source, tokenizerFiles } });
+    const tokens = model.metadata['tokenizer.ggml.tokens'] as string[];
+    const kinds = model.metadata['tokenizer.ggml.token_type'] as number[];
+    for (const token of ['<start_of_turn>', '<end_of_turn>', '<image>']) expect(kinds[tokens.indexOf(token)], token).toBe(3);
+  });
+
   test('is refused where llama.cpp would cut a text otherwise', () => {
     const merges = [...json.model.merges];
     const apart = { ...json, model: { ...json.model, merges: [...merges.slice(0, 4), ...merges.slice(5), merges[4]] } };
