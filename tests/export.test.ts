@@ -2,7 +2,7 @@
 // names the folder in which the other software is installed (.cache/bench/peers, after `npm run bench --
 // generate`), that this computes the same.
 
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -72,6 +72,18 @@ describe('writes', () => {
     expect(card).toContain('A LLaVA that joins CLIP to Gemma 1 by mlp2x_gelu');
     expect(card).toContain('million weights in bfloat16');
     expect(JSON.parse(readFileSync(at('hub', 'config.json'), 'utf8')).dtype).toBe('bfloat16');
+  });
+
+  test('a folder of Hugging Face in the type of the weights, whatever config.json calls it', async () => {
+    const tiny = await writeTiny(at('older'), 'gemma', 'clip_vision_model');
+    await convertCheckpoint(tiny, at('older-half'), { dtype: 'bfloat16', maxShardSize: 1e9 });
+    const configFile = at('older-half', 'config.json');
+    const { dtype, ...config } = JSON.parse(readFileSync(configFile, 'utf8'));
+    writeFileSync(configFile, JSON.stringify({ ...config, torch_dtype: dtype }));
+    const { code, stderr } = await cli('export', at('older-half'), '--to', 'huggingface', '--out', at('older-hub'));
+    expect(code, stderr).toBe(0);
+    expect(JSON.parse(readFileSync(at('older-hub', 'config.json'), 'utf8')).dtype).toBe('bfloat16');
+    expect(statSync(at('older-hub', 'model.safetensors')).size).toBe(statSync(at('older-half', 'model.safetensors')).size);
   });
 
   test('a card with the recipe, the scores and the licences of a run', async () => {
