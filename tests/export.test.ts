@@ -86,6 +86,17 @@ describe('writes', () => {
     expect(statSync(at('older-hub', 'model.safetensors')).size).toBe(statSync(at('older-half', 'model.safetensors')).size);
   });
 
+  test('what transformers.js reads of a tokenizer, of a folder with tokenizer.json alone', async () => {
+    const tiny = await writeTiny(at('bare'), 'gemma', 'clip_vision_model');
+    rmSync(join(tiny, 'tokenizer_config.json'));
+    const { code, stderr } = await cli('export', tiny, '--to', 'transformers.js', '--out', at('bare-web'));
+    expect(code, stderr).toBe(0);
+    const config = JSON.parse(readFileSync(at('bare-web', 'tokenizer_config.json'), 'utf8'));
+    expect(config).toMatchObject({ tokenizer_class: 'GemmaTokenizer', bos_token: '<bos>', eos_token: '<eos>', add_bos_token: false });
+    expect(config.chat_template).toContain('bos_token');
+    expect(JSON.parse(readFileSync(at('bare-web', 'tokenizer.json'), 'utf8')).post_processor).toBeNull();
+  });
+
   test('a card with the recipe, the scores and the licences of a run', async () => {
     const run = at('runs', 'mine');
     const checkpoint = join(run, 'checkpoints', 'finetune');

@@ -4,7 +4,6 @@
 import { UserError } from '../errors.ts';
 import { layerTypes } from '../models/gemma2.ts';
 import { type LanguageConfig, languageFamily } from '../models/language.ts';
-
 import { withSpecialTokens } from '../text/tokenizer.ts';
 import type { GgufTensorType, GgufValue } from './gguf.ts';
 import { GgufTensors, type RowChange } from './gguf-tensors.ts';

@@ -28,6 +28,12 @@ export function hubTokenizerFiles(
   const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig);
   const json = withSpecialTokens(tokenizerJson);
   const config: Record<string, unknown> = {
+    // what a folder with tokenizer.json alone leaves to Gemma's
+    tokenizer_class: 'GemmaTokenizer',
+    bos_token: tokenizer.bosToken,
+    eos_token: tokenizer.token(tokenizer.eosTokenId),
+    pad_token: tokenizer.token(tokenizer.padTokenId),
+    unk_token: tokenizer.token(tokenizer.unkTokenId),
     ...withOwnImageToken(tokenizerConfig),
     chat_template: withParts(tokenizer.chatTemplate),
     processor_class: 'LlavaProcessor',
