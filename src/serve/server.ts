@@ -28,7 +28,10 @@ export interface ServeOptions extends Omit<WorkerOptions, 'folder'> {
   port: number;
   /** Everybody is served when there is none. */
   keys?: readonly string[];
-  /** Names that a server without keys, which is reached from this machine only, may be asked as; beside `localhost`. */
+  /**
+   * Names that a server without keys, which is reached from this machine only, may be asked as; beside
+   * `localhost`.
+   */
   names?: readonly string[];
   pictures: PictureLimits;
   maxBody: number;
