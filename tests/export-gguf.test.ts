@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { GgufTensorType } from '../src/export/gguf.ts';
 import { tokenizerMetadata } from '../src/export/gguf-tokenizer.ts';
 import { exportLlamaCpp } from '../src/export/llama-cpp.ts';
+import { createTokenizer } from '../src/text/tokenizer.ts';
 import { PAIRINGS, type TinyModel, tinyModel } from './export-source.ts';
 
 let folder: string;
@@ -160,6 +161,53 @@ describe('the tokenizer', () => {
     expect(scores[at('▁t')]).toBeGreaterThan(scores[at('▁the')]);
     expect([at('<bos>'), at('<unk>'), at('<0x0A>'), at('▁the'), at('[PAD4159]')].map((id) => kinds[id])).toEqual([3, 2, 6, 1, 5]);
     expect(kinds[4096]).toBe(3);
+  });
+
+  test('keeps runs of one character, whose merges are apart and which Gemma 2 and 3 list as added', () => {
+    const runs = ['▁▁', '▁▁▁', '▁▁▁▁'];
+    // by the length of the left part, as Hugging Face's converter sorts them
+    const merges = ['▁▁▁ ▁', '▁▁ ▁▁', '▁▁ ▁', '▁ ▁▁▁', '▁ ▁▁', '▁ ▁', ...json.model.merges];
+    const ids = Object.fromEntries(runs.map((run, i) => [run, 4100 + i]));
+    const added = runs.map((content) => ({ ...json.added_tokens[0], id: ids[content], content, special: false }));
+    const withRuns = {
+      ...json,
+      model: { ...json.model, vocab: { ...json.model.vocab, ...ids }, merges },
+      added_tokens: [...json.added_tokens, ...added],
+    };
+    const tokenizer = createTokenizer(withRuns, source.tokenizerFiles.tokenizerConfig);
+    const metadata = tokenizerMetadata(withRuns, tokenizer, 4160);
+    const tokens = metadata['tokenizer.ggml.tokens'].value as string[];
+    const scores = metadata['tokenizer.ggml.scores'].value as number[];
+    const kinds = metadata['tokenizer.ggml.token_type'].value as number[];
+    // llama.cpp writes `▁` of a normal token as a space, of a user's as it is
+    expect(runs.map((run) => kinds[ids[run]])).toEqual([1, 1, 1]);
+    // as llama.cpp cuts a text: the best union of two neighbors, the leftmost of equal ones, as long as
+    // there is one
+    const idOf = new Map(tokens.map((token, id) => [token, id]));
+    const cut = (text: string) => {
+      const pieces = [...text.replaceAll(' ', '▁')];
+      for (;;) {
+        const unions = pieces.slice(1).map((piece, i) => scores[idOf.get(pieces[i] + piece) ?? -1] ?? Number.NEGATIVE_INFINITY);
+        const best = Math.max(...unions);
+        if (unions.length === 0 || best === Number.NEGATIVE_INFINITY) return pieces.map((piece) => idOf.get(piece));
+        const at = unions.indexOf(best);
+        pieces.splice(at, 2, pieces[at] + pieces[at + 1]);
+      }
+    };
+    for (let count = 1; count < 12; count++) {
+      const text = `the${' '.repeat(count)}circle`;
+      expect(cut(text), text).toEqual(tokenizer.encode(text));
+    }
+  });
+
+  test('has turn markers and <image> as control tokens, also where the file declares none', async () => {
+    const added = json.added_tokens.filter(({ content }: { content: string }) => !/turn|image/.test(content));
+    const tokenizerFiles = { ...source.tokenizerFiles, tokenizerJson: { ...json, added_tokens: added } };
+    const tiny = tinyModel('gemma', 'clip_vision_model');
+    const { model } = await exported('undeclared', { ...tiny, source: { ...tiny.source, tokenizerFiles } });
+    const tokens = model.metadata['tokenizer.ggml.tokens'] as string[];
+    const kinds = model.metadata['tokenizer.ggml.token_type'] as number[];
+    for (const token of ['<start_of_turn>', '<end_of_turn>', '<image>']) expect(kinds[tokens.indexOf(token)], token).toBe(3);
   });
 
   test('is refused where llama.cpp would cut a text otherwise', () => {

@@ -76,6 +76,7 @@ export function tinyModel(language: string, encoder: string, fields: object = {}
     dir: 'tiny',
     config,
     json: { ...config, dtype: 'float32' },
+    dtype: 'float32',
     processor: imageProcessorConfig.parse(imageProcessorFor(32)),
     tokenizer: createTokenizer(tokenizerJson, tokenizerConfig),
     tokenizerFiles: { tokenizerJson, tokenizerConfig },

@@ -2,7 +2,7 @@
 // names the folder in which the other software is installed (.cache/bench/peers, after `npm run bench --
 // generate`), that this computes the same.
 
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -31,8 +31,8 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const MODULE = 'language_model.model.layers.1.self_attn.q_proj';
 
-/** A folder of peft with an adapter of one layer. */
-async function writeAdapter(to: string): Promise<void> {
+/** A folder of peft with an adapter of one layer, and `further` tensors by their names in it. */
+async function writeAdapter(to: string, further: Record<string, { shape: number[]; data: Float32Array }> = {}): Promise<void> {
   const random = createRandom(4);
   const values = (count: number) => Float32Array.from({ length: count }, () => 0.1 * random.normal());
   const tensor = (shape: number[]) => {
@@ -45,6 +45,8 @@ async function writeAdapter(to: string): Promise<void> {
   ]);
   const layers = new Map([[MODULE, { rank: 4, alpha: 8 }]]);
   const files = adapterFiles({ base: 'somewhere/base', isRankStabilized: false, dropout: 0, layers, tensors, wholeModules: [] });
+  for (const [name, { shape, data }] of Object.entries(further))
+    files.tensors.set(name, { dtype: 'F32', shape, data: new Uint8Array(data.buffer) });
   await saveCheckpoint(to, { files: { 'adapter_config.json': files.config }, tensorFiles: { 'adapter_model.safetensors': files.tensors } });
 }
 
@@ -70,6 +72,29 @@ describe('writes', () => {
     expect(card).toContain('A LLaVA that joins CLIP to Gemma 1 by mlp2x_gelu');
     expect(card).toContain('million weights in bfloat16');
     expect(JSON.parse(readFileSync(at('hub', 'config.json'), 'utf8')).dtype).toBe('bfloat16');
+  });
+
+  test('a folder of Hugging Face in the type of the weights, whatever config.json calls it', async () => {
+    const tiny = await writeTiny(at('older'), 'gemma', 'clip_vision_model');
+    await convertCheckpoint(tiny, at('older-half'), { dtype: 'bfloat16', maxShardSize: 1e9 });
+    const configFile = at('older-half', 'config.json');
+    const { dtype, ...config } = JSON.parse(readFileSync(configFile, 'utf8'));
+    writeFileSync(configFile, JSON.stringify({ ...config, torch_dtype: dtype }));
+    const { code, stderr } = await cli('export', at('older-half'), '--to', 'huggingface', '--out', at('older-hub'));
+    expect(code, stderr).toBe(0);
+    expect(JSON.parse(readFileSync(at('older-hub', 'config.json'), 'utf8')).dtype).toBe('bfloat16');
+    expect(statSync(at('older-hub', 'model.safetensors')).size).toBe(statSync(at('older-half', 'model.safetensors')).size);
+  });
+
+  test('what transformers.js reads of a tokenizer, of a folder with tokenizer.json alone', async () => {
+    const tiny = await writeTiny(at('bare'), 'gemma', 'clip_vision_model');
+    rmSync(join(tiny, 'tokenizer_config.json'));
+    const { code, stderr } = await cli('export', tiny, '--to', 'transformers.js', '--out', at('bare-web'));
+    expect(code, stderr).toBe(0);
+    const config = JSON.parse(readFileSync(at('bare-web', 'tokenizer_config.json'), 'utf8'));
+    expect(config).toMatchObject({ tokenizer_class: 'GemmaTokenizer', bos_token: '<bos>', eos_token: '<eos>', add_bos_token: false });
+    expect(config.chat_template).toContain('bos_token');
+    expect(JSON.parse(readFileSync(at('bare-web', 'tokenizer.json'), 'utf8')).post_processor).toBeNull();
   });
 
   test('a card with the recipe, the scores and the licences of a run', async () => {
@@ -141,6 +166,20 @@ describe('refuses in one sentence, with nothing written,', () => {
   test('a peer that is not installed', async () => {
     const message = await refused(model, '--to', 'transformers.js', '--out', at('never'), '--verify', '--peers', at());
     expect(message).toContain('npm install --ignore-scripts @huggingface/transformers, or give --peers');
+    expect(existsSync(at('never'))).toBe(false);
+  });
+
+  test('an adapter with an output head that is not its embedding', async () => {
+    const embedding = (await tensorsOf(model)).get('language_model.model.embed_tokens.weight')!;
+    const [table, head] = ['model.language_model.embed_tokens.weight', 'lm_head.weight'].map((name) => `base_model.model.${name}`);
+    const tensor = (data: Float32Array) => ({ shape: [embedding.length / 192, 192], data });
+    await writeAdapter(at('tied'), { [table]: tensor(embedding.slice()), [head]: tensor(embedding.slice()) });
+    expect((await readAdapter(at('tied'))).tensors.size).toBe(3);
+    await writeAdapter(at('untied'), { [table]: tensor(embedding.slice()), [head]: tensor(embedding.map((value) => value + 1)) });
+    const message = await refused(model, '--to', 'huggingface', '--out', at('never'), '--adapter', at('untied'));
+    expect(message).toContain(
+      'lm_head.weight differs from base_model.model.model.language_model.embed_tokens.weight: a language model whose',
+    );
     expect(existsSync(at('never'))).toBe(false);
   });
 

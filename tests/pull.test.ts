@@ -1,7 +1,7 @@
 // llava-gemma pull against a hub on this machine: what is downloaded, how it resumes, and what happens when
 // something fails.
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
@@ -10,9 +10,11 @@ import { type HubServer, startHub } from './hub-server.ts';
 import { bin, cli, type Outcome, spawnCli } from './toy.ts';
 
 const pauses: number[] = [];
+let inPause = () => {};
 vi.mock('node:timers/promises', () => ({
   setTimeout: async (milliseconds: number) => {
     pauses.push(milliseconds);
+    inPause();
   },
 }));
 
@@ -32,6 +34,7 @@ beforeEach(async () => {
   vi.stubEnv('HF_ENDPOINT', hub.url);
   vi.stubEnv('HF_HOME', join(scratch, 'huggingface'));
   pauses.length = 0;
+  inPause = () => {};
   const tensors = ['a', 'b', 'c'].map(
     (name, i) => [name, { shape: [100, 250], data: new Float32Array(25_000).fill(i) }] as [string, { shape: number[]; data: Float32Array }],
   );
@@ -214,7 +217,7 @@ describe('a download that breaks off', () => {
     expectFolder(folder, changed);
   });
 
-  it('at Ctrl-C keeps what came', async () => {
+  it('at Ctrl-C keeps what came, and until then has the folder to itself', async () => {
     hub.commit(repo, model);
     // the server goes silent after these bytes, and keeps the connection open
     hub.stalls.set(shard(1), 30_000);
@@ -226,6 +229,7 @@ describe('a download that breaks off', () => {
       },
       { timeout: 30_000, interval: 50 },
     );
+    expectFailure(await pull(), `${folder}: a pull is going on there (process ${child.pid} on `, 'wait for it or stop it');
     child.kill('SIGINT');
     const { code, stderr } = await outcome;
     expect(code, stderr).toBe(130);
@@ -263,6 +267,16 @@ describe('content', () => {
     expectFailure(await pull(), join(folder, name), /another (sha256|git-sha1) than the hub says/, 'it was removed');
     expect(namesIn(folder).filter((other) => other.startsWith(`${name}.`) && other !== 'config.json')).toEqual([]);
     hub.corrupt.clear();
+    expect((await pull()).code).toBe(0);
+    expectFolder(folder, model);
+  });
+
+  it('to which something else has added is refused and removed', async () => {
+    hub.commit(repo, model);
+    hub.drops.set(shard(1), [30_000]);
+    inPause = () => appendFileSync(join(folder, readdirSync(folder).find((name) => name.startsWith(`${shard(1)}.`))!), 'x');
+    expectFailure(await pull(), join(folder, shard(1)), 'another length than the', 'it was removed');
+    inPause = () => {};
     expect((await pull()).code).toBe(0);
     expectFolder(folder, model);
   });

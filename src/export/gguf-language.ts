@@ -4,6 +4,7 @@
 import { UserError } from '../errors.ts';
 import { layerTypes } from '../models/gemma2.ts';
 import { type LanguageConfig, languageFamily } from '../models/language.ts';
+import { withSpecialTokens } from '../text/tokenizer.ts';
 import type { GgufTensorType, GgufValue } from './gguf.ts';
 import { GgufTensors, type RowChange } from './gguf-tensors.ts';
 import { tokenizerMetadata } from './gguf-tokenizer.ts';
@@ -61,7 +62,7 @@ export function languageGguf(source: ExportSource, type: GgufTensorType) {
           [key('final_logit_softcapping')]: float32(text.final_logit_softcapping!),
         }
       : {}),
-    ...tokenizerMetadata(source.tokenizerFiles.tokenizerJson as never, source.tokenizer, text.vocab_size),
+    ...tokenizerMetadata(withSpecialTokens(source.tokenizerFiles.tokenizerJson), source.tokenizer, text.vocab_size),
   };
   return { metadata, tensors: languageTensors(source, text, type) };
 }

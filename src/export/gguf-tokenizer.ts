@@ -1,7 +1,7 @@
 // Gemma's tokenizer as llama.cpp has it: SentencePiece's vocabulary with scores (llama-vocab.cpp,
 // llm_tokenizer_spm), of a tokenizer.json that was made from one. There, each step joins the two neighbors
 // whose union has the highest score; here, those that come first in a list. Both do the same where the
-// merges that give a token stand together and leave out none.
+// merges that give a token stand together and leave out none, and for runs of one character.
 
 import { UserError } from '../errors.ts';
 import type { Tokenizer, TokenizerJson } from '../text/tokenizer.ts';
@@ -33,7 +33,9 @@ export function tokenizerMetadata(json: BpeJson, tokenizer: Tokenizer, size: num
     if (id === tokenizer.unkTokenId) return KIND.unknown;
     if (/^<0x[0-9A-F]{2}>$/.test(text)) return KIND.byte;
     const token = added.get(id);
-    if (!token) return KIND.normal;
+    // llama.cpp writes a token of the user's as it is stored: runs of spaces would come out as `▁`. Their
+    // merges give them as well, before all others.
+    if (!token || (!token.special && /^▁+$/.test(text))) return KIND.normal;
     return token.special ? KIND.control : KIND.userDefined;
   };
   const tokens = Array.from({ length: size }, (_, id) => texts[id] ?? `[PAD${id}]`);
@@ -56,6 +58,13 @@ export function tokenizerMetadata(json: BpeJson, tokenizer: Tokenizer, size: num
   };
 }
 
+/**
+ * Whether one character is repeated. SentencePiece gives all runs of Gemma 2 and 3 one score, and Hugging
+ * Face's converter sorts merges of one score by the length of their left part: those of a run do not stand
+ * together, but longer runs come first. So a run grows from its left end, there as here.
+ */
+const isRun = (token: string): boolean => new Set(token).size === 1;
+
 /** The place of each merged token in the order in which tokens are made. */
 function mergeRanks({ model: { merges = [], vocab } }: BpeJson): Map<string, number> {
   const pairs = merges.map((merge) => (typeof merge === 'string' ? (merge.split(' ') as [string, string]) : merge));
@@ -64,7 +73,7 @@ function mergeRanks({ model: { merges = [], vocab } }: BpeJson): Map<string, num
   let last: string | undefined;
   for (const pair of pairs) {
     const token = pair.join('');
-    if (token !== last && ranks.has(token))
+    if (token !== last && ranks.has(token) && !isRun(token))
       throw new UserError(
         `tokenizer.json: the merges that give ${JSON.stringify(token)} do not stand together, as those of SentencePiece do: llama.cpp cannot have it`,
       );

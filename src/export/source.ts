@@ -7,12 +7,13 @@ import { UserError } from '../errors.ts';
 import { type ImageProcessorConfig, imageProcessorConfig } from '../images/processor.ts';
 import { type LlavaConfig, llavaConfigSchema } from '../models/llava.ts';
 import { packedName } from '../nn/parameters.ts';
-import { type ConvertOptions, filesBeside, hubContents } from '../pretrained/convert.ts';
+import { type ConvertOptions, filesBeside, hubContents, usualType } from '../pretrained/convert.ts';
 import { checkConfig, openModel } from '../pretrained/folder.ts';
 import type { FloatTensor } from '../pretrained/hub-form.ts';
 import { checkTokenizer } from '../pretrained/load.ts';
 import { withImageSize } from '../pretrained/processor.ts';
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
+import type { FloatType } from '../weights/dtype.ts';
 import { elementCount } from '../weights/safetensors.ts';
 
 /** A model to be exported. */
@@ -21,6 +22,8 @@ export interface ExportSource {
   config: LlavaConfig;
   /** config.json as it leaves. */
   json: Record<string, unknown>;
+  /** The type of most of its floats. */
+  dtype: FloatType;
   processor: ImageProcessorConfig;
   tokenizer: Tokenizer;
   tokenizerFiles: TokenizerFiles;
@@ -61,6 +64,7 @@ export async function withExportSource<R>(
       dir,
       config,
       json,
+      dtype: usualType(model),
       processor,
       tokenizer,
       tokenizerFiles,

@@ -1,13 +1,14 @@
 // Downloads a model's files from the hub into a folder. Each is first written under a name that holds the
 // digest of its content, so that an interrupted download resumes and never mixes two versions. Files get
-// their own names once all are complete: a folder holds no model, the old one, or the new one.
+// their own names once all are complete: a folder holds no model, the old one, or the new one. A folder has
+// one pull at a time: two would append to the same files.
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, statSync } from 'node:fs';
 import { open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readJsonFile, readShardIndex } from '../checkpoint/checkpoint.ts';
-import { makeFolder } from '../disk.ts';
 import { UserError } from '../errors.ts';
+import { type FolderLock, lockFolder, lockPattern } from '../folder-lock.ts';
 import { writeFileAtomically } from '../weights/safetensors.ts';
 import type { HubFile, HubRepo, Snapshot } from './hub.ts';
 
@@ -59,6 +60,8 @@ export interface PullOptions {
   watch: PullWatch;
   /** Called with the bytes still to come, when they are known; throws where there is no room. */
   plan(bytes: number): Promise<void>;
+  /** Is told while it is unknown whether another pull goes on in the folder. */
+  note(text: string): void;
 }
 
 export interface Pulled {
@@ -73,7 +76,7 @@ export async function checkPullFolder(dir: string, repo: string): Promise<PullRe
   const fresh: PullRecord = { repo, files: [] };
   if (!existsSync(dir)) return fresh;
   if (!statSync(dir).isDirectory()) throw new UserError(`${dir} is a file; give another folder`);
-  const names = await readdir(dir);
+  const names = (await readdir(dir)).filter((name) => !lockPattern.test(name));
   if (names.length === 0) return fresh;
   if (!names.includes(PULL_RECORD)) throw new UserError(`${dir} holds ${names[0]} and was not pulled from the hub; give another folder`);
   const path = join(dir, PULL_RECORD);
@@ -124,16 +127,17 @@ const sizeOf = async (path: string) => (await stat(path).catch(() => undefined))
 
 /**
  * Downloads the files of a model that this project reads, except those that are in the folder already. Files
- * of an older version are replaced, and those that the model no longer has are removed. Throws UserError, or
- * the reason of `signal`; the same call then resumes.
+ * of an older version are replaced, and those that the model no longer has are removed. Throws UserError,
+ * also where another pull into the folder goes on, or the reason of `signal`; the same call then resumes.
  */
 export async function pullModel(options: PullOptions): Promise<Pulled> {
-  const { repo, dir, signal } = options;
-  const record = await checkPullFolder(dir, repo.repo);
+  const { repo, dir, signal, note } = options;
+  await checkPullFolder(dir, repo.repo);
   const snapshot = await repo.snapshot();
   const chosen = chooseFiles(repo.repo, snapshot);
+  const lock = await lockFolder(dir, { writer: 'pull', note });
   try {
-    return await pullFiles(options, record, snapshot, chosen);
+    return await pullFiles(options, lock, snapshot, chosen);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     if (signal.aborted || error instanceof UserError || code === undefined) throw error;
@@ -141,19 +145,21 @@ export async function pullModel(options: PullOptions): Promise<Pulled> {
     throw new UserError(
       full ? `${dir}: the disk is full; free some space, and the same command goes on from there` : `${dir}: cannot write it: ${message}`,
     );
+  } finally {
+    await lock.release();
   }
 }
 
 async function pullFiles(
   options: PullOptions,
-  record: PullRecord,
+  lock: FolderLock,
   snapshot: Snapshot,
   { plain, index }: ReturnType<typeof chooseFiles>,
 ): Promise<Pulled> {
   const { repo, revision, dir, plan } = options;
   const { commit } = snapshot;
+  const record = await checkPullFolder(dir, repo.repo);
   const jobOf = (file: HubFile) => planFile(options, record, commit, file);
-  makeFolder(dir);
   const saveRecord = (contents: PullRecord) =>
     writeFileAtomically(join(dir, PULL_RECORD), [Buffer.from(`${JSON.stringify(contents, null, 2)}\n`)]);
   // an index is needed before the shards that it names
@@ -177,6 +183,7 @@ async function pullFiles(
   await plan(jobs.reduce((sum, { file, isThere, done }) => sum + (isThere ? 0 : file.bytes - done), 0));
   for (const job of jobs) if (job !== indexJob) await fetchFile(options, commit, job);
 
+  lock.check();
   const namesModel = ({ file }: Job) => [CONFIG, INDEX].includes(file.name);
   await putInPlace(jobs.filter((job) => !namesModel(job)));
   for (const name of outdated) await rm(join(dir, name));
@@ -240,6 +247,7 @@ async function fetchFile(options: PullOptions, commit: string, job: Job): Promis
   let digest = createDigest(file);
   if (begun > 0) await readInto(partial, file, digest.update, options);
   const handle = await open(partial, 'a');
+  let size: number;
   try {
     await repo.persist(
       async () => {
@@ -261,12 +269,15 @@ async function fetchFile(options: PullOptions, commit: string, job: Job): Promis
       () => job.done,
     );
     await handle.sync();
+    size = (await handle.stat()).size;
   } finally {
     await handle.close();
   }
-  if (job.done !== file.bytes || !digest.isRight()) {
+  // the digest is of what came: what lies there must be that and no more
+  const isWhole = job.done === file.bytes && size === file.bytes;
+  if (!isWhole || !digest.isRight()) {
     await rm(partial, { force: true });
-    const what = job.done === file.bytes ? `another ${file.digest?.algorithm} than` : `another length than the ${file.bytes} bytes that`;
+    const what = isWhole ? `another ${file.digest?.algorithm} than` : `another length than the ${file.bytes} bytes that`;
     throw new UserError(`${path}: what came has ${what} the hub says; it was removed, and the same command fetches it again`);
   }
   watch.finished(file, begun === file.bytes);

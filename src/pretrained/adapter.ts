@@ -71,6 +71,8 @@ function matching(patterns: Record<string, number> | null | undefined, module: s
   return key === undefined ? undefined : patterns![key];
 }
 
+const isSame = (a: Float32Array, b: Float32Array): boolean => a.length === b.length && a.every((value, i) => Object.is(value, b[i]));
+
 /** Reads an adapter folder. UserError, naming the file, for what is missing, damaged or not supported. */
 export async function readAdapter(dir: string): Promise<AdapterFolder> {
   const configFile = join(dir, ADAPTER_CONFIG);
@@ -91,10 +93,15 @@ export async function readAdapter(dir: string): Promise<AdapterFolder> {
       if (!name.startsWith(PREFIX)) throw new UserError(`${weights}: tensor ${JSON.stringify(name)} does not begin with ${PREFIX}`);
       return name.slice(PREFIX.length);
     });
-    for (const [name, stored] of mapNames(inBase).stored) {
-      const { shape } = file.info(PREFIX + stored);
+    const valuesOf = async (stored: string) => {
       const data = storedToFloat32(await file.read(PREFIX + stored), `${weights}: ${PREFIX}${stored}`);
       if (!data.every(Number.isFinite)) throw new UserError(`${weights}: ${PREFIX}${stored} holds NaN or infinity`);
+      return data;
+    };
+    const { stored: storedNames, head } = mapNames(inBase);
+    for (const [name, stored] of storedNames) {
+      const { shape } = file.info(PREFIX + stored);
+      const data = await valuesOf(stored);
       if (name.includes('.lora_') && !isOfAdapter(name))
         throw new UserError(`${weights}: ${PREFIX}${stored} is a part of an adapter that is not supported`);
       tensors.set(name, { dims: shape, data });
@@ -105,6 +112,10 @@ export async function readAdapter(dir: string): Promise<AdapterFolder> {
       if (shape[0] !== rank) throw new UserError(`${weights}: ${PREFIX}${stored} has rank ${shape[0]}, but ${ADAPTER_CONFIG} says ${rank}`);
       layers.set(module, { rank, alpha: matching(config.alpha_pattern, inPeft) ?? config.lora_alpha });
     }
+    if (head && !isSame(await valuesOf(head.stored), tensors.get(head.embedding)!.data))
+      throw new UserError(
+        `${weights}: ${PREFIX}${head.stored} differs from ${PREFIX}${storedNames.get(head.embedding)}: a language model whose output head is not its embedding is not supported`,
+      );
     for (const module of layers.keys())
       if (tensors.get(upName(module))?.dims[1] !== layers.get(module)!.rank)
         throw new UserError(`${weights}: ${module} has a lora_A without a lora_B of its rank`);

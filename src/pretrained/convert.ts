@@ -136,8 +136,7 @@ async function llavaFiles(from: string, model: ModelFolder): Promise<Record<stri
   if (!parsed.success) return {};
   const has = (name: string) => existsSync(join(from, name));
   const files: Record<string, string> = {};
-  if (has('tokenizer.json') && has('tokenizer_config.json'))
-    Object.assign(files, hubTokenizerFiles(await readTokenizerFiles(from), await readGenerationConfig(from)));
+  if (has('tokenizer.json')) Object.assign(files, hubTokenizerFiles(await readTokenizerFiles(from), await readGenerationConfig(from)));
   // original LLaVA folders lack it: it is that of the vision tower
   const processor = model.layout === 'native' ? await model.imageProcessor() : await readImageProcessor(from, 'llava');
   if (processor) Object.assign(files, processorFilesOf(parsed.data, checkConfig(imageProcessorConfig, processor.value, processor.file)));

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { readJsonFile } from '../checkpoint/checkpoint.ts';
 import { type TokenizerFiles, tokenizerFilesOf } from '../checkpoint/tokenizer-files.ts';
 import { withParts } from '../text/chat-template.ts';
-import { createTokenizer, withSpecialTokens } from '../text/tokenizer.ts';
+import { createTokenizer, imageToken, softImageToken, withSpecialTokens } from '../text/tokenizer.ts';
 import { TRANSFORMERS_VERSION } from './hub-form.ts';
 
 export const GENERATION_FILE = 'generation_config.json';
@@ -28,7 +28,13 @@ export function hubTokenizerFiles(
   const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig);
   const json = withSpecialTokens(tokenizerJson);
   const config: Record<string, unknown> = {
-    ...tokenizerConfig,
+    // what a folder with tokenizer.json alone leaves to Gemma's
+    tokenizer_class: 'GemmaTokenizer',
+    bos_token: tokenizer.bosToken,
+    eos_token: tokenizer.token(tokenizer.eosTokenId),
+    pad_token: tokenizer.token(tokenizer.padTokenId),
+    unk_token: tokenizer.token(tokenizer.unkTokenId),
+    ...withOwnImageToken(tokenizerConfig),
     chat_template: withParts(tokenizer.chatTemplate),
     processor_class: 'LlavaProcessor',
   };
@@ -46,4 +52,17 @@ export function hubTokenizerFiles(
     ...tokenizerFilesOf({ tokenizerJson: json, tokenizerConfig: config }),
     [GENERATION_FILE]: `${JSON.stringify(generationConfig, null, 2)}\n`,
   };
+}
+
+/**
+ * The config without the tokens in which Gemma 3 puts its own images: transformers' LlavaProcessor takes a
+ * tokenizer's `image_token` before that of the processor, and writes it in place of `<image>`.
+ */
+function withOwnImageToken({ boi_token, eoi_token, ...config }: Record<string, unknown>): Record<string, unknown> {
+  if ('image_token' in config) config.image_token = imageToken;
+  const { extra_special_tokens: extra } = config;
+  if (Array.isArray(extra)) return { ...config, extra_special_tokens: extra.filter((token) => token !== softImageToken) };
+  if (typeof extra !== 'object' || extra === null) return config;
+  const { image_token, boi_token: _, eoi_token: __, ...others } = extra as Record<string, unknown>;
+  return { ...config, extra_special_tokens: { ...others, ...(image_token === undefined ? {} : { image_token: imageToken }) } };
 }

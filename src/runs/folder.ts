@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { makeFolder, onDisk, writeWhole } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
-import { lockPattern } from './lock.ts';
+import { lockPattern } from '../folder-lock.ts';
 import { skippedFile } from './skipped.ts';
 
 export interface StageSummary {

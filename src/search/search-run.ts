@@ -3,7 +3,7 @@
 
 import { mapConcurrently } from '../concurrent.ts';
 import { UserError } from '../errors.ts';
-import { lockRunFolder } from '../runs/lock.ts';
+import { lockFolder } from '../folder-lock.ts';
 import type { Status } from '../runs/status.ts';
 import { flopsOf, planOfRun } from './compute.ts';
 import { type Outcome, rankTrials, type SearchPlan } from './proposals.ts';
@@ -45,7 +45,7 @@ export async function searchToFolder(options: SearchRunOptions): Promise<SearchR
   const { search, base, file, out, status } = options;
   const plan = planOf(search, file);
   checkSpace(base, search, search.variants, plan.space);
-  const lock = await lockRunFolder(out, { note: status.note });
+  const lock = await lockFolder(out, { note: status.note });
   try {
     const folder = prepareSearchFolder(out, search, base);
     const results: SearchReport['variants'] = [];

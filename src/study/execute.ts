@@ -6,7 +6,7 @@ import { join, resolve } from 'node:path';
 import { buildEmojiDataset } from '../data/emoji/build.ts';
 import { makeFolder } from '../disk.ts';
 import { UserError } from '../errors.ts';
-import { lockRunFolder } from '../runs/lock.ts';
+import { lockFolder } from '../folder-lock.ts';
 import { formatDuration, type StatusLine } from '../runs/status.ts';
 import type { ChildProgress } from '../train/child.ts';
 import { type LlavaRecipe, recipeToYaml } from '../train/recipe.ts';
@@ -147,7 +147,7 @@ class Scheduler {
     if (existsSync(out)) {
       for (let tries = 0; ; tries++)
         try {
-          await (await lockRunFolder(out, { note: this.options.status.note })).release();
+          await (await lockFolder(out, { note: this.options.status.note })).release();
           break;
         } catch (error) {
           if (!(error instanceof UserError) || tries === 20) throw error;

@@ -6,9 +6,9 @@ import { copyFileSync, existsSync, linkSync, mkdirSync, readdirSync, readFileSyn
 import { join } from 'node:path';
 import { makeFolder, onDisk, writeWhole } from '../disk.ts';
 import { UserError } from '../errors.ts';
+import { lockPattern } from '../folder-lock.ts';
 import { resolvePath } from '../paths.ts';
 import { contentOf, isSameContent, modelContent } from '../pretrained/content.ts';
-import { lockPattern } from '../runs/lock.ts';
 import { modelFolders } from '../train/fingerprints.ts';
 import type { LlavaRecipe } from '../train/recipe.ts';
 import type { ContentOf, StudyShard } from './pieces.ts';

@@ -47,6 +47,20 @@ test('a tokenizer without `<image>` gets it behind its last id, as the released 
   expect(tokenizer.encode('<image>a')).toEqual([365, ...tokenizer.encode('a')]);
 });
 
+test('`<image>` takes the place of Gemma 3’s own token of images, which is behind the vocabulary: that is text then', () => {
+  const json = edited((copy) => {
+    copy.added_tokens = copy.added_tokens.map((token) =>
+      token.content === '<image>' ? { ...token, content: '<image_soft_token>' } : token,
+    );
+  });
+  const tokenizer = createTokenizer(json, tokenizerConfig);
+  expect([tokenizer.imageTokenId, tokenizer.vocabSize]).toEqual([365, 366]);
+  expect(tokenizer.encode('<image>a')).toEqual([365, ...tokenizer.encode('a')]);
+  const ids = tokenizer.encode('<image_soft_token>');
+  expect(Math.max(...ids)).toBeLessThan(365);
+  expect(tokenizer.decode(ids)).toBe('<image_soft_token>');
+});
+
 test('tokens that are added behave as those that are declared: special, and no eater of spaces', () => {
   const json = edited((copy) => {
     copy.added_tokens = copy.added_tokens.filter(({ content }) => content !== '<image>' && !content.includes('turn'));

@@ -8,6 +8,8 @@ import { chatTemplateOf } from './chat-template.ts';
 import { createTextStream } from './stream.ts';
 
 export const imageToken = '<image>';
+/** Stands for image rows in Gemma 3's own form, behind the vocabulary; models of text have no row for it. */
+export const softImageToken = '<image_soft_token>';
 export const startOfTurnToken = '<start_of_turn>';
 export const endOfTurnToken = '<end_of_turn>';
 
@@ -77,7 +79,8 @@ function checkForm(json: unknown): asserts json is TokenizerJson {
 }
 
 /**
- * The file with the special tokens that it may lack: `<image>` gets the first free id, and the turn markers,
+ * The file with the special tokens that it may lack: `<image>` takes the place of Gemma 3's
+ * `<image_soft_token>`, which is text like any other then, or gets the first free id; and the turn markers,
  * which some copies of Gemma's tokenizer keep in the vocabulary only, are added so that the text
  * `<start_of_turn>` is one token. UserError if it is not of Gemma's form.
  */
@@ -93,10 +96,11 @@ export function withSpecialTokens(json: unknown): TokenizerJson {
     if (!Object.hasOwn(vocab, content)) throw new UserError(`tokenizer.json is not Gemma's: it has no token ${content}`);
     add(content, vocab[content]);
   }
-  if (!known(imageToken)) {
-    const ids = [...Object.values(vocab), ...added.map((token) => token.id)];
-    add(imageToken, ids.reduce((largest, id) => Math.max(largest, id), -1) + 1);
-  }
+  if (known(imageToken)) return { ...json, added_tokens: added };
+  const soft = added.findIndex(({ content }) => content === softImageToken && !Object.hasOwn(vocab, content));
+  const ids = [...Object.values(vocab), ...added.map((token) => token.id)];
+  if (soft >= 0) added[soft] = { ...added[soft], content: imageToken };
+  else add(imageToken, ids.reduce((largest, id) => Math.max(largest, id), -1) + 1);
   return { ...json, added_tokens: added };
 }
 

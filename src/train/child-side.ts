@@ -1,7 +1,7 @@
 // The side of a process that does work for the one which started it (child.ts).
 
 import { systemReason, UserError } from '../errors.ts';
-import { FolderTakenError } from '../runs/lock.ts';
+import { FolderTakenError } from '../folder-lock.ts';
 import { peakRssMb, type Status } from '../runs/status.ts';
 import type { ChildEnd, ChildProgress, ErrorMessage, FromChild, ToChild, Usage } from './child.ts';
 import { NotFiniteError } from './optimizer.ts';

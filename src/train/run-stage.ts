@@ -3,9 +3,9 @@
 import { bestFolder, keepCheckpoint } from '../checkpoint/kept-folders.ts';
 import type { Engine, State } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
+import type { FolderLock } from '../folder-lock.ts';
 import { type Communicator, StoppedTogether } from '../mpi/communicator.ts';
 import type { RunFolder, StageSummary } from '../runs/folder.ts';
-import type { RunLock } from '../runs/lock.ts';
 import type { Log } from '../runs/log.ts';
 import type { Status } from '../runs/status.ts';
 import { addAdapters } from './adapters.ts';
@@ -35,7 +35,7 @@ import { trainsText, whatTrains } from './what-trains.ts';
 export interface StageContext {
   engine: Engine;
   folder: RunFolder;
-  lock: RunLock;
+  lock: FolderLock;
   log: Log;
   status: Status;
   signal: AbortSignal;

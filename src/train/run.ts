@@ -9,6 +9,7 @@ import { openEngine } from '../engine/devices.ts';
 import type { DeviceName, Engine } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
+import { type FolderLock, lockFolder, noLock } from '../folder-lock.ts';
 import { alone, type Communicator } from '../mpi/communicator.ts';
 import {
   checkRunFolder,
@@ -19,7 +20,6 @@ import {
   type StageSummary,
   writeSummary,
 } from '../runs/folder.ts';
-import { lockRunFolder, noLock, type RunLock } from '../runs/lock.ts';
 import { type Log, openLog, silentLog } from '../runs/log.ts';
 import { truncateMetrics } from '../runs/metrics.ts';
 import { createStatus, peakRssMb, type Status, silentStatus } from '../runs/status.ts';
@@ -84,7 +84,7 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
   try {
     checkShares(recipe, communicator.size);
     if (isFirst) checkRunFolder(out, mode);
-    const lock = isFirst ? await lockRunFolder(out, { note: status.note }) : noLock;
+    const lock = isFirst ? await lockFolder(out, { note: status.note }) : noLock;
     try {
       return await trainLocked({ ...options, communicator, status, startedAt }, lock);
     } finally {
@@ -119,7 +119,7 @@ function checkOptimizers({ stages }: Recipe, engine: Engine): void {
   if (stage) throw new UserError(`stage ${stage.name}: optim adamw_8bit is for device cpu; on webgpu take adamw_torch`);
 }
 
-async function trainLocked(options: StartedOptions, lock: RunLock): Promise<RunSummary> {
+async function trainLocked(options: StartedOptions, lock: FolderLock): Promise<RunSummary> {
   const { recipe, out, mode, signal, status, startedAt, communicator, shardMoments = false, scenesAreDrawn } = options;
   const engine = options.engine ?? (await sharedEngine(options));
   checkOptimizers(recipe, engine);

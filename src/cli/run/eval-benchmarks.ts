@@ -11,12 +11,12 @@ import { reportTable } from '../../benchmarks/report.ts';
 import { parseShard } from '../../benchmarks/subset.ts';
 import { UserError } from '../../errors.ts';
 import { type Asker, createAsker } from '../../evaluate/asking.ts';
+import { lockFolder } from '../../folder-lock.ts';
 import { resolvePath } from '../../paths.ts';
 import { modelContent } from '../../pretrained/content.ts';
 import { loadModel } from '../../pretrained/load.ts';
 import { createEndpointAsker } from '../../remote/asker.ts';
 import { openEndpoint } from '../../remote/endpoint.ts';
-import { lockRunFolder } from '../../runs/lock.ts';
 import { createStatusLine, formatDuration } from '../../runs/status.ts';
 import { formatCount } from '../format.ts';
 import { withInterrupt } from '../interrupt.ts';
@@ -134,7 +134,7 @@ export async function evaluateBenchmarks(flags: BenchmarkFlags): Promise<void> {
     const asked = await askedOf(flags, signal);
     const request = await requestOf(flags, asked);
     const judge = await openNamedJudge(flags, signal);
-    const lock = await lockRunFolder(out, { note: console.error });
+    const lock = await lockFolder(out, { note: console.error });
     try {
       return await runEvaluation(request, asked.open, {
         batchSize: flags.batchSize,

@@ -126,7 +126,7 @@ async function write(
   const room = (dtypes: readonly string[]) =>
     checkRoom(out, source.parameters * dtypes.reduce((sum, dtype) => sum + WEIGHT_BYTES[dtype], 0), 'the files take');
   if (to === 'huggingface') {
-    const dtype = floatTypeOf(flags.dtype ?? String(source.json.dtype ?? 'float32'));
+    const dtype = flags.dtype === undefined ? source.dtype : floatTypeOf(flags.dtype);
     await room([dtype]);
     return exportHuggingFace(source, out, { dtype, maxShardSize, adapter });
   }

@@ -2,8 +2,8 @@
 import { basename, extname, join } from 'node:path';
 import { parseShard } from '../../benchmarks/subset.ts';
 import { UserError } from '../../errors.ts';
+import { lockFolder } from '../../folder-lock.ts';
 import { alignColumns } from '../../runs/columns.ts';
-import { lockRunFolder } from '../../runs/lock.ts';
 import { createStatusLine, formatDuration, type StatusLine } from '../../runs/status.ts';
 import { shownP } from '../../statistics/estimate.ts';
 import { cellSearches, readSearch, searchCells, tunedOf } from '../../study/cell-search.ts';
@@ -48,7 +48,7 @@ export async function runStudy(path: string, flags: StudyFlags): Promise<void> {
   const status = createStatusLine();
   try {
     if (flags.plan) return await plan(study, contents, shard, flags, status);
-    const lock = await lockRunFolder(out, { note: status.note });
+    const lock = await lockFolder(out, { note: status.note });
     try {
       if (flags.merge.length > 0) mergeShares(study, settingsOf(study, contents, 1, undefined), flags.merge, out, status.note);
       else await execute(study, contents, shard, { out, asked: flags }, status);

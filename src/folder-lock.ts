@@ -1,7 +1,8 @@
-// A run folder has one writer. Its lock is a file run.lock.<n>; the highest number holds. Who wants it makes
-// the next number, which only one can (O_EXCL, also on a network disk), so that a lock that was left behind
-// is taken over without ever being removed first. Whether it was left behind: on the same machine by whether
-// the process lives, from another one by whether its heartbeat is still counted. No two clocks are compared.
+// A folder has one writer, a run or a pull. Its lock is a file run.lock.<n>; the highest number holds. Who
+// wants it makes the next number, which only one can (O_EXCL, also on a network disk), so that a lock that
+// was left behind is taken over without ever being removed first. Whether it was left behind: on the same
+// machine by whether the process lives, from another one by whether its heartbeat is still counted. No two
+// clocks are compared.
 
 import { randomUUID } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -9,16 +10,16 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import { makeFolder, onDisk } from '../disk.ts';
-import { UserError } from '../errors.ts';
-import { lifeOf, type ProcessIdentity, thisProcess } from '../process-life.ts';
+import { makeFolder, onDisk } from './disk.ts';
+import { UserError } from './errors.ts';
 import type { Heartbeat } from './heartbeat.ts';
+import { lifeOf, type ProcessIdentity, thisProcess } from './process-life.ts';
 
 export const lockPattern = /^run\.lock\.(\d+)$/;
 
 /** Node 20 runs no TypeScript: tests start the thread that was built from it. */
 const threadFile = import.meta.url.endsWith('.ts')
-  ? new URL('../../dist/runs/heartbeat.js', import.meta.url)
+  ? new URL('../dist/heartbeat.js', import.meta.url)
   : new URL('./heartbeat.js', import.meta.url);
 
 /** Milliseconds from one heartbeat to the next. */
@@ -30,23 +31,23 @@ const PATIENCE = 30;
 /** Who holds a lock. */
 interface Owner extends ProcessIdentity {
   host: string;
-  /** When the run began, for people. */
+  /** When it began, for people. */
   since: string;
   token: string;
 }
 
-export interface RunLock {
-  /** UserError where another run has taken the folder, after this one was without a sign of life for long. */
+export interface FolderLock {
+  /** UserError where another one has taken the folder, after this one was without a sign of life for long. */
   check(): void;
   /** Gives the folder back; one that was made for the lock and is still empty is removed. */
   release(): Promise<void>;
 }
 
-/** Another run holds the folder. */
+/** Another run or pull holds the folder. */
 export class FolderTakenError extends UserError {}
 
 /** Of a process that writes nothing. */
-export const noLock: RunLock = { check() {}, async release() {} };
+export const noLock: FolderLock = { check() {}, async release() {} };
 
 // === Processes ===
 
@@ -87,7 +88,7 @@ function readLock(path: string): { text: string; owner?: Owner } | undefined {
 }
 
 /**
- * Waits until a lock's file changes (true: its run goes on), is gone, or has not changed for `patience`
+ * Waits until a lock's file changes (true: its holder goes on), is gone, or has not changed for `patience`
  * seconds.
  */
 async function hasHeartbeat(path: string, before: string, patience: number): Promise<boolean> {
@@ -101,6 +102,8 @@ async function hasHeartbeat(path: string, before: string, patience: number): Pro
 }
 
 export interface LockOptions {
+  /** What messages call those that write such a folder. Default: run. */
+  writer?: 'run' | 'pull';
   /** Is told when it takes a while. */
   note: (text: string) => void;
   /** Seconds without a heartbeat after which a lock counts as left behind. Default: 30. */
@@ -108,24 +111,25 @@ export interface LockOptions {
 }
 
 /** UserError where the lock at `path` is held. */
-async function requireFree(folder: string, path: string, { note, patience = PATIENCE }: LockOptions): Promise<void> {
+async function requireFree(folder: string, path: string, { writer = 'run', note, patience = PATIENCE }: LockOptions): Promise<void> {
   const lock = readLock(path);
   if (lock === undefined) return;
   const { text, owner } = lock;
   let alive = owner && (await isAlive(owner, patience));
   const who = owner ? `process ${owner.pid} on ${owner.host}, since ${owner.since}` : 'who has just begun';
   if (alive === undefined) {
-    note(`${folder}: another run was there (${who}); looking for up to ${patience} s whether it goes on`);
+    note(`${folder}: another ${writer} was there (${who}); looking for up to ${patience} s whether it goes on`);
     alive = await hasHeartbeat(path, text, patience);
   }
-  if (alive) throw new FolderTakenError(`${folder}: a run is going on there (${who}); wait for it or stop it, or give another --out`);
+  if (alive) throw new FolderTakenError(`${folder}: a ${writer} is going on there (${who}); wait for it or stop it, or give another --out`);
 }
 
 /**
- * Takes the folder of a run, creating it if absent, until it is released. UserError where another run holds
- * it, and where the folder cannot be written.
+ * Takes a folder, creating it if absent, until it is released. UserError where another one holds it, and
+ * where it cannot be written.
  */
-export async function lockRunFolder(folder: string, options: LockOptions): Promise<RunLock> {
+export async function lockFolder(folder: string, options: LockOptions): Promise<FolderLock> {
+  const { writer = 'run' } = options;
   const created = !existsSync(folder);
   makeFolder(folder);
   const owner: Owner = { ...thisProcess(), host: hostname(), since: new Date().toISOString(), token: randomUUID() };
@@ -165,7 +169,7 @@ export async function lockRunFolder(folder: string, options: LockOptions): Promi
     check() {
       const now = holder();
       if (now !== undefined && now.token !== owner.token)
-        throw new FolderTakenError(`${folder}: another run (process ${now.pid} on ${now.host}) has taken the folder; this one ends`);
+        throw new FolderTakenError(`${folder}: another ${writer} (process ${now.pid} on ${now.host}) has taken the folder; this one ends`);
     },
     async release() {
       await thread.terminate();

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { lockRunFolder } from './lock.ts';
+import { lockFolder } from './folder-lock.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'lock-'));
 afterAll(() => rmSync(root, { recursive: true }));
@@ -14,7 +14,7 @@ const quick = { note: () => {}, patience: 1 };
 
 /** Leaves the lock of a process that was killed, with `changes` to what it says. */
 async function abandon(folder: string, changes: object = {}, number = 1): Promise<string> {
-  const lock = await lockRunFolder(folder, quick);
+  const lock = await lockFolder(folder, quick);
   const path = join(folder, `run.lock.${number}`);
   const text = readFileSync(path, 'utf8');
   await lock.release();
@@ -28,31 +28,31 @@ async function abandon(folder: string, changes: object = {}, number = 1): Promis
 describe('the lock of a run folder', () => {
   it('is there while it is held, and leaves nothing', async () => {
     const folder = fresh();
-    const lock = await lockRunFolder(folder, quick);
+    const lock = await lockFolder(folder, quick);
     expect(readdirSync(folder)).toEqual(['run.lock.1']);
     lock.check();
     await lock.release();
     expect(existsSync(folder)).toBe(false);
     mkdirSync(folder);
-    await (await lockRunFolder(folder, quick)).release();
+    await (await lockFolder(folder, quick)).release();
     expect(readdirSync(folder)).toEqual([]);
   });
 
   it('is refused while another run of this machine holds it', async () => {
     const folder = fresh();
-    const lock = await lockRunFolder(folder, quick);
-    await expect(lockRunFolder(folder, quick)).rejects.toThrow(
+    const lock = await lockFolder(folder, quick);
+    await expect(lockFolder(folder, quick)).rejects.toThrow(
       new RegExp(`a run is going on there \\(process ${process.pid} on .*\\); wait for it or stop it`),
     );
     await lock.release();
-    await (await lockRunFolder(folder, quick)).release();
+    await (await lockFolder(folder, quick)).release();
   });
 
   it('goes to one of many that want it at once, be it free or left behind', async () => {
     for (const left of [false, true]) {
       const folder = fresh();
       if (left) await abandon(folder);
-      const all = await Promise.allSettled(Array.from({ length: 8 }, () => lockRunFolder(folder, quick)));
+      const all = await Promise.allSettled(Array.from({ length: 8 }, () => lockFolder(folder, quick)));
       const won = all.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
       expect(won).toHaveLength(1);
       expect(readdirSync(folder)).toEqual([left ? 'run.lock.2' : 'run.lock.1']);
@@ -65,7 +65,7 @@ describe('the lock of a run folder', () => {
     const folder = fresh();
     await abandon(folder);
     const began = performance.now();
-    const lock = await lockRunFolder(folder, { ...quick, patience: 60 });
+    const lock = await lockFolder(folder, { ...quick, patience: 60 });
     expect(performance.now() - began).toBeLessThan(10_000);
     expect(readdirSync(folder)).toEqual(['run.lock.2']);
     await lock.release();
@@ -81,16 +81,16 @@ describe('the lock of a run folder', () => {
         .replace(/^.*\) /s, '')
         .split(' ');
     await abandon(folder, { pid: child.pid, started: stat()[19] });
-    await expect(lockRunFolder(folder, quick)).rejects.toThrow('a run is going on there');
+    await expect(lockFolder(folder, quick)).rejects.toThrow('a run is going on there');
     child.kill('SIGKILL');
     while ((Number(stat()[6]) & 4) === 0);
-    await (await lockRunFolder(folder, { ...quick, patience: 30 })).release();
+    await (await lockFolder(folder, { ...quick, patience: 30 })).release();
   });
 
   it.runIf(process.platform === 'linux')('is taken over from a process whose pid another one has now', async () => {
     const folder = fresh();
     await abandon(folder, { pid: process.pid, started: '1' });
-    await (await lockRunFolder(folder, { ...quick, patience: 60 })).release();
+    await (await lockFolder(folder, { ...quick, patience: 60 })).release();
   });
 
   it('of another machine is taken over only when its heart has stopped', async () => {
@@ -99,15 +99,15 @@ describe('the lock of a run folder', () => {
     let beat = 0;
     const heart = setInterval(() => writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, 'utf8')), beat: beat++ })), 100);
     const notes: string[] = [];
-    await expect(lockRunFolder(folder, { note: (text) => notes.push(text), patience: 20 })).rejects.toThrow(/on node-7, since/);
+    await expect(lockFolder(folder, { note: (text) => notes.push(text), patience: 20 })).rejects.toThrow(/on node-7, since/);
     clearInterval(heart);
     expect(notes.join()).toContain('looking for up to 20 s whether it goes on');
-    await (await lockRunFolder(folder, quick)).release();
+    await (await lockFolder(folder, quick)).release();
   });
 
   it('shows that its run goes on', async () => {
     const folder = fresh();
-    const lock = await lockRunFolder(folder, quick);
+    const lock = await lockFolder(folder, quick);
     const path = join(folder, 'run.lock.1');
     const before = readFileSync(path, 'utf8');
     await expect.poll(() => readFileSync(path, 'utf8'), { timeout: 30_000, interval: 200 }).not.toBe(before);
@@ -116,7 +116,7 @@ describe('the lock of a run folder', () => {
 
   it('is found to be lost by a run that was asleep meanwhile', async () => {
     const folder = fresh();
-    const lock = await lockRunFolder(folder, quick);
+    const lock = await lockFolder(folder, quick);
     writeFileSync(join(folder, 'run.lock.2'), JSON.stringify({ host: 'node-7', pid: 12, token: 'other' }));
     expect(() => lock.check()).toThrow(/another run \(process 12 on node-7\) has taken the folder/);
     await lock.release();
@@ -126,6 +126,6 @@ describe('the lock of a run folder', () => {
   it('says what is wrong with a folder that cannot be', async () => {
     const file = join(root, 'file');
     writeFileSync(file, '');
-    await expect(lockRunFolder(join(file, 'run'), quick)).rejects.toThrow(/run: what it is said to lie in is no folder/);
+    await expect(lockFolder(join(file, 'run'), quick)).rejects.toThrow(/run: what it is said to lie in is no folder/);
   });
 });

@@ -1,5 +1,5 @@
-// The thread that shows that a run goes on: it counts in the run's lock file. A thread, because the main one
-// is blocked while a step computes, which may take minutes.
+// The thread that shows that a run or a pull goes on: it counts in the lock file of its folder. A thread,
+// because the main one is blocked while a step computes, which may take minutes.
 
 import { writeFileSync } from 'node:fs';
 import { workerData } from 'node:worker_threads';
