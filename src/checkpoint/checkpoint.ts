@@ -38,7 +38,7 @@ export interface Checkpoint {
   has(name: string): boolean;
   shape(name: string): number[];
   info(name: string): TensorInfo;
-  /** The file that holds a tensor, the byte offset at which it begins, and what the file was when it was opened. */
+  /** The file that holds a tensor, where it begins in bytes, and what the file was when it was opened. */
   place(name: string): { path: string; offset: number; stamp: string };
   /** One tensor's bytes as stored. */
   bytes(name: string): Promise<Uint8Array>;

@@ -33,7 +33,10 @@ import { assemble, type Model, moduleOf } from './llava-model.ts';
 import { modalityGroups, outlineLlavaStage, pictureCount, stepsOfStage } from './llava-outline.ts';
 import { scoreSplits } from './llava-scores.ts';
 
-/** How features are kept; not at all where the encoder is trained, and they change. UserError for what needs them all the same. */
+/**
+ * How features are kept; not at all where the encoder is trained, and they change. UserError for a stage that
+ * needs them all the same.
+ */
 function keptFeatures(stage: LlavaStage, adapters: StageAdapters | undefined, data: DataIndex, config: LlavaConfig, status: Status) {
   const hasAdapter = [...(adapters?.layers.keys() ?? [])].some((layer) => layer.startsWith('vision_tower.'));
   if (hasAdapter && stage.feature_mixup > 0)
