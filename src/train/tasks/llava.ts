@@ -15,15 +15,15 @@ import { imageSize, imageTokenCount, type LlavaConfig, visionFeatureSize } from 
 import { compileGraph, encoderGraph, type GraphProgram, llavaLoss } from '../../models/programs.ts';
 import { whyMissing } from '../../paths.ts';
 import { runFolder } from '../../runs/folder.ts';
-import { openSkipped, skippedFile } from '../../runs/skipped.ts';
 import { formatDuration, type Status } from '../../runs/status.ts';
 import { adapterGraph, adaptersOf, dropoutInputs, type StageAdapters, withDropout } from '../adapters.ts';
 import type { BatchSource, PictureBatch } from '../batch.ts';
 import { type CheckedData, checkData } from '../checks.ts';
 import type { HeldOutData } from '../held-out.ts';
 import { prefetchedBatches } from '../prefetch.ts';
-import { batchShare, type EncodedPictures, gatherFeatures, gatherValues, requireShared, threadsOf } from '../processes.ts';
+import { batchShare, type EncodedPictures, gatherFeatures, requireShared, threadsOf } from '../processes.ts';
 import { augmentationOf, type LlavaRecipe, type LlavaStage } from '../recipe.ts';
+import { skippedSamples } from '../skipped-samples.ts';
 import { openSource } from '../source.ts';
 import type { FeatureSource, LlavaSource } from '../sources/llava.ts';
 import type { StageData } from '../stage.ts';
@@ -349,22 +349,6 @@ async function heldOutOf(
       for (let number = 0; number < count; number++) yield await source.batch(number);
     },
     dispose: source.close,
-  };
-}
-
-/** Lists what a stage leaves out. The first process writes the list; others tell it what they have met. */
-function skippedSamples(stage: string, { out, communicator }: TaskContext) {
-  const log = communicator.rank === 0 ? openSkipped(join(out, skippedFile)) : undefined;
-  let met: SampleFault[] = [];
-  const add = (faults: readonly SampleFault[]) => log!.add(faults.map((fault) => ({ stage, ...fault })));
-  return {
-    leaveOut: (faults: readonly SampleFault[]) => (log ? add(faults) : void met.push(...faults)),
-    async skipped(): Promise<number> {
-      const all = await gatherValues(communicator, met);
-      met = [];
-      for (const faults of all) add(faults);
-      return log?.count(stage) ?? 0;
-    },
   };
 }
 
