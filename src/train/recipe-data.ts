@@ -67,7 +67,10 @@ export const languageModelData = z.strictObject({
 
 export const generatedData = z.strictObject({
   ...emojiFields,
-  folder: z.string().default('.cache/emoji').describe('Where pictures and JSON are written'),
+  folder: z
+    .string()
+    .default('.cache/emoji')
+    .describe('Where pictures and JSON are written; runs of other scenes that are on at the same time need another'),
   seed: z
     .int()
     .nonnegative()

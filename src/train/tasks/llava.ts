@@ -5,7 +5,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { type DataFile, type DataIndex, subset } from '../../data/data-set.ts';
-import { buildEmojiDataset, type EmojiDataset, type EmojiDatasetOptions, emojiDataset } from '../../data/emoji/build.ts';
+import { buildEmojiDataset, type EmojiDataset, emojiDataset } from '../../data/emoji/build.ts';
 import { encoderFingerprint, type FeatureType, featureBytes } from '../../data/feature-cache.ts';
 import type { SampleFault } from '../../data/llava-json.ts';
 import { batchesPerEpoch } from '../../data/sample-order.ts';
@@ -22,7 +22,8 @@ import { type CheckedData, checkData } from '../checks.ts';
 import type { HeldOutData } from '../held-out.ts';
 import { prefetchedBatches } from '../prefetch.ts';
 import { batchShare, type EncodedPictures, gatherFeatures, requireShared, threadsOf } from '../processes.ts';
-import { augmentationOf, type LlavaRecipe, type LlavaStage } from '../recipe.ts';
+import type { LlavaRecipe, LlavaStage } from '../recipe.ts';
+import { scenesOf } from '../scenes.ts';
 import { skippedSamples } from '../skipped-samples.ts';
 import { openSource } from '../source.ts';
 import type { FeatureSource, LlavaSource } from '../sources/llava.ts';
@@ -123,20 +124,6 @@ async function drawScenes(
   });
   await requireShared(communicator, folder);
   return emojiDataset(folder);
-}
-
-/** The scenes that a recipe of this seed asks for. */
-export function scenesOf(data: NonNullable<LlavaRecipe['data']>, seed: number): EmojiDatasetOptions {
-  const { folder, train_scenes, evaluation_scenes, scene_size, held_out_artist, augmentation } = data;
-  return {
-    seed: data.seed ?? seed,
-    out: folder,
-    trainScenes: train_scenes,
-    evaluationScenes: evaluation_scenes,
-    size: scene_size,
-    heldOutArtist: held_out_artist,
-    ...(augmentation ? { augmentation: augmentationOf(augmentation) } : {}),
-  };
 }
 
 /** The task of a `llava` recipe. */
