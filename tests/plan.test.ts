@@ -72,6 +72,26 @@ describe('a plan', () => {
     }
   });
 
+  it('leaves out bad samples where the recipe does, also whole batches of them', async () => {
+    await train('llava.yaml', '--out', 'drawn');
+    const good = JSON.parse(readFileSync('scenes/train_captions.json', 'utf8')) as { conversations: object[] }[];
+    const long = { from: 'human', value: `<image>\n${'what is it? '.repeat(200)}` };
+    const bad = [...good.map((sample) => ({ ...sample, conversations: [long, sample.conversations[1]] })), { conversations: 'none' }];
+    writeFileSync('mixed.json', JSON.stringify([...bad, ...bad, good[0]]));
+    const [, { data: _, ...stage }] = recipes.llava.stages;
+    const data = { data_path: 'mixed.json', image_folder: 'scenes/images' };
+    const mixed = {
+      task: 'llava',
+      model: recipes.llava.model,
+      stages: [{ ...stage, batch_size: 2, steps: 8, data, on_bad_sample: 'skip' }],
+    };
+    writeFileSync('mixed.yaml', stringify(mixed));
+    const { stages } = await planned('mixed.yaml');
+    expect(stages[0].tokensPerStep).toBeGreaterThan(4);
+    const { code, stderr } = await cli('plan', 'mixed.yaml', '--set', 'stages.0.on_bad_sample=error');
+    expect([code, stderr]).toEqual([1, expect.stringContaining('on_bad_sample: skip')]);
+  });
+
   it('runs a few steps where it is asked how long the run would take', async () => {
     const { stages } = await planned('llava.yaml', '--time');
     for (const { seconds, steps, pictures } of stages) {

@@ -4,9 +4,10 @@
 import { conversationBatches } from '../../data/conversations.ts';
 import { type DataIndex, openData } from '../../data/data-set.ts';
 import { type FeatureType, featureBytes } from '../../data/feature-cache.ts';
-import { packSamples } from '../../data/packing.ts';
+import { type EncodedSample, packSamples } from '../../data/packing.ts';
 import { batchesPerEpoch, type SampleOrder, samplesPerEpoch } from '../../data/sample-order.ts';
 import type { Value } from '../../engine/engine.ts';
+import { UserError } from '../../errors.ts';
 import { imageSize, imageTokenCount, type LlavaConfig, visionFeatureSize } from '../../models/llava.ts';
 import { encoderGraph, llavaLoss } from '../../models/programs.ts';
 import type { Tokenizer } from '../../text/tokenizer.ts';
@@ -70,8 +71,18 @@ export async function outlineLlavaStage(plan: LlavaStagePlan): Promise<StageOutl
   };
 }
 
+/** The sample; undefined where it is bad. */
+function goodOf(encode: () => EncodedSample): EncodedSample | undefined {
+  try {
+    return encode();
+  } catch (error) {
+    if (error instanceof UserError) return undefined;
+    throw error;
+  }
+}
+
 function shapesOf({ settings, seed, config, tokenizer, data, kept }: LlavaStagePlan, indices: readonly number[]): MicroBatch[] {
-  const { template, batch_size: batchSize, max_length, row_length, name } = settings;
+  const { template, batch_size: batchSize, max_length, row_length, on_bad_sample, name } = settings;
   const positions = config.text_config.max_position_embeddings;
   const imageTokens = imageTokenCount(config);
   const opened = openData(data);
@@ -79,8 +90,16 @@ function shapesOf({ settings, seed, config, tokenizer, data, kept }: LlavaStageP
     const maxLength = Math.min(max_length, positions);
     const order = { seed, stage: name, batchSize, groupByModality: modalityGroups(settings) };
     const batches = conversationBatches({ data: opened, tokenizer, imageTokens, template, maxLength, ...order });
+    // as in training (sources/llava.ts): a batch of which nothing is left has the samples of the next
+    const samplesOf = (index: number): EncodedSample[] => {
+      for (let next = index; next < index + opened.length; next++) {
+        const samples = batches.batch(next, (_, encode) => (on_bad_sample === 'skip' ? goodOf(encode) : encode()));
+        if (samples.length > 0) return samples;
+      }
+      throw new UserError(`stage ${name}: not one of its samples can be trained on`);
+    };
     return indices.map((index) => {
-      const packed = packSamples(batches.batch(index), row_length, positions);
+      const packed = packSamples(samplesOf(index), row_length, positions);
       const side = imageSize(config);
       const rows = packed.images.length;
       // none of their numbers is looked at
