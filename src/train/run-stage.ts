@@ -146,7 +146,7 @@ async function trainPrepared(
 
   try {
     await communicator.lead(async () => {
-      if (resumed?.state) await keepCheckpoint(dir, state.step, settings.keep_checkpoints);
+      if (resumed?.state) await keepCheckpoint(dir, state.step, settings.keep_checkpoints, { isSaved: true });
       await watch.begin(state.step);
     });
     await trainStage({
