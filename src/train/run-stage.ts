@@ -80,7 +80,7 @@ async function trainPrepared(
   if (!resumed?.state) log.write({ type: 'trains', stage: name, step: 0, ...what });
   const dir = folder.checkpoint(name);
   const fresh = { stage: name, step: 0, totalSteps, seconds: 0, firstLoss: Number.NaN, lastLoss: Number.NaN };
-  const state: TrainerState = { ...(resumed?.state ?? fresh), inputs };
+  const state: TrainerState = { ...(resumed?.state ?? fresh), totalSteps, inputs };
   const secondsBefore = state.seconds;
   const trained = new Map<string, State>();
   for (const parameter of loss.parameters)

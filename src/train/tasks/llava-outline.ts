@@ -31,9 +31,9 @@ export interface LlavaStagePlan {
 /** Batches that are looked at. */
 const LOOKED_AT = 8;
 
-/** Steps of a stage, and of one pass over its data. */
+/** Steps of a stage, and of one pass over its data: no whole number where a step has batches of two passes. */
 export function stepsOfStage({ batch_size, accumulation, steps, epochs }: LlavaStage, { files }: Pick<DataIndex, 'files'>) {
-  const stepsPerEpoch = Math.ceil(batchesPerEpoch(samplesPerEpoch(files), batch_size) / accumulation);
+  const stepsPerEpoch = batchesPerEpoch(samplesPerEpoch(files), batch_size) / accumulation;
   return { stepsPerEpoch, totalSteps: steps ?? Math.max(1, Math.round((epochs ?? 1) * stepsPerEpoch)) };
 }
 
@@ -41,8 +41,15 @@ export function stepsOfStage({ batch_size, accumulation, steps, epochs }: LlavaS
 export const modalityGroups = ({ group_by_modality, accumulation }: LlavaStage): SampleOrder['groupByModality'] =>
   group_by_modality ? { accumulation } : undefined;
 
-/** Distinct pictures of an index, at most: samples without one are counted, too. */
-export const pictureCount = ({ groups }: Pick<DataIndex, 'groups'>) => groups.reduce((most, group) => Math.max(most, group + 1), 0);
+/** Distinct pictures of an index, at most: one that different lists of pictures have is counted for each. */
+export function pictureCount({ groups, pictures }: Pick<DataIndex, 'groups' | 'pictures'>): number {
+  let seen = 0;
+  return groups.reduce((count, group, sample) => {
+    if (group < seen) return count;
+    seen = group + 1;
+    return count + pictures[sample];
+  }, 0);
+}
 
 export async function outlineLlavaStage(plan: LlavaStagePlan): Promise<StageOutline> {
   const { settings, seed, config, data, adapters, kept } = plan;
