@@ -68,7 +68,7 @@ function formatPlan(recipePath: string, { stages, memory, disk, problems, remedi
   return [
     `${recipePath}, on ${formatBytes(memory.available)} of memory and ${availableParallelism()} cores`,
     ...stages.map(formatStage),
-    `\npeak memory ${formatBytes(memory.peak)} of ${formatBytes(memory.available)}; disk ${formatBytes(disk.needed)} of ${formatBytes(disk.free)} that are free`,
+    `\npeak memory ${formatBytes(memory.peak)} of ${formatBytes(memory.available)}; disk ${formatBytes(disk.needed)}${Number.isFinite(disk.free) ? ` of ${formatBytes(disk.free)} that are free` : ''}`,
     ...(fitting.length > 0 ? ['it would fit with:', ...fitting] : []),
     ...(problems.length > 0 && memory.peak > memory.available && fitting.length === 0
       ? ['no smaller batch, checkpointing or adapters would make it fit']
@@ -91,7 +91,7 @@ function formatStage(stage: PlannedStage): string {
     `  memory   ${formatBytes(memory.peak)}: ${list.join(', ')}${mapped}`,
     ...(memory.encoding > 0 ? [`           ${formatBytes(memory.encoding)} while the frozen encoder runs, before the first step`] : []),
     ...(seconds ? [timeLine(stage, seconds)] : []),
-    `  disk     ${disk.features > 0 ? `features ${formatBytes(disk.features)}, ` : ''}checkpoint ${formatBytes(disk.checkpoint)}`,
+    `  disk     ${disk.features > 0 ? `features ${formatBytes(disk.features)}, ` : ''}checkpoint ${formatBytes(disk.checkpoint)}${disk.kept > 0 ? `, kept beside it ${formatBytes(disk.kept)}` : ''}`,
   ].join('\n');
 }
 

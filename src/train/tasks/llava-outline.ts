@@ -26,12 +26,15 @@ export interface LlavaStagePlan {
   adapters: StageAdapters | undefined;
   /** How features are kept; undefined where the encoder runs at each step. */
   kept: FeatureType | undefined;
+  /** Of the features: see `PlannedFeatures`. */
+  encoder: string;
+  sources: readonly string[];
 }
 
 /** Batches that are looked at. */
 const LOOKED_AT = 8;
 
-/** Steps of a stage, and of one pass over its data: no whole number where a step has batches of two passes. */
+/** Steps of a stage, and of one pass over its data: no whole number where a step has batches of two. */
 export function stepsOfStage({ batch_size, accumulation, steps, epochs }: LlavaStage, { files }: Pick<DataIndex, 'files'>) {
   const stepsPerEpoch = batchesPerEpoch(samplesPerEpoch(files), batch_size) / accumulation;
   return { stepsPerEpoch, totalSteps: steps ?? Math.max(1, Math.round((epochs ?? 1) * stepsPerEpoch)) };
@@ -52,7 +55,7 @@ export function pictureCount({ groups, pictures }: Pick<DataIndex, 'groups' | 'p
 }
 
 export async function outlineLlavaStage(plan: LlavaStagePlan): Promise<StageOutline> {
-  const { settings, seed, config, data, adapters, kept } = plan;
+  const { settings, seed, config, data, adapters, kept, encoder, sources } = plan;
   const graphOptions = { fromPixels: !kept, ...(adapters ? { adapters: adapterGraph(adapters) } : {}) };
   const { totalSteps, stepsPerEpoch } = stepsOfStage(settings, data);
   const total = totalSteps * settings.accumulation;
@@ -73,7 +76,7 @@ export async function outlineLlavaStage(plan: LlavaStagePlan): Promise<StageOutl
     samples: samplesPerEpoch(data.files),
     pictures,
     batches,
-    featureBytes: kept ? pictures * featureBytes(size, kept) : 0,
+    ...(kept ? { features: { bytes: pictures * featureBytes(size, kept), encoder: `${encoder} in ${kept}`, sources } } : {}),
     ...(kept ? { encoder: { graph: (storage) => encoderGraph(config, { storage }), pictures: ENCODED } } : {}),
   };
 }

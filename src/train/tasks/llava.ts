@@ -34,10 +34,13 @@ import { assemble, type Model, moduleOf } from './llava-model.ts';
 import { modalityGroups, outlineLlavaStage, pictureCount, stepsOfStage } from './llava-outline.ts';
 import { scoreSplits } from './llava-scores.ts';
 
+/** Whether a stage trains the encoder, or adapters in it. */
+const changesEncoder = ({ train }: LlavaStage, adapters: StageAdapters | undefined): boolean =>
+  train.includes('vision_tower') || [...(adapters?.layers.keys() ?? [])].some((layer) => layer.startsWith('vision_tower.'));
+
 /** How features are kept; not at all where the encoder is trained, and they change. */
 function keptFeatures(stage: LlavaStage, adapters: StageAdapters | undefined, data: DataIndex, config: LlavaConfig, status: Status) {
-  const hasAdapter = [...(adapters?.layers.keys() ?? [])].some((layer) => layer.startsWith('vision_tower.'));
-  return stage.train.includes('vision_tower') || hasAdapter ? undefined : featureType(stage, data, config, status);
+  return changesEncoder(stage, adapters) ? undefined : featureType(stage, data, config, status);
 }
 
 /**
@@ -185,7 +188,11 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
       const data = trainingData(checked[index]);
       const given = await adaptersOf({ stage: settings, config: model.config, seed: recipe.seed, base: undefined });
       const kept = keptFeatures(settings, given, checked[index].index, model.config, context.status);
-      return outlineLlavaStage({ ...model, settings, seed: recipe.seed, data, adapters: given, kept });
+      const before = recipe.stages.slice(0, index).filter((stage, i) => changesEncoder(stage, adapters[i])).length;
+      // captions and questions are about the same scenes
+      const sources = typeof settings.data === 'string' ? ['scenes'] : data.files.map(({ path }) => path);
+      const encoder = `the encoder after ${before} changes`;
+      return outlineLlavaStage({ ...model, settings, seed: recipe.seed, data, adapters: given, kept, encoder, sources });
     },
     evaluate:
       recipe.evaluate &&
