@@ -261,12 +261,10 @@ describe('chat', () => {
     const first = answer();
     child.stdin!.write('how many things are there?\n');
     await first;
-    child.stdin!.end('/image nowhere.png\nis there a cat?\n');
+    child.stdin!.end('is there a cat?\n/image nowhere.png\nis there a dog?\n');
     const { code, stdout, stderr } = await outcome;
-    expect(code, stderr).toBe(0);
-    expect(stderr).toBe('');
-    expect(stdout).toContain('\nnowhere.png: there is no such image file');
-    expect(stdout.endsWith('\n')).toBe(true);
+    expect([code, stderr]).toEqual([1, 'error: nowhere.png: there is no such image file.\n']);
+    expect(stdout.split('\n')).toHaveLength(3);
   });
 });
 
@@ -339,6 +337,14 @@ describe('eval', () => {
   it('tries its output before anything else', async () => {
     expectFailure(await cli('eval', '--model', model, '--out', 'pictures'), 'pictures: it is a folder');
     expectFailure(await cli('eval', '--model', 'broken.png', '--out', 'broken.png/a.jsonl'), 'broken.png/a.jsonl');
+  });
+
+  it.each([
+    [['--image-folder', 'pictures'], '--image-folder goes with --data'],
+    [['--judge-model', 'x'], '--judge-model goes with --benchmarks'],
+    [['--judge-runs', '2'], '--judge-runs goes with --benchmarks'],
+  ])('%j is not passed over', async (flags, message) => {
+    expectFailure(await cli(...words, ...flags), message);
   });
 
   it('names the question that has no answer', async () => {

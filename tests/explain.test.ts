@@ -228,7 +228,16 @@ describe('llava-gemma explain', () => {
     writeFileSync(join(out, 'open.jsonl'), `${JSON.stringify({ question_id: 7, image: 'scene.png', text: 'What is at the top left?' })}\n`);
     const open = ['--batch', join(out, 'open.jsonl'), '--image-folder', out, '--no-faithfulness', '--out', join(out, 'open')];
     expect((await cli('explain', ...open)).code).toBe(0);
-    expect(JSON.parse(readFileSync(join(out, 'open', 'questions.jsonl'), 'utf8')).id).toBe('7');
+    const line = () => JSON.parse(readFileSync(join(out, 'open', 'questions.jsonl'), 'utf8'));
+    expect([line().id, 'encoder' in line().maps]).toEqual(['7', true]);
+    expect((await cli('explain', ...open, '--short', '--no-encoder')).code).toBe(0);
+    expect('encoder' in line().maps).toBe(false);
+    for (const [flags, message] of [
+      [['--lens'], '--lens is for one question'],
+      [['--answer', 'x'], '--answer is for one question'],
+    ] as const)
+      expect((await cli('explain', ...open, ...flags)).stderr).toContain(message);
+    expect((await cli('explain', '--scenes', '3', '--limit', '1', '--out', out)).stderr).toContain('--limit goes with --batch');
   });
 
   test('drawn scenes: the pointing game, the same for the same seed', async () => {

@@ -124,7 +124,12 @@ describe.skipIf(!chromiumPath)('the page', () => {
     expect(second.messages[0].content[0].image_url.url).toMatch(/^data:image\/png;base64,/);
     expect(await textOf(page.locator('.facts').last())).toMatch(/first token [\d.]+ m?s\s+2 tokens\s+[\d.]+ m?s in all/);
 
-    await page.getByRole('button', { name: 'hot' }).click();
+    // another word before the maps of the first one are there
+    await page.evaluate(() => {
+      const [first, second] = document.querySelectorAll<HTMLElement>('.turn:last-child .words button');
+      second.click();
+      first.click();
+    });
     const map = page.getByRole('img', { name: 'Map of “hot”, relevancy: strongest at the bottom right' });
     await map.waitFor();
     await worth(page);

@@ -76,7 +76,7 @@ function http(
   { path = '/v1/chat/completions', method = 'POST', headers = {} as Record<string, string>, key = KEY } = {},
 ): Buffer {
   const all = {
-    host: 'x',
+    host: 'localhost',
     connection: 'close',
     authorization: `Bearer ${key}`,
     'content-type': 'application/json',
@@ -231,7 +231,7 @@ const kinds: Record<string, (random: Random) => Omit<Attempt, 'kind'>> = {
         'GET / HTTP/9.9\r\n\r\n',
         'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n',
         '\0\0\0\0\r\n\r\n',
-        'GET http://[::1 HTTP/1.1\r\nhost: x\r\n\r\n',
+        'GET http://[::1 HTTP/1.1\r\nHost: localhost\r\n\r\n',
       ]),
     ],
     statuses: [400, 401, 505, undefined],

@@ -1,6 +1,7 @@
 // The server as its clients see it: OpenAI's own client, raw sockets, and signals.
 
 import { mkdtempSync, writeFileSync } from 'node:fs';
+import { get } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -164,7 +165,7 @@ describe("OpenAI's client", () => {
       answers.push(answer);
     }
     expect(said).toBe(answers[0]);
-    const messages = [...first, { role: 'assistant', content: said } as const, ...asking('Which is larger?')];
+    const messages = [...first, choices[0].message, ...asking('Which is larger?')];
     const second = await client.chat.completions.create({ model: 'tiny-llava', messages });
     expect(second.choices[0].message.content).toBe(answers[1]);
     // the pictures were read for the first question
@@ -312,6 +313,29 @@ describe("OpenAI's client", () => {
     });
     expect((await failure(client.models.retrieve('../../etc/passwd'))).status).toBe(404);
   });
+});
+
+test('a text that is far too long is refused before it is encoded', async () => {
+  const log = 'GET /index.html 200 12 ms\n'.repeat(35_000);
+  const began = performance.now();
+  const refused = await failure(client.chat.completions.create({ model: 'tiny-llava', messages: asking(log) }));
+  expect(refused).toMatchObject({ status: 400, code: 'context_length_exceeded' });
+  expect(refused.message).toContain('the messages have more');
+  // encoding all of it takes ten seconds and more
+  expect(performance.now() - began).toBeLessThan(4000);
+});
+
+test('a page of another site, whose name was led here, is not answered', async () => {
+  const ask = (host: string, to = server) =>
+    new Promise<number>((resolve, reject) => {
+      const headers = { host: host.replace('PORT', String(to.port)) };
+      get({ port: to.port, path: '/v1/models', headers }, (response) => resolve(response.resume().statusCode!)).on('error', reject);
+    });
+  const statuses = (hosts: string[], to?: RunningServer) => Promise.all(hosts.map((host) => ask(host, to)));
+  expect(await statuses(['localhost:PORT', '127.0.0.1', '[::1]:PORT', 'my.localhost'])).toEqual([200, 200, 200, 200]);
+  expect(await statuses(['evil.example:PORT', '127.0.0.1.evil.example'])).toEqual([403, 403]);
+  const behind = await start({ names: ['proxy.example'], models: new Map([['babbler', babbler]]) });
+  expect(await statuses(['proxy.example', 'evil.example'], behind)).toEqual([200, 403]);
 });
 
 describe('a full batch', () => {
@@ -490,7 +514,7 @@ describe('clients that go away', () => {
       const socket = connect(strict.port, '127.0.0.1').pause();
       socket.on('error', () => {});
       socket.write(
-        `POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+        `POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
       );
       return socket;
     });
@@ -537,6 +561,12 @@ describe('models that take turns in memory', () => {
     const mixed = await Promise.all(Array.from({ length: 4 }, (_, i) => ask(i % 2 === 0 ? 'tiny-llava' : 'babbler')));
     for (const [i, { choices }] of mixed.entries()) expect(choices).toEqual((i % 2 === 0 ? a : b).choices);
     expect((await fetch(`${urlOf(narrow)}/health`)).status).toBe(200);
+    // one that has died makes room before it is back: nobody waits for it
+    await ask('tiny-llava');
+    process.kill(first.pid!, 'SIGKILL');
+    await until(() => first.isDown);
+    expect((await ask('babbler')).choices).toEqual(b.choices);
+    expect([first.state, (await fetch(`${urlOf(narrow)}/health`)).status]).toEqual(['idle', 200]);
   });
 });
 
@@ -570,6 +600,17 @@ describe('a process that is killed', () => {
     const again = await own.chat.completions.create({ model: 'babbler', messages: asking('hello'), max_tokens: 3 });
     expect(again.usage!.completion_tokens).toBe(3);
     expect(await (await fetch(`${urlOf(fragile)}/metrics`)).text()).toContain('llava_gemma_worker_deaths_total{model="babbler"} 1');
+  });
+
+  test('again and again while it is being loaded keeps nobody waiting, and is not started for ever', async () => {
+    const fragile = await start();
+    const [, second] = fragile.models;
+    const killing = setInterval(() => second.pid !== undefined && second.state === 'loading' && process.kill(second.pid, 'SIGKILL'), 20);
+    const asked = clientOf(fragile).chat.completions.create({ model: 'babbler', messages: asking('hello') });
+    expect(await failure(asked)).toMatchObject({ status: 503, code: 'model_unavailable' });
+    clearInterval(killing);
+    expect([second.state, second.pid]).toEqual(['failed', undefined]);
+    expect((await clientOf(fragile).chat.completions.create({ model: 'tiny-llava', messages: asking('hi') })).choices).toHaveLength(1);
   });
 
   test("is an error for OpenAI's client", async () => {
@@ -658,6 +699,31 @@ describe('/v1/explain', () => {
     const beyond = await explain({ model: name(), messages, faithfulness: [3] });
     expect(beyond.status).toBe(400);
     expect((await beyond.json()).error.message).toContain('the answer has 3 parts');
+  });
+
+  test('that is left is counted and in the log, with its reason', async () => {
+    const url = `data:image/png;base64,${pictures[2].toString('base64')}`;
+    const content = [
+      { type: 'image_url', image_url: { url } },
+      { type: 'text', text: 'What is it?' },
+    ];
+    const messages = [
+      { role: 'user', content },
+      { role: 'assistant', content: 'a cat' },
+    ];
+    const leaving = new AbortController();
+    const left = fetch(`${urlOf(server)}/v1/explain`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ model: name(), messages, faithfulness: [0, 1, 2] }),
+      signal: leaving.signal,
+    });
+    await until(() => server.models[0].load.running === 1);
+    leaving.abort();
+    await expect(left).rejects.toThrow(/abort/i);
+    await until(() => log.at(-1)?.path === '/v1/explain' && log.at(-1)?.status === 499, 5);
+    expect(log.at(-1)!.ended).toMatch(/closed/);
+    expect(await (await fetch(`${urlOf(server)}/metrics`)).text()).toContain('route="/v1/explain",status="499"} 1');
   });
 
   test('is about one picture', async () => {

@@ -1,6 +1,7 @@
 // An evaluation's answers become a report: official scores with intervals, beside what they must beat.
 
 import type { OpenAnswer } from '../evaluate/open-answers.ts';
+import { meanOf } from '../statistics/proportion.ts';
 import type { Answered, Benchmark, BenchmarkQuestion, Judged, JudgingOptions, Score } from './benchmark.ts';
 import type { Condition } from './conditions.ts';
 import { type Guesses, guessesOf } from './guesses.ts';
@@ -21,7 +22,15 @@ export interface BenchmarkReport {
   exchanged?: ConditionScore;
   majority?: Guesses['majority'];
   random?: number;
-  /** Questions that could not be asked, and the first reason; they count as answered with nothing. */
+  /**
+   * Mean credit in [0, 1] of the same: the headline may be another number, and credit of models compares with
+   * credit alone.
+   */
+  credits: { blind?: number; exchanged?: number; majority?: number; random?: number };
+  /**
+   * Questions that could not be asked, and the first reason; they count as wrong, and out of them nothing was
+   * read.
+   */
   unasked: { count: number; reason?: string };
   score: Score;
 }
@@ -73,30 +82,44 @@ export async function assess(
   const { harness } = options;
   const { name, best } = benchmark.headline;
   const plain = answers.plain ?? new Map();
-  const judgeAll = async (under: Answers) => benchmark.judge(answeredOf(questions, under), options);
+  const judgeAll = async (under: Answers): Promise<Judged[]> => {
+    const found = await benchmark.judge(answeredOf(questions, under), options);
+    // an answer of nothing is one to some rules: yes, or an option that is drawn
+    return found.map((one) => (under.get(one.question.id)?.metadata.problem === undefined ? one : unaskedOf(benchmark, one)));
+  };
   const judged = await judgeAll(plain);
   const score = summarize(benchmark, judged, harness);
   const value = score.scores[name];
-  const under = async (condition: Condition): Promise<ConditionScore | undefined> => {
+  const under = async (condition: Condition): Promise<{ report?: ConditionScore; credit?: number }> => {
     const others = answers[condition];
-    if (others === undefined || others.size === 0) return undefined;
+    if (others === undefined || others.size === 0) return {};
     const found = await judgeAll(others);
-    return { score: summarize(benchmark, found, harness).scores[name], n: found.length };
+    const report = { score: summarize(benchmark, found, harness).scores[name], n: found.length };
+    return { report, credit: meanOf(found.map(({ credit }) => credit)) };
   };
+  const [blind, exchanged] = [await under('blind'), await under('exchanged')];
   const problems = questions.flatMap(({ id }) => plain.get(id)?.metadata.problem ?? []);
-  const { majority, random } = (await guessesOf(benchmark, questions, harness)) ?? {};
+  const { majority, random, credits } = (await guessesOf(benchmark, questions, harness)) ?? {};
   const report: BenchmarkReport = {
     title: benchmark.title,
     headline: { name, best, value, ...headlineInterval(benchmark, judged, harness, value) },
-    blind: await under('blind'),
-    exchanged: await under('exchanged'),
+    blind: blind.report,
+    exchanged: exchanged.report,
     majority,
     random,
+    credits: { blind: blind.credit, exchanged: exchanged.credit, ...credits },
     unasked: problems.length > 0 ? { count: problems.length, reason: problems[0] } : { count: 0 },
     score,
   };
   return { report, judged: judged.map((one) => lineOf(one, plain)) };
 }
+
+/** A question that could not be asked. */
+const unaskedOf = (benchmark: Benchmark, one: Judged): Judged => ({
+  ...(benchmark.unasked?.(one) ?? one),
+  credit: 0,
+  parsed: undefined,
+});
 
 function lineOf({ question, answer, credit, parsed }: Judged, answers: Answers): JudgedLine {
   const { id, prompt, pictures, cluster, references } = question;

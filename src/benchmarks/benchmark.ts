@@ -138,6 +138,11 @@ export interface Benchmark<Q extends BenchmarkQuestion = BenchmarkQuestion, J ex
   /** In the order of `answered`, one for each. */
   judge(answered: readonly Answered<Q>[], options: JudgingOptions): J[] | Promise<J[]>;
   summarize(judged: readonly J[], harness: string): Summary;
+  /**
+   * What a question that could not be asked comes to, where `summarize` reads more than its credit, which is
+   * 0, and what was parsed, which is nothing.
+   */
+  unasked?(judged: J): J;
   /** Of a benchmark with splits whose answers are secret: the file that its server scores. */
   readonly upload?: { server: string; write(answered: readonly Answered<Q>[], harness: string): string };
 }

@@ -75,7 +75,11 @@ describe('an evaluation', () => {
     // always yes: a precision of a half, and all found
     expect(blind).toEqual({ score: 2 / 3, n: 40 });
     expect(exchanged!.n).toBe(40);
-    expect(majority).toEqual({ answer: 'no', score: 0 });
+    // half of the answers are yes: of the two that are as frequent, the one that scores more
+    expect(majority).toEqual({ answer: 'yes', score: 2 / 3 });
+    // always yes is right of a half, whatever F1 makes of it
+    expect(benchmarks[0].credits).toMatchObject({ blind: 0.5, majority: 0.5, exchanged: expect.any(Number) });
+    expect(Math.abs(benchmarks[0].credits.random! - 0.5)).toBeLessThan(0.1);
     expect(random).toBeGreaterThan(0.3);
     expect(random).toBeLessThan(0.7);
     expect(unasked).toEqual({ count: 0 });
@@ -166,7 +170,11 @@ describe('an evaluation', () => {
     const out = fresh('broken');
     const [{ unasked, score }] = (await run(out, createFakeAsker(Infinity, ['/4.jpg']))).benchmarks;
     expect(unasked).toEqual({ count: 4, reason: expect.stringContaining('4.jpg: is damaged') });
-    expect(score).toMatchObject({ unparsed: 4, n: 40 });
+    // neither right nor wrong of anything, though the rule takes an answer of nothing for yes
+    expect(score).toMatchObject({ unparsed: 4, n: 40, groups: { category: { random: { TP: 4, FP: 4, TN: 5, FN: 5, n: 20 } } } });
+    const judged = readFileSync(evaluationFolder(out).judged('pope'), 'utf8').trim().split('\n');
+    const lines = judged.map((line) => JSON.parse(line)).filter(({ problem }) => problem !== undefined);
+    expect(lines.map(({ credit, parsed }) => [credit, parsed])).toEqual(new Array(4).fill([0, null]));
     const second = createFakeAsker();
     expect((await run(out, second)).benchmarks[0].unasked.count).toBe(0);
     expect(second.asked.length).toBeGreaterThanOrEqual(4);

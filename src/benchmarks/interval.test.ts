@@ -76,11 +76,35 @@ describe('the interval of a headline', () => {
   });
 });
 
+describe('where all pairs are wrong, or all right, every draw is the same: Wilson over pairs', () => {
+  it.each([
+    [0, 0, 16.11],
+    [1, 83.89, 100],
+  ])('credit %d', (credit, low, high) => {
+    const all = judged(new Array(40).fill(credit), (i) => String(i >> 1));
+    // the headline of half a pair right is no mean of credit
+    const half = judged(
+      Array.from({ length: 40 }, (_, i) => Number(credit === 1 || i % 2 === 0)),
+      (i) => String(i >> 1),
+    );
+    const got = headlineInterval(benchmark('pairs'), half, 'own', 100 * credit)!;
+    // study.md section 6: 20 of 20 or none
+    expect(got.low).toBeCloseTo(low, 2);
+    expect(got.high).toBeCloseTo(high, 2);
+    expect(got.method).toBe(credit === 1 ? 'clustered' : 'wilson');
+    const same = headlineInterval(benchmark('pairs'), all, 'own', 100 * credit)!;
+    expect(same.low).toBeCloseTo(low, 2);
+    expect(same.high).toBeCloseTo(high, 2);
+  });
+});
+
 describe('guessing', () => {
   it('chooses among the options, or among all that is right somewhere', async () => {
     const letters = Array.from({ length: 400 }, (_, i) => question(i, String(i), [i % 4 === 0 ? 'B' : 'A'], ['A', 'B', 'C', 'D']));
     const found = await guessesOf(benchmark('accuracy'), letters, 'own');
     expect(found!.majority).toEqual({ answer: 'A', score: 75 });
+    expect(found!.credits.majority).toBe(0.75);
+    expect(found!.credits.random).toBeCloseTo(found!.random / 100, 12);
     expect(found!.random).toBeGreaterThan(22);
     expect(found!.random).toBeLessThan(28);
     const words = Array.from({ length: 400 }, (_, i) => question(i, String(i), [i % 2 ? 'cat' : 'dog']));

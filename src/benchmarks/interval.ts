@@ -2,7 +2,7 @@
 
 import { groupBy } from '../arrays.ts';
 import { clusterBootstrap } from '../statistics/bootstrap.ts';
-import { meanCredit, meanOf } from '../statistics/proportion.ts';
+import { meanCredit, meanOf, wilsonInterval } from '../statistics/proportion.ts';
 import type { Benchmark, Judged } from './benchmark.ts';
 
 /** Of a score that is no mean of credit. */
@@ -52,5 +52,9 @@ export function headlineInterval(
   }
   const statistic = (drawn: Uint32Array) => benchmark.summarize(redrawn(members, drawn), harness).scores[name];
   const { low, high } = clusterBootstrap(members.length, statistic, { seed: 0, draws: DRAWS });
-  return { low, high, method: 'bootstrap' };
+  if (high > low) return { low, high, method: 'bootstrap' };
+  // all clusters alike, mostly all right or all wrong, so that draws of them are too: each is one question
+  const share = Math.min(1, Math.max(0, headline / best));
+  const wilson = wilsonInterval(share * members.length, members.length);
+  return { low: wilson.low * best, high: wilson.high * best, method: 'wilson' };
 }

@@ -44,7 +44,7 @@ export interface JudgeReport {
   rule: string;
 }
 
-export interface JudgeOptions extends Pick<EndpointOptions, 'cache' | 'signal' | 'onPause'> {
+export interface JudgeOptions extends Pick<EndpointOptions, 'cache' | 'signal' | 'onPause' | 'onNote'> {
   /** `rules`, `local:FOLDER`, or the address of an OpenAI-compatible endpoint. */
   judge: string;
   /** Of an endpoint: which of its models. */

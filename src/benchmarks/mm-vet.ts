@@ -226,6 +226,8 @@ export const mmVet: Benchmark<MmVetQuestion, MmVetJudged> = {
     });
   },
 
+  unasked: (judged) => ({ ...judged, grades: judged.grades.map(() => undefined) }),
+
   summarize(judged) {
     const runs = runScores(judged);
     const [total, std] = [mean(runs), populationStd(runs)];

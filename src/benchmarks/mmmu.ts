@@ -206,5 +206,6 @@ export const mmmu: Benchmark<MmmuQuestion, MmmuJudged> = {
   },
 
   judge,
+  unasked: (judged) => ({ ...judged, drawn: undefined }),
   summarize,
 };

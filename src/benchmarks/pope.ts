@@ -193,6 +193,8 @@ export const pope: Benchmark<PopeQuestion, PopeJudged> = {
       return { question, answer, parsed, said, credit: said === question.references[0] ? 1 : 0 };
     }),
 
+  unasked: (judged) => ({ ...judged, said: undefined }),
+
   summarize: (judged, harness) => ({
     scores: scoresOf(judged, harness),
     groups: { category: byCategory(judged) },

@@ -152,6 +152,8 @@ export const vizwiz: Benchmark<VizWizQuestion, VizWizJudged> = {
     });
   },
 
+  unasked: (judged) => ({ ...judged, creditOfDistinct: 0 }),
+
   summarize(judged) {
     const { answers_told_apart_by_position: overall, ...distinct } = accuracies(judged);
     const types = byGroup(judged, ({ question }) => question.groups.per_answer_type);

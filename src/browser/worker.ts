@@ -2,7 +2,7 @@
 // turns in it, and the page stays quick.
 
 import './no-eval.ts';
-import { longestAnswer, samplingWith } from '../generate/defaults.ts';
+import { longestAnswer, samplingWith, seeded } from '../generate/defaults.ts';
 import { createSession, type Session } from '../generate/session.ts';
 import { type Folder, openFolder } from './folder.ts';
 import type { CallName, Calls, FromWorker, LoadRequest, ToWorker } from './messages.ts';
@@ -55,7 +55,7 @@ const work: Work = {
     };
     const options = {
       maxNewTokens: maxNewTokens ?? longestAnswer(model.generation, session.contextLength),
-      sampling: sampling && samplingWith({ seed: Math.floor(Math.random() * 2 ** 32), ...sampling }, model.generation),
+      sampling: sampling && samplingWith(seeded(sampling), model.generation),
     };
     for await (const piece of session.generate({ turns, images }, { ...options, signal, onEnd })) tell(piece);
     return end!;

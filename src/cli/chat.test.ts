@@ -123,9 +123,9 @@ describe('a conversation', () => {
   });
 });
 
-it('reads questions line by line, and says what is wrong with one without ending', async () => {
+it('reads questions line by line, and says on a terminal what is wrong with one without ending', async () => {
   const asked: string[] = [];
-  const input = new PassThrough();
+  const input = Object.assign(new PassThrough(), { isTTY: true });
   const output = new PassThrough();
   const conversation = await open();
   const shown: string[][] = [];
@@ -148,6 +148,26 @@ it('reads questions line by line, and says what is wrong with one without ending
   expect(shown).toEqual([[red], [red, green], ['nowhere.png']]);
   expect(await said).toContain('nowhere.png');
   expect(await said).toContain('leave <image> out');
+  // Ctrl-D came before the answers: nothing is waited for any more
+  expect((await said).endsWith('> ')).toBe(false);
+  expect(input.readableFlowing).not.toBe(true);
+});
+
+it('ends at what is wrong where nobody looks on: what follows would be about another picture', async () => {
+  const input = new PassThrough();
+  const output = new PassThrough();
+  const conversation = await open();
+  const asked: string[] = [];
+  const spied = {
+    ...conversation,
+    ask: (question: string) => {
+      asked.push(question);
+      return conversation.ask(question);
+    },
+  };
+  input.end(`/image ${red}\nhow many?\n/image nowhere.png\na cat\n`);
+  await expect(converse(spied, input, output)).rejects.toThrow('nowhere.png: there is no such image file');
+  expect(asked).toEqual(['how many?']);
 });
 
 describe('the flags and generation_config.json', () => {

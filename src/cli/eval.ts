@@ -66,11 +66,15 @@ const endpointOption = () =>
   ]);
 
 /** Options that mean nothing without --benchmarks, and would be passed over in silence. */
-function refuseWithout({ harness, exchanged, shard, overwrite, endpoint, endpointModel, judge }: BenchmarkFlags) {
+function refuseWithout(flags: BenchmarkFlags) {
+  const { harness, exchanged, shard, overwrite, endpoint, endpointModel, judge, judgeModel, judgeRuns, judgeCache } = flags;
   const given = {
     '--endpoint': endpoint,
     '--endpoint-model': endpointModel,
     '--judge': judge,
+    '--judge-model': judgeModel,
+    '--judge-runs': judgeRuns,
+    '--judge-cache': judgeCache,
     '--harness': harness.length > 0,
     '--no-exchanged': !exchanged,
     '--shard': shard,

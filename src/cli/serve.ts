@@ -20,6 +20,7 @@ export function register(program: Command): void {
     .option('--port <n>', 'port to listen on; 0 takes any free one', parsePort, 8080)
     .option('--host <address>', 'address to listen on', '127.0.0.1')
     .option('--api-key-file <file>', 'requests must carry one of the keys in this file, one a line')
+    .option('--allow-name <names...>', 'without keys and on this machine only: names that it may be asked as beside localhost')
     .addOption(quantizeOption())
     .addOption(deviceOption())
     .option('--parallel <n>', 'answers that are generated at a time', parseCount, 8)

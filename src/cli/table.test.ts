@@ -1,6 +1,6 @@
 import { stripVTControlCharacters } from 'node:util';
-import { expect, it } from 'vitest';
-import { formatScores } from './table.ts';
+import { expect, it, vi } from 'vitest';
+import { formatScores, showsColor } from './table.ts';
 
 const score = {
   accuracy: 0.87,
@@ -32,4 +32,21 @@ it('is equally aligned with colors', () => {
   const colored = formatScores(scores, true);
   expect(colored).toContain('\x1b[32m0.870');
   expect(stripVTControlCharacters(colored)).toBe(formatScores(scores, false));
+});
+
+it('has colors on a terminal, unless NO_COLOR says otherwise', () => {
+  const { isTTY } = process.stdout;
+  try {
+    process.stdout.isTTY = true;
+    vi.stubEnv('NO_COLOR', '');
+    expect(showsColor()).toBe(true);
+    vi.stubEnv('NO_COLOR', '1');
+    expect(showsColor()).toBe(false);
+    process.stdout.isTTY = false;
+    vi.stubEnv('NO_COLOR', '');
+    expect(showsColor()).toBe(false);
+  } finally {
+    process.stdout.isTTY = isTTY;
+    vi.unstubAllEnvs();
+  }
 });

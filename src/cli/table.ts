@@ -5,6 +5,9 @@ import { alignColumns } from '../runs/columns.ts';
 
 const share = (value: number | undefined) => (value === undefined ? '-' : value.toFixed(3));
 
+/** Whether what is printed is looked at on a terminal that shows colors. */
+export const showsColor = (): boolean => process.stdout.isTTY === true && !process.env.NO_COLOR;
+
 /**
  * Scores as lines of text. In color, an accuracy is green when it is certainly better than its baselines,
  * else yellow. `*` marks a majority baseline taken from the evaluation itself, which is an upper bound.

@@ -1,6 +1,6 @@
 // What a model is shown for its diagnosis: scenes that no committed model was trained on, or a file.
 
-import { buildEmojiDataset } from '../data/emoji/build.ts';
+import { cachedEmojiDataset } from '../data/emoji/build.ts';
 import { readLlavaJson, type Sample } from '../data/llava-json.ts';
 import { UserError } from '../errors.ts';
 import { type Question, readQuestions } from '../evaluate/questions.ts';
@@ -9,7 +9,6 @@ import { type Question, readQuestions } from '../evaluate/questions.ts';
 const PICTURES = 32;
 const QUESTIONS = 300;
 
-const FOLDER = '.cache/emoji-diagnose';
 const SEED = 7;
 
 export interface DiagnosisData {
@@ -34,9 +33,8 @@ const answered = ({ id, imagePaths, prompt, expected }: Question): Sample => ({
 /** UserError where a file has fewer than two pictures. */
 export async function diagnosisData(file?: { dataPath: string; imageFolder: string }, scenes = PICTURES): Promise<DiagnosisData> {
   if (!file) {
-    const built = await buildEmojiDataset({
+    const built = await cachedEmojiDataset('.cache/emoji-diagnose', {
       seed: SEED,
-      out: FOLDER,
       trainScenes: Math.max(2, Math.min(scenes, PICTURES)),
       evaluationScenes: scenes,
       splits: ['unseen-scenes'],

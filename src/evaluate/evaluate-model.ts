@@ -1,7 +1,7 @@
 // A whole evaluation: a model folder and a choice of questions become samples.
 
 import { basename, resolve } from 'node:path';
-import { buildEmojiDataset, type EvaluationSplit } from '../data/emoji/build.ts';
+import { cachedEmojiDataset, type EvaluationSplit } from '../data/emoji/build.ts';
 import type { DeviceName } from '../engine/engine.ts';
 import { type LoadedModel, loadModel } from '../pretrained/load.ts';
 import type { Quantization } from '../weights/quantize.ts';
@@ -9,9 +9,6 @@ import { type AnsweringOptions, answerOpenQuestions, answerQuestions, type Evalu
 import type { OpenAnswer } from './open-answers.ts';
 import { type OpenQuestion, type Question, readQuestions } from './questions.ts';
 import type { Sample } from './samples.ts';
-
-/** Where emoji scenes are drawn, and found again by the next evaluation. */
-const SCENES_FOLDER = '.cache/emoji-eval';
 
 /** Enough for a short answer. */
 const MAX_NEW_TOKENS = 24;
@@ -93,8 +90,8 @@ async function questionsOf(data: ModelEvaluation['data']): Promise<readonly Ques
 }
 
 async function emojiQuestions({ splits, scenes, seed, heldOutArtist }: EmojiQuestions): Promise<Question[]> {
-  const drawn = { seed, out: SCENES_FOLDER, trainScenes: 0, splits: [...splits], evaluationScenes: scenes, heldOutArtist };
-  const { evaluation, imageFolder } = await buildEmojiDataset(drawn);
+  const drawn = { seed, trainScenes: 0, splits: [...splits], evaluationScenes: scenes, heldOutArtist };
+  const { evaluation, imageFolder } = await cachedEmojiDataset('.cache/emoji-eval', drawn);
   return (await Promise.all(splits.map((split) => readQuestions(evaluation[split], imageFolder, split)))).flat();
 }
 

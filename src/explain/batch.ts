@@ -48,6 +48,8 @@ export interface BatchOptions {
   steps?: number;
   /** Deletion, insertion and perturbation. Default: true. */
   faithfulness?: boolean;
+  /** Follows relevancy to pixels. Default: true. */
+  throughEncoder?: boolean;
   signal?: AbortSignal;
   /** Called with each line as it comes; `question` is there where it could be asked. */
   onLine?(line: BatchLine, done: number, question?: AnsweredQuestion): void | Promise<void>;
@@ -89,11 +91,11 @@ async function explainOne(
   answered: AnsweredQuestion,
   options: BatchOptions,
 ): Promise<Partial<BatchLine>> {
-  const { seed: base, steps, faithfulness: isMeasured = true, signal } = options;
+  const { seed: base, steps, faithfulness: isMeasured = true, throughEncoder, signal } = options;
   const { grid } = explainer.layout;
   const { box } = question;
   const seed = hashString(`${base} ${question.id}`);
-  const maps = answerMaps(await explainer.maps(answered, { signal }));
+  const maps = answerMaps(await explainer.maps(answered, { throughEncoder, signal }));
   const oracle: Record<string, Float32Array> = box ? { oracle: boxMap(box, grid) } : {};
   const tokens = answered.answerIds.map((_, token) => token);
   const [measured] = isMeasured

@@ -7,12 +7,18 @@ import { llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { withCheckpoint } from '../pretrained/folder.ts';
 import { readParameters } from '../pretrained/values.ts';
 import { openSafetensors } from '../weights/safetensors.ts';
-import { type GenerationConfig, generationConfigSchema, generationDefaultsOf, greedySampling, notFollowed } from './defaults.ts';
+import { type GenerationConfig, generationConfigSchema, generationDefaultsOf, greedySampling, notFollowed, seeded } from './defaults.ts';
 import { createGenerator } from './generator.ts';
 
 const reference = new URL('../../tests/reference/', import.meta.url);
 const readJson = (name: string) => JSON.parse(readFileSync(new URL(name, reference), 'utf8'));
 const defaultsOf = (fields: object, eos?: number | number[]) => generationDefaultsOf(generationConfigSchema.parse(fields), eos);
+
+test('where no seed is asked for, each answer has its own', () => {
+  expect(seeded({ seed: 7, temperature: 1 })).toEqual({ seed: 7, temperature: 1 });
+  const seeds = [{}, { seed: undefined }].map((wishes) => seeded(wishes).seed);
+  expect(new Set(seeds.filter(Number.isInteger)).size).toBe(2);
+});
 
 describe('generation_config.json', () => {
   const cases = readJson('generation.json') as { fields: GenerationConfig; answer: number[] }[];

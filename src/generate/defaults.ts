@@ -82,6 +82,12 @@ export function greedySampling(repetitionPenalty = 1): Sampling | undefined {
 /** What somebody asks for of sampling; what is not said is as the model's folder says. */
 export type SamplingWishes = Partial<Sampling>;
 
+/** The same wishes with a seed: the one that is asked for, or one that chance chooses. */
+export const seeded = (wishes: SamplingWishes): SamplingWishes & { seed: number } => ({
+  ...wishes,
+  seed: wishes.seed ?? Math.floor(Math.random() * 2 ** 32),
+});
+
 /**
  * The sampling that is asked for, or nothing where that is a session's own way: greedy, with the penalty of
  * the model's folder. A temperature of 0 is greedy whatever else is asked for.

@@ -85,6 +85,27 @@ describe('decodeImage', () => {
     expect((await decodeImage(deep)).data.length).toBe(8 * 4 * 3);
   });
 
+  it.each(['webp', 'svg', 'png', 'jpg'])('reads a %s anew that has changed on the disk', async (format) => {
+    const path = join(folder, `changing.${format}`);
+    const picture = (color: string, side: number) =>
+      format === 'svg'
+        ? Buffer.from(
+            `<svg xmlns="http://www.w3.org/2000/svg" width="${side}" height="${side}"><rect width="99" height="99" fill="${color}"/></svg>`,
+          )
+        : sharp({ create: { width: side, height: side, channels: 3, background: color } })
+            .png({ progressive: true })
+            .toFormat(format as 'png')
+            .toBuffer();
+    for (const [color, channel, side] of [
+      ['#ff0000', 0, 16],
+      ['#0000ff', 2, 8],
+    ] as const) {
+      writeFileSync(path, await picture(color, side));
+      const { width, data } = await decodeImage(path);
+      expect([width, data[channel] > 230, data[2 - channel] < 30]).toEqual([side, true, true]);
+    }
+  });
+
   it('turns a photograph upright', async () => {
     const bytes = await halves.clone().withMetadata({ orientation: 6 }).jpeg({ quality: 100 }).toBuffer();
     const image = await decodeImage(bytes);

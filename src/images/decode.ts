@@ -10,6 +10,9 @@ import { decodeBmp, isBmp } from './bmp.ts';
 import { firstBytesOf, notAPath, notRead, TELLING_BYTES } from './first-bytes.ts';
 import type { PixelImage } from './pixels.ts';
 
+// libvips keeps what it has decoded by the name of the file, also where that has changed since
+sharp.cache(false);
+
 export interface DecodeOptions {
   /** What errors call the image. Default: its path, or "image". */
   name?: string;

@@ -39,12 +39,31 @@ export interface ExplanationPanel {
   readonly isOpen: boolean;
 }
 
+/** What was asked for about an answer. It ends where the word that it was asked for is left. */
+interface Asked {
+  explanation: Promise<AnswerExplanation>;
+  signal: AbortSignal;
+  state: 'running' | 'done' | 'failed';
+  /** Milliseconds that it took. */
+  took: number;
+}
+
 /** Explanations of an answer, each part measured once. */
 interface Found {
-  maps: Promise<AnswerExplanation>;
-  measured: Map<number, Promise<AnswerExplanation>>;
-  /** Milliseconds that the maps took. */
-  took: number;
+  maps: Asked;
+  measured: Map<number, Asked>;
+}
+
+/** What was asked for before, unless it failed or was left; or the same anew. */
+function again(before: Asked | undefined, ask: (signal: AbortSignal) => Promise<AnswerExplanation>, signal: AbortSignal): Asked {
+  if (before?.state === 'done' || (before?.state === 'running' && !before.signal.aborted)) return before;
+  const start = performance.now();
+  const asked: Asked = { explanation: ask(signal), signal, state: 'running', took: 0 };
+  asked.explanation.then(
+    () => Object.assign(asked, { state: 'done', took: performance.now() - start }),
+    () => Object.assign(asked, { state: 'failed' }),
+  );
+  return asked;
 }
 
 export function setUpExplanations(answerer: Explainer, pictures: PicturePanel): ExplanationPanel {
@@ -63,29 +82,19 @@ export function setUpExplanations(answerer: Explainer, pictures: PicturePanel): 
     byId('examples').hidden = pictures.picture !== undefined;
   }
 
-  /** Maps of an answer; what fails or is left is asked anew next time. */
+  /** Maps of an answer. */
   function mapsOf({ question, answer, view }: Explainable, signal: AbortSignal): Found {
     const before = known.get(view);
-    if (before) return before;
-    const start = performance.now();
-    const found: Found = { maps: answerer.explain(question, answer, [], signal), measured: new Map(), took: 0 };
+    const maps = again(before?.maps, (signal) => answerer.explain(question, answer, [], signal), signal);
+    const found = maps === before?.maps ? before : { maps, measured: new Map() };
     known.set(view, found);
-    found.maps.then(
-      () => {
-        found.took = performance.now() - start;
-      },
-      () => known.delete(view),
-    );
     return found;
   }
 
-  function measure(found: Found, { question, answer }: Explainable, part: number, signal: AbortSignal): Promise<AnswerExplanation> {
-    const before = found.measured.get(part);
-    if (before) return before;
-    const measured = answerer.explain(question, answer, [part], signal);
-    found.measured.set(part, measured);
-    measured.catch(() => found.measured.delete(part));
-    return measured;
+  function measure({ measured }: Found, { question, answer }: Explainable, part: number, signal: AbortSignal): Promise<AnswerExplanation> {
+    const asked = again(measured.get(part), (signal) => answerer.explain(question, answer, [part], signal), signal);
+    measured.set(part, asked);
+    return asked.explanation;
   }
 
   async function show(of: Explainable, word: Chosen): Promise<void> {
@@ -103,7 +112,7 @@ export function setUpExplanations(answerer: Explainer, pictures: PicturePanel): 
     if (getComputedStyle(document.body).display === 'block') byId('stage').scrollIntoView({ block: 'start' });
     try {
       const found = mapsOf(of, stop.signal);
-      const explanation = await found.maps;
+      const explanation = await found.maps.explanation;
       stop.signal.throwIfAborted();
       const part = partAt(explanation.parts, of.answer, word.start);
       const worth = make('div', {});
@@ -148,9 +157,9 @@ export function setUpExplanations(answerer: Explainer, pictures: PicturePanel): 
       signal.throwIfAborted();
       into.replaceChildren(...worthParts(measured.parts[part]));
     };
-    if (found.took < QUICK || found.measured.has(part)) return run();
+    if (found.maps.took < QUICK || found.measured.get(part)?.state === 'done') return run();
     const button = make('button', { type: 'button' }, 'Measure what the map is worth');
-    const minutes = Math.ceil((found.took * MEASURING) / 60_000);
+    const minutes = Math.ceil((found.maps.took * MEASURING) / 60_000);
     const time = `about ${minutes} ${minutes === 1 ? 'minute' : 'minutes'}`;
     into.replaceChildren(
       make('p', { class: 'fine' }, `Nobody has measured what it is worth, which takes ${time} with this model.`),

@@ -178,6 +178,28 @@ describe('trouble with an endpoint', () => {
   });
 });
 
+it('leaves out a temperature that a model does not take, and says so', async () => {
+  const refusal = (message: string) => ({ status: 400, body: JSON.stringify({ error: { message } }) });
+  const notes: string[] = [];
+  // a key that is part of the words, which nobody is shown
+  const endpoint = await open({ apiKey: 'token', onNote: (text) => notes.push(text) });
+  server.troubles = [
+    refusal("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."),
+    refusal("Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported."),
+  ];
+  await endpoint.reply(says('a'), { maxTokens: 5 });
+  await endpoint.reply(says('b'), { maxTokens: 6 });
+  expect(
+    server.asked.map(({ max_tokens, max_completion_tokens, temperature }) => [max_tokens, max_completion_tokens, temperature]),
+  ).toEqual([
+    [5, undefined, 0],
+    [undefined, 5, 0],
+    [undefined, 5, undefined],
+    [undefined, 6, undefined],
+  ]);
+  expect(notes).toEqual([`${endpoint.model} takes no temperature of 0: it answers with its own`]);
+});
+
 describe('many requests', () => {
   it('are under way so many at a time, and give their replies in order', async () => {
     server.answer = async (request) => {

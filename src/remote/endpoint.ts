@@ -37,6 +37,8 @@ export interface EndpointOptions {
   cache?: string | false;
   signal?: AbortSignal;
   onPause?(reason: string, seconds: number): void;
+  /** Told of what is asked otherwise than it was meant to be. */
+  onNote?(text: string): void;
 }
 
 export interface ReplyOptions {
@@ -135,14 +137,15 @@ function createSender(base: URL, shown: string, options: EndpointOptions): Send 
   let answered = false;
 
   function refusal(status: number, headers: Headers, text: string): Error {
-    const message = quoted(errorSchema.safeParse(parseJson(text)).data?.error.message ?? text) || 'nothing more is said';
+    const words = errorSchema.safeParse(parseJson(text)).data?.error.message ?? text;
+    const message = quoted(words) || 'nothing more is said';
     if (isTransientStatus(status)) return new TransientError(`${shown} answers with status ${status}: ${message}`, retryAfterOf(headers));
     if (status === 401 || status === 403)
       return new UserError(
         key === undefined ? `${shown} wants a key: set ${KEY_VARIABLE}` : `${shown} refuses the key (${KEY_VARIABLE}): ${message}`,
       );
     if (status >= 300 && status < 400) return new UserError(`${shown} sends on to ${headers.get('location')}: give that address`);
-    return new EndpointRefusal(`${shown} refuses with status ${status}: ${message}`, status);
+    return new EndpointRefusal(`${shown} refuses with status ${status}: ${message}`, status, words);
   }
 
   return async (path, body) => {
@@ -189,9 +192,12 @@ function createSender(base: URL, shown: string, options: EndpointOptions): Send 
 /** The endpoint understood, and will not. */
 export class EndpointRefusal extends UserError {
   readonly status: number;
-  constructor(message: string, status: number) {
+  /** Its own words, as they came: a key may be in them. */
+  readonly words: string;
+  constructor(message: string, status: number, words: string) {
     super(message);
     this.status = status;
+    this.words = words;
   }
 }
 
@@ -276,17 +282,23 @@ export async function openEndpoint(options: EndpointOptions): Promise<Endpoint> 
     );
 
   const model = options.model ?? (await onlyModel(sendPersistently, shown));
-  /** OpenAI's reasoning models have another name for it, and say so. */
+  /** OpenAI's reasoning models have another name for it, and say so; they take no temperature. */
   let limitField = 'max_tokens';
+  let takesTemperature = true;
 
-  async function complete(body: object, maxTokens: number): Promise<unknown> {
+  async function complete(body: object, maxTokens: number, temperature: number): Promise<unknown> {
+    const asked = { limitField, takesTemperature };
     try {
-      return await sendPersistently('/chat/completions', { ...body, [limitField]: maxTokens });
+      const sampling = takesTemperature ? { temperature } : {};
+      return await sendPersistently('/chat/completions', { ...body, ...sampling, [limitField]: maxTokens });
     } catch (error) {
-      const isOtherName = error instanceof EndpointRefusal && /max_completion_tokens/.test(error.message);
-      if (!isOtherName || limitField !== 'max_tokens') throw error;
-      limitField = 'max_completion_tokens';
-      return complete(body, maxTokens);
+      if (!(error instanceof EndpointRefusal)) throw error;
+      if (asked.limitField === 'max_tokens' && /max_completion_tokens/.test(error.words)) limitField = 'max_completion_tokens';
+      else if (asked.takesTemperature && /temperature/i.test(error.words)) {
+        if (takesTemperature) options.onNote?.(`${model} takes no temperature of ${temperature}: it answers with its own`);
+        takesTemperature = false;
+      } else throw error;
+      return complete(body, maxTokens, temperature);
     }
   }
 
@@ -297,8 +309,8 @@ export async function openEndpoint(options: EndpointOptions): Promise<Endpoint> 
       const request = { endpoint: base.href, model, ...identity, maxTokens, temperature, run };
       const known = await kept?.find(request);
       if (known) return { ...known, cached: true };
-      const body = { model, messages: await messages(), temperature };
-      const fresh = replyOf(await complete(body, maxTokens), shown);
+      const body = { model, messages: await messages() };
+      const fresh = replyOf(await complete(body, maxTokens, temperature), shown);
       await kept?.keep(request, fresh);
       return { ...fresh, cached: false };
     });

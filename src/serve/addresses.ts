@@ -26,5 +26,18 @@ export function isPublicAddress(address: string): boolean {
 
 /** Whether a host that one listens on is reached from this machine only. */
 export function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || /^127\./.test(host);
+  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
+}
+
+/**
+ * Whether a request that was sent to `name` (of a URL: IPv6 in brackets) means a server that is reached from
+ * this machine only. A page of another site can have its own name lead here, and would read what is
+ * answered; it cannot send another name than its own.
+ */
+export function createNameCheck(allowed: readonly string[]): (name: string) => boolean {
+  const names = new Set(allowed.map((name) => name.toLowerCase()));
+  return (name) => {
+    const bare = name.replace(/^\[|\]$/g, '');
+    return isLoopback(bare) || bare.endsWith('.localhost') || names.has(bare);
+  };
 }

@@ -4,7 +4,7 @@
 import { Hono } from 'hono';
 import type { Ask, ServedModel } from './ask.ts';
 import { type BodyReader, createBodyReader } from './body.ts';
-import { answerWhole, answerWithEvents } from './chat.ts';
+import { answerWhole, answerWithEvents, leftBy } from './chat.ts';
 import { diskFileResponse } from './disk-files.ts';
 import { ApiError, toApiError } from './errors.ts';
 import type { KeyCheck } from './keys.ts';
@@ -26,6 +26,8 @@ export interface AppOptions {
   tab?: TabFiles;
   /** Everybody is served when absent. */
   isAllowed?: KeyCheck;
+  /** Whether requests may be sent to this name; to any when absent. */
+  isName?(name: string): boolean;
   pictures: PictureLimits;
   /** Bytes of a request. */
   maxBody: number;
@@ -51,7 +53,7 @@ interface Env {
 }
 
 export function createApp(options: AppOptions): Hono<Env> {
-  const { models, metrics, page, tab, isAllowed, isDraining } = options;
+  const { models, metrics, page, tab, isAllowed, isName, isDraining } = options;
   const bodies = createBodyReader(options.maxBody);
   const app = new Hono<Env>();
 
@@ -74,6 +76,15 @@ export function createApp(options: AppOptions): Hono<Env> {
     await next();
     // an answer that is streamed ends later
     if (!c.get('isHandedOn')) finish({ status: c.res.status });
+  });
+
+  app.use(async (c, next) => {
+    const name = new URL(c.req.url).hostname;
+    if (isName && !isName(name))
+      throw new ApiError(403, `this server is asked as localhost; to ask it as ${name.slice(0, 200)}, start it with --allow-name`, {
+        code: 'name_not_allowed',
+      });
+    await next();
   });
 
   app.use(async (c, next) => {
@@ -111,7 +122,16 @@ export function createApp(options: AppOptions): Hono<Env> {
 
   app.post('/v1/explain', async (c) => {
     const { model, ask, release } = await readAsk(c.req.raw, bodies, options, parseExplainRequest);
-    return Response.json(await model.explain(ask, c.req.raw.signal).finally(release));
+    const { signal } = c.req.raw;
+    try {
+      return Response.json(await model.explain(ask, signal));
+    } catch (error) {
+      if (!signal.aborted) throw error;
+      c.set('isHandedOn', true);
+      return leftBy({ metrics, record: c.get('record') }, error).response();
+    } finally {
+      release();
+    }
   });
 
   for (const path of ROUTES)
@@ -136,11 +156,11 @@ async function readAsk<A extends Omit<Ask, 'images'>, R extends Omit<ChatRequest
   parse: (body: unknown) => R,
 ): Promise<{ request: R; model: ServedModel; ask: R['ask'] & Pick<Ask, 'images'>; release(): void }> {
   if (isDraining()) throw new ApiError(503, 'the server is shutting down', { code: 'shutting_down', retryAfter: 5 });
-  const { value, release } = await bodies.read(raw);
+  const { value, take, release } = await bodies.read(raw);
   try {
     const request = parse(value);
     const model = modelNamed(models, request.model);
-    const images = await readPictures(request.pictures, pictures, raw.signal);
+    const images = await readPictures(request.pictures, pictures, { signal: raw.signal, take });
     return { request, model, ask: { ...request.ask, images }, release };
   } catch (error) {
     release();

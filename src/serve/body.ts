@@ -2,12 +2,15 @@
 
 import { ApiError } from './errors.ts';
 
+/** Puts bytes on the account. ApiError 503 where too much is being held already. */
+export type Take = (bytes: number) => void;
+
 export interface BodyReader {
   /**
-   * Reads the body and keeps its bytes on the account until `release`. ApiError 400, 413, 415, or 503 where
-   * too much is being held already.
+   * Reads the body and keeps its bytes on the account until `release`, with those that `take` adds. ApiError
+   * 400, 413, 415, or 503 where too much is being held already.
    */
-  read(request: Request): Promise<{ value: unknown; release(): void }>;
+  read(request: Request): Promise<{ value: unknown; take: Take; release(): void }>;
 }
 
 /** Bodies of the largest size that are held at a time: while they are read, wait or are answered. */
@@ -27,17 +30,20 @@ export function createBodyReader(maxBytes: number): BodyReader {
       held -= size;
       size = 0;
     };
+    const take: Take = (bytes) => {
+      size += bytes;
+      held += bytes;
+      if (held > maxBytes * HELD_BODIES)
+        throw new ApiError(503, 'the server holds too many requests; try again', { code: 'overloaded', retryAfter: 1 });
+    };
     try {
       const chunks: Uint8Array[] = [];
       for await (const chunk of request.body ?? []) {
-        size += chunk.length;
-        held += chunk.length;
-        if (size > maxBytes) throw tooLarge();
-        if (held > maxBytes * HELD_BODIES)
-          throw new ApiError(503, 'the server holds too many requests; try again', { code: 'overloaded', retryAfter: 1 });
+        if (size + chunk.length > maxBytes) throw tooLarge();
+        take(chunk.length);
         chunks.push(chunk);
       }
-      return { value: parse(Buffer.concat(chunks)), release };
+      return { value: parse(Buffer.concat(chunks)), take, release };
     } catch (error) {
       release();
       if (error instanceof ApiError) throw error;

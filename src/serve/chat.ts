@@ -58,12 +58,18 @@ const counts = ({ promptTokens, tokens }: BatchAnswer) => ({ promptTokens, token
 
 /** What is answered where no answer came, and what the log says of it. */
 function failure({ metrics, record }: ChatContext, error: unknown, isGone: boolean, hasBegun: boolean): ApiError {
+  if (isGone) return leftBy({ metrics, record }, error);
   const problem = toApiError(error);
-  if (isGone) metrics.cancelled.add(1);
-  else if (!(error instanceof ApiError)) console.error(error);
-  const status = isGone ? CLIENT_GONE : hasBegun ? 200 : problem.status;
-  record.finish({ status, ended: isGone ? (error as Error).message : problem.message });
+  if (!(error instanceof ApiError)) console.error(error);
+  record.finish({ status: hasBegun ? 200 : problem.status, ended: problem.message });
   return problem;
+}
+
+/** The same where the client has gone. The server's reasons are texts, ours are errors. */
+export function leftBy({ metrics, record }: Pick<ChatContext, 'metrics' | 'record'>, reason: unknown): ApiError {
+  metrics.cancelled.add(1);
+  record.finish({ status: CLIENT_GONE, ended: reason instanceof Error ? reason.message : String(reason) });
+  return toApiError(reason);
 }
 
 /** The answer as one object. */

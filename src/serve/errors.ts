@@ -4,6 +4,7 @@
 const TYPES = {
   400: 'invalid_request_error',
   401: 'authentication_error',
+  403: 'permission_error',
   404: 'invalid_request_error',
   405: 'invalid_request_error',
   408: 'invalid_request_error',

@@ -49,10 +49,13 @@ const PAUSE = 100;
 const LONGEST_PAUSE = 10_000;
 /** A process that has lived so long has not died of its start. */
 const STABLE = 10_000;
+/** Deaths, none of which it was ready before, after which nobody is kept waiting. */
+const MOST_DEATHS = 3;
 
 /** Node 20 runs no TypeScript: tests start what was built. */
 const workerFile = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? '../../dist/serve/worker.js' : './worker.js', import.meta.url));
 
+const STARTLESS = 'the process of the model ends again and again while it is being loaded';
 const DIED = 'the process of the model has ended unexpectedly and is being started again; try again';
 
 function errorOf(failure: Failure, message: string): ApiError {
@@ -72,6 +75,8 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
   let pause = PAUSE;
   let restart: NodeJS.Timeout | undefined;
   let isDown = false;
+  /** Since it was ready. */
+  let deaths = 0;
   let isStopped = false;
   let requests = 0;
   const running = new Map<number, Waiting>();
@@ -122,6 +127,7 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
           if (message.type === 'ready') {
             state = 'ready';
             isDown = false;
+            deaths = 0;
             details = message.details;
             resolve();
             handOver();
@@ -149,6 +155,12 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
     onDeath?.(id);
     state = 'loading';
     isDown = true;
+    const error = ++deaths < MOST_DEATHS ? undefined : new ApiError(503, STARTLESS, { code: 'model_unavailable', retryAfter: 10 });
+    if (error && !details) {
+      fail(error);
+      return;
+    }
+    if (error) refuse(error);
     pause = lived > STABLE ? PAUSE : Math.min(pause * 2, LONGEST_PAUSE);
     restart = setTimeout(() => launch().catch(() => {}), pause).unref();
   }
@@ -159,13 +171,18 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
     for (const { reject } of lost) reject(error);
   }
 
-  /** The model cannot be loaded: nobody waits for it any more. */
+  /** Nobody waits any more. */
+  function refuse(error: ApiError): void {
+    for (const { reject } of waiting.splice(0)) reject(error);
+    handOver();
+  }
+
+  /** The model cannot be loaded. */
   function fail(error: ApiError): void {
     state = 'failed';
     child?.kill('SIGKILL');
     pool.leave(resident);
-    for (const { reject } of waiting.splice(0)) reject(error);
-    handOver();
+    refuse(error);
   }
 
   /** Waits for room, and starts the process. */
@@ -195,6 +212,7 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
       leaving = undefined;
       if (state === 'failed' || isStopped) return;
       state = 'idle';
+      isDown = false;
       loading = undefined;
       await end();
       if (waiting.length > 0) start().catch(() => {});

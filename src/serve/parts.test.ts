@@ -4,7 +4,9 @@ import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { createNameCheck, isLoopback } from './addresses.ts';
 import { createBodyReader } from './body.ts';
+import { createCompletion } from './completion.ts';
 import { createKeyCheck, readKeys } from './keys.ts';
 import { logLine } from './log.ts';
 import { createMetrics } from './metrics.ts';
@@ -194,4 +196,31 @@ describe('requests to explain', () => {
     expect(() => parse({ faithfulness: Array.from({ length: 99 }, (_, i) => i) })).toThrow("'faithfulness'");
     expect(() => parseChatRequest({ model: 'm', messages: [asked], faithfulness: [0] })).toThrow("Unknown parameter: 'faithfulness'");
   });
+});
+
+describe('the names that a server on this machine is asked as', () => {
+  const isName = createNameCheck(['Proxy.Example', '::ffff:7f00:1']);
+  test.each(['localhost', '127.0.0.1', '127.9.9.9', '[::1]', 'app.localhost', 'proxy.example'])('%s is one', (name) =>
+    expect(isName(name)).toBe(true),
+  );
+  test.each(['evil.example', '127.evil.example', 'localhost.evil.example', '10.0.0.1', '[::2]', ''])('%s is none', (name) =>
+    expect(isName(name)).toBe(false),
+  );
+
+  test('begin with addresses, not with names that look like them', () => {
+    expect(isLoopback('127.0.0.1.evil.example')).toBe(false);
+  });
+});
+
+test('an answer can be sent back as it came, and as others write it', () => {
+  const answer = { finish: 'stop', promptTokens: 1, cachedTokens: 0, tokens: 1 } as const;
+  const { message } = createCompletion('m').whole([{ text: 'A cat.' }], answer).choices[0];
+  const others = { role: 'assistant', content: 'A cat.', tool_calls: null, function_call: null, audio: null, annotations: null };
+  const user = (content: string) => ({ role: 'user', content });
+  for (const said of [message, others, { ...others, tool_calls: [] }]) {
+    const { ask } = parseChatRequest({ model: 'm', messages: [user('What is it?'), said, user('Sure?')], audio: null, functions: null });
+    expect(ask.turns.map(({ value }) => value)).toEqual(['What is it?', 'A cat.', 'Sure?']);
+  }
+  const called = { ...others, tool_calls: [{ id: 'a' }] };
+  expect(() => parseChatRequest({ model: 'm', messages: [user('?'), called, user('!')] })).toThrow("'messages[1].tool_calls'");
 });

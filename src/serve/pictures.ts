@@ -1,7 +1,7 @@
 // Pictures of a request: data URIs and, where it is allowed, URLs.
 
 import { ApiError } from './errors.ts';
-import { fetchPicture, type RemoteOptions } from './remote-pictures.ts';
+import { type Fetching, fetchPicture, type RemoteOptions } from './remote-pictures.ts';
 import type { PictureSource } from './request.ts';
 
 export interface PictureLimits {
@@ -15,7 +15,7 @@ export interface PictureLimits {
 const SIGNATURES = [/^\xff\xd8\xff/, /^\x89PNG\r\n/, /^RIFF....WEBP/s, /^GIF8[79]a/];
 
 /** The bytes of pictures, in order. ApiError 400 names the one that is wrong. */
-export async function readPictures(sources: readonly PictureSource[], limits: PictureLimits, signal: AbortSignal): Promise<Uint8Array[]> {
+export async function readPictures(sources: readonly PictureSource[], limits: PictureLimits, fetching: Fetching): Promise<Uint8Array[]> {
   const { maxImages, remote } = limits;
   if (sources.length > maxImages)
     throw new ApiError(400, `Too many images: this server takes ${maxImages} a request, and there are ${sources.length}.`, {
@@ -24,7 +24,7 @@ export async function readPictures(sources: readonly PictureSource[], limits: Pi
     });
   return Promise.all(
     sources.map(async (source) => {
-      const bytes = await bytesOf(source, remote, signal);
+      const bytes = await bytesOf(source, remote, fetching);
       const start = Buffer.from(bytes.subarray(0, 16)).toString('latin1');
       if (!SIGNATURES.some((signature) => signature.test(start)))
         throw refuse(source, 'the image must be a PNG, JPEG, WebP or GIF', 'invalid_image_format');
@@ -35,10 +35,10 @@ export async function readPictures(sources: readonly PictureSource[], limits: Pi
 
 const refuse = ({ param }: PictureSource, what: string, code: string) => new ApiError(400, `Invalid '${param}': ${what}.`, { param, code });
 
-async function bytesOf(source: PictureSource, remote: RemoteOptions | undefined, signal: AbortSignal): Promise<Uint8Array> {
+async function bytesOf(source: PictureSource, remote: RemoteOptions | undefined, fetching: Fetching): Promise<Uint8Array> {
   const { url } = source;
   if (/^https?:/i.test(url)) {
-    if (remote) return fetchPicture(source, remote, signal);
+    if (remote) return fetchPicture(source, remote, fetching);
     throw refuse(source, 'this server fetches no images; give a data URI', 'remote_images_not_allowed');
   }
   const comma = url.indexOf(',');

@@ -2,6 +2,7 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { isLoopback, isPublicAddress } from './addresses.ts';
+import { ApiError } from './errors.ts';
 import { fetchPicture, type RemoteOptions } from './remote-pictures.ts';
 
 describe('public addresses', () => {
@@ -66,8 +67,12 @@ describe('fetching a picture', () => {
   });
   afterAll(() => void server.close());
 
-  const get = (url: string, options: Partial<RemoteOptions> = {}, signal = new AbortController().signal) =>
-    fetchPicture({ url, param: 'url' }, { hosts: [host], maxBytes: 5000, timeout: 500, isAllowed: () => true, ...options }, signal);
+  const get = (url: string, options: Partial<RemoteOptions> = {}, signal = new AbortController().signal, take = (_: number) => {}) =>
+    fetchPicture(
+      { url, param: 'url' },
+      { hosts: [host], maxBytes: 5000, timeout: 500, isAllowed: () => true, ...options },
+      { signal, take },
+    );
 
   test('gives its bytes', async () => {
     expect(Buffer.from(await get(`http://${host}/picture`)).toString()).toBe('a picture');
@@ -94,6 +99,17 @@ describe('fetching a picture', () => {
     await expect(failed).rejects.toThrow(message);
     await expect(failed).rejects.toMatchObject({ status: 400, details: { param: 'url' } });
     await expect(failed).rejects.not.toThrow(/secret of/);
+  });
+
+  test('counts the bytes that come, and ends where they are too many', async () => {
+    let taken = 0;
+    const count = (most: number) => (bytes: number) => {
+      taken += bytes;
+      if (taken > most) throw new ApiError(503, 'the server holds too many requests');
+    };
+    await get(`http://${host}/picture`, {}, undefined, count(100));
+    expect(taken).toBe('a picture'.length);
+    await expect(get(`http://${host}/endless`, {}, undefined, count(2500))).rejects.toThrow('holds too many');
   });
 
   test('takes hosts below a listed one', async () => {

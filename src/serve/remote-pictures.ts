@@ -7,6 +7,7 @@ import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { isIP, type LookupFunction } from 'node:net';
 import { isPublicAddress } from './addresses.ts';
+import type { Take } from './body.ts';
 import { ApiError } from './errors.ts';
 import type { PictureSource } from './request.ts';
 
@@ -20,11 +21,18 @@ export interface RemoteOptions {
   isAllowed?: (address: string) => boolean;
 }
 
+export interface Fetching {
+  signal: AbortSignal;
+  /** Told of bytes as they come; may throw an ApiError, which ends it. */
+  take: Take;
+}
+
 const isListed = (host: string, hosts: readonly string[]) =>
   hosts.some((entry) => (entry.startsWith('*.') ? host.endsWith(entry.slice(1)) : host === entry));
 
 /** The bytes behind a URL. ApiError 400 says why there are none; it does not say what answered. */
-export async function fetchPicture({ url: text, param }: PictureSource, options: RemoteOptions, signal: AbortSignal): Promise<Uint8Array> {
+export async function fetchPicture({ url: text, param }: PictureSource, options: RemoteOptions, fetching: Fetching): Promise<Uint8Array> {
+  const { signal, take } = fetching;
   const { hosts, maxBytes, timeout = 10_000, isAllowed = isPublicAddress } = options;
   const fail = (what: string, code = 'invalid_image_url') => new ApiError(400, `Invalid '${param}': ${what}.`, { param, code });
   let url: URL;
@@ -45,7 +53,7 @@ export async function fetchPicture({ url: text, param }: PictureSource, options:
       response.destroy();
       throw fail(`the host answered with status ${response.statusCode}; redirects are not followed`);
     }
-    return await bytesOf(response, maxBytes, () => fail(`the image has more than ${maxBytes} bytes`, 'image_too_large'));
+    return await bytesOf(response, maxBytes, take, () => fail(`the image has more than ${maxBytes} bytes`, 'image_too_large'));
   } catch (error) {
     signal.throwIfAborted();
     if (error instanceof ApiError) throw error;
@@ -76,13 +84,14 @@ function get(url: URL, signal: AbortSignal, isAllowed: (address: string) => bool
   });
 }
 
-async function bytesOf(response: IncomingMessage, maxBytes: number, tooLarge: () => ApiError): Promise<Uint8Array> {
+async function bytesOf(response: IncomingMessage, maxBytes: number, take: Take, tooLarge: () => ApiError): Promise<Uint8Array> {
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of response as AsyncIterable<Buffer>) {
     size += chunk.length;
     // leaving the loop destroys the response
     if (size > maxBytes) throw tooLarge();
+    take(chunk.length);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks);

@@ -10,6 +10,8 @@ import { ApiError } from './errors.ts';
 /** Pictures that one request may show, and texts that may end an answer. */
 const MAX_STOPS = 4;
 
+const empty = (value: unknown) => typeof value === 'object' && value !== null && Object.keys(value).length === 0;
+
 const text = z.strictObject({ type: z.literal('text'), text: z.string() });
 const image = z.strictObject({
   type: z.literal('image_url'),
@@ -18,6 +20,10 @@ const image = z.strictObject({
 const name = z.string().nullish();
 const texts = z.union([z.string(), z.array(text).min(1)]);
 
+const nothing = z.custom(empty).nullish();
+/** What an answer of ours, or of other servers, carries along when it is sent back as a message. */
+const unusedInAnswers = { refusal: nothing, annotations: nothing, audio: nothing, function_call: nothing, tool_calls: nothing };
+
 const message = z.discriminatedUnion('role', [
   z.strictObject({ role: z.literal(['system', 'developer']), content: texts, name }),
   z.strictObject({
@@ -25,7 +31,7 @@ const message = z.discriminatedUnion('role', [
     content: z.union([z.string(), z.array(z.discriminatedUnion('type', [text, image])).min(1)]),
     name,
   }),
-  z.strictObject({ role: z.literal('assistant'), content: texts, name, refusal: z.null().optional() }),
+  z.strictObject({ role: z.literal('assistant'), content: texts, name, ...unusedInAnswers }),
 ]);
 type Message = z.infer<typeof message>;
 
@@ -50,7 +56,6 @@ const followed = {
   stream_options: z.strictObject({ include_usage: z.boolean().nullish(), include_obfuscation: z.literal(false).nullish() }).nullish(),
 };
 
-const empty = (value: unknown) => typeof value === 'object' && value !== null && Object.keys(value).length === 0;
 const only = (...values: unknown[]) => z.custom((value) => values.includes(value));
 
 /** What is taken where it changes nothing. */
@@ -66,7 +71,12 @@ const neutral: Record<string, z.ZodType> = {
   store: only(false),
   service_tier: only('auto', 'default'),
   parallel_tool_calls: z.boolean(),
+  functions: z.custom(empty),
+  function_call: only('none', 'auto'),
+  reasoning_effort: only('none'),
   user: z.string(),
+  // null alone
+  ...Object.fromEntries(['audio', 'prediction', 'verbosity', 'web_search_options'].map((name) => [name, z.never()])),
   safety_identifier: z.string(),
   prompt_cache_key: z.string(),
   metadata: z.record(z.string(), z.string()),

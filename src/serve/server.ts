@@ -7,6 +7,7 @@ import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { getRequestListener } from '@hono/node-server';
 import { reasonOf, UserError } from '../errors.ts';
+import { createNameCheck, isLoopback } from './addresses.ts';
 import { createApp } from './app.ts';
 import { ApiError } from './errors.ts';
 import { createKeyCheck } from './keys.ts';
@@ -27,6 +28,11 @@ export interface ServeOptions extends Omit<WorkerOptions, 'folder'> {
   port: number;
   /** Everybody is served when there is none. */
   keys?: readonly string[];
+  /**
+   * Names that a server without keys, which is reached from this machine only, may be asked as; beside
+   * `localhost`.
+   */
+  names?: readonly string[];
   pictures: PictureLimits;
   maxBody: number;
   /** Requests that may wait, for each model. */
@@ -59,7 +65,7 @@ const SPARE_CONNECTIONS = 1024;
 const NO_HTTP = new ApiError(400, 'this is no HTTP request', { code: 'invalid_http' });
 
 export async function startServer(options: ServeOptions): Promise<RunningServer> {
-  const { models: folders, host, port, keys, pictures, maxBody, queue, maxLoaded, stall = 30_000, log, ...work } = options;
+  const { models: folders, host, port, keys, names = [], pictures, maxBody, queue, maxLoaded, stall = 30_000, log, ...work } = options;
   const reports: WorkerReports = new Map();
   const pool = createModelPool(maxLoaded);
   let isDraining = false;
@@ -76,9 +82,10 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
   );
   const metrics = createServerMetrics(models, reports);
   const isAllowed = keys && createKeyCheck(keys);
+  const isName = !keys && isLoopback(host) ? createNameCheck(names) : undefined;
   const page = readPageFiles();
   const tab = page.has(TAB_WORKER) ? findTabFiles(folders) : undefined;
-  const app = createApp({ models, metrics, page, tab, isAllowed, pictures, maxBody, stall, isDraining: () => isDraining, log });
+  const app = createApp({ models, metrics, page, tab, isAllowed, isName, pictures, maxBody, stall, isDraining: () => isDraining, log });
   const server = createServer(
     { ...TIMES, maxHeaderSize: MAX_HEADER_BYTES },
     getRequestListener(app.fetch, { errorHandler: () => NO_HTTP.response() }),

@@ -10,13 +10,15 @@ import { type Explainer, loadExplainer } from '../explain/explainer.ts';
 import { measureFaithfulness } from '../explain/faithfulness.ts';
 import { explanationJson, partsOf, targetsOf } from '../explain/report.ts';
 import { type BatchSession, createBatchSession } from '../generate/batch-session.ts';
-import { longestAnswer, samplingWith } from '../generate/defaults.ts';
+import { longestAnswer, samplingWith, seeded } from '../generate/defaults.ts';
 import { PictureError } from '../generate/picture-reader.ts';
 import { readImageSize } from '../images/header.ts';
 import { seenPart } from '../images/processor.ts';
 import type { Size } from '../images/transform.ts';
 import { imageTokenCount, llavaParameters } from '../models/llava.ts';
 import { type LoadedModel, loadModel } from '../pretrained/load.ts';
+import type { Turn } from '../text/chat.ts';
+import { isLongerThan } from '../text/tokenizer.ts';
 import type { Ask, ExplainAsk } from './ask.ts';
 import { type Failure, type FromWorker, processFigures, type ToWorker, type WorkerOptions } from './messages.ts';
 
@@ -73,11 +75,11 @@ async function answer(id: number, ask: Ask): Promise<void> {
   try {
     const { model, session } = loaded!;
     const prompt = { turns: ask.turns, images: ask.images };
+    checkText(ask.turns);
     checkLength(session, session.promptTokens(prompt));
-    const seed = ask.sampling.seed ?? Math.floor(Math.random() * 2 ** 32);
     const options = {
       maxNewTokens: ask.maxNewTokens ?? longestAnswer(model.generation, session.contextLength),
-      sampling: samplingWith({ ...ask.sampling, seed }, model.generation),
+      sampling: samplingWith(seeded(ask.sampling), model.generation),
       stop: ask.stop,
       logprobs: ask.logprobs,
       signal: controller.signal,
@@ -110,6 +112,7 @@ async function explain(id: number, ask: ExplainAsk): Promise<void> {
 
 async function explanationOf({ turns, images, maxNewTokens, answer, faithfulness }: ExplainAsk, signal: AbortSignal): Promise<object> {
   const { model, engine, options } = loaded!;
+  checkText(answer === undefined ? turns : [...turns, { from: 'gpt', value: answer }]);
   if (images.length !== 1) throw new UserError(`an explanation is about one picture, and the messages have ${images.length}`);
   const size = await checkPixels(images[0], options.maxPixels);
   explainer ??= loadExplainer(options.folder, { engine, model, quantize: options.quantize });
@@ -130,10 +133,20 @@ async function explanationOf({ turns, images, maxNewTokens, answer, faithfulness
 
 class LengthError extends UserError {}
 
-function checkLength({ contextLength }: BatchSession, tokens: number): void {
-  if (tokens < contextLength) return;
-  throw new LengthError(`This model's maximum context length is ${contextLength} tokens, and the messages have ${tokens}; shorten them.`);
+/** Keeps a text that can't be asked from being encoded: meanwhile nobody would be answered. */
+function checkText(turns: readonly Turn[]): void {
+  const { model, session } = loaded!;
+  const text = turns.map(({ value }) => value).join('\n');
+  if (isLongerThan(model.tokenizer, text, session.contextLength)) throw tooLong(session, 'more');
 }
+
+function checkLength(session: BatchSession, tokens: number): void {
+  if (tokens < session.contextLength) return;
+  throw tooLong(session, tokens);
+}
+
+const tooLong = ({ contextLength }: BatchSession, tokens: number | 'more') =>
+  new LengthError(`This model's maximum context length is ${contextLength} tokens, and the messages have ${tokens}; shorten them.`);
 
 /** The size of a picture that is small enough. */
 async function checkPixels(image: Uint8Array, maxPixels: number): Promise<Size> {

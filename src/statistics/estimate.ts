@@ -28,12 +28,16 @@ export function criticalValue(level: number, df: number): number {
   return tQuantile((1 + level) / 2, df);
 }
 
-/** value +- t(df) * se. Without a standard error or degrees of freedom it is all numbers, with a p of 1. */
+/**
+ * value +- t(df) * se. Without a standard error or degrees of freedom it is all numbers, with a p of 1. An
+ * error of 0 says that all were alike, not that others would be: p is then that of as many equal signs, 2 in
+ * 2^(df + 1).
+ */
 export function estimateOf(value: number, se: number, df: number, level = 0.95): Estimate {
   checkLevel(level);
   if (!(df > 0) || Number.isNaN(se)) return { value, se: Number.NaN, df: Math.max(0, df), low: -Infinity, high: Infinity, p: 1 };
   const half = criticalValue(level, df) * se;
-  const p = se === 0 ? (value === 0 ? 1 : 0) : tTwoSided(value / se, df);
+  const p = se > 0 ? tTwoSided(value / se, df) : value === 0 ? 1 : Math.max(2 ** -df, Number.EPSILON);
   return { value, se, df, low: value - half, high: value + half, p };
 }
 

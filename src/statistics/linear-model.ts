@@ -37,6 +37,8 @@ export interface LinearModel {
   n: number;
   /** How many clusters there are each way. */
   clusterCounts: number[];
+  /** The largest observation: 1e-12 of it is rounding. */
+  scale: number;
 }
 
 /** Sum over clusters of s s', s the sum of x e over the cluster: the middle of the sandwich. */
@@ -112,7 +114,7 @@ export function fitLinearModel(
       for (let b = 0; b <= l; b++) bread[a * k + b] += inverse[a * k + l] * inverse[b * k + l];
     }
 
-  const fit = { names, coefficients, n };
+  const fit = { names, coefficients, n, scale: Array.from(y).reduce((most, each) => Math.max(most, Math.abs(each)), 0) };
   if (keys.length === 0) {
     const variance = n > k ? residuals.reduce((sum, e) => sum + e * e, 0) / (n - k) : Number.NaN;
     return { ...fit, covariance: bread.map((value) => value * variance), ways: [], df: n - k, clusterCounts: [] };
@@ -154,10 +156,13 @@ export function contrast(model: LinearModel, weights: Readonly<Record<string, nu
     if (index < 0) throw new RangeError(`the model has no column ${name}`);
     row[index] = weight;
   }
+  // where nothing varies, sums end at 1e-17 and not at 0, and one such number over another is a t of anything
+  const rounding = 1e-12 * model.scale * row.reduce((sum, weight) => sum + Math.abs(weight), 0);
+  const unlessRounding = (number: number) => (Math.abs(number) <= rounding ? 0 : number);
   const value = row.reduce((sum, weight, i) => sum + weight * model.coefficients[i], 0);
   const alone = model.ways.map(({ covariance }) => quadratic(row, covariance));
   const variance = Math.max(quadratic(row, model.covariance), ...alone);
-  return estimateOf(value, Math.sqrt(variance), degreesOf(model, variance, alone), level);
+  return estimateOf(unlessRounding(value), unlessRounding(Math.sqrt(variance)), degreesOf(model, variance, alone), level);
 }
 
 /**

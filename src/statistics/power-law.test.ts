@@ -35,9 +35,10 @@ describe('a power law', () => {
       { seed: 1, draws: 60 },
     )!;
     expect(got.notIdentified).toBeUndefined();
-    expect(got.intervals.c.low).toBeLessThan(0.5);
-    expect(got.intervals.c.high).toBeGreaterThan(0.5);
-    expect(got.intervals.c.high - got.intervals.c.low).toBeGreaterThan(0.01);
+    const { low, high } = got.intervals!.c;
+    expect(low).toBeLessThan(0.5);
+    expect(high).toBeGreaterThan(0.5);
+    expect(high - low).toBeGreaterThan(0.01);
     expect(Math.abs(got.heldOut!.predicted / got.heldOut!.measured - 1)).toBeLessThan(0.02);
   });
 
@@ -52,6 +53,20 @@ describe('a power law', () => {
     expect(powerLawWithIntervals(few, { seed: 1, draws: 10 })!.notIdentified).toBe('4 sizes, and a fit of three numbers needs 6');
     expect(powerLawWithIntervals(few.slice(0, 2), { seed: 1 })).toBeUndefined();
   });
+});
+
+test('a power law of one seed has no interval and no band, and is not identified: one run leaves nothing to draw', () => {
+  const got = powerLawWithIntervals(
+    points((n) => 1.7 + 4 * n ** -0.5, 0, 1),
+    { seed: 1, draws: 10 },
+  )!;
+  expect(got.c).toBeCloseTo(0.5, 3);
+  expect(got.notIdentified).toMatch(/^one seed leaves nothing to draw/);
+  expect(got.intervals).toBeUndefined();
+  for (const point of [...got.curve, got.heldOut!]) {
+    expect(point).not.toHaveProperty('low');
+    expect(point).not.toHaveProperty('high');
+  }
 });
 
 test('Spearman: ties share their ranks, and only order counts', () => {

@@ -59,14 +59,14 @@ export function fitPowerLaw(points: readonly LossPoint[], starts: readonly (read
 export const lossAt = ({ a, b, c }: PowerLaw, n: number): number => a + b * n ** -c;
 
 export interface FittedPowerLaw extends PowerLaw {
-  /** Percentiles over the draws. */
-  intervals: Record<'a' | 'b' | 'c', Interval>;
-  /** The curve with its band. */
-  curve: { n: number; loss: number; low: number; high: number }[];
+  /** Percentiles over the draws; absent where one run leaves nothing to draw. */
+  intervals?: Record<'a' | 'b' | 'c', Interval>;
+  /** The curve, with its band where there are intervals. */
+  curve: ({ n: number; loss: number } & Partial<Interval>)[];
   /** Why the fit says nothing about the exponent; undefined where it does. */
   notIdentified?: string;
   /** What the fit to all sizes but the largest says of the largest, and what was measured there. */
-  heldOut?: { n: number; predicted: number; low: number; high: number; measured: number };
+  heldOut?: { n: number; predicted: number; measured: number } & Partial<Interval>;
 }
 
 const percentile = (values: readonly number[], p: number) => {
@@ -81,10 +81,11 @@ const intervalOf = (values: readonly number[], level: number): Interval => ({
 
 /**
  * Fits to data of which runs are drawn again with replacement; draws of fewer than three sizes are passed
- * over.
+ * over. Of one run every draw would be the same: there are none.
  */
 function refits(points: readonly LossPoint[], law: PowerLaw, draws: number, seed: number): PowerLaw[] {
   const runs = [...new Set(points.map(({ run }) => run))];
+  if (runs.length < 2) return [];
   const random = createRandom(seed, 'power law');
   // a draw differs little from the data: its fit is looked for where theirs is, and once from elsewhere
   const starts = [
@@ -101,12 +102,13 @@ function refits(points: readonly LossPoint[], law: PowerLaw, draws: number, seed
 const FEWEST_SIZES = 6;
 const LEAST_DECADES = 1.5;
 
-function whyNotIdentified(points: readonly LossPoint[], { c }: PowerLaw, interval: Interval): string | undefined {
+function whyNotIdentified(points: readonly LossPoint[], { c }: PowerLaw, interval: Interval | undefined): string | undefined {
   const sizes = points.map(({ n }) => n);
   const count = new Set(sizes).size;
   const decades = Math.log10(Math.max(...sizes) / Math.min(...sizes));
   if (count < FEWEST_SIZES) return `${count} sizes, and a fit of three numbers needs ${FEWEST_SIZES}`;
   if (decades < LEAST_DECADES) return `the sizes span ${decades.toFixed(1)} decades, and a fit needs ${LEAST_DECADES}`;
+  if (interval === undefined) return 'one seed leaves nothing to draw: the exponent has no interval';
   if (!(interval.low > 0)) return 'the interval of c covers 0';
   if (!(c > 0) || c >= LARGEST_EXPONENT || interval.high >= LARGEST_EXPONENT) return `c is at the bound of ${LARGEST_EXPONENT}`;
   return undefined;
@@ -122,7 +124,8 @@ export interface PowerLawOptions {
 
 /**
  * The law with bootstrap intervals over runs (every run drawn with all its points), its band, and what it
- * says of the largest N when that is held out. Undefined with fewer than three sizes.
+ * says of the largest N when that is held out. One run has no intervals. Undefined with fewer than three
+ * sizes.
  */
 export function powerLawWithIntervals(
   points: readonly LossPoint[],
@@ -132,19 +135,19 @@ export function powerLawWithIntervals(
   if (sizes.length < 3) return undefined;
   const law = fitPowerLaw(points);
   const others = refits(points, law, draws, seed);
-  const of = (key: 'a' | 'b' | 'c') => intervalOf(others.length > 0 ? others.map((each) => each[key]) : [law[key]], level);
-  const intervals = { a: of('a'), b: of('b'), c: of('c') };
+  const spread = (of: (other: PowerLaw) => number) => intervalOf(others.map(of), level);
+  const isDrawn = others.length > 0;
+  const intervals = isDrawn ? { a: spread(({ a }) => a), b: spread(({ b }) => b), c: spread(({ c }) => c) } : undefined;
   const [from, to] = [sizes[0], sizes.at(-1)!];
   const curve = Array.from({ length: 25 }, (_, i) => {
     const n = from * (to / from) ** (i / 24);
-    const band = others.map((each) => lossAt(each, n));
-    return { n, loss: lossAt(law, n), ...(band.length > 0 ? intervalOf(band, level) : { low: lossAt(law, n), high: lossAt(law, n) }) };
+    return { n, loss: lossAt(law, n), ...(isDrawn ? spread((other) => lossAt(other, n)) : {}) };
   });
   return {
     ...law,
-    intervals,
+    ...(intervals ? { intervals } : {}),
     curve,
-    notIdentified: whyNotIdentified(points, law, intervals.c),
+    notIdentified: whyNotIdentified(points, law, intervals?.c),
     heldOut: heldOutOf(points, to, sizes.length, { seed, draws, level }),
   };
 }
@@ -156,5 +159,5 @@ function heldOutOf(points: readonly LossPoint[], n: number, sizes: number, { see
   const law = fitPowerLaw(rest);
   const predictions = refits(rest, law, draws, seed).map((each) => lossAt(each, n));
   const measured = own.reduce((sum, { loss }) => sum + loss, 0) / own.length;
-  return { n, predicted: lossAt(law, n), ...intervalOf(predictions.length > 0 ? predictions : [lossAt(law, n)], level), measured };
+  return { n, predicted: lossAt(law, n), ...(predictions.length > 0 ? intervalOf(predictions, level) : {}), measured };
 }

@@ -124,14 +124,12 @@ function cellScore(variant: Variant, table: ScoreTable, pictures: readonly strin
   const runs = runsOfVariant(variant, table);
   if (runs.length === 0 || pictures.length === 0) return [];
   const values = runs.flatMap(({ credits }) => [...credits]);
-  const estimate =
-    runs.length > 1
-      ? twoWayMean(
-          values,
-          runs.flatMap(() => pictures),
-          runs.flatMap(({ run }) => pictures.map(() => run.id)),
-        )
-      : meanCredit(values, { clusters: pictures });
+  const byPicture = runs.flatMap(() => pictures);
+  const byRun = runs.flatMap(({ run }) => pictures.map(() => run.id));
+  const twoWay = runs.length > 1 ? twoWayMean(values, byPicture, byRun) : undefined;
+  // where all answers are right, or all wrong, two ways know no error, and an interval without width would be
+  // a claim
+  const estimate = twoWay && twoWay.se > 0 ? twoWay : meanCredit(values, { clusters: byPicture });
   const baselineNames = ['blind', 'exchanged', 'chance', 'majority'] as const;
   const baselines = Object.fromEntries(
     baselineNames.flatMap((name) => {
@@ -140,8 +138,18 @@ function cellScore(variant: Variant, table: ScoreTable, pictures: readonly strin
     }),
   );
   const { value, se, low, high } = estimate;
-  const byRun = runs.map(({ credits }) => mean(credits));
-  return [{ cell: variant.label, seeds: runs.length, value, se, low: Math.max(0, low), high: Math.min(1, high), byRun, baselines }];
+  return [
+    {
+      cell: variant.label,
+      seeds: runs.length,
+      value,
+      se,
+      low: Math.max(0, low),
+      high: Math.min(1, high),
+      byRun: runs.map(({ credits }) => mean(credits)),
+      baselines,
+    },
+  ];
 }
 
 // === Effects ===

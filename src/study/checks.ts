@@ -1,5 +1,6 @@
 // What is wrong with the scores of a study, found before the first run and not after the last.
 
+import type { BenchmarkQuestion } from '../benchmarks/benchmark.ts';
 import { benchmarkNamed } from '../benchmarks/benchmarks.ts';
 import { chooseBenchmarks } from '../benchmarks/evaluation.ts';
 import { UserError } from '../errors.ts';
@@ -16,7 +17,7 @@ export const askedScores = ({ variants, file }: Study): string[] => [
 
 /**
  * UserError for comparisons of what is no factor or level, for unknown scores, and for benchmarks without
- * their files.
+ * their files, or that need someone else to be scored.
  */
 export async function checkScores(study: Study): Promise<void> {
   const { path, file } = study;
@@ -27,5 +28,17 @@ export async function checkScores(study: Study): Promise<void> {
   const benchmarks = file.score.benchmarks.map(({ name }) => name);
   const twice = benchmarks.find((name, i) => benchmarks.indexOf(name) !== i);
   if (twice !== undefined) throw new UserError(`${path}: score.benchmarks names ${twice} twice`);
-  for (const { name, data, limit } of file.score.benchmarks) await chooseBenchmarks([benchmarkNamed(name)], data, {}, limit);
+  for (const { name, data, limit } of file.score.benchmarks) {
+    const benchmark = benchmarkNamed(name);
+    if (benchmark.judged === 'always')
+      throw new UserError(
+        `${path}: score.benchmarks: ${name} is graded by a judge, which a study does not have; llava-gemma eval --judge scores it`,
+      );
+    const [{ questions }] = await chooseBenchmarks([benchmark], data, {}, limit);
+    const isUnknown = ({ references }: BenchmarkQuestion) => references.length === 0;
+    if (benchmark.upload ? questions.some(isUnknown) : questions.every(isUnknown))
+      throw new UserError(
+        `${path}: score.benchmarks: the right answers to ${name} in ${data} are secret, and a study scores its runs itself: give the folder of a split whose answers are known`,
+      );
+  }
 }

@@ -26,7 +26,10 @@ export interface ConvergenceOfArm {
   fit?: FittedPowerLaw;
   /** By score: how much each share lacks to the whole stage. */
   missing: Record<string, { share: string; steps: number; effect: Estimate }[]>;
-  /** By score: the smallest share from which on no interval tells it from the whole stage. */
+  /**
+   * By score: the smallest share from which on no interval tells it from the whole stage; null where there is
+   * none, or nothing to tell it by.
+   */
   enough: Record<string, string | null>;
 }
 
@@ -86,8 +89,11 @@ function missingOf(study: Study, { model }: { model: EffectsModel | undefined },
   });
 }
 
+/** Whether the interval tells a share from the whole stage. */
+export const isTold = ({ effect }: { effect: Estimate }): boolean => !(effect.low <= 0 && effect.high >= 0);
+
 function enoughOf(rows: readonly { share: string; effect: Estimate }[]): string | null {
-  const lastTold = rows.findLastIndex(({ effect }) => !(effect.low <= 0 && effect.high >= 0));
+  const lastTold = rows.findLastIndex(isTold);
   return rows[lastTold + 1]?.share ?? null;
 }
 

@@ -11,6 +11,9 @@ import { combinations, type EffectsModel } from './effects.ts';
 import type { Comparison } from './study-schema.ts';
 import type { Study } from './variants.ts';
 
+/** Chance that Holm finds anything in a family of nothing. */
+export const LEVEL = 0.05;
+
 /** One comparison of the family: `levels` of one factor, or of several for an interaction; or two cells. */
 export type Named =
   | { kind: 'effect'; label: string; levels: Record<string, string>; at: Record<string, string> }
@@ -21,7 +24,10 @@ export interface FamilyMember extends Estimate {
   label: string;
   isInteraction: boolean;
   pHolm: number;
-  /** The smallest effect that had an 80 % chance of being seen, before Holm. */
+  /**
+   * The smallest effect that had an 80 % chance of being seen at 0.05 / members: at the level that Holm asks
+   * of the smallest p, so that others may have had a better one.
+   */
   smallestVisible: number | null;
   /**
    * Answers of runs that differ in nothing else, where one side of the comparison was right and the other
@@ -82,38 +88,84 @@ function named(comparison: Comparison, study: Study, where: string): Named[] {
   return [{ kind: 'cells', label: `${cellText(a)} against ${cellText(b)}`, cells: [a, b] }];
 }
 
+/** A score that the family is about, with the model of its answers. */
+export interface ModeledScore {
+  table: ScoreTable;
+  model: EffectsModel | undefined;
+}
+
 /** Estimates of the family on the scores that it is about. What the cells do not tell is left out of it. */
-export function familyOf(study: Study, scores: readonly { table: ScoreTable; model: EffectsModel | undefined }[]): FamilyMember[] {
+export function familyOf(study: Study, scores: readonly ModeledScore[]): FamilyMember[] {
   const comparisons = namedComparisons(study);
   const members = scores.flatMap(({ table, model }) =>
     comparisons.flatMap((comparison): FamilyMember[] => {
-      const estimate = model && estimateOf(comparison, model);
+      const estimate = model && estimateOf(comparison, model, study);
       if (!estimate) return [];
-      const { se, df, p } = estimate;
       return [
         {
           score: table.name,
           label: comparison.label,
           isInteraction: comparison.kind === 'effect' && Object.keys(comparison.levels).length > 1,
           ...estimate,
-          pHolm: p,
-          smallestVisible: se > 0 && df > 0 ? se * smallestShift(df) : null,
+          pHolm: estimate.p,
+          smallestVisible: null,
           ...discordanceOf(comparison, study, table),
         },
       ];
     }),
   );
   const adjusted = holm(members.map(({ p }) => p));
-  return members.map((member, i) => ({ ...member, pHolm: adjusted[i] }));
+  const alpha = LEVEL / members.length;
+  return members.map((member, i) => {
+    const { se, df } = member;
+    return { ...member, pHolm: adjusted[i], smallestVisible: se > 0 && df > 0 ? se * smallestShift(df, { alpha }) : null };
+  });
 }
 
-function estimateOf(comparison: Named, model: EffectsModel): Estimate | undefined {
+/** The level that the others of a factor are compared with. */
+const firstLevel = ({ factors }: Study, name: string): string => factors.find((factor) => factor.name === name)!.levels[0].label;
+
+function estimateOf(comparison: Named, model: EffectsModel, study: Study): Estimate | undefined {
   if (comparison.kind === 'cells') return model.difference(...comparison.cells);
   const { levels, at } = comparison;
+  // the model compares with the first level that has runs, which need not be the one that was named
+  const isFirst = (name: string) => model.factors.find((factor) => factor.name === name)?.levels[0] === firstLevel(study, name);
+  if (!Object.keys(levels).every(isFirst)) return undefined;
   if (Object.keys(at).length === 0) return model.effect(levels);
   const [[name, level]] = Object.entries(levels);
-  const first = model.factors.find((factor) => factor.name === name)?.levels[0];
-  return first === undefined ? undefined : model.difference({ ...at, [name]: level }, { ...at, [name]: first });
+  return model.difference({ ...at, [name]: level }, { ...at, [name]: firstLevel(study, name) });
+}
+
+/** A comparison that was named and has no estimate, as no run of some levels has the score. */
+export interface Unmeasured {
+  score: string;
+  label: string;
+  /** `lr: 1e-2`. */
+  levels: string[];
+}
+
+/** What the family lacks because runs are missing or became non-finite. */
+export function unmeasuredOf(study: Study, scores: readonly ModeledScore[]): Unmeasured[] {
+  const comparisons = namedComparisons(study);
+  return scores.flatMap(({ table }) =>
+    comparisons.flatMap((comparison) => {
+      const missing = comparedLevels(comparison, study).filter(([name, level]) => !hasRuns(study, table, name, level));
+      const levels = [...new Set(missing.map(([name, level]) => `${name}: ${level}`))];
+      return levels.length > 0 ? [{ score: table.name, label: comparison.label, levels }] : [];
+    }),
+  );
+}
+
+function comparedLevels(comparison: Named, study: Study): [string, string][] {
+  if (comparison.kind === 'cells') return comparison.cells.flatMap((cell) => Object.entries(cell));
+  const { levels, at } = comparison;
+  const firsts = Object.keys(levels).map((name): [string, string] => [name, firstLevel(study, name)]);
+  return [...firsts, ...Object.entries(levels), ...Object.entries(at)];
+}
+
+function hasRuns({ factors }: Study, { runs }: ScoreTable, name: string, level: string): boolean {
+  const index = factors.findIndex((factor) => factor.name === name);
+  return runs.some(({ run }) => factors[index].levels[run.variant.levels[index]].label === level);
 }
 
 function discordanceOf(comparison: Named, study: Study, table: ScoreTable) {
@@ -129,6 +181,5 @@ function discordanceOf(comparison: Named, study: Study, table: ScoreTable) {
   const entries = Object.entries(comparison.levels);
   if (entries.length > 1) return {};
   const [[name, level]] = entries;
-  const first = study.factors.find((factor) => factor.name === name)!.levels[0].label;
-  return discordance(matchedByFactor(study, table, name, [level, first], comparison.at));
+  return discordance(matchedByFactor(study, table, name, [level, firstLevel(study, name)], comparison.at));
 }

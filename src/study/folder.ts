@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { makeFolder, onDisk, writeWhole } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import { resolvePath } from '../paths.ts';
-import { contentOf, modelContent } from '../pretrained/content.ts';
+import { contentOf, isSameContent, modelContent } from '../pretrained/content.ts';
 import { lockPattern } from '../runs/lock.ts';
 import { modelFolders } from '../train/fingerprints.ts';
 import type { LlavaRecipe } from '../train/recipe.ts';
@@ -100,7 +100,7 @@ export function studyDifference(before: StudySettings, now: StudySettings): stri
   if (field !== undefined) return `other ${field}`;
   const cell = Object.keys(now.recipes).find((label) => differs(before.recipes[label], now.recipes[label]));
   if (cell !== undefined) return `another recipe of cell ${cell}`;
-  const path = Object.keys(now.contents).find((name) => before.contents[name] !== now.contents[name]);
+  const path = Object.keys(now.contents).find((name) => !isSameContent(before.contents[name], now.contents[name]));
   if (path !== undefined) return `another content of ${path}`;
   return undefined;
 }

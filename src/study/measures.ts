@@ -4,12 +4,14 @@
 
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { BenchmarkReport, EvaluationReport } from '../benchmarks/assess.ts';
 import { benchmarkNamed } from '../benchmarks/benchmarks.ts';
 import { readEvaluation } from '../benchmarks/compare.ts';
 import { chooseBenchmarks, runEvaluation } from '../benchmarks/evaluation.ts';
 import { evaluationFolder } from '../benchmarks/evaluation-folder.ts';
 import { emojiDataset } from '../data/emoji/build.ts';
 import type { Engine } from '../engine/engine.ts';
+import { UserError } from '../errors.ts';
 import { createAsker } from '../evaluate/asking.ts';
 import { answerQuestions } from '../evaluate/evaluate.ts';
 import { withExchangedPictures } from '../evaluate/exchanged.ts';
@@ -202,37 +204,42 @@ const benchmarksMeasure: Measure = {
   missing: 'no published benchmark was asked (score.benchmarks)',
   async take({ folder, out, exchanged, benchmarks, recipe, signal }, load) {
     for (const { name, data, limit } of benchmarks)
-      await runEvaluation(
-        {
-          out: benchmarkFolder(out, name),
-          model: 'model',
-          content: await modelContent(modelOf({ folder, recipe })),
-          chosen: await chooseBenchmarks([benchmarkNamed(name)], data, {}, limit),
-          conditions: ['plain', 'blind', ...(exchanged ? (['exchanged'] as const) : [])],
-          limit,
-        },
-        async () => createAsker(await load()),
-        { batchSize: recipe.evaluate?.batch_size ?? 64, signal },
+      refuseUnasked(
+        name,
+        await runEvaluation(
+          {
+            out: benchmarkFolder(out, name),
+            model: 'model',
+            content: await modelContent(modelOf({ folder, recipe })),
+            chosen: await chooseBenchmarks([benchmarkNamed(name)], data, {}, limit),
+            conditions: ['plain', 'blind', ...(exchanged ? (['exchanged'] as const) : [])],
+            limit,
+          },
+          async () => createAsker(await load()),
+          { batchSize: recipe.evaluate?.batch_size ?? 64, signal },
+        ),
       );
   },
   scores: ({ measures, benchmarks }) =>
     Object.fromEntries(benchmarks.map(({ name }) => [name, benchmarkScore(benchmarkFolder(measures, name), name)])),
 };
 
+/**
+ * UserError where questions could not be asked: they would count as wrong in one run and not in another. What
+ * was answered is kept, and they are tried again when the study goes on.
+ */
+export function refuseUnasked(name: string, { benchmarks: [{ unasked }] }: EvaluationReport): void {
+  if (unasked.count > 0) throw new UserError(`${name}: ${unasked.count} questions could not be asked: ${unasked.reason}`);
+}
+
 function benchmarkScore(path: string, name: string): AnsweredScore {
   const folder = evaluationFolder(path);
   const report = JSON.parse(readFileSync(folder.report, 'utf8')) as {
-    benchmarks: {
-      headline: { best: number };
-      blind?: { score: number };
-      exchanged?: { score: number };
-      random?: number;
-      majority?: { score: number };
-    }[];
+    // earlier versions kept headlines alone, which credit does not compare with
+    benchmarks: { credits?: BenchmarkReport['credits'] }[];
   };
-  const { headline, blind, exchanged, random, majority } = report.benchmarks[0];
-  // as credit, between 0 and 1
-  const share = (score: number) => score / headline.best;
+  const { blind, exchanged, majority, random: chance } = report.benchmarks[0].credits ?? {};
+  const baselines = Object.entries({ blind, exchanged, chance, majority }).filter(([, credit]) => credit !== undefined);
   return {
     questions: readEvaluation(path)
       .judged(name)
@@ -244,12 +251,7 @@ function benchmarkScore(path: string, name: string): AnsweredScore {
         answer,
         credit,
       })),
-    baselines: {
-      ...(blind ? { blind: share(blind.score) } : {}),
-      ...(exchanged ? { exchanged: share(exchanged.score) } : {}),
-      ...(random === undefined ? {} : { chance: share(random) }),
-      ...(majority ? { majority: share(majority.score) } : {}),
-    },
+    baselines: Object.fromEntries(baselines),
   };
 }
 

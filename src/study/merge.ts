@@ -29,34 +29,37 @@ export function mergeShares(
   note: (text: string) => void,
 ): void {
   const found = shares.map((path) => ({ path, ...readSettings(path) }));
-  const contentOf = contentReader(settings.contents);
-  const count = found[0].shard?.count;
+  const [{ threads, ...first }] = found;
+  const count = first.shard?.count;
   for (const share of found) {
     const { path, shard } = share;
     const difference = studyDifference(share, settings);
     if (difference !== undefined) throw new UserError(`${path}: is of another study (${difference})`);
     if (shard === null) throw new UserError(`${path}: is no share of a study, but a whole one`);
-    if (shard.count !== count) throw new UserError(`${path}: is one of ${shard.count} shares, and ${found[0].path} one of ${count}`);
+    if (shard.count !== count) throw new UserError(`${path}: is one of ${shard.count} shares, and ${first.path} one of ${count}`);
   }
   for (let index = 1; index <= count!; index++) {
     const those = found.filter(({ shard }) => shard!.index === index);
     if (those.length === 0) throw new UserError(`share ${index}/${count} is missing`);
     if (those.length > 1) throw new UserError(`share ${index}/${count} was given twice: ${those.map(({ path }) => path).join(' and ')}`);
   }
-  for (const { path, shard } of found) {
-    const open = runsOf(study, shard!, contentOf).filter(({ id }) => !readRecord(path, id)).length;
+  for (const { path, shard, contents } of found) {
+    const open = runsOf(study, shard!, contentReader(contents)).filter(({ id }) => !readRecord(path, id)).length;
     if (open > 0) throw new UserError(`${path}: has not come to its end (${open} of its runs are open); go on with it first`);
   }
-  const other = found.find(({ threads }) => threads !== found[0].threads);
+  const other = found.find((share) => share.threads !== threads);
   if (other)
     note(
-      `${other.path} was run with ${other.threads} threads a run, and ${found[0].path} with ${found[0].threads}: last bits may differ from those of one machine`,
+      `${other.path} was run with ${other.threads} threads a run, and ${first.path} with ${threads}: last bits may differ from those of one machine`,
     );
-  openStudyFolder(out, { ...settings, threads: found[0].threads });
-  for (const { path, shard } of found) takeShare(path, out, runsOf(study, shard!, contentOf), contentOf);
+  openStudyFolder(out, { ...settings, contents: first.contents, threads });
+  // pieces are called by what each share has kept of the content of models
+  for (const { path, ...share } of found) takeShare(path, out, study, share);
 }
 
-function takeShare(from: string, to: string, runs: ReturnType<typeof runsOf>, contentOf: ReturnType<typeof contentReader>): void {
+function takeShare(from: string, to: string, study: Study, { shard, contents }: StudySettings): void {
+  const contentOf = contentReader(contents);
+  const runs = runsOf(study, shard!, contentOf);
   const [source, target] = [studyFolder(from), studyFolder(to)];
   for (const { id } of piecesOf(runs, from, contentOf)) {
     const record = readRecord(from, id);

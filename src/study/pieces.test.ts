@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { type LlavaRecipe, parseRecipe } from '../train/recipe.ts';
+import { type StudySettings, studyDifference } from './folder.ts';
 import { type Piece, piecesOf, runsOf, scenesKey, stagesKey } from './pieces.ts';
 import { makespan, shareOut } from './plan.ts';
 import type { Study, StudyRun, Variant } from './variants.ts';
@@ -84,6 +85,16 @@ describe('pieces', () => {
       for (const share of shares) expect(share.includes(`0-seed-${seed}`)).toBe(share.includes(`1-seed-${seed}`));
     expect(Math.abs(shares[0].length - shares[1].length)).toBeLessThanOrEqual(1);
   });
+});
+
+test('a study that kept the ends of large weights goes on with the same models, and with no others', () => {
+  const settings = (content: string): StudySettings =>
+    ({ study: {}, recipes: {}, contents: { tower: content }, threads: 1, shard: null }) as unknown as StudySettings;
+  const now = settings('ends; whole all');
+  expect(studyDifference(settings('ends'), now)).toBeUndefined();
+  expect(studyDifference(now, now)).toBeUndefined();
+  for (const other of ['end', 'others', 'ends; whole others'])
+    expect(studyDifference(settings(other), now)).toBe('another content of tower');
 });
 
 test('the time of a study is that of its pieces, so many at a time, after what they wait for', () => {

@@ -107,7 +107,7 @@ function effectsHtml(study: Study, score: ScoreAnalysis): string {
   const all = [...main, ...interactions];
   if (all.length === 0) return `<h3>${escapeHtml(score.score)}</h3><p class="note">There is nothing to compare.</p>`;
   const noise = runNoise
-    ? `Errors of questions (by picture) and of runs. Between seeds of a cell the standard deviation is ${percent(runSd)} points; an effect of ${percent(score.smallestVisible)} points had an 80 % chance of being seen.`
+    ? `Errors of questions (by picture) and of runs. Between seeds of a cell the standard deviation is ${percent(runSd)} points; an effect of ${percent(score.smallestVisible)} points had an 80 % chance of being seen, were it the only one that is tested.`
     : 'Run noise was not measured: there is one run a cell, and the intervals are of the questions and these very runs.';
   const half = lenth
     ? `<p class="note">Lenth: an effect beyond ${percent(lenth.margin)} points stands out from the others (${percent(lenth.simultaneousMargin)} for all at once): ${lenth.active.map(escapeHtml).join(', ') || 'none does'}.</p>`
@@ -179,9 +179,12 @@ function lossesHtml(study: Study, folder: string, runs: readonly Study['runs'][n
 
 // === Convergence ===
 
+const bandText = ({ low, high }: { low?: number; high?: number } = {}) =>
+  low === undefined || high === undefined ? '' : ` (${low.toFixed(3)} to ${high.toFixed(3)})`;
+
 function convergenceHtml({ stage, arms, transfer }: ConvergenceAnalysis): string {
   const laws = arms.map(({ arm, points: measured, fit }) => {
-    const curve = fit && !fit.notIdentified ? fit.curve.map(({ n, loss, low, high }) => ({ x: n, y: loss, low, high })) : [];
+    const curve = fit && !fit.notIdentified ? fit.curve.map(({ n, loss, low = loss, high = loss }) => ({ x: n, y: loss, low, high })) : [];
     const groups = [{ name: stage, points: measured.map(({ n, loss }): [number, number] => [n, loss]) }];
     const says = !fit
       ? 'too few sizes for a fit'
@@ -209,11 +212,9 @@ function convergenceHtml({ stage, arms, transfer }: ConvergenceAnalysis): string
       ? [
           [
             escapeHtml(arm || stage),
-            ...(['a', 'b', 'c'] as const).map(
-              (key) => `${fit[key].toFixed(3)} (${fit.intervals[key].low.toFixed(3)} to ${fit.intervals[key].high.toFixed(3)})`,
-            ),
+            ...(['a', 'b', 'c'] as const).map((key) => `${fit[key].toFixed(3)}${bandText(fit.intervals?.[key])}`),
             fit.heldOut
-              ? `${fit.heldOut.predicted.toFixed(3)} (${fit.heldOut.low.toFixed(3)} to ${fit.heldOut.high.toFixed(3)}), measured ${fit.heldOut.measured.toFixed(3)}`
+              ? `${fit.heldOut.predicted.toFixed(3)}${bandText(fit.heldOut)}, measured ${fit.heldOut.measured.toFixed(3)}`
               : '&ndash;',
             escapeHtml(fit.notIdentified ?? 'yes'),
           ],

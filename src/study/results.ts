@@ -7,7 +7,7 @@ import { analyzeScore, type ScoreAnalysis } from './analysis.ts';
 import { readOutcome, type ScoreTable, type StudyOutcome, scoreNames, scoreTable } from './answers.ts';
 import type { StudySearch } from './cell-search.ts';
 import { analyzeConvergence, type ConvergenceAnalysis } from './convergence.ts';
-import { type FamilyMember, familyOf } from './family.ts';
+import { type FamilyMember, familyOf, unmeasuredOf } from './family.ts';
 import { readRecord, studyFolder, writeJson } from './folder.ts';
 import { measures } from './measures.ts';
 import { piecesOf } from './pieces.ts';
@@ -61,10 +61,10 @@ export function analyzeStudy(study: Study, folder: string, contentOf: (path: str
   const tables = scoreNames(outcome).map((name) => scoreTable(name, outcome));
   const analyzed = tables.map((table) => ({ table, analysis: analyzeScore(study, table) }));
   const familyScores = study.file.family.scores ?? tables.slice(0, 1).map(({ name }) => name);
-  const family = familyOf(
-    study,
-    analyzed.filter(({ table }) => familyScores.includes(table.name)).map(({ table, analysis }) => ({ table, model: analysis.model })),
-  );
+  const ofFamily = analyzed
+    .filter(({ table }) => familyScores.includes(table.name))
+    .map(({ table, analysis }) => ({ table, model: analysis.model }));
+  const family = familyOf(study, ofFamily);
   const convergence = analyzeConvergence(
     study,
     outcome,
@@ -83,7 +83,8 @@ export function analyzeStudy(study: Study, folder: string, contentOf: (path: str
     ...(search ? { search } : {}),
     notMeasured: notMeasured(study, outcome, tables),
   };
-  return { results: { ...found, verdict: verdictOf(study, found) }, cost: costOf(study, folder, outcome, contentOf), outcome, tables };
+  const verdict = verdictOf(study, { ...found, unmeasured: unmeasuredOf(study, ofFamily) });
+  return { results: { ...found, verdict }, cost: costOf(study, folder, outcome, contentOf), outcome, tables };
 }
 
 function runResults(study: Study, { finished, diverged }: StudyOutcome): StudyResults['runs'] {

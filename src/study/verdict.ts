@@ -1,9 +1,10 @@
 // What a study says, in sentences that say no more than its intervals do.
 
+import { groupBy } from '../arrays.ts';
 import { shownP } from '../statistics/estimate.ts';
 import type { ScoreAnalysis } from './analysis.ts';
-import type { ConvergenceAnalysis } from './convergence.ts';
-import type { FamilyMember } from './family.ts';
+import { type ConvergenceAnalysis, isTold } from './convergence.ts';
+import { type FamilyMember, LEVEL, type Unmeasured } from './family.ts';
 import type { Study } from './variants.ts';
 
 /** In points, with a sign where there is one. */
@@ -15,19 +16,19 @@ export function points(share: number): string {
 interface Found {
   scores: readonly ScoreAnalysis[];
   family: readonly FamilyMember[];
+  unmeasured: readonly Unmeasured[];
   convergence?: ConvergenceAnalysis;
   runs: readonly { outcome: string }[];
 }
 
-const LEVEL = 0.05;
-
-export function verdictOf(study: Study, { scores, family, convergence, runs }: Found): string[] {
+export function verdictOf(study: Study, { scores, family, unmeasured, convergence, runs }: Found): string[] {
   const diverged = runs.filter(({ outcome }) => outcome === 'diverged').length;
   const seen = family.filter(({ pHolm }) => pHolm < LEVEL);
   const unseen = family.filter(({ pHolm }) => !(pHolm < LEVEL));
   return [
     ...seen.map(seenSentence),
-    ...(unseen.length > 0 ? [unseenSentence(unseen)] : []),
+    ...(unseen.length > 0 ? [family.every(isNothing) ? NOTHING : unseenSentence(unseen)] : []),
+    ...unmeasuredSentences(unmeasured),
     ...(family.length > 0 ? [footing(study, scores)] : ['No comparison could be made: too few runs have a score.']),
     ...(scores[0]?.lenth ? [lenthSentence(scores[0])] : []),
     ...(diverged > 0 ? [`${diverged} of ${runs.length} runs became non-finite and ${diverged === 1 ? 'has' : 'have'} no score.`] : []),
@@ -46,16 +47,25 @@ function seenSentence(member: FamilyMember): string {
   return `${score}: ${label} changes the score by ${points(value)} points (${interval(member)}, p ${shownP(pHolm)} by Holm).`;
 }
 
+const NOTHING = 'No run answered otherwise than another: there is nothing to compare.';
+const isNothing = ({ value, se }: FamilyMember) => value === 0 && se === 0;
+
 /** What was looked for and not found is not "no effect": how large one may be is said with it. */
 function unseenSentence(members: readonly FamilyMember[]): string {
   const each = members.map(
     (member) => `${member.label} (${Number.isFinite(member.low) ? `${points(member.low)} to ${points(member.high)}` : 'no interval'})`,
   );
-  if (members.every(({ value, se }) => value === 0 && se === 0))
-    return 'No run answered otherwise than another: there is nothing to compare.';
   const visible = Math.max(...members.map(({ smallestVisible }) => smallestVisible ?? 0));
   const could = visible > 0 ? `; one of ${(100 * visible).toFixed(1)} points had an 80 % chance of being seen` : '';
   return `By Holm, no effect was told from 0 of: ${each.join('; ')}${could}.`;
+}
+
+/** By the levels that have no runs. */
+function unmeasuredSentences(unmeasured: readonly Unmeasured[]): string[] {
+  return groupBy(unmeasured, ({ score, levels }) => JSON.stringify([score, levels])).map((those) => {
+    const [{ score, levels }] = those;
+    return `${score}: no run of ${levels.join(' or ')} has a score, and so there is no estimate of ${those.map(({ label }) => label).join('; ')}.`;
+  });
 }
 
 function footing(study: Study, scores: readonly ScoreAnalysis[]): string {
@@ -74,18 +84,12 @@ function lenthSentence({ score, lenth }: ScoreAnalysis): string {
 
 function convergenceSentences({ stage, arms, transfer }: ConvergenceAnalysis): string[] {
   return [
-    ...arms.flatMap(({ arm, fit, enough }) => {
-      const where = arm === '' ? '' : ` (${arm})`;
-      const [score, share] = Object.entries(enough)[0] ?? [];
-      const advice =
-        score === undefined
-          ? []
-          : [
-              share === null || share === undefined
-                ? `Every share of ${stage} that was tried scores otherwise on ${score} than the whole of it${where}.`
-                : `From ${share} of ${stage} on, the score on ${score} was not told from that after the whole of it${where}.`,
-            ];
-      return [`The held-out loss of ${stage}${where}: ${lawSentence(fit)}.`, ...advice];
+    ...arms.flatMap((ofArm) => {
+      const where = ofArm.arm === '' ? '' : ` (${ofArm.arm})`;
+      const advice = Object.keys(ofArm.enough)
+        .slice(0, 1)
+        .map((score) => `${adviceOf(ofArm, stage, score)}${where}.`);
+      return [`The held-out loss of ${stage}${where}: ${lawSentence(ofArm.fit)}.`, ...advice];
     }),
     ...transfer.slice(0, 1).map(({ score, rho, low, high, runs }) => {
       const says = low <= 0 && high >= 0 ? 'does not tell' : rho < 0 ? 'tells' : 'tells, in the unexpected direction,';
@@ -94,9 +98,20 @@ function convergenceSentences({ stage, arms, transfer }: ConvergenceAnalysis): s
   ];
 }
 
-function lawSentence(fit: ConvergenceAnalysis['arms'][number]['fit']): string {
+type Arm = ConvergenceAnalysis['arms'][number];
+
+/** How much of a stage is enough, as far as the intervals say. */
+function adviceOf({ missing, enough }: Arm, stage: string, score: string): string {
+  const [rows, share] = [missing[score], enough[score]];
+  if (rows.length === 0) return `No share of ${stage} could be compared with the whole of it on ${score}`;
+  if (share !== null) return `From ${share} of ${stage} on, the score on ${score} was not told from that after the whole of it`;
+  if (rows.every(isTold)) return `Every share of ${stage} that was tried scores otherwise on ${score} than the whole of it`;
+  return `The largest share of ${stage} that was compared, ${rows.at(-1)!.share}, scores otherwise on ${score} than the whole of it; smaller ones are not all told from it`;
+}
+
+function lawSentence(fit: Arm['fit']): string {
   if (!fit) return 'too few sizes for a fit';
   if (fit.notIdentified) return `how it falls is not identified (${fit.notIdentified})`;
-  const { c } = fit.intervals;
+  const { c } = fit.intervals!;
   return `falls as ${fit.a.toFixed(3)} + ${fit.b.toFixed(2)} N^-${fit.c.toFixed(2)} (95 % interval of the exponent ${c.low.toFixed(2)} to ${c.high.toFixed(2)})`;
 }

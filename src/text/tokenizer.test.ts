@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { UserError } from '../errors.ts';
 import { trainTokenizer } from './bpe-trainer.ts';
 import { gemmaChatTemplate } from './chat-template.ts';
-import { createTokenizer } from './tokenizer.ts';
+import { createTokenizer, isLongerThan } from './tokenizer.ts';
 
 const { tokenizerJson, tokenizerConfig } = trainTokenizer([{ text: 'a red apple', weight: 9 }], { vocabSize: 365 });
 
@@ -12,6 +12,30 @@ function edited(edit: (json: Json) => void): unknown {
   edit(json);
   return json;
 }
+
+test.each([
+  ['words', 'a red apple '.repeat(2000)],
+  ['one word', 'a'.repeat(20_000)],
+  ['bytes', '\u{1F600}'.repeat(6000)],
+  ['few', 'a red apple'],
+  ['none', ''],
+])('what is longer than a limit is told without encoding all of it: %s', (_, text) => {
+  const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig);
+  const tokens = tokenizer.encode(text).length;
+  expect(isLongerThan(tokenizer, text, tokens)).toBe(false);
+  // within what the cuts may have added
+  expect(isLongerThan(tokenizer, text, Math.max(0, Math.floor(0.9 * tokens) - 100))).toBe(tokens > 111);
+  let encoded = 0;
+  const counting = {
+    ...tokenizer,
+    encodeWithoutImages(part: string) {
+      encoded += part.length;
+      return tokenizer.encodeWithoutImages(part);
+    },
+  };
+  expect(isLongerThan(counting, text, 50)).toBe(tokens > 111);
+  expect(encoded).toBeLessThanOrEqual(Math.min(text.length, 4096));
+});
 
 test('a tokenizer without `<image>` gets it behind its last id, as the released LLaVA-Gemma has it', () => {
   const json = edited((copy) => {

@@ -40,6 +40,21 @@ export interface Tokenizer {
   chatTemplate: string;
 }
 
+/** Characters that are encoded at a time to see whether a text is too long, and tokens that a cut may add. */
+const SLICE = 4096;
+const PER_CUT = 32;
+
+/**
+ * Whether a text certainly has more than `limit` tokens, at the cost of encoding about so many: a whole
+ * log of some megabytes takes a minute, and gigabytes of memory.
+ */
+export function isLongerThan(tokenizer: Tokenizer, text: string, limit: number): boolean {
+  let least = 0;
+  for (let start = 0; start < text.length && least <= limit; start += SLICE)
+    least += Math.max(0, tokenizer.encodeWithoutImages(text.slice(start, start + SLICE)).length - PER_CUT);
+  return least > limit;
+}
+
 interface AddedToken {
   id: number;
   content: string;

@@ -2,7 +2,7 @@ import { existsSync, realpathSync } from 'node:fs';
 import { isAbsolute, relative, sep } from 'node:path';
 import { UserError } from '../errors.ts';
 import { resolvePath } from '../paths.ts';
-import { contentOf, modelFiles } from '../pretrained/content.ts';
+import { contentOf, isSameContent, modelFiles } from '../pretrained/content.ts';
 import type { StageSummary } from '../runs/folder.ts';
 import type { LlavaStage, Recipe } from './recipe.ts';
 import type { Task } from './task.ts';
@@ -94,7 +94,7 @@ function firstChange([settings, ...before]: Inputs, [settingsNow, ...now]: Input
   const field = changedField(settings.content, settingsNow.content);
   if (field !== undefined) return `${field} of the recipe`;
   // a file may have been moved: what counts is what is in it
-  const index = now.findIndex(({ content }, i) => content !== before[i]?.content);
+  const index = now.findIndex(({ content }, i) => !isSameContent(before[i]?.content, content));
   return now[index]?.name ?? (before.length > now.length ? before[now.length].name : undefined);
 }
 

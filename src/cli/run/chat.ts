@@ -33,8 +33,9 @@ const imagePathsOf = (text: string): string[] => (existsSync(text) ? [text] : te
 const interactiveHelp = 'Ask about the picture. /image <file> shows another one (or several), Ctrl-D ends.';
 
 /**
- * Questions from `input`, line by line, until it ends. What is wrong with a picture or a question is said,
- * and the next one is asked for. Ctrl-C ends the answer and the conversation with an InterruptedError.
+ * Questions from `input`, line by line, until it ends. On a terminal, what is wrong with a picture or a
+ * question is said, and the next one is asked for; elsewhere it is thrown as a UserError, as what follows
+ * would be about another picture. Ctrl-C ends the answer and the conversation with an InterruptedError.
  */
 export async function converse(
   conversation: Conversation,
@@ -44,6 +45,10 @@ export async function converse(
   const lines = createInterface({ input, output: input.isTTY ? output : undefined, prompt: '> ' });
   const interrupted = new AbortController();
   const { signal } = interrupted;
+  let isClosed = false;
+  lines.on('close', () => {
+    isClosed = true;
+  });
   lines.on('SIGINT', () => {
     interrupted.abort(new InterruptedError(''));
     lines.close();
@@ -63,10 +68,11 @@ export async function converse(
         output.write('\n');
       }
     } catch (error) {
-      if (!(error instanceof UserError)) throw error;
+      if (!(error instanceof UserError) || !input.isTTY) throw error;
       output.write(`${error.message}\n`);
     }
-    if (input.isTTY) lines.prompt();
+    // Ctrl-D or Ctrl-C came meanwhile: a prompt would wait for ever
+    if (input.isTTY && !isClosed) lines.prompt();
   }
   signal.throwIfAborted();
 }

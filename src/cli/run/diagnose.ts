@@ -7,6 +7,7 @@ import { UserError } from '../../errors.ts';
 import { resolvePath } from '../../paths.ts';
 import { createStatusLine } from '../../runs/status.ts';
 import { withInterrupt } from '../interrupt.ts';
+import { showsColor } from '../table.ts';
 
 export interface DiagnoseFlags {
   data?: string;
@@ -26,7 +27,7 @@ export async function runDiagnosis(folder: string, { data, imageFolder, scenes, 
     (signal) => diagnose({ path, data: file, scenes, signal, onProgress: (text) => line.draw(text) }),
     'nothing was written',
   ).finally(line.clear);
-  console.log(json ? JSON.stringify(diagnosis, null, 2) : diagnosisText(diagnosis, process.stdout.isTTY === true && !process.env.NO_COLOR));
+  console.log(json ? JSON.stringify(diagnosis, null, 2) : diagnosisText(diagnosis, showsColor()));
   const reds = diagnosis.findings.filter(({ level }) => level === 'red');
   if (reds.length > 0) throw new UserError(`${folder}: ${reds.map(({ sign }) => sign).join(', ')}`);
 }

@@ -21,7 +21,7 @@ import { createStatusLine, formatDuration } from '../../runs/status.ts';
 import { formatCount } from '../format.ts';
 import { withInterrupt } from '../interrupt.ts';
 import type { EvaluateFlags } from './eval.ts';
-import { type JudgeFlags, openNamedJudge, sayPause } from './judge.ts';
+import { type JudgeFlags, openNamedJudge, sayNote, sayPause } from './judge.ts';
 
 export interface BenchmarkFlags extends EvaluateFlags, JudgeFlags {
   /** Address of a server that is asked in place of a model of this machine. */
@@ -82,7 +82,7 @@ interface Asked {
 
 async function askedOf({ model, quantize, device, endpoint: url, endpointModel }: BenchmarkFlags, signal: AbortSignal): Promise<Asked> {
   if (url !== undefined) {
-    const endpoint = await openEndpoint({ url, model: endpointModel, signal, onPause: sayPause });
+    const endpoint = await openEndpoint({ url, model: endpointModel, signal, onPause: sayPause, onNote: sayNote });
     return { model: endpoint.model, content: endpoint.name, open: async () => createEndpointAsker(endpoint) };
   }
   if (endpointModel !== undefined) throw new UserError('--endpoint-model goes with --endpoint');

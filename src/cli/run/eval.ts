@@ -14,7 +14,7 @@ import { imageToken } from '../../text/tokenizer.ts';
 import type { Quantization } from '../../weights/quantize.ts';
 import { formatCount } from '../format.ts';
 import { withInterrupt } from '../interrupt.ts';
-import { formatScores } from '../table.ts';
+import { formatScores, showsColor } from '../table.ts';
 
 export interface EvaluateFlags {
   model: string;
@@ -45,6 +45,7 @@ export async function evaluateOptionsOf(flags: EvaluateFlags): Promise<Omit<Mode
       throw new UserError('--split names splits of the emoji scenes; with --data all questions of the file are asked');
     return { ...common, data: { dataPath: flags.data, imageFolder: flags.imageFolder } };
   }
+  if (flags.imageFolder !== undefined) throw new UserError('--image-folder goes with --data, whose image paths are relative to it');
   const isSplit = (split: string): split is EvaluationSplit => (evaluationSplits as readonly string[]).includes(split);
   const unknown = flags.split.find((split) => !isSplit(split));
   if (unknown !== undefined) throw new UserError(`--split ${unknown}: the splits are ${evaluationSplits.join(', ')}`);
@@ -113,7 +114,7 @@ async function score(data: ModelEvaluation['data'], work: Work, lines: LineFile 
   if (samples.every(({ problem }) => problem !== undefined))
     throw new UserError(`none of the ${formatCount(samples.length)} questions could be asked: ${samples[0].problem}`);
   const scores = scoreSamples(samples);
-  console.log(json ? JSON.stringify(scores, null, 2) : formatScores(scores, process.stdout.isTTY === true));
+  console.log(json ? JSON.stringify(scores, null, 2) : formatScores(scores, showsColor()));
   reportProblems(
     samples.map(({ problem }) => problem),
     ' and count as wrong',

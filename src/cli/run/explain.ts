@@ -67,14 +67,18 @@ export async function explain(flags: ExplainFlags): Promise<void> {
   }
 }
 
-function checkFlags({ image, prompt, answer, batch, scenes, imageFolder }: ExplainFlags): void {
+function checkFlags({ image, prompt, answer, batch, scenes, imageFolder, short, lens, limit }: ExplainFlags): void {
   const ways = [image ?? prompt, batch, scenes].filter((way) => way !== undefined).length;
   if (ways !== 1) throw new UserError('give --image and --prompt for one question, or --batch, or --scenes: one of the three');
   if (batch === undefined && scenes === undefined && (image === undefined || prompt === undefined))
     throw new UserError('one question needs --image and --prompt');
   if (batch !== undefined && imageFolder === undefined)
     throw new UserError('--batch needs --image-folder, which its image paths are relative to');
-  if (answer !== undefined && image === undefined) throw new UserError('--answer is for one question: give --image and --prompt');
+  for (const [name, value] of Object.entries({ '--answer': answer, '--lens': lens }))
+    if (value !== undefined && image === undefined) throw new UserError(`${name} is for one question: give --image and --prompt`);
+  if (limit !== undefined && batch === undefined) throw new UserError('--limit goes with --batch');
+  if (imageFolder !== undefined && batch === undefined) throw new UserError('--image-folder goes with --batch');
+  if (short && scenes !== undefined) throw new UserError('--short: the questions of --scenes ask for short answers already');
 }
 
 // === One question ===
@@ -116,7 +120,7 @@ const fileName = (part: number, text: string): string =>
 // === Many questions ===
 
 async function questionsOf(flags: ExplainFlags): Promise<((explainer: Explainer) => BatchQuestion[]) | undefined> {
-  const { batch, imageFolder, scenes, split, seed, limit, maxNewTokens } = flags;
+  const { batch, imageFolder, scenes, split, seed, limit, maxNewTokens, short } = flags;
   if (scenes !== undefined) {
     if (!isSplit(split)) throw new UserError(`--split ${split}: the splits are ${evaluationSplits.join(', ')}`);
     const drawn = await pointingQuestions(scenes, seed, split);
@@ -139,7 +143,7 @@ async function questionsOf(flags: ExplainFlags): Promise<((explainer: Explainer)
     asked
       .filter(({ imagePaths }) => imagePaths.length === 1)
       .slice(0, limit)
-      .map(({ imagePaths: [picture], ...question }) => ({ ...question, picture, cluster: picture, maxNewTokens }));
+      .map(({ imagePaths: [picture], ...question }) => ({ ...question, picture, cluster: picture, maxNewTokens, short }));
 }
 
 const isSplit = (split: string): split is EvaluationSplit => (evaluationSplits as readonly string[]).includes(split);
@@ -151,7 +155,7 @@ async function explainAll(
   flags: ExplainFlags,
   signal: AbortSignal,
 ): Promise<void> {
-  const { out, seed, steps, faithfulness, model } = flags;
+  const { out, seed, steps, faithfulness, model, encoder } = flags;
   if (questions.length === 0) throw new UserError(`${flags.batch}: none of its questions is about one picture`);
   const file = openLines(join(out, 'questions.jsonl'));
   const status = createStatusLine();
@@ -161,6 +165,7 @@ async function explainAll(
       seed,
       steps,
       faithfulness,
+      throughEncoder: encoder,
       signal,
       async onLine(line, done, question) {
         file.append([line]);

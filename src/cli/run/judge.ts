@@ -10,6 +10,7 @@ export interface JudgeFlags {
 }
 
 /** Says what a server is waited for. */
+export const sayNote = (text: string): void => console.error(text);
 export const sayPause = (reason: string, seconds: number): void => console.error(`${reason}; going on in ${Math.ceil(seconds)} s`);
 
 /** Undefined where none is named. UserError for options that mean nothing without. */
@@ -18,7 +19,7 @@ export async function openNamedJudge(flags: JudgeFlags, signal: AbortSignal): Pr
   if (judge !== undefined) {
     // a judge may be a model, which others need not load
     const { openJudge } = await import('../../benchmarks/judge.ts');
-    return openJudge({ judge, model, runs, cache, signal, onPause: sayPause });
+    return openJudge({ judge, model, runs, cache, signal, onPause: sayPause, onNote: sayNote });
   }
   const given = { '--judge-model': model, '--judge-runs': runs, '--judge-cache': cache };
   const [name] = Object.entries(given).find(([, value]) => value !== undefined) ?? [];

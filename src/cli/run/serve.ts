@@ -1,5 +1,6 @@
 // What `llava-gemma serve` does: starts the server, says where it is, and ends it in order.
 import type { DeviceName } from '../../engine/engine.ts';
+import { UserError } from '../../errors.ts';
 import { bundledModel, resolvePath } from '../../paths.ts';
 import { isLoopback } from '../../serve/addresses.ts';
 import { readKeys } from '../../serve/keys.ts';
@@ -14,6 +15,7 @@ export interface ServeFlags {
   port: number;
   host: string;
   apiKeyFile?: string;
+  allowName?: string[];
   quantize?: Quantization;
   device?: DeviceName;
   parallel: number;
@@ -34,7 +36,10 @@ export interface ServeFlags {
 function namedModels({ model, alias }: ServeFlags): Map<string, string> {
   const paths = (model.length > 0 ? model : [bundledModel]).map((path) => resolvePath(path, '--model'));
   const found = [...findModels(paths)];
-  if (alias !== undefined) found[0] = [alias, found[0][1]];
+  if (alias !== undefined) {
+    if (found.slice(1).some(([name]) => name === alias)) throw new UserError(`--alias ${alias}: another of the models has that name`);
+    found[0] = [alias, found[0][1]];
+  }
   return new Map(found);
 }
 
@@ -54,11 +59,12 @@ export async function serve(flags: ServeFlags): Promise<void> {
     maxImages,
     maxPixels,
     allowRemoteImages: hosts,
+    allowName: names,
   } = flags;
   const keys = flags.apiKeyFile === undefined ? undefined : readKeys(flags.apiKeyFile);
   const server = await startServer({
     models: namedModels(flags),
-    ...{ host, port, keys, parallel, queue, maxLoaded, threads, spin, quantize, device, maxBody, maxPixels },
+    ...{ host, port, keys, names, parallel, queue, maxLoaded, threads, spin, quantize, device, maxBody, maxPixels },
     pictures: { maxImages, ...(hosts ? { remote: { hosts, maxBytes: maxBody } } : {}) },
     prefixBytes: flags.prefixCache,
     ...(flags.quiet ? {} : { log: (entry) => console.error(logLine(entry)) }),

@@ -9,7 +9,7 @@ import { shownP } from '../../statistics/estimate.ts';
 import { cellSearches, readSearch, searchCells, tunedOf } from '../../study/cell-search.ts';
 import { checkScores } from '../../study/checks.ts';
 import { executeStudy } from '../../study/execute.ts';
-import { contentReader, contentsOf, openStudyFolder, settingsOf, studyFolder } from '../../study/folder.ts';
+import { contentReader, contentsOf, openStudyFolder, readSettings, settingsOf, studyFolder } from '../../study/folder.ts';
 import { mergeShares } from '../../study/merge.ts';
 import type { StudyShard } from '../../study/pieces.ts';
 import { peakMemory, planStudy, type Sharing, type StudyPlan, shareOut } from '../../study/plan.ts';
@@ -52,7 +52,7 @@ export async function runStudy(path: string, flags: StudyFlags): Promise<void> {
     try {
       if (flags.merge.length > 0) mergeShares(study, settingsOf(study, contents, 1, undefined), flags.merge, out, status.note);
       else await execute(study, contents, shard, { out, asked: flags }, status);
-      await conclude(study, contents, shard, out);
+      await conclude(study, shard, out);
     } finally {
       await lock.release();
     }
@@ -92,10 +92,10 @@ const tuned = (study: Study, out: string): Study =>
   study.file.search ? buildStudy(study.file, study.path, tunedOf(readSearch(study, out))) : study;
 
 /** Results and report; of a share, only where they will come from. */
-async function conclude(study: Study, contents: Record<string, string>, shard: StudyShard | undefined, out: string): Promise<void> {
+async function conclude(study: Study, shard: StudyShard | undefined, out: string): Promise<void> {
   if (shard) return console.log(`share ${shard.index}/${shard.count} of the study is in ${out}; --merge puts the shares together`);
   const whole = tuned(study, out);
-  const analyzed = analyzeStudy(whole, out, contentReader(contents), readSearch(study, out));
+  const analyzed = analyzeStudy(whole, out, contentReader(readSettings(out).contents), readSearch(study, out));
   writeResults(out, analyzed);
   await writeStudyReport(whole, out, analyzed);
   console.log(formatResults(analyzed.results));

@@ -11,7 +11,7 @@ import { type TrainOptions, train } from '../../train/run.ts';
 import { decodeUtf8 } from '../../utf8.ts';
 import { InterruptedError, withInterrupt } from '../interrupt.ts';
 import { inProcesses } from '../processes.ts';
-import { formatScores } from '../table.ts';
+import { formatScores, showsColor } from '../table.ts';
 
 /** Trains, with Ctrl-C saving first. */
 export async function startTraining(options: Omit<TrainOptions, 'signal'>): Promise<RunSummary> {
@@ -33,7 +33,7 @@ const isFault = (cause: unknown) => cause !== undefined && !(cause instanceof In
 
 /** The scores, if any, and where to find everything. */
 export function printSummary(out: string, summary: RunSummary): void {
-  if (Object.keys(summary.scores).length > 0) console.log(`${formatScores(summary.scores, process.stdout.isTTY === true)}\n`);
+  if (Object.keys(summary.scores).length > 0) console.log(`${formatScores(summary.scores, showsColor())}\n`);
   console.log(`${Math.round(summary.wallSeconds)} s, peak memory ${Math.round(summary.peakRssMb)} MB. Report: ${join(out, 'report.html')}`);
 }
 

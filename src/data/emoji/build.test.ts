@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { readLlavaJson, type Sample } from '../llava-json.ts';
-import { buildEmojiDataset, type EmojiDataset } from './build.ts';
+import { buildEmojiDataset, cachedEmojiDataset, type EmojiDataset } from './build.ts';
 import { type EmojiGlyphs, loadEmojiGlyphs } from './glyphs.ts';
 import { captionOf, sceneInWords } from './questions.ts';
 import type { Scene } from './scene.ts';
@@ -151,4 +151,17 @@ describe('words about a scene', () => {
     expect(captionOf(scene, glyphs)).toBe('a red apple at the top left, cherries at the top right and an elephant at the bottom right.');
     expect(sceneInWords(scene, glyphs)).toBe('top left: red apple. top right: cherries. bottom left: nothing. bottom right: elephant.');
   });
+});
+
+it('scenes that differ have folders of their own where nobody names one', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'cached-'));
+  const ask = (options: object) =>
+    cachedEmojiDataset(folder, { seed: 1, trainScenes: 0, splits: ['unseen-artist'], evaluationScenes: 2, ...options });
+  const first = await ask({});
+  const text = readFileSync(first.evaluation['unseen-artist'], 'utf8');
+  const others = [await ask({ seed: 2 }), await ask({ evaluationScenes: 3 }), await ask({ heldOutArtist: 'noto' })];
+  expect(new Set([first, ...others].map(({ imageFolder }) => imageFolder)).size).toBe(4);
+  expect(readFileSync(first.evaluation['unseen-artist'], 'utf8')).toBe(text);
+  expect((await ask({ splits: ['unseen-artist', 'unseen-scenes'] })).imageFolder).toBe(first.imageFolder);
+  expect(readFileSync(first.evaluation['unseen-artist'], 'utf8')).toBe(text);
 });

@@ -1,7 +1,7 @@
 // Writes the emoji scenes as LLaVA JSON and an image folder: training captions (stage 1), training questions
 // (stage 2) and three held-out evaluation files. The same options give the same bytes.
 
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -270,6 +270,18 @@ async function writeWhole(path: string, bytes: Buffer): Promise<void> {
   const fresh = `${path}.${randomUUID()}.tmp`;
   await writeFile(fresh, bytes);
   await rename(fresh, path);
+}
+
+/**
+ * The same in a folder of its own below `folder`, found again by whoever asks for the same scenes: another
+ * command that needs others at the same time does not draw over them.
+ */
+export function cachedEmojiDataset(folder: string, options: Omit<EmojiDatasetOptions, 'out'>): Promise<EmojiDataset> {
+  // the scenes of a split are the same whichever others are made
+  const { splits: _, ...shown } = options;
+  const sorted = Object.entries(shown).sort(([a], [b]) => (a < b ? -1 : 1));
+  const name = createHash('sha256').update(JSON.stringify(sorted)).digest('hex').slice(0, 16);
+  return buildEmojiDataset({ ...options, out: join(folder, name) });
 }
 
 async function writeImages(folder: string, split: string, scenes: readonly Scene[], glyphs: EmojiGlyphs): Promise<void> {
