@@ -32,14 +32,16 @@ interface Schema {
   minimum?: number;
   exclusiveMinimum?: number;
   maximum?: number;
+  exclusiveMaximum?: number;
 }
 
 const code = (value: unknown) => `\`${typeof value === 'string' ? value : JSON.stringify(value)}\``;
 
-function rangeText({ minimum, exclusiveMinimum, maximum }: Schema): string {
+function rangeText({ minimum, exclusiveMinimum, maximum, exclusiveMaximum: below }: Schema): string {
   // zod bounds integers by what a double holds exactly
   const bound = (value: number | undefined) => (value !== undefined && Math.abs(value) < Number.MAX_SAFE_INTEGER ? value : undefined);
   const [low, above, high] = [minimum, exclusiveMinimum, maximum].map(bound);
+  if (below !== undefined) return `${above === undefined ? ` >= ${low}` : ` > ${above}`} and < ${below}`;
   if (above !== undefined) return ` > ${above}`;
   if (low !== undefined && high !== undefined) return ` ${low} to ${high}`;
   return low === undefined ? '' : ` >= ${low}`;

@@ -1,5 +1,5 @@
 // Plans: what they say is what the run then does, and what cannot fit is said before anything is read.
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
@@ -70,6 +70,57 @@ describe('a plan', () => {
     } finally {
       writeFileSync(file, bytes);
     }
+  });
+
+  it('counts what is kept beside a checkpoint, as the run then leaves it', async () => {
+    const bytesIn = (folder: string) =>
+      readdirSync(folder)
+        .filter((name) => name.endsWith('.safetensors'))
+        .reduce((sum, name) => sum + statSync(join(folder, name)).size, 0);
+    const held = 'held_out={samples: 2, every: 1}';
+    const own = ['keep_checkpoints=2', 'save_every=1', 'keep_best=true', 'ema_decay=0.5', held, 'data=captions', 'max_length=160'];
+    const words = ['llava.yaml', ...own.flatMap((field) => ['--set', `stages.1.${field}`])];
+    const plan = await planned(...words);
+    await train(...words, '--out', 'keeping');
+    const folders = readdirSync('keeping/checkpoints').filter((name) => name.startsWith('finetune-'));
+    expect(folders).toEqual(['finetune-best', 'finetune-step-000002', 'finetune-step-000003']);
+    const kept = folders.reduce((sum, name) => sum + bytesIn(join('keeping/checkpoints', name)), 0);
+    const [first, second] = plan.stages.map(({ disk }) => disk);
+    // beside the numbers, files have headers
+    expect(second.kept / kept).toBeGreaterThan(0.9);
+    expect(second.kept / kept).toBeLessThan(1);
+    expect(second.checkpoint / bytesIn('keeping/checkpoints/finetune-step-000003')).toBeGreaterThan(0.9);
+    expect(first.kept).toBe(0);
+    // both stages show the same pictures
+    expect(first.features).toBeGreaterThan(0);
+    expect(plan.disk.needed).toBe(first.features + first.checkpoint + second.kept + 2 * second.checkpoint);
+  });
+
+  it.runIf(process.platform === 'linux')('does not say that a disk is full that does not tell how much is free', async () => {
+    const { disk, fits } = await planned('llava.yaml', '--out', '/proc/run');
+    expect([disk.free, fits]).toEqual([null, true]);
+    const { code, stdout } = await cli('plan', 'llava.yaml', '--out', '/proc/run');
+    expect([code, stdout]).toEqual([0, expect.stringMatching(/; disk [\d.]+ [kM]B$/m)]);
+  });
+
+  it('leaves out bad samples where the recipe does, also whole batches of them', async () => {
+    await train('llava.yaml', '--out', 'drawn');
+    const good = JSON.parse(readFileSync('scenes/train_captions.json', 'utf8')) as { conversations: object[] }[];
+    const long = { from: 'human', value: `<image>\n${'what is it? '.repeat(200)}` };
+    const bad = [...good.map((sample) => ({ ...sample, conversations: [long, sample.conversations[1]] })), { conversations: 'none' }];
+    writeFileSync('mixed.json', JSON.stringify([...bad, ...bad, good[0]]));
+    const [, { data: _, ...stage }] = recipes.llava.stages;
+    const data = { data_path: 'mixed.json', image_folder: 'scenes/images' };
+    const mixed = {
+      task: 'llava',
+      model: recipes.llava.model,
+      stages: [{ ...stage, batch_size: 2, steps: 8, data, on_bad_sample: 'skip' }],
+    };
+    writeFileSync('mixed.yaml', stringify(mixed));
+    const { stages } = await planned('mixed.yaml');
+    expect(stages[0].tokensPerStep).toBeGreaterThan(4);
+    const { code, stderr } = await cli('plan', 'mixed.yaml', '--set', 'stages.0.on_bad_sample=error');
+    expect([code, stderr]).toEqual([1, expect.stringContaining('on_bad_sample: skip')]);
   });
 
   it('runs a few steps where it is asked how long the run would take', async () => {

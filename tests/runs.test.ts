@@ -6,6 +6,8 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
 import { openMetrics, readMetrics } from '../src/runs/metrics.ts';
+import { readRecipe } from '../src/train/recipe.ts';
+import { holdingScenes } from '../src/train/scenes.ts';
 import { cli, enterToyFolder, recipes, spawnCli } from './toy.ts';
 
 const stages = ['pretrain', 'finetune'];
@@ -84,6 +86,17 @@ describe('a run folder', () => {
     expect(both.map(({ code }) => code).sort()).toEqual([0, 1]);
     expect(both.find(({ code }) => code === 1)!.stderr).toMatch(/error: two: a run is going on there/);
     expect(weights('two')).toEqual(weights('straight'));
+  });
+
+  it('keeps its scenes while it is on', async () => {
+    const reading = readRecipe(stringify(recipes.llava), 'llava.yaml', []);
+    const questions = () => readFileSync('scenes/train_questions.json', 'utf8');
+    const before = questions();
+    await holdingScenes(reading, { note: () => {} }, async () => {
+      const said = await refused('llava.yaml', '--out', 'three', '--set', 'seed=43');
+      expect(said).toMatch(/error: scenes: a run is going on with other scenes there/);
+    });
+    expect(questions()).toBe(before);
   });
 
   it('that cannot be written is named', async () => {

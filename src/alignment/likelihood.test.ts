@@ -14,6 +14,12 @@ describe('the A score', () => {
     expect(score.imageGain.value).toBeCloseTo(4 / 6, 10);
   });
 
+  it('takes more captions than a call could have arguments', () => {
+    const one = Float32Array.of(1);
+    const many = new Array<Float32Array>(200_000).fill(one);
+    expect(aScoreOf({ own: many, blank: many, owners: many.map(() => 0) }, 1)).toMatchObject({ captions: 200_000, value: -1 });
+  });
+
   it('has the spread over pictures as its interval', () => {
     // two pictures that differ by nothing have none
     const equal = aScoreOf({ own: losses([1, 2], [1, 2]), blank: losses([2, 2], [2, 2]), owners: [0, 1] }, 1);

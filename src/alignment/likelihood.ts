@@ -71,7 +71,7 @@ const DRAWS = 2000;
 
 /** The A score of captions whose losses are known. */
 export function aScoreOf({ own, blank, owners }: CaptionLosses, seed: number): AScore {
-  const pictures = Math.max(...owners) + 1;
+  const pictures = owners.reduce((most, owner) => Math.max(most, owner + 1), 0);
   const [ownSums, blankSums, counts] = [own, blank, own].map(() => new Float64Array(pictures));
   owners.forEach((picture, i) => {
     ownSums[picture] += sumOf(own[i]);

@@ -125,7 +125,7 @@ async function writeReport({ out, chosen, conditions, shard, model }: Evaluation
     const answers = Object.fromEntries(
       logs.map(([condition, lines]) => [condition, new Map(lines.map((line) => [String(line.question_id), line]))]),
     );
-    all.push(...logs.flatMap(([, lines]) => lines));
+    for (const [, lines] of logs) for (const line of lines) all.push(line);
     if (benchmark.upload && questions.every(({ references }) => references.length === 0)) {
       const answered = answeredOf(shardOf(questions, shard), answers.plain ?? new Map());
       writeWhole(folder.upload(benchmark.name), benchmark.upload.write(answered, harness));

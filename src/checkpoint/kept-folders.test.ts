@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -35,6 +35,18 @@ describe('a kept checkpoint', () => {
     mkdirSync(bestFolder(dir));
     await keepCheckpoint(dir, 26, 1);
     expect(names()).toEqual(['stage', 'stage-2-step-000001', 'stage-best', 'stage-step-000026', 'stage-step-1000000']);
+  });
+
+  it('takes the place of one that a run which was taken back has kept of the same step', async () => {
+    const { dir, names } = made();
+    await keepCheckpoint(dir, 300, 3);
+    rmSync(join(dir, 'a'));
+    writeFileSync(join(dir, 'a'), 'another way');
+    await keepCheckpoint(dir, 300, 3, { isSaved: true });
+    expect(readFileSync(join(keptFolder(dir, 300), 'a'), 'utf8')).toBe('one');
+    await keepCheckpoint(dir, 300, 3);
+    expect(readFileSync(join(keptFolder(dir, 300), 'a'), 'utf8')).toBe('another way');
+    expect(names()).toEqual(['stage', 'stage-step-000300']);
   });
 
   it('is whole or not there after a kill', async () => {

@@ -49,12 +49,14 @@ export async function recoverKept(dir: string): Promise<void> {
 
 /**
  * Keeps the checkpoint at `dir`, which is of `step`, and removes older ones beyond the newest `count`. Those
- * of later steps are of a run that was taken back, and stay. UserError if the disk is full or not writable.
+ * of later steps are of a run that was taken back, and stay until it comes to them again. With `isSaved`, for
+ * a checkpoint that may have been kept before, one that is kept of this step stays as it is. UserError if the
+ * disk is full or not writable.
  */
-export async function keepCheckpoint(dir: string, step: number, count: number): Promise<void> {
+export async function keepCheckpoint(dir: string, step: number, count: number, { isSaved = false } = {}): Promise<void> {
   if (count === 0) return;
   const kept = keptFolder(dir, step);
-  if (!existsSync(kept)) await replaceFolder(kept, (folder) => linkFiles(dir, folder));
+  if (!isSaved || !existsSync(kept)) await replaceFolder(kept, (folder) => linkFiles(dir, folder));
   const older = (await keptBeside(dir)).filter(({ step: of, isLeftover }) => of >= 0 && of <= step && !isLeftover);
   for (const { path } of older.toSorted((a, b) => b.step - a.step).slice(count)) {
     // by a name that says that it is none: a kill may come while it is removed

@@ -1,5 +1,5 @@
 // The samples of one or several data files, read when they are asked for. What is kept in memory is where
-// each lies and which pictures it shares with others: 17 bytes a sample, not the 2,000 of its text, and once
+// each lies and which pictures it shares with others: 20 bytes a sample, not the 2,000 of its text, and once
 // for all threads.
 
 import { hash } from 'node:crypto';
@@ -29,8 +29,8 @@ export interface DataIndex {
   lengths: Uint32Array;
   /** Group of each sample; groups are numbered in the order of their first samples. */
   groups: Uint32Array;
-  /** 1 for a sample with pictures, 0 for one without. */
-  pictured: Uint8Array;
+  /** How many pictures each sample shows. */
+  pictures: Uint32Array;
   /** Places of the samples in their files, where some were left out: see `subset`. */
   positions?: Uint32Array;
 }
@@ -75,8 +75,7 @@ export interface IndexOptions {
 /** Reads and checks every sample of `files` once. Errors as of `forEachSample`. */
 export async function indexData(files: readonly DataFile[], { visit, onBad }: IndexOptions = {}): Promise<DataIndex> {
   const offsets = growingArray(Float64Array);
-  const [lengths, groups] = [growingArray(Uint32Array), growingArray(Uint32Array)];
-  const pictured = growingArray(Uint8Array);
+  const [lengths, groups, pictures] = [growingArray(Uint32Array), growingArray(Uint32Array), growingArray(Uint32Array)];
   const groupOf = createGrouping();
   const indexed: DataIndex['files'] = [];
   for (const file of files) {
@@ -85,7 +84,7 @@ export async function indexData(files: readonly DataFile[], { visit, onBad }: In
       offsets.push(offset);
       lengths.push(length);
       groups.push(groupOf(sample));
-      pictured.push(sample.images.length > 0 ? 1 : 0);
+      pictures.push(sample.images.length);
     };
     await forEachSample(
       file.path,
@@ -110,14 +109,14 @@ export async function indexData(files: readonly DataFile[], { visit, onBad }: In
     offsets: offsets.shared(),
     lengths: lengths.shared(),
     groups: groups.shared(),
-    pictured: pictured.shared(),
+    pictures: pictures.shared(),
   };
 }
 
 /** An index of the samples that `isKept` names by their numbers, files and places as before. */
 export function subset(index: DataIndex, isKept: (number: number) => boolean): DataIndex {
   const [offsets, lengths, groups] = [growingArray(Float64Array), growingArray(Uint32Array), growingArray(Uint32Array)];
-  const [pictured, positions] = [growingArray(Uint8Array), growingArray(Uint32Array)];
+  const [pictures, positions] = [growingArray(Uint32Array), growingArray(Uint32Array)];
   const known = new Map<number, number>();
   const groupOf = (group: number) => {
     if (!known.has(group)) known.set(group, known.size);
@@ -131,7 +130,7 @@ export function subset(index: DataIndex, isKept: (number: number) => boolean): D
       offsets.push(index.offsets[number]);
       lengths.push(index.lengths[number]);
       groups.push(groupOf(index.groups[number]));
-      pictured.push(index.pictured[number]);
+      pictures.push(index.pictures[number]);
       positions.push(index.positions?.[number] ?? position);
     }
     const samples = offsets.length - before;
@@ -142,13 +141,13 @@ export function subset(index: DataIndex, isKept: (number: number) => boolean): D
     offsets: offsets.shared(),
     lengths: lengths.shared(),
     groups: groups.shared(),
-    pictured: pictured.shared(),
+    pictures: pictures.shared(),
     positions: positions.shared(),
   };
 }
 
 /** Opens indexed files. UserError when one has changed since. */
-export function openData({ files, offsets, lengths, groups, pictured, positions }: DataIndex): DataSet {
+export function openData({ files, offsets, lengths, groups, pictures, positions }: DataIndex): DataSet {
   const opened = files.map((file) => ({ ...file, handle: openIndexed(file) }));
   const placeOf = (index: number) => {
     let [number, position] = [0, index];
@@ -174,7 +173,7 @@ export function openData({ files, offsets, lengths, groups, pictured, positions 
     },
     bytes: (index) => lengths[index],
     group: (index) => groups[index],
-    hasPictures: (index) => pictured[index] === 1,
+    hasPictures: (index) => pictures[index] > 0,
     close: () => {
       for (const { handle } of opened) closeSync(handle);
     },

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
@@ -127,6 +127,17 @@ describe('the feature cache', () => {
     expect([...second.read([a, b])]).toEqual([a, b].flatMap(featuresOf));
     second.close();
     expect(readFileSync(file())).toEqual(whole);
+  });
+
+  it('cuts off what another run that is killed leaves while this one has the cache open', () => {
+    const [a, b, c] = [image('a'), image('b'), image('c')];
+    const survivor = open();
+    add(survivor, [a]);
+    appendFileSync(file(), Buffer.alloc(17, 1));
+    add(survivor, [b, c]);
+    expect([...survivor.read([a, b, c])]).toEqual([a, b, c].flatMap(featuresOf));
+    survivor.close();
+    expect(statSync(file()).size).toBe(3 * 44);
   });
 
   it('keeps encoders apart', () => {

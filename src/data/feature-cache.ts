@@ -135,6 +135,8 @@ export function openFeatureCache({ folder, fingerprint, size, dtype = 'float32' 
         bytes.write(key, i * record, 'hex');
         bytes.set(new Uint8Array(stored.buffer, stored.byteOffset + i * each, each), i * record + HASH_BYTES);
       });
+      // behind what another run that was killed meanwhile has left, no record would be in its place
+      cutOffLeftover(file, record);
       // all of it, or an error
       onDisk(path, () => appendFileSync(file, bytes));
       scan();
@@ -147,8 +149,8 @@ export function openFeatureCache({ folder, fingerprint, size, dtype = 'float32' 
 const LEFT_ALONE = 1000;
 
 /**
- * Cuts off what a killed run has left of a last record. Another run may be writing one just now: whole
- * records are never touched, and a part only if it does not grow.
+ * Cuts off what a killed run has left of a last record, if it has left any. Another run may be writing one
+ * just now: whole records are never touched, and a part only if it does not grow.
  */
 function cutOffLeftover(file: number, record: number): void {
   const sizeNow = () => fstatSync(file).size;

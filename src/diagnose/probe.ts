@@ -223,7 +223,7 @@ function layerMeasures({ model }: Work, seen: readonly Seen[]) {
 function labelsOf({ model: { tokenizer } }: Work, encoded: readonly EncodedConversation[]): ModelMeasures['labels'] {
   const trained = encoded.map(({ labels }) => labels.filter((label) => label !== ignoreIndex));
   return {
-    least: Math.min(...trained.map(({ length }) => length)),
+    least: trained.reduce((least, { length }) => Math.min(least, length), Number.POSITIVE_INFINITY),
     mean: meanOf(trained.map(({ length }) => length)),
     first: tokenizer.decode([trained[0][0]]),
     last: tokenizer.decode([trained[0].at(-1)!]),

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { type NewMetricEvent, openMetrics, readMetrics, truncateMetrics } from './metrics.ts';
+import { openTensorboard } from './tensorboard.ts';
 
 const path = () => join(mkdtempSync(join(tmpdir(), 'metrics-')), 'metrics.jsonl');
 
@@ -41,6 +42,22 @@ it('reads back what was written, in order, over several sittings', () => {
   write(file, [stepEvent('pretrain', 2)]);
   expect(readMetrics(file)).toMatchObject([stepEvent('pretrain', 1), stepEvent('pretrain', 2)]);
   expect(readMetrics(file)[0].time).toBeGreaterThan(1.7e9);
+});
+
+it('reads numbers that are not finite, of which JSON has none, as NaN', () => {
+  const file = path();
+  const event = { type: 'held-out', stage: 'a', step: 1, seconds: 1, samples: 3 } as const;
+  write(file, [
+    { ...event, loss: Number.NaN, imageGain: Number.POSITIVE_INFINITY },
+    { ...event, step: 2, loss: 1 },
+  ]);
+  const events = readMetrics(file);
+  expect(events).toMatchObject([
+    { loss: Number.NaN, imageGain: Number.NaN },
+    { step: 2, loss: 1 },
+  ]);
+  // a resumed run writes them all anew
+  openTensorboard(mkdtempSync(join(tmpdir(), 'board-')), events).close();
 });
 
 it('drops what a resumed run repeats', () => {

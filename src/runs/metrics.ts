@@ -134,9 +134,12 @@ export interface ResumePoint {
   step: number;
 }
 
+/** JSON has no NaN and no infinity and writes them as null; no event has a null of its own. */
+const notFinite = (_key: string, value: unknown) => (value === null ? Number.NaN : value);
+
 /**
- * The events of a file, each with the byte offset of its end; stops before a line that is cut off or not
- * JSON.
+ * The events of a file, each with the byte offset of its end; numbers that were not finite are NaN. Stops
+ * before a line that is cut off or not JSON.
  */
 function readLines(path: string): { event: MetricEvent; end: number }[] {
   const bytes = onDisk(path, () => readFileSync(path));
@@ -144,7 +147,7 @@ function readLines(path: string): { event: MetricEvent; end: number }[] {
   let start = 0;
   for (let end = bytes.indexOf(10, start); end >= 0; end = bytes.indexOf(10, start)) {
     try {
-      lines.push({ event: JSON.parse(bytes.toString('utf8', start, end)) as MetricEvent, end: end + 1 });
+      lines.push({ event: JSON.parse(bytes.toString('utf8', start, end), notFinite) as MetricEvent, end: end + 1 });
     } catch {
       break;
     }

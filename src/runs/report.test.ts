@@ -107,6 +107,21 @@ describe('renderReport', () => {
     expect(html.match(/#e8590c/g)!.length).toBeGreaterThan(renderReport(input).match(/#e8590c/g)!.length);
   });
 
+  it('says what is not finite', async () => {
+    const { input } = await madeUpRun();
+    const event = { type: 'held-out', stage: 'finetune', time: 1.75e9, seconds: 1, samples: 12 } as const;
+    const losses = [4.25, Number.POSITIVE_INFINITY, Number.NaN].map((loss, i): MetricEvent => ({ ...event, step: 100 * i, loss }));
+    const [{ type: _, ...first }] = input.metrics.filter(({ type }) => type === 'step');
+    const html = renderReport({
+      ...input,
+      metrics: [...input.metrics, { ...first, type: 'step', step: 310, loss: Number.NaN } as MetricEvent, ...losses],
+      summary: { ...input.summary, stages: input.summary.stages.map((stage) => ({ ...stage, lastLoss: Number.NaN })) },
+    });
+    expect(html).toContain('on 12 samples held out</span> 4.250 &rarr; not finite');
+    expect(html).toContain('<td>not finite</td>');
+    expect(html).not.toMatch(/NaN|Infinity/);
+  });
+
   it('says what is missing instead of failing', async () => {
     const html = renderReport({
       title: 'x',

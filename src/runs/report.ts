@@ -30,6 +30,8 @@ const lineColor = colorOf(0);
 const rawColor = '#93b4e8';
 const heldOutColor = colorOf(1);
 
+const inDigits = (value: number, digits: number) => (Number.isFinite(value) ? value.toFixed(digits) : 'not finite');
+
 /** Exponential moving average, with the bias of its start corrected as in Adam (Kingma & Ba 2015). */
 export function smooth(values: readonly number[], decay: number): number[] {
   let sum = 0;
@@ -41,11 +43,14 @@ export function smooth(values: readonly number[], decay: number): number[] {
   });
 }
 
+const hasLoss = ({ loss }: StepEvent | HeldOutEvent) => Number.isFinite(loss);
+
 /**
  * The loss of one stage against its steps as an SVG image: as measured (pale) and smoothed, and the held-out
- * loss where there is one.
+ * loss where there is one. What is not finite is left out.
  */
-function lossCurve(events: readonly StepEvent[], heldOut: readonly HeldOutEvent[]): string {
+function lossCurve(steps: readonly StepEvent[], measured: readonly HeldOutEvent[]): string {
+  const [events, heldOut] = [steps.filter(hasLoss), measured.filter(hasLoss)];
   const smoothed = smooth(
     events.map(({ loss }) => loss),
     events.length > 20 ? 0.8 : 0,
@@ -81,8 +86,8 @@ function lossCurve(events: readonly StepEvent[], heldOut: readonly HeldOutEvent[
 function heldOutText(events: readonly HeldOutEvent[]): string {
   if (events.length === 0) return '';
   const { loss, samples, imageGain } = events.at(-1)!;
-  const gain = imageGain === undefined ? '' : `, and ${imageGain.toFixed(3)} more with the pictures of others`;
-  return `; <span class="held-out">on ${samples} samples held out</span> ${events[0].loss.toFixed(3)} &rarr; ${loss.toFixed(3)}${gain}`;
+  const gain = imageGain === undefined ? '' : `, and ${inDigits(imageGain, 3)} more with the pictures of others`;
+  return `; <span class="held-out">on ${samples} samples held out</span> ${inDigits(events[0].loss, 3)} &rarr; ${inDigits(loss, 3)}${gain}`;
 }
 
 /** What looked wrong while the run was on. */
@@ -115,7 +120,7 @@ function curves(metrics: readonly MetricEvent[]): string {
   const figures = groupBy(steps, ({ stage }) => stage).map((events) => {
     const { stage } = events[0];
     const last = events.at(-1)!;
-    const caption = `${escapeHtml(stage)}: loss ${events[0].loss.toFixed(3)} &rarr; ${last.loss.toFixed(3)} in ${last.step} steps`;
+    const caption = `${escapeHtml(stage)}: loss ${inDigits(events[0].loss, 3)} &rarr; ${inDigits(last.loss, 3)} in ${last.step} steps`;
     const heldOut = metrics.filter((event) => event.type === 'held-out' && event.stage === stage) as HeldOutEvent[];
     return `<figure>${lossCurve(events, heldOut)}<figcaption>${caption}${heldOutText(heldOut)}</figcaption></figure>`;
   });
@@ -192,7 +197,7 @@ function timing({ wallSeconds, peakRssMb, stages }: RunSummary, metrics: readonl
       .sort((a, b) => a - b);
     const median = speeds.length === 0 ? '&ndash;' : Math.round(speeds[Math.floor(speeds.length / 2)]).toLocaleString('en');
     return `<tr><th scope="row">${escapeHtml(name)}</th><td>${formatDuration(seconds)}</td><td>${steps}</td><td>${median}</td>
-      <td>${firstLoss.toFixed(4)}</td><td>${lastLoss.toFixed(4)}</td></tr>`;
+      <td>${inDigits(firstLoss, 4)}</td><td>${inDigits(lastLoss, 4)}</td></tr>`;
   });
   const left = stages
     .flatMap(({ name, skipped }) => (skipped ? [` ${skipped} bad samples of ${escapeHtml(name)} were left out (skipped.jsonl).`] : []))

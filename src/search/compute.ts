@@ -10,6 +10,7 @@ import { planRun, type RunPlan } from '../train/plan.ts';
 import { startSourceThread } from '../train/prefetch.ts';
 import type { Recipe } from '../train/recipe.ts';
 import { createTask } from '../train/run.ts';
+import { holdingScenes } from '../train/scenes.ts';
 
 export interface PlanContext {
   out: string;
@@ -25,8 +26,8 @@ export async function planOfRun(recipe: Recipe, { out, status, signal, scenesAre
   try {
     const engine = createPlanningEngine();
     const context = { engine, status, thread, out, signal, isPlan: true, communicator: alone, scenesAreDrawn };
-    const task = await createTask(recipe, context);
-    return await planRun({ task, folder: existing(resolve(out)), timedOn });
+    const plan = async () => planRun({ task: await createTask(recipe, context), folder: existing(resolve(out)), timedOn });
+    return scenesAreDrawn ? await plan() : await holdingScenes(recipe, { note: status.note }, plan);
   } finally {
     await thread.close();
   }

@@ -4,7 +4,8 @@
 import { readFileSync } from 'node:fs';
 import { UserError } from '../errors.ts';
 import { resolvePath } from '../paths.ts';
-import { type Recipe, readRecipe, type Stage } from '../train/recipe.ts';
+import { type LlavaRecipe, type Recipe, readRecipe, type Stage } from '../train/recipe.ts';
+import { scenesIn } from '../train/scenes.ts';
 import { decodeUtf8 } from '../utf8.ts';
 import type { SearchFile } from './search-schema.ts';
 import { extremesOf, overridesOf, type Space, type Values } from './space.ts';
@@ -42,9 +43,15 @@ export function trialRecipe(base: BaseRecipe, search: Search, { set, values, sha
     .slice(0, last + 1)
     .flatMap((stage, index) => lengthOf(stage, index, share, index === last ? search.budget : {}));
   const recipe = readRecipe(base.text, base.name, [...overrides, ...lengths, `seed=${whole.seed}`]);
-  // scenes of another seed are other scenes: they get a folder of their own
-  if (seed !== undefined && 'data' in recipe && recipe.data && 'folder' in recipe.data) recipe.data.folder += `-seed-${seed}`;
+  separateScenes(recipe, base);
   return { ...withoutScoring(recipe, search), stages: recipe.stages.slice(0, last + 1) } as Recipe;
+}
+
+/** Scenes other than those of the base recipe get a folder of their own: trials run side by side. */
+function separateScenes(recipe: Recipe, base: BaseRecipe): void {
+  const scenes = scenesIn(recipe);
+  if (!scenes || scenes.digest === scenesIn(readRecipe(base.text, base.name))?.digest) return;
+  (recipe as LlavaRecipe).data!.folder += `-${scenes.digest}`;
 }
 
 /** What only the last scoring needs is left out where nothing asks for it. */

@@ -10,7 +10,7 @@ import { lockFolder } from '../folder-lock.ts';
 import { formatDuration, type StatusLine } from '../runs/status.ts';
 import type { ChildProgress } from '../train/child.ts';
 import { type LlavaRecipe, recipeToYaml } from '../train/recipe.ts';
-import { scenesOf } from '../train/tasks/llava.ts';
+import { scenesOf } from '../train/scenes.ts';
 import { beginWith, contentReader, readRecord, type StudyRecord, type StudySettings, studyFolder, writeJson } from './folder.ts';
 import { doJob, type Job, type Outcome } from './job.ts';
 import { type Piece, piecesOf, runsOf, scenesKey, withScenes } from './pieces.ts';

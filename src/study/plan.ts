@@ -428,7 +428,9 @@ function diskOf(pieces: readonly Piece[], study: Study, plans: readonly VariantP
     const { kind, recipe, base } = piece;
     const { plan } = plans[variantOf(piece, study).index];
     if (kind === 'features') return sum + Math.max(...plan.stages.map(({ disk }) => disk.features));
-    return sum + plan.stages.slice(base?.stages ?? 0, recipe.stages.length).reduce((bytes, { disk }) => bytes + disk.checkpoint, 0);
+    return (
+      sum + plan.stages.slice(base?.stages ?? 0, recipe.stages.length).reduce((bytes, { disk }) => bytes + disk.checkpoint + disk.kept, 0)
+    );
   }, 0);
 }
 

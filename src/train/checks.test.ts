@@ -11,6 +11,16 @@ import { encodeConversation } from '../text/labels.ts';
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import { checkData, type DataCheck, sampleCheck } from './checks.ts';
 
+// looking for a hundred thousand files that are not there takes half a minute
+vi.mock('../images/header.ts', async (original) => {
+  const { checkImageHeader, ...rest } = await original<typeof import('../images/header.ts')>();
+  const check = async (path: string) => {
+    if (path.includes('/many/')) throw new UserError(`${path}: there is no such file`);
+    await checkImageHeader(path);
+  };
+  return { ...rest, checkImageHeader: check };
+});
+
 const folder = mkdtempSync(join(tmpdir(), 'checks-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 let tokenizer: Tokenizer;
@@ -225,6 +235,17 @@ describe('the check of data', () => {
       expect([sample, file]).toEqual([`#${i + 1}`, join(folder, 'data.json')]);
     }
     expect(sorted[0].image).toBe(join(folder, 'page.png'));
+  });
+
+  it('takes more bad pictures than a call could have arguments', async () => {
+    const path = join(folder, 'many.jsonl');
+    const count = 130_000;
+    const lines = Array.from({ length: count }, (_, i) => JSON.stringify(about(`many/${i}.png`)));
+    writeFileSync(path, [...lines, JSON.stringify(about('good.png'))].join('\n'));
+    const files = [{ path, imageFolder: folder, share: 1 }];
+    const { bad: found } = await check([], { files, onBadSample: 'skip', maxLength: 2048 });
+    expect(found.length).toBe(count);
+    expect(found.at(-1)!.image).toBe(join(folder, `many/${count - 1}.png`));
   });
 
   it('ends when it is told to', async () => {

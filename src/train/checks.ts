@@ -133,7 +133,7 @@ export async function checkData(options: DataCheck): Promise<CheckedData> {
       if (heldOut) ranks.push(Number.POSITIVE_INFINITY);
     },
   });
-  if (checksPictures) bad.push(...(await badPictures(index, options)));
+  if (checksPictures) for (const fault of await badPictures(index, options)) bad.push(fault);
   inOrder(bad, files);
   const others = bad.length > 1 ? ` (and ${(bad.length - 1).toLocaleString('en')} more)` : '';
   if (bad.length > 0 && onBadSample === 'error')

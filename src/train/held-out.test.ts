@@ -14,7 +14,7 @@ function indexOf(files: readonly (readonly (number | undefined)[])[], folder = '
     offsets: Float64Array.from(samples.keys()),
     lengths: Uint32Array.from(samples.keys()),
     groups: Uint32Array.from(samples, groupOf),
-    pictured: Uint8Array.from(samples, ({ images }) => images.length),
+    pictures: Uint32Array.from(samples, ({ images }) => images.length),
   };
   const heldOut = (size: HeldOutSize, seed = 1) => {
     const ranks = samples.map((sample, i) => heldOutRank(sample, folder, String(i), seed));
@@ -78,7 +78,7 @@ test('a subset has the places of the whole, and groups of its own', () => {
   expect([...part.offsets]).toEqual([1, 2, 4]);
   expect([...part.positions!]).toEqual([1, 2, 1]);
   expect([...part.groups]).toEqual([0, 1, 0]);
-  expect([...part.pictured]).toEqual([1, 1, 1]);
+  expect([...part.pictures]).toEqual([1, 1, 1]);
   expect([...subset(part, (number) => number === 2).positions!]).toEqual([1]);
 });
 

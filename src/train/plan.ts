@@ -2,15 +2,15 @@
 // disk; and what would make it fit. The trainer of each stage is run on an engine that only counts
 // (engine/planning.ts), so that a plan knows what the run knows.
 
-import { statfsSync } from 'node:fs';
 import { totalmem } from 'node:os';
+import { freeBytes } from '../disk.ts';
 import { type Constant, type Engine, elementBytes, sizeOf } from '../engine/engine.ts';
 import { createPlanningEngine } from '../engine/planning.ts';
 import { topologicalOrder } from '../graph/tensor.ts';
 import { compileGraph, type LossGraph } from '../models/programs.ts';
 import { isPacked } from '../nn/parameters.ts';
 import type { MicroBatch } from './batch.ts';
-import { momentBytes } from './optimizer.ts';
+import { checkpointBytes, neededBytes, type PlannedStageDisk } from './plan-disk.ts';
 import { isTrainedBy } from './rates.ts';
 import type { Stage } from './recipe.ts';
 import { trainStage } from './stage.ts';
@@ -55,13 +55,14 @@ export interface PlannedStage {
    * Where it was asked for: seconds of a step, of a picture for the frozen encoder, and of the whole stage.
    */
   seconds?: StageTiming & { total: number };
-  /** Bytes on disk: features of a frozen encoder, and what a checkpoint takes at its most. */
-  disk: { features: number; checkpoint: number };
+  /** In bytes. */
+  disk: PlannedStageDisk;
 }
 
 export interface RunPlan {
   stages: PlannedStage[];
   memory: { peak: number; available: number };
+  /** In bytes; `free` is infinite where the file system does not tell. */
   disk: { needed: number; free: number };
   fits: boolean;
   /** What does not fit, each a sentence. */
@@ -97,11 +98,11 @@ export async function planRun({ task, folder, available = totalmem(), timedOn }:
     outlines.push(await outlineOf(task, index, settings));
     stages.push(await planStage(task, index, outlines[index]));
   }
-  const { bavail, bsize } = statfsSync(folder);
-  const free = bavail * bsize;
-  // a checkpoint is written before the one that it replaces is removed
-  const needed =
-    stages.reduce((sum, { disk }) => sum + disk.features + disk.checkpoint, 0) + Math.max(...stages.map((s) => s.disk.checkpoint));
+  const free = await freeBytes(folder);
+  const needed = neededBytes(
+    stages.map(({ disk }) => disk),
+    outlines.map(({ features }) => features),
+  );
   const peak = Math.max(...stages.map(({ memory }) => memory.peak));
   const tooLarge = stages.filter(({ memory }) => memory.peak > available);
   if (timedOn && tooLarge.length === 0)
@@ -124,8 +125,7 @@ async function outlineOf(task: Task, index: number, settings: Stage): Promise<St
   if (task.outline) return task.outline(index, settings);
   const { data, totalSteps, loss, dispose } = await task.prepareStage(index);
   try {
-    for await (const batch of data.batches(0))
-      return { settings, loss, totalSteps, stepsPerEpoch: data.stepsPerEpoch, batches: [batch], featureBytes: 0 };
+    for await (const batch of data.batches(0)) return { settings, loss, totalSteps, stepsPerEpoch: data.stepsPerEpoch, batches: [batch] };
     throw new Error('the data gave no batch');
   } finally {
     await dispose();
@@ -144,7 +144,6 @@ async function planStage(task: Task, index: number, outline: StageOutline): Prom
     else trained[module] = (trained[module] ?? 0) + sizeOf(dims);
   }
   const memory = await memoryOf(task, index, outline, loss);
-  const checkpoint = checkpointBytes(task, loss, settings, isTrained);
   const { totalSteps, stepsPerEpoch, batches } = outline;
   const mean = (of: (batch: MicroBatch) => number) => batches.reduce((sum, batch) => sum + of(batch), 0) / batches.length;
   const [tokens, padding] = [mean((batch) => batch.tokens), mean((batch) => batch.padding ?? 0)];
@@ -159,7 +158,7 @@ async function planStage(task: Task, index: number, outline: StageOutline): Prom
     tokensPerStep: tokens * settings.accumulation,
     padding: padding / (tokens + padding),
     memory,
-    disk: { features: outline.featureBytes, checkpoint },
+    disk: { features: outline.features?.bytes ?? 0, ...checkpointBytes(task, loss, settings, isTrained, totalSteps) },
   };
 }
 
@@ -247,22 +246,6 @@ function dimSizes({ outputs }: LossGraph, { inputs }: MicroBatch): Record<string
     for (const [axis, dim] of tensor.dims.entries()) if (typeof dim === 'string') sizes[dim] = value.dims[axis];
   }
   return sizes;
-}
-
-/**
- * A checkpoint of a stage: its model, trained weights in float32, and before its end the moments beside it.
- * Of adapters there is most at the end: the whole model, and they.
- */
-function checkpointBytes(task: Task, { parameters }: LossGraph, settings: Stage, isTrained: (name: string) => boolean): number {
-  const trained = parameters.filter(({ name }) => isTrained(name));
-  const stored = task.weights.parameters.reduce((sum, { name, dims }) => {
-    const storage = task.weights.storageOf(isTrained)(name, dims);
-    return sum + sizeOf(dims) * (typeof storage === 'string' ? elementBytes[storage] : elementBytes.bfloat16);
-  }, 0);
-  const hasAdapters = 'lora' in settings && !!settings.lora;
-  const beside = (parameter: (typeof trained)[number]) =>
-    hasAdapters ? 4 * sizeOf(parameter.dims) : momentBytes(parameter, settings.optim);
-  return stored + trained.reduce((sum, parameter) => sum + beside(parameter), 0);
 }
 
 // === Remedies ===

@@ -6,6 +6,8 @@ import { defaultHeldOutArtist } from '../data/emoji/split.ts';
 import { textSources } from '../data/emoji/texts.ts';
 
 export const share = () => z.number().min(0).max(1);
+/** Of an average: 1 would keep it as it began. */
+export const decay = () => z.number().min(0).lt(1);
 export const positive = () => z.number().positive();
 export const count = () => z.int().positive();
 
@@ -67,7 +69,10 @@ export const languageModelData = z.strictObject({
 
 export const generatedData = z.strictObject({
   ...emojiFields,
-  folder: z.string().default('.cache/emoji').describe('Where pictures and JSON are written'),
+  folder: z
+    .string()
+    .default('.cache/emoji')
+    .describe('Where pictures and JSON are written; runs of other scenes that are on at the same time need another'),
   seed: z
     .int()
     .nonnegative()

@@ -13,6 +13,7 @@ import {
   augmentationSchema,
   contrastiveData,
   count,
+  decay,
   generatedData,
   instanceData,
   languageModelData,
@@ -87,7 +88,7 @@ const optimizerFields = {
     .describe(
       'adamw_torch keeps moments in float32, 8 bytes a trained number; adamw_8bit in blocks of 8-bit codes, 2 bytes, but for embeddings and small tensors',
     ),
-  betas: z.tuple([share(), share()]).default([0.9, 0.999]).describe('Decay of the first and second moment of AdamW'),
+  betas: z.tuple([decay(), decay()]).default([0.9, 0.999]).describe('Decay of the first and second moment of AdamW'),
   eps: positive().default(1e-8).describe('Epsilon of AdamW'),
   gradient_checkpointing: z
     .boolean()

@@ -183,6 +183,9 @@ describe('a wrong recipe is one sentence that names the field', () => {
     ['stages.0.lr_by_module.language_model=1', 'stages.0.lr_by_module.language_model: language_model is not trained in this stage'],
     ['stages.0.lr=fast', 'stages.0.lr: must be a number (it is "fast")'],
     ['stages.0.lr=-1', 'stages.0.lr:'],
+    // the moments would never move, and their corrections divide by zero
+    ['stages.0.betas=[0.9, 1]', 'stages.0.betas.1: must be less than 1'],
+    ['stages.0.betas=[1, 0.999]', 'stages.0.betas.0: must be less than 1'],
     ['stages.0.train=[lora]', 'stages.0.train.0:'],
     ['stages.1.steps=5', 'stages.1.steps: gives both epochs and steps'],
     ['stages.0.data=captoins', 'stages.0.data: must be captions or questions'],

@@ -83,7 +83,7 @@ async function trainPrepared(
   if (!resumed?.state) log.write({ type: 'trains', stage: name, step: 0, ...what });
   const dir = folder.checkpoint(name);
   const fresh = { stage: name, step: 0, totalSteps, seconds: 0, firstLoss: Number.NaN, lastLoss: Number.NaN };
-  const state: TrainerState = { ...(resumed?.state ?? fresh), inputs };
+  const state: TrainerState = { ...(resumed?.state ?? fresh), totalSteps, inputs };
   const secondsBefore = state.seconds;
   const trained = new Map<string, State>();
   for (const parameter of loss.parameters)
@@ -149,7 +149,7 @@ async function trainPrepared(
 
   try {
     await communicator.lead(async () => {
-      if (resumed?.state) await keepCheckpoint(dir, state.step, settings.keep_checkpoints);
+      if (resumed?.state) await keepCheckpoint(dir, state.step, settings.keep_checkpoints, { isSaved: true });
       await watch.begin(state.step);
     });
     await trainStage({

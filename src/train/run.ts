@@ -30,6 +30,7 @@ import { checkRates } from './rates.ts';
 import { type Recipe, recipeToYaml } from './recipe.ts';
 import { recoverRun, restoreRun } from './run-checkpoints.ts';
 import { runStage } from './run-stage.ts';
+import { holdingScenes } from './scenes.ts';
 import type { Task, TaskContext } from './task.ts';
 
 export interface TrainOptions {
@@ -86,7 +87,8 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
     if (isFirst) checkRunFolder(out, mode);
     const lock = isFirst ? await lockFolder(out, { note: status.note }) : noLock;
     try {
-      return await trainLocked({ ...options, communicator, status, startedAt }, lock);
+      const run = () => trainLocked({ ...options, communicator, status, startedAt }, lock);
+      return isFirst && !options.scenesAreDrawn ? await holdingScenes(recipe, { note: status.note }, run) : await run();
     } finally {
       await lock.release();
     }

@@ -49,6 +49,15 @@ export interface PreparedStage {
   dispose(): Promise<void>;
 }
 
+/** Features on disk. */
+export interface PlannedFeatures {
+  bytes: number;
+  /** Tells encoders and types apart: features of the same picture are the same with the same. */
+  encoder: string;
+  /** Where the pictures come from: stages with the same sources show the same pictures. */
+  sources: readonly string[];
+}
+
 /** What a stage would do, of which nothing is done. */
 export interface StageOutline extends Pick<PreparedStage, 'settings' | 'loss' | 'totalSteps'> {
   stepsPerEpoch: number;
@@ -57,8 +66,8 @@ export interface StageOutline extends Pick<PreparedStage, 'settings' | 'loss' | 
   pictures?: number;
   /** Some of the stage's batches; of pictures only the shapes are true. */
   batches: MicroBatch[];
-  /** Bytes that features of the frozen encoder take on disk. */
-  featureBytes: number;
+  /** Features of the frozen encoder that are kept on disk. */
+  features?: PlannedFeatures;
   /** The frozen encoder, if it runs before the first step, and how many pictures it takes at a time. */
   encoder?: { graph: (storage: StorageOf) => Graph<'pixel_values', 'features'>; pictures: number };
 }

@@ -11,6 +11,7 @@ import { type PlannedStage, planRun, type RunPlan } from '../../train/plan.ts';
 import { startSourceThread } from '../../train/prefetch.ts';
 import { loadRecipe } from '../../train/recipe.ts';
 import { createTask } from '../../train/run.ts';
+import { holdingScenes } from '../../train/scenes.ts';
 import { formatBytes } from '../format.ts';
 import { withInterrupt } from '../interrupt.ts';
 import { defaultRunFolder } from './train.ts';
@@ -31,23 +32,16 @@ export async function runPlan(recipePath: string, flags: PlanFlags): Promise<voi
   const status = createStatus();
   const thread = startSourceThread();
   try {
-    const plan = await withInterrupt(async (signal) => {
-      const task = await createTask(recipe, {
-        engine: createPlanningEngine(),
-        status,
-        thread,
-        out,
-        signal,
-        isPlan: true,
-        communicator: alone,
-      });
-      return planRun({
-        task,
-        folder: existing(resolve(out)),
-        available,
-        timedOn: flags.time ? await openEngine(recipe.device) : undefined,
-      });
-    }, 'nothing was written');
+    const planned = async (signal: AbortSignal) => {
+      const context = { engine: createPlanningEngine(), status, thread, out, signal, isPlan: true, communicator: alone };
+      const task = await createTask(recipe, context);
+      const timedOn = flags.time ? await openEngine(recipe.device) : undefined;
+      return planRun({ task, folder: existing(resolve(out)), available, timedOn });
+    };
+    const plan = await withInterrupt(
+      (signal) => holdingScenes(recipe, { note: status.note }, () => planned(signal)),
+      'nothing was written',
+    );
     status.close();
     console.log(flags.json ? JSON.stringify(plan, null, 2) : formatPlan(recipePath, plan));
     if (!plan.fits) throw new UserError(plan.problems.join('; '));
@@ -74,7 +68,7 @@ function formatPlan(recipePath: string, { stages, memory, disk, problems, remedi
   return [
     `${recipePath}, on ${formatBytes(memory.available)} of memory and ${availableParallelism()} cores`,
     ...stages.map(formatStage),
-    `\npeak memory ${formatBytes(memory.peak)} of ${formatBytes(memory.available)}; disk ${formatBytes(disk.needed)} of ${formatBytes(disk.free)} that are free`,
+    `\npeak memory ${formatBytes(memory.peak)} of ${formatBytes(memory.available)}; disk ${formatBytes(disk.needed)}${Number.isFinite(disk.free) ? ` of ${formatBytes(disk.free)} that are free` : ''}`,
     ...(fitting.length > 0 ? ['it would fit with:', ...fitting] : []),
     ...(problems.length > 0 && memory.peak > memory.available && fitting.length === 0
       ? ['no smaller batch, checkpointing or adapters would make it fit']
@@ -97,7 +91,7 @@ function formatStage(stage: PlannedStage): string {
     `  memory   ${formatBytes(memory.peak)}: ${list.join(', ')}${mapped}`,
     ...(memory.encoding > 0 ? [`           ${formatBytes(memory.encoding)} while the frozen encoder runs, before the first step`] : []),
     ...(seconds ? [timeLine(stage, seconds)] : []),
-    `  disk     ${disk.features > 0 ? `features ${formatBytes(disk.features)}, ` : ''}checkpoint ${formatBytes(disk.checkpoint)}`,
+    `  disk     ${disk.features > 0 ? `features ${formatBytes(disk.features)}, ` : ''}checkpoint ${formatBytes(disk.checkpoint)}${disk.kept > 0 ? `, kept beside it ${formatBytes(disk.kept)}` : ''}`,
   ].join('\n');
 }
 

@@ -49,7 +49,8 @@ async function textLogits(prompt: string): Promise<{ ids: number[]; logits: Floa
   const sequence = (await model.createContext({ contextSize: CONTEXT, ...exact })).getSequence();
   const rows = await sequence.controlledEvaluate(ids.map((id, i) => [id, { generateNext: { logits: i === ids.length - 1 } }]));
   const last = rows.at(-1)!.next.logits!;
-  const logits = new Float32Array(Math.max(...last.keys()) + 1).fill(-Infinity);
+  const size = [...last.keys()].reduce((most, id) => Math.max(most, id + 1), 0);
+  const logits = new Float32Array(size).fill(-Infinity);
   for (const [id, value] of last) logits[id] = value;
   return { ids, logits };
 }

@@ -4,9 +4,10 @@
 import { conversationBatches } from '../../data/conversations.ts';
 import { type DataIndex, openData } from '../../data/data-set.ts';
 import { type FeatureType, featureBytes } from '../../data/feature-cache.ts';
-import { packSamples } from '../../data/packing.ts';
+import { type EncodedSample, packSamples } from '../../data/packing.ts';
 import { batchesPerEpoch, type SampleOrder, samplesPerEpoch } from '../../data/sample-order.ts';
 import type { Value } from '../../engine/engine.ts';
+import { UserError } from '../../errors.ts';
 import { imageSize, imageTokenCount, type LlavaConfig, visionFeatureSize } from '../../models/llava.ts';
 import { encoderGraph, llavaLoss } from '../../models/programs.ts';
 import type { Tokenizer } from '../../text/tokenizer.ts';
@@ -25,14 +26,17 @@ export interface LlavaStagePlan {
   adapters: StageAdapters | undefined;
   /** How features are kept; undefined where the encoder runs at each step. */
   kept: FeatureType | undefined;
+  /** Of the features: see `PlannedFeatures`. */
+  encoder: string;
+  sources: readonly string[];
 }
 
 /** Batches that are looked at. */
 const LOOKED_AT = 8;
 
-/** Steps of a stage, and of one pass over its data. */
+/** Steps of a stage, and of one pass over its data: no whole number where a step has batches of two. */
 export function stepsOfStage({ batch_size, accumulation, steps, epochs }: LlavaStage, { files }: Pick<DataIndex, 'files'>) {
-  const stepsPerEpoch = Math.ceil(batchesPerEpoch(samplesPerEpoch(files), batch_size) / accumulation);
+  const stepsPerEpoch = batchesPerEpoch(samplesPerEpoch(files), batch_size) / accumulation;
   return { stepsPerEpoch, totalSteps: steps ?? Math.max(1, Math.round((epochs ?? 1) * stepsPerEpoch)) };
 }
 
@@ -40,11 +44,18 @@ export function stepsOfStage({ batch_size, accumulation, steps, epochs }: LlavaS
 export const modalityGroups = ({ group_by_modality, accumulation }: LlavaStage): SampleOrder['groupByModality'] =>
   group_by_modality ? { accumulation } : undefined;
 
-/** Distinct pictures of an index, at most: samples without one are counted, too. */
-export const pictureCount = ({ groups }: Pick<DataIndex, 'groups'>) => groups.reduce((most, group) => Math.max(most, group + 1), 0);
+/** Distinct pictures of an index, at most: one that different lists of pictures have is counted for each. */
+export function pictureCount({ groups, pictures }: Pick<DataIndex, 'groups' | 'pictures'>): number {
+  let seen = 0;
+  return groups.reduce((count, group, sample) => {
+    if (group < seen) return count;
+    seen = group + 1;
+    return count + pictures[sample];
+  }, 0);
+}
 
 export async function outlineLlavaStage(plan: LlavaStagePlan): Promise<StageOutline> {
-  const { settings, seed, config, data, adapters, kept } = plan;
+  const { settings, seed, config, data, adapters, kept, encoder, sources } = plan;
   const graphOptions = { fromPixels: !kept, ...(adapters ? { adapters: adapterGraph(adapters) } : {}) };
   const { totalSteps, stepsPerEpoch } = stepsOfStage(settings, data);
   const total = totalSteps * settings.accumulation;
@@ -65,13 +76,23 @@ export async function outlineLlavaStage(plan: LlavaStagePlan): Promise<StageOutl
     samples: samplesPerEpoch(data.files),
     pictures,
     batches,
-    featureBytes: kept ? pictures * featureBytes(size, kept) : 0,
+    ...(kept ? { features: { bytes: pictures * featureBytes(size, kept), encoder: `${encoder} in ${kept}`, sources } } : {}),
     ...(kept ? { encoder: { graph: (storage) => encoderGraph(config, { storage }), pictures: ENCODED } } : {}),
   };
 }
 
+/** The sample; undefined where it is bad. */
+function goodOf(encode: () => EncodedSample): EncodedSample | undefined {
+  try {
+    return encode();
+  } catch (error) {
+    if (error instanceof UserError) return undefined;
+    throw error;
+  }
+}
+
 function shapesOf({ settings, seed, config, tokenizer, data, kept }: LlavaStagePlan, indices: readonly number[]): MicroBatch[] {
-  const { template, batch_size: batchSize, max_length, row_length, name } = settings;
+  const { template, batch_size: batchSize, max_length, row_length, on_bad_sample, name } = settings;
   const positions = config.text_config.max_position_embeddings;
   const imageTokens = imageTokenCount(config);
   const opened = openData(data);
@@ -79,8 +100,16 @@ function shapesOf({ settings, seed, config, tokenizer, data, kept }: LlavaStageP
     const maxLength = Math.min(max_length, positions);
     const order = { seed, stage: name, batchSize, groupByModality: modalityGroups(settings) };
     const batches = conversationBatches({ data: opened, tokenizer, imageTokens, template, maxLength, ...order });
+    // as in training (sources/llava.ts): a batch of which nothing is left has the samples of the next
+    const samplesOf = (index: number): EncodedSample[] => {
+      for (let next = index; next < index + opened.length; next++) {
+        const samples = batches.batch(next, (_, encode) => (on_bad_sample === 'skip' ? goodOf(encode) : encode()));
+        if (samples.length > 0) return samples;
+      }
+      throw new UserError(`stage ${name}: not one of its samples can be trained on`);
+    };
     return indices.map((index) => {
-      const packed = packSamples(batches.batch(index), row_length, positions);
+      const packed = packSamples(samplesOf(index), row_length, positions);
       const side = imageSize(config);
       const rows = packed.images.length;
       // none of their numbers is looked at

@@ -58,7 +58,7 @@ export async function scoreSplits(
       const unasked = answered.filter(({ problem }) => problem !== undefined);
       if (unasked.length > 0)
         status.note(`${unasked.length} questions of ${split} could not be asked and count as wrong: ${unasked[0].problem}`);
-      samples.push(...answered);
+      for (const sample of answered) samples.push(sample);
       Object.assign(scores, scoreSamples(answered, trainingAnswers));
     }
   } finally {

@@ -5,7 +5,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { type DataFile, type DataIndex, subset } from '../../data/data-set.ts';
-import { buildEmojiDataset, type EmojiDataset, type EmojiDatasetOptions, emojiDataset } from '../../data/emoji/build.ts';
+import { buildEmojiDataset, type EmojiDataset, emojiDataset } from '../../data/emoji/build.ts';
 import { encoderFingerprint, type FeatureType, featureBytes } from '../../data/feature-cache.ts';
 import type { SampleFault } from '../../data/llava-json.ts';
 import { batchesPerEpoch } from '../../data/sample-order.ts';
@@ -15,15 +15,16 @@ import { imageSize, imageTokenCount, type LlavaConfig, visionFeatureSize } from 
 import { compileGraph, encoderGraph, type GraphProgram, llavaLoss } from '../../models/programs.ts';
 import { whyMissing } from '../../paths.ts';
 import { runFolder } from '../../runs/folder.ts';
-import { openSkipped, skippedFile } from '../../runs/skipped.ts';
 import { formatDuration, type Status } from '../../runs/status.ts';
 import { adapterGraph, adaptersOf, dropoutInputs, type StageAdapters, withDropout } from '../adapters.ts';
 import type { BatchSource, PictureBatch } from '../batch.ts';
 import { type CheckedData, checkData } from '../checks.ts';
 import type { HeldOutData } from '../held-out.ts';
 import { prefetchedBatches } from '../prefetch.ts';
-import { batchShare, type EncodedPictures, gatherFeatures, gatherValues, requireShared, threadsOf } from '../processes.ts';
-import { augmentationOf, type LlavaRecipe, type LlavaStage } from '../recipe.ts';
+import { batchShare, type EncodedPictures, gatherFeatures, requireShared, threadsOf } from '../processes.ts';
+import type { LlavaRecipe, LlavaStage } from '../recipe.ts';
+import { scenesOf } from '../scenes.ts';
+import { skippedSamples } from '../skipped-samples.ts';
 import { openSource } from '../source.ts';
 import type { FeatureSource, LlavaSource } from '../sources/llava.ts';
 import type { StageData } from '../stage.ts';
@@ -33,15 +34,19 @@ import { assemble, type Model, moduleOf } from './llava-model.ts';
 import { modalityGroups, outlineLlavaStage, pictureCount, stepsOfStage } from './llava-outline.ts';
 import { scoreSplits } from './llava-scores.ts';
 
+/** Whether a stage trains the encoder, or adapters in it. */
+const changesEncoder = ({ train }: LlavaStage, adapters: StageAdapters | undefined): boolean =>
+  train.includes('vision_tower') || [...(adapters?.layers.keys() ?? [])].some((layer) => layer.startsWith('vision_tower.'));
+
 /**
  * How features are kept; not at all where the encoder is trained, and they change. UserError for a stage that
  * needs them all the same.
  */
 function keptFeatures(stage: LlavaStage, adapters: StageAdapters | undefined, data: DataIndex, config: LlavaConfig, status: Status) {
-  const hasAdapter = [...(adapters?.layers.keys() ?? [])].some((layer) => layer.startsWith('vision_tower.'));
-  if (hasAdapter && stage.feature_mixup > 0)
+  if (!changesEncoder(stage, adapters)) return featureType(stage, data, config, status);
+  if (stage.feature_mixup > 0)
     throw new UserError(`stage ${stage.name}: feature_mixup needs a frozen encoder, but lora adapts vision_tower`);
-  return stage.train.includes('vision_tower') || hasAdapter ? undefined : featureType(stage, data, config, status);
+  return undefined;
 }
 
 /**
@@ -130,20 +135,6 @@ async function drawScenes(
   return emojiDataset(folder);
 }
 
-/** The scenes that a recipe of this seed asks for. */
-export function scenesOf(data: NonNullable<LlavaRecipe['data']>, seed: number): EmojiDatasetOptions {
-  const { folder, train_scenes, evaluation_scenes, scene_size, held_out_artist, augmentation } = data;
-  return {
-    seed: data.seed ?? seed,
-    out: folder,
-    trainScenes: train_scenes,
-    evaluationScenes: evaluation_scenes,
-    size: scene_size,
-    heldOutArtist: held_out_artist,
-    ...(augmentation ? { augmentation: augmentationOf(augmentation) } : {}),
-  };
-}
-
 /** The task of a `llava` recipe. */
 export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Promise<Task> {
   const weights = new ModelWeights(context.engine, { unread: context.isPlan });
@@ -203,7 +194,11 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
       const data = trainingData(checked[index]);
       const given = await adaptersOf({ stage: settings, config: model.config, seed: recipe.seed, base: undefined });
       const kept = keptFeatures(settings, given, checked[index].index, model.config, context.status);
-      return outlineLlavaStage({ ...model, settings, seed: recipe.seed, data, adapters: given, kept });
+      const before = recipe.stages.slice(0, index).filter((stage, i) => changesEncoder(stage, adapters[i])).length;
+      // captions and questions are about the same scenes
+      const sources = typeof settings.data === 'string' ? ['scenes'] : data.files.map(({ path }) => path);
+      const encoder = `the encoder after ${before} changes`;
+      return outlineLlavaStage({ ...model, settings, seed: recipe.seed, data, adapters: given, kept, encoder, sources });
     },
     evaluate:
       recipe.evaluate &&
@@ -354,22 +349,6 @@ async function heldOutOf(
       for (let number = 0; number < count; number++) yield await source.batch(number);
     },
     dispose: source.close,
-  };
-}
-
-/** Lists what a stage leaves out. The first process writes the list; others tell it what they have met. */
-function skippedSamples(stage: string, { out, communicator }: TaskContext) {
-  const log = communicator.rank === 0 ? openSkipped(join(out, skippedFile)) : undefined;
-  let met: SampleFault[] = [];
-  const add = (faults: readonly SampleFault[]) => log!.add(faults.map((fault) => ({ stage, ...fault })));
-  return {
-    leaveOut: (faults: readonly SampleFault[]) => (log ? add(faults) : void met.push(...faults)),
-    async skipped(): Promise<number> {
-      const all = await gatherValues(communicator, met);
-      met = [];
-      for (const faults of all) add(faults);
-      return log?.count(stage) ?? 0;
-    },
   };
 }
 
