@@ -105,13 +105,21 @@ describe('the lock of a run folder', () => {
     await (await lockFolder(folder, quick)).release();
   });
 
-  it('shows that its run goes on', async () => {
-    const folder = fresh();
-    const lock = await lockFolder(folder, quick);
-    const path = join(folder, 'run.lock.1');
-    const before = readFileSync(path, 'utf8');
-    await expect.poll(() => readFileSync(path, 'utf8'), { timeout: 30_000, interval: 200 }).not.toBe(before);
-    await lock.release();
+  it('shows that its run goes on, until it is released: then nothing is written where it was', async () => {
+    const folders = [fresh(), fresh()];
+    const [first, second] = await Promise.all(folders.map((folder) => lockFolder(folder, quick)));
+    const [left, path] = folders.map((folder) => join(folder, 'run.lock.1'));
+    const texts = () => [left, path].map((file) => readFileSync(file, 'utf8'));
+    const before = texts();
+    await expect.poll(() => texts().every((text, i) => text !== before[i]), { timeout: 30_000, interval: 200 }).toBe(true);
+    await first.release();
+    // of somebody else by now
+    mkdirSync(folders[0], { recursive: true });
+    writeFileSync(left, 'theirs');
+    const beaten = texts()[1];
+    await expect.poll(() => texts()[1], { timeout: 30_000, interval: 200 }).not.toBe(beaten);
+    expect(texts()[0]).toBe('theirs');
+    await second.release();
   });
 
   it('is found to be lost by a run that was asleep meanwhile', async () => {

@@ -5,14 +5,15 @@
 // clocks are compared.
 
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Worker } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { makeFolder, onDisk } from './disk.ts';
 import { UserError } from './errors.ts';
-import type { Heartbeat } from './heartbeat.ts';
+import type { ToHeartbeat } from './heartbeat.ts';
 import { lifeOf, type ProcessIdentity, thisProcess } from './process-life.ts';
 
 export const lockPattern = /^run\.lock\.(\d+)$/;
@@ -124,6 +125,43 @@ async function requireFree(folder: string, path: string, { writer = 'run', note,
   if (alive) throw new FolderTakenError(`${folder}: a ${writer} is going on there (${who}); wait for it or stop it, or give another --out`);
 }
 
+/** The thread that counts in the locks of this process, while there are some. */
+let heart: { thread: Worker; locks: number; isGone: boolean } | undefined;
+
+function startHeart() {
+  const thread = new Worker(threadFile, { workerData: { interval: INTERVAL } });
+  const started = { thread, locks: 0, isGone: false };
+  thread.unref();
+  // without it, other machines may take the locks over; this one still sees the process
+  thread.on('error', () => {});
+  thread.on('exit', () => {
+    started.isGone = true;
+  });
+  return started;
+}
+
+/** Counts in a lock file until what is returned is called; nothing is written to it when that settles. */
+function countIn(path: string, owner: Owner): () => Promise<void> {
+  heart ??= startHeart();
+  const own = heart;
+  const tell = (message: ToHeartbeat, ...ports: MessagePort[]) => own.thread.postMessage(message, ports);
+  own.locks++;
+  tell({ path, owner });
+  return async () => {
+    own.locks--;
+    if (own.locks === 0) {
+      heart = undefined;
+      await own.thread.terminate();
+    } else if (!own.isGone) {
+      const { port1, port2 } = new MessageChannel();
+      tell({ path, left: port2 }, port2);
+      // it closes where the thread is gone
+      await Promise.race([once(port1, 'message'), once(port1, 'close')]);
+      port1.close();
+    }
+  };
+}
+
 /**
  * Takes a folder, creating it if absent, until it is released. UserError where another one holds it, and
  * where it cannot be written.
@@ -157,10 +195,7 @@ export async function lockFolder(folder: string, options: LockOptions): Promise<
     }
   };
   const path = pathOf(await take());
-  const thread = new Worker(threadFile, { workerData: { path, owner, interval: INTERVAL } satisfies Heartbeat });
-  thread.unref();
-  // without it, other machines may take the lock over; this one still sees the process
-  thread.on('error', () => {});
+  const leave = countIn(path, owner);
   const holder = () => {
     const last = onDisk(folder, () => lockNumbers(folder)).at(-1);
     return last === undefined ? undefined : readLock(pathOf(last))?.owner;
@@ -172,7 +207,7 @@ export async function lockFolder(folder: string, options: LockOptions): Promise<
         throw new FolderTakenError(`${folder}: another ${writer} (process ${now.pid} on ${now.host}) has taken the folder; this one ends`);
     },
     async release() {
-      await thread.terminate();
+      await leave();
       if (readLock(path)?.owner?.token === owner.token) rmSync(path, { force: true });
       if (!created) return;
       try {

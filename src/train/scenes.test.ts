@@ -15,7 +15,7 @@ data: { generate: emoji, folder: ${JSON.stringify(place)}, train_scenes: 8 }
 stages: [{ name: only, train: [multi_modal_projector], data: captions }]
 `;
 const recipe = (...set: string[]) => readRecipe(text, 'recipe.yaml', set);
-const quiet = { note: () => {} };
+const quiet = { note: () => {}, patience: 0.2 };
 const hold = (held: Recipe, work: () => Promise<unknown> = async () => 'done') => holdingScenes(held, quiet, work);
 
 it('scenes are named by all that they depend on, and by nothing else', () => {
