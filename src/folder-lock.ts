@@ -136,6 +136,7 @@ function startHeart() {
   thread.on('error', () => {});
   thread.on('exit', () => {
     started.isGone = true;
+    if (heart === started) heart = undefined;
   });
   return started;
 }
@@ -150,7 +151,7 @@ function countIn(path: string, owner: Owner): () => Promise<void> {
   return async () => {
     own.locks--;
     if (own.locks === 0) {
-      heart = undefined;
+      if (heart === own) heart = undefined;
       await own.thread.terminate();
     } else if (!own.isGone) {
       const { port1, port2 } = new MessageChannel();

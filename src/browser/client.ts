@@ -67,7 +67,9 @@ export function openWorker(url?: string | URL): ModelWorker {
     if ('error' in data) call.reject(revived(data.error));
     else call.resolve(data.result);
   });
+  let ended: Error | undefined;
   const failAll = (error: Error) => {
+    ended ??= error;
     for (const call of waiting.values()) call.reject(error);
     waiting.clear();
   };
@@ -82,6 +84,8 @@ export function openWorker(url?: string | URL): ModelWorker {
     signal?: AbortSignal,
   ): Promise<Calls[N]['result']> {
     signal?.throwIfAborted();
+    // nobody would answer
+    if (ended) return Promise.reject(ended);
     const id = ++calls;
     const abort = () => worker.postMessage({ id, call: 'abort' });
     signal?.addEventListener('abort', abort);

@@ -53,20 +53,25 @@ interface Listed {
 // === From a server ===
 
 async function onServer(url: URL, { files: names = KNOWN_FILES, ...options }: OpenFolderOptions): Promise<Listed> {
-  const base = url.href.replace(/\/?$/, '/');
+  const placeOf = (name: string): string => {
+    const place = new URL(url);
+    place.pathname = `${place.pathname.replace(/\/$/, '')}/${name}`;
+    place.hash = '';
+    return place.href;
+  };
   const files = new Map<string, FileSource>();
   const isListed = names !== KNOWN_FILES;
   const add = async (name: string, isNamed: boolean) => {
-    const source = await (isWeights(name) ? weightsOn(base + name, options) : textOn(base + name, options));
+    const source = await (isWeights(name) ? weightsOn(placeOf(name), options) : textOn(placeOf(name), options));
     if (source) files.set(name, source);
-    else if (isNamed) throw new UserError(`${base}${name}: the server has no such file`);
+    else if (isNamed) throw new UserError(`${placeOf(name)}: the server has no such file`);
   };
   const isWhole = (name: string) => name === WEIGHTS_FILE;
   await Promise.all(names.filter((name) => !isWhole(name)).map((name) => add(name, isListed)));
   const index = files.get(WEIGHTS_INDEX)?.bytes;
   const shards = index ? shardsOf(index) : names.filter(isWhole);
   await Promise.all(shards.filter((name) => !files.has(name)).map((name) => add(name, isListed || index !== undefined)));
-  return { name: base.split('/').at(-2) || url.host, files };
+  return { name: url.pathname.split('/').findLast((part) => part !== '') ?? url.host, files };
 }
 
 /** Files that an index names. What is wrong with it is told by who reads it. */
@@ -79,8 +84,16 @@ function shardsOf(index: Uint8Array): string[] {
   }
 }
 
-/** Whether a server says that there is no such file; some send their first page instead. */
-const isAbsent = ({ ok, headers }: Response) => !ok || headers.get('Content-Type')?.startsWith('text/html') === true;
+/**
+ * Whether a server says that there is no such file; some send their first page instead, and stores that list
+ * nothing refuse. UserError for any other answer: without one of its files, a model would answer otherwise.
+ */
+function isAbsent({ url, ok, status, headers }: Response): boolean {
+  if (ok) return headers.get('Content-Type')?.startsWith('text/html') === true;
+  const isOptional = !/\/config\.json(\?|$)/.test(url);
+  if (status === 404 || status === 410 || (status === 403 && isOptional)) return true;
+  throw new UserError(`${url}: the server answered ${status}${status === 401 || status === 403 ? ': does it want a key (headers)?' : ''}`);
+}
 
 async function textOn(url: string, { signal, headers }: HttpOptions): Promise<FileSource | undefined> {
   const response = await ask(url, { signal, headers });
@@ -94,8 +107,9 @@ async function weightsOn(url: string, { signal, headers }: HttpOptions): Promise
   if (response.status !== 206) return blobSource(await response.blob());
   await response.arrayBuffer();
   const size = Number(/\/(\d+)$/.exec(response.headers.get('Content-Range') ?? '')?.[1] ?? (await sizeOn(url, { signal, headers })));
+  const etag = response.headers.get('ETag') ?? undefined;
   if (!(size > 0)) throw new UserError(`${url}: the server does not say how large the file is (Content-Range)`);
-  return httpSource(url, size, { signal, headers });
+  return httpSource(url, size, { signal, headers, etag });
 }
 
 const sizeOn = async (url: string, init: HttpOptions) => (await ask(url, { ...init, method: 'HEAD' })).headers.get('Content-Length');

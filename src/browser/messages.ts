@@ -23,7 +23,7 @@ export interface AnswerRequest {
   images: readonly Uint8Array[];
   /** Default: as the model's folder says, else 64. */
   maxNewTokens?: number;
-  /** What is not said is as the model's folder says. Greedy when absent. */
+  /** What is not said is as the model's folder says. */
   sampling?: SamplingWishes;
 }
 

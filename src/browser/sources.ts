@@ -36,8 +36,8 @@ export interface HttpOptions {
   signal?: AbortSignal;
 }
 
-/** A file on a server, of `size` bytes. */
-export function httpSource(url: string, size: number, options: HttpOptions = {}): FileSource {
+/** A file on a server, of `size` bytes; `etag` is its version, where the server tells it. */
+export function httpSource(url: string, size: number, options: HttpOptions & { etag?: string } = {}): FileSource {
   /** By number, the least recently used first. */
   const blocks = new Map<number, Promise<Uint8Array>>();
 
@@ -61,9 +61,17 @@ export function httpSource(url: string, size: number, options: HttpOptions = {})
   };
 }
 
-async function fetchRange(url: string, start: number, end: number, { signal, headers }: HttpOptions): Promise<Uint8Array> {
+async function fetchRange(
+  url: string,
+  start: number,
+  end: number,
+  { signal, headers, etag }: HttpOptions & { etag?: string },
+): Promise<Uint8Array> {
   const response = await ask(url, { signal, headers: { ...headers, Range: `bytes=${start}-${end - 1}` } });
   if (response.status !== 206) throw new UserError(`${url}: the server answered ${response.status} in place of a part of the file`);
+  // not If-Range, which another site's server would have to allow
+  if (etag !== undefined && (response.headers.get('ETag') ?? etag) !== etag)
+    throw new UserError(`${url}: the file has changed on the server since it was opened; load it again`);
   const bytes = new Uint8Array(await response.arrayBuffer());
   if (bytes.length !== end - start)
     throw new UserError(`${url}: the server sent ${bytes.length} bytes in place of ${end - start}; load it again`);

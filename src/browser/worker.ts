@@ -55,7 +55,7 @@ const work: Work = {
     };
     const options = {
       maxNewTokens: maxNewTokens ?? longestAnswer(model.generation, session.contextLength),
-      sampling: sampling && samplingWith(seeded(sampling), model.generation),
+      sampling: samplingWith(seeded(sampling ?? {}), model.generation),
     };
     for await (const piece of session.generate({ turns, images }, { ...options, signal, onEnd })) tell(piece);
     return end!;

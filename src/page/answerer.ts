@@ -2,6 +2,7 @@
 // tab). The page knows no more of it than this.
 
 import type { ExplanationFile } from '../explain/report.ts';
+import type { Quantization } from '../weights/quantize.ts';
 
 /** A model that can be asked. */
 export interface ModelInfo {
@@ -12,6 +13,8 @@ export interface ModelInfo {
   progress?: number;
   /** Names of its files on the server, where it can run in the tab. */
   files?: readonly string[];
+  /** How the server packs its weights when it loads them. */
+  quantize?: Quantization;
 }
 
 export interface Message {

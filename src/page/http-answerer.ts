@@ -26,6 +26,7 @@ interface Listed {
   id: string;
   status: ModelInfo['state'];
   files?: string[];
+  quantize?: ModelInfo['quantize'];
 }
 
 export function createHttpAnswerer(base = ''): ServerAnswerer {
@@ -97,7 +98,7 @@ export function createHttpAnswerer(base = ''): ServerAnswerer {
     answer,
     async models(signal) {
       const { data } = (await (await request('/v1/models', signal)).json()) as { data: Listed[] };
-      return data.map(({ id, status, files }) => ({ id, state: status, files }));
+      return data.map(({ id, status, files, quantize }) => ({ id, state: status, files, quantize }));
     },
     async explain(question, answer, measured, signal) {
       const body = { ...(await bodyOf(question, answer)), faithfulness: measured };

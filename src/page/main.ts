@@ -172,8 +172,8 @@ function setUp(server: ServerAnswerer): void {
     void submit(question.value);
   });
   question.addEventListener('keydown', (event) => {
-    // Enter also ends a word that an input method composes
-    if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+    // Enter also ends a word that an input method composes; Safari says so by 229 alone
+    if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return;
     event.preventDefault();
     void submit(question.value);
   });

@@ -80,8 +80,8 @@ export function setUpPicture({ onChange, onProblem }: PicturePanelOptions): Pict
     });
   acceptDrops(take);
   document.addEventListener('paste', ({ clipboardData }) => {
-    // text goes where the cursor is
-    if (clipboardData && clipboardData.files.length > 0) take(clipboardData.files);
+    // text goes where the cursor is, also that of office software, which adds a picture of it
+    if (clipboardData && !clipboardData.types.includes('text/plain') && clipboardData.files.length > 0) take(clipboardData.files);
   });
 
   return {

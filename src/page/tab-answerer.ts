@@ -1,7 +1,7 @@
 // The tab as the one who answers: a model of the server, whose files are fetched into a worker of the page.
 // There it can be trained too.
 
-import { type ModelWorker, openWorker } from '../browser/client.ts';
+import { type ClientLoadOptions, type ModelWorker, openWorker } from '../browser/client.ts';
 import type { AnswerEvent, Answerer, ModelInfo, Question, ServerAnswerer } from './answerer.ts';
 import { Problem, sentence } from './problems.ts';
 
@@ -92,10 +92,11 @@ export function createTabAnswerer(server: ServerAnswerer): TabAnswerer {
     return known;
   }
 
-  async function filesOf(id: string): Promise<readonly string[]> {
-    const files = (await listed()).find((model) => model.id === id)?.files;
-    if (!files) throw new Problem('other', 'This model cannot run in the tab. Choose another one, or the server.');
-    return files;
+  /** What is loaded, packed as on the server: so it answers as there. */
+  async function whatToLoad(id: string): Promise<Pick<ClientLoadOptions, 'files' | 'quantize'>> {
+    const model = (await listed()).find((model) => model.id === id);
+    if (!model?.files) throw new Problem('other', 'This model cannot run in the tab. Choose another one, or the server.');
+    return { files: model.files, quantize: model.quantize };
   }
 
   function load(id: string): Promise<void> {
@@ -106,8 +107,7 @@ export function createTabAnswerer(server: ServerAnswerer): TabAnswerer {
       own.progress = done / total;
     };
     const read = async () => {
-      const files = await filesOf(id);
-      const options = { files, headers: server.credentials(), runtime: '/onnxruntime/', onProgress };
+      const options = { ...(await whatToLoad(id)), headers: server.credentials(), runtime: '/onnxruntime/', onProgress };
       await own.worker.load(`/models/${encodeURIComponent(id)}/`, options);
     };
     own.ready = saying(read).then(
@@ -116,7 +116,8 @@ export function createTabAnswerer(server: ServerAnswerer): TabAnswerer {
       },
       (error: unknown) => {
         own.state = 'failed';
-        throw error;
+        // another model, or none, is wanted by now
+        if (current === own || !(error instanceof Problem)) throw error;
       },
     );
     own.ready.catch(() => {});

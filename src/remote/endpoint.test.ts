@@ -200,6 +200,21 @@ it('leaves out a temperature that a model does not take, and says so', async () 
   expect(notes).toEqual([`${endpoint.model} takes no temperature of 0: it answers with its own`]);
 });
 
+it('goes on asking with a temperature where it was something else', async () => {
+  const refusal = (body: object) => ({ status: 422, body: JSON.stringify(body) });
+  const notes: string[] = [];
+  const endpoint = await open({ onNote: (text) => notes.push(text) });
+  const quoted = { error: { message: 'What is the temperature? is too long' } };
+  // one form quotes the whole request
+  for (const troubles of [[refusal(quoted), refusal(quoted)], [refusal({ detail: [{ msg: 'too long', input: { temperature: 0 } }] })]]) {
+    server.troubles = troubles;
+    await expect(endpoint.reply(says('a'), { maxTokens: 5 })).rejects.toThrow('refuses with status 422');
+  }
+  await endpoint.reply(says('b'), { maxTokens: 5 });
+  expect(server.asked.map(({ temperature }) => temperature)).toEqual([0, undefined, 0, 0]);
+  expect(notes).toEqual([]);
+});
+
 describe('many requests', () => {
   it('are under way so many at a time, and give their replies in order', async () => {
     server.answer = async (request) => {

@@ -137,8 +137,8 @@ function createSender(base: URL, shown: string, options: EndpointOptions): Send 
   let answered = false;
 
   function refusal(status: number, headers: Headers, text: string): Error {
-    const words = errorSchema.safeParse(parseJson(text)).data?.error.message ?? text;
-    const message = quoted(words) || 'nothing more is said';
+    const words = errorSchema.safeParse(parseJson(text)).data?.error.message;
+    const message = quoted(words ?? text) || 'nothing more is said';
     if (isTransientStatus(status)) return new TransientError(`${shown} answers with status ${status}: ${message}`, retryAfterOf(headers));
     if (status === 401 || status === 403)
       return new UserError(
@@ -192,9 +192,9 @@ function createSender(base: URL, shown: string, options: EndpointOptions): Send 
 /** The endpoint understood, and will not. */
 export class EndpointRefusal extends UserError {
   readonly status: number;
-  /** Its own words, as they came: a key may be in them. */
-  readonly words: string;
-  constructor(message: string, status: number, words: string) {
+  /** Its own words, as they came, where it has the form of an error: a key may be in them. */
+  readonly words: string | undefined;
+  constructor(message: string, status: number, words: string | undefined) {
     super(message);
     this.status = status;
     this.words = words;
@@ -286,19 +286,23 @@ export async function openEndpoint(options: EndpointOptions): Promise<Endpoint> 
   let limitField = 'max_tokens';
   let takesTemperature = true;
 
-  async function complete(body: object, maxTokens: number, temperature: number): Promise<unknown> {
-    const asked = { limitField, takesTemperature };
+  async function complete(body: object, maxTokens: number, temperature: number | undefined): Promise<unknown> {
+    const field = limitField;
+    const sampling = temperature !== undefined && takesTemperature ? { temperature } : {};
     try {
-      const sampling = takesTemperature ? { temperature } : {};
-      return await sendPersistently('/chat/completions', { ...body, ...sampling, [limitField]: maxTokens });
+      return await sendPersistently('/chat/completions', { ...body, ...sampling, [field]: maxTokens });
     } catch (error) {
-      if (!(error instanceof EndpointRefusal)) throw error;
-      if (asked.limitField === 'max_tokens' && /max_completion_tokens/.test(error.words)) limitField = 'max_completion_tokens';
-      else if (asked.takesTemperature && /temperature/i.test(error.words)) {
-        if (takesTemperature) options.onNote?.(`${model} takes no temperature of ${temperature}: it answers with its own`);
-        takesTemperature = false;
-      } else throw error;
-      return complete(body, maxTokens, temperature);
+      const words = (error instanceof EndpointRefusal && error.words) || '';
+      if (field === 'max_tokens' && /max_completion_tokens/.test(words)) {
+        limitField = 'max_completion_tokens';
+        return complete(body, maxTokens, temperature);
+      }
+      if (!('temperature' in sampling) || !/temperature/i.test(words)) throw error;
+      const answered = await complete(body, maxTokens, undefined);
+      // it was that, and not a text of the prompt's that is quoted
+      if (takesTemperature) options.onNote?.(`${model} takes no temperature of ${temperature}: it answers with its own`);
+      takesTemperature = false;
+      return answered;
     }
   }
 

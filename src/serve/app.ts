@@ -180,7 +180,7 @@ function modelNamed(models: readonly ServedModel[], id: string): ServedModel {
   return model;
 }
 
-function describe({ id, created, state, details }: ServedModel, tab: TabFiles | undefined) {
+function describe({ id, created, state, details, quantize }: ServedModel, tab: TabFiles | undefined) {
   const files = tab?.models.get(id);
   return {
     id,
@@ -191,5 +191,6 @@ function describe({ id, created, state, details }: ServedModel, tab: TabFiles | 
     status: state,
     meta: details ? { n_ctx: details.contextLength, n_params: details.parameters, image_tokens: details.imageTokens } : null,
     ...(files ? { files: [...files.keys()] } : {}),
+    ...(quantize ? { quantize } : {}),
   };
 }

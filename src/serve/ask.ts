@@ -4,6 +4,7 @@
 import type { AnswerPiece, BatchAnswer } from '../generate/batch-session.ts';
 import type { SamplingWishes } from '../generate/defaults.ts';
 import type { Turn } from '../text/chat.ts';
+import type { Quantization } from '../weights/quantize.ts';
 
 export interface Ask {
   /** With `<image>` where pictures stand. */
@@ -47,6 +48,8 @@ export interface ServedModel {
   /** Whether its process has died and is not back yet. */
   readonly isDown: boolean;
   readonly details: ModelDetails | undefined;
+  /** How its weights are packed when they are loaded; not at all when absent. */
+  readonly quantize?: Quantization;
   /** Requests that are being answered and that wait, with those in the queue. */
   readonly load: { running: number; waiting: number };
   /**

@@ -26,11 +26,15 @@ export function createBodyReader(maxBytes: number): BodyReader {
       throw new ApiError(415, 'the body must be application/json', { code: 'unsupported_media_type' });
     if (Number(request.headers.get('content-length') ?? 0) > maxBytes) throw tooLarge();
     let size = 0;
+    let isReleased = false;
     const release = () => {
       held -= size;
       size = 0;
+      isReleased = true;
     };
     const take: Take = (bytes) => {
+      // pictures that are still on their way when the request has failed would never be given back
+      if (isReleased) throw new ApiError(503, 'the request has ended', { code: 'request_ended' });
       size += bytes;
       held += bytes;
       if (held > maxBytes * HELD_BODIES)

@@ -264,6 +264,7 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
   return {
     id,
     created,
+    quantize: work.quantize,
     get isDown() {
       return isDown;
     },

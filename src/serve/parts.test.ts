@@ -83,6 +83,12 @@ describe('bodies', () => {
     await expect(read(request(`"${'x'.repeat(98)}"`))).rejects.toMatchObject({ status: 503 });
     release();
     await expect(read(request('x'.repeat(101)))).rejects.toMatchObject({ status: 413 });
+    // what comes for a request that has ended is on no account
+    const ended = await read(request('"more"'));
+    ended.take(10);
+    ended.release();
+    expect(() => ended.take(10)).toThrow('the request has ended');
+    expect((await read(request('"more"'))).value).toBe('more');
     await expect(read(request('{}', 'text/plain'))).rejects.toMatchObject({ status: 415 });
     await expect(read(request('{'))).rejects.toMatchObject({ status: 400, details: { code: 'invalid_json' } });
   });

@@ -22,9 +22,15 @@ export async function readPictures(sources: readonly PictureSource[], limits: Pi
       param: 'messages',
       code: 'too_many_images',
     });
+  // the first that fails ends the others
+  const failed = new AbortController();
+  const signal = AbortSignal.any([fetching.signal, failed.signal]);
   return Promise.all(
     sources.map(async (source) => {
-      const bytes = await bytesOf(source, remote, fetching);
+      const bytes = await bytesOf(source, remote, { ...fetching, signal }).catch((error: unknown) => {
+        failed.abort(error);
+        throw error;
+      });
       const start = Buffer.from(bytes.subarray(0, 16)).toString('latin1');
       if (!SIGNATURES.some((signature) => signature.test(start)))
         throw refuse(source, 'the image must be a PNG, JPEG, WebP or GIF', 'invalid_image_format');

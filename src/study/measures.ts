@@ -8,7 +8,7 @@ import type { BenchmarkReport, EvaluationReport } from '../benchmarks/assess.ts'
 import { benchmarkNamed } from '../benchmarks/benchmarks.ts';
 import { readEvaluation } from '../benchmarks/compare.ts';
 import { chooseBenchmarks, runEvaluation } from '../benchmarks/evaluation.ts';
-import { evaluationFolder } from '../benchmarks/evaluation-folder.ts';
+import { evaluationFolder, readSettings } from '../benchmarks/evaluation-folder.ts';
 import { emojiDataset } from '../data/emoji/build.ts';
 import type { Engine } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
@@ -17,7 +17,7 @@ import { answerQuestions } from '../evaluate/evaluate.ts';
 import { withExchangedPictures } from '../evaluate/exchanged.ts';
 import { readQuestions } from '../evaluate/questions.ts';
 import { readSamples, writeSamples } from '../evaluate/samples.ts';
-import { modelContent } from '../pretrained/content.ts';
+import { isSameContent, modelContent } from '../pretrained/content.ts';
 import { type LoadedModel, loadModel } from '../pretrained/load.ts';
 import { type RunFolder, readSummary, runFolder } from '../runs/folder.ts';
 import { readMetrics } from '../runs/metrics.ts';
@@ -199,6 +199,12 @@ const alignmentMeasure: Measure = {
 
 const benchmarkFolder = (measures: string, name: string) => join(measures, 'benchmarks', name);
 
+/** The content of a run's model as an evaluation that an earlier version began has it: it is gone on with. */
+function contentAsKept(path: string, now: string): string {
+  const before = existsSync(evaluationFolder(path).settings) ? readSettings(path).content : undefined;
+  return before !== undefined && isSameContent(before, now) ? before : now;
+}
+
 const benchmarksMeasure: Measure = {
   name: 'benchmarks',
   missing: 'no published benchmark was asked (score.benchmarks)',
@@ -210,7 +216,7 @@ const benchmarksMeasure: Measure = {
           {
             out: benchmarkFolder(out, name),
             model: 'model',
-            content: await modelContent(modelOf({ folder, recipe })),
+            content: contentAsKept(benchmarkFolder(out, name), await modelContent(modelOf({ folder, recipe }))),
             chosen: await chooseBenchmarks([benchmarkNamed(name)], data, {}, limit),
             conditions: ['plain', 'blind', ...(exchanged ? (['exchanged'] as const) : [])],
             limit,

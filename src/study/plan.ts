@@ -1,11 +1,11 @@
 // What a study would take, and what it could see: runs, what they share, time from a rehearsal of every
 // variant, disk, memory, and the smallest effect.
 
-import { mkdtempSync, rmSync, statfsSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { emojiDataset } from '../data/emoji/build.ts';
-import { makeFolder } from '../disk.ts';
+import { freeBytes, makeFolder } from '../disk.ts';
 import { openEngine } from '../engine/devices.ts';
 import { createPlanningEngine } from '../engine/planning.ts';
 import { UserError } from '../errors.ts';
@@ -259,7 +259,6 @@ export async function planStudy(study: Study, { shard, asked, contentOf, status,
     return { trials: search.search.budget.trials, ...searchCost(search, plans[index], rehearsals[index]) };
   });
   const searching = sumOf(searches);
-  const { bavail, bsize } = statfsSync('.');
   return {
     name: study.file.name,
     factors: study.factors.map(({ name, levels }) => ({ name, levels: levels.map(({ label }) => label) })),
@@ -292,7 +291,7 @@ export async function planStudy(study: Study, { shard, asked, contentOf, status,
       peak: plans[i].plan.memory.peak,
       trained: Math.max(...plans[i].plan.stages.map(({ trained }) => Object.values(trained).reduce((sum, n) => sum + n, 0))),
     })),
-    disk: { needed: diskOf(pieces, study, plans), free: bavail * bsize },
+    disk: { needed: diskOf(pieces, study, plans), free: await freeBytes('.') },
     memory: { peak: peak * jobs, available: totalmem() },
     power: await powerOf(study, runs.length),
     notes: [

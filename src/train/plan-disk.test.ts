@@ -11,6 +11,8 @@ describe('the disk that a plan counts', () => {
     expect(featureBytesOf([features('a', ['two', 'one'], 150), first])).toBe(150);
     expect(featureBytesOf([first, features('a', ['two'], 30)])).toBe(130);
     expect(featureBytesOf([first, features('b', ['one'], 100)])).toBe(200);
+    // a stage that holds samples out encodes these too
+    expect(featureBytesOf([first, features('a', ['one'], 120), first])).toBe(120);
     expect(featureBytesOf([undefined])).toBe(0);
   });
 

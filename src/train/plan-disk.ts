@@ -41,14 +41,17 @@ export function checkpointBytes(
 }
 
 /**
- * Features of all stages. Those of the same encoder and the same data are there once; those that earlier runs
+ * Features of all stages. Those of the same encoder and the same data are there once, the larger ones where
+ * one stage holds samples out; those that earlier runs
  * have left in the cache are counted too, as they would have to be made were they deleted.
  */
 export function featureBytesOf(features: readonly (PlannedFeatures | undefined)[]): number {
   const given = features.filter((each) => each !== undefined);
   const isIn = (one: PlannedFeatures, other: PlannedFeatures) =>
     one.encoder === other.encoder && one.sources.every((source) => other.sources.includes(source));
-  const counted = given.filter((one, i) => !given.some((other, j) => j !== i && isIn(one, other) && (j < i || !isIn(other, one))));
+  const isBehind = (one: PlannedFeatures, i: number, other: PlannedFeatures, j: number) =>
+    isIn(one, other) && (!isIn(other, one) || other.bytes > one.bytes || (other.bytes === one.bytes && j < i));
+  const counted = given.filter((one, i) => !given.some((other, j) => j !== i && isBehind(one, i, other, j)));
   return counted.reduce((sum, { bytes }) => sum + bytes, 0);
 }
 

@@ -78,6 +78,10 @@ async function trainPrepared(
   const inLoss = loss.parameters.map(({ name }) => name);
   checkStageRates(task.stages[index], inLoss, task.moduleOf);
   const rates = ratesOf(settings, task.moduleOf);
+  if (resumed?.state && resumed.state.totalSteps !== totalSteps)
+    status.note(
+      `stage ${name}: it has ${totalSteps} steps, where it had ${resumed.state.totalSteps} when it was saved; the schedule follows`,
+    );
   const what = whatTrains(task, loss, isTrained, rates, settings.optim);
   status.note(trainsText(name, what));
   if (!resumed?.state) log.write({ type: 'trains', stage: name, step: 0, ...what });

@@ -1,7 +1,8 @@
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
+import { FolderTakenError } from '../folder-lock.ts';
 import { type Recipe, readRecipe } from './recipe.ts';
 import { holdingScenes, scenesIn } from './scenes.ts';
 
@@ -38,6 +39,18 @@ it('a folder of scenes is shared by runs with the same, and by no others at a ti
   });
   expect(readdirSync(folder)).toEqual([]);
   expect(await hold(recipe('seed=7'))).toBe('done');
+});
+
+it('a folder that cannot be written is held by nobody, and other scenes there are a fault of this machine', async () => {
+  const closed = join(folder, 'closed');
+  mkdirSync(closed);
+  // no hindrance to root, for whom it is held as any other
+  chmodSync(closed, 0o555);
+  expect(await hold(recipe(`data.folder=${closed}`))).toBe('done');
+  rmSync(closed, { recursive: true });
+  await hold(recipe(), async () => {
+    await expect(hold(recipe('seed=7'))).rejects.toThrow(FolderTakenError);
+  });
 });
 
 it('what a killed run has left keeps nobody out', async () => {

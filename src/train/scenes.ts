@@ -6,8 +6,7 @@ import { existsSync, readdirSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { EmojiDatasetOptions } from '../data/emoji/build.ts';
 import { makeFolder, onDisk } from '../disk.ts';
-import { UserError } from '../errors.ts';
-import { FolderTakenError, type LockOptions, lockFolder } from '../folder-lock.ts';
+import { FolderTakenError, type LockOptions, lockFolder, noLock } from '../folder-lock.ts';
 import { augmentationOf, type LlavaRecipe, type Recipe } from './recipe.ts';
 
 /** The scenes that a recipe of this seed asks for. */
@@ -45,7 +44,11 @@ export async function holdingScenes<T>(recipe: Recipe, options: LockOptions, wor
   const isNew = !existsSync(folder);
   makeFolder(folder);
   // each says first what it reads, then looks for others: of two that begin at once, one at least is refused
-  const own = await lockFolder(join(folder, `.read-${digest}-${randomUUID()}`), options);
+  const own = await lockFolder(join(folder, `.read-${digest}-${randomUUID()}`), options).catch((error: unknown) => {
+    // nobody draws other scenes into it, and these may be there already
+    if (isNotWritable(error)) return noLock;
+    throw error;
+  });
   try {
     const others = onDisk(folder, () => readdirSync(folder)).filter((name) => (holdName.exec(name)?.[1] ?? digest) !== digest);
     for (const name of others) await requireLeft(folder, name, options);
@@ -63,13 +66,16 @@ async function requireLeft(folder: string, name: string, options: LockOptions): 
     await (await lockFolder(path, options)).release();
   } catch (error) {
     if (!(error instanceof FolderTakenError)) throw error;
-    throw new UserError(
+    throw new FolderTakenError(
       `${folder}: a run is going on with other scenes there, and drawing these would change what it reads: give another folder (--set data.folder=...), or wait for that run`,
       { cause: error },
     );
   }
   removeEmpty(path);
 }
+
+const isNotWritable = (error: unknown): boolean =>
+  ['EACCES', 'EPERM', 'EROFS'].includes(((error as Error).cause as NodeJS.ErrnoException | undefined)?.code ?? '');
 
 function removeEmpty(folder: string): void {
   try {

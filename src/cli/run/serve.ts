@@ -62,6 +62,10 @@ export async function serve(flags: ServeFlags): Promise<void> {
     allowName: names,
   } = flags;
   const keys = flags.apiKeyFile === undefined ? undefined : readKeys(flags.apiKeyFile);
+  if (names && (keys || !isLoopback(host)))
+    throw new UserError('--allow-name is for a server without keys that listens on this machine only');
+  const unusable = names?.find((name) => !URL.canParse(`http://${name}`) || new URL(`http://${name}`).hostname !== name.toLowerCase());
+  if (unusable !== undefined) throw new UserError(`--allow-name ${unusable}: give the name alone, without a port or a path`);
   const server = await startServer({
     models: namedModels(flags),
     ...{ host, port, keys, names, parallel, queue, maxLoaded, threads, spin, quantize, device, maxBody, maxPixels },

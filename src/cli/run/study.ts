@@ -137,7 +137,7 @@ export function formatPlan(plan: StudyPlan): string {
     `shared   ${shared.stages} stages that ${shared.runsThatBeginShared} runs begin with, features of ${shared.features} encoders`,
     `time     ${formatDuration(seconds.total)} with ${jobs} at a time, ${threads} threads each (${formatDuration(seconds.alone)} one by one, nothing shared)`,
     `CPU      ${formatDuration(cpuSeconds.total)} over all threads (${formatDuration(cpuSeconds.alone)} with nothing shared)`,
-    `disk     ${formatBytes(disk.needed)} of ${formatBytes(disk.free)} that are free`,
+    `disk     ${formatBytes(disk.needed)}${Number.isFinite(disk.free) ? ` of ${formatBytes(disk.free)} that are free` : ''}`,
     `memory   ${formatBytes(memory.peak)} of ${formatBytes(memory.available)}`,
     ...power.map(powerLine),
     ...notes.map((note) => `note     ${note}`),

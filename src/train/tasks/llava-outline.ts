@@ -23,6 +23,8 @@ export interface LlavaStagePlan {
   config: LlavaConfig;
   tokenizer: Tokenizer;
   data: DataIndex;
+  /** Distinct pictures of the stage, at most: also those of what is held out. */
+  pictures: number;
   adapters: StageAdapters | undefined;
   /** How features are kept; undefined where the encoder runs at each step. */
   kept: FeatureType | undefined;
@@ -55,7 +57,7 @@ export function pictureCount({ groups, pictures }: Pick<DataIndex, 'groups' | 'p
 }
 
 export async function outlineLlavaStage(plan: LlavaStagePlan): Promise<StageOutline> {
-  const { settings, seed, config, data, adapters, kept, encoder, sources } = plan;
+  const { settings, seed, config, data, pictures, adapters, kept, encoder, sources } = plan;
   const graphOptions = { fromPixels: !kept, ...(adapters ? { adapters: adapterGraph(adapters) } : {}) };
   const { totalSteps, stepsPerEpoch } = stepsOfStage(settings, data);
   const total = totalSteps * settings.accumulation;
@@ -66,7 +68,6 @@ export async function outlineLlavaStage(plan: LlavaStagePlan): Promise<StageOutl
   const dropped = withDropout((step) => [shapes[step]], rows, seed, settings.name);
   const batches: MicroBatch[] = [];
   for (const step of shapes.keys()) for await (const batch of dropped(step)) batches.push(batch);
-  const pictures = pictureCount(data);
   const size = imageTokenCount(config) * visionFeatureSize(config);
   return {
     settings,

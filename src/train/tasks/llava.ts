@@ -198,7 +198,8 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
       // captions and questions are about the same scenes
       const sources = typeof settings.data === 'string' ? ['scenes'] : data.files.map(({ path }) => path);
       const encoder = `the encoder after ${before} changes`;
-      return outlineLlavaStage({ ...model, settings, seed: recipe.seed, data, adapters: given, kept, encoder, sources });
+      const pictures = pictureCount(checked[index].index);
+      return outlineLlavaStage({ ...model, settings, seed: recipe.seed, data, pictures, adapters: given, kept, encoder, sources });
     },
     evaluate:
       recipe.evaluate &&
