@@ -229,6 +229,12 @@ const llavaStage = z
       .describe(
         'Each step has samples with pictures or samples without, as group_by_modality_length of LLaVA makes them; steps come in random order',
       ),
+    image_aspect_ratio: z
+      .enum(['square', 'pad'])
+      .optional()
+      .describe(
+        "How a picture that is no square becomes one, by LLaVA's names: square cuts its sides off, pad adds bars in the mean color; as the encoder's folder says when left out",
+      ),
     feature_cache: z
       .enum(['auto', 'float32', 'float16', 'none'])
       .default('auto')

@@ -96,7 +96,8 @@ async function trainPrepared(
     ? await createWeightAverage(engine, trained, settings.ema_decay, resumed?.state && (resumed.averages ?? new Map()))
     : undefined;
   const schedule = scheduleOf(settings, totalSteps);
-  const saved: TrainedStage = { task, isTrained, adapters, average };
+  const own = { ...task, saved: task.savedIn?.(index) ?? task.saved };
+  const saved: TrainedStage = { task: own, isTrained, adapters, average };
   const keepBest = 'keep_best' in settings && settings.keep_best ? await bestKeeper(saved, dir) : undefined;
   const watch = await watchStage(task, prepared, {
     engine,

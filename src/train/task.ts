@@ -84,6 +84,8 @@ export interface Task {
   /** Every parameter of a checkpoint, with its current value. */
   weights: ModelWeights;
   saved: SavedModel;
+  /** The same as a stage leaves it, where stages look at pictures in different ways. */
+  savedIn?(index: number): SavedModel;
   stages: readonly Stage[];
   /** The module, as recipes name it, that a parameter belongs to. */
   moduleOf(parameter: string): string;

@@ -13,13 +13,16 @@ const LANGUAGE = {
   '2b': { hub: 'google/gemma-2b-it', title: 'Gemma 2B', batch: 4 },
   '7b': { hub: 'google/gemma-7b-it', title: 'Gemma 7B', batch: 1 },
   'gemma2-9b': { hub: 'google/gemma-2-9b-it', title: 'Gemma 2 9B', batch: 1 },
-  'gemma3-1b': { hub: 'google/gemma-3-1b-it', title: 'Gemma 3 1B', batch: 8 },
+  'gemma3-1b': { hub: 'google/gemma-3-1b-it', title: 'Gemma 3 1B', batch: 8, scales: false },
   'gemma3-4b': {
     hub: 'google/gemma-3-4b-it',
     title: 'Gemma 3 4B, its text part',
     batch: 2,
     note: 'the text part by itself: in transformers, model.language_model of the pulled folder, written with save_pretrained',
     path: 'models/gemma-3-4b-it-text',
+    // which save_pretrained of a model does not write
+    tokenizer: 'models/gemma-3-4b-it',
+    scales: false,
   },
 };
 const ENCODER = {
@@ -122,9 +125,12 @@ export function recipeText({
     'model:',
     `  vision_tower: ${folderOf(encoder.hub)}`,
     `  language_model: ${languagePath}`,
+    ...(language.tokenizer ? [`  tokenizer: ${language.tokenizer}`] : []),
     `  connector: ${connector} # linear, mlp2x_gelu (the paper), mlp3x_gelu, mlp4x_gelu`,
     `  vision_feature_layer: -2 # mm_vision_select_layer; ${encoder.rows} image tokens`,
-    '  scale_image_features: true # as transformers before 5, with which the paper was trained',
+    language.scales === false
+      ? '  scale_image_features: false # Gemma 3 in transformers has always scaled the embedding of words alone'
+      : '  scale_image_features: true # as transformers before 5, with which the paper was trained',
     'stages:',
   ];
   if (!skips)
@@ -133,6 +139,7 @@ export function recipeText({
       '    train: [multi_modal_projector]',
       `    data: { data_path: ${first.data}, image_folder: ${first.images} } # ${first.title}: ${first.why}`,
       "    template: gemma # --version gemma; LLaVA's own stage 1 has plain",
+      '    image_aspect_ratio: square # the script names none, and this is what LLaVA then does: the sides are cut off',
       '    epochs: 1',
       `    batch_size: ${language.batch} # times accumulation: 256 samples a step`,
       `    accumulation: ${accumulation(256)}`,
@@ -145,6 +152,7 @@ export function recipeText({
     ...(adapters ? ["    lora: { rank: 128, alpha: 256, dropout: 0.05, targets: ['language_model.*'] }"] : []),
     '    data: { data_path: data/LLaVA-Instruct-150K/llava_v1_5_mix665k.json, image_folder: data/LLaVA-Instruct-150K }',
     '    template: gemma',
+    '    image_aspect_ratio: pad # --image_aspect_ratio pad',
     '    epochs: 1',
     `    batch_size: ${language.batch} # times accumulation: 128 samples a step`,
     `    accumulation: ${accumulation(128)}`,

@@ -14,7 +14,7 @@ import { processorFilesOf, withImageSize } from '../../pretrained/processor.ts';
 import { hubTokenizerFiles, readGenerationConfig } from '../../pretrained/tokenizer-form.ts';
 import { createRandom } from '../../random.ts';
 import { createTokenizer, type Tokenizer } from '../../text/tokenizer.ts';
-import type { LlavaRecipe } from '../recipe.ts';
+import type { LlavaRecipe, LlavaStage } from '../recipe.ts';
 import type { SavedModel } from '../task.ts';
 import type { ModelWeights } from '../weights.ts';
 
@@ -107,6 +107,13 @@ export async function furtherModel(model: Given<'llava'>, seed: number, { weight
     const files = { ...text, ...processorFilesOf(config, processor) };
     return { config, tokenizer, tokenizerFolder: folder, processor, weights, files };
   });
+}
+
+/** The model as a stage looks at pictures, which is saved with it. */
+export function inStage(model: Model, { image_aspect_ratio: ratio }: Pick<LlavaStage, 'image_aspect_ratio'>): Model {
+  if (ratio === undefined) return model;
+  const processor = { ...model.processor, do_pad: ratio === 'pad' };
+  return { ...model, processor, files: { ...model.files, ...processorFilesOf(model.config, processor) } };
 }
 
 export const moduleOf = (name: string) => name.slice(0, name.indexOf('.'));

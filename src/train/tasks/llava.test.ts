@@ -243,6 +243,39 @@ test('feature mixup puts other pictures into the features of each, the same at t
   }
 });
 
+test('a stage cuts pictures to squares or pads them, as it is told, and is saved so', async () => {
+  const processor = { size: { shortest_edge: 12 }, do_center_crop: true, crop_size: { height: 12, width: 12 } };
+  const dir = await saveEncoder('wide-clip', clip, processor);
+  const wide = sharp({ create: { width: 24, height: 12, channels: 3, background: '#ff0000' } });
+  // in CLIP's mean color
+  const bars = { top: 6, bottom: 6, background: { r: 122, g: 116, b: 104 } };
+  await wide.clone().png().toFile(join(folders, 'wide.png'));
+  await wide.clone().extend(bars).png().toFile(join(folders, 'padded.png'));
+  const conversations = [
+    { from: 'human', value: '<image>' },
+    { from: 'gpt', value: 'red' },
+  ];
+  const featuresOf = async (image: string, stage: object) => {
+    const path = join(folders, `${image}.json`);
+    writeFileSync(path, JSON.stringify([{ image: `${image}.png`, conversations }]));
+    const task = await taskOver(dir, {}, { data: { data_path: path, image_folder: folders }, batch_size: 1, ...stage });
+    const { data, dispose } = await task.prepareStage(0);
+    const features: Float32Array[] = [];
+    for await (const { inputs } of data.batches(0)) features.push(inputs.image_features.data as Float32Array);
+    await dispose();
+    const saved = JSON.parse(task.savedIn!(0).files['preprocessor_config.json'] as string);
+    return { features: [...features[0]], saved: [saved.do_pad, saved.image_processor_type] };
+  };
+  const cut = await featuresOf('wide', { image_aspect_ratio: 'square' });
+  const padded = await featuresOf('wide', { image_aspect_ratio: 'pad' });
+  const byHand = await featuresOf('padded', {});
+  const asItSays = await featuresOf('wide', {});
+  expect(asItSays.features).toEqual(cut.features);
+  expect(padded.features).not.toEqual(cut.features);
+  for (const [i, value] of padded.features.entries()) expect(value).toBeCloseTo(byHand.features[i], 4);
+  expect([cut.saved[0], padded.saved]).toEqual([false, [true, 'LlavaImageProcessor']]);
+});
+
 test('a stage over several files takes the share of each in an epoch', async () => {
   const dir = await saveEncoder('shares-clip', clip, square(12));
   const conversations = (answer: string) => [

@@ -30,7 +30,7 @@ import type { FeatureSource, LlavaSource } from '../sources/llava.ts';
 import type { StageData } from '../stage.ts';
 import type { PreparedStage, Task, TaskContext } from '../task.ts';
 import { ModelWeights } from '../weights.ts';
-import { assemble, type Model, moduleOf } from './llava-model.ts';
+import { assemble, inStage, type Model, moduleOf } from './llava-model.ts';
 import { modalityGroups, outlineLlavaStage, pictureCount, stepsOfStage } from './llava-outline.ts';
 import { scoreSplits } from './llava-scores.ts';
 
@@ -177,16 +177,18 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
   return {
     weights: model.weights,
     saved: { config: model.config, files: model.files },
+    savedIn: (index) => ({ config: model.config, files: inStage(model, recipe.stages[index]).files }),
     stages: recipe.stages,
     moduleOf,
     adapters: (index) => adapters[index],
     dataFiles: (index) => checked[index].index.files.map(({ path }) => path),
     async prepareStage(index) {
       const settings = recipe.stages[index];
-      const prepared = await prepareStage(recipe, model, checked[index], settings, adapters[index], context);
+      const staged = inStage(model, settings);
+      const prepared = await prepareStage(recipe, staged, checked[index], settings, adapters[index], context);
       const { every = 0, questions } = recipe.evaluate ?? {};
       if (every === 0) return prepared;
-      const scores = () => scoreSplits(recipe.evaluate!, dataset!, model, context, { questions, adapters: adapters[index] });
+      const scores = () => scoreSplits(recipe.evaluate!, dataset!, staged, context, { questions, adapters: adapters[index] });
       return { ...prepared, evaluation: { every, scores: async () => (await scores()).scores } };
     },
     async outline(index, changed) {
@@ -197,14 +199,14 @@ export async function llavaTask(recipe: LlavaRecipe, context: TaskContext): Prom
       const before = recipe.stages.slice(0, index).filter((stage, i) => changesEncoder(stage, adapters[i])).length;
       // captions and questions are about the same scenes
       const sources = typeof settings.data === 'string' ? ['scenes'] : data.files.map(({ path }) => path);
-      const encoder = `the encoder after ${before} changes`;
+      const encoder = `the encoder after ${before} changes, pictures ${settings.image_aspect_ratio ?? 'as it says'}`;
       const pictures = pictureCount(checked[index].index);
       return outlineLlavaStage({ ...model, settings, seed: recipe.seed, data, pictures, adapters: given, kept, encoder, sources });
     },
     evaluate:
       recipe.evaluate &&
       (async () => {
-        const result = await scoreSplits(recipe.evaluate!, dataset!, model, context);
+        const result = await scoreSplits(recipe.evaluate!, dataset!, inStage(model, recipe.stages.at(-1)!), context);
         answered = result.samples;
         return result.scores;
       }),
