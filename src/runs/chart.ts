@@ -12,6 +12,8 @@ export const gray = '#868e96';
 const palette = ['#3b82f6', '#e8590c', '#12a150', '#9333ea', '#d6336c', '#0c8599', '#a87900', gray];
 
 export const colorOf = (index: number): string => palette[index % palette.length];
+/** Tells lines of one color apart. */
+export const dashOf = (index: number): 'solid' | 'dashed' => (index < palette.length ? 'solid' : 'dashed');
 
 type ChartOption = Parameters<ReturnType<typeof init>['setOption']>[0];
 

@@ -1,8 +1,10 @@
 // The plots of a study as SVG, drawn by ECharts on the server side: no script in the page.
 
-import { axisStyle, colorOf, drawChart, fromLeft, gray, gridLines, numbers } from '../runs/chart.ts';
+import { axisStyle, colorOf, dashOf, drawChart, fromLeft, gray, gridLines, numbers } from '../runs/chart.ts';
 
 const blue = colorOf(0);
+/** Labels of axes are part of what a grid's distances are measured to. */
+const INSIDE = { outerBoundsMode: 'same', outerBoundsContain: 'axisLabel' } as const;
 
 type Series = { [key: string]: unknown }[];
 
@@ -15,6 +17,23 @@ const legendOf = (names: readonly string[]) => ({
   itemWidth: 16,
   itemHeight: 8,
 });
+
+/** Of charts with curves, in pixels. */
+const WIDTH = 560;
+
+/** Rows that a legend takes in a chart of so many pixels, by what letters of its size take. */
+function legendRows(names: readonly string[], width: number): number {
+  let [rows, filled] = [1, 0];
+  for (const name of names) {
+    const item = 36 + 6 * name.length;
+    if (filled > 0 && filled + item > width) {
+      rows++;
+      filled = 0;
+    }
+    filled += item;
+  }
+  return rows;
+}
 
 export interface ForestRow {
   label: string;
@@ -52,7 +71,7 @@ export function forestPlot(rows: readonly ForestRow[], name = 'points'): string 
   };
   return drawChart(
     {
-      grid: { left: 8, right: 24, top: 8, bottom: 40, containLabel: true },
+      grid: { left: 8, right: 24, top: 8, bottom: 40, ...INSIDE },
       xAxis: { ...numbers(), ...fromLeft(name), ...gridLines },
       yAxis: {
         type: 'category',
@@ -78,8 +97,15 @@ export function interactionPlot(
   return drawChart(
     {
       legend: legendOf(lines.map(({ name }) => name)),
-      grid: { left: 8, right: 24, top: 36, bottom: 40, containLabel: true },
-      xAxis: { type: 'category', data: [...levels], ...fromLeft(by) },
+      grid: { left: 8, right: 24, top: 36, bottom: 52, ...INSIDE },
+      // all levels are named, the longer names in two lines
+      xAxis: {
+        type: 'category',
+        data: [...levels],
+        ...fromLeft(by),
+        nameGap: 40,
+        axisLabel: { color: gray, interval: 0, width: Math.floor(400 / levels.length), overflow: 'break' },
+      },
       yAxis: { name: '%', ...axisStyle, ...numbers(), ...gridLines },
       series: lines.map(({ name, values }, i) => ({
         type: 'line',
@@ -92,7 +118,7 @@ export function interactionPlot(
       })) as Series,
     },
     480,
-    280,
+    292,
   );
 }
 
@@ -104,11 +130,14 @@ export interface CurveGroup {
 
 /** A line for each group. */
 export function linesPlot(groups: readonly ScatterGroup[], x: string, y: string, logY = false): string {
-  const rows = Math.ceil(groups.length / 3);
+  const rows = legendRows(
+    groups.map(({ name }) => name),
+    WIDTH,
+  );
   return drawChart(
     {
       legend: legendOf(groups.map(({ name }) => name)),
-      grid: { left: 8, right: 24, top: 24 + 18 * rows, bottom: 40, containLabel: true },
+      grid: { left: 8, right: 24, top: 24 + 18 * rows, bottom: 40, ...INSIDE },
       xAxis: { minInterval: 1, ...numbers(), ...fromLeft(x) },
       yAxis: { name: y, ...axisStyle, ...numbers(logY), ...gridLines },
       series: groups.map(({ name, points }, i) => ({
@@ -121,7 +150,7 @@ export function linesPlot(groups: readonly ScatterGroup[], x: string, y: string,
         lineStyle: { color: colorOf(i), width: 2 },
       })) as Series,
     },
-    560,
+    WIDTH,
     260 + 18 * rows,
   );
 }
@@ -153,19 +182,22 @@ export function curvesPlot(groups: readonly CurveGroup[], x: string, y: string):
       showSymbol: data.length === 1,
       data,
       itemStyle: { color: colorOf(i) },
-      lineStyle: { color: colorOf(i), width: 2 },
+      lineStyle: { color: colorOf(i), width: 2, type: dashOf(i) },
     };
   });
-  const rows = Math.ceil(groups.length / 3);
+  const rows = legendRows(
+    groups.map(({ name }) => name),
+    WIDTH,
+  );
   return drawChart(
     {
       legend: legendOf(groups.map(({ name }) => name)),
-      grid: { left: 8, right: 24, top: 24 + 18 * rows, bottom: 40, containLabel: true },
+      grid: { left: 8, right: 24, top: 24 + 18 * rows, bottom: 40, ...INSIDE },
       xAxis: { type: 'value', ...fromLeft(x) },
       yAxis: { name: y, ...axisStyle, ...numbers(), ...gridLines },
       series: [...pale, ...means] as Series,
     },
-    560,
+    WIDTH,
     260 + 18 * rows,
   );
 }
@@ -200,11 +232,14 @@ export function scatterPlot(
           line(({ low }) => low, { width: 1, type: 'dashed' }),
           line(({ high }) => high, { width: 1, type: 'dashed' }),
         ];
-  const rows = Math.ceil(groups.length / 3);
+  const rows = legendRows(
+    groups.map(({ name }) => name),
+    WIDTH,
+  );
   return drawChart(
     {
       legend: legendOf(groups.length > 1 ? groups.map(({ name }) => name) : []),
-      grid: { left: 8, right: 32, top: groups.length > 1 ? 24 + 18 * rows : 32, bottom: 40, containLabel: true },
+      grid: { left: 8, right: 32, top: groups.length > 1 ? 24 + 18 * rows : 32, bottom: 40, ...INSIDE },
       xAxis: { ...fromLeft(x), ...numbers(logX) },
       yAxis: { name: y, ...axisStyle, ...numbers(), ...gridLines },
       series: [
@@ -219,7 +254,7 @@ export function scatterPlot(
         })),
       ] as Series,
     },
-    560,
+    WIDTH,
     250 + 18 * rows,
   );
 }
