@@ -30,8 +30,11 @@ export function layOutConstants(constants: ReadonlyMap<string, Constant>): Const
     if (canBeFed && value.data.byteLength > INLINE_BYTES) layout.fed.set(name, value);
     else layout.inlineInputs.set(name, value);
   }
-  for (const { path, stamp } of stored.values()) if (stamp !== undefined) checkStamp(path, statSync(path), stamp);
-  const paths = new Map([...stored.values()].map(({ path }) => [path, realpathSync(path)]));
+  // files hold hundreds of tensors: each is looked at once
+  const files = [...new Set([...stored.values()].map(({ path }) => path))];
+  const paths = new Map(files.map((path) => [path, realpathSync(path)]));
+  const stats = new Map(files.map((path) => [path, statSync(path)]));
+  for (const { path, stamp } of stored.values()) checkStamp(path, stats.get(path)!, stamp);
   layout.folder = commonFolder([...paths.values()]);
   for (const [name, { path, offset, dtype, dims }] of stored)
     layout.externalInputs.set(name, {
