@@ -78,14 +78,15 @@ export function createApp(options: AppOptions): Hono<Env> {
     if (!c.get('isHandedOn')) finish({ status: c.res.status });
   });
 
-  app.use(async (c, next) => {
-    const name = new URL(c.req.url).hostname;
-    if (isName && !isName(name))
-      throw new ApiError(403, `this server is asked as localhost; to ask it as ${name.slice(0, 200)}, start it with --allow-name`, {
-        code: 'name_not_allowed',
-      });
-    await next();
-  });
+  if (isName)
+    app.use(async (c, next) => {
+      const name = new URL(c.req.url).hostname;
+      if (!isName(name))
+        throw new ApiError(403, `this server is asked as localhost; to ask it as ${name.slice(0, 200)}, start it with --allow-name`, {
+          code: 'name_not_allowed',
+        });
+      await next();
+    });
 
   app.use(async (c, next) => {
     if (isAllowed && !OPEN_PATHS.includes(c.req.path) && !isAllowed(c.req.header('authorization')))
