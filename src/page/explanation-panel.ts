@@ -55,10 +55,10 @@ interface Found {
 }
 
 /** What was asked for before, unless it failed or was left; or the same anew. */
-function again(before: Asked | undefined, ask: (signal: AbortSignal) => Promise<AnswerExplanation>, signal: AbortSignal): Asked {
+function again(before: Asked | undefined, ask: () => Promise<AnswerExplanation>, signal: AbortSignal): Asked {
   if (before?.state === 'done' || (before?.state === 'running' && !before.signal.aborted)) return before;
   const start = performance.now();
-  const asked: Asked = { explanation: ask(signal), signal, state: 'running', took: 0 };
+  const asked: Asked = { explanation: ask(), signal, state: 'running', took: 0 };
   asked.explanation.then(
     () => Object.assign(asked, { state: 'done', took: performance.now() - start }),
     () => Object.assign(asked, { state: 'failed' }),
@@ -85,14 +85,14 @@ export function setUpExplanations(answerer: Explainer, pictures: PicturePanel): 
   /** Maps of an answer. */
   function mapsOf({ question, answer, view }: Explainable, signal: AbortSignal): Found {
     const before = known.get(view);
-    const maps = again(before?.maps, (signal) => answerer.explain(question, answer, [], signal), signal);
+    const maps = again(before?.maps, () => answerer.explain(question, answer, [], signal), signal);
     const found = maps === before?.maps ? before : { maps, measured: new Map() };
     known.set(view, found);
     return found;
   }
 
   function measure({ measured }: Found, { question, answer }: Explainable, part: number, signal: AbortSignal): Promise<AnswerExplanation> {
-    const asked = again(measured.get(part), (signal) => answerer.explain(question, answer, [part], signal), signal);
+    const asked = again(measured.get(part), () => answerer.explain(question, answer, [part], signal), signal);
     measured.set(part, asked);
     return asked.explanation;
   }
