@@ -7,6 +7,7 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { growingArray } from '../arrays.ts';
 import { reasonOf, UserError } from '../errors.ts';
+import { changedSince, checkStamp, stampOf } from '../file-stamp.ts';
 import { createDigestTable } from './digest-table.ts';
 import { forEachSample, parseSample, type Sample, SampleError } from './llava-json.ts';
 
@@ -23,7 +24,7 @@ export interface DataFile {
 /** What `openData` needs: plain values, which pass between threads; arrays are shared, not copied. */
 export interface DataIndex {
   /** With the number of samples in each, and size and time of change when it was read. */
-  files: (DataFile & { samples: number; size: number; changed: number })[];
+  files: (DataFile & { samples: number; stamp: string })[];
   /** Place of each sample's JSON in its file, and its length, both in bytes. */
   offsets: Float64Array;
   lengths: Uint32Array;
@@ -99,10 +100,10 @@ export async function indexData(files: readonly DataFile[], { visit, onBad }: In
           add({ images: [] }, offset, length);
         }),
     );
-    const { size, mtimeMs } = await stat(file.path);
+    const stamp = stampOf(await stat(file.path));
     const samples = offsets.length - before;
     const share = file.perEpoch === undefined ? file.share : file.perEpoch / samples;
-    indexed.push({ ...file, share, samples, size, changed: mtimeMs });
+    indexed.push({ ...file, share, samples, stamp });
   }
   return {
     files: indexed,
@@ -162,7 +163,7 @@ export function openData({ files, offsets, lengths, groups, pictures, positions 
       const json = new Uint8Array(lengths[index]);
       for (let done = 0; done < json.length; ) {
         const read = readSync(file.handle, json, done, json.length - done, offsets[index] + done);
-        if (read === 0) throw changed(file.path);
+        if (read === 0) throw changedSince(file.path);
         done += read;
       }
       return parseSample(json, file, position, offsets[index]);
@@ -180,19 +181,20 @@ export function openData({ files, offsets, lengths, groups, pictures, positions 
   };
 }
 
-const changed = (path: string) => new UserError(`${path}: has changed since it was read; start again.`);
-
-function openIndexed({ path, size, changed: before }: DataIndex['files'][number]): number {
+function openIndexed({ path, stamp }: DataIndex['files'][number]): number {
   let handle: number;
   try {
     handle = openSync(path, 'r');
   } catch (error) {
     throw new UserError(`${path}: cannot be read: ${reasonOf(error)}.`);
   }
-  const { size: now, mtimeMs } = fstatSync(handle);
-  if (now === size && mtimeMs === before) return handle;
-  closeSync(handle);
-  throw changed(path);
+  try {
+    checkStamp(path, fstatSync(handle), stamp);
+  } catch (error) {
+    closeSync(handle);
+    throw error;
+  }
+  return handle;
 }
 
 /**

@@ -10,7 +10,7 @@ function indexOf(files: readonly (readonly (number | undefined)[])[], folder = '
   const groupOf = createGrouping();
   const samples = files.flat().map((picture) => ({ images: picture === undefined ? [] : [join(folder, `${picture}.jpg`)] }));
   const index: DataIndex = {
-    files: files.map(({ length }, i) => ({ path: `${i}.json`, imageFolder: folder, share: 1, samples: length, size: 0, changed: 0 })),
+    files: files.map(({ length }, i) => ({ path: `${i}.json`, imageFolder: folder, share: 1, samples: length, stamp: '' })),
     offsets: Float64Array.from(samples.keys()),
     lengths: Uint32Array.from(samples.keys()),
     groups: Uint32Array.from(samples, groupOf),

@@ -1,10 +1,10 @@
 // The drawn scenes of a recipe. Their folder is drawn again in its place where it holds others, so runs that
 // need other scenes may not have it at the same time; those that need the same may.
 
-import { createHash, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import { existsSync, readdirSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
-import type { EmojiDatasetOptions } from '../data/emoji/build.ts';
+import { type EmojiDatasetOptions, scenesDigest } from '../data/emoji/build.ts';
 import { makeFolder, onDisk } from '../disk.ts';
 import { FolderTakenError, type LockOptions, lockFolder, noLock } from '../folder-lock.ts';
 import { augmentationOf, type LlavaRecipe, type Recipe } from './recipe.ts';
@@ -26,8 +26,8 @@ export function scenesOf(data: NonNullable<LlavaRecipe['data']>, seed: number): 
 /** Where a recipe's scenes are, and a name of what they show; undefined where it has none on disk. */
 export function scenesIn(recipe: Recipe): { folder: string; digest: string } | undefined {
   if (recipe.task !== 'llava' || !recipe.data) return undefined;
-  const { out, ...scenes } = scenesOf(recipe.data, recipe.seed);
-  return { folder: out, digest: createHash('sha256').update(JSON.stringify(scenes)).digest('hex').slice(0, 16) };
+  const scenes = scenesOf(recipe.data, recipe.seed);
+  return { folder: scenes.out, digest: scenesDigest(scenes) };
 }
 
 /** A folder with the lock of a run, beside the scenes that it reads. */

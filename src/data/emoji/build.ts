@@ -277,11 +277,14 @@ async function writeWhole(path: string, bytes: Buffer): Promise<void> {
  * command that needs others at the same time does not draw over them.
  */
 export function cachedEmojiDataset(folder: string, options: Omit<EmojiDatasetOptions, 'out'>): Promise<EmojiDataset> {
-  // the scenes of a split are the same whichever others are made
-  const { splits: _, ...shown } = options;
+  return buildEmojiDataset({ ...options, out: join(folder, scenesDigest(options)) });
+}
+
+/** A name of what scenes show: 16 hexadecimal digits. */
+export function scenesDigest({ out: _, splits: __, ...shown }: Partial<EmojiDatasetOptions>): string {
+  // neither the folder nor which splits are made changes the scenes of a split
   const sorted = Object.entries(shown).sort(([a], [b]) => (a < b ? -1 : 1));
-  const name = createHash('sha256').update(JSON.stringify(sorted)).digest('hex').slice(0, 16);
-  return buildEmojiDataset({ ...options, out: join(folder, name) });
+  return createHash('sha256').update(JSON.stringify(sorted)).digest('hex').slice(0, 16);
 }
 
 async function writeImages(folder: string, split: string, scenes: readonly Scene[], glyphs: EmojiGlyphs): Promise<void> {

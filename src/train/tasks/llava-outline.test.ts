@@ -34,7 +34,7 @@ describe('the number of pictures', () => {
 
 describe('the steps of a stage', () => {
   const stepsOf = (samples: number, settings: Pick<LlavaStage, 'batch_size' | 'accumulation'> & Partial<LlavaStage>) => {
-    const files = [{ path: '', imageFolder: '', share: 1, samples, size: 0, changed: 0 }];
+    const files = [{ path: '', imageFolder: '', share: 1, samples, stamp: '' }];
     return stepsOfStage(settings as LlavaStage, { files });
   };
 
