@@ -105,7 +105,7 @@ describe('an explanation', () => {
     // rows that nobody sees may hold anything
     const other: AnsweredQuestion = { ...question, imageRows: question.imageRows.map((value) => 3 - value) };
     const [[left], [same]] = await Promise.all(
-      [question, other].map((each) => explainer.logProbabilities(each, [new Uint8Array(36)], 'drop')),
+      [question, other].map((each) => explainer.logProbabilities(each, [new Uint8Array(36)], { removal: 'drop' })),
     );
     expect(largestDifference(left, same)).toBeLessThan(1e-5);
     const [mean] = await explainer.logProbabilities(question, [new Uint8Array(36)]);

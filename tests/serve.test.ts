@@ -524,6 +524,33 @@ describe('clients that go away', () => {
     expect(strict.models[0].load).toEqual({ running: 0, waiting: 0 });
     for (const socket of sockets) socket.destroy();
   });
+
+  test('that read nothing of a file or of an answer that has ended are let go', async () => {
+    const strict = await start({ stall: 1500 });
+    const silent = (request: string) => {
+      const socket = connect(strict.port, '127.0.0.1').pause();
+      socket.write(request);
+      return socket;
+    };
+    const body = JSON.stringify({ model: 'tiny-llava', messages: asking('hello'), max_tokens: 2 });
+    const sockets = [
+      silent('GET /onnxruntime/ort-wasm-simd-threaded.wasm HTTP/1.1\r\nHost: localhost\r\n\r\n'),
+      // nobody reads the answers, which fill the system's buffers
+      silent(
+        `POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}` +
+          'GET /onnxruntime/ort-wasm-simd-threaded.wasm HTTP/1.1\r\nHost: localhost\r\n\r\n',
+      ),
+    ];
+    // one that waits for its next request is not
+    const patient = connect(strict.port, '127.0.0.1');
+    const ends = sockets.map((socket) => new Promise((resolve) => socket.on('error', resolve)));
+    // a socket that is not read hears of its end when it writes
+    const writing = setInterval(() => sockets.map((socket) => socket.write('\r\n')), 200);
+    await Promise.all(ends).finally(() => clearInterval(writing));
+    expect(patient.destroyed).toBe(false);
+    for (const socket of [...sockets, patient]) socket.destroy();
+    expect(strict.models[0].load).toEqual({ running: 0, waiting: 0 });
+  });
 });
 
 describe('models that take turns in memory', () => {

@@ -39,7 +39,11 @@ export interface Explainer {
    * log P of each answer token, in nats, with image tokens taken away: for each `kept` [imageTokens] of 0 and
    * 1 an array [tokens].
    */
-  logProbabilities(question: AnsweredQuestion, kept: readonly Uint8Array[], removal?: Removal): Promise<Float32Array[]>;
+  logProbabilities(
+    question: AnsweredQuestion,
+    kept: readonly Uint8Array[],
+    options?: { removal?: Removal; signal?: AbortSignal },
+  ): Promise<Float32Array[]>;
   /**
    * Memory of a pass over prompt and answer of so many `tokens`, of which so many are `asked` about at once
    * (default 1), in bytes: activations, without weights.
@@ -87,7 +91,14 @@ export async function createExplainer(
   const programs = programsOf(engine, config, layout, values);
   const passBytes = await plannedBytes(config, values);
 
-  async function answer({ picture, prompt, answer, short, maxNewTokens = MAX_NEW_TOKENS }: ExplainRequest): Promise<AnsweredQuestion> {
+  async function answer({
+    picture,
+    prompt,
+    answer,
+    short,
+    maxNewTokens = MAX_NEW_TOKENS,
+    signal,
+  }: ExplainRequest): Promise<AnsweredQuestion> {
     const asked: readonly Turn[] = typeof prompt === 'string' ? [{ from: 'human', value: prompt }] : prompt;
     const turns = short ? asked.with(-1, { from: 'human', value: asked.at(-1)!.value + shortAnswerPrompt }) : asked;
     const places = imagePlaces(turns);
@@ -99,7 +110,7 @@ export async function createExplainer(
     const sampling = greedySampling(model.generation?.repetitionPenalty);
     const answerIds =
       answer === undefined
-        ? (await generator.generate([{ inputIds: promptIds, imageRows }], { maxNewTokens, stopTokenIds, sampling }))[0]
+        ? (await generator.generate([{ inputIds: promptIds, imageRows }], { maxNewTokens, stopTokenIds, sampling, signal }))[0]
         : tokenizer.encodeWithoutImages(answer);
     if (answerIds.length === 0) throw new UserError('the answer is empty: there is nothing to explain; give one');
     checkLength(promptIds.length + answerIds.length - 1, config.text_config.max_position_embeddings);
@@ -287,7 +298,11 @@ export async function createExplainer(
     };
   }
 
-  async function logProbabilities(question: AnsweredQuestion, kept: readonly Uint8Array[], removal: Removal = 'mean') {
+  async function logProbabilities(
+    question: AnsweredQuestion,
+    kept: readonly Uint8Array[],
+    { removal = 'mean', signal }: { removal?: Removal; signal?: AbortSignal } = {},
+  ) {
     const { promptIds, answerIds, imageRows } = question;
     const program = await programs.answer();
     const places = imagePositions(question);
@@ -296,6 +311,7 @@ export async function createExplainer(
     const mean = meanRow(imageRows, hidden);
     const scores: Float32Array[] = [];
     for (let from = 0; from < kept.length; from += together) {
+      signal?.throwIfAborted();
       const masks = kept.slice(from, from + together);
       const feeds = passFeeds(question, masks.length);
       masks.forEach((mask, i) => {
@@ -327,7 +343,8 @@ export async function createExplainer(
     layout,
     answer,
     maps,
-    explain: async ({ throughEncoder, lens, signal, ...request }) => maps(await answer(request), { throughEncoder, lens, signal }),
+    explain: async ({ throughEncoder, lens, signal, ...request }) =>
+      maps(await answer({ ...request, signal }), { throughEncoder, lens, signal }),
     logProbabilities,
     passBytes,
     async dispose() {

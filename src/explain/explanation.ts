@@ -17,6 +17,7 @@ export interface ExplainRequest {
   short?: boolean;
   /** Longest answer in tokens. Default: 32. */
   maxNewTokens?: number;
+  signal?: AbortSignal;
 }
 
 /** A question with its answer, ready to be explained. */

@@ -22,7 +22,7 @@ function additive(weights: readonly number[], asked: string[] = []): Explainer {
   return {
     config: { text_config: { hidden_size: HIDDEN } },
     layout: { rowOf: (token: number) => token, patchOf: (row: number) => row },
-    async logProbabilities(_question: AnsweredQuestion, kept: readonly Uint8Array[], removal: Removal = 'mean') {
+    async logProbabilities(_question: AnsweredQuestion, kept: readonly Uint8Array[], { removal = 'mean' }: { removal?: Removal } = {}) {
       asked.push(...kept.map((mask) => `${removal} ${mask.join('')}`));
       return kept.map((mask) => {
         const sum = mask.reduce((total, isKept, i) => total + isKept * weights[i], 0);

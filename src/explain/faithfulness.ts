@@ -130,7 +130,7 @@ function askedOnce(explainer: Explainer, question: AnsweredQuestion) {
           const results = await explainer.logProbabilities(
             question,
             some.map(({ mask }) => mask),
-            removal,
+            { removal, signal },
           );
           some.forEach((each, i) => {
             each.result = results[i];

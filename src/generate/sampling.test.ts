@@ -134,3 +134,11 @@ describe('sampleToken', () => {
     expect(sampleToken(first, { seed: 0, temperature: 1 }, drawing(1), [])).toBe(2);
   });
 });
+
+test('with a large top-k takes no longer than sorting, whatever the vocabulary', () => {
+  const logits = Float32Array.from({ length: 262_144 }, (_, token) => (token * 7919) % 262_144);
+  const began = performance.now();
+  const token = sampleToken(logits, { seed: 0, temperature: 1e4, topK: 100_000 }, createRandom(1), []);
+  expect(performance.now() - began).toBeLessThan(2000);
+  expect(logits[token]).toBeGreaterThanOrEqual(262_144 - 100_000);
+});

@@ -25,8 +25,12 @@ export function argmax(logits: Float32Array): number {
   return best;
 }
 
+/** Up to so many, a list is faster than sorting all scores. */
+const LISTED = 256;
+
 /** Smallest score of the k largest. */
 function kthLargest(scores: Float64Array, k: number): number {
+  if (k > LISTED) return scores.slice().sort()[scores.length - k];
   // a short sorted list: of a large vocabulary, few scores ever enter it
   const largest = new Float64Array(k).fill(Number.NEGATIVE_INFINITY);
   for (const score of scores) {

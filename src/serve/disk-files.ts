@@ -10,7 +10,7 @@ export interface DiskFile {
 }
 
 /** Bytes that are read at a time. */
-const CHUNK = 2 ** 18;
+const CHUNK = 2 ** 16;
 
 /** The bytes from `start` to before `end`. The file is opened when the first of them are wanted. */
 function bytesOf(path: string, start: number, end: number): ReadableStream<Uint8Array> {

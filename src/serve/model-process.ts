@@ -137,11 +137,13 @@ export function createModelProcess(options: ModelProcessOptions): ModelProcess {
           } else hear(message);
         }
       });
-      process.on('error', reject);
-      process.on('exit', () => {
-        reject(new Error('the process of the model ended while it was being loaded'));
+      const end = (error: Error) => {
+        reject(error);
         if (child === process) died(performance.now() - started);
-      });
+      };
+      // one that cannot be started has no exit
+      process.on('error', (error) => process.pid === undefined && end(error));
+      process.on('exit', () => end(new Error('the process of the model ended while it was being loaded')));
     });
     tell({ type: 'load', options: work });
     return loaded;

@@ -186,6 +186,32 @@ describe('messages', () => {
   });
 });
 
+test('lists that are too long are not looked through', () => {
+  const [asked, many] = [{ role: 'user', content: 'What is it?' }, 1_000_000];
+  const refusalOf = (body: object) => {
+    const [before, began] = [process.memoryUsage().heapUsed, performance.now()];
+    let refused: unknown;
+    try {
+      parseExplainRequest({ model: 'm', messages: [asked], ...body });
+    } catch (error) {
+      refused = error;
+    }
+    expect(refused).toMatchObject({ status: 400 });
+    expect(performance.now() - began).toBeLessThan(2000);
+    // a complaint about each element would take 800 MB
+    expect(process.memoryUsage().heapUsed - before).toBeLessThan(100e6);
+    return (refused as Error).message;
+  };
+  const list = (value: unknown) => new Array(many).fill(value);
+  expect(refusalOf({ messages: list({}) })).toContain('messages');
+  expect(refusalOf({ messages: list(asked) })).toContain('messages');
+  expect(refusalOf({ messages: [{ role: 'user', content: list(0) }] })).toContain('1000000 parts');
+  expect(refusalOf({ messages: new Array(1000).fill({ role: 'user', content: new Array(1000).fill(0) }) })).toContain('1000000 parts');
+  expect(refusalOf({ stop: list(0) })).toContain("'stop'");
+  expect(refusalOf({ faithfulness: list('') })).toContain("'faithfulness'");
+  expect(refusalOf({ metadata: Object.fromEntries(list(0).map((value, i) => [i, value])) })).toContain("'metadata'");
+});
+
 describe('requests to explain', () => {
   const asked = { role: 'user', content: 'What?' };
   const parse = (body: object) => parseExplainRequest({ model: 'm', messages: [asked], ...body });
@@ -200,6 +226,8 @@ describe('requests to explain', () => {
     expect(() => parse({ messages: [{ role: 'assistant', content: 'It.' }] })).toThrow('the question goes before its answer');
     expect(() => parse({ faithfulness: [-1] })).toThrow("Invalid value for 'faithfulness[0]'");
     expect(() => parse({ faithfulness: Array.from({ length: 99 }, (_, i) => i) })).toThrow("'faithfulness'");
+    for (const field of [{ stream: true }, { stop: 'x' }, { logprobs: true }])
+      expect(() => parse(field)).toThrow(`'${Object.keys(field)[0]}' cannot be followed`);
     expect(() => parseChatRequest({ model: 'm', messages: [asked], faithfulness: [0] })).toThrow("Unknown parameter: 'faithfulness'");
   });
 });

@@ -27,8 +27,12 @@ export interface Fetching {
   take: Take;
 }
 
-const isListed = (host: string, hosts: readonly string[]) =>
-  hosts.some((entry) => (entry.startsWith('*.') ? host.endsWith(entry.slice(1)) : host === entry));
+/** A host and, unless it is the one of the protocol, its port; as URLs have them. */
+const isListed = ({ host, protocol }: URL, hosts: readonly string[]) =>
+  hosts.some((entry) => {
+    const named = entry.toLowerCase().replace(protocol === 'http:' ? /:80$/ : /:443$/, '');
+    return named.startsWith('*.') ? host.endsWith(named.slice(1)) : host === named;
+  });
 
 /** The bytes behind a URL. ApiError 400 says why there are none; it does not say what answered. */
 export async function fetchPicture({ url: text, param }: PictureSource, options: RemoteOptions, fetching: Fetching): Promise<Uint8Array> {
@@ -42,7 +46,7 @@ export async function fetchPicture({ url: text, param }: PictureSource, options:
     throw fail('it is no URL');
   }
   if (url.username !== '' || url.password !== '') throw fail('it must not hold a user name or password');
-  if (!isListed(url.host, hosts)) throw fail('this server fetches no images from that host', 'image_host_not_allowed');
+  if (!isListed(url, hosts)) throw fail('this server fetches no images from that host', 'image_host_not_allowed');
   const host = url.hostname.replace(/^\[|\]$/g, '');
   if (isIP(host) !== 0 && !isAllowed(host)) throw fail('this server fetches no images from that address', 'image_host_not_allowed');
 

@@ -10,6 +10,15 @@ import { ApiError } from './errors.ts';
 /** Pictures that one request may show, and texts that may end an answer. */
 const MAX_STOPS = 4;
 
+/** Messages of a request, and parts of all of them together. */
+const MAX_MESSAGES = 4096;
+const MAX_PARTS = 4096;
+/** Entries of `metadata`, as OpenAI has it. */
+const MAX_METADATA = 16;
+
+/** A list whose length is looked at first: each element that is wrong costs memory until all are read. */
+const atMost = <T extends z.ZodType>(most: number, element: T) => z.array(z.unknown()).max(most).pipe(z.array(element));
+
 const empty = (value: unknown) => typeof value === 'object' && value !== null && Object.keys(value).length === 0;
 
 const text = z.strictObject({ type: z.literal('text'), text: z.string() });
@@ -18,7 +27,7 @@ const image = z.strictObject({
   image_url: z.strictObject({ url: z.string(), detail: z.enum(['auto', 'low', 'high']).nullish() }),
 });
 const name = z.string().nullish();
-const texts = z.union([z.string(), z.array(text).min(1)]);
+const texts = z.union([z.string(), atMost(MAX_PARTS, text).refine((parts) => parts.length > 0, 'there must be one part at least')]);
 
 const nothing = z.custom(empty).nullish();
 /** What an answer of ours, or of other servers, carries along when it is sent back as a message. */
@@ -28,7 +37,10 @@ const message = z.discriminatedUnion('role', [
   z.strictObject({ role: z.literal(['system', 'developer']), content: texts, name }),
   z.strictObject({
     role: z.literal('user'),
-    content: z.union([z.string(), z.array(z.discriminatedUnion('type', [text, image])).min(1)]),
+    content: z.union([
+      z.string(),
+      atMost(MAX_PARTS, z.discriminatedUnion('type', [text, image])).refine((parts) => parts.length > 0, 'there must be one part at least'),
+    ]),
     name,
   }),
   z.strictObject({ role: z.literal('assistant'), content: texts, name, ...unusedInAnswers }),
@@ -40,16 +52,16 @@ const count = z.int().min(1);
 /** What is followed. */
 const followed = {
   model: z.string(),
-  messages: z.array(message).min(1),
+  messages: z.array(z.unknown()).min(1).max(MAX_MESSAGES).pipe(z.array(message)),
   max_tokens: count.nullish(),
   max_completion_tokens: count.nullish(),
   temperature: z.number().min(0).max(2).nullish(),
   top_p: z.number().min(0).max(1).nullish(),
   /** Of llama-server and vLLM. */
   top_k: z.int().min(0).nullish(),
-  repetition_penalty: z.number().positive().max(10).nullish(),
+  repetition_penalty: z.number().min(0.01).max(10).nullish(),
   seed: z.int().nullish(),
-  stop: z.union([z.string().min(1), z.array(z.string().min(1)).max(MAX_STOPS)]).nullish(),
+  stop: z.union([z.string().min(1), atMost(MAX_STOPS, z.string().min(1))]).nullish(),
   logprobs: z.boolean().nullish(),
   top_logprobs: z.int().min(0).max(20).nullish(),
   stream: z.boolean().nullish(),
@@ -79,23 +91,36 @@ const neutral: Record<string, z.ZodType> = {
   ...Object.fromEntries(['audio', 'prediction', 'verbosity', 'web_search_options'].map((name) => [name, z.never()])),
   safety_identifier: z.string(),
   prompt_cache_key: z.string(),
-  metadata: z.record(z.string(), z.string()),
+  metadata: z
+    .custom((value) => typeof value === 'object' && value !== null && Object.keys(value).length <= MAX_METADATA)
+    .pipe(z.record(z.string(), z.string())),
   /** Of llama-server: what was read before is always used. */
   cache_prompt: only(true),
 };
 
-const optional: Record<string, z.ZodType> = Object.fromEntries(Object.entries(neutral).map(([name, type]) => [name, type.nullish()]));
+const optionally = (fields: Record<string, z.ZodType>): Record<string, z.ZodType> =>
+  Object.fromEntries(Object.entries(fields).map(([name, type]) => [name, type.nullish()]));
+const optional = optionally(neutral);
 
 const schema = z.strictObject({ ...followed, ...optional });
 
 /** Parts of an answer that one request may have measured. */
 const MAX_MEASURED = 16;
 
+/** An explanation comes whole, and is of a whole answer: what asks for more is refused. */
+const neutralInExplanations: Record<string, z.ZodType> = {
+  stream: only(false),
+  stop: z.custom((value) => Array.isArray(value) && value.length === 0),
+  logprobs: only(false),
+  top_logprobs: only(0),
+};
+
 const explainSchema = z.strictObject({
   ...followed,
   ...optional,
+  ...optionally(neutralInExplanations),
   /** Ours: parts of the answer whose maps are measured. */
-  faithfulness: z.array(z.int().min(0)).max(MAX_MEASURED).nullish(),
+  faithfulness: atMost(MAX_MEASURED, z.int().min(0)).nullish(),
 });
 
 /** Where a picture is, and which field says so. */
@@ -119,7 +144,7 @@ export interface ExplainRequest extends Omit<ChatRequest, 'ask'> {
 
 /** Reads the body, parsed as JSON. ApiError 400 names the field that is wrong. */
 export function parseChatRequest(body: unknown): ChatRequest {
-  return chatRequestOf(parsedBy(schema, body));
+  return chatRequestOf(parsedBy(schema, body, Object.keys(neutral)));
 }
 
 /**
@@ -127,7 +152,7 @@ export function parseChatRequest(body: unknown): ChatRequest {
  * explained. ApiError 400 as above.
  */
 export function parseExplainRequest(body: unknown): ExplainRequest {
-  const { faithfulness, messages, ...data } = parsedBy(explainSchema, body);
+  const { faithfulness, messages, ...data } = parsedBy(explainSchema, body, Object.keys({ ...neutral, ...neutralInExplanations }));
   const last = messages.at(-1)!;
   const answer = last.role === 'assistant' ? wordsOf(last) : undefined;
   if (answer !== undefined && messages.length === 1) throw invalid(0, 'the question goes before its answer');
@@ -135,10 +160,25 @@ export function parseExplainRequest(body: unknown): ExplainRequest {
   return { ...request, ask: { ...request.ask, answer, faithfulness: faithfulness ?? [] } };
 }
 
-function parsedBy<T>(type: z.ZodType<T>, body: unknown): T {
+/** `unfollowed` are the fields that are taken where they change nothing alone. */
+function parsedBy<T>(type: z.ZodType<T>, body: unknown, unfollowed: readonly string[]): T {
+  checkParts(body);
   const parsed = type.safeParse(body);
-  if (!parsed.success) throw refusalOf(parsed.error.issues[0], body);
+  if (!parsed.success) throw refusalOf(parsed.error.issues[0], body, unfollowed);
   return parsed.data;
+}
+
+/** All parts together are few: those of each message may be, and still be too many to look at. */
+function checkParts(body: unknown): void {
+  const { messages } = (body ?? {}) as { messages?: unknown };
+  if (!Array.isArray(messages) || messages.length > MAX_MESSAGES) return;
+  const partsOf = (content: unknown) => (Array.isArray(content) ? content.length : 0);
+  const parts = messages.reduce<number>((sum, each) => sum + partsOf((each as { content?: unknown } | null)?.content), 0);
+  if (parts > MAX_PARTS)
+    throw new ApiError(400, `Invalid 'messages': they have ${parts} parts, more than the ${MAX_PARTS} that are taken.`, {
+      param: 'messages',
+      code: 'invalid_value',
+    });
 }
 
 function chatRequestOf(data: z.infer<typeof schema>): ChatRequest {
@@ -235,7 +275,7 @@ function deepest(issue: Issue, path: readonly PropertyKey[] = []): { issue: Issu
   return best && best.path.length > at.length ? best : { issue, path: at };
 }
 
-function refusalOf(top: Issue, body: unknown): ApiError {
+function refusalOf(top: Issue, body: unknown, unfollowed: readonly string[]): ApiError {
   const { issue, path } = deepest(top);
   if (issue.code === 'unrecognized_keys') {
     const param = nameOf([...path, issue.keys[0]]).slice(0, 200);
@@ -246,7 +286,7 @@ function refusalOf(top: Issue, body: unknown): ApiError {
   const value = path.reduce<unknown>((inner, key) => (inner as Record<PropertyKey, unknown> | undefined)?.[key], body);
   if (value === undefined)
     return new ApiError(400, `Missing required parameter: '${param}'.`, { param, code: 'missing_required_parameter' });
-  if (path[0] in neutral) {
+  if (unfollowed.includes(String(path[0]))) {
     const message = `Unsupported value: '${param}' cannot be followed by this server; leave it out.`;
     return new ApiError(400, message, { param, code: 'unsupported_parameter' });
   }

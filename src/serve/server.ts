@@ -1,8 +1,8 @@
 // The server: sockets, the processes of the models, and an orderly end.
 
 import { once } from 'node:events';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { getRequestListener } from '@hono/node-server';
@@ -91,6 +91,7 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
     getRequestListener(app.fetch, { errorHandler: () => NO_HTTP.response() }),
   );
   server.maxConnections = queue + SPARE_CONNECTIONS;
+  letGoOfStalled(server, stall);
   server.on('clientError', answerBroken);
   endWhenDraining(server, () => isDraining);
   await listen(server, port, host);
@@ -128,6 +129,36 @@ async function listen(server: Server, port: number, host: string): Promise<void>
   }
 }
 
+/** Bytes a millisecond that a connection takes at the least: what it is sent in one piece is seen only when all is there. */
+const SLOWEST = 16;
+
+/**
+ * Ends connections that take nothing of what they are sent for `stall` milliseconds, and those that take it
+ * more slowly than any network is. What they send themselves does not keep them.
+ */
+function letGoOfStalled(server: Server, stall: number): void {
+  const watched = new Map<Socket, { taken: number; until: number }>();
+  server.on('connection', (socket) => {
+    watched.set(socket, { taken: 0, until: Number.POSITIVE_INFINITY });
+    socket.once('close', () => watched.delete(socket));
+  });
+  const watch = setInterval(
+    () => {
+      const now = performance.now();
+      for (const [socket, { taken: before, until }] of watched) {
+        const left = socket.writableLength;
+        const taken = socket.bytesWritten - left;
+        if (left === 0) watched.set(socket, { taken, until: Number.POSITIVE_INFINITY });
+        else if (taken !== before || until === Number.POSITIVE_INFINITY)
+          watched.set(socket, { taken, until: now + stall + left / SLOWEST });
+        else if (now > until) socket.destroy();
+      }
+    },
+    Math.min(1000, stall / 2),
+  ).unref();
+  server.once('close', () => clearInterval(watch));
+}
+
 /** Connections are not kept for further requests while the server ends. */
 function endWhenDraining(server: Server, isDraining: () => boolean): void {
   server.prependListener('request', (_: IncomingMessage, response: ServerResponse) => {
@@ -149,7 +180,7 @@ function answerBroken(error: NodeJS.ErrnoException, socket: Duplex): void {
         : NO_HTTP;
   const body = JSON.stringify(problem.body);
   socket.end(
-    `HTTP/1.1 ${problem.status} ${problem.status === 431 ? 'Request Header Fields Too Large' : 'Bad Request'}\r\n` +
+    `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\n` +
       `Content-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
   );
 }

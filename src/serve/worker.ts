@@ -96,12 +96,19 @@ async function answer(id: number, ask: Ask): Promise<void> {
 
 /** Made at the first explanation: it has weights of its own, which are mapped files unless packed. */
 let explainer: Promise<Explainer> | undefined;
+/** One at a time: their passes hold up everybody's tokens. */
+let explaining: Promise<unknown> = Promise.resolve();
 
 async function explain(id: number, ask: ExplainAsk): Promise<void> {
   const controller = new AbortController();
   running.set(id, controller);
   try {
-    send({ type: 'explained', id, explanation: await explanationOf(ask, controller.signal) });
+    const explanation = explaining.then(() => {
+      controller.signal.throwIfAborted();
+      return explanationOf(ask, controller.signal);
+    });
+    explaining = explanation.catch(() => {});
+    send({ type: 'explained', id, explanation: await explanation });
   } catch (error) {
     if (!controller.signal.aborted) send({ type: 'failed', id, failure: kindOf(error), message: (error as Error).message });
     if (kindOf(error) === 'internal' && !controller.signal.aborted) console.error(error);
@@ -115,9 +122,13 @@ async function explanationOf({ turns, images, maxNewTokens, answer, faithfulness
   checkText(answer === undefined ? turns : [...turns, { from: 'gpt', value: answer }]);
   if (images.length !== 1) throw new UserError(`an explanation is about one picture, and the messages have ${images.length}`);
   const size = await checkPixels(images[0], options.maxPixels);
-  explainer ??= loadExplainer(options.folder, { engine, model, quantize: options.quantize });
+  explainer ??= loadExplainer(options.folder, { engine, model, quantize: options.quantize }).catch((error: unknown) => {
+    // memory may be there for the next one
+    explainer = undefined;
+    throw error;
+  });
   const own = await explainer;
-  const question = await own.answer({ picture: images[0], prompt: turns, answer, maxNewTokens });
+  const question = await own.answer({ picture: images[0], prompt: turns, answer, maxNewTokens, signal });
   const explanation = await own.maps(question, { signal });
   const parts = partsOf(explanation);
   if (faithfulness.some((part) => part >= parts.length))
