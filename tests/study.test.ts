@@ -136,7 +136,7 @@ describe('a study', () => {
   }, 400_000);
 });
 
-describe('a study with a search, a benchmark and alignment', () => {
+describe('a study with a search, a benchmark, alignment, signs and maps', () => {
   const data = 'downloads';
   const searched = (changes: File = {}) =>
     write('searched.yaml', {
@@ -148,7 +148,7 @@ describe('a study with a search, a benchmark and alignment', () => {
         budget: { trials: 2 },
         sampler: 'random',
       },
-      score: { alignment: 4, benchmarks: [{ name: 'pope', data }] },
+      score: { alignment: 4, diagnosis: 2, maps: 4, benchmarks: [{ name: 'pope', data }] },
       ...changes,
     });
 
@@ -180,7 +180,7 @@ describe('a study with a search, a benchmark and alignment', () => {
   test('runs each cell with shared and with its own values, which its runs had no part in choosing', async () => {
     const questions = await writePope();
     await succeed(searched(), '--out', 'searched');
-    const { runs, scores, search, factors, alignment, family } = JSON.parse(results('searched')) as StudyResults;
+    const { runs, scores, search, factors, alignment, maps, family, notMeasured } = JSON.parse(results('searched')) as StudyResults;
     expect(runs.map(({ cell }) => cell)).toEqual(['yes / shared', 'yes / tuned', 'no / shared', 'no / tuned']);
     expect(factors.at(-1)).toEqual({ name: 'settings', levels: ['shared', 'tuned'] });
     expect(family.map(({ label }) => label)).toEqual(['stage 1: yes -> no', 'settings: shared -> tuned', 'stage 1: no x settings: tuned']);
@@ -210,12 +210,18 @@ describe('a study with a search, a benchmark and alignment', () => {
     expect(alignment.map(({ cell, layers }) => [cell, layers.map(({ layer }) => layer)])).toEqual(runs.map(({ cell }) => [cell, [1]]));
     for (const { numbers } of alignment) expect(numbers).toMatchObject({ MIR: expect.any(Number), 'A score': expect.any(Number) });
     expect(runs[0].numbers.MIR).toBe(alignment[0].numbers.MIR);
-    // stage 1 is seen to be left out, in what the runs say of themselves
+    const { health } = runs[0];
+    for (const sign of ['norm-mismatch', 'logit-effect', 'label-mask', 'unmoved-weights'])
+      expect(health.find((finding) => finding.sign === sign)?.level).not.toBe('unknown');
+    expect(maps!.map(({ cell, seeds, summary }) => [cell, seeds, summary.questions])).toEqual(runs.map(({ cell }) => [cell, 1, 4]));
+    expect(runs[0].numbers['relevancy points at what is asked']).toBe(maps![0].summary.pointing!.maps.relevancy.value);
+    expect(notMeasured.join()).not.toMatch(/maps|signs|alignment/);
+    // stage 1 is seen to be left out, by models that make nothing of their pictures
     const skipped = runs.map(({ health }) => health.find(({ sign }) => sign === 'stage-1-skipped')!.level);
-    expect(skipped).toEqual(['green', 'green', 'amber', 'amber']);
+    expect(skipped).toEqual(['green', 'green', 'red', 'red']);
 
     const page = readFileSync('searched/study.html', 'utf8');
-    for (const part of ['Alignment', 'tuned less shared', 'Expected best of n trials', 'TFLOP', 'stage-1-skipped'])
+    for (const part of ['Alignment', 'Where the models look', 'tuned less shared', 'Expected best of n trials', 'TFLOP', 'stage-1-skipped'])
       expect(page).toContain(part);
     expect(page).not.toMatch(/<script|https?:\/\/(?!www\.w3\.org)/);
 

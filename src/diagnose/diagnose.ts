@@ -15,6 +15,7 @@ import { withCheckpoint } from '../pretrained/folder.ts';
 import { loadModel } from '../pretrained/load.ts';
 import { type RunFolder, runFolder } from '../runs/folder.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
+import type { LlavaRecipe } from '../train/recipe.ts';
 import { answerFindings } from './answer-signs.ts';
 import { type DiagnosisData, diagnosisData } from './data.ts';
 import { type Finding, rankFindings } from './findings.ts';
@@ -63,7 +64,7 @@ export async function diagnose({ path, data: file, scenes, onProgress = () => {}
  * A model that came to use its pictures without stage 1 is an ablation; one that did not has its reason
  * there, be it that pictures make no difference, or next to none.
  */
-function withSkippedStage(findings: readonly Finding[]): Finding[] {
+export function withSkippedStage(findings: readonly Finding[]): Finding[] {
   const isBlind = findings.some(({ sign, level }) => (level === 'red' || level === 'amber') && USES_PICTURES.includes(sign));
   return findings.map((finding) =>
     isBlind && finding.sign === 'stage-1-skipped' && finding.level === 'amber' ? { ...finding, level: 'red' } : finding,
@@ -75,7 +76,11 @@ const USES_PICTURES = ['image-ignored', 'image-ignored (answers)', 'multi-modal 
 
 type Work = Required<Pick<DiagnoseOptions, 'engine' | 'signal' | 'onProgress'>>;
 
-async function findingsOfModel(dir: string, data: DiagnosisData, { engine, ...options }: Work): Promise<Finding[]> {
+async function findingsOfModel(
+  dir: string,
+  data: Pick<DiagnosisData, 'captions' | 'questions'>,
+  { engine, ...options }: Work,
+): Promise<Finding[]> {
   return modelFindings(await probeModel(engine, dir, data, options));
 }
 
@@ -124,9 +129,19 @@ async function findingsOfRunModel(folder: RunFolder, dir: string, data: Diagnosi
   if (recipe.task !== 'llava') return [];
   const splits = recipe.evaluate?.splits.map((split) => folder.samples(split)).filter((path) => existsSync(path)) ?? [];
   const answers = await findingsOfAnswers(dir, data, work, splits.flatMap(readSamples));
+  return [...(await findingsOfTrained(recipe, dir, data, work)), ...answers];
+}
+
+/** What a recipe and the model that it made show without an answer. `data` as of `diagnosisData`. */
+export async function findingsOfTrained(
+  recipe: LlavaRecipe,
+  dir: string,
+  data: Pick<DiagnosisData, 'captions' | 'questions'>,
+  work: Work,
+): Promise<Finding[]> {
   const labels = await withCheckpoint(dir, llavaConfigSchema, async (config) => {
     const { tokenizerJson, tokenizerConfig } = await readTokenizerFiles(dir);
     return labelFindings(recipe, createTokenizer(tokenizerJson, tokenizerConfig), imageTokenCount(config));
   });
-  return [...labels, await movementFinding(recipe, dir), ...(await findingsOfModel(dir, data, work)), ...answers];
+  return [...labels, await movementFinding(recipe, dir), ...(await findingsOfModel(dir, data, work))];
 }

@@ -1,6 +1,7 @@
 // Many questions explained: how faithful each kind of map is, and how often it points at what was asked
 // about.
 
+import type { PointingQuestion } from '../data/emoji/pointing.ts';
 import { UserError } from '../errors.ts';
 import { createRandom, hashString } from '../random.ts';
 import { type Bootstrapped, bootstrapMean } from '../statistics/bootstrap.ts';
@@ -9,7 +10,7 @@ import { type Mean, meanCredit, meanOf } from '../statistics/proportion.ts';
 import type { Explainer } from './explainer.ts';
 import type { AnsweredQuestion, ExplainRequest, Explanation, MapKind } from './explanation.ts';
 import { type Faithfulness, type FaithfulnessScores, measureFaithfulness } from './faithfulness.ts';
-import { meanMap } from './maps.ts';
+import { type Grid, meanMap } from './maps.ts';
 import { type Box, boxMap, chanceOf, type Pointed, point } from './pointing.ts';
 
 /** A question of a batch. */
@@ -24,6 +25,14 @@ export interface BatchQuestion extends ExplainRequest {
   /** Things in the picture, of which that is one. */
   drawings?: number;
 }
+
+/** Questions about drawn scenes as a batch asks them, with boxes in pixels of the picture on `grid`. */
+export const aboutDrawings = (drawn: readonly PointingQuestion[], { size }: Grid, maxNewTokens?: number): BatchQuestion[] =>
+  drawn.map(({ id, scene, picture, task, question, answer, box, drawings }) => {
+    const [left, top, right, bottom] = [box.left, box.top, box.right, box.bottom].map((share) => share * size);
+    const at = { left, top, right, bottom };
+    return { id, cluster: String(scene), task, picture, prompt: question, expected: answer, box: at, drawings, maxNewTokens };
+  });
 
 /** What is kept of a question. */
 export interface BatchLine {
@@ -72,7 +81,7 @@ export async function explainQuestions(
     let line: BatchLine = { id, cluster, task, expected };
     let answered: AnsweredQuestion | undefined;
     try {
-      answered = await explainer.answer(question);
+      answered = await explainer.answer({ ...question, signal: options.signal });
       line = { ...line, ...(await explainOne(explainer, question, answered, options)) };
     } catch (error) {
       if (!(error instanceof UserError)) throw error;

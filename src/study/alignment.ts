@@ -4,6 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Alignment, align } from '../alignment/align.ts';
 import { emojiPictures } from '../alignment/pictures.ts';
+import { bundledTowerOf } from '../alignment/text-tower.ts';
 import { bundledTexts } from '../alignment/texts.ts';
 import { onDisk } from '../disk.ts';
 import type { Engine } from '../engine/engine.ts';
@@ -37,6 +38,7 @@ export async function takeAlignment(measures: string, { pictures: count, model, 
     seed: SEED,
     template: captions?.template === 'plain' ? 'plain' : 'gemma',
     ways: Math.min(WAYS, count),
+    textTower: await bundledTowerOf(model),
     engine,
     signal,
   });

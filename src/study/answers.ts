@@ -1,16 +1,20 @@
 // What the finished runs of a study answered, side by side: the same questions for all.
 
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import type { Alignment } from '../alignment/align.ts';
 import { answerFindings } from '../diagnose/answer-signs.ts';
+import { withSkippedStage } from '../diagnose/diagnose.ts';
 import { type Finding, rankFindings } from '../diagnose/findings.ts';
 import { runFindings } from '../diagnose/run-signs.ts';
+import { onDisk } from '../disk.ts';
 import { readSamples } from '../evaluate/samples.ts';
+import type { BatchLine } from '../explain/batch.ts';
 import { runFolder } from '../runs/folder.ts';
 import { readMetrics } from '../runs/metrics.ts';
 import { readAlignment } from './alignment.ts';
 import { readRecord, type StudyRecord, studyFolder } from './folder.ts';
-import { type Answered, type AnsweredScore, exchangedFile, measures, type RunFiles } from './measures.ts';
+import { readMaps } from './maps.ts';
+import { type Answered, type AnsweredScore, exchangedFile, measures, type RunFiles, signsFile } from './measures.ts';
 import type { Study, StudyRun } from './variants.ts';
 
 export interface FinishedRun {
@@ -22,6 +26,7 @@ export interface FinishedRun {
   /** What its folder and its answers show (diagnose/), the worst first. */
   health: Finding[];
   alignment: Alignment | undefined;
+  maps: BatchLine[] | undefined;
 }
 
 export interface StudyOutcome {
@@ -66,13 +71,14 @@ export function readOutcome(study: Study, folder: string): StudyOutcome {
       numbers: Object.assign({}, ...measures.map(({ numbers }) => numbers?.(files) ?? {})),
       health: healthOf(files),
       alignment: readAlignment(files.measures),
+      maps: readMaps(files.measures),
       signs: warnings.map(({ stage, step, sign, module, message }) => ({ stage, step, sign, ...(module ? { module } : {}), message })),
     });
   }
   return outcome;
 }
 
-/** What can be said of a run without its model. */
+/** What its folder, its answers and, where they were looked for, the signs of its model say of a run. */
 function healthOf({ run, measures: folder, recipe }: RunFiles): Finding[] {
   const paths = runFolder(run);
   const splits = recipe.evaluate?.splits ?? [];
@@ -82,7 +88,9 @@ function healthOf({ run, measures: folder, recipe }: RunFiles): Finding[] {
     return existsSync(path) ? readSamples(path) : [];
   });
   const answers = samples.length > 0 ? answerFindings({ samples, ...(exchanged.length > 0 ? { exchanged } : {}) }) : [];
-  return rankFindings([...runFindings(paths), ...answers]);
+  const path = signsFile(folder);
+  const ofModel = existsSync(path) ? (JSON.parse(onDisk(path, () => readFileSync(path, 'utf8'))) as Finding[]) : [];
+  return rankFindings(withSkippedStage([...runFindings(paths), ...answers, ...ofModel]));
 }
 
 /** Names of the splits and benchmarks, in the order in which they are asked. */

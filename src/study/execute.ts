@@ -163,8 +163,8 @@ class Scheduler {
 
   private jobOf({ id, kind, recipe, out }: Piece): Job {
     const { folder, settings } = this.options;
-    const { exchanged, benchmarks, alignment } = this.study.file.score;
-    const measures = { out: studyFolder(folder).measures(id), exchanged, benchmarks, alignment };
+    const { splits: _, ...asked } = this.study.file.score;
+    const measures = { out: studyFolder(folder).measures(id), ...asked };
     return {
       kind,
       recipe,

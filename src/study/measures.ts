@@ -10,6 +10,8 @@ import { readEvaluation } from '../benchmarks/compare.ts';
 import { chooseBenchmarks, runEvaluation } from '../benchmarks/evaluation.ts';
 import { evaluationFolder, readSettings } from '../benchmarks/evaluation-folder.ts';
 import { emojiDataset } from '../data/emoji/build.ts';
+import { diagnosisData } from '../diagnose/data.ts';
+import { findingsOfTrained } from '../diagnose/diagnose.ts';
 import type { Engine } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import { createAsker } from '../evaluate/asking.ts';
@@ -23,6 +25,8 @@ import { type RunFolder, readSummary, runFolder } from '../runs/folder.ts';
 import { readMetrics } from '../runs/metrics.ts';
 import type { LlavaRecipe } from '../train/recipe.ts';
 import { alignmentNumbers, readAlignment, takeAlignment } from './alignment.ts';
+import { writeJson } from './folder.ts';
+import { mapNumbers, readMaps, takeMaps } from './maps.ts';
 
 export interface BenchmarkAsked {
   name: string;
@@ -36,6 +40,10 @@ export interface MeasuresAsked {
   benchmarks: readonly BenchmarkAsked[];
   /** Pictures that alignment is measured on; nothing where it is not. */
   alignment?: number;
+  /** Scenes that the model is looked at with, likewise. */
+  diagnosis?: number;
+  /** Questions whose maps are measured, likewise. */
+  maps?: number;
 }
 
 /** A run that has been trained. */
@@ -195,6 +203,36 @@ const alignmentMeasure: Measure = {
   },
 };
 
+// === Signs of the model ===
+
+export const signsFile = (measures: string) => join(measures, 'signs.json');
+
+const signsMeasure: Measure = {
+  name: 'signs of the model',
+  missing: 'signs that ask for a pass of the model (score.diagnosis, or llava-gemma diagnose RUN)',
+  async take({ diagnosis: scenes, recipe, folder, out, engine, signal }) {
+    if (scenes === undefined) return;
+    const data = await diagnosisData(undefined, scenes);
+    const work = { engine, signal, onProgress: () => {} };
+    writeJson(signsFile(out), await findingsOfTrained(recipe, modelOf({ folder, recipe }), data, work));
+  },
+};
+
+// === Maps ===
+
+const mapsMeasure: Measure = {
+  name: 'maps',
+  missing: 'where the models look (score.maps)',
+  async take({ maps: questions, recipe, folder, out, engine, signal }) {
+    if (questions === undefined) return;
+    await takeMaps(out, { questions, model: modelOf({ folder, recipe }), engine, signal });
+  },
+  numbers({ measures: folder }) {
+    const found = readMaps(folder);
+    return found ? mapNumbers(found) : {};
+  },
+};
+
 // === Benchmarks ===
 
 const benchmarkFolder = (measures: string, name: string) => join(measures, 'benchmarks', name);
@@ -261,7 +299,15 @@ function benchmarkScore(path: string, name: string): AnsweredScore {
   };
 }
 
-export const measures: readonly Measure[] = [splitsMeasure, exchangedMeasure, heldOutMeasure, alignmentMeasure, benchmarksMeasure];
+export const measures: readonly Measure[] = [
+  splitsMeasure,
+  exchangedMeasure,
+  heldOutMeasure,
+  alignmentMeasure,
+  signsMeasure,
+  mapsMeasure,
+  benchmarksMeasure,
+];
 
 /** Seconds of each measure that was taken, by name, and of loading the model (`load`). */
 export type MeasureTimes = Record<string, number>;

@@ -3,12 +3,14 @@
 import { type Finding, rankFindings } from '../diagnose/findings.ts';
 import { escapeHtml, htmlTable } from '../runs/page.ts';
 import { formatDuration } from '../runs/status.ts';
+import type { Bootstrapped } from '../statistics/bootstrap.ts';
 import { shownP } from '../statistics/estimate.ts';
 import type { CellAlignment } from './alignment.ts';
 import type { ScoreAnalysis } from './analysis.ts';
 import type { StudySearch } from './cell-search.ts';
 import type { Effect } from './effects.ts';
 import type { FamilyMember } from './family.ts';
+import type { CellMaps } from './maps.ts';
 import type { StudyCost, StudyResults } from './results.ts';
 import { points } from './verdict.ts';
 
@@ -203,7 +205,7 @@ export function healthTable({ runs }: StudyResults): string {
       ? `<details><summary>what was found, run by run (${rows.length})</summary>${htmlTable(['run', '', 'what was found'], rows)}</details>`
       : '<p class="note">Nothing is red or amber in any run.</p>';
   return `${healthMatrix(runs)}<p class="note">The worst of the seeds of each cell, with how many of them have it where it is red or amber, and the number behind it
-    (docs/diagnose.md says what it is). What asks for a pass of the model is not here: llava-gemma diagnose RUN.</p>${details}`;
+    (docs/diagnose.md says what it is). What asks for a pass of the model is here where the study looked for it (score.diagnosis).</p>${details}`;
 }
 
 /** Alignment of the models of each cell, and each layer of theirs. */
@@ -227,6 +229,42 @@ export function alignmentTables(alignment: readonly CellAlignment[]): string {
     ),
   );
   return `${heads}<details><summary>every layer</summary>${layers}</details>`;
+}
+
+/** Maps of the models of each cell beside chance, random orders and raw attention. */
+export function mapsTable(maps: readonly CellMaps[]): string {
+  const within = (value: number, { low, high }: { low: number; high: number }, digits: (value: number) => string) =>
+    `${digits(value)} <span class="dim">(${digits(low)} to ${digits(high)})</span>`;
+  const area = (value: number) => value.toFixed(2);
+  const hits = maps.map(({ cell, seeds, summary: { pointing } }) => {
+    if (!pointing) return [escapeHtml(cell), String(seeds), dash, dash, dash, dash];
+    const { relevancy, attention } = pointing.maps;
+    const gain = relevancy.overAttention!;
+    return [
+      escapeHtml(cell),
+      String(seeds),
+      within(relevancy.value, relevancy, percent),
+      percent(attention.value),
+      within(gain.value, gain, points),
+      [pointing.chance, pointing.drawing].map(percent).join(' / '),
+    ];
+  });
+  const areas = maps.map(({ cell, summary: { faithfulness } }) => {
+    if (!faithfulness) return [escapeHtml(cell), '0', dash, dash, dash, dash];
+    const { n, overRandom, overAttention } = faithfulness.relevancy;
+    const shown = ({ value, ...interval }: Bootstrapped) => within(value, interval, area);
+    return [
+      escapeHtml(cell),
+      String(n),
+      ...[overRandom.deletion, overRandom.insertion, overAttention.deletion, overAttention.insertion].map(shown),
+    ];
+  });
+  return `<h3>Do they point at the drawing that is asked about?</h3>
+    ${htmlTable(['cell', 'seeds', 'relevancy, hits in %', 'raw attention', 'difference in points', 'a patch / a drawing at random'], hits)}
+    <h3>Are they worth anything?</h3>
+    ${htmlTable(['cell', 'answers', 'deletion, less a random order', 'insertion, less a random order', 'deletion, less raw attention', 'insertion, less raw attention'], areas)}
+    <p class="note">The same questions for all; 95 % intervals with scenes drawn as a whole, over the models that there are. Areas under curves of log P of the answer: of deletion low is good, of insertion high.
+    The answers are the right ones, whatever a model says; those to which its picture is worth nothing are left out below. How each is measured: docs/explain.md.</p>`;
 }
 
 /** Tuned beside shared: what each cell gains by values of its own, in points. */

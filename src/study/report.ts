@@ -25,6 +25,7 @@ import {
   familyTable,
   gridTable,
   healthTable,
+  mapsTable,
   pairMatrix,
   percent,
   simpleTable,
@@ -53,7 +54,7 @@ export async function writeStudyReport(study: Study, folder: string, analyzed: A
 }
 
 async function renderStudy(study: Study, folder: string, { results, cost, outcome, tables }: Analyzed): Promise<string> {
-  const { scores, verdict, family, convergence, alignment, search, notMeasured } = results;
+  const { scores, verdict, family, convergence, alignment, maps, search, notMeasured } = results;
   const sections: [string, string][] = [
     ['Verdict', `<ol class="findings">${verdict.map((sentence) => `<li>${escapeHtml(sentence)}</li>`).join('')}</ol>`],
     ['Comparisons that were named beforehand', familyTable(family)],
@@ -71,6 +72,7 @@ async function renderStudy(study: Study, folder: string, { results, cost, outcom
     ...(convergence ? ([['Convergence and transfer', convergenceHtml(convergence)]] as [string, string][]) : []),
     ['Health of the runs', healthTable(results)],
     ...(alignment.length > 0 ? ([['Alignment', alignmentHtml(alignment)]] as [string, string][]) : []),
+    ...(maps ? ([['Where the models look', mapsTable(maps)]] as [string, string][]) : []),
     ...(search ? ([['Search', searchHtml(search, scores)]] as [string, string][]) : []),
     ['Cost beside score', costHtml(scores, cost)],
     ['Where arms disagree', tables.length > 0 ? await disagreementsHtml(study, tables[0]) : ''],

@@ -9,6 +9,7 @@ import type { StudySearch } from './cell-search.ts';
 import { analyzeConvergence, type ConvergenceAnalysis } from './convergence.ts';
 import { type FamilyMember, familyOf, unmeasuredOf } from './family.ts';
 import { readRecord, studyFolder, writeJson } from './folder.ts';
+import { type CellMaps, cellMaps } from './maps.ts';
 import { measures } from './measures.ts';
 import { piecesOf } from './pieces.ts';
 import type { Study } from './variants.ts';
@@ -36,6 +37,8 @@ export interface StudyResults {
   convergence?: ConvergenceAnalysis;
   /** By cell; empty where it was not measured. */
   alignment: CellAlignment[];
+  /** By cell, likewise. */
+  maps?: CellMaps[];
   /** Of a study with a search. */
   search?: StudySearch;
   verdict: string[];
@@ -70,6 +73,7 @@ export function analyzeStudy(study: Study, folder: string, contentOf: (path: str
     outcome,
     analyzed.map(({ analysis }) => analysis),
   );
+  const maps = cellMaps(outcome.finished.map(({ run, maps }) => ({ cell: run.variant.label, maps })));
   const found = {
     format: 1 as const,
     name: study.file.name,
@@ -80,6 +84,7 @@ export function analyzeStudy(study: Study, folder: string, contentOf: (path: str
     family,
     ...(convergence ? { convergence } : {}),
     alignment: cellAlignments(outcome.finished.map(({ run, alignment }) => ({ cell: run.variant.label, alignment }))),
+    ...(maps.length > 0 ? { maps } : {}),
     ...(search ? { search } : {}),
     notMeasured: notMeasured(study, outcome, tables),
   };
@@ -125,7 +130,8 @@ function notMeasured(study: Study, { finished, diverged }: StudyOutcome, tables:
     ...(study.file.search
       ? []
       : ['hyper-parameters of each cell (search): all cells have those of the recipe, but for what a factor changes']),
-    'where the models look (maps)',
+    ...has('signs of the model', ({ health }) => health.some(({ sign }) => sign === 'norm-mismatch')),
+    ...has('maps', ({ maps }) => maps !== undefined),
     ...tables
       .filter(({ leftOut }) => leftOut > 0)
       .map(({ name, leftOut }) => `${leftOut} questions of ${name}, which not all runs were asked`),

@@ -73,6 +73,16 @@ const scoreSchema = z.strictObject({
     .min(2)
     .optional()
     .describe('On so many scenes, alignment by layer and retrieval among ten (docs/alignment.md); not measured when left out'),
+  diagnosis: z
+    .int()
+    .min(2)
+    .optional()
+    .describe('On so many scenes, the signs that ask for a pass of the model (docs/diagnose.md); not looked at when left out'),
+  maps: count()
+    .optional()
+    .describe(
+      'On so many questions about a drawing, whether relevancy maps point at it and what they are worth (docs/explain.md); not measured when left out',
+    ),
   benchmarks: z.array(benchmarkSchema).default([]).describe('Published benchmarks'),
 });
 

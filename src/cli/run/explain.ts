@@ -7,7 +7,7 @@ import { makeFolder, onDisk } from '../../disk.ts';
 import { UserError } from '../../errors.ts';
 import { readQuestionFile } from '../../evaluate/questions.ts';
 import { openLines } from '../../evaluate/samples.ts';
-import { type BatchQuestion, explainQuestions, summarize } from '../../explain/batch.ts';
+import { aboutDrawings, type BatchQuestion, explainQuestions, summarize } from '../../explain/batch.ts';
 import { batchCard, batchPage, batchTables, CARDS } from '../../explain/batch-page.ts';
 import { type Explainer, loadExplainer } from '../../explain/explainer.ts';
 import type { AnsweredQuestion } from '../../explain/explanation.ts';
@@ -90,7 +90,7 @@ async function explainOne(
   signal: AbortSignal,
 ): Promise<void> {
   const { image, prompt, answer, short, maxNewTokens, encoder, lens, faithfulness, steps, seed, out } = flags;
-  const question = await explainer.answer({ picture: image!, prompt: prompt!, answer, short, maxNewTokens });
+  const question = await explainer.answer({ picture: image!, prompt: prompt!, answer, short, maxNewTokens, signal });
   const explanation = await explainer.maps(question, { throughEncoder: encoder, lens, signal });
   let parts = partsOf(explanation);
   if (faithfulness) {
@@ -124,12 +124,7 @@ async function questionsOf(flags: ExplainFlags): Promise<((explainer: Explainer)
   if (scenes !== undefined) {
     if (!isSplit(split)) throw new UserError(`--split ${split}: the splits are ${evaluationSplits.join(', ')}`);
     const drawn = await pointingQuestions(scenes, seed, split);
-    return ({ layout }) =>
-      drawn.map(({ id, scene, picture, task, question, answer, box, drawings }) => {
-        const [left, top, right, bottom] = [box.left, box.top, box.right, box.bottom].map((share) => share * layout.grid.size);
-        const at = { left, top, right, bottom };
-        return { id, cluster: String(scene), task, picture, prompt: question, expected: answer, box: at, drawings, maxNewTokens };
-      });
+    return ({ layout }) => aboutDrawings(drawn, layout.grid, maxNewTokens);
   }
   if (batch === undefined) return undefined;
   const found = await readQuestionFile(batch, imageFolder!);
