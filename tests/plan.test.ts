@@ -132,6 +132,14 @@ describe('a plan', () => {
     expect((await cli('plan', 'llava.yaml', '--time')).stdout).toMatch(/time {5}0:\d\d: 4 steps of [\d.]+ s/);
   });
 
+  it('runs a few batches of a step, however many it has', async () => {
+    const began = performance.now();
+    const { stages } = await planned('llava.yaml', '--time', '--set', 'stages.0.accumulation=20000');
+    const took = (performance.now() - began) / 1000;
+    expect(stages[0].seconds!.step).toBeGreaterThan(2 * took);
+    expect(stages[0].seconds!.step / 20000).toBeLessThan(stages[1].seconds!.step * 5);
+  });
+
   it('is made of the other kinds of recipes, too', async () => {
     const [clip, gemma] = [await planned('clip.yaml'), await planned('gemma.yaml')];
     expect(clip.stages.map(({ steps, samples }) => [steps, samples])).toEqual([[2, undefined]]);

@@ -103,11 +103,22 @@ describe('Ctrl-C', () => {
     const set = ['--set', 'stages.0.save_every=0', '--set', 'stages.1.save_every=0'];
     const { code, stderr } = await stopAt(/pretrain {2}step 2\//, 'SIGINT', ['saving.yaml', '--out', 'interrupted', ...set]);
     expect(code, stderr).toBe(130);
-    expect(stderr).toContain('stopping after this step');
+    expect(stderr).toContain('stopping as soon as');
     expect(stderr.trim().split('\n').at(-1)).toBe('interrupted; go on with: llava-gemma train --resume --out interrupted');
     await train('--resume', '--out', 'interrupted');
     expect(weights('interrupted')).toEqual(weights('straight'));
     expect(story('interrupted')).toEqual(story('straight'));
+  });
+
+  it('does not wait for the end of a step of many batches', async () => {
+    const set = ['--set', 'stages.0.accumulation=150', '--set', 'stages.0.log_every=1', '--set', 'stages.0.steps=2'];
+    await train('saving.yaml', '--out', 'slow-straight', ...set);
+    const { code, stderr } = await stopAt(/pretrain {2}step 1\//, 'SIGINT', ['saving.yaml', '--out', 'slow', ...set]);
+    expect(code, stderr).toBe(130);
+    expect(stderr).not.toContain('step 2/2');
+    await train('--resume', '--out', 'slow');
+    expect(weights('slow')).toEqual(weights('slow-straight'));
+    expect(story('slow')).toEqual(story('slow-straight'));
   });
 });
 

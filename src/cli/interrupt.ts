@@ -38,7 +38,7 @@ export async function withInterrupt<T>(work: (signal: AbortSignal) => Promise<T>
     if (controller.signal.aborted) process.exit(130);
     askedAt = performance.now();
     controller.abort(new InterruptedError(`interrupted; ${advice}`));
-    if (!isOneOfSeveral) process.stderr.write('\nstopping after this step (Ctrl-C again stops at once)\n');
+    if (!isOneOfSeveral) process.stderr.write('\nstopping as soon as it can be saved (Ctrl-C again stops at once)\n');
   };
   // a terminal that closes may send its signal more than once
   const hangUp = () => controller.abort(new InterruptedError(`the terminal was closed; ${advice}`));

@@ -28,7 +28,7 @@ import { endAdapters } from './saved.ts';
 import { type Schedule, warmupStepsOf } from './schedule.ts';
 import { type StepReport, trainStage } from './stage.ts';
 import { watchStage } from './stage-watch.ts';
-import { isLogged, lastLosses, stepLog, timedBatches } from './step-log.ts';
+import { heededBatches, isLogged, lastLosses, stepLog, timedBatches } from './step-log.ts';
 import type { PreparedStage, Task } from './task.ts';
 import { trainsText, whatTrains } from './what-trains.ts';
 
@@ -128,6 +128,13 @@ async function trainPrepared(
     count: task.stages.length,
   });
 
+  const perStep = settings.accumulation / communicator.size;
+  const batches = heededBatches(waiting.batches, {
+    // several processes stop together, after a step
+    signal: communicator.size === 1 ? signal : undefined,
+    tell: (step, done) => status.progress(`${name}: step ${step + 1} of ${totalSteps}, ${done} of its ${perStep} batches`),
+  });
+
   const onStep = async (report: StepReport) => {
     state.step = report.step;
     await average?.update(report.step);
@@ -172,14 +179,17 @@ async function trainPrepared(
         maxGradNorm: settings.max_grad_norm,
       },
       gradientCheckpointing: settings.gradient_checkpointing,
-      data: { ...data, batches: waiting.batches },
+      data: { ...data, batches },
       accumulation: settings.accumulation,
       communicator,
       shardMoments,
       start: resumed?.state ? { step: resumed.state.step, moments: resumed.moments! } : undefined,
       measures: (step) => isLogged(prepared, step),
       onStep,
-      onFailure: (error, moments, lead) => lead(() => saveFailed(error, moments)),
+      onFailure: async (error, moments, lead) => {
+        if (error === signal.reason) await prepared.skipped?.();
+        await lead(() => saveFailed(error, moments));
+      },
     });
   } finally {
     await watch.dispose();

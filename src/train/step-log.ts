@@ -34,6 +34,29 @@ export function timedBatches(batches: StageData['batches']): { batches: StageDat
   };
 }
 
+/** Milliseconds after which a step is long enough to be told of before it ends. */
+const LONG = 5000;
+
+/**
+ * The same batches, each of which is told as it begins where a step takes long. Throws the reason of `signal`
+ * between two of them: a step of a large model may take hours.
+ */
+export function heededBatches(
+  batches: StageData['batches'],
+  { signal, tell }: { signal?: AbortSignal; tell: (step: number, done: number) => void },
+): StageData['batches'] {
+  return async function* (step) {
+    const began = performance.now();
+    let done = 0;
+    for await (const batch of batches(step)) {
+      if (done > 0) signal?.throwIfAborted();
+      if (done > 0 && performance.now() - began > LONG) tell(step, done);
+      done++;
+      yield batch;
+    }
+  };
+}
+
 /** Norms of tensors, by the module that each belongs to. */
 export function normByModule(norms: Iterable<readonly [string, number]>, moduleOf: (parameter: string) => string): Map<string, number> {
   const squares = new Map<string, number>();

@@ -4,7 +4,6 @@
 import { type Engine, elementBytes, sizeOf, type Value } from '../engine/engine.ts';
 import { compileGraph } from '../models/programs.ts';
 import type { MicroBatch } from './batch.ts';
-import type { Stage } from './recipe.ts';
 import { trainStage } from './stage.ts';
 import type { StageOutline, Task } from './task.ts';
 
@@ -21,6 +20,10 @@ export interface StageTiming {
 
 /** Steps that are run; the first warms up and is left out. */
 const STEPS = 3;
+/** Batches of a step that are run: the others take as long. */
+const BATCHES = 4;
+/** Seconds after which what has been seen is enough, be it a single batch. */
+const ENOUGH = 60;
 
 /** Pictures that the encoder is timed with. */
 const PICTURES = 4;
@@ -35,8 +38,9 @@ export async function timeStage(
   const { settings, batches } = outline;
   const loss = outline.loss(task.weights.storageOf(isTrained));
   const trained = loss.parameters.filter(({ name }) => isTrained(name));
-  const ended: { at: number; cpu: number }[] = [];
-  await trainStage({
+  const accumulation = Math.min(BATCHES, settings.accumulation);
+  const clock = createClock(accumulation);
+  const training = trainStage({
     engine,
     loss,
     trained: new Map(trained.map(({ name, dims }) => [name, engine.zeros('float32', dims)])),
@@ -45,12 +49,74 @@ export async function timeStage(
     schedule: { kind: 'constant', totalSteps: STEPS, warmupSteps: 0, floor: 0 },
     optimizer: { optim: settings.optim, betas: settings.betas, eps: settings.eps, weightDecay: 0, maxGradNorm: settings.max_grad_norm },
     gradientCheckpointing: settings.gradient_checkpointing,
-    accumulation: settings.accumulation,
-    data: { stepsPerEpoch: STEPS, batches: (step) => microBatches(settings, batches, step) },
-    onStep: () => void ended.push({ at: performance.now() / 1000, cpu: cpuSeconds() }),
+    accumulation,
+    data: { stepsPerEpoch: STEPS, batches: (step) => clock.batches(microBatches(accumulation, batches, step)) },
+    onStep: async () => clock.endStep(),
   });
-  const perStep = (of: 'at' | 'cpu') => (ended[STEPS - 1][of] - ended[0][of]) / (STEPS - 1);
-  return { step: perStep('at'), stepCpu: perStep('cpu'), picture: await timeEncoder(task, outline, engine) };
+  await training.catch((error: unknown) => {
+    if (!(error instanceof SeenEnough)) throw error;
+  });
+  const { batch, rest } = clock.read();
+  const ofStep = (of: keyof Moment) => settings.accumulation * batch[of] + rest[of];
+  return { step: ofStep('at'), stepCpu: ofStep('cpu'), picture: await timeEncoder(task, outline, engine) };
+}
+
+class SeenEnough extends Error {}
+
+/** Seconds, by the clock and of the processor. */
+interface Moment {
+  at: number;
+  cpu: number;
+}
+
+/**
+ * Times the batches of steps of `count` each, and what a step does beside them: adding up, the update. A step
+ * of a large model may take hours, so it ends with SeenEnough once a batch was seen and time is up.
+ */
+function createClock(count: number) {
+  const now = (): Moment => ({ at: performance.now() / 1000, cpu: cpuSeconds() });
+  const since = (from: Moment): Moment => {
+    const { at, cpu } = now();
+    return { at: at - from.at, cpu: cpu - from.cpu };
+  };
+  const mean = (all: readonly Moment[]): Moment => ({
+    at: all.reduce((sum, { at }) => sum + at, 0) / all.length,
+    cpu: all.reduce((sum, { cpu }) => sum + cpu, 0) / all.length,
+  });
+  const began = now();
+  /** From batch to batch within a step; whole steps. */
+  const [gaps, steps]: [Moment[], Moment[]] = [[], []];
+  let stepBegan = began;
+  return {
+    *batches(given: Iterable<MicroBatch>): Generator<MicroBatch, void> {
+      stepBegan = now();
+      let last = stepBegan;
+      let isFirst = true;
+      for (const batch of given) {
+        if (!isFirst) {
+          gaps.push(since(last));
+          if (since(began).at > ENOUGH) throw new SeenEnough();
+        }
+        isFirst = false;
+        last = now();
+        yield batch;
+      }
+    },
+    endStep(): void {
+      steps.push(since(stepBegan));
+      if (steps.length < STEPS && since(began).at > ENOUGH) throw new SeenEnough();
+    },
+    /** A batch, and the rest of a step. */
+    read(): { batch: Moment; rest: Moment } {
+      // the first step warms up
+      const warm = <T>(all: T[], cold: number) => (all.length > cold ? all.slice(cold) : all);
+      const step = steps.length > 0 ? mean(warm(steps, 1)) : undefined;
+      if (count === 1) return { batch: { at: 0, cpu: 0 }, rest: step! };
+      const batch = mean(warm(gaps, count - 1));
+      const rest = (of: keyof Moment) => (step ? Math.max(0, step[of] - count * batch[of]) : 0);
+      return { batch, rest: { at: rest('at'), cpu: rest('cpu') } };
+    },
+  };
 }
 
 function cpuSeconds(): number {
@@ -58,7 +124,7 @@ function cpuSeconds(): number {
   return (user + system) / 1e6;
 }
 
-function microBatches({ accumulation }: Stage, batches: readonly MicroBatch[], step: number): MicroBatch[] {
+function microBatches(accumulation: number, batches: readonly MicroBatch[], step: number): MicroBatch[] {
   return Array.from({ length: accumulation }, (_, i) => whole(batches[(step * accumulation + i) % batches.length]));
 }
 
