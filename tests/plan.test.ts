@@ -132,6 +132,20 @@ describe('a plan', () => {
     expect((await cli('plan', 'llava.yaml', '--time')).stdout).toMatch(/time {5}0:\d\d: 4 steps of [\d.]+ s/);
   });
 
+  it('says what checkpointing would take, and how features are kept', async () => {
+    const [plain, checkpointed] = [
+      await planned('llava.yaml'),
+      await planned('llava.yaml', '--set', 'stages.0.gradient_checkpointing=true'),
+    ];
+    expect(plain.stages[0].otherwise).toEqual({ gradientCheckpointing: true, peak: checkpointed.stages[0].memory.peak });
+    expect(checkpointed.stages[0].otherwise).toEqual({ gradientCheckpointing: false, peak: plain.stages[0].memory.peak });
+    expect(plain.stages[0].memory.peak).not.toBe(checkpointed.stages[0].memory.peak);
+    expect(plain.stages[0].features).toBe('float32');
+    const { stdout } = await cli('plan', 'llava.yaml', '--set', 'stages.0.feature_cache=float16', '--time');
+    expect(stdout).toMatch(/MB with gradient_checkpointing: true, and [\d.]+ s a step/);
+    expect(stdout).toMatch(/features in float16/);
+  });
+
   it('runs a few batches of a step, however many it has', async () => {
     const began = performance.now();
     const { stages } = await planned('llava.yaml', '--time', '--set', 'stages.0.accumulation=20000');

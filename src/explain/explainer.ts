@@ -1,7 +1,6 @@
 // Answers explained: what each token of an answer rests on in the picture and in the prompt. The model's own
 // graphs are run again over prompt and answer, with attention as outputs (models/relevancy.ts).
 
-import { totalmem } from 'node:os';
 import { concatFloat32 } from '../arrays.ts';
 import { type Constant, type Engine, float32, int32 } from '../engine/engine.ts';
 import { createOrtEngine } from '../engine/ort.ts';
@@ -10,6 +9,7 @@ import { UserError } from '../errors.ts';
 import { greedySampling } from '../generate/defaults.ts';
 import { checkLength } from '../generate/generator.ts';
 import { readPixelValues } from '../images/processor.ts';
+import { memoryBytes } from '../memory.ts';
 import { imageSize, imageTokenCount, type LlavaConfig, llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { HIDDEN_POSITION } from '../models/masks.ts';
 import { compileGraph, type Graph, type GraphProgram } from '../models/programs.ts';
@@ -82,7 +82,7 @@ export async function createExplainer(
   engine: Engine,
   model: Pick<LoadedModel, 'config' | 'generator' | 'processor' | 'tokenizer'> & Partial<Pick<LoadedModel, 'generation'>>,
   { values, release }: RunWeights,
-  { memoryLimit = totalmem() / 2 }: ExplainerOptions = {},
+  { memoryLimit = memoryBytes() / 2 }: ExplainerOptions = {},
 ): Promise<Explainer> {
   const { config, generator, tokenizer } = model;
   const { hidden_size: hidden, num_hidden_layers: layers, num_attention_heads: heads } = config.text_config;

@@ -2,7 +2,7 @@
 // variant, disk, memory, and the smallest effect.
 
 import { mkdtempSync, rmSync } from 'node:fs';
-import { availableParallelism, totalmem } from 'node:os';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { emojiDataset } from '../data/emoji/build.ts';
 import { freeBytes, makeFolder } from '../disk.ts';
@@ -10,6 +10,7 @@ import { openEngine } from '../engine/devices.ts';
 import { createPlanningEngine } from '../engine/planning.ts';
 import { UserError } from '../errors.ts';
 import { readQuestions } from '../evaluate/questions.ts';
+import { memoryBytes } from '../memory.ts';
 import { alone } from '../mpi/communicator.ts';
 import { readSummary, runFolder } from '../runs/folder.ts';
 import { readMetrics } from '../runs/metrics.ts';
@@ -46,7 +47,7 @@ export function shareOut(
   peak: number,
   runs: number,
   asked: Partial<Sharing> = {},
-  memory = totalmem(),
+  memory = memoryBytes(),
   cores = availableParallelism(),
 ): Sharing {
   const fitting = Math.floor((MEMORY_SHARE * memory) / peak);
@@ -292,7 +293,7 @@ export async function planStudy(study: Study, { shard, asked, contentOf, status,
       trained: Math.max(...plans[i].plan.stages.map(({ trained }) => Object.values(trained).reduce((sum, n) => sum + n, 0))),
     })),
     disk: { needed: diskOf(pieces, study, plans), free: await freeBytes('.') },
-    memory: { peak: peak * jobs, available: totalmem() },
+    memory: { peak: peak * jobs, available: memoryBytes() },
     power: await powerOf(study, runs.length),
     notes: [
       ...(study.seeds.length === 1 ? ['one seed a cell: run noise is not measured'] : []),

@@ -2,11 +2,12 @@
 // disk; and what would make it fit. The trainer of each stage is run on an engine that only counts
 // (engine/planning.ts), so that a plan knows what the run knows.
 
-import { totalmem } from 'node:os';
+import type { FeatureType } from '../data/feature-cache.ts';
 import { freeBytes } from '../disk.ts';
 import { type Constant, type Engine, elementBytes, sizeOf } from '../engine/engine.ts';
 import { createPlanningEngine } from '../engine/planning.ts';
 import { topologicalOrder } from '../graph/tensor.ts';
+import { memoryBytes } from '../memory.ts';
 import { compileGraph, type LossGraph } from '../models/programs.ts';
 import { isPacked } from '../nn/parameters.ts';
 import type { MicroBatch } from './batch.ts';
@@ -51,6 +52,10 @@ export interface PlannedStage {
   tokensPerStep: number;
   padding: number;
   memory: PlannedStageMemory;
+  /** With gradient_checkpointing the other way round: its peak, and seconds of a step where that was timed. */
+  otherwise: { gradientCheckpointing: boolean; peak: number; step?: number };
+  /** How features of a frozen encoder are kept; undefined where there are none, or they are computed in each step. */
+  features?: FeatureType;
   /**
    * Where it was asked for: seconds of a step, of a picture for the frozen encoder, and of the whole stage.
    */
@@ -91,7 +96,7 @@ export interface PlanOptions {
 }
 
 /** UserError as of the task's outlines. */
-export async function planRun({ task, folder, available = totalmem(), timedOn }: PlanOptions): Promise<RunPlan> {
+export async function planRun({ task, folder, available = memoryBytes(), timedOn }: PlanOptions): Promise<RunPlan> {
   const stages: PlannedStage[] = [];
   const outlines: StageOutline[] = [];
   for (const [index, settings] of task.stages.entries()) {
@@ -106,7 +111,12 @@ export async function planRun({ task, folder, available = totalmem(), timedOn }:
   const peak = Math.max(...stages.map(({ memory }) => memory.peak));
   const tooLarge = stages.filter(({ memory }) => memory.peak > available);
   if (timedOn && tooLarge.length === 0)
-    for (const [index, stage] of stages.entries()) stage.seconds = await secondsOf(task, outlines[index], stage, timedOn);
+    for (const [index, stage] of stages.entries()) {
+      stage.seconds = await secondsOf(task, outlines[index], stage, timedOn);
+      const other = otherwise(outlines[index]);
+      if (stage.otherwise.peak <= available)
+        stage.otherwise.step = (await timeStage(task, { ...other, encoder: undefined }, trainedIn(task, other.settings), timedOn)).step;
+    }
   const problems = tooLarge.map(
     ({ name, memory }) =>
       `stage ${name} needs ${gigabytes(memory.peak)} of memory and the machine has ${gigabytes(available)}: ${gigabytes(memory.peak - available)} too little`,
@@ -158,9 +168,20 @@ async function planStage(task: Task, index: number, outline: StageOutline): Prom
     tokensPerStep: tokens * settings.accumulation,
     padding: padding / (tokens + padding),
     memory,
+    otherwise: {
+      gradientCheckpointing: !settings.gradient_checkpointing,
+      peak: (await memoryOf(task, index, otherwise(outline), loss)).peak,
+    },
+    features: outline.features?.kept,
     disk: { features: outline.features?.bytes ?? 0, ...checkpointBytes(task, loss, settings, isTrained, totalSteps) },
   };
 }
+
+/** The stage with gradient checkpointing the other way round. */
+const otherwise = (outline: StageOutline): StageOutline => ({
+  ...outline,
+  settings: { ...outline.settings, gradient_checkpointing: !outline.settings.gradient_checkpointing },
+});
 
 async function secondsOf(task: Task, outline: StageOutline, { steps, pictures = 0 }: PlannedStage, engine: Engine) {
   const timing = await timeStage(task, outline, trainedIn(task, outline.settings), engine);

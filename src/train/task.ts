@@ -1,6 +1,7 @@
 // What a recipe's task must provide: the stages, each ready for the trainer, and what a checkpoint of it
 // holds.
 
+import type { FeatureType } from '../data/feature-cache.ts';
 import type { Engine } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
@@ -52,6 +53,7 @@ export interface PreparedStage {
 /** Features on disk. */
 export interface PlannedFeatures {
   bytes: number;
+  kept: FeatureType;
   /** Tells encoders and types apart: features of the same picture are the same with the same. */
   encoder: string;
   /** Where the pictures come from: stages with the same sources show the same pictures. */

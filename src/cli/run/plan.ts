@@ -77,7 +77,7 @@ function formatPlan(recipePath: string, { stages, memory, disk, problems, remedi
 }
 
 function formatStage(stage: PlannedStage): string {
-  const { name, trained, frozen, samples, pictures, steps, epochs, tokensPerStep, padding, memory, disk, seconds } = stage;
+  const { name, trained, frozen, samples, pictures, steps, epochs, tokensPerStep, padding, memory, otherwise, disk, seconds } = stage;
   const modules = Object.entries(trained).map(([module, numbers]) => `${module} (${count(numbers)} numbers)`);
   const data = samples === undefined ? 'data made afresh' : `${count(samples)} samples with at most ${count(pictures ?? 0)} pictures`;
   const parts = { values: memory.values, 'gradients and moments': memory.gradientsAndMoments, 'frozen weights': memory.constants };
@@ -90,8 +90,9 @@ function formatStage(stage: PlannedStage): string {
     `  data     ${data}; ${count(steps)} steps (${epochs.toFixed(2)} epochs) of ${count(tokensPerStep)} tokens, ${percent(padding)} of the rows padding`,
     `  memory   ${formatBytes(memory.peak)}: ${list.join(', ')}${mapped}`,
     ...(memory.encoding > 0 ? [`           ${formatBytes(memory.encoding)} while the frozen encoder runs, before the first step`] : []),
+    `           ${formatBytes(otherwise.peak)} with gradient_checkpointing: ${otherwise.gradientCheckpointing}${otherwise.step === undefined ? '' : `, and ${otherwise.step.toFixed(2)} s a step`}`,
     ...(seconds ? [timeLine(stage, seconds)] : []),
-    `  disk     ${disk.features > 0 ? `features ${formatBytes(disk.features)}, ` : ''}checkpoint ${formatBytes(disk.checkpoint)}${disk.kept > 0 ? `, kept beside it ${formatBytes(disk.kept)}` : ''}`,
+    `  disk     ${stage.features ? `features in ${stage.features} ${formatBytes(disk.features)}, ` : ''}checkpoint ${formatBytes(disk.checkpoint)}${disk.kept > 0 ? `, kept beside it ${formatBytes(disk.kept)}` : ''}`,
   ].join('\n');
 }
 

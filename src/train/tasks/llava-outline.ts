@@ -77,7 +77,7 @@ export async function outlineLlavaStage(plan: LlavaStagePlan): Promise<StageOutl
     samples: samplesPerEpoch(data.files),
     pictures,
     batches,
-    ...(kept ? { features: { bytes: pictures * featureBytes(size, kept), encoder: `${encoder} in ${kept}`, sources } } : {}),
+    ...(kept ? { features: { bytes: pictures * featureBytes(size, kept), kept, encoder: `${encoder} in ${kept}`, sources } } : {}),
     ...(kept ? { encoder: { graph: (storage) => encoderGraph(config, { storage }), pictures: ENCODED } } : {}),
   };
 }
