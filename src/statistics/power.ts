@@ -106,14 +106,16 @@ export interface RunPlan {
   runs: number;
   /** Means that the runs are about: 2 for two arms, 8 for a 2^3 factorial. */
   cells: number;
+  /** Of the factor that is asked about. Default: 2. */
+  levels?: number;
 }
 
 /**
- * Standard error of a two-level effect when every run counts for one of its levels, half of them each: 2 sd /
- * sqrt(runs), sd between the runs of a cell. Two arms of s seeds: sd sqrt(2 / s); 2^3 cells of s: sd sqrt(1 /
- * (2 s)).
+ * Standard error of the difference of two levels of a factor when every run counts for one level, as many
+ * for each: sd sqrt(2 levels / runs), sd between the runs of a cell. Two arms of s seeds: sd sqrt(2 / s); 2^3
+ * cells of s: sd sqrt(1 / (2 s)).
  */
-export const runStandardError = (runSd: number, { runs }: RunPlan): number => (2 * runSd) / Math.sqrt(runs);
+export const runStandardError = (runSd: number, { runs, levels = 2 }: RunPlan): number => runSd * Math.sqrt((2 * levels) / runs);
 
 /** The smallest effect that a plan of runs finds, from run noise alone; Infinity with one run a cell. */
 export function smallestRunEffect(runSd: number, plan: RunPlan, options: PowerOptions = {}): number {

@@ -12,9 +12,10 @@ import type { BatchLine } from '../explain/batch.ts';
 import { runFolder } from '../runs/folder.ts';
 import { readMetrics } from '../runs/metrics.ts';
 import { readAlignment } from './alignment.ts';
+import type { Answered, AnsweredScore } from './answered.ts';
 import { readRecord, type StudyRecord, studyFolder } from './folder.ts';
 import { readMaps } from './maps.ts';
-import { type Answered, type AnsweredScore, exchangedFile, measures, type RunFiles, signsFile } from './measures.ts';
+import { exchangedFile, measures, type RunFiles, signsFile } from './measures.ts';
 import type { Study, StudyRun } from './variants.ts';
 
 export interface FinishedRun {
@@ -44,7 +45,7 @@ export interface ScoreTable {
   questions: CommonQuestion[];
   /** Questions that not all runs were asked. */
   leftOut: number;
-  runs: { run: StudyRun; credits: Float64Array; answers: string[]; baselines: AnsweredScore['baselines'] }[];
+  runs: { run: StudyRun; credits: Float64Array; answers: string[]; baselines: ReturnType<AnsweredScore['baselines']> }[];
 }
 
 function filesOf(folder: string, { id, recipe }: StudyRun, study: Study): RunFiles {
@@ -103,13 +104,13 @@ export function scoreTable(name: string, { finished }: StudyOutcome): ScoreTable
   const numbered = asked.map(({ run, score }) => {
     const seen = new Map<string, number>();
     const byKey = new Map(
-      score.questions.map((question) => {
+      score.questions.map((question, index) => {
         const times = seen.get(question.key) ?? 0;
         seen.set(question.key, times + 1);
-        return [times === 0 ? question.key : `${question.key} ${times}`, question];
+        return [times === 0 ? question.key : `${question.key} ${times}`, { ...question, index }];
       }),
     );
-    return { run, byKey, baselines: score.baselines };
+    return { run, byKey, score };
   });
   const keys = [...(numbered[0]?.byKey.keys() ?? [])].filter((key) => numbered.every(({ byKey }) => byKey.has(key)));
   const most = Math.max(0, ...numbered.map(({ byKey }) => byKey.size));
@@ -120,11 +121,11 @@ export function scoreTable(name: string, { finished }: StudyOutcome): ScoreTable
       return { key, cluster, prompt, expected, ...(picture === undefined ? {} : { picture }) };
     }),
     leftOut: most - keys.length,
-    runs: numbered.map(({ run, byKey, baselines }) => ({
+    runs: numbered.map(({ run, byKey, score }) => ({
       run,
       credits: Float64Array.from(keys, (key) => byKey.get(key)!.credit),
       answers: keys.map((key) => byKey.get(key)!.answer),
-      baselines,
+      baselines: score.baselines(keys.map((key) => byKey.get(key)!.index)),
     })),
   };
 }

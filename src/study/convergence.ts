@@ -3,9 +3,10 @@
 
 import type { Estimate } from '../statistics/estimate.ts';
 import { type FittedPowerLaw, type LossPoint, powerLawWithIntervals } from '../statistics/power-law.ts';
+import { meanOf } from '../statistics/proportion.ts';
 import { bootstrapSpearman } from '../statistics/rank-correlation.ts';
 import type { ScoreAnalysis } from './analysis.ts';
-import type { StudyOutcome } from './answers.ts';
+import type { ScoreTable, StudyOutcome } from './answers.ts';
 import type { EffectsModel } from './effects.ts';
 import type { Study, Variant } from './variants.ts';
 
@@ -50,6 +51,7 @@ const armOf = (study: Study, { levels }: Variant) =>
 export function analyzeConvergence(
   study: Study,
   outcome: StudyOutcome,
+  tables: readonly ScoreTable[],
   scores: readonly (ScoreAnalysis & { model: EffectsModel | undefined })[],
 ): ConvergenceAnalysis | undefined {
   const { convergence } = study;
@@ -70,7 +72,7 @@ export function analyzeConvergence(
       const enough = Object.fromEntries(Object.entries(missing).map(([score, rows]) => [score, enoughOf(rows)]));
       return { arm, points, ...(fit ? { fit } : {}), missing, enough };
     }),
-    transfer: scores.flatMap(({ score }) => transferOf(study, outcome, score, lossOf)),
+    transfer: scores.flatMap(({ score }) => transferOf(study, outcome, tables.find(({ name }) => name === score)!, lossOf)),
   };
 }
 
@@ -97,11 +99,11 @@ function enoughOf(rows: readonly { share: string; effect: Estimate }[]): string 
   return rows[lastTold + 1]?.share ?? null;
 }
 
-function transferOf(study: Study, { finished }: StudyOutcome, score: string, lossOf: string): ConvergenceAnalysis['transfer'] {
+function transferOf(study: Study, { finished }: StudyOutcome, table: ScoreTable, lossOf: string): ConvergenceAnalysis['transfer'] {
   const { factor, steps } = study.convergence!;
   const { levels } = study.factors[factor];
-  const points = finished.flatMap(({ run, scores, numbers }): TransferPoint[] => {
-    const questions = scores[score]?.questions;
+  const points = finished.flatMap(({ run, numbers }): TransferPoint[] => {
+    const answered = table.runs.find((each) => each.run === run);
     const level = run.variant.levels[factor];
     // without the stage, the loss is the one before its first step, which a run with the same seed has
     // measured
@@ -112,9 +114,8 @@ function transferOf(study: Study, { finished }: StudyOutcome, score: string, los
         steps[other.run.variant.levels[factor]] > 0,
     );
     const loss = steps[level] > 0 ? numbers[lossOf] : twin?.numbers[`${lossOf} at its start`];
-    if (!questions || loss === undefined) return [];
-    const credit = questions.reduce((sum, each) => sum + each.credit, 0) / questions.length;
-    return [{ cell: run.variant.label, seed: run.seed, share: levels[level].label, loss, score: credit }];
+    if (!answered || loss === undefined) return [];
+    return [{ cell: run.variant.label, seed: run.seed, share: levels[level].label, loss, score: meanOf(answered.credits) }];
   });
   if (points.length < 4) return [];
   const { value, low, high } = bootstrapSpearman(
@@ -122,5 +123,5 @@ function transferOf(study: Study, { finished }: StudyOutcome, score: string, los
     points.map((point) => point.score),
     { seed: SEED, draws: DRAWS },
   );
-  return [{ score, points, rho: value, low, high, runs: points.length }];
+  return [{ score: table.name, points, rho: value, low, high, runs: points.length }];
 }

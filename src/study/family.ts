@@ -23,6 +23,8 @@ export interface FamilyMember extends Estimate {
   score: string;
   label: string;
   isInteraction: boolean;
+  /** Of an effect or interaction over all levels of the other factors: the level of each of its own. */
+  levels?: Record<string, string>;
   pHolm: number;
   /**
    * The smallest effect that had an 80 % chance of being seen at 0.05 / members: at the level that Holm asks
@@ -106,6 +108,7 @@ export function familyOf(study: Study, scores: readonly ModeledScore[]): FamilyM
           score: table.name,
           label: comparison.label,
           isInteraction: comparison.kind === 'effect' && Object.keys(comparison.levels).length > 1,
+          ...(comparison.kind === 'effect' && Object.keys(comparison.at).length === 0 ? { levels: comparison.levels } : {}),
           ...estimate,
           pHolm: estimate.p,
           smallestVisible: null,

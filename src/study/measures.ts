@@ -25,8 +25,10 @@ import { type RunFolder, readSummary, runFolder } from '../runs/folder.ts';
 import { readMetrics } from '../runs/metrics.ts';
 import type { LlavaRecipe } from '../train/recipe.ts';
 import { alignmentNumbers, readAlignment, takeAlignment } from './alignment.ts';
+import type { AnsweredScore } from './answered.ts';
 import { writeJson } from './folder.ts';
 import { mapNumbers, readMaps, takeMaps } from './maps.ts';
+import { splitScore } from './split-score.ts';
 
 export interface BenchmarkAsked {
   name: string;
@@ -59,28 +61,6 @@ export interface TrainedRun extends MeasuresAsked {
 /** The model of the last stage. */
 const modelOf = ({ folder, recipe }: Pick<TrainedRun, 'folder' | 'recipe'>) => folder.checkpoint(recipe.stages.at(-1)!.name);
 
-/** A question as one run answered it. */
-export interface Answered {
-  /** The same for the same question of all runs, whatever its id. */
-  key: string;
-  /** What it shares with others: the picture. */
-  cluster: string;
-  prompt: string;
-  expected: string;
-  answer: string;
-  /** In [0, 1]. */
-  credit: number;
-  /** Path of the picture within the scenes of the run, if it is of those. */
-  picture?: string;
-}
-
-/** A split or a benchmark, as one run answered it. */
-export interface AnsweredScore {
-  questions: Answered[];
-  /** Mean credit without the picture, with that of another question, of guessing, and of one answer. */
-  baselines: Partial<Record<'blind' | 'exchanged' | 'chance' | 'majority', number>>;
-}
-
 /** Where the files of a finished run are. */
 export interface RunFiles {
   run: string;
@@ -102,8 +82,6 @@ export interface Measure {
   numbers?(files: RunFiles): Record<string, number>;
 }
 
-const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
-
 // === Held-out splits ===
 
 const splitsMeasure: Measure = {
@@ -114,30 +92,9 @@ const splitsMeasure: Measure = {
     const { scores } = readSummary(folder);
     return Object.fromEntries(
       (recipe.evaluate?.splits ?? []).map((split) => {
-        const samples = readSamples(folder.samples(split));
-        const tasks = Object.values(scores[split]);
-        const total = tasks.reduce((sum, { n }) => sum + n, 0);
-        const weighted = (of: 'random' | 'majority') => tasks.reduce((sum, task) => sum + task[of] * task.n, 0) / total;
         const exchanged = exchangedFile(measures, split);
-        const seen = samples.flatMap(({ blindCorrect }) => (blindCorrect === undefined ? [] : [Number(blindCorrect)]));
-        const score: AnsweredScore = {
-          questions: samples.map(({ image, prompt, expected, answer, correct }) => ({
-            key: JSON.stringify([image, prompt, expected]),
-            cluster: image,
-            prompt,
-            expected,
-            answer,
-            credit: Number(correct),
-            picture: image,
-          })),
-          baselines: {
-            chance: weighted('random'),
-            majority: weighted('majority'),
-            ...(seen.length === samples.length ? { blind: mean(seen) } : {}),
-            ...(existsSync(exchanged) ? { exchanged: mean(readSamples(exchanged).map(({ correct }) => Number(correct))) } : {}),
-          },
-        };
-        return [split, score];
+        const answered = existsSync(exchanged) ? readSamples(exchanged) : undefined;
+        return [split, splitScore(readSamples(folder.samples(split)), scores[split], answered)];
       }),
     );
   },
@@ -283,19 +240,19 @@ function benchmarkScore(path: string, name: string): AnsweredScore {
     benchmarks: { credits?: BenchmarkReport['credits'] }[];
   };
   const { blind, exchanged, majority, random: chance } = report.benchmarks[0].credits ?? {};
-  const baselines = Object.entries({ blind, exchanged, chance, majority }).filter(([, credit]) => credit !== undefined);
+  const baselines = Object.fromEntries(Object.entries({ blind, exchanged, chance, majority }).filter(([, credit]) => credit !== undefined));
+  const questions = readEvaluation(path).judged(name);
   return {
-    questions: readEvaluation(path)
-      .judged(name)
-      .map(({ id, cluster, prompt, references, answer, credit }) => ({
-        key: id,
-        cluster,
-        prompt,
-        expected: references[0] ?? '',
-        answer,
-        credit,
-      })),
-    baselines: Object.fromEntries(baselines),
+    questions: questions.map(({ id, cluster, prompt, references, answer, credit }) => ({
+      key: id,
+      cluster,
+      prompt,
+      expected: references[0] ?? '',
+      answer,
+      credit,
+    })),
+    // they are known of all of them together
+    baselines: (chosen) => (chosen.length === questions.length ? baselines : {}),
   };
 }
 

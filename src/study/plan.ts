@@ -22,6 +22,7 @@ import type { LlavaRecipe } from '../train/recipe.ts';
 import { createTask } from '../train/run.ts';
 import { type CellSearch, cellSearches, trialSteps } from './cell-search.ts';
 import { drawOnce } from './execute.ts';
+import { LEVEL, namedComparisons } from './family.ts';
 import { doJob } from './job.ts';
 import { EXCHANGED, type MeasuresAsked } from './measures.ts';
 import type { ContentOf, Piece, StudyShard } from './pieces.ts';
@@ -219,8 +220,11 @@ export interface StudyPlan {
   variants: { label: string; steps: number; seconds: number; peak: number; trained: number }[];
   disk: { needed: number; free: number };
   memory: { peak: number; available: number };
-  /** Smallest effects that are found with 80 % power at 5 %, in shares of all questions. */
-  power: { score: string; questions: number; fromQuestions: number; byRunSd: { runSd: number; effect: number }[] }[];
+  /**
+   * Smallest effects that are found with 80 % power at 5 % over all comparisons of the family (the first of
+   * Holm's levels), in shares of all questions.
+   */
+  power: { score: string; questions: number; comparisons: number; fromQuestions: number; byRunSd: { runSd: number; effect: number }[] }[];
   notes: string[];
 }
 
@@ -294,7 +298,7 @@ export async function planStudy(study: Study, { shard, asked, contentOf, status,
     })),
     disk: { needed: diskOf(pieces, study, plans), free: await freeBytes('.') },
     memory: { peak: peak * jobs, available: memoryBytes() },
-    power: await powerOf(study, runs.length),
+    power: await powerOf(study),
     notes: [
       ...(study.seeds.length === 1 ? ['one seed a cell: run noise is not measured'] : []),
       ...(study.file.score.benchmarks.length > 0 ? ['the time of the benchmarks is not in the plan'] : []),
@@ -438,17 +442,25 @@ function diskOf(pieces: readonly Piece[], study: Study, plans: readonly VariantP
 const DISCORDANT = 0.2;
 const RUN_SDS = [0.01, 0.02, 0.04];
 
-async function powerOf(study: Study, runs: number): Promise<StudyPlan['power']> {
+/** Of the whole study, whichever share of it is planned: of the factor with the most levels, at the level of the family. */
+async function powerOf(study: Study): Promise<StudyPlan['power']> {
   const { recipe } = study.variants[0];
-  const cells = study.variants.length;
+  const [runs, cells] = [study.runs.length, study.variants.length];
+  const levels = Math.max(2, ...study.factors.map((factor) => factor.levels.length));
+  const scores = study.file.family.scores?.length ?? 1;
+  const comparisons = Math.max(1, namedComparisons(study).length * scores);
+  const alpha = LEVEL / comparisons;
   if (!recipe.evaluate || !recipe.data) return [];
   const dataset = emojiDataset(withScenes(recipe).data!.folder);
   const power: StudyPlan['power'] = [];
   for (const split of recipe.evaluate.splits) {
     const questions = (await readQuestions(dataset.evaluation[split], dataset.imageFolder, split)).length;
-    const fromQuestions = smallestDifference(questions, DISCORDANT);
-    const byRunSd = RUN_SDS.map((runSd) => ({ runSd, effect: Math.hypot(fromQuestions, smallestRunEffect(runSd, { runs, cells })) }));
-    power.push({ score: split, questions, fromQuestions, byRunSd });
+    const fromQuestions = smallestDifference(questions, DISCORDANT, { alpha });
+    const byRunSd = RUN_SDS.map((runSd) => ({
+      runSd,
+      effect: Math.hypot(fromQuestions, smallestRunEffect(runSd, { runs, cells, levels }, { alpha })),
+    }));
+    power.push({ score: split, questions, comparisons, fromQuestions, byRunSd });
   }
   return power;
 }

@@ -2,6 +2,7 @@
 // computed. Times and memory are apart, in cost.json.
 
 import type { Finding } from '../diagnose/findings.ts';
+import { meanOf } from '../statistics/proportion.ts';
 import { type CellAlignment, cellAlignments } from './alignment.ts';
 import { analyzeScore, type ScoreAnalysis } from './analysis.ts';
 import { readOutcome, type ScoreTable, type StudyOutcome, scoreNames, scoreTable } from './answers.ts';
@@ -10,7 +11,7 @@ import { analyzeConvergence, type ConvergenceAnalysis } from './convergence.ts';
 import { type FamilyMember, familyOf, unmeasuredOf } from './family.ts';
 import { readRecord, studyFolder, writeJson } from './folder.ts';
 import { type CellMaps, cellMaps } from './maps.ts';
-import { measures } from './measures.ts';
+import { EXCHANGED, measures } from './measures.ts';
 import { piecesOf } from './pieces.ts';
 import type { Study } from './variants.ts';
 import { verdictOf } from './verdict.ts';
@@ -26,6 +27,7 @@ export interface StudyResults {
     seed: number;
     outcome: 'finished' | 'diverged';
     diverged?: { stage: string; step: number };
+    /** On the questions that all runs were asked. */
     scores: Record<string, number>;
     numbers: Record<string, number>;
     signs: StudyOutcome['finished'][number]['signs'];
@@ -71,6 +73,7 @@ export function analyzeStudy(study: Study, folder: string, contentOf: (path: str
   const convergence = analyzeConvergence(
     study,
     outcome,
+    tables,
     analyzed.map(({ analysis }) => analysis),
   );
   const maps = cellMaps(outcome.finished.map(({ run, maps }) => ({ cell: run.variant.label, maps })));
@@ -79,7 +82,7 @@ export function analyzeStudy(study: Study, folder: string, contentOf: (path: str
     name: study.file.name,
     factors: study.factors.map(({ name, levels }) => ({ name, levels: levels.map(({ label }) => label) })),
     seeds: study.seeds,
-    runs: runResults(study, outcome),
+    runs: runResults(study, outcome, tables),
     scores: analyzed.map(({ analysis: { model: _, ...analysis } }) => analysis),
     family,
     ...(convergence ? { convergence } : {}),
@@ -92,7 +95,7 @@ export function analyzeStudy(study: Study, folder: string, contentOf: (path: str
   return { results: { ...found, verdict }, cost: costOf(study, folder, outcome, contentOf), outcome, tables };
 }
 
-function runResults(study: Study, { finished, diverged }: StudyOutcome): StudyResults['runs'] {
+function runResults(study: Study, { finished, diverged }: StudyOutcome, tables: readonly ScoreTable[]): StudyResults['runs'] {
   return study.runs.flatMap((run): StudyResults['runs'] => {
     const named = { id: run.id, cell: run.variant.label, seed: run.seed };
     const lost = diverged.find((each) => each.run === run);
@@ -103,10 +106,7 @@ function runResults(study: Study, { finished, diverged }: StudyOutcome): StudyRe
     const done = finished.find((each) => each.run === run);
     if (!done) return [];
     const scores = Object.fromEntries(
-      Object.entries(done.scores).map(([name, { questions }]) => [
-        name,
-        questions.reduce((sum, { credit }) => sum + credit, 0) / questions.length,
-      ]),
+      tables.flatMap(({ name, runs }) => runs.flatMap((each) => (each.run === run ? [[name, meanOf(each.credits)]] : []))),
     );
     return [{ ...named, outcome: 'finished', scores, numbers: done.numbers, signs: done.signs, health: done.health }];
   });
@@ -122,7 +122,7 @@ function notMeasured(study: Study, { finished, diverged }: StudyOutcome, tables:
     ...has('held-out splits', ({ run, scores }) =>
       Object.keys(scores).some((name) => (run.recipe.evaluate?.splits as string[] | undefined)?.includes(name)),
     ),
-    ...has('exchanged pictures', ({ scores }) => Object.values(scores).some(({ baselines }) => baselines.exchanged !== undefined)),
+    ...(tables.some(({ runs }) => runs.some(({ baselines }) => baselines.exchanged !== undefined)) ? [] : has(EXCHANGED, () => false)),
     ...has('held-out loss', ({ numbers }) => Object.keys(numbers).some((name) => name.endsWith('held-out loss'))),
     ...has('benchmarks', () => study.file.score.benchmarks.length > 0),
     ...(study.file.convergence ? [] : ['what a stage is worth by its steps (convergence)']),

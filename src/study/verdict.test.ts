@@ -124,6 +124,23 @@ test('a cell of which all answers are wrong, or all right, has an interval with 
   expect(effect.p).toBeLessThan(0.1);
 });
 
+test('an effect that another factor turns round is said to be an average, and what it is at each level', () => {
+  const study = studyOf({ lr: ['a', 'b'], size: ['small', 'large'] }, 4, ['lr', { interaction: ['lr', 'size'] }]);
+  const { said } = verdict(
+    study,
+    tableOf(study, ([lr, size]) => (lr === 'a' ? 0.5 : size === 'small' ? 0.9 : 0.4)),
+  );
+  const [first] = said.split('\n');
+  expect(first).toMatch(/^score: lr: a -> b changes the score by \+15\.0 points on average over size \(/);
+  expect(first).toMatch(/It is not the same everywhere: \+40\.0 with size: small \(.*\), -10\.0 with size: large \(.*\)\.$/);
+  const alone = verdict(
+    study,
+    tableOf(study, ([lr]) => (lr === 'a' ? 0.5 : 0.9)),
+  ).said;
+  expect(alone).toContain('on average over size');
+  expect(alone).not.toContain('everywhere');
+});
+
 describe('shares of a stage', () => {
   const shares = ['0', '1/4', '1/2', '1'];
   const study = {
@@ -133,7 +150,12 @@ describe('shares of a stage', () => {
   const said = (chances: readonly (number | null)[]) => {
     const table = tableOf(study, ([share]) => chances[shares.indexOf(share)]);
     const analysis = analyzeScore(study, table);
-    const convergence = analyzeConvergence(study, { finished: [], diverged: [], records: new Map() }, [analysis]) as ConvergenceAnalysis;
+    const convergence = analyzeConvergence(
+      study,
+      { finished: [], diverged: [], records: new Map() },
+      [table],
+      [analysis],
+    ) as ConvergenceAnalysis;
     return verdictOf(study, { scores: [], family: [], unmeasured: [], runs: [], convergence }).join('\n');
   };
 
@@ -149,6 +171,20 @@ describe('shares of a stage', () => {
 
   test('of which no more than some do', () => {
     expect(said([0.1, 0.2, 0.9, 0.9])).toContain('From 1/2 of pretrain on, the score on score was not told');
+  });
+
+  test('and what a share may lack is said where its interval leaves room for it', () => {
+    const rows = [0.25, 0.5].map((share) => ({
+      share: `${share}`,
+      steps: 100 * share,
+      effect: { value: 0, low: -share / 10, high: share / 10 },
+    }));
+    const arm = { arm: '', missing: { score: rows }, enough: { score: '0.25' } };
+    const convergence = { stage: 'pretrain', arms: [arm], transfer: [] } as unknown as ConvergenceAnalysis;
+    const text = verdictOf(study, { scores: [], family: [], unmeasured: [], runs: [], convergence }).join('\n');
+    expect(text).toContain(
+      'From 0.25 of pretrain on, the score on score was not told from that after the whole of it; it may still lack up to 5.0 points.',
+    );
   });
 
   test('of which none can be compared, as no whole has ended', () => {

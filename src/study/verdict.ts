@@ -26,7 +26,7 @@ export function verdictOf(study: Study, { scores, family, unmeasured, convergenc
   const seen = family.filter(({ pHolm }) => pHolm < LEVEL);
   const unseen = family.filter(({ pHolm }) => !(pHolm < LEVEL));
   return [
-    ...seen.map(seenSentence),
+    ...seen.map((member) => seenSentence(member, study, seen, scores)),
     ...(unseen.length > 0 ? [family.every(isNothing) ? NOTHING : unseenSentence(unseen)] : []),
     ...unmeasuredSentences(unmeasured),
     ...(family.length > 0 ? [footing(study, scores)] : ['No comparison could be made: too few runs have a score.']),
@@ -38,13 +38,37 @@ export function verdictOf(study: Study, { scores, family, unmeasured, convergenc
 
 const interval = ({ low, high }: { low: number; high: number }) => `95 % interval ${points(low)} to ${points(high)}`;
 
-function seenSentence(member: FamilyMember): string {
-  const { score, label, value, pHolm, isInteraction } = member;
+function seenSentence(member: FamilyMember, study: Study, seen: readonly FamilyMember[], scores: readonly ScoreAnalysis[]): string {
+  const { score, label, value, pHolm, isInteraction, levels } = member;
   if (isInteraction) {
     const how = value < 0 ? 'less than the sum of its parts' : 'more than the sum of its parts';
     return `${score}: ${label} comes to ${how} (interaction ${points(value)} points, ${interval(member)}, p ${shownP(pHolm)} by Holm).`;
   }
-  return `${score}: ${label} changes the score by ${points(value)} points (${interval(member)}, p ${shownP(pHolm)} by Holm).`;
+  const others = levels ? study.factors.map(({ name }) => name).filter((name) => !(name in levels)) : [];
+  const averaged = others.length > 0 ? ` on average over ${others.join(' and ')}` : '';
+  const sentence = `${score}: ${label} changes the score by ${points(value)} points${averaged} (${interval(member)}, p ${shownP(pHolm)} by Holm).`;
+  const analysis = scores.find((each) => each.score === score);
+  return [sentence, ...(levels && analysis ? byLevelSentences(levels, analysis, seen) : [])].join(' ');
+}
+
+/** Where a main effect is not the same at the levels of another factor: what it is at each. */
+function byLevelSentences(
+  levels: Readonly<Record<string, string>>,
+  { score, simple }: ScoreAnalysis,
+  seen: readonly FamilyMember[],
+): string[] {
+  const [[factor, level]] = Object.entries(levels);
+  const partners = seen.flatMap(({ score: of, isInteraction, levels: both = {} }) =>
+    isInteraction && of === score && factor in both ? Object.keys(both).filter((name) => name !== factor) : [],
+  );
+  return [...new Set(partners)].flatMap((partner) => {
+    const found = simple.find((each) => each.factor === factor && each.level === level && each.by === partner);
+    if (!found) return [];
+    const each = found.at.map(
+      ({ level: place, effect }) => `${points(effect.value)} with ${partner}: ${place} (${points(effect.low)} to ${points(effect.high)})`,
+    );
+    return [`It is not the same everywhere: ${each.join(', ')}.`];
+  });
 }
 
 const NOTHING = 'No run answered otherwise than another: there is nothing to compare.';
@@ -104,7 +128,11 @@ type Arm = ConvergenceAnalysis['arms'][number];
 function adviceOf({ missing, enough }: Arm, stage: string, score: string): string {
   const [rows, share] = [missing[score], enough[score]];
   if (rows.length === 0) return `No share of ${stage} could be compared with the whole of it on ${score}`;
-  if (share !== null) return `From ${share} of ${stage} on, the score on ${score} was not told from that after the whole of it`;
+  if (share !== null) {
+    const most = Math.max(...rows.slice(rows.findIndex((row) => row.share === share)).map(({ effect }) => -effect.low));
+    const lacking = most > 0 ? `; it may still lack up to ${(100 * most).toFixed(1)} points` : '';
+    return `From ${share} of ${stage} on, the score on ${score} was not told from that after the whole of it${lacking}`;
+  }
   if (rows.every(isTold)) return `Every share of ${stage} that was tried scores otherwise on ${score} than the whole of it`;
   return `The largest share of ${stage} that was compared, ${rows.at(-1)!.share}, scores otherwise on ${score} than the whole of it; smaller ones are not all told from it`;
 }

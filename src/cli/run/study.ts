@@ -144,9 +144,9 @@ export function formatPlan(plan: StudyPlan): string {
   ].join('\n');
 }
 
-function powerLine({ score, questions, byRunSd }: StudyPlan['power'][number]): string {
+function powerLine({ score, questions, comparisons, byRunSd }: StudyPlan['power'][number]): string {
   const each = byRunSd.map(
     ({ runSd, effect }) => `${Number.isFinite(effect) ? percent(effect) : 'none'} if seeds differ by ${percent(runSd)}`,
   );
-  return `can see  ${score}, ${questions} questions: effects from (points) ${each.join(', ')}`;
+  return `can see  ${score}, ${questions} questions, ${comparisons} comparisons: effects from (points) ${each.join(', ')}`;
 }
