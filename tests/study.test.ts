@@ -1,13 +1,13 @@
 // Studies: what is shared computed once and to the bit, killed and gone on, in shares, with runs that become
 // non-finite; plans; bad input.
 
-import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { parse, stringify } from 'yaml';
 import { buildEmojiDataset } from '../src/data/emoji/build.ts';
 import type { StudyPlan } from '../src/study/plan.ts';
-import type { StudyResults } from '../src/study/results.ts';
+import type { StudyCost, StudyResults } from '../src/study/results.ts';
 import { cli, enterToyFolder, spawnCli } from './toy.ts';
 
 vi.mock('../src/study/job.ts', async (original) => (await import('./in-process.ts')).jobsInThisProcess(original));
@@ -103,8 +103,17 @@ describe('a study', () => {
       expect((await outcome).code).toBeNull();
       expect(existsSync('killed/study.json')).toBe(false);
     }
+    // what its sittings took is counted, and scenes that were removed meanwhile are drawn again
+    const { runs } = JSON.parse(results('straight')) as StudyResults;
+    const open = runs.map(({ id }) => id).filter((id) => !existsSync(`killed/records/${id}.json`));
+    expect(open.length).toBeGreaterThan(0);
+    writeFileSync(`killed/records/${open[0]}.sittings`, JSON.stringify([{ seconds: 500, cpuSeconds: 1000, peakRssMb: 1 }]));
+    rmSync('.cache/scenes', { recursive: true });
     await succeed(path, '--out', 'killed');
     expect(results('killed')).toBe(results('straight'));
+    const cost = JSON.parse(readFileSync('killed/cost.json', 'utf8')) as StudyCost;
+    expect(cost.runs.find(({ id }) => id === open[0])!.cpuSeconds).toBeGreaterThan(1000);
+    expect(existsSync(`killed/records/${open[0]}.sittings`)).toBe(false);
   }, 400_000);
 
   test('in shares is the same once they are put together, and says which share is missing', async () => {

@@ -45,10 +45,16 @@ describe('a power law', () => {
   test('is said not to be identified where the loss does not fall, and with few sizes', () => {
     expect(
       powerLawWithIntervals(
-        points(() => 2, 0.01),
+        points(() => 2, 0.01, 5),
         { seed: 1, draws: 30 },
       )!.notIdentified,
     ).toMatch(/c /);
+    expect(
+      powerLawWithIntervals(
+        points((n) => 1.7 + 4 * n ** -0.5, 0.004, 4),
+        { seed: 1, draws: 30 },
+      )!.notIdentified,
+    ).toBe('4 seeds are too few to draw from: an interval needs 5');
     const few = points((n) => 1.7 + 4 * n ** -0.5).filter(({ n }) => n < 200);
     expect(powerLawWithIntervals(few, { seed: 1, draws: 10 })!.notIdentified).toBe('4 sizes, and a fit of three numbers needs 6');
     expect(powerLawWithIntervals(few.slice(0, 2), { seed: 1 })).toBeUndefined();

@@ -101,6 +101,8 @@ function refits(points: readonly LossPoint[], law: PowerLaw, draws: number, seed
 /** Sizes and decades below which a fit is not to be trusted. */
 const FEWEST_SIZES = 6;
 const LEAST_DECADES = 1.5;
+/** Seeds below which drawing them again shows next to nothing of how they differ: three can be drawn in ten ways. */
+const FEWEST_SEEDS = 5;
 
 function whyNotIdentified(points: readonly LossPoint[], { c }: PowerLaw, interval: Interval | undefined): string | undefined {
   const sizes = points.map(({ n }) => n);
@@ -109,6 +111,8 @@ function whyNotIdentified(points: readonly LossPoint[], { c }: PowerLaw, interva
   if (count < FEWEST_SIZES) return `${count} sizes, and a fit of three numbers needs ${FEWEST_SIZES}`;
   if (decades < LEAST_DECADES) return `the sizes span ${decades.toFixed(1)} decades, and a fit needs ${LEAST_DECADES}`;
   if (interval === undefined) return 'one seed leaves nothing to draw: the exponent has no interval';
+  const seeds = new Set(points.map(({ run }) => run)).size;
+  if (seeds < FEWEST_SEEDS) return `${seeds} seeds are too few to draw from: an interval needs ${FEWEST_SEEDS}`;
   if (!(interval.low > 0)) return 'the interval of c covers 0';
   if (!(c > 0) || c >= LARGEST_EXPONENT || interval.high >= LARGEST_EXPONENT) return `c is at the bound of ${LARGEST_EXPONENT}`;
   return undefined;

@@ -3,15 +3,24 @@
 
 import { existsSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { buildEmojiDataset } from '../data/emoji/build.ts';
+import { buildEmojiDataset, emojiDataset } from '../data/emoji/build.ts';
 import { makeFolder } from '../disk.ts';
 import { UserError } from '../errors.ts';
 import { lockFolder } from '../folder-lock.ts';
 import { formatDuration, type StatusLine } from '../runs/status.ts';
-import type { ChildProgress } from '../train/child.ts';
+import type { ChildProgress, Usage } from '../train/child.ts';
 import { type LlavaRecipe, recipeToYaml } from '../train/recipe.ts';
 import { scenesOf } from '../train/scenes.ts';
-import { beginWith, contentReader, readRecord, type StudyRecord, type StudySettings, studyFolder, writeJson } from './folder.ts';
+import {
+  beginWith,
+  contentReader,
+  readRecord,
+  readSittings,
+  type StudyRecord,
+  type StudySettings,
+  studyFolder,
+  writeJson,
+} from './folder.ts';
 import { doJob, type Job, type Outcome } from './job.ts';
 import { type Piece, piecesOf, runsOf, scenesKey, withScenes } from './pieces.ts';
 import type { Study, StudyRun } from './variants.ts';
@@ -55,7 +64,7 @@ async function drawScenes(runs: readonly StudyRun[], { folder, status, signal }:
     if (key === undefined || drawn.has(key)) continue;
     drawn.add(key);
     const marker = studyFolder(folder).record(`scenes-${key}`);
-    if (existsSync(marker)) continue;
+    if (existsSync(marker) && areThere(withScenes(recipe).data!.folder)) continue;
     signal.throwIfAborted();
     const { train_scenes, evaluation_scenes } = recipe.data!;
     status.note(`drawing ${train_scenes} training scenes and ${evaluation_scenes} of each held-out split`);
@@ -73,14 +82,29 @@ async function drawScenes(runs: readonly StudyRun[], { folder, status, signal }:
 /** What this process has drawn, or draws. */
 const drawings = new Map<string, Promise<unknown>>();
 
-/** Draws the scenes of a recipe of a study in their place, once in the life of the process. */
+const areThere = (folder: string) => existsSync(emojiDataset(folder).questions);
+
+/** Draws the scenes of a recipe of a study in their place, once in the life of the process if nobody removes them. */
 export async function drawOnce(recipe: LlavaRecipe): Promise<void> {
   const { data, seed } = withScenes(recipe);
   if (!data) return;
   const folder = resolve(data.folder);
-  const drawing = drawings.get(folder) ?? buildEmojiDataset(scenesOf(data, seed));
-  drawings.set(folder, drawing);
-  await drawing;
+  await drawings.get(folder);
+  const drawing = areThere(folder) ? drawings.get(folder) : undefined;
+  if (!drawing) drawings.set(folder, buildEmojiDataset(scenesOf(data, seed)));
+  await drawings.get(folder);
+}
+
+/** Between two notes of what a piece has taken so far. */
+const KEEP_MILLISECONDS = 5000;
+
+/** What a piece has taken is worth no run: a disk that is full is told by what has to be written. */
+function keep(path: string, sittings: readonly Usage[]): void {
+  try {
+    writeJson(path, sittings);
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+  }
 }
 
 class Scheduler {
@@ -130,11 +154,19 @@ class Scheduler {
     if (before) return this.record(piece, { ...before, seconds: 0, cpuSeconds: 0, peakRssMb: 0 });
     if (piece.kind !== 'features') await this.prepare(piece);
     const entry = { ended: Promise.resolve(), at: 'starting' };
-    const onProgress = (progress: ChildProgress) => {
+    const earlier = readSittings(this.options.folder, piece.id);
+    let keptAt = performance.now();
+    const onProgress = (progress: ChildProgress, usage: Usage) => {
+      if (performance.now() - keptAt > KEEP_MILLISECONDS) {
+        keptAt = performance.now();
+        keep(studyFolder(this.options.folder).sittings(piece.id), [...earlier, usage]);
+      }
       if (typeof progress !== 'string') entry.at = `${progress.stage} ${progress.step}/${progress.totalSteps}`;
       this.draw();
     };
-    entry.ended = doJob(this.jobOf(piece), { signal: this.options.signal, onProgress }).then((outcome) => this.end(piece, outcome));
+    entry.ended = doJob(this.jobOf(piece), { signal: this.options.signal, onProgress }).then((outcome) =>
+      this.end(piece, outcome, earlier),
+    );
     this.running.set(piece.id, entry);
     this.draw();
   }
@@ -175,16 +207,27 @@ class Scheduler {
     };
   }
 
-  private end(piece: Piece, outcome: Outcome): void {
+  /** `earlier` are sittings that ended before the piece did. */
+  private end(piece: Piece, outcome: Outcome, earlier: readonly Usage[]): void {
     this.running.delete(piece.id);
     if (outcome.kind === 'stopped') return;
     if (outcome.kind === 'failed') {
       this.failures.push(`${piece.id}: ${outcome.message}`);
       return;
     }
-    const { kind, seconds, cpuSeconds, peakRssMb } = outcome;
+    const { kind } = outcome;
+    const { folder } = this.options;
+    const { seconds, cpuSeconds, peakRssMb } = [...earlier, outcome].reduce<Usage>(
+      (sum, each) => ({
+        seconds: sum.seconds + each.seconds,
+        cpuSeconds: sum.cpuSeconds + each.cpuSeconds,
+        peakRssMb: Math.max(sum.peakRssMb, each.peakRssMb),
+      }),
+      { seconds: 0, cpuSeconds: 0, peakRssMb: 0 },
+    );
     const diverged = kind === 'diverged' ? { diverged: { stage: outcome.stage, step: outcome.step } } : {};
     this.record(piece, { outcome: kind, ...diverged, seconds, cpuSeconds, peakRssMb });
+    rmSync(studyFolder(folder).sittings(piece.id), { force: true });
   }
 
   private record(piece: Piece, record: StudyRecord): void {

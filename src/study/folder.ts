@@ -9,6 +9,7 @@ import { UserError } from '../errors.ts';
 import { lockPattern } from '../folder-lock.ts';
 import { resolvePath } from '../paths.ts';
 import { contentOf, isSameContent, modelContent } from '../pretrained/content.ts';
+import type { Usage } from '../train/child.ts';
 import { modelFolders } from '../train/fingerprints.ts';
 import type { LlavaRecipe } from '../train/recipe.ts';
 import type { ContentOf, StudyShard } from './pieces.ts';
@@ -18,6 +19,8 @@ export const studyFolder = (path: string) => ({
   path,
   settings: join(path, 'settings.json'),
   record: (id: string) => join(path, 'records', `${id}.json`),
+  /** What a piece has taken that has no record yet: by sittings. */
+  sittings: (id: string) => join(path, 'records', `${id}.sittings`),
   run: (id: string) => join(path, 'runs', id),
   measures: (id: string) => join(path, 'measures', id),
   search: join(path, 'search'),
@@ -54,6 +57,12 @@ export const writeJson = (path: string, value: unknown): void => writeWhole(path
 export function readRecord(folder: string, id: string): StudyRecord | undefined {
   const path = studyFolder(folder).record(id);
   return existsSync(path) ? (JSON.parse(onDisk(path, () => readFileSync(path, 'utf8'))) as StudyRecord) : undefined;
+}
+
+/** What the sittings of a piece took that ended before it did, each as it was last told. */
+export function readSittings(folder: string, id: string): Usage[] {
+  const path = studyFolder(folder).sittings(id);
+  return existsSync(path) ? (JSON.parse(onDisk(path, () => readFileSync(path, 'utf8'))) as Usage[]) : [];
 }
 
 // === What is studied ===

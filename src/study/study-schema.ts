@@ -95,7 +95,8 @@ const convergenceSchema = z.strictObject({
     .array(z.number().min(0).max(1))
     .min(2)
     .refine((shares) => shares.includes(1), 'must have 1 among them: the whole stage, which the others are compared with')
-    .default([0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1])
+    // a fit of the law needs six sizes over 1.5 decades
+    .default([0, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1])
     .describe('Shares of its steps, each with a schedule that ends there, and each taken through the stages that follow'),
 });
 

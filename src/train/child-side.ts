@@ -30,7 +30,7 @@ export function serveParent<Work, Result>(doWork: (work: Work, context: ChildCon
   process.once('disconnect', () => process.exit(1));
   process.on('message', async (message: ToChild<Work>) => {
     if ('stop' in message) return controller.abort(new Error('stopped'));
-    const context = { signal: controller.signal, status: passedOn((progress) => void say({ progress })) };
+    const context = { signal: controller.signal, status: passedOn((progress) => void say({ progress, usage: usage() })) };
     await say(await endOfWork(() => doWork(message.work, context), controller.signal));
     process.exit();
   });

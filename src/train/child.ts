@@ -23,7 +23,7 @@ export type ChildProgress = Progress | string;
 export type ChildEnd<Result> = ({ result: Result } | { error: ErrorMessage }) & { usage: Usage };
 
 /** What it says. */
-export type FromChild<Result> = { progress: ChildProgress } | { stopped: true } | ChildEnd<Result>;
+export type FromChild<Result> = { progress: ChildProgress; usage: Usage } | { stopped: true } | ChildEnd<Result>;
 
 /** An error in values that pass between processes. */
 export interface ErrorMessage {
@@ -35,7 +35,8 @@ export interface ErrorMessage {
 export interface ChildOptions {
   /** Aborted: the work saves what it has and ends, and the reason is thrown. */
   signal: AbortSignal;
-  onProgress?: (progress: ChildProgress) => void;
+  /** `usage` is what the work has taken so far. */
+  onProgress?: (progress: ChildProgress, usage: Usage) => void;
 }
 
 /** The work is as it should be, and the machine is not: a full disk, a folder that another run has. */
@@ -94,7 +95,7 @@ function endOf<Result>(child: ChildProcess, onProgress: ChildOptions['onProgress
   return new Promise<{ last: Exclude<FromChild<Result>, { progress: unknown }> | undefined; how: string }>((resolve, reject) => {
     let last: Exclude<FromChild<Result>, { progress: unknown }> | undefined;
     child.on('message', (message: FromChild<Result>) => {
-      if ('progress' in message) onProgress?.(message.progress);
+      if ('progress' in message) onProgress?.(message.progress, message.usage);
       else last = message;
     });
     child.on('error', reject);
