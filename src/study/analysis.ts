@@ -78,9 +78,21 @@ export interface ScoreAnalysis {
 /** Cells in pairs are listed for up to so many. */
 const MOST_CELLS = 24;
 
-export function analyzeScore(study: Study, table: ScoreTable): ScoreAnalysis & { model: EffectsModel | undefined } {
+/** `baseOf` says what a run begins with that others begin with too. */
+export function analyzeScore(
+  study: Study,
+  table: ScoreTable,
+  baseOf: (run: string) => string | undefined = () => undefined,
+): ScoreAnalysis & { model: EffectsModel | undefined } {
   const pictures = table.questions.map(({ cluster }) => cluster);
-  const runs = table.runs.map(({ run, credits }): ModelRun => ({ levels: run.variant.levels, run: run.id, credits }));
+  const runs = table.runs.map(
+    ({ run, credits }): ModelRun => ({
+      levels: run.variant.levels,
+      run: run.id,
+      base: baseOf(run.id),
+      credits,
+    }),
+  );
   const model = fitEffects(modelFactors(study.factors), runs, pictures);
   const effects = model ? effectsOf(model) : { main: [], interactions: [] };
   const cells = study.variants.flatMap((variant) => cellScore(variant, table, pictures));

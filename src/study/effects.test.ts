@@ -109,6 +109,37 @@ describe('a model of answers', () => {
     expect(model.effect({ a: 'q', b: 'z' })).toBeUndefined();
   });
 
+  test('takes runs that begin with the same checkpoint for what they are', () => {
+    // stage 1 does nothing; what a checkpoint has by chance is in all runs that begin with it
+    const factors: ModelFactor[] = [
+      { name: 'stage 1', levels: ['yes', 'no'] },
+      { name: 'rate', levels: ['a', 'b', 'c', 'd'] },
+    ];
+    const held = (isKnown: boolean, draw: number) => {
+      const random = createRandom(11, 'bases', draw);
+      const shifts = Array.from({ length: 5 }, () => 0.08 * random.normal());
+      const made = [0, 1].flatMap((stage) =>
+        [0, 1, 2, 3].flatMap((rate) =>
+          shifts.map((shift, seed): ModelRun => {
+            const chance = 0.5 + (stage === 0 ? shift : 0.08 * random.normal());
+            const credits = questions.map(() => (random.uniform() < chance ? 1 : 0));
+            return {
+              levels: [stage, rate],
+              run: `${stage} ${rate} ${seed}`,
+              ...(isKnown && stage === 0 ? { base: `${seed}` } : {}),
+              credits,
+            };
+          }),
+        ),
+      );
+      const { low, high } = fitEffects(factors, made, questions)!.effect({ 'stage 1': 'no' })!;
+      return low <= 0 && high >= 0;
+    };
+    const share = (isKnown: boolean) => Array.from({ length: 120 }, (_, draw) => Number(held(isKnown, draw))).reduce((a, b) => a + b) / 120;
+    expect(share(false)).toBeLessThan(0.88);
+    expect(share(true)).toBeGreaterThan(0.92);
+  });
+
   test('leaves out a level of which there is no run', () => {
     const model = fitEffects(
       grid,

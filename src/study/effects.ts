@@ -1,7 +1,8 @@
 // Effects and interactions of a study's factors on one score: a linear model of credit by question, errors
-// clustered by picture and by run.
+// clustered by picture and by run, or by what runs begin with where that makes them larger.
 
-import type { Estimate } from '../statistics/estimate.ts';
+import { groupBy } from '../arrays.ts';
+import { type Estimate, estimateOf } from '../statistics/estimate.ts';
 import { type Cell, cellDifference, type Design, designOf, type Factor } from '../statistics/factors.ts';
 import { contrast, fitLinearModel, type LinearModel } from '../statistics/linear-model.ts';
 import { orthogonalize } from '../statistics/matrix.ts';
@@ -15,6 +16,8 @@ export interface ModelRun {
   levels: readonly number[];
   /** Names the run. */
   run: string;
+  /** What runs begin with that have the same stages before them; the run itself without. */
+  base?: string;
   /** Credit by question. */
   credits: ArrayLike<number>;
 }
@@ -113,11 +116,19 @@ export function fitEffects(
   const fitted = (clusters: (readonly string[])[]): LinearModel => fitLinearModel(y, { names: told.names, columns }, { clusters });
   const runNoise = runs.length > new Set(runs.map(({ levels }) => levels.join())).size;
   const model = fitted(runNoise ? [byPicture, byRun] : [byPicture]);
+  // runs that begin with the same checkpoint share what it has by chance: for what tells such checkpoints from
+  // others they are no runs of their own
+  const bases = runs.map(({ base, run }) => base ?? run);
+  const isShared = runNoise && new Set(bases).size < runs.length;
+  const byBase = isShared ? fitted([byPicture, Array.from({ length: y.length }, (_, row) => bases[Math.floor(row / n)])]) : undefined;
   const known = new Set(told.names);
   const estimate = (weights: Record<string, number>): Estimate | undefined => {
     const needed = Object.entries(weights).filter(([, weight]) => Math.abs(weight) > 1e-12);
     if (needed.some(([name]) => !known.has(name))) return undefined;
-    return contrast(model, Object.fromEntries(needed));
+    const weighed = Object.fromEntries(needed);
+    const [ofRuns, ofBases] = [contrast(model, weighed), byBase && contrast(byBase, weighed)];
+    if (!ofBases || !(ofBases.se > ofRuns.se)) return ofRuns;
+    return estimateOf(ofBases.value, ofBases.se, Math.min(ofBases.df, ofRuns.df, baseDegrees(runs)));
   };
   const isThere = (cell: Cell) =>
     Object.entries(cell).every(([name, level]) => runFactors.some((factor) => factor.name === name && factor.levels.includes(level)));
@@ -130,6 +141,16 @@ export function fitEffects(
     difference: (cell, other) => (isThere(cell) && isThere(other) ? estimate(cellDifference(runFactors, cell, other)) : undefined),
     effect: (levels) => (isThere(levels) ? estimate(effectWeights(runFactors, levels)) : undefined),
   };
+}
+
+/** Degrees of freedom between checkpoints that several runs begin with: their number, less one for each kind of them. */
+function baseDegrees(runs: readonly ModelRun[]): number {
+  const shared = groupBy(
+    runs.filter(({ base }) => base !== undefined),
+    ({ base }) => base!,
+  ).filter(({ length }) => length > 1);
+  const kinds = new Set(shared.map((each) => JSON.stringify(each.map(({ levels }) => levels).sort())));
+  return shared.length - kinds.size;
 }
 
 /** Differences along the first factor at all corners of the others, with their signs. */

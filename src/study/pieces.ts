@@ -181,3 +181,14 @@ export function runsOf({ runs }: Study, shard: StudyShard | undefined, contentOf
   const own = new Set(shares[shard.index - 1]);
   return runs.filter((run) => own.has(run));
 }
+
+/** The id of the first stages that a run goes on from, with others; undefined where it begins by itself. */
+export function firstPieceOf(run: string, pieces: readonly Piece[]): string | undefined {
+  let first: string | undefined;
+  for (let piece = pieces.find(({ id }) => id === run); piece?.base; ) {
+    const { out } = piece.base;
+    piece = pieces.find((other) => other.out === out);
+    first = piece?.id;
+  }
+  return first;
+}

@@ -12,7 +12,7 @@ import { type FamilyMember, familyOf, unmeasuredOf } from './family.ts';
 import { readRecord, studyFolder, writeJson } from './folder.ts';
 import { type CellMaps, cellMaps } from './maps.ts';
 import { EXCHANGED, measures } from './measures.ts';
-import { piecesOf } from './pieces.ts';
+import { firstPieceOf, piecesOf } from './pieces.ts';
 import type { Study } from './variants.ts';
 import { verdictOf } from './verdict.ts';
 
@@ -64,7 +64,8 @@ export interface Analyzed {
 export function analyzeStudy(study: Study, folder: string, contentOf: (path: string) => string, search?: StudySearch): Analyzed {
   const outcome = readOutcome(study, folder);
   const tables = scoreNames(outcome).map((name) => scoreTable(name, outcome));
-  const analyzed = tables.map((table) => ({ table, analysis: analyzeScore(study, table) }));
+  const pieces = piecesOf(study.runs, folder, contentOf);
+  const analyzed = tables.map((table) => ({ table, analysis: analyzeScore(study, table, (run) => firstPieceOf(run, pieces)) }));
   const familyScores = study.file.family.scores ?? tables.slice(0, 1).map(({ name }) => name);
   const ofFamily = analyzed
     .filter(({ table }) => familyScores.includes(table.name))
