@@ -2,8 +2,9 @@
 
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Alignment, align } from '../alignment/align.ts';
+import { type Alignment, align, type ConnectorRetrieval } from '../alignment/align.ts';
 import { emojiPictures } from '../alignment/pictures.ts';
+import type { Retrieval } from '../alignment/retrieval.ts';
 import { bundledTowerOf } from '../alignment/text-tower.ts';
 import { bundledTexts } from '../alignment/texts.ts';
 import { onDisk } from '../disk.ts';
@@ -56,8 +57,29 @@ export const alignmentNumbers = ({ mir, aScore, retrieval, connector }: Alignmen
   ...(mir ? { MIR: mir.mir, 'MIR, rows of equal norm': mir.equalNormMir } : {}),
   'norm ratio at the input': connector.inputNormRatio,
   ...(aScore ? { 'A score': aScore.value, 'image gain of captions': aScore.imageGain.value } : {}),
-  ...(retrieval?.likelihood ? { 'caption found by likelihood': retrieval.likelihood.withoutPrior.imageToText.recall[1] } : {}),
+  ...(retrieval ? retrievalNumbers(retrieval) : {}),
 });
+
+/** Shares that are found at the first place, both ways, beside chance and the encoder's own text tower. */
+function retrievalNumbers({ likelihood, pooled, late, textTower }: ConnectorRetrieval): Record<string, number> {
+  const found = (name: string, { imageToText, textToImage }: Retrieval) => ({
+    [`caption found by ${name}`]: imageToText.recall[1],
+    [`picture found by ${name}`]: textToImage.recall[1],
+  });
+  return {
+    ...(likelihood
+      ? {
+          ...found('likelihood', likelihood.withoutPrior),
+          ...found('likelihood with the prior of words', likelihood.raw),
+          'chance by likelihood': likelihood.withoutPrior.imageToText.chance[1],
+        }
+      : {}),
+    ...found('pooled cosine', pooled.raw),
+    ...found('late interaction', late.raw),
+    ...(textTower ? found("the encoder's text tower", textTower.raw) : {}),
+    'chance by cosine': pooled.raw.imageToText.chance[1],
+  };
+}
 
 /** The runs of one cell, each number a mean over seeds. */
 export interface CellAlignment {

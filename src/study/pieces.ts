@@ -192,3 +192,10 @@ export function firstPieceOf(run: string, pieces: readonly Piece[]): string | un
   }
   return first;
 }
+
+/** Ids of all that has to be there before a piece, directly or not. */
+export function neededBy(id: string, pieces: readonly Piece[]): Set<string> {
+  const needed = new Set(pieces.find((piece) => piece.id === id)?.after);
+  for (const each of needed) for (const before of pieces.find((piece) => piece.id === each)?.after ?? []) needed.add(before);
+  return needed;
+}

@@ -210,12 +210,22 @@ export function healthTable({ runs }: StudyResults): string {
 
 /** Alignment of the models of each cell, and each layer of theirs. */
 export function alignmentTables(alignment: readonly CellAlignment[]): string {
-  const names = Object.keys(alignment[0].numbers);
+  const names = [...new Set(alignment.flatMap(({ numbers }) => Object.keys(numbers)))];
+  const isRetrieval = (name: string) => /^(caption|picture) found|^chance/.test(name);
+  const others = names.filter((name) => !isRetrieval(name));
   const digits = (value: number) => (Number.isFinite(value) ? String(Number(value.toPrecision(3))) : dash);
   const heads = htmlTable(
-    ['cell', 'seeds', ...names],
-    alignment.map(({ cell, seeds, numbers }) => [escapeHtml(cell), String(seeds), ...names.map((name) => digits(numbers[name]))]),
+    ['cell', 'seeds', ...others],
+    alignment.map(({ cell, seeds, numbers }) => [escapeHtml(cell), String(seeds), ...others.map((name) => digits(numbers[name]))]),
   );
+  const found = names.filter(isRetrieval);
+  const retrieval =
+    found.length === 0
+      ? ''
+      : `<h3>Retrieval: found at the first place, in %</h3>${htmlTable(
+          ['', ...alignment.map(({ cell }) => escapeHtml(cell))],
+          found.map((name) => [escapeHtml(name), ...alignment.map(({ numbers }) => percent(numbers[name]))]),
+        )}`;
   const layers = htmlTable(
     ['cell', 'layer', 'norm ratio', 'squared distance', 'with rows of equal norm'],
     alignment.flatMap(({ cell, layers: own }) =>
@@ -228,7 +238,7 @@ export function alignmentTables(alignment: readonly CellAlignment[]): string {
       ]),
     ),
   );
-  return `${heads}<details><summary>every layer</summary>${layers}</details>`;
+  return `${heads}${retrieval}<details><summary>every layer</summary>${layers}</details>`;
 }
 
 /** Maps of the models of each cell beside chance, random orders and raw attention. */
@@ -304,7 +314,9 @@ export function costTable({ runs, pieces }: StudyCost): string {
       String(own.length),
       formatDuration(sum(own, 'seconds') / own.length),
       (sum(own, 'cpuSeconds') / own.length).toFixed(1),
+      (own.reduce((total, each) => total + each.wholeCpuSeconds, 0) / own.length).toFixed(1),
       `${Math.round(Math.max(...own.map(({ peakRssMb }) => peakRssMb)))} MB`,
+      own[0].modelBytes === undefined ? dash : `${(own[0].modelBytes / 1e6).toFixed(1)} MB`,
     ];
   });
   const shared =
@@ -316,8 +328,13 @@ export function costTable({ runs, pieces }: StudyCost): string {
             formatDuration(sum(pieces, 'seconds')),
             sum(pieces, 'cpuSeconds').toFixed(1),
             '',
+            '',
+            '',
           ],
         ]
       : [];
-  return htmlTable(['cell', 'runs', 'time a run', 'CPU seconds a run', 'peak memory'], [...rows, ...shared]);
+  return htmlTable(
+    ['cell', 'runs', 'time a run', 'CPU seconds a run', 'with what it shares', 'peak memory', 'size of the model'],
+    [...rows, ...shared],
+  );
 }

@@ -282,17 +282,22 @@ function searchHtml(search: StudySearch, scores: readonly ScoreAnalysis[]): stri
 function costHtml(scores: readonly ScoreAnalysis[], cost: StudyCost): string {
   const cpuOf = (cell: string) => {
     const own = cost.runs.filter((run) => run.cell === cell);
-    return own.reduce((sum, { cpuSeconds }) => sum + cpuSeconds, 0) / Math.max(1, own.length);
+    return own.reduce((sum, { wholeCpuSeconds }) => sum + wholeCpuSeconds, 0) / Math.max(1, own.length);
   };
-  const plots = scores.map(({ score, cells }) =>
+  const sizeOf = (cell: string) => (cost.runs.find((run) => run.cell === cell)?.modelBytes ?? Number.NaN) / 1e6;
+  const hasSizes = cost.runs.every(({ modelBytes }) => modelBytes !== undefined);
+  const beside = ({ score, cells }: ScoreAnalysis, of: (cell: string) => number, x: string) =>
     figure(
       scatterPlot(
-        cells.map(({ cell, value }) => ({ name: cell, points: [[cpuOf(cell), 100 * value]] as [number, number][] })),
-        { x: 'CPU seconds of a run, without what it shares', y: '%' },
+        cells.map(({ cell, value }) => ({ name: cell, points: [[of(cell), 100 * value]] as [number, number][] })),
+        { x, y: '%' },
       ),
       score,
-    ),
-  );
+    );
+  const plots = scores.flatMap((score) => [
+    beside(score, cpuOf, 'CPU seconds of a run, with all that it begins with'),
+    ...(hasSizes ? [beside(score, sizeOf, 'MB of the model, as it is stored')] : []),
+  ]);
   return `${figures(plots)}${costTable(cost)}`;
 }
 

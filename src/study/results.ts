@@ -1,7 +1,10 @@
 // study.json: all that a study has found, the same for the same answers whenever and wherever its runs were
 // computed. Times and memory are apart, in cost.json.
 
+import { existsSync, readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Finding } from '../diagnose/findings.ts';
+import { runFolder } from '../runs/folder.ts';
 import { meanOf } from '../statistics/proportion.ts';
 import { type CellAlignment, cellAlignments } from './alignment.ts';
 import { analyzeScore, type ScoreAnalysis } from './analysis.ts';
@@ -12,7 +15,7 @@ import { type FamilyMember, familyOf, unmeasuredOf } from './family.ts';
 import { readRecord, studyFolder, writeJson } from './folder.ts';
 import { type CellMaps, cellMaps } from './maps.ts';
 import { EXCHANGED, measures } from './measures.ts';
-import { firstPieceOf, piecesOf } from './pieces.ts';
+import { firstPieceOf, neededBy, piecesOf } from './pieces.ts';
 import type { Study } from './variants.ts';
 import { verdictOf } from './verdict.ts';
 
@@ -48,7 +51,18 @@ export interface StudyResults {
 }
 
 export interface StudyCost {
-  runs: { id: string; cell: string; seed: number; seconds: number; cpuSeconds: number; peakRssMb: number }[];
+  runs: {
+    id: string;
+    cell: string;
+    seed: number;
+    seconds: number;
+    cpuSeconds: number;
+    /** With all of what it begins with, features and stages that others share. */
+    wholeCpuSeconds: number;
+    peakRssMb: number;
+    /** Of the weights that it ends with, as they are stored; undefined where they were removed. */
+    modelBytes?: number;
+  }[];
   pieces: { id: string; seconds: number; cpuSeconds: number; peakRssMb: number }[];
 }
 
@@ -143,19 +157,34 @@ function notMeasured(study: Study, { finished, diverged }: StudyOutcome, tables:
 }
 
 function costOf(study: Study, folder: string, { records }: StudyOutcome, contentOf: (path: string) => string): StudyCost {
-  const shared = piecesOf(study.runs, folder, contentOf).filter(({ kind }) => kind !== 'run');
+  const pieces = piecesOf(study.runs, folder, contentOf);
+  const cpuOf = (id: string) => readRecord(folder, id)?.cpuSeconds ?? 0;
+  const paths = studyFolder(folder);
   return {
-    runs: study.runs.flatMap(({ id, variant, seed }) => {
+    runs: study.runs.flatMap(({ id, variant, seed, recipe }) => {
       const record = records.get(id);
-      return record
-        ? [{ id, cell: variant.label, seed, seconds: record.seconds, cpuSeconds: record.cpuSeconds, peakRssMb: record.peakRssMb }]
-        : [];
+      if (!record) return [];
+      const { seconds, cpuSeconds, peakRssMb } = record;
+      const wholeCpuSeconds = [...neededBy(id, pieces)].reduce((sum, each) => sum + cpuOf(each), cpuSeconds);
+      const modelBytes = weightBytes(runFolder(paths.run(id)).checkpoint(recipe.stages.at(-1)!.name));
+      return [
+        { id, cell: variant.label, seed, seconds, cpuSeconds, wholeCpuSeconds, peakRssMb, ...(modelBytes > 0 ? { modelBytes } : {}) },
+      ];
     }),
-    pieces: shared.flatMap(({ id }) => {
-      const record = readRecord(folder, id);
-      return record ? [{ id, seconds: record.seconds, cpuSeconds: record.cpuSeconds, peakRssMb: record.peakRssMb }] : [];
-    }),
+    pieces: pieces
+      .filter(({ kind }) => kind !== 'run')
+      .flatMap(({ id }) => {
+        const record = readRecord(folder, id);
+        return record ? [{ id, seconds: record.seconds, cpuSeconds: record.cpuSeconds, peakRssMb: record.peakRssMb }] : [];
+      }),
   };
+}
+
+/** Bytes of the weights in a folder; 0 without any. */
+function weightBytes(dir: string): number {
+  if (!existsSync(dir)) return 0;
+  const files = readdirSync(dir).filter((name) => name.endsWith('.safetensors') && name.startsWith('model'));
+  return files.reduce((sum, name) => sum + statSync(join(dir, name)).size, 0);
 }
 
 /** Writes study.json and cost.json. */
