@@ -5,6 +5,7 @@ import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSyn
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
+import { createRandom } from '../src/random.ts';
 import { type MetricEvent, readMetrics } from '../src/runs/metrics.ts';
 import { bin, cli, enterToyFolder, recipes, spawnCli, tensorsOf, train } from './toy.ts';
 
@@ -34,6 +35,9 @@ const story = (run: string) =>
 const bytesOf = (run: string, file = 'model.safetensors') => readFileSync(join(run, 'checkpoints', 'stage', file)).toString('base64');
 
 /** Starts a run in a process of its own and kills it as soon as its status matches `moment`. */
+/** More than a moment of each kind takes long: `LLAVA_GEMMA_KILLS=30 npx vitest run tests/trust.test.ts -t random`. */
+const RANDOM_KILLS = Number(process.env.LLAVA_GEMMA_KILLS ?? 0);
+
 async function killAt(moment: RegExp, words: readonly string[]): Promise<void> {
   const { child, outcome } = spawnCli(['train', ...words]);
   let seen = '';
@@ -191,6 +195,38 @@ describe('a watched stage', () => {
     expect(story('killed')).toEqual(story('watched'));
     expect(readdirSync('killed/checkpoints').sort()).toEqual(readdirSync('watched/checkpoints').sort());
   }, 120_000);
+
+  it.runIf(RANDOM_KILLS > 0)(
+    'ends with the same bits wherever it was killed: at random moments',
+    async () => {
+      const random = createRandom(1, 'kills');
+      const began = performance.now();
+      await train('watched.yaml', '--out', 'timed');
+      const whole = performance.now() - began;
+      const out = 'random';
+      let kills = 0;
+      const isSame = () => {
+        for (const file of ['model.safetensors', 'adapter/adapter_model.safetensors'])
+          expect(bytesOf(out, file), `after ${kills} kills`).toBe(bytesOf('watched', file));
+      };
+      while (kills < RANDOM_KILLS) {
+        const words = existsSync(join(out, 'recipe.yaml')) ? ['--resume', '--out', out] : ['watched.yaml', '--out', out, '--overwrite'];
+        const { child, outcome } = spawnCli(['train', ...words]);
+        const timer = setTimeout(() => child.kill('SIGKILL'), random.uniform() * whole);
+        const { code, stderr } = await outcome;
+        clearTimeout(timer);
+        if (code === null) kills++;
+        else {
+          expect(code, stderr).toBe(0);
+          isSame();
+          rmSync(out, { recursive: true });
+        }
+      }
+      await train(...(existsSync(join(out, 'recipe.yaml')) ? ['--resume'] : ['watched.yaml', '--overwrite']), '--out', out);
+      isSame();
+    },
+    60_000 + 30_000 * RANDOM_KILLS,
+  );
 
   it('trains the same, measured or not', async () => {
     const { keep_best: _, keep_checkpoints: __, ...bare } = watched;
