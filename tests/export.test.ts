@@ -103,7 +103,12 @@ describe('writes', () => {
     await convertCheckpoint(model, checkpoint, { maxShardSize: 1e9 });
     mkdirSync(at('clip'));
     writeFileSync(at('clip', 'hub.json'), JSON.stringify({ repo: 'openai/clip-vit-large-patch14-336', files: [] }));
-    writeFileSync(join(run, 'recipe.yaml'), `task: llava\nmodel:\n  vision_tower: ${at('clip')}\n  language_model: my-gemma\n`);
+    const stages =
+      'stages:\n  - { name: pretrain, data: captions }\n  - { name: finetune, data: [{ data_path: a/mix.json, image_folder: a }] }\n';
+    writeFileSync(
+      join(run, 'recipe.yaml'),
+      `task: llava\nmodel:\n  vision_tower: ${at('clip')}\n  language_model: my-gemma\ndata: { train_scenes: 8 }\n${stages}`,
+    );
     const score = { accuracy: 0.5, ciLow: 0.4, ciHigh: 0.6, blind: 0.25, majority: 0.3, n: 40, correct: 20 };
     writeFileSync(join(run, 'summary.json'), JSON.stringify({ scores: { 'unseen-artist': { name: score } }, stages: [] }));
     expect((await cli('export', checkpoint, '--to', 'huggingface', '--out', at('carded'))).code).toBe(0);
@@ -114,6 +119,24 @@ describe('writes', () => {
     expect(card).toContain('| language model | my-gemma | that of its own folder |');
     expect(card).toContain('| unseen-artist | name | 0.500 (0.400 to 0.600) | 0.250 | 0.300 | 40 |');
     expect(card).toContain('```yaml\ntask: llava\n');
+    expect(card).toContain('| pretrain | captions of drawn scenes (8) |\n| finetune | mix.json |');
+
+    // an earlier stage has not the scores of the last; a run that went on from this one has the licences of its parts
+    const earlier = join(run, 'checkpoints', 'pretrain');
+    const next = at('runs', 'next');
+    for (const dir of [earlier, join(next, 'checkpoints', 'more')]) await convertCheckpoint(model, dir, { maxShardSize: 1e9 });
+    writeFileSync(join(next, 'recipe.yaml'), `task: llava\nmodel: { llava: ${checkpoint} }\nstages: [{ name: more, data: questions }]\n`);
+    const cardOf = async (dir: string, out: string) => {
+      expect((await cli('export', dir, '--to', 'huggingface', '--out', at(out))).code).toBe(0);
+      return readFileSync(at(out, 'README.md'), 'utf8');
+    };
+    expect(await cardOf(earlier, 'earlier')).toContain('## Scores\n\nNone are recorded.');
+    expect(await cardOf(join(next, 'checkpoints', 'more'), 'next')).toContain(
+      '| vision encoder | openai/clip-vit-large-patch14-336 | MIT |',
+    );
+    // what was pulled is what it says
+    writeFileSync(join(earlier, 'hub.json'), JSON.stringify({ repo: 'Intel/llava-gemma-2b', files: [] }));
+    expect(await cardOf(earlier, 'pulled')).toContain('| whole model | Intel/llava-gemma-2b | Gemma Terms of Use');
   });
 
   test('the adapters of a stage alone, or put into the weights', async () => {

@@ -9,6 +9,7 @@ import { PULL_RECORD } from '../hub/download.ts';
 import { languageFamily } from '../models/language.ts';
 import { imageSize, imageTokenCount, type LlavaConfig } from '../models/llava.ts';
 import { visionFamily } from '../models/vision.ts';
+import { resolvePath } from '../paths.ts';
 import { readSummary, runFolder } from '../runs/folder.ts';
 
 /** Licences of released weights, by how their names on the hub begin. */
@@ -31,7 +32,11 @@ interface Card {
   dir: string;
 }
 
-type Recipe = Record<string, unknown> & { model?: Record<string, unknown>; stages?: Record<string, unknown>[] };
+type Recipe = Record<string, unknown> & {
+  model?: Record<string, unknown>;
+  data?: Record<string, unknown>;
+  stages?: Record<string, unknown>[];
+};
 
 /** The run that wrote the checkpoint in `dir`, where it did: runs/NAME/checkpoints/STAGE. */
 function runOf(dir: string) {
@@ -44,7 +49,9 @@ export function modelCard({ config, parameters, dtype, dir }: Card): string {
   const run = runOf(dir);
   const recipeText = run && readFileSync(run.recipe, 'utf8');
   const recipe = recipeText === undefined ? undefined : (parse(recipeText) as Recipe);
-  const parts = partsOf(recipe);
+  const parts = partsOf(dir);
+  // a run scores what its last stage ends with
+  const isScored = run !== undefined && existsSync(run.summary) && basename(dir) === recipe?.stages?.at(-1)?.name;
   const [vision, language] = [visionFamily(config.vision_config).name, languageFamily(config.text_config.model_type)!.name];
   const front = {
     license: 'other',
@@ -62,7 +69,9 @@ export function modelCard({ config, parameters, dtype, dir }: Card): string {
     '## Licences\n',
     licences(parts),
     '## Scores\n',
-    scores(run && existsSync(run.summary) ? readSummary(run).scores : {}),
+    scores(isScored ? readSummary(run).scores : {}),
+    '## Data\n',
+    dataText(recipe),
     '## Training\n',
     recipeText === undefined
       ? 'Which recipe made it is not recorded: it is not in the folder of a run.\n'
@@ -88,14 +97,55 @@ interface Part {
   hub?: string;
 }
 
-function partsOf(recipe: Recipe | undefined): Part[] {
-  return Object.entries(PARTS).flatMap(([field, what]) => {
-    const from = recipe?.model?.[field];
+/** Runs that a model may have gone through, each going on with what the one before has made. */
+const MOST_RUNS = 16;
+
+/** What the model in `dir` began as: that of the hub which it is, or the parts of the runs that led to it. */
+function partsOf(dir: string, runs = 0): Part[] {
+  const hub = pulledFrom(dir);
+  if (hub !== undefined) return [{ what: PARTS.llava, from: basename(dir), hub }];
+  const run = runOf(dir);
+  if (!run) return [];
+  const { model = {} } = parse(readFileSync(run.recipe, 'utf8')) as Recipe;
+  return Object.entries(PARTS).flatMap(([field, what]): Part[] => {
+    const from = model[field];
     if (typeof from !== 'string') return [];
-    const record = join(from, PULL_RECORD);
-    const hub = existsSync(record) ? String(JSON.parse(readFileSync(record, 'utf8')).repo) : undefined;
-    return [{ what, from: basename(from), ...(hub === undefined ? {} : { hub }) }];
+    const folder = whereIs(from);
+    const earlier = field === 'llava' && runs < MOST_RUNS ? partsOf(folder, runs + 1) : [];
+    const own = pulledFrom(folder);
+    return earlier.length > 0 ? earlier : [{ what, from: basename(from), ...(own === undefined ? {} : { hub: own }) }];
   });
+}
+
+/** The name on the hub of what was pulled into a folder. */
+function pulledFrom(folder: string): string | undefined {
+  const record = join(folder, PULL_RECORD);
+  return existsSync(record) ? String(JSON.parse(readFileSync(record, 'utf8')).repo) : undefined;
+}
+
+/** A folder as recipes name it; as it is named where it is not there any more. */
+function whereIs(path: string): string {
+  try {
+    return resolvePath(path, 'model');
+  } catch {
+    return path;
+  }
+}
+
+/** What the stages of a recipe were trained on. */
+function dataText(recipe: Recipe | undefined): string {
+  if (!recipe?.stages) return 'It is not recorded.\n';
+  const { data } = recipe;
+  const filesOf = (given: unknown): string =>
+    [given]
+      .flat()
+      .map((file) => `${basename(String((file as { data_path?: unknown }).data_path))}`)
+      .join(', ');
+  const rows = recipe.stages.map(({ name, data: given }) => {
+    const drawn = `${given} of drawn scenes${data?.train_scenes === undefined ? '' : ` (${data.train_scenes})`}`;
+    return `| ${name} | ${given === undefined || typeof given === 'string' ? drawn : filesOf(given)} |`;
+  });
+  return `| stage | data |\n|---|---|\n${rows.join('\n')}\n`;
 }
 
 function licences(parts: readonly Part[]): string {
