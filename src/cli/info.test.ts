@@ -155,6 +155,7 @@ describe('a LLaVA', () => {
 describe('other models', () => {
   it.each([
     ['assets/models/tiny-gemma', 'Gemma 1', ['languageModel']],
+    ['assets/models/tiny-gemma-large', 'Gemma 1', ['languageModel']],
     ['assets/models/tiny-clip', 'CLIP', ['other', 'textTower', 'visionTower']],
     ['assets/models/tiny-dinov2', 'DINOv2', ['visionTower']],
     ['tests/reference/goldens/llava', 'LLaVA: CLIP and Gemma 1', ['connector', 'languageModel', 'visionTower']],
