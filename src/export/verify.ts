@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buildEmojiDataset } from '../data/emoji/build.ts';
 import { UserError } from '../errors.ts';
+import { partnerOf } from '../evaluate/exchanged.ts';
 import { type Question, readQuestions } from '../evaluate/questions.ts';
 import { createSession } from '../generate/session.ts';
 import { imageSize } from '../models/llava.ts';
@@ -21,8 +22,9 @@ import { ownTrace } from './trace.ts';
 export interface Tolerance {
   /** Of image rows, keys and values: the largest difference by the largest magnitude. */
   stages: number;
-  /** Of logits: the largest difference. */
+  /** Of logits: the largest difference; where `isRelative`, by the largest magnitude. */
   logits: number;
+  isRelative?: boolean;
   /** Share of answers that must be the same. */
   answers: number;
 }
@@ -41,6 +43,8 @@ export interface Verification {
   peer: string;
   /** In the order in which they are computed. */
   stages: { name: string; difference: number; limit: number }[];
+  /** Answers of ours that another picture changes, and how many of these it changes in the peer. */
+  seen: { changed: number; of: number };
   /** Answers that are the same, of how many, and the 95 % interval of their share. */
   same: number;
   asked: number;
@@ -52,19 +56,27 @@ export interface Verification {
 /** Stages before any weight: no dtype excuses a difference. */
 const GIVEN: Readonly<Record<string, number>> = { pixel_values: 1e-4, input_ids: 0, text_ids: 0 };
 
+/** Words that one side rules out and the other does not: that of the picture, and what pads a vocabulary. */
+const MOST_RULED_OUT = 64;
+
+/** Answers that pictures change, below which nothing is said of them. */
+const LEAST_SEEN = 4;
+
 /** Answers that differ and are shown. */
 const SHOWN = 3;
 
 /**
  * Asks `peer` and the model in the folder `dir`. UserError, with the first stage that differs by more than it
- * may, or with the share of equal answers where that is too low.
+ * may, with the share of equal answers where that is too low, or where pictures make no difference to the
+ * peer.
  */
 export async function verify(dir: string, peer: RunningPeer, options: VerifyOptions): Promise<Verification> {
   const { load, tolerance, maxNewTokens } = options;
   const name = await peer.load(load);
   const model = await loadModel(dir);
-  const questions = await questionsFor(model, options.questions);
+  let questions: Awaited<ReturnType<typeof questionsFor>> | undefined;
   try {
+    questions = await questionsFor(model, options.questions);
     const [first] = questions.list;
     const stages = compared(await ownTrace(dir, model, first), await peer.trace(first), tolerance);
     const wrong = stages.find(({ difference, limit }) => !(difference <= limit));
@@ -73,26 +85,39 @@ export async function verify(dir: string, peer: RunningPeer, options: VerifyOpti
         `${load.folder} does not compute what ${dir} does: ${wrong.name} is the first that differs, by ${wrong.difference.toPrecision(3)} (at most ${wrong.limit}) in ${name}`,
       );
     const session = createSession(model);
-    const turns = questions.list.map(({ text }) => [{ from: 'human' as const, value: text }]);
-    const ours = await session.answerAll(
-      questions.list.map(({ image }, i) => ({ turns: turns[i], images: [image] })),
-      { maxNewTokens },
-    );
+    const answersOf = (list: readonly PeerQuestion[]) =>
+      session.answerAll(
+        list.map(({ text, image }) => ({ turns: [{ from: 'human' as const, value: text }], images: [image] })),
+        { maxNewTokens },
+      );
+    const { list } = questions;
+    const ours = await answersOf(list);
+    const elsewhere = list.map((question, i) => ({ ...question, image: list[partnerOf(i, list.length)].image }));
+    const oursElsewhere = await answersOf(elsewhere);
     const others: Verification['others'] = [];
-    for (const [i, question] of questions.list.entries()) {
+    const seen = { changed: 0, of: 0 };
+    for (const [i, question] of list.entries()) {
       const theirs = (await peer.answer(question, maxNewTokens)).trim();
       if (theirs !== ours[i]) others.push({ question: question.text, ours: ours[i], theirs });
-      options.onProgress?.(i + 1, questions.list.length);
+      if (ours[i] !== oursElsewhere[i]) {
+        seen.of++;
+        if ((await peer.answer(elsewhere[i], maxNewTokens)).trim() !== theirs) seen.changed++;
+      }
+      options.onProgress?.(i + 1, list.length);
     }
-    const asked = questions.list.length;
+    const asked = list.length;
     const same = asked - others.length;
+    if (seen.of >= LEAST_SEEN && seen.changed < seen.of / 2)
+      throw new UserError(
+        `${load.folder}: ${name} does not see its pictures as ${dir} does: another one changes ${seen.of} answers of ${dir}, and ${seen.changed} of these there`,
+      );
     if (same / asked < tolerance.answers)
       throw new UserError(
         `${load.folder}: ${name} gives ${same} of ${asked} answers as ${dir} does, fewer than ${tolerance.answers * 100} %: ${JSON.stringify(others[0])}`,
       );
-    return { peer: name, stages, same, asked, interval: wilsonInterval(same, asked), others: others.slice(0, SHOWN) };
+    return { peer: name, stages, seen, same, asked, interval: wilsonInterval(same, asked), others: others.slice(0, SHOWN) };
   } finally {
-    await questions.remove();
+    await questions?.remove();
     await model.generator.dispose();
   }
 }
@@ -104,15 +129,21 @@ function compared(ours: ReadonlyMap<string, Float32Array>, theirs: readonly Trac
     const isLogits = name.endsWith('logits');
     const limit = isLogits ? tolerance.logits : (GIVEN[name] ?? tolerance.stages);
     if (own.length !== data.length) return { name, difference: Number.POSITIVE_INFINITY, limit };
-    let [most, scale] = [0, 0];
+    let [most, scale, ruledOut] = [0, 0, 0];
     for (let i = 0; i < own.length; i++) {
-      // a word that is ruled out on either side
-      if (own[i] === -Infinity || data[i] === -Infinity) continue;
+      // a word that is ruled out: on one side alone it is another graph, but for one that no answer has
+      if (own[i] === -Infinity && data[i] === -Infinity) continue;
+      if (own[i] === -Infinity || data[i] === -Infinity) {
+        ruledOut++;
+        continue;
+      }
       most = Math.max(most, Math.abs(own[i] - data[i]));
       if (Number.isNaN(data[i])) most = Number.POSITIVE_INFINITY;
       scale = Math.max(scale, Math.abs(own[i]));
     }
-    return { name, difference: isLogits || scale === 0 ? most : most / scale, limit };
+    if (ruledOut > MOST_RULED_OUT) most = Number.POSITIVE_INFINITY;
+    const isAbsolute = isLogits ? !tolerance.isRelative : false;
+    return { name, difference: isAbsolute || scale === 0 ? most : most / scale, limit };
   });
 }
 
