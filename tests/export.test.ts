@@ -121,7 +121,8 @@ describe('writes', () => {
     expect(card).toContain('```yaml\ntask: llava\n');
     expect(card).toContain('| pretrain | captions of drawn scenes (8) |\n| finetune | mix.json |');
 
-    // an earlier stage has not the scores of the last; a run that went on from this one has the licences of its parts
+    // an earlier stage has not the scores of the last; a run that went on from this one has the licences of
+    // its parts
     const earlier = join(run, 'checkpoints', 'pretrain');
     const next = at('runs', 'next');
     for (const dir of [earlier, join(next, 'checkpoints', 'more')]) await convertCheckpoint(model, dir, { maxShardSize: 1e9 });

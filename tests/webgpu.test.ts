@@ -29,7 +29,7 @@ import { readMetrics } from '../src/runs/metrics.ts';
 import { silentStatus } from '../src/runs/status.ts';
 import { createAdamW } from '../src/train/optimizer.ts';
 import { loadRecipe } from '../src/train/recipe.ts';
-import { train } from '../src/train/run.ts';
+import { deviceOf, train } from '../src/train/run.ts';
 import { bin, cli, enterToyFolder, recipes } from './toy.ts';
 import { webgpu } from './webgpu.ts';
 
@@ -394,6 +394,9 @@ test('moments in 8 bits are refused in a sentence', async () => {
   const options = { recipe, title: 'codes', out: join(tmpdir(), 'codes'), mode: 'new', signal: new AbortController().signal } as const;
   const failure = train({ ...options, status: silentStatus, engine: createNodeWebgpuEngine() });
   await expect(failure).rejects.toThrow('stage finetune: optim adamw_8bit is for device cpu; on webgpu take adamw_torch');
+  // where the device is left open, that is no reason to fail
+  expect(deviceOf({ ...recipe, device: 'auto' })).toBe('cpu');
+  expect(deviceOf({ ...loadRecipe('recipes/emoji-tiny.yaml'), device: 'auto' })).toBe('auto');
 });
 
 test('info --device is told in words', () => {

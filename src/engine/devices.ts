@@ -4,32 +4,39 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import * as ort from 'onnxruntime-node';
 import { checkStamp } from '../file-stamp.ts';
-import { input, typedData } from '../graph/tensor.ts';
-import { type DeviceName, type Engine, elementBytes, float32, type StoredValue, sizeOf, type Value } from './engine.ts';
+import { typedData } from '../graph/tensor.ts';
+import { type DeviceName, type Engine, elementBytes, type StoredValue, sizeOf, type Value } from './engine.ts';
 import { createOrtEngine, type OrtOptions } from './ort.ts';
 import { layOutConstants } from './stored-constants.ts';
 import { type VulkanGpu, vulkanGpus } from './vulkan.ts';
-import { createWebgpuEngine, type WebgpuOptions } from './webgpu/engine.ts';
+import { createWebgpuEngine, tryDevice, type WebgpuOptions } from './webgpu/engine.ts';
+import { DeviceError } from './webgpu/failure.ts';
 import { type DeviceFacts, probeDevice } from './webgpu/probe.ts';
 import type { Runtime } from './webgpu/runtime.ts';
 
 /**
- * The engine of a device. UserError where webgpu is asked for and there is no adapter. `threads` and
+ * The engine of a device. UserError where webgpu is asked for and there is no adapter; `auto` takes the CPU
+ * then, and where all there is is software. `threads` and
  * `spin` are of the CPU's.
  */
 export async function openEngine(device: DeviceName = 'cpu', options: Pick<OrtOptions, 'threads' | 'spin'> = {}): Promise<Engine> {
   if (device === 'cpu') return createOrtEngine(options);
+  // an adapter that is software is slower than the CPU by far
+  if (device === 'auto' && (await isSoftwareAlone())) return createOrtEngine(options);
   const engine = createNodeWebgpuEngine();
   try {
-    // whether there is a device is known when the first session begins
-    const program = await engine.compile({ x: input('x', 'float32', []) });
-    await program.run({ x: float32([0], []) });
-    await program.dispose();
+    await tryDevice(engine);
     return engine;
   } catch (error) {
-    if (device === 'webgpu') throw error;
-    return createOrtEngine(options);
+    if (device === 'auto' && error instanceof DeviceError) return createOrtEngine(options);
+    throw error;
   }
+}
+
+/** Whether Vulkan lists GPUs and each of them is software. */
+async function isSoftwareAlone(): Promise<boolean> {
+  const gpus = await vulkanGpus();
+  return gpus.length > 0 && gpus.every(({ isSoftware }) => isSoftware);
 }
 
 /** The engine on ONNX Runtime's WebGPU provider, whether there is an adapter or not. */

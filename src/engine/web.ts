@@ -5,7 +5,8 @@ import { UserError } from '../errors.ts';
 import type { DeviceName, Engine, Value } from './engine.ts';
 import { layOutInMemory } from './onnx/constants.ts';
 import { createHostEngine, type HostRuntime } from './ort-host.ts';
-import { createWebgpuEngine } from './webgpu/engine.ts';
+import { BUFFER_BYTES, createWebgpuEngine, tryDevice } from './webgpu/engine.ts';
+import { DeviceError } from './webgpu/failure.ts';
 import type { Runtime } from './webgpu/runtime.ts';
 
 export interface WebEngineOptions {
@@ -36,14 +37,25 @@ const MOST_THREADS = 8;
  * onnxruntime-web is not to be found.
  */
 export async function openEngine(device: DeviceName = 'auto', options: WebEngineOptions = {}): Promise<Engine> {
-  const hasAdapter = device !== 'cpu' && (await findAdapter());
-  if (device === 'webgpu' && !hasAdapter)
+  const adapter = device === 'cpu' ? undefined : await findAdapter();
+  if (device === 'webgpu' && !adapter)
     throw new UserError(
       'device webgpu: this browser has no WebGPU adapter (an older browser, no GPU, or a page without https); take device cpu',
     );
-  if (!hasAdapter) return openWasmEngine(options);
+  if (!adapter) return openWasmEngine(options);
   const { InferenceSession, Tensor } = await loadRuntime('webgpu', options);
-  return createWebgpuEngine({ InferenceSession: oneAtATime(InferenceSession), Tensor });
+  const engine = createWebgpuEngine(
+    { InferenceSession: oneAtATime(InferenceSession), Tensor },
+    { bufferBytes: Math.min(BUFFER_BYTES, adapter.limits?.maxStorageBufferBindingSize ?? BUFFER_BYTES) },
+  );
+  try {
+    await tryDevice(engine);
+    return engine;
+  } catch (error) {
+    // an adapter that gives no device, as in a browser that blocks it
+    if (device === 'auto' && error instanceof DeviceError) return openWasmEngine(options);
+    throw error;
+  }
 }
 
 async function openWasmEngine(options: WebEngineOptions): Promise<Engine> {
@@ -58,9 +70,14 @@ async function openWasmEngine(options: WebEngineOptions): Promise<Engine> {
   });
 }
 
-async function findAdapter(): Promise<boolean> {
-  const { gpu } = navigator as { gpu?: { requestAdapter(): Promise<unknown> } };
-  return ((await gpu?.requestAdapter().catch(() => undefined)) ?? undefined) !== undefined;
+/** What is used of a GPUAdapter. */
+interface Adapter {
+  limits?: { maxStorageBufferBindingSize: number };
+}
+
+async function findAdapter(): Promise<Adapter | undefined> {
+  const { gpu } = navigator as { gpu?: { requestAdapter(): Promise<Adapter | null> } };
+  return (await gpu?.requestAdapter().catch(() => undefined)) ?? undefined;
 }
 
 const FILES: Record<Kind, string> = { wasm: 'ort.wasm.bundle.min.mjs', webgpu: 'ort.webgpu.bundle.min.mjs' };

@@ -81,8 +81,9 @@ export function createTabAnswerer(server: ServerAnswerer): TabAnswerer {
       return await work();
     } catch (error) {
       if (!(error instanceof Error) || error.name !== 'UserError') throw error;
-      // a dead worker never answers
-      if (/worker has died/.test(error.message) && current === whose) close();
+      // a dead worker never answers, and a lost device takes the weights along: the next question loads them
+      // again
+      if (/worker has died|WebGPU device was lost/.test(error.message) && current === whose) close();
       throw new Problem('other', sentence(error.message));
     }
   }

@@ -3,6 +3,7 @@
 import { openEngine } from '../engine/devices.ts';
 import { createRandom } from '../random.ts';
 import type { Recipe } from '../train/recipe.ts';
+import { deviceOf } from '../train/run.ts';
 import { planOfRun } from './compute.ts';
 import { nextJob, rungsOf, type SearchPlan, type Trial } from './proposals.ts';
 import { planOf, type SearchRunOptions } from './search-run.ts';
@@ -71,6 +72,6 @@ function jobsOf(plan: SearchPlan): { share: number; count: number }[] {
 }
 
 async function scheduleOf(recipe: Recipe, options: SearchRunOptions): Promise<{ seconds: number; steps: number[] }> {
-  const { stages } = await planOfRun(recipe, options, await openEngine(recipe.device));
+  const { stages } = await planOfRun(recipe, options, await openEngine(deviceOf(recipe)));
   return { seconds: stages.reduce((sum, { seconds }) => sum + (seconds?.total ?? 0), 0), steps: stages.map((stage) => stage.steps) };
 }

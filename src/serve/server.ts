@@ -129,7 +129,10 @@ async function listen(server: Server, port: number, host: string): Promise<void>
   }
 }
 
-/** Bytes a millisecond that a connection takes at the least: what it is sent in one piece is seen only when all is there. */
+/**
+ * Bytes a millisecond that a connection takes at the least: what it is sent in one piece is seen only when
+ * all is there.
+ */
 const SLOWEST = 16;
 
 /**

@@ -101,7 +101,10 @@ function refits(points: readonly LossPoint[], law: PowerLaw, draws: number, seed
 /** Sizes and decades below which a fit is not to be trusted. */
 const FEWEST_SIZES = 6;
 const LEAST_DECADES = 1.5;
-/** Seeds below which drawing them again shows next to nothing of how they differ: three can be drawn in ten ways. */
+/**
+ * Seeds below which drawing them again shows next to nothing of how they differ: three can be drawn in ten
+ * ways.
+ */
 const FEWEST_SEEDS = 5;
 
 function whyNotIdentified(points: readonly LossPoint[], { c }: PowerLaw, interval: Interval | undefined): string | undefined {

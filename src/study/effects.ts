@@ -116,7 +116,8 @@ export function fitEffects(
   const fitted = (clusters: (readonly string[])[]): LinearModel => fitLinearModel(y, { names: told.names, columns }, { clusters });
   const runNoise = runs.length > new Set(runs.map(({ levels }) => levels.join())).size;
   const model = fitted(runNoise ? [byPicture, byRun] : [byPicture]);
-  // runs that begin with the same checkpoint share what it has by chance: for what tells such checkpoints from
+  // runs that begin with the same checkpoint share what it has by chance: for what tells such checkpoints
+  // from
   // others they are no runs of their own
   const bases = runs.map(({ base, run }) => base ?? run);
   const isShared = runNoise && new Set(bases).size < runs.length;
@@ -143,7 +144,10 @@ export function fitEffects(
   };
 }
 
-/** Degrees of freedom between checkpoints that several runs begin with: their number, less one for each kind of them. */
+/**
+ * Degrees of freedom between checkpoints that several runs begin with: their number, less one for each kind
+ * of them.
+ */
 function baseDegrees(runs: readonly ModelRun[]): number {
   const shared = groupBy(
     runs.filter(({ base }) => base !== undefined),

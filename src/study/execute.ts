@@ -84,7 +84,10 @@ const drawings = new Map<string, Promise<unknown>>();
 
 const areThere = (folder: string) => existsSync(emojiDataset(folder).questions);
 
-/** Draws the scenes of a recipe of a study in their place, once in the life of the process if nobody removes them. */
+/**
+ * Draws the scenes of a recipe of a study in their place, once in the life of the process if nobody removes
+ * them.
+ */
 export async function drawOnce(recipe: LlavaRecipe): Promise<void> {
   const { data, seed } = withScenes(recipe);
   if (!data) return;

@@ -7,7 +7,7 @@ import { alone } from '../mpi/communicator.ts';
 import { runFolder } from '../runs/folder.ts';
 import type { ChildContext } from '../train/child-side.ts';
 import { startSourceThread } from '../train/prefetch.ts';
-import { createTask, train } from '../train/run.ts';
+import { createTask, deviceOf, train } from '../train/run.ts';
 import type { Job } from './job.ts';
 import { type MeasureTimes, measureRun } from './measures.ts';
 
@@ -15,7 +15,7 @@ import { type MeasureTimes, measureRun } from './measures.ts';
 async function encode({ recipe, threads, out }: Job, context: ChildContext): Promise<void> {
   const thread = startSourceThread();
   try {
-    const engine = await openEngine(recipe.device, { threads });
+    const engine = await openEngine(deviceOf(recipe), { threads });
     const task = await createTask(recipe, { ...context, engine, thread, out, communicator: alone, scenesAreDrawn: true });
     for (const index of recipe.stages.keys()) await (await task.prepareStage(index)).dispose();
   } finally {
@@ -25,7 +25,7 @@ async function encode({ recipe, threads, out }: Job, context: ChildContext): Pro
 
 async function trainAndMeasure({ kind, recipe, title, out, threads, measures }: Job, context: ChildContext): Promise<MeasureTimes> {
   const folder = runFolder(out);
-  const engine = await openEngine(recipe.device, { threads });
+  const engine = await openEngine(deviceOf(recipe), { threads });
   // both are written at the very end
   const isTrained = existsSync(folder.summary) && existsSync(folder.report);
   const isBegun = existsSync(folder.recipe);

@@ -19,7 +19,7 @@ import { smallestDifference, smallestRunEffect } from '../statistics/power.ts';
 import { planRun, type RunPlan } from '../train/plan.ts';
 import { startSourceThread } from '../train/prefetch.ts';
 import type { LlavaRecipe } from '../train/recipe.ts';
-import { createTask } from '../train/run.ts';
+import { createTask, deviceOf } from '../train/run.ts';
 import { type CellSearch, cellSearches, trialSteps } from './cell-search.ts';
 import { drawOnce } from './execute.ts';
 import { LEVEL, namedComparisons } from './family.ts';
@@ -89,7 +89,7 @@ async function planVariant(recipe: LlavaRecipe, threads: number | undefined, sig
     };
     const task = await createTask(recipe, context);
     const reading = (performance.now() - began) / 1000;
-    const timedOn = threads === undefined ? undefined : await openEngine(recipe.device, { threads });
+    const timedOn = threads === undefined ? undefined : await openEngine(deviceOf(recipe), { threads });
     return { plan: await planRun({ task, folder: '.', timedOn }), reading };
   } finally {
     await thread.close();
@@ -442,7 +442,10 @@ function diskOf(pieces: readonly Piece[], study: Study, plans: readonly VariantP
 const DISCORDANT = 0.2;
 const RUN_SDS = [0.01, 0.02, 0.04];
 
-/** Of the whole study, whichever share of it is planned: of the factor with the most levels, at the level of the family. */
+/**
+ * Of the whole study, whichever share of it is planned: of the factor with the most levels, at the level of
+ * the family.
+ */
 async function powerOf(study: Study): Promise<StudyPlan['power']> {
   const { recipe } = study.variants[0];
   const [runs, cells] = [study.runs.length, study.variants.length];

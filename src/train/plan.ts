@@ -52,9 +52,14 @@ export interface PlannedStage {
   tokensPerStep: number;
   padding: number;
   memory: PlannedStageMemory;
-  /** With gradient_checkpointing the other way round: its peak, and seconds of a step where that was timed. */
+  /**
+   * With gradient_checkpointing the other way round: its peak, and seconds of a step where that was timed.
+   */
   otherwise: { gradientCheckpointing: boolean; peak: number; step?: number };
-  /** How features of a frozen encoder are kept; undefined where there are none, or they are computed in each step. */
+  /**
+   * How features of a frozen encoder are kept; undefined where there are none, or they are computed in each
+   * step.
+   */
   features?: FeatureType;
   /**
    * Where it was asked for: seconds of a step, of a picture for the frozen encoder, and of the whole stage.

@@ -100,7 +100,8 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
 type StartedOptions = TrainOptions & Required<Pick<TrainOptions, 'communicator' | 'status' | 'startedAt'>>;
 
 /** The engine of the run; that of one of several processes shares the cores of their host. */
-async function sharedEngine({ communicator, status, recipe, device = recipe.device }: StartedOptions): Promise<Engine> {
+async function sharedEngine({ communicator, status, recipe, device: asked }: StartedOptions): Promise<Engine> {
+  const device = deviceOf(recipe, asked);
   if (communicator.size === 1) return noted(await openEngine(device), device, status);
   const threads = threadsOf(communicator);
   status.note(`${communicator.size} processes, ${communicator.localSize} on this host with ${threads} threads each`);
@@ -111,8 +112,14 @@ async function sharedEngine({ communicator, status, recipe, device = recipe.devi
 
 /** The engine, named where the device leaves it open. */
 function noted(engine: Engine, device: DeviceName | undefined, status: Status): Engine {
-  if (device === 'auto') status.note(`device auto: ${engine.name === 'ort-webgpu' ? 'webgpu' : 'cpu, for there is no WebGPU adapter'}`);
+  if (device === 'auto')
+    status.note(`device auto: ${engine.name === 'ort-webgpu' ? 'webgpu' : 'cpu, for there is no WebGPU adapter, or but one in software'}`);
   return engine;
+}
+
+/** The device that a recipe is trained on: `auto` is the CPU where only that can do what the recipe says. */
+export function deviceOf({ stages, device: named }: Recipe, device = named): DeviceName | undefined {
+  return device === 'auto' && stages.some(({ optim }) => optim === 'adamw_8bit') ? 'cpu' : device;
 }
 
 /** UserError for moments in 8 bits on WebGPU: as a graph, their update takes 1 kB for each number. */

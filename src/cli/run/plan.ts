@@ -10,7 +10,7 @@ import { createStatus, formatDuration } from '../../runs/status.ts';
 import { type PlannedStage, planRun, type RunPlan } from '../../train/plan.ts';
 import { startSourceThread } from '../../train/prefetch.ts';
 import { loadRecipe } from '../../train/recipe.ts';
-import { createTask } from '../../train/run.ts';
+import { createTask, deviceOf } from '../../train/run.ts';
 import { holdingScenes } from '../../train/scenes.ts';
 import { formatBytes } from '../format.ts';
 import { withInterrupt } from '../interrupt.ts';
@@ -35,7 +35,7 @@ export async function runPlan(recipePath: string, flags: PlanFlags): Promise<voi
     const planned = async (signal: AbortSignal) => {
       const context = { engine: createPlanningEngine(), status, thread, out, signal, isPlan: true, communicator: alone };
       const task = await createTask(recipe, context);
-      const timedOn = flags.time ? await openEngine(recipe.device) : undefined;
+      const timedOn = flags.time ? await openEngine(deviceOf(recipe)) : undefined;
       return planRun({ task, folder: existing(resolve(out)), available, timedOn });
     };
     const plan = await withInterrupt(

@@ -4,7 +4,16 @@
 import { bfloat16ToFloat32, float16ToFloat32 } from '../../floats.ts';
 import { type Outputs, rewrite } from '../../graph/passes.ts';
 import { input, inputName, type Tensor, topologicalOrder } from '../../graph/tensor.ts';
-import { type CompileOptions, type Constant, checkInputs, type Engine, type Program, type StoredValue, type Value } from '../engine.ts';
+import {
+  type CompileOptions,
+  type Constant,
+  checkInputs,
+  type Engine,
+  float32,
+  type Program,
+  type StoredValue,
+  type Value,
+} from '../engine.ts';
 import { HostSlots } from '../host-slots.ts';
 import { type ConstantLayout, isStored, layOutInMemory } from '../onnx/constants.ts';
 import { isStoredCast } from '../onnx/packed.ts';
@@ -21,7 +30,7 @@ export interface StoredConstants {
 }
 
 export interface WebgpuOptions extends DeviceOptions {
-  /** Bytes of a constant above which it is split by its rows into several buffers. Default: 2^29. */
+  /** Bytes of a constant above which it is split by its rows into several buffers. Default: BUFFER_BYTES. */
   bufferBytes?: number;
   /** Default: constants are in memory. */
   stored?: StoredConstants;
@@ -31,7 +40,14 @@ export interface WebgpuOptions extends DeviceOptions {
  * What every adapter gives that we have met, Chromium's software one included. Real ones give up to 2 or 4
  * GB, less four bytes: tables of 256,000 words, 2.1 GB at the width of Gemma 2B, must be split for many.
  */
-const BUFFER_BYTES = 2 ** 29;
+export const BUFFER_BYTES = 2 ** 29;
+
+/** Whether there is a device is known when the first session begins. DeviceError where there is none. */
+export async function tryDevice(engine: Engine): Promise<void> {
+  const program = await engine.compile({ x: input('x', 'float32', []) });
+  await program.run({ x: float32([0], []) });
+  await program.dispose();
+}
 
 const inMemoryAlone: StoredConstants = {
   read: ({ path }) => Promise.reject(new Error(`${path}: constants must be in memory here`)),
