@@ -139,7 +139,9 @@ async function benchFaults({ only }: { only?: string }): Promise<void> {
     const began = performance.now();
     await train({ recipe: parsed, title: name, out, mode: 'new', signal, status: silentStatus, engine: feeding(createOrtEngine(), feed) });
     const { findings } = await diagnose({ path: out, signal });
-    const verdict = findings[0].sign === sign ? 'named first' : 'NOT NAMED FIRST';
+    const isFirst = findings[0].sign === sign;
+    const verdict = isFirst ? 'named first' : 'NOT NAMED FIRST';
+    if (!isFirst) process.exitCode = 1;
     console.log(`${name} (${((performance.now() - began) / 1000).toFixed(0)} s): ${verdict}`);
     for (const { level, sign: found, found: words } of findings)
       if (level === 'red' || level === 'amber') console.log(`  ${level} ${found}: ${words}`);

@@ -14,6 +14,7 @@ export function register(program: Command): void {
     .option('-d, --data <file>', 'show the model samples in LLaVA JSON (default: scenes that are drawn)')
     .option('-i, --image-folder <folder>', 'the folder that image paths of --data are relative to')
     .option('--scenes <count>', 'scenes that the model is shown and asked about; of the first 32 it reads captions too', parseCount, 32)
+    .option('--all', 'what healthy looks like, and where that comes from, of every sign')
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',

@@ -13,11 +13,13 @@ export interface DiagnoseFlags {
   data?: string;
   imageFolder?: string;
   scenes: number;
+  /** What healthy looks like of every sign. */
+  all?: boolean;
   json?: boolean;
 }
 
 /** Runs the command; the process fails where a sign is red. */
-export async function runDiagnosis(folder: string, { data, imageFolder, scenes, json }: DiagnoseFlags): Promise<void> {
+export async function runDiagnosis(folder: string, { data, imageFolder, scenes, all = false, json }: DiagnoseFlags): Promise<void> {
   if ((data === undefined) !== (imageFolder === undefined)) throw new UserError('--data and --image-folder are given together');
   const path = resolvePath(folder, 'diagnose');
   const file =
@@ -27,12 +29,12 @@ export async function runDiagnosis(folder: string, { data, imageFolder, scenes, 
     (signal) => diagnose({ path, data: file, scenes, signal, onProgress: (text) => line.draw(text) }),
     'nothing was written',
   ).finally(line.clear);
-  console.log(json ? JSON.stringify(diagnosis, null, 2) : diagnosisText(diagnosis, showsColor()));
+  console.log(json ? JSON.stringify(diagnosis, null, 2) : diagnosisText(diagnosis, showsColor(), all));
   const reds = diagnosis.findings.filter(({ level }) => level === 'red');
   if (reds.length > 0) throw new UserError(`${folder}: ${reds.map(({ sign }) => sign).join(', ')}`);
 }
 
-function diagnosisText({ of, kind, findings }: Diagnosis, isColored: boolean): string {
+function diagnosisText({ of, kind, findings }: Diagnosis, isColored: boolean, isAll: boolean): string {
   const { red, yellow, green, dim } = createColors(isColored);
   const paint: Record<Level, (text: string) => string> = { red, amber: yellow, green, unknown: dim, info: dim };
   const width = Math.max(...findings.map(({ sign }) => sign.length));
@@ -41,11 +43,14 @@ function diagnosisText({ of, kind, findings }: Diagnosis, isColored: boolean): s
     const where = at ? ` (${at.stage}, step ${at.step})` : '';
     return [
       `${paint[level](level.padEnd(7))}  ${sign.padEnd(width)}  ${found}${where}`,
-      ...more(finding).map((text) => `${' '.repeat(width + 11)}${dim(text)}`),
+      ...more(finding, isAll).map((text) => `${' '.repeat(width + 11)}${dim(text)}`),
     ];
   });
   return [`${kind} ${of}`, ...lines].join('\n');
 }
 
-/** What healthy looks like, and what to do, where something is wrong. */
-const more = ({ advice, healthy, source }: Finding) => (advice === '' ? [] : [`healthy: ${healthy} (${source})`, `do: ${advice}`]);
+/** What healthy looks like, where something is wrong or all is asked for, and what to do. */
+const more = ({ advice, healthy, source }: Finding, isAll: boolean) => [
+  ...(advice !== '' || isAll ? [`healthy: ${healthy} (${source})`] : []),
+  ...(advice === '' ? [] : [`do: ${advice}`]),
+];
