@@ -87,8 +87,9 @@ describe.skipIf(!chromiumPath)('in this tab', () => {
     expect(await page.locator('.turn').count()).toBe(0);
     await ready();
     // without WebGPU, its three files are not fetched
-    const runtime = asked.flatMap((request) => /\/onnxruntime\/(.*)/.exec(request)?.[1] ?? []);
-    expect([...new Set(runtime)].sort()).toEqual(['ort-wasm-simd-threaded.mjs', 'ort-wasm-simd-threaded.wasm', 'ort.wasm.bundle.min.mjs']);
+    const runtime = () => [...new Set(asked.flatMap((request) => /\/onnxruntime\/(.*)/.exec(request)?.[1] ?? []))].sort();
+    // what workers ask is told late
+    await expect.poll(runtime).toEqual(['ort-wasm-simd-threaded.mjs', 'ort-wasm-simd-threaded.wasm', 'ort.wasm.bundle.min.mjs']);
     asked.length = 0;
     const inTab: string[] = [];
     for (const question of questions) inTab.push(await ask(question));
@@ -135,6 +136,8 @@ describe.skipIf(!chromiumPath)('in this tab', () => {
     expect(await ask('What is this?')).toBe('banana');
     await page.getByRole('button', { name: 'Ask about blue.png' }).click();
     expect(await ask('What is this?')).toBe('tent');
+    // and says so by itself, while it learns and afterwards
+    expect(await page.locator('.said').allTextContents()).toEqual(['It says: banana', 'It says: tent']);
     expect(await violations()).toEqual([]);
     if (process.env.LLAVA_GEMMA_TAB_SCREENSHOT) {
       await page.locator('#teach').scrollIntoViewIfNeeded();
@@ -156,6 +159,56 @@ describe.skipIf(!chromiumPath)('in this tab', () => {
     await page.getByRole('button', { name: 'Ask about red.png' }).click();
     expect(await ask('What is this?')).toBe(before);
     expect(before).not.toBe('banana');
+  });
+
+  test('learns what is dropped on its panel and what is drawn there, and says what it knows by then', async () => {
+    const before = await page.locator('.lessons li').count();
+    const shown = await page.locator('#picture').getAttribute('src');
+    await page.evaluate(() => {
+      const transfer = new DataTransfer();
+      const square = '<svg xmlns="http://www.w3.org/2000/svg" width="96" height="96"><rect width="96" height="96" fill="green"/></svg>';
+      transfer.items.add(new File([square], 'green.svg', { type: 'image/svg+xml' }));
+      transfer.items.add(new File(['words'], 'words.txt', { type: 'text/plain' }));
+      document.querySelector('#teach')!.dispatchEvent(new DragEvent('drop', { bubbles: true, cancelable: true, dataTransfer: transfer }));
+    });
+    expect(await page.locator('.lessons li').count()).toBe(before + 1);
+    expect(await page.locator('#picture').getAttribute('src')).toBe(shown);
+    for (const name of ['green.svg', 'red.png', 'blue.png']) await page.getByRole('button', { name: `Remove ${name}` }).click();
+
+    await page.getByText('Draw one').click();
+    expect(await page.getByRole('button', { name: 'Add drawing' }).isDisabled()).toBe(true);
+    await page.locator('#board').scrollIntoViewIfNeeded();
+    const { x, y } = (await page.locator('#board').boundingBox())!;
+    await page.mouse.move(x + 30, y + 30);
+    await page.mouse.down();
+    for (const [dx, dy] of [
+      [150, 30],
+      [150, 150],
+      [30, 150],
+      [30, 30],
+    ])
+      await page.mouse.move(x + dx, y + dy, { steps: 4 });
+    await page.mouse.up();
+    expect(await violations()).toEqual([]);
+    await page.getByRole('button', { name: 'Add drawing' }).click();
+    await page.getByLabel('What drawing 1.png shows').fill('guitar');
+    expect(await page.getByRole('button', { name: 'Add drawing' }).isDisabled()).toBe(true);
+    await page.getByLabel('Steps').fill('40');
+    let heard = 0;
+    await page.exposeFunction('heard', () => {
+      heard++;
+    });
+    await page.evaluate(() => {
+      const said = document.querySelector('.lessons li:last-child .said')!;
+      new MutationObserver(() => (globalThis as unknown as { heard(): void }).heard()).observe(said, {
+        childList: true,
+      });
+    });
+    await page.getByRole('button', { name: 'Train' }).click();
+    await page.getByText(/^40 steps learnt/).waitFor();
+    expect(await page.locator('.lessons li').last().locator('.said').textContent()).toBe('It says: guitar');
+    // the last one is that of the end
+    await expect.poll(() => heard).toBeGreaterThan(3);
   });
 
   test('on a phone, and at the next visit', async () => {

@@ -79,9 +79,9 @@ export function setUpPicture({ onChange, onProblem }: PicturePanelOptions): Pict
       }
     });
   acceptDrops(take);
-  document.addEventListener('paste', ({ clipboardData }) => {
-    // text goes where the cursor is, also that of office software, which adds a picture of it
-    if (clipboardData && !clipboardData.types.includes('text/plain') && clipboardData.files.length > 0) take(clipboardData.files);
+  document.addEventListener('paste', (event) => {
+    const pasted = pastedFiles(event);
+    if (pasted && !event.defaultPrevented) take(pasted);
   });
 
   return {
@@ -100,7 +100,13 @@ export function setUpPicture({ onChange, onProblem }: PicturePanelOptions): Pict
   };
 }
 
-/** Files may be dropped anywhere on the page. */
+/** Files that are pasted; undefined for text, which goes where the cursor is, also that of office software, which adds a picture of it. */
+export function pastedFiles({ clipboardData }: ClipboardEvent): FileList | undefined {
+  const isText = !clipboardData || clipboardData.types.includes('text/plain');
+  return isText || clipboardData.files.length === 0 ? undefined : clipboardData.files;
+}
+
+/** Files may be dropped anywhere on the page; what takes them by itself says so by `preventDefault`. */
 function acceptDrops(take: (files: Iterable<File>) => void): void {
   let inside = 0;
   const mark = (change: number) => {
@@ -111,8 +117,9 @@ function acceptDrops(take: (files: Iterable<File>) => void): void {
   document.addEventListener('dragleave', () => mark(-1));
   document.addEventListener('dragover', (event) => event.preventDefault());
   document.addEventListener('drop', (event) => {
+    const isTaken = event.defaultPrevented;
     event.preventDefault();
     mark(-inside);
-    take(event.dataTransfer?.files ?? []);
+    if (!isTaken) take(event.dataTransfer?.files ?? []);
   });
 }

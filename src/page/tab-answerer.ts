@@ -33,6 +33,8 @@ export interface TabAnswerer extends Answerer {
   load(model: string): Promise<void>;
   /** Teaches the connector of the model that is loaded. */
   train(lessons: readonly Lesson[], learning: Learning): Promise<void>;
+  /** What the model that is loaded says by now, at its likeliest. */
+  recite(asked: Pick<Lesson, 'picture' | 'question'>, signal: AbortSignal): Promise<string>;
   /** The model as it is now, its folder in a zip file. */
   download(): Promise<Blob>;
   /** Ends the worker: gives all memory back, and forgets what was learnt. */
@@ -42,6 +44,8 @@ export interface TabAnswerer extends Answerer {
 /** As in docs/browser.md: few pictures, a quick success. */
 const BATCH = 8;
 const LEARNING_RATE = 3e-3;
+/** Tokens of an answer that is recited, at most. */
+const RECITED = 16;
 /** Milliseconds between measurements of memory: the browser collects garbage for each. */
 const MEMORY_PAUSE = 10_000;
 /** Milliseconds that the server has to say which models there are. */
@@ -190,6 +194,16 @@ export function createTabAnswerer(server: ServerAnswerer): TabAnswerer {
         );
       }
       return memory;
+    },
+    async recite({ picture, question }, signal) {
+      const turns = [{ from: 'human' as const, value: question }];
+      const images = [await bytesOf(picture)];
+      let text = '';
+      const onPiece = (piece: string) => {
+        text += piece;
+      };
+      await saying(() => worker().answer({ turns, images }, { maxNewTokens: RECITED, sampling: { temperature: 0 }, onPiece, signal }));
+      return text.trim();
     },
     async train(lessons, { steps, onStep, signal }) {
       const examples = await Promise.all(

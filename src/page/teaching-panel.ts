@@ -1,7 +1,9 @@
 // Teaching the model in the tab: pictures with what they show, training with its loss, and what came of it.
 
 import { byId, make } from './dom.ts';
+import { setUpDrawing } from './drawing-board.ts';
 import { curvePoints } from './loss-curve.ts';
+import { pastedFiles } from './picture-panel.ts';
 import type { Lesson, TabAnswerer } from './tab-answerer.ts';
 
 export interface TeachingPanelOptions {
@@ -24,9 +26,13 @@ export interface TeachingPanel {
 interface Entry {
   picture: File;
   text: HTMLInputElement;
+  /** What the model says of it, while it learns and afterwards. */
+  said: HTMLElement;
   item: HTMLElement;
 }
 
+/** Steps between answers while it learns. */
+const STEPS_AN_ANSWER = 5;
 /** Milliseconds after which a link to a file is given back: the browser has begun to save it. */
 const SAVING = 60_000;
 /** Of the picture of the curve, as its viewBox says. */
@@ -46,8 +52,9 @@ export function setUpTeaching({ tab, ending, onShow, onReset, onProblem }: Teach
     const text = make('input', { type: 'text', 'aria-label': `What ${picture.name} shows`, placeholder: 'what it shows' });
     const look = make('button', { type: 'button', title: 'Ask about it' }, make('img', { src: url, alt: `Ask about ${picture.name}` }));
     const away = make('button', { type: 'button', class: 'link', 'aria-label': `Remove ${picture.name}` }, 'Remove');
-    const item = make('li', {}, look, text, away);
-    const entry = { picture, text, item };
+    const said = make('span', { class: 'said fine' });
+    const item = make('li', {}, look, text, away, said);
+    const entry = { picture, text, said, item };
     look.addEventListener('click', () => onShow(picture));
     away.addEventListener('click', () => {
       entries = entries.filter((each) => each !== entry);
@@ -57,6 +64,20 @@ export function setUpTeaching({ tab, ending, onShow, onReset, onProblem }: Teach
     });
     entries.push(entry);
     list.append(item);
+  }
+
+  /** Adds what of these is a picture. */
+  function addPictures(given: Iterable<File>): void {
+    const before = entries.length;
+    for (const file of given) if (file.type.startsWith('image/')) addPicture(file);
+    taught.textContent = '';
+    entries[before]?.text.focus();
+  }
+
+  /** What the model says by now of this picture. */
+  async function showAnswer(entry: Entry, signal: AbortSignal): Promise<void> {
+    const answer = await tab.recite({ picture: entry.picture, question: question.value.trim() + ending() }, signal);
+    entry.said.textContent = `It says: ${answer === '' ? '(nothing)' : answer}`;
   }
 
   /** What is to be learnt; undefined, and said, where something is missing. */
@@ -103,9 +124,20 @@ export function setUpTeaching({ tab, ending, onShow, onReset, onProblem }: Teach
     const losses: number[] = [];
     taught.textContent = 'Training has begun.';
     showTraining(true);
+    let asked = 0;
+    let answering: Promise<void> | undefined;
     const onStep = ({ loss }: { loss: number }) => {
       losses.push(loss);
-      if (training === own) showLosses(losses, all);
+      if (training !== own) return;
+      showLosses(losses, all);
+      // one picture after the other: an answer costs about as much as a step
+      const isDue = losses.length === 1 || losses.length % STEPS_AN_ANSWER === 0;
+      if (answering || !isDue || entries.length === 0) return;
+      answering = showAnswer(entries[asked++ % entries.length], own.signal)
+        .catch(() => {})
+        .finally(() => {
+          answering = undefined;
+        });
     };
     try {
       await tab.train(taughtWith, { steps: all, onStep, signal: own.signal });
@@ -113,6 +145,10 @@ export function setUpTeaching({ tab, ending, onShow, onReset, onProblem }: Teach
       if (!own.signal.aborted) onProblem(error);
     }
     // the panel may be another model's by now
+    if (training !== own) return;
+    await answering;
+    const last = new AbortController();
+    if (losses.length > 0) for (const entry of entries) await showAnswer(entry, last.signal).catch(() => {});
     if (training !== own) return;
     training = undefined;
     showTraining(false);
@@ -138,17 +174,25 @@ export function setUpTeaching({ tab, ending, onShow, onReset, onProblem }: Teach
     showTraining(false);
     curve.hidden = download.hidden = reset.hidden = true;
     taught.textContent = '';
+    for (const { said } of entries) said.textContent = '';
   }
 
   add.addEventListener('click', () => files.click());
   files.addEventListener('change', () => {
-    const isPicture = ({ type }: File) => type.startsWith('image/');
-    const before = entries.length;
-    for (const file of [...(files.files ?? [])].filter(isPicture)) addPicture(file);
+    addPictures([...(files.files ?? [])]);
     files.value = '';
-    taught.textContent = '';
-    entries[before]?.text.focus();
   });
+  panel.addEventListener('drop', (event) => {
+    event.preventDefault();
+    addPictures(event.dataTransfer?.files ?? []);
+  });
+  panel.addEventListener('paste', (event) => {
+    const pasted = pastedFiles(event);
+    if (!pasted) return;
+    event.preventDefault();
+    addPictures(pasted);
+  });
+  setUpDrawing((picture) => addPictures([picture]));
   byId('lesson').addEventListener('submit', (event) => {
     event.preventDefault();
     void learn();
