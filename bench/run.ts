@@ -15,13 +15,14 @@ import * as ranks from './ranks.ts';
 import * as score from './score.ts';
 import * as serve from './serve.ts';
 import * as stage from './stage.ts';
+import * as study from './study.ts';
 import * as trainStep from './train-step.ts';
 
 // the sources look for the assets beside their folder, and here that is .cache/bench
 if (!existsSync('.cache/bench/assets')) symlinkSync(resolve('assets'), '.cache/bench/assets', 'junction');
 
 const program = new Command('npm run bench --').description('Measure llava-gemma against its peers.').helpCommand(false);
-for (const benchmark of [trainStep, generate, serve, quantize, memory, stage, ranks, data, pictures, faults, score, compare])
+for (const benchmark of [trainStep, generate, serve, quantize, memory, stage, ranks, data, pictures, faults, study, score, compare])
   benchmark.register(program);
 try {
   await program.parseAsync();
