@@ -148,7 +148,10 @@ describe.skipIf(!chromiumPath)('the page', () => {
     expect([Math.floor(brightest / 6) >= 3, brightest % 6 >= 3]).toEqual([true, true]);
     await page.locator('#explanation select').selectOption('rollout');
     await page.getByRole('img', { name: 'Map of “hot”, rollout' }).waitFor();
+    // of another map, what that one is worth
+    await page.getByText(/Its rollout map is (better|no better) than a random order/).waitFor();
     await page.locator('#explanation select').selectOption('relevancy');
+    await page.getByText(/Its relevancy map is/).waitFor();
     if (process.env.LLAVA_GEMMA_SCREENSHOT) await page.screenshot({ path: process.env.LLAVA_GEMMA_SCREENSHOT });
     expect(await violations(page)).toEqual([]);
     await page.getByRole('button', { name: 'Close' }).click();

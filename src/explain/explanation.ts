@@ -62,6 +62,8 @@ export interface PatchMaps {
 
 export type MapKind = keyof PatchMaps;
 
+export const MAP_KINDS = ['relevancy', 'encoder', 'gradientInput', 'rollout', 'attention'] as const satisfies readonly MapKind[];
+
 export interface Explanation {
   prompt: string;
   answer: string;

@@ -5,7 +5,7 @@ import type { PixelImage } from '../images/pixels.ts';
 import { escapeHtml, htmlPage } from '../runs/page.ts';
 import { heatGradient } from './colors.ts';
 import type { Explanation, MapKind } from './explanation.ts';
-import type { Faithfulness } from './faithfulness.ts';
+import type { Faithfulness, FaithfulnessScores } from './faithfulness.ts';
 import type { Grid } from './maps.ts';
 import { heatUri, pictureUri } from './overlay.ts';
 import { type ExplainedPart, MAP_NAMES } from './report.ts';
@@ -43,10 +43,16 @@ export async function mapHtml(
 
 function scoresHtml({ scores }: Faithfulness): string {
   if (!scores) return '';
-  const row = ([name, { deletion, insertion }]: [string, { deletion: number; insertion: number }]) =>
-    `<tr><td>${escapeHtml(MAP_NAMES[name as MapKind] ?? 'random order, mean of 5')}</td><td>${deletion.toFixed(3)}</td><td>${insertion.toFixed(3)}</td></tr>`;
+  const hasPerturbation = scores.random.positive !== undefined;
+  const row = ([name, { deletion, insertion, positive, negative }]: [string, FaithfulnessScores]) => {
+    const cells = [deletion, insertion, ...(hasPerturbation ? [positive, negative] : [])].map(
+      (value) => `<td>${value?.toFixed(3) ?? '&ndash;'}</td>`,
+    );
+    return `<tr><td>${escapeHtml(MAP_NAMES[name as MapKind] ?? 'random order, mean of 5')}</td>${cells.join('')}</tr>`;
+  };
+  const more = hasPerturbation ? '<th>positive perturbation (low)</th><th>negative (high)</th>' : '';
   const ordered = [...Object.keys(MAP_NAMES), 'random'].filter((name) => scores[name]).map((name) => [name, scores[name]] as const);
-  return `<div class="scroll"><table><thead><tr><th>map</th><th>deletion (low is good)</th><th>insertion (high is good)</th></tr></thead><tbody>${ordered
+  return `<div class="scroll"><table><thead><tr><th>map</th><th>deletion (low is good)</th><th>insertion (high is good)</th>${more}</tr></thead><tbody>${ordered
     .map(([name, each]) => row([name, each]))
     .join('')}</tbody></table></div>`;
 }

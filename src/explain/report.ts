@@ -80,12 +80,15 @@ export interface ExplanationFile {
 /** Five digits are more than a map is worth. */
 const rounded = (values: ArrayLike<number>) => Array.from(values, (value) => Number(value.toPrecision(5)));
 
-/** The file's content; `withHeads` puts the attention of every layer and head into it. */
+/**
+ * The file's content; `withHeads` puts the attention of every layer and head into it, and `measured` is the map
+ * that verdicts are about.
+ */
 export function explanationJson(
   explanation: Explanation,
   parts: readonly ExplainedPart[],
   model: string,
-  withHeads = true,
+  { withHeads = true, measured = 'relevancy' }: { withHeads?: boolean; measured?: MapKind } = {},
 ): ExplanationFile {
   const { prompt, answer, layout, tokens, promptWords, promptTokens, maps, onImage, onPrompt, onAnswer, heads, lens } = explanation;
   const { rows, columns, patch, size } = layout.grid;
@@ -111,7 +114,7 @@ export function explanationJson(
       onImage,
       onPrompt: rounded(onPrompt),
       maps: Object.fromEntries(Object.entries(maps).map(([kind, map]) => [kind, rounded(map)])),
-      ...(faithfulness ? { faithfulness, verdict: verdict({ faithfulness }) } : {}),
+      ...(faithfulness ? { faithfulness, verdict: verdict({ faithfulness }, measured) } : {}),
     })),
     tokens: tokens.map((token, t) => ({
       ...token,

@@ -1,6 +1,7 @@
 // Who answers the page's questions: the server that it came from, or whatever else can (an engine in the
 // tab). The page knows no more of it than this.
 
+import type { MapKind } from '../explain/explanation.ts';
 import type { ExplanationFile } from '../explain/report.ts';
 import type { Quantization } from '../weights/quantize.ts';
 
@@ -59,8 +60,13 @@ export interface Answerer {
 }
 
 export interface Explainer {
-  /** Of `answer` to the question; maps of the `measured` parts come with what they are worth. */
-  explain(question: Question, answer: string, measured: readonly number[], signal: AbortSignal): Promise<AnswerExplanation>;
+  /** Of `answer` to the question; the map of this kind of the `measured` parts comes with what it is worth. */
+  explain(
+    question: Question,
+    answer: string,
+    measured: { parts: readonly number[]; kind: MapKind },
+    signal: AbortSignal,
+  ): Promise<AnswerExplanation>;
 }
 
 /** The server that the page came from. */

@@ -48,10 +48,11 @@ interface Asked {
   took: number;
 }
 
-/** Explanations of an answer, each part measured once. */
+/** Explanations of an answer, each map of a part measured once. */
 interface Found {
   maps: Asked;
-  measured: Map<number, Asked>;
+  /** By part and kind of map. */
+  measured: Map<string, Asked>;
 }
 
 /** What was asked for before, unless it failed or was left; or the same anew. */
@@ -82,18 +83,21 @@ export function setUpExplanations(answerer: Explainer, pictures: PicturePanel): 
     byId('examples').hidden = pictures.picture !== undefined;
   }
 
+  const keyOf = (part: number) => `${part} ${kind}`;
+
   /** Maps of an answer. */
   function mapsOf({ question, answer, view }: Explainable, signal: AbortSignal): Found {
     const before = known.get(view);
-    const maps = again(before?.maps, () => answerer.explain(question, answer, [], signal), signal);
+    const maps = again(before?.maps, () => answerer.explain(question, answer, { parts: [], kind }, signal), signal);
     const found = maps === before?.maps ? before : { maps, measured: new Map() };
     known.set(view, found);
     return found;
   }
 
   function measure({ measured }: Found, { question, answer }: Explainable, part: number, signal: AbortSignal): Promise<AnswerExplanation> {
-    const asked = again(measured.get(part), () => answerer.explain(question, answer, [part], signal), signal);
-    measured.set(part, asked);
+    const key = keyOf(part);
+    const asked = again(measured.get(key), () => answerer.explain(question, answer, { parts: [part], kind }, signal), signal);
+    measured.set(key, asked);
     return asked.explanation;
   }
 
@@ -116,7 +120,11 @@ export function setUpExplanations(answerer: Explainer, pictures: PicturePanel): 
       stop.signal.throwIfAborted();
       const part = partAt(explanation.parts, of.answer, word.start);
       const worth = make('div', {});
-      body.replaceWith(...mapParts(explanation, part, name), worth);
+      const measureKind = () =>
+        showWorth(worth, found, of, part, stop.signal).catch((error: unknown) => {
+          if (!stop.signal.aborted) worth.replaceChildren(make('p', { class: 'problem' }, (error as Error).message));
+        });
+      body.replaceWith(...mapParts(explanation, part, name, () => void measureKind()), worth);
       await showWorth(worth, found, of, part, stop.signal);
     } catch (error) {
       if (stop.signal.aborted) return;
@@ -126,7 +134,7 @@ export function setUpExplanations(answerer: Explainer, pictures: PicturePanel): 
   }
 
   /** The list of maps, the shares and the scale; draws the map that is chosen. */
-  function mapParts(explanation: AnswerExplanation, part: number, name: string): HTMLElement[] {
+  function mapParts(explanation: AnswerExplanation, part: number, name: string, onKind: () => void): HTMLElement[] {
     const { maps, onImage, first, count } = explanation.parts[part];
     const kinds = (Object.keys(MAP_NAMES) as MapKind[]).filter((each) => maps[each]);
     const select = make('select', {}, ...kinds.map((each) => make('option', { value: each, selected: each === kind }, MAP_NAMES[each])));
@@ -134,6 +142,7 @@ export function setUpExplanations(answerer: Explainer, pictures: PicturePanel): 
     select.addEventListener('change', () => {
       kind = select.value as MapKind;
       draw();
+      onKind();
     });
     draw();
     const bar = make('i', {});
@@ -151,13 +160,15 @@ export function setUpExplanations(answerer: Explainer, pictures: PicturePanel): 
   }
 
   async function showWorth(into: HTMLElement, found: Found, of: Explainable, part: number, signal: AbortSignal): Promise<void> {
+    const own = kind;
     const run = async () => {
       into.replaceChildren(make('p', { class: 'fine' }, 'Measuring what the map is worth...'));
       const measured = await measure(found, of, part, signal);
       signal.throwIfAborted();
-      into.replaceChildren(...worthParts(measured.parts[part]));
+      // another map may be looked at by now
+      if (kind === own) into.replaceChildren(...worthParts(measured.parts[part], own));
     };
-    if (found.maps.took < QUICK || found.measured.get(part)?.state === 'done') return run();
+    if (found.maps.took < QUICK || found.measured.get(keyOf(part))?.state === 'done') return run();
     const button = make('button', { type: 'button' }, 'Measure what the map is worth');
     const minutes = Math.ceil((found.maps.took * MEASURING) / 60_000);
     const time = `about ${minutes} ${minutes === 1 ? 'minute' : 'minutes'}`;
@@ -190,7 +201,7 @@ function headOf(name: string, close: () => void): HTMLElement {
 const percent = (share: number) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
 /** The scores of the map beside those of raw attention and of a random order, and the verdict. */
-function worthParts({ faithfulness, verdict }: AnswerExplanation['parts'][number]): HTMLElement[] {
+function worthParts({ faithfulness, verdict }: AnswerExplanation['parts'][number], kind: MapKind): HTMLElement[] {
   const said = make('p', { class: 'fine' }, verdict ?? '');
   const scores = faithfulness?.scores;
   if (!scores) return [said];
@@ -207,14 +218,14 @@ function worthParts({ faithfulness, verdict }: AnswerExplanation['parts'][number
   };
   const group = (title: string, score: 'deletion' | 'insertion') => [
     make('tr', {}, make('th', { scope: 'colgroup', colspan: '2' }, title)),
-    row('relevancy', scores.relevancy[score], true),
-    row('raw attention', scores.attention[score]),
+    row(MAP_NAMES[kind], scores[kind][score], true),
+    ...(kind === 'attention' ? [] : [row('raw attention', scores.attention[score])]),
     row('random order', scores.random[score]),
   ];
   const table = make(
     'table',
     { class: 'worth' },
-    make('caption', { class: 'hidden' }, 'Faithfulness of the relevancy map'),
+    make('caption', { class: 'hidden' }, `Faithfulness of the map: ${MAP_NAMES[kind]}`),
     make('tbody', {}, ...group('Its patches taken away: low is good', 'deletion'), ...group('Put back: high is good', 'insertion')),
   );
   return [said, table];

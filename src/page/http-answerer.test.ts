@@ -65,7 +65,7 @@ test('what is asked is what OpenAI has, with the key', async () => {
   const answerer = createHttpAnswerer('http://x');
   answerer.identify('secret');
   expect(await answerer.models(new AbortController().signal)).toEqual([{ id: 'a', state: 'idle' }]);
-  await answerer.explain(question, 'It', [1], new AbortController().signal);
+  await answerer.explain(question, 'It', { parts: [1], kind: 'rollout' }, new AbortController().signal);
   expect(asked.map(([url]) => url)).toEqual(['http://x/v1/models', 'http://x/v1/explain']);
   expect(asked[1][1].headers).toMatchObject({ Authorization: 'Bearer secret' });
   expect(JSON.parse(asked[1][1].body as string)).toEqual({
@@ -76,5 +76,6 @@ test('what is asked is what OpenAI has, with the key', async () => {
     ],
     temperature: 0,
     faithfulness: [1],
+    measured_map: 'rollout',
   });
 });

@@ -100,8 +100,8 @@ export function createHttpAnswerer(base = ''): ServerAnswerer {
       const { data } = (await (await request('/v1/models', signal)).json()) as { data: Listed[] };
       return data.map(({ id, status, files, quantize }) => ({ id, state: status, files, quantize }));
     },
-    async explain(question, answer, measured, signal) {
-      const body = { ...(await bodyOf(question, answer)), faithfulness: measured };
+    async explain(question, answer, { parts, kind }, signal) {
+      const body = { ...(await bodyOf(question, answer)), faithfulness: parts, measured_map: kind };
       return (await (await request('/v1/explain', signal, body)).json()) as AnswerExplanation;
     },
     async memory(signal) {

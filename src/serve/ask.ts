@@ -1,6 +1,7 @@
 // What a request asks a model for, and what comes back, whoever computes it: values that pass between
 // processes.
 
+import type { MapKind } from '../explain/explanation.ts';
 import type { AnswerPiece, BatchAnswer } from '../generate/batch-session.ts';
 import type { SamplingWishes } from '../generate/defaults.ts';
 import type { Turn } from '../text/chat.ts';
@@ -26,6 +27,8 @@ export interface ExplainAsk extends Ask {
   answer?: string;
   /** Parts of the answer whose maps are measured: 0 is all of it, 1 its first word. */
   faithfulness: number[];
+  /** Which of their maps. */
+  measured: MapKind;
 }
 
 /** What is known of a model that is ready. */

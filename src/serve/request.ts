@@ -2,6 +2,7 @@
 // that would change the answer and are not followed are refused, as OpenAI does with fields it does not know.
 
 import { z } from 'zod';
+import { MAP_KINDS } from '../explain/explanation.ts';
 import type { Turn } from '../text/chat.ts';
 import { imageToken } from '../text/tokenizer.ts';
 import type { Ask, ExplainAsk } from './ask.ts';
@@ -121,6 +122,8 @@ const explainSchema = z.strictObject({
   ...optionally(neutralInExplanations),
   /** Ours: parts of the answer whose maps are measured. */
   faithfulness: atMost(MAX_MEASURED, z.int().min(0)).nullish(),
+  /** Ours: which map of these parts. */
+  measured_map: z.enum(MAP_KINDS).nullish(),
 });
 
 /** Where a picture is, and which field says so. */
@@ -152,12 +155,16 @@ export function parseChatRequest(body: unknown): ChatRequest {
  * explained. ApiError 400 as above.
  */
 export function parseExplainRequest(body: unknown): ExplainRequest {
-  const { faithfulness, messages, ...data } = parsedBy(explainSchema, body, Object.keys({ ...neutral, ...neutralInExplanations }));
+  const { faithfulness, measured_map, messages, ...data } = parsedBy(
+    explainSchema,
+    body,
+    Object.keys({ ...neutral, ...neutralInExplanations }),
+  );
   const last = messages.at(-1)!;
   const answer = last.role === 'assistant' ? wordsOf(last) : undefined;
   if (answer !== undefined && messages.length === 1) throw invalid(0, 'the question goes before its answer');
   const request = chatRequestOf({ ...data, messages: answer === undefined ? messages : messages.slice(0, -1) });
-  return { ...request, ask: { ...request.ask, answer, faithfulness: faithfulness ?? [] } };
+  return { ...request, ask: { ...request.ask, answer, faithfulness: faithfulness ?? [], measured: measured_map ?? 'relevancy' } };
 }
 
 /** `unfollowed` are the fields that are taken where they change nothing alone. */

@@ -117,7 +117,10 @@ async function explain(id: number, ask: ExplainAsk): Promise<void> {
   }
 }
 
-async function explanationOf({ turns, images, maxNewTokens, answer, faithfulness }: ExplainAsk, signal: AbortSignal): Promise<object> {
+async function explanationOf(
+  { turns, images, maxNewTokens, answer, faithfulness, measured: kind }: ExplainAsk,
+  signal: AbortSignal,
+): Promise<object> {
   const { model, engine, options } = loaded!;
   checkText(answer === undefined ? turns : [...turns, { from: 'gpt', value: answer }]);
   if (images.length !== 1) throw new UserError(`an explanation is about one picture, and the messages have ${images.length}`);
@@ -135,10 +138,10 @@ async function explanationOf({ turns, images, maxNewTokens, answer, faithfulness
     throw new UserError(`the answer has ${parts.length} parts, the first of which is 0, and faithfulness names ${faithfulness.join(', ')}`);
   const chosen = [...new Set(faithfulness)].map((part) => parts[part]);
   // the map that is shown, and what it is compared with
-  const targets = targetsOf(chosen).map(({ tokens, maps: { relevancy, attention } }) => ({ tokens, maps: { relevancy, attention } }));
+  const targets = targetsOf(chosen).map(({ tokens, maps }) => ({ tokens, maps: { [kind]: maps[kind], attention: maps.attention } }));
   const measured = targets.length === 0 ? [] : await measureFaithfulness(own, question, targets, { seed: 1, signal });
   for (const [i, part] of chosen.entries()) part.faithfulness = measured[i];
-  const file = explanationJson(explanation, parts, basename(options.folder), false);
+  const file = explanationJson(explanation, parts, basename(options.folder), { withHeads: false, measured: kind });
   return { ...file, seen: seenPart(size, model.processor) };
 }
 

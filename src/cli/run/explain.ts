@@ -94,7 +94,7 @@ async function explainOne(
   const explanation = await explainer.maps(question, { throughEncoder: encoder, lens, signal });
   let parts = partsOf(explanation);
   if (faithfulness) {
-    const measured = await measureFaithfulness(explainer, question, targetsOf(parts), { seed, steps, signal });
+    const measured = await measureFaithfulness(explainer, question, targetsOf(parts), { seed, steps, perturbation: true, signal });
     parts = parts.map((part, i) => ({ ...part, faithfulness: measured[i] }));
   }
   const { grid } = explanation.layout;
