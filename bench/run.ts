@@ -8,6 +8,7 @@ import * as compare from './compare.ts';
 import * as data from './data.ts';
 import * as faults from './faults.ts';
 import * as generate from './generate.ts';
+import * as large from './large.ts';
 import * as memory from './memory.ts';
 import * as pictures from './pictures.ts';
 import * as quantize from './quantize.ts';
@@ -22,7 +23,7 @@ import * as trainStep from './train-step.ts';
 if (!existsSync('.cache/bench/assets')) symlinkSync(resolve('assets'), '.cache/bench/assets', 'junction');
 
 const program = new Command('npm run bench --').description('Measure llava-gemma against its peers.').helpCommand(false);
-for (const benchmark of [trainStep, generate, serve, quantize, memory, stage, ranks, data, pictures, faults, study, score, compare])
+for (const benchmark of [trainStep, generate, serve, quantize, memory, stage, large, ranks, data, pictures, faults, study, score, compare])
   benchmark.register(program);
 try {
   await program.parseAsync();

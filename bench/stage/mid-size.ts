@@ -7,6 +7,7 @@ import { dirname, join } from 'node:path';
 import { buildEmojiDataset, type Entry } from '../../src/data/emoji/build.ts';
 import { type ModelConfig, shapeNamed } from '../../src/models/shapes.ts';
 import { writeFreshCheckpoint } from '../../src/pretrained/fresh.ts';
+import type { FloatType } from '../../src/weights/dtype.ts';
 
 /** The Gemma of 253 M. */
 export const midSizeLanguage: ModelConfig = {
@@ -23,11 +24,17 @@ export const midSizeLanguage: ModelConfig = {
 export const midSizeVision = shapeNamed('clip-vit-base-patch16').config;
 
 /** Writes a model with random weights, unless it is there; returns its folder. */
-export async function freshModel(out: string, config: ModelConfig, tokenizer: string | undefined, log: (line: string) => void) {
+export async function freshModel(
+  out: string,
+  config: ModelConfig,
+  tokenizer: string | undefined,
+  log: (line: string) => void,
+  { dtype = 'float32' }: { dtype?: FloatType } = {},
+) {
   if (existsSync(out)) return out;
   log(`making ${out}`);
   await mkdir(dirname(out), { recursive: true });
-  const options = { dtype: 'float32' as const, seed: 1, maxShardSize: 5e9, tokenizer, signal: new AbortController().signal };
+  const options = { dtype, seed: 1, maxShardSize: 5e9, tokenizer, signal: new AbortController().signal };
   await writeFreshCheckpoint(config, out, { ...options, onDrawn: () => {} });
   return out;
 }
