@@ -16,12 +16,17 @@ import { convertCheckpoint } from '../src/pretrained/convert.ts';
 import { imageProcessorFor } from '../src/pretrained/processor.ts';
 import { createRandom } from '../src/random.ts';
 import { PAIRINGS, tinyModel } from './export-source.ts';
+import { skipped } from './required.ts';
 import { root } from './structure.ts';
 import { cli, tensorsOf } from './toy.ts';
 
 const model = join(root, 'assets', 'models', 'tiny-llava');
 const peers = resolve(process.env.LLAVA_GEMMA_PEERS ?? 'none');
-const hasPeers = (...packages: string[]) => existsSync(peers) && findPeers(packages, [peers]) === peers;
+const hasPeers = (...packages: string[]) => {
+  const are = existsSync(peers) && findPeers(packages, [peers]) === peers;
+  if (!are) skipped('peers', `${packages.join(' and ')} are not where LLAVA_GEMMA_PEERS says`);
+  return are;
+};
 let folder: string;
 const at = (...names: string[]) => join(folder, ...names);
 beforeAll(() => {

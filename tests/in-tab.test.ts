@@ -21,11 +21,12 @@ import { type LoadedModel, loadModel } from '../src/pretrained/load.ts';
 import type { Turn } from '../src/text/chat.ts';
 import { createConnectorTrainer } from '../src/train/connector.ts';
 import { chromiumPath, launchBrowser } from './browser.ts';
+import { skipped } from './required.ts';
 import { root } from './structure.ts';
 import { serveTab, type TabServer } from './tab-server.ts';
 import { tensorsOf } from './toy.ts';
 
-if (!chromiumPath) console.warn('no Chromium is installed: tests of the browser package are skipped');
+if (!chromiumPath) skipped('chromium', 'no Chromium is installed, and tests of the browser package want one');
 
 // what the code below finds in the tab
 declare const lib: typeof Package;

@@ -7,6 +7,7 @@ import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { stringify } from 'yaml';
 import { readMetrics } from '../src/runs/metrics.ts';
+import { skipped } from './required.ts';
 import { bin, enterToyFolder, type Outcome, recipes, train } from './toy.ts';
 
 interface Launcher {
@@ -37,9 +38,8 @@ function findLaunchers(): Launcher[] {
 }
 
 const launchers = findLaunchers();
-if (launchers.length === 0)
-  console.warn('skipped: no launcher of MPI is installed (apt-get install openmpi-bin libopenmpi3 mpich libmpich12)');
-else if (launchers.length === 1) console.warn(`only ${launchers[0].make} is installed: what concerns both makes is skipped`);
+if (launchers.length === 0) skipped('mpi', 'no launcher of MPI is installed (apt-get install openmpi-bin libopenmpi3 mpich libmpich12)');
+else if (launchers.length === 1) skipped('mpi', `only ${launchers[0].make} is installed, and some tests concern both makes`);
 
 const env = {
   ...process.env,

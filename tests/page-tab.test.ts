@@ -11,8 +11,9 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { bundledModel, resolvePath } from '../src/paths.ts';
 import { type RunningServer, startServer } from '../src/serve/server.ts';
 import { chromiumPath, launchBrowser } from './browser.ts';
+import { skipped } from './required.ts';
 
-if (!chromiumPath) console.warn('no Chromium is installed: tests of the page are skipped');
+if (!chromiumPath) skipped('chromium', 'no Chromium is installed, and tests of the page want one');
 
 const KEY = 'open-sesame';
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');

@@ -12,9 +12,10 @@ import { bundledModel, resolvePath } from '../src/paths.ts';
 import { readPageFiles } from '../src/serve/page-files.ts';
 import { type RunningServer, type ServeOptions, startServer } from '../src/serve/server.ts';
 import { chromiumPath, launchBrowser } from './browser.ts';
+import { skipped } from './required.ts';
 import { cli } from './toy.ts';
 
-if (!chromiumPath) console.warn('no Chromium is installed: tests of the page are skipped');
+if (!chromiumPath) skipped('chromium', 'no Chromium is installed, and tests of the page want one');
 
 const folder = mkdtempSync(join(tmpdir(), 'page-'));
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');

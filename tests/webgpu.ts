@@ -1,11 +1,13 @@
-// The adapter that tests of the WebGPU engine run on: Chromium's SwiftShader, a software Vulkan, unless
+// The adapter that tests of the WebGPU engine run on: Chromium's or Chrome's SwiftShader, a software Vulkan, unless
 // VK_ICD_FILENAMES names another one. Importing this file sets it, before ONNX Runtime is asked for a device.
 
 import { existsSync } from 'node:fs';
 import { openEngine } from '../src/engine/devices.ts';
+import { skipped } from './required.ts';
 
-const SWIFTSHADER = '/usr/lib/chromium/vk_swiftshader_icd.json';
-if (existsSync(SWIFTSHADER)) process.env.VK_ICD_FILENAMES ??= SWIFTSHADER;
+const SWIFTSHADERS = ['/usr/lib/chromium/vk_swiftshader_icd.json', '/opt/google/chrome/vk_swiftshader_icd.json'];
+const found = SWIFTSHADERS.find((path) => existsSync(path));
+if (found !== undefined) process.env.VK_ICD_FILENAMES ??= found;
 
 /** The engine, or nothing where there is no adapter, with a word about it. */
 export const webgpu = await openWebgpu();
@@ -14,7 +16,7 @@ async function openWebgpu() {
   try {
     return await openEngine('webgpu');
   } catch (error) {
-    console.error(`tests of WebGPU are skipped: ${(error as Error).message}`);
+    skipped('webgpu', (error as Error).message);
     return undefined;
   }
 }
