@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { recipeFiles } from '../../tools/recipes/make.mjs';
+import { ENCODER, LANGUAGE, PRETRAIN, recipeFiles, recipeText } from '../../tools/recipes/make.mjs';
 import { UserError } from '../errors.ts';
 import { resolvePath } from '../paths.ts';
 import { type LlavaRecipe, loadRecipe, type Recipe, readRecipe, recipeToYaml } from './recipe.ts';
@@ -38,6 +38,20 @@ describe('the recipes of the paper', () => {
     expect(samples).toEqual(name.includes('no-pretraining') ? ['finetune 128'] : ['pretrain 256', 'finetune 128']);
     expect(recipe.stages.at(-1)).toMatchObject({ weight_decay: 0, warmup_ratio: 0.03, schedule: 'cosine', epochs: 1, max_length: 2048 });
   });
+});
+
+it('every combination of the parts of the paper and of what its readers try is a recipe', () => {
+  for (const language of Object.keys(LANGUAGE))
+    for (const encoder of Object.keys(ENCODER))
+      for (const pretrain of Object.keys(PRETRAIN))
+        for (const adapters of [undefined, 'lora', 'qlora'])
+          for (const skips of [false, true])
+            for (const connector of ['linear', 'mlp2x_gelu', 'mlp3x_gelu', 'mlp4x_gelu']) {
+              const text = recipeText({ name: 'mine', language, encoder, pretrain, adapters, skips, connector });
+              const recipe = readRecipe(text, 'mine.yaml') as LlavaRecipe;
+              expect(recipe.stages).toHaveLength(skips ? 1 : 2);
+              expect(recipe.model).toMatchObject({ connector });
+            }
 });
 
 describe('defaults', () => {

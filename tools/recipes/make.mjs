@@ -1,15 +1,20 @@
 // Writes recipes/llava-gemma/*.yaml: the variants of the paper, and what its readers try next. One place says what all of them share.
 //
 //   node tools/recipes/make.mjs
+//
+// and any other combination on stdout:
+//
+//   node tools/recipes/make.mjs --language gemma2-9b --encoder siglip --adapters qlora --skip > mine.yaml
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 
 const folder = join(dirname(fileURLToPath(import.meta.url)), '../../recipes/llava-gemma');
 
 /** Language models: the hub's name, what to call it, and how many samples are computed at a time. */
-const LANGUAGE = {
+export const LANGUAGE = {
   '2b': { hub: 'google/gemma-2b-it', title: 'Gemma 2B', batch: 4 },
   '7b': { hub: 'google/gemma-7b-it', title: 'Gemma 7B', batch: 1 },
   'gemma2-9b': { hub: 'google/gemma-2-9b-it', title: 'Gemma 2 9B', batch: 1 },
@@ -25,14 +30,19 @@ const LANGUAGE = {
     scales: false,
   },
 };
-const ENCODER = {
+export const ENCODER = {
   clip: { hub: 'openai/clip-vit-large-patch14-336', title: 'CLIP ViT-L/14-336', rows: 576 },
   'clip-l14': { hub: 'openai/clip-vit-large-patch14', title: 'CLIP ViT-L/14', rows: 256 },
   'clip-b16': { hub: 'openai/clip-vit-base-patch16', title: 'CLIP ViT-B/16', rows: 196 },
-  dinov2: { hub: 'facebook/dinov2-large', title: 'DINOv2 ViT-L/14', rows: 256 },
+  dinov2: {
+    hub: 'facebook/dinov2-large',
+    title: 'DINOv2 ViT-L/14',
+    rows: 256,
+    note: 'pictures of 224; the paper names no size for it, and 336 (576 tokens) is likelier: then image_size in its config.json and size and crop_size in its preprocessor_config.json',
+  },
   siglip: { hub: 'google/siglip-so400m-patch14-384', title: 'SigLIP So400m/14-384', rows: 729 },
 };
-const PRETRAIN = {
+export const PRETRAIN = {
   lcs: {
     title: 'LCS-558K',
     hub: 'liuhaotian/LLaVA-Pretrain',
@@ -79,6 +89,7 @@ const base = (hub) => hub.slice(hub.indexOf('/') + 1);
 /** The text of a recipe. */
 export function recipeText({
   name,
+  language: languageName = Object.keys(LANGUAGE).find((key) => name === key || name.startsWith(`${key}-`)),
   of,
   encoder: encoderName = 'clip',
   pretrain = 'lcs',
@@ -86,7 +97,6 @@ export function recipeText({
   skips = false,
   adapters,
 }) {
-  const languageName = Object.keys(LANGUAGE).find((key) => name === key || name.startsWith(`${key}-`));
   const language = LANGUAGE[languageName];
   const encoder = ENCODER[encoderName];
   const first = PRETRAIN[pretrain];
@@ -109,7 +119,9 @@ export function recipeText({
     `npx llava-gemma pull ${encoder.hub} --out ${folderOf(encoder.hub)}`,
     `npx llava-gemma pull ${language.hub} --out ${folderOf(language.hub)}`,
     ...(adapters === 'qlora' ? [`npx llava-gemma convert ${plainPath} ${languagePath} --quantize int4`] : []),
-    `npx llava-gemma train recipes/llava-gemma/llava-gemma-${name}.yaml --out runs/llava-gemma-${name}`,
+    name === 'mine'
+      ? 'npx llava-gemma train mine.yaml --out runs/mine'
+      : `npx llava-gemma train recipes/llava-gemma/llava-gemma-${name}.yaml --out runs/llava-gemma-${name}`,
   ];
   const lines = [
     `# ${title}${of === 'paper' ? ': a variant of LLaVA-Gemma (arXiv 2404.01331)' : ''}.`,
@@ -126,8 +138,9 @@ export function recipeText({
     `  vision_tower: ${folderOf(encoder.hub)}`,
     `  language_model: ${languagePath}`,
     ...(language.tokenizer ? [`  tokenizer: ${language.tokenizer}`] : []),
-    `  connector: ${connector} # linear, mlp2x_gelu (the paper), mlp3x_gelu, mlp4x_gelu`,
+    `  connector: ${connector} # linear, mlp2x_gelu (the paper), mlp3x_gelu, mlp4x_gelu; it begins with rows as large as those of words (docs/decisions.md, 14)`,
     `  vision_feature_layer: -2 # mm_vision_select_layer; ${encoder.rows} image tokens`,
+    ...(encoder.note ? [`  # ${encoder.note}`] : []),
     language.scales === false
       ? '  scale_image_features: false # Gemma 3 in transformers has always scaled the embedding of words alone'
       : '  scale_image_features: true # as transformers before 5, with which the paper was trained',
@@ -149,7 +162,11 @@ export function recipeText({
   lines.push(
     `  - name: finetune # ${adapters ? 'finetune_lora.sh of LLaVA 1.5' : 'finetune_gaudi.sh'}`,
     `    train: [multi_modal_projector${adapters ? '' : ', language_model'}]`,
-    ...(adapters ? ["    lora: { rank: 128, alpha: 256, dropout: 0.05, targets: ['language_model.*'] }"] : []),
+    ...(adapters
+      ? [
+          "    lora: { rank: 128, alpha: 256, dropout: 0.05, targets: ['language_model.*'] } # --lora_r, --lora_alpha, the default of LLaVA's train.py, all linear layers",
+        ]
+      : []),
     '    data: { data_path: data/LLaVA-Instruct-150K/llava_v1_5_mix665k.json, image_folder: data/LLaVA-Instruct-150K }',
     '    template: gemma',
     '    image_aspect_ratio: pad # --image_aspect_ratio pad',
@@ -172,7 +189,8 @@ function shared() {
     '    weight_decay: 0',
     '    betas: [0.9, 0.999] # of AdamW in PyTorch',
     '    eps: 1e-8',
-    '    max_grad_norm: 1 # of the Trainer of transformers',
+    '    max_grad_norm: 1 # of the Trainer of transformers; where DeepSpeed trains, its configuration says, and those of LLaVA say nothing',
+    '    # held_out: { share: 0.002, every: 200 } # no script has it: a loss that says whether pictures are looked at, and lets keep_best judge',
     '    max_length: 2048 # image tokens included',
     '    row_length: 2048',
     '    feature_cache: auto # features of all pictures in float32 would take up to 1.3 TB: the encoder then runs at each step',
@@ -182,7 +200,36 @@ function shared() {
 /** Texts by file name. */
 export const recipeFiles = Object.fromEntries(VARIANTS.map((variant) => [`llava-gemma-${variant.name}.yaml`, recipeText(variant)]));
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
+/** The recipe that options on the command line ask for. */
+function chosen(values) {
+  const { language, encoder, connector, pretrain, adapters, skip: skips } = values;
+  for (const [option, value, known] of [
+    ['language', language, LANGUAGE],
+    ['encoder', encoder, ENCODER],
+    ['pretrain', pretrain, PRETRAIN],
+  ])
+    if (!Object.hasOwn(known, value)) throw new Error(`--${option} ${value}: there are ${Object.keys(known).join(', ')}`);
+  if (adapters !== undefined && !['lora', 'qlora'].includes(adapters)) throw new Error(`--adapters ${adapters}: there are lora, qlora`);
+  return recipeText({ name: 'mine', language, encoder, connector, pretrain, adapters, skips });
+}
+
+const options = {
+  language: { type: 'string', default: '2b' },
+  encoder: { type: 'string', default: 'clip' },
+  connector: { type: 'string', default: 'mlp2x_gelu' },
+  pretrain: { type: 'string', default: 'lcs' },
+  adapters: { type: 'string' },
+  skip: { type: 'boolean', default: false },
+};
+
+if (process.argv[1] === fileURLToPath(import.meta.url) && process.argv.length > 2) {
+  try {
+    process.stdout.write(chosen(parseArgs({ options }).values));
+  } catch (error) {
+    console.error(`error: ${error.message}`);
+    process.exitCode = 1;
+  }
+} else if (process.argv[1] === fileURLToPath(import.meta.url)) {
   mkdirSync(folder, { recursive: true });
   for (const [file, text] of Object.entries(recipeFiles)) writeFileSync(join(folder, file), text);
   console.log(`wrote ${Object.keys(recipeFiles).length} recipes`);
