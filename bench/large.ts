@@ -1,4 +1,5 @@
-// One stage of a LLaVA-Gemma of real size on this machine: ten steps of one sample, killed on the way and gone
+// One stage of a LLaVA-Gemma of real size on this machine: ten steps of one sample, killed on the way and
+// gone
 // on, with the time of a step and the memory that it took. Weights are random.
 
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -87,7 +88,10 @@ const stepsOf = (out: string) => {
   return existsSync(metrics) ? readMetrics(metrics).flatMap((event) => (event.type === 'step' ? [event] : [])) : [];
 };
 
-/** Trains, and watches its memory; kills the process once `killAfter` steps are logged. Returns the peak in MB. */
+/**
+ * Trains, and watches its memory; kills the process once `killAfter` steps are logged. Returns the peak in
+ * MB.
+ */
 async function trained(words: readonly string[], out: string, killAfter: number): Promise<number> {
   const child = start(words);
   let peak = 0;

@@ -81,7 +81,8 @@ export interface ExplanationFile {
 const rounded = (values: ArrayLike<number>) => Array.from(values, (value) => Number(value.toPrecision(5)));
 
 /**
- * The file's content; `withHeads` puts the attention of every layer and head into it, and `measured` is the map
+ * The file's content; `withHeads` puts the attention of every layer and head into it, and `measured` is the
+ * map
  * that verdicts are about.
  */
 export function explanationJson(

@@ -60,7 +60,9 @@ export interface Answerer {
 }
 
 export interface Explainer {
-  /** Of `answer` to the question; the map of this kind of the `measured` parts comes with what it is worth. */
+  /**
+   * Of `answer` to the question; the map of this kind of the `measured` parts comes with what it is worth.
+   */
   explain(
     question: Question,
     answer: string,

@@ -100,7 +100,10 @@ export function setUpPicture({ onChange, onProblem }: PicturePanelOptions): Pict
   };
 }
 
-/** Files that are pasted; undefined for text, which goes where the cursor is, also that of office software, which adds a picture of it. */
+/**
+ * Files that are pasted; undefined for text, which goes where the cursor is, also that of office software,
+ * which adds a picture of it.
+ */
 export function pastedFiles({ clipboardData }: ClipboardEvent): FileList | undefined {
   const isText = !clipboardData || clipboardData.types.includes('text/plain');
   return isText || clipboardData.files.length === 0 ? undefined : clipboardData.files;
