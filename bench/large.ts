@@ -1,6 +1,5 @@
 // One stage of a LLaVA-Gemma of real size on this machine: ten steps of one sample, killed on the way and
-// gone
-// on, with the time of a step and the memory that it took. Weights are random.
+// gone on, with the time of a step and the memory that it took. Weights are random.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';

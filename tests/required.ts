@@ -1,6 +1,5 @@
 // Software that some tests want and that need not be installed: they are skipped without it, with a word
-// about
-// it, or fail where LLAVA_GEMMA_REQUIRE names it (mpi, chromium, webgpu, peers; several with commas).
+// about it, or fail where LLAVA_GEMMA_REQUIRE names it (mpi, chromium, webgpu, peers; several with commas).
 
 /** Throws where `what` is required; else says why tests are skipped. */
 export function skipped(what: 'mpi' | 'chromium' | 'webgpu' | 'peers', why: string): void {

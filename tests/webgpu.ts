@@ -1,6 +1,6 @@
 // The adapter that tests of the WebGPU engine run on: Chromium's or Chrome's SwiftShader, a software Vulkan,
-// unless
-// VK_ICD_FILENAMES names another one. Importing this file sets it, before ONNX Runtime is asked for a device.
+// unless VK_ICD_FILENAMES names another one. Importing this file sets it, before ONNX Runtime is asked for a
+// device.
 
 import { existsSync } from 'node:fs';
 import { openEngine } from '../src/engine/devices.ts';

@@ -82,8 +82,7 @@ const rounded = (values: ArrayLike<number>) => Array.from(values, (value) => Num
 
 /**
  * The file's content; `withHeads` puts the attention of every layer and head into it, and `measured` is the
- * map
- * that verdicts are about.
+ * map that verdicts are about.
  */
 export function explanationJson(
   explanation: Explanation,

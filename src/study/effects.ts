@@ -117,8 +117,7 @@ export function fitEffects(
   const runNoise = runs.length > new Set(runs.map(({ levels }) => levels.join())).size;
   const model = fitted(runNoise ? [byPicture, byRun] : [byPicture]);
   // runs that begin with the same checkpoint share what it has by chance: for what tells such checkpoints
-  // from
-  // others they are no runs of their own
+  // from others they are no runs of their own
   const bases = runs.map(({ base, run }) => base ?? run);
   const isShared = runNoise && new Set(bases).size < runs.length;
   const byBase = isShared ? fitted([byPicture, Array.from({ length: y.length }, (_, row) => bases[Math.floor(row / n)])]) : undefined;
