@@ -5,6 +5,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
+import { aScoreOf, type GroupScores, likelihoodRetrieval } from '../src/alignment/likelihood.ts';
 import { type Rows, singularValues } from '../src/alignment/matrices.ts';
 import { layerMir, mirOf } from '../src/alignment/mir.ts';
 import { openAlignmentModel } from '../src/alignment/model.ts';
@@ -15,6 +16,8 @@ import type { AlignmentReport } from '../src/cli/run/align-table.ts';
 import { float32, int32 } from '../src/engine/engine.ts';
 import { createOrtEngine } from '../src/engine/ort.ts';
 import { forward } from '../src/generate/forward.ts';
+import { crossEntropyOfMany } from '../src/graph/composites.ts';
+import { input } from '../src/graph/tensor.ts';
 import { imageTokenCount, llavaConfigSchema } from '../src/models/llava.ts';
 import { withCheckpoint } from '../src/pretrained/folder.ts';
 import { readRunWeights } from '../src/pretrained/run-weights.ts';
@@ -41,6 +44,13 @@ const golden = JSON.parse(readFileSync(join(root, 'tests/reference/goldens/align
   equalNormMir: number;
   retrieval: { rows: Numbers[]; words: Numbers[]; owners: number[]; pooled: Retrieved; late: Retrieved; csls: Retrieved };
   spectra: { matrix: Numbers; values: number[] }[];
+  /** Hidden states behind captions, before each picture of their group and before a blank one. */
+  likelihood: {
+    head: Numbers;
+    groups: { labels: number[][]; given: Numbers[][]; blank: Numbers[] }[];
+    aScore: number;
+    blank: number;
+  } & Record<'raw' | 'withoutPrior', Record<'imageToText' | 'textToImage', number>>;
 };
 
 const rowsOf = (rows: Numbers): Rows => ({ data: Float64Array.from(rows.flat()), count: rows.length, width: rows[0].length });
@@ -86,6 +96,43 @@ describe('on stored rows, what numpy and scipy say', () => {
       });
       expect(found.textToImage, name).toMatchObject(textToImage);
     }
+  });
+});
+
+describe('on stored hidden states, what numpy says', () => {
+  it('of the A score and of retrieval by likelihood', async () => {
+    const { head, groups, ...expected } = golden.likelihood;
+    const [words, width] = [head.length, head[0].length];
+    const weight = float32(Float32Array.from(head.flat()), [words, width]);
+    const program = await createOrtEngine().compile({
+      losses: crossEntropyOfMany(
+        input('hidden', 'float32', ['tokens', width]),
+        input('weight', 'float32', [words, width]),
+        input('labels', 'int32', ['tokens']),
+      ),
+    });
+    const lossesOf = async (states: Numbers, labels: readonly number[]) => {
+      const hidden = float32(Float32Array.from(states.flat()), [states.length, width]);
+      return (await program.run({ hidden, weight, labels: int32(labels, [labels.length]) })).losses.data as Float32Array;
+    };
+    const losses: { own: Float32Array[]; blank: Float32Array[] } = { own: [], blank: [] };
+    const scores: GroupScores[] = [];
+    const mean = (found: Float32Array) => -found.reduce((sum, loss) => sum + loss, 0) / found.length;
+    for (const { labels, given, blank } of groups) {
+      const read = await Promise.all(given.map((row) => Promise.all(row.map((states, j) => lossesOf(states, labels[j])))));
+      const before = await Promise.all(blank.map((states, j) => lossesOf(states, labels[j])));
+      losses.own.push(...read.map((row, i) => row[i]));
+      losses.blank.push(...before);
+      scores.push({ given: read.map((row) => row.map(mean)), blank: before.map(mean) });
+    }
+    const { value, blank, imageGain } = aScoreOf({ ...losses, owners: losses.own.map((_, i) => i) }, 1);
+    expect(value).toBeCloseTo(expected.aScore, 5);
+    expect(blank).toBeCloseTo(expected.blank, 5);
+    expect(imageGain.value).toBeCloseTo(expected.aScore - expected.blank, 5);
+    const found = likelihoodRetrieval(scores);
+    for (const name of ['raw', 'withoutPrior'] as const)
+      for (const way of ['imageToText', 'textToImage'] as const) expect(found[name][way].recall[1]).toBeCloseTo(expected[name][way], 10);
+    await program.dispose();
   });
 });
 

@@ -6,7 +6,7 @@ import json
 import os
 
 import numpy as np
-from scipy import linalg, stats
+from scipy import linalg, special, stats
 
 random = np.random.default_rng(21)
 
@@ -119,6 +119,51 @@ def spectra():
     return cases
 
 
+def likelihood_case(groups=3, ways=4, width=5, words=11):
+    """Captions read before each picture of their group and before a blank one: hidden states, and what they say."""
+    head = np.round(random.normal(size=(words, width)), 3)
+    read = lambda tokens, shift: np.round(shift + random.normal(size=(tokens, width)), 3)
+    found, sums = [], {"own": 0.0, "blank": 0.0, "tokens": 0}
+    ranks = {"raw": [], "withoutPrior": []}
+    for _ in range(groups):
+        labels = [random.integers(0, words, size=3 + i % 3) for i in range(ways)]
+        # a caption before its own picture is nearer to its words
+        own = lambda i, j: 0.9 * head[labels[j]] if i == j else 0
+        given = [[read(len(labels[j]), own(i, j)) for j in range(ways)] for i in range(ways)]
+        blank = [read(len(each), 0.3) for each in labels]
+
+        def log_p(hidden, wanted):
+            logits = hidden @ head.T
+            return logits[np.arange(len(wanted)), wanted] - special.logsumexp(logits, axis=1)
+
+        means = np.array([[log_p(given[i][j], labels[j]).mean() for j in range(ways)] for i in range(ways)])
+        before = np.array([log_p(blank[j], labels[j]).mean() for j in range(ways)])
+        for i in range(ways):
+            sums["own"] += log_p(given[i][i], labels[i]).sum()
+            sums["blank"] += log_p(blank[i], labels[i]).sum()
+            sums["tokens"] += len(labels[i])
+        for name, scores in (("raw", means), ("withoutPrior", means - before[None, :])):
+            ranks[name].append(scores)
+        found.append({
+            "labels": [each.tolist() for each in labels],
+            "given": [[each.tolist() for each in row] for row in given],
+            "blank": [each.tolist() for each in blank],
+        })
+    first = lambda scores: [int(np.argmax(row) == i) for i, row in enumerate(scores)]
+    recall_of = lambda name: {
+        "imageToText": float(np.mean([first(scores) for scores in ranks[name]])),
+        "textToImage": float(np.mean([first(scores.T) for scores in ranks[name]])),
+    }
+    return {
+        "head": head.tolist(),
+        "groups": found,
+        "aScore": sums["own"] / sums["tokens"],
+        "blank": sums["blank"] / sums["tokens"],
+        "raw": recall_of("raw"),
+        "withoutPrior": recall_of("withoutPrior"),
+    }
+
+
 layers = [layer(60, 47, 6, 8.0), layer(36, 41, 7, 1.0), layer(9, 31, 12, 3.0)]
 golden = {
     "layers": layers,
@@ -126,6 +171,7 @@ golden = {
     "equalNormMir": float(np.log10(sum(each["equalNormDistance"] for each in layers))),
     "retrieval": retrieval_case(),
     "spectra": spectra(),
+    "likelihood": likelihood_case(),
 }
 path = os.path.join(os.path.dirname(__file__), "goldens", "alignment.json")
 with open(path, "w") as file:
