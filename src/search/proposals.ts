@@ -4,13 +4,15 @@
 // schedules are compared.
 
 import { haltonPoint, randomPoint, sobolPoint } from './samplers.ts';
-import type { SamplerName } from './search-schema.ts';
+import type { SamplerName, StartName } from './search-schema.ts';
 import { type Point, pointOf, type Space, type Values, valuesAt } from './space.ts';
 import { type Observation, STARTUP, tpePoint } from './tpe.ts';
 
 export interface SearchPlan {
   space: Space;
   sampler: SamplerName;
+  /** Of the first trials of tpe. Default: random. */
+  start?: StartName;
   /** Seed of the proposals. */
   seed: number;
   /** Whole schedules that may be spent. */
@@ -123,15 +125,15 @@ function promotionOf(trials: readonly Trial[], plan: SearchPlan, left: number): 
 function newPoint(trials: readonly Trial[], plan: SearchPlan): Point {
   const { space, sampler, seed } = plan;
   const index = trials.filter(({ rung }) => rung === 0).length;
-  switch (sampler) {
+  const observations = observationsOf(trials, plan);
+  if (sampler === 'tpe' && observations.length >= STARTUP) return tpePoint(space, observations, index, seed);
+  switch (sampler === 'tpe' ? (plan.start ?? 'random') : sampler) {
     case 'random':
       return randomPoint(space.length, index, seed);
     case 'halton':
       return haltonPoint(space.length, index, seed);
     case 'sobol':
       return sobolPoint(space.length, index, seed);
-    case 'tpe':
-      return tpePoint(space, observationsOf(trials, plan), index, seed);
   }
 }
 

@@ -35,9 +35,10 @@ type Variant = SearchFile['variants'][number];
 
 /** What `runSearch` needs to know of a file. UserError, beginning with `file`, for a space that is none. */
 export function planOf(search: SearchFile, file: string): SearchPlan {
-  const { sampler, seed, budget, asha, objective } = search;
+  const { sampler, start, seed, budget, asha, objective } = search;
+  if (start !== undefined && sampler !== 'tpe') throw new UserError(`${file}: start is that of tpe, and sampler is ${sampler}`);
   if (asha && budget.trials < 2) throw new UserError(`${file}: budget.trials: asha compares trials, and needs at least 2`);
-  return { space: searchSpace(search.space, file), sampler, seed, trials: budget.trials, asha, lowest: 'held_out' in objective };
+  return { space: searchSpace(search.space, file), sampler, start, seed, trials: budget.trials, asha, lowest: 'held_out' in objective };
 }
 
 /** Searches every variant, confirms its winner and writes the report, which it returns. */

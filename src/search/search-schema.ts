@@ -45,7 +45,8 @@ const budgetSchema = z
     message: 'gives steps and samples; give one of the two',
   });
 
-export const samplers = ['random', 'halton', 'sobol', 'tpe'] as const;
+const starts = ['random', 'halton', 'sobol'] as const;
+export const samplers = [...starts, 'tpe'] as const;
 
 export const searchSchema = z.strictObject({
   name: z.string().min(1).describe('What the search is called'),
@@ -63,6 +64,10 @@ export const searchSchema = z.strictObject({
     .enum(samplers)
     .default('tpe')
     .describe('random; halton or sobol: scrambled points that fill the space evenly; tpe: learns from the trials before'),
+  start: z
+    .enum(starts)
+    .optional()
+    .describe('Of tpe: where its first ten trials lie; random when left out, halton or sobol to fill the space evenly'),
   asha: z
     .strictObject({
       reduction: z.int().min(2).max(10).default(3).describe('Of so many trials one goes on to a schedule this many times as long'),
@@ -89,6 +94,7 @@ export type SearchFile = z.output<typeof searchSchema>;
 export type DimensionFile = z.output<typeof dimensionSchema>;
 export type Objective = z.output<typeof objectiveSchema>;
 export type SamplerName = (typeof samplers)[number];
+export type StartName = (typeof starts)[number];
 
 /** Checks a search. UserError with the first problem in one sentence, which begins with `file`. */
 export function parseSearch(value: unknown, file: string): SearchFile {

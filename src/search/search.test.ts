@@ -134,10 +134,21 @@ describe('TPE', () => {
     expect(splitTrials(many).good).toHaveLength(25);
   });
 
-  it('begins at random, and then draws near what was good and not where it was bad', () => {
+  it('begins at random, or at points that fill the space, and goes on by itself', () => {
+    const outcome = ({ index }: Job): Outcome => ({ status: 'finished', value: index });
+    const valuesOf = (plan: Partial<SearchPlan>) =>
+      searched(planWith({ ...plan, trials: STARTUP + 2 }), outcome).map(({ values }) => values);
+    for (const start of ['random', 'halton', 'sobol'] as const) {
+      const [own, filled] = [valuesOf({ sampler: 'tpe', start }), valuesOf({ sampler: start })];
+      expect(own.slice(0, STARTUP)).toEqual(filled.slice(0, STARTUP));
+      expect(own.slice(STARTUP)).not.toEqual(filled.slice(STARTUP));
+    }
+    expect(valuesOf({ sampler: 'tpe' })).toEqual(valuesOf({ sampler: 'tpe', start: 'random' }));
+  });
+
+  it('draws near what was good and not where it was bad', () => {
     const line = searchSpace({ x: { uniform: [0, 1] } }, 'line');
     const trials = Array.from({ length: 40 }, (_, i) => ({ point: [(i + 0.5) / 40], loss: Math.abs((i + 0.5) / 40 - 0.8) }));
-    expect(tpePoint(line, trials.slice(0, STARTUP - 1), 3, 1)).toEqual(tpePoint(line, [], 3, 1));
     const proposals = Array.from({ length: 50 }, (_, index) => tpePoint(line, trials, index, 1)[0]);
     expect(proposals.filter((x) => Math.abs(x - 0.8) < 0.15).length).toBeGreaterThan(40);
     const crowded = [...trials, ...Array.from({ length: 20 }, () => ({ point: [0.8], loss: undefined }))];

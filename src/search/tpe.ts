@@ -5,7 +5,6 @@
 
 import { createRandom, type Random } from '../random.ts';
 import { normalCdf } from '../statistics/distributions.ts';
-import { randomPoint } from './samplers.ts';
 import { levelsOf, type Point, type Space } from './space.ts';
 
 /** A trial as the estimator sees it: lower is better; undefined where it is pending, failed or diverged. */
@@ -113,12 +112,8 @@ function logDensity({ weights, kernels }: Mixture, point: Point): number {
   return largest + Math.log(terms.reduce((sum, term) => sum + Math.exp(term - largest), 0));
 }
 
-/**
- * The point of proposal `index` after these trials, in the order in which they came: random for the first
- * ten.
- */
+/** The point of proposal `index` after these trials, at least STARTUP, in the order in which they came. */
 export function tpePoint(space: Space, trials: readonly Observation[], index: number, seed: number): number[] {
-  if (trials.length < STARTUP) return randomPoint(space.length, index, seed);
   const { good, others } = splitTrials(trials);
   const [better, worse] = [good, others].map((group) =>
     mixtureOf(

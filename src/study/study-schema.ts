@@ -87,7 +87,15 @@ const scoreSchema = z.strictObject({
 });
 
 /** The search of each cell: its trials are judged by themselves, and its winner by the seeds of the study. */
-const cellSearchSchema = searchSchema.pick({ space: true, objective: true, budget: true, sampler: true, asha: true, seed: true });
+const cellSearchSchema = searchSchema.pick({
+  space: true,
+  objective: true,
+  budget: true,
+  sampler: true,
+  start: true,
+  asha: true,
+  seed: true,
+});
 
 const convergenceSchema = z.strictObject({
   stage: z.string().describe('The stage of which shares are trained; it gives steps, and held_out for the loss'),
