@@ -18,8 +18,9 @@ interface Disagreement {
   answers: { arm: string; right: number; all: number; texts: string }[];
 }
 
-/** Questions each way. */
-const SHOWN = 4;
+/** Questions each way: at once, and in all. */
+const AT_ONCE = 4;
+const SHOWN = 12;
 
 /** `yes x 3, no x 2`, the most frequent first. */
 function answersText(answers: readonly string[]): string {
@@ -29,13 +30,18 @@ function answersText(answers: readonly string[]): string {
   return sorted.map(([answer, count]) => `${answer || '(nothing)'}${count > 1 ? ` x ${count}` : ''}`).join(', ');
 }
 
-/**
- * Those that the one arm gets right more often than the other, and the other way round: each picture once.
- */
-function disagreements({ questions }: ScoreTable, arms: readonly [Arm, Arm]): Disagreement[] {
+/** What two arms answer otherwise. */
+interface Disagreements {
+  /** Those that the one arm gets right more often than the other, and the other way round: each picture once. */
+  chosen: [Disagreement[], Disagreement[]];
+  /** How many questions there are of each kind. */
+  counts: [number, number];
+}
+
+function disagreements({ questions }: ScoreTable, arms: readonly [Arm, Arm]): Disagreements {
   const meanOf = ({ runs }: Arm, i: number) => runs.reduce((sum, { credits }) => sum + credits[i], 0) / runs.length;
   const differences = questions.map((_, i) => ({ i, difference: meanOf(arms[0], i) - meanOf(arms[1], i) }));
-  const chosen = [1, -1].flatMap((sign) => {
+  const chosen = [1, -1].map((sign) => {
     const seen = new Set<string>();
     return differences
       .filter(({ difference }) => sign * difference > 0)
@@ -47,15 +53,19 @@ function disagreements({ questions }: ScoreTable, arms: readonly [Arm, Arm]): Di
       })
       .slice(0, SHOWN);
   });
-  return chosen.map(({ i }) => ({
-    question: questions[i],
-    answers: arms.map(({ name, runs }) => ({
-      arm: name,
-      right: runs.filter(({ credits }) => credits[i] === 1).length,
-      all: runs.length,
-      texts: answersText(runs.map(({ answers }) => answers[i])),
+  const shown = chosen.map((those) =>
+    those.map(({ i }) => ({
+      question: questions[i],
+      answers: arms.map(({ name, runs }) => ({
+        arm: name,
+        right: runs.filter(({ credits }) => credits[i] === 1).length,
+        all: runs.length,
+        texts: answersText(runs.map(({ answers }) => answers[i])),
+      })),
     })),
-  }));
+  );
+  const countOf = (sign: number) => differences.filter(({ difference }) => sign * difference > 0).length;
+  return { chosen: shown as Disagreements['chosen'], counts: [countOf(1), countOf(-1)] };
 }
 
 /** The first picture folder in which a scene lies, drawn again where it was removed. */
@@ -82,22 +92,36 @@ function card({ question, answers }: Disagreement, picture: string | undefined):
   return `<article>${image}<div class="answer"><p>${prompt}</p><dl><dt>expected</dt><dd>${escapeHtml(question.expected)}</dd>${rows.join('')}</dl></div></article>`;
 }
 
-/** For each factor, its last level against its first, over the runs of one score. */
-export async function disagreementsHtml(study: Study, table: ScoreTable): Promise<string> {
-  const picture = await pictureReader(study);
-  const parts = study.factors.map(({ name, levels }, factor) => {
-    const arm = (index: number): Arm => ({
-      name: `${name}: ${levels[index].label}`,
-      runs: table.runs.filter(({ run }) => run.variant.levels[factor] === index),
-    });
-    const arms: [Arm, Arm] = [arm(0), arm(levels.length - 1)];
-    if (arms.some(({ runs }) => runs.length === 0)) return '';
-    const found = disagreements(table, arms);
-    const body =
-      found.length === 0
-        ? '<p class="note">They agree on every question.</p>'
-        : `<div class="gallery arms">${found.map((each) => card(each, picture(each.question.picture))).join('\n')}</div>`;
-    return `<h3>${escapeHtml(arms[0].name)} against ${escapeHtml(arms[1].name)}</h3>${body}`;
-  });
+/** For each factor, its levels against the first one, over the runs of one score. */
+function ofScore(study: Study, table: ScoreTable, picture: (name: string | undefined) => string | undefined): string {
+  const cards = (list: readonly Disagreement[]) =>
+    `<div class="gallery arms">${list.map((each) => card(each, picture(each.question.picture))).join('\n')}</div>`;
+  const parts = study.factors.flatMap(({ name, levels }, factor) =>
+    levels.slice(1).map((_, last) => {
+      const arm = (index: number): Arm => ({
+        name: `${name}: ${levels[index].label}`,
+        runs: table.runs.filter(({ run }) => run.variant.levels[factor] === index),
+      });
+      const arms: [Arm, Arm] = [arm(0), arm(last + 1)];
+      if (arms.some(({ runs }) => runs.length === 0)) return '';
+      const { chosen, counts } = disagreements(table, arms);
+      const head = `<h3>${escapeHtml(arms[0].name)} against ${escapeHtml(arms[1].name)}</h3>`;
+      if (counts[0] + counts[1] === 0) return `${head}<p class="note">They agree on every question.</p>`;
+      const rest = chosen.flatMap((each) => each.slice(AT_ONCE));
+      return `${head}<p class="note">${counts[0]} questions are answered better by ${escapeHtml(arms[0].name)}, ${counts[1]} by ${escapeHtml(arms[1].name)}, of ${table.questions.length}.</p>
+        ${cards(chosen.flatMap((each) => each.slice(0, AT_ONCE)))}${rest.length > 0 ? `<details><summary>more (${rest.length})</summary>${cards(rest)}</details>` : ''}`;
+    }),
+  );
   return parts.join('\n');
+}
+
+/** Over all scores, the first one open. */
+export async function disagreementsHtml(study: Study, tables: readonly ScoreTable[]): Promise<string> {
+  const picture = await pictureReader(study);
+  return tables
+    .map(
+      (table, i) =>
+        `<details${i === 0 ? ' open' : ''}><summary>${escapeHtml(table.name)}</summary>${ofScore(study, table, picture)}</details>`,
+    )
+    .join('\n');
 }

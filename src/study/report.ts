@@ -75,7 +75,7 @@ async function renderStudy(study: Study, folder: string, { results, cost, outcom
     ...(maps ? ([['Where the models look', mapsTable(maps)]] as [string, string][]) : []),
     ...(search ? ([['Search', searchHtml(search, scores)]] as [string, string][]) : []),
     ['Cost beside score', costHtml(scores, cost)],
-    ['Where arms disagree', tables.length > 0 ? await disagreementsHtml(study, tables[0]) : ''],
+    ['Where arms disagree', await disagreementsHtml(study, tables)],
     ['What was not measured', `<ul>${notMeasured.map((what) => `<li>${escapeHtml(what)}</li>`).join('')}</ul>`],
     ['The study', studyHtml(study)],
   ];
