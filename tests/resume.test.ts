@@ -111,7 +111,7 @@ describe('Ctrl-C', () => {
   });
 
   it('does not wait for the end of a step of many batches', async () => {
-    const set = ['--set', 'stages.0.accumulation=150', '--set', 'stages.0.log_every=1', '--set', 'stages.0.steps=2'];
+    const set = ['--set', 'stages.0.accumulation=60', '--set', 'stages.0.log_every=1', '--set', 'stages.0.steps=2'];
     await train('saving.yaml', '--out', 'slow-straight', ...set);
     const { code, stderr } = await stopAt(/pretrain {2}step 1\//, 'SIGINT', ['saving.yaml', '--out', 'slow', ...set]);
     expect(code, stderr).toBe(130);

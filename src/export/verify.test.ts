@@ -33,12 +33,12 @@ function peer(changes: { answer?: RunningPeer['answer']; stage?: (name: string, 
 
 const tolerance: Tolerance = { stages: 0.4, logits: 0.4, isRelative: true, answers: 0.5 };
 const verified = (changed: RunningPeer) =>
-  verify(dir, changed, { load: { peers: '', folder: 'out', dtype: 'q4' }, tolerance, questions: 16, maxNewTokens: 8 });
+  verify(dir, changed, { load: { peers: '', folder: 'out', dtype: 'q4' }, tolerance, questions: 12, maxNewTokens: 4 });
 
 describe('a verification', () => {
   test('passes what computes the same, and says how many answers pictures change', async () => {
     const { same, asked, seen } = await verified(peer({}));
-    expect([same, asked]).toEqual([16, 16]);
+    expect([same, asked]).toEqual([12, 12]);
     expect(seen.of).toBeGreaterThan(4);
     expect(seen.changed).toBe(seen.of);
   });
