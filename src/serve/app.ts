@@ -97,7 +97,7 @@ export function createApp(options: AppOptions): Hono<Env> {
   for (const path of OPEN_PATHS)
     app.get(path, () => {
       // models that take turns in memory are loaded again and again: who asks for one waits
-      const isReady = models.some(({ details }) => details) && models.every(({ state, isDown }) => state !== 'failed' && !isDown);
+      const isReady = models.some(({ details, state, isDown }) => details && state !== 'failed' && !isDown);
       if (isDraining()) throw new ApiError(503, 'the server is shutting down', { code: 'shutting_down' });
       if (!isReady) throw new ApiError(503, 'Loading model', { code: 'loading', retryAfter: 1 });
       return Response.json({ status: 'ok' });

@@ -3,6 +3,7 @@
 import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import sharp from 'sharp';
 import { describe, expect, test } from 'vitest';
 import { createNameCheck, isLoopback } from './addresses.ts';
 import { createBodyReader } from './body.ts';
@@ -11,6 +12,7 @@ import { createKeyCheck, readKeys } from './keys.ts';
 import { logLine } from './log.ts';
 import { createMetrics } from './metrics.ts';
 import { findModels } from './models.ts';
+import { readPictures } from './pictures.ts';
 import { parseChatRequest, parseExplainRequest } from './request.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'serve-parts-'));
@@ -183,6 +185,28 @@ describe('messages', () => {
     });
     expect(ask).toMatchObject({ stop: [], maxNewTokens: undefined, logprobs: undefined });
     expect(Object.values(ask.sampling)).toEqual([undefined, undefined, undefined, undefined, undefined]);
+  });
+
+  test('may say what llama-server, vLLM and Ollama say', () => {
+    const asked = { model: 'm', messages: [user('A')], min_p: 0, typical_p: 1, keep_alive: '5m', chat_template_kwargs: {} };
+    const { ask } = parseChatRequest({ ...asked, top_k: -1, max_tokens: -1, repeat_penalty: 1.1 });
+    expect(ask.sampling).toMatchObject({ topK: 0, repetitionPenalty: 1.1 });
+    expect(ask.maxNewTokens).toBeGreaterThan(1e6);
+    expect(() => parseChatRequest({ ...asked, max_tokens: 0 })).toThrow("'max_tokens'");
+    expect(() => parseChatRequest({ ...asked, min_p: 0.1 })).toThrow("'min_p' cannot be followed");
+    expect(() => parseChatRequest({ ...asked, repeat_penalty: 1.1, repetition_penalty: 1.2 })).toThrow('not both');
+  });
+
+  test('have pictures as base64 by itself, as llama-server takes them', async () => {
+    const png = await sharp({ create: { width: 64, height: 64, channels: 3, background: 'red' } })
+      .png()
+      .toBuffer();
+    const read = (url: string) =>
+      readPictures([{ url, param: 'p' }], { maxImages: 1 }, { signal: new AbortController().signal, take: () => {} });
+    const padded = Buffer.concat([png, Buffer.alloc(300)]);
+    expect(await read(padded.toString('base64'))).toEqual([padded]);
+    expect(await read(`data:image/png;base64,${png.toString('base64')}`)).toEqual([png]);
+    await expect(read('picture.png')).rejects.toThrow('it must be a data URI');
   });
 });
 

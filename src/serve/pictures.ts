@@ -41,17 +41,24 @@ export async function readPictures(sources: readonly PictureSource[], limits: Pi
 
 const refuse = ({ param }: PictureSource, what: string, code: string) => new ApiError(400, `Invalid '${param}': ${what}.`, { param, code });
 
+/** Characters before the data of a data URI, at most; what is shorter is no picture by itself. */
+const MAX_NAME = 200;
+
+const isBase64 = (text: string) => text.length % 4 !== 1 && /^[A-Za-z0-9+/]+={0,2}$/.test(text);
+
 async function bytesOf(source: PictureSource, remote: RemoteOptions | undefined, fetching: Fetching): Promise<Uint8Array> {
   const { url } = source;
   if (/^https?:/i.test(url)) {
     if (remote) return fetchPicture(source, remote, fetching);
     throw refuse(source, 'this server fetches no images; give a data URI', 'remote_images_not_allowed');
   }
+  // llama-server takes base64 by itself
+  if (url.length > MAX_NAME && isBase64(url)) return Buffer.from(url, 'base64');
   const comma = url.indexOf(',');
-  if (comma < 0 || comma > 200 || !/^data:image\/[a-z0-9.+-]+;base64$/i.test(url.slice(0, comma)))
+  if (comma < 0 || comma > MAX_NAME || !/^data:image\/[a-z0-9.+-]+;base64$/i.test(url.slice(0, comma)))
     throw refuse(source, 'it must be a data URI: data:image/png;base64,...', 'invalid_image_url');
   const text = url.slice(comma + 1);
   // Buffer passes over what is not base64
-  if (text.length % 4 === 1 || !/^[A-Za-z0-9+/]+={0,2}$/.test(text)) throw refuse(source, 'its data are not base64', 'invalid_image_url');
+  if (!isBase64(text)) throw refuse(source, 'its data are not base64', 'invalid_image_url');
   return Buffer.from(text, 'base64');
 }

@@ -48,7 +48,13 @@ const message = z.discriminatedUnion('role', [
 ]);
 type Message = z.infer<typeof message>;
 
-const count = z.int().min(1);
+/** A number from 1, or what llama-server takes for no limit. */
+const count = z.int().refine((value) => value >= 1 || value === -1, 'must be 1 or more, or -1 for no limit');
+
+/** Tokens: the context ends first. */
+const NO_LIMIT = 2 ** 31 - 1;
+
+const penalty = z.number().min(0.01).max(10).nullish();
 
 /** What is followed. */
 const followed = {
@@ -59,8 +65,10 @@ const followed = {
   temperature: z.number().min(0).max(2).nullish(),
   top_p: z.number().min(0).max(1).nullish(),
   /** Of llama-server and vLLM. */
-  top_k: z.int().min(0).nullish(),
-  repetition_penalty: z.number().min(0.01).max(10).nullish(),
+  top_k: z.int().min(-1).nullish(),
+  repetition_penalty: penalty,
+  /** The same, as llama-server and Ollama call it. */
+  repeat_penalty: penalty,
   seed: z.int().nullish(),
   stop: z.union([z.string().min(1), atMost(MAX_STOPS, z.string().min(1))]).nullish(),
   logprobs: z.boolean().nullish(),
@@ -97,6 +105,11 @@ const neutral: Record<string, z.ZodType> = {
     .pipe(z.record(z.string(), z.string())),
   /** Of llama-server: what was read before is always used. */
   cache_prompt: only(true),
+  /** Of llama-server, vLLM and Ollama, where they ask for nothing. */
+  min_p: only(0),
+  typical_p: only(1),
+  chat_template_kwargs: z.custom(empty),
+  keep_alive: z.union([z.string(), z.number()]),
 };
 
 const optionally = (fields: Record<string, z.ZodType>): Record<string, z.ZodType> =>
@@ -196,17 +209,20 @@ function chatRequestOf(data: z.infer<typeof schema>): ChatRequest {
   if (data.stream_options && !data.stream)
     throw new ApiError(400, "'stream_options' is for requests with 'stream': true.", { param: 'stream_options', code: 'invalid_value' });
   const { turns, pictures } = layOut(data.messages);
-  const { temperature, top_p, top_k, repetition_penalty, seed } = data;
+  const { temperature, top_p, top_k, repetition_penalty, repeat_penalty, seed } = data;
+  if (repetition_penalty && repeat_penalty && repetition_penalty !== repeat_penalty)
+    throw new ApiError(400, "Give 'repetition_penalty' or 'repeat_penalty', not both.", { param: 'repeat_penalty', code: 'invalid_value' });
+  const most = data.max_completion_tokens ?? data.max_tokens ?? undefined;
   return {
     model: data.model,
     ask: {
       turns,
-      maxNewTokens: data.max_completion_tokens ?? data.max_tokens ?? undefined,
+      maxNewTokens: most === -1 ? NO_LIMIT : most,
       sampling: {
         temperature: temperature ?? undefined,
         topP: top_p ?? undefined,
-        topK: top_k ?? undefined,
-        repetitionPenalty: repetition_penalty ?? undefined,
+        topK: top_k === -1 ? 0 : (top_k ?? undefined),
+        repetitionPenalty: repetition_penalty ?? repeat_penalty ?? undefined,
         seed: seed ?? undefined,
       },
       stop: [data.stop ?? []].flat(),
