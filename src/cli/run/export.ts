@@ -7,6 +7,7 @@ import { UserError } from '../../errors.ts';
 import { exportHuggingFace, exportPeft } from '../../export/hugging-face.ts';
 import { exportLlamaCpp, GGUF_DTYPES } from '../../export/llama-cpp.ts';
 import { findPeers, startPeer } from '../../export/peer.ts';
+import { exportBytes } from '../../export/size.ts';
 import { type ExportSource, withExportSource } from '../../export/source.ts';
 import { exportTransformersJs, ONNX_DTYPES, type OnnxDtype } from '../../export/transformers-js.ts';
 import { type Tolerance, type Verification, verify } from '../../export/verify.ts';
@@ -33,12 +34,6 @@ export interface ExportFlags {
 const ANSWER_TOKENS = 24;
 /** Stages that are shown, beside the last. */
 const DIGITS = 2;
-
-/** Bytes of a weight by dtype, for the room on the disk; packed ones with their scales. */
-const WEIGHT_BYTES: Readonly<Record<string, number>> = {
-  ...{ fp32: 4.5, fp16: 2.5, q8: 1.5, q4: 1, q4f16: 1, F32: 4, F16: 2, BF16: 2, Q8_0: 1.1, Q4_0: 0.8 },
-  ...{ float32: 4, float16: 2, bfloat16: 2 },
-};
 
 const EXACT: Tolerance = { stages: 1e-4, logits: 1e-3, answers: 0.97 };
 const ROUNDED: Tolerance = { stages: 0.05, logits: 0.02, isRelative: true, answers: 0.8 };
@@ -126,7 +121,7 @@ async function write(
   const { to, out, maxShardSize, classToken } = flags;
   const onFile = (name: string, bytes: number) => console.log(`  ${name}: ${formatBytes(bytes)}`);
   const room = (dtypes: readonly string[]) =>
-    checkRoom(out, source.parameters * dtypes.reduce((sum, dtype) => sum + WEIGHT_BYTES[dtype], 0), 'the files take');
+    checkRoom(out, exportBytes(source.config, to as keyof typeof PEERS | 'huggingface', dtypes), 'the files take');
   if (to === 'huggingface') {
     const dtype = flags.dtype === undefined ? source.dtype : floatTypeOf(flags.dtype);
     await room([dtype]);
