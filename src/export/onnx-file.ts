@@ -136,7 +136,6 @@ async function encodeParts(parts: readonly WeightPart[], graph: Graph, source: E
         for (const encoder of encoders) await encoder.add(row, rows);
         row += rows.length / width;
       }
-      for (const encoder of encoders) await encoder.finish();
     } catch (error) {
       throw error instanceof RangeError ? new UserError(`${source.dir}: ${error.message}: take another dtype`) : error;
     }

@@ -115,12 +115,11 @@ function weightPart({ name, dims, storage }: Parameter, rows: Range, columns: Ra
 export type ByteSink = (input: string, at: number, bytes: Uint8Array) => Promise<void>;
 
 /**
- * Takes the rows of a parameter, one chunk after the other, and hands the bytes of its part to `sink`.
- * `finish` comes after the last row. An Error for a number that float16 does not hold.
+ * Takes the rows of a parameter, one chunk after the other, and hands the bytes of its part to `sink`. An
+ * Error for a number that float16 does not hold.
  */
 export interface PartEncoder {
   add(firstRow: number, rows: Float32Array): Promise<void>;
-  finish(): Promise<void>;
 }
 
 const bytesOf = ({ buffer, byteOffset, byteLength }: ArrayBufferView) => new Uint8Array(buffer, byteOffset, byteLength);
@@ -142,22 +141,26 @@ export function partEncoder(part: WeightPart, width: number, sink: ByteSink): Pa
     await sink(inputs[i].name, written[i], bytes);
     written[i] += bytes.length;
   };
-  const turned = transposed ? new Float32Array(height * span) : undefined;
+  // of a table of words cut into many parts, one at a time: together they would be as large as the table
+  let turned: Float32Array | undefined;
+  let filled = 0;
   return {
     async add(firstRow, values) {
       const own = rowsWithin(firstRow, values, width, part);
       if (own.values.length === 0) return;
-      if (turned) {
-        for (let r = 0; r < own.values.length / span; r++)
-          for (let c = 0; c < span; c++) turned[c * height + own.first + r] = own.values[r * span + c];
+      if (transposed) {
+        turned ??= new Float32Array(height * span);
+        const count = own.values.length / span;
+        for (let r = 0; r < count; r++) for (let c = 0; c < span; c++) turned[c * height + own.first + r] = own.values[r * span + c];
+        filled += count;
+        if (filled < height) return;
+        await write(0, floatBytes(turned, inputs[0].dtype, part.parameter));
+        turned = undefined;
       } else if (isPacked(storage)) {
         const { packed, scale } = quantizeRows(own.values, storage as BlockFormat);
         await write(0, packed);
         await write(1, floatBytes(scale, inputs[1].dtype, part.parameter));
       } else await write(0, floatBytes(own.values, inputs[0].dtype, part.parameter));
-    },
-    async finish() {
-      if (turned) await write(0, floatBytes(turned, inputs[0].dtype, part.parameter));
     },
   };
 }
