@@ -1,9 +1,10 @@
 // llama.cpp as a peer. Its logits of a text come from node-llama-cpp, which hands them out and reads no
 // pictures; answers about pictures from @fugood/llama.node, whose binary has llama.cpp's mtmd.
 
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import { type GGUF_DTYPES, ggufFiles } from '../llama-cpp.ts';
 import { importPeer, type PeerLoad, type PeerQuestion, peerVersion, serve, type Traced } from './serve.ts';
 
 /** The parts of the two packages that are used. */
@@ -57,9 +58,9 @@ async function textLogits(prompt: string): Promise<{ ids: number[]; logits: Floa
 
 serve({
   async load({ peers, folder, dtype }: PeerLoad) {
-    const mmproj = readdirSync(folder).find((name) => name.startsWith('mmproj-') && (dtype !== 'F32' || name.includes('F32')))!;
-    files = { model: join(folder, `model-${dtype}.gguf`), mmproj: join(folder, mmproj) };
-    if (!existsSync(files.model)) throw new Error(`${files.model} is not there`);
+    const { model, mmproj } = ggufFiles(dtype as (typeof GGUF_DTYPES)[number]);
+    files = { model: join(folder, model), mmproj: join(folder, mmproj) };
+    for (const file of Object.values(files)) if (!existsSync(file)) throw new Error(`${file} is not there`);
     peersFolder = peers;
     const library = await importPeer<LlamaNode>(peers, PICTURES);
     context = await library.loadModel({ model: files.model, n_ctx: CONTEXT, n_gpu_layers: 0, n_parallel: 1, n_threads: THREADS });
