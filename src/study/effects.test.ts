@@ -140,6 +140,30 @@ describe('a model of answers', () => {
     expect(share(true)).toBeGreaterThan(0.92);
   });
 
+  test('keeps its degrees of freedom for what varies within checkpoints, and an interval where runs are lost', () => {
+    const random = createRandom(5);
+    const two: ModelFactor[] = [
+      { name: 'stage 1', levels: ['long', 'short'] },
+      { name: 'rate', levels: ['a', 'b', 'c', 'd'] },
+    ];
+    const made = [0, 1].flatMap((stage) =>
+      [0, 1, 2, 3].flatMap((rate) =>
+        Array.from({ length: 5 }, (_, seed): ModelRun => {
+          const credits = questions.map(() => (random.uniform() < 0.5 ? 1 : 0));
+          return { levels: [stage, rate], run: `${stage} ${rate} ${seed}`, base: `${stage} ${seed}`, credits };
+        }),
+      ),
+    );
+    const without = (runs: ModelRun[]) => runs.map(({ base: _, ...run }) => run);
+    const [shared, apart] = [made, without(made)].map((runs) => fitEffects(two, runs, questions)!.effect({ rate: 'b' })!);
+    expect(shared).toEqual(apart);
+    // every checkpoint has lost another run
+    const kept = made.filter(({ levels: [, rate] }, i) => rate !== i % 5);
+    const { df, low } = fitEffects(two, kept, questions)!.effect({ 'stage 1': 'short' })!;
+    expect(df).toBeGreaterThan(1);
+    expect(Number.isFinite(low)).toBe(true);
+  });
+
   test('leaves out a level of which there is no run', () => {
     const model = fitEffects(
       grid,

@@ -119,15 +119,20 @@ export function fitEffects(
   // runs that begin with the same checkpoint share what it has by chance: for what tells such checkpoints
   // from others they are no runs of their own
   const bases = runs.map(({ base, run }) => base ?? run);
-  const isShared = runNoise && new Set(bases).size < runs.length;
+  const ofCheckpoints = new Set(
+    told.names.slice(1).filter((name) => isConstantWithin(bases, runDesign.columns[runDesign.names.indexOf(name)])),
+  );
+  const isShared = runNoise && new Set(bases).size < runs.length && ofCheckpoints.size > 0;
   const byBase = isShared ? fitted([byPicture, Array.from({ length: y.length }, (_, row) => bases[Math.floor(row / n)])]) : undefined;
   const known = new Set(told.names);
   const estimate = (weights: Record<string, number>): Estimate | undefined => {
     const needed = Object.entries(weights).filter(([, weight]) => Math.abs(weight) > 1e-12);
     if (needed.some(([name]) => !known.has(name))) return undefined;
     const weighed = Object.fromEntries(needed);
-    const [ofRuns, ofBases] = [contrast(model, weighed), byBase && contrast(byBase, weighed)];
-    if (!ofBases || !(ofBases.se > ofRuns.se)) return ofRuns;
+    const ofRuns = contrast(model, weighed);
+    if (!byBase || !needed.some(([name]) => ofCheckpoints.has(name))) return ofRuns;
+    const ofBases = contrast(byBase, weighed);
+    if (!(ofBases.se > ofRuns.se)) return ofRuns;
     return estimateOf(ofBases.value, ofBases.se, Math.min(ofBases.df, ofRuns.df, baseDegrees(runs)));
   };
   const isThere = (cell: Cell) =>
@@ -143,16 +148,29 @@ export function fitEffects(
   };
 }
 
+function isConstantWithin(groups: readonly string[], values: ArrayLike<number>): boolean {
+  const first = new Map<string, number>();
+  return groups.every((group, i) => {
+    if (!first.has(group)) first.set(group, values[i]);
+    return first.get(group) === values[i];
+  });
+}
+
 /**
  * Degrees of freedom between checkpoints that several runs begin with: their number, less one for each kind
- * of them.
+ * of them, which is the levels that all runs of a checkpoint have.
  */
 function baseDegrees(runs: readonly ModelRun[]): number {
+  const bases = runs.map(({ base, run }) => base ?? run);
+  const own = runs[0].levels.flatMap((_, factor) => {
+    const levels = runs.map((run) => run.levels[factor]);
+    return isConstantWithin(bases, levels) ? [factor] : [];
+  });
   const shared = groupBy(
     runs.filter(({ base }) => base !== undefined),
     ({ base }) => base!,
   ).filter(({ length }) => length > 1);
-  const kinds = new Set(shared.map((each) => JSON.stringify(each.map(({ levels }) => levels).sort())));
+  const kinds = new Set(shared.map(([run]) => own.map((factor) => run.levels[factor]).join()));
   return shared.length - kinds.size;
 }
 

@@ -141,6 +141,17 @@ test('an effect that another factor turns round is said to be an average, and wh
   expect(alone).not.toContain('everywhere');
 });
 
+test('of three levels, only the one that is turned round is said to be so', () => {
+  const study = studyOf({ lr: ['a', 'b', 'c'], size: ['small', 'large'] }, 4, ['lr', { interaction: ['lr', 'size'] }]);
+  const { said } = verdict(
+    study,
+    tableOf(study, ([lr, size]) => (lr === 'a' ? 0.3 : lr === 'b' ? 0.7 : size === 'small' ? 0.9 : 0.2)),
+  );
+  const sentenceOf = (level: string) => said.split('\n').find((line) => line.startsWith(`score: lr: a -> ${level} `));
+  expect(sentenceOf('b')).not.toContain('everywhere');
+  expect(sentenceOf('c')).toContain('everywhere');
+});
+
 describe('shares of a stage', () => {
   const shares = ['0', '1/4', '1/2', '1'];
   const study = {

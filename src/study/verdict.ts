@@ -59,7 +59,7 @@ function byLevelSentences(
 ): string[] {
   const [[factor, level]] = Object.entries(levels);
   const partners = seen.flatMap(({ score: of, isInteraction, levels: both = {} }) =>
-    isInteraction && of === score && factor in both ? Object.keys(both).filter((name) => name !== factor) : [],
+    isInteraction && of === score && both[factor] === level ? Object.keys(both).filter((name) => name !== factor) : [],
   );
   return [...new Set(partners)].flatMap((partner) => {
     const found = simple.find((each) => each.factor === factor && each.level === level && each.by === partner);
@@ -130,7 +130,7 @@ function adviceOf({ missing, enough }: Arm, stage: string, score: string): strin
   if (rows.length === 0) return `No share of ${stage} could be compared with the whole of it on ${score}`;
   if (share !== null) {
     const most = Math.max(...rows.slice(rows.findIndex((row) => row.share === share)).map(({ effect }) => -effect.low));
-    const lacking = most > 0 ? `; it may still lack up to ${(100 * most).toFixed(1)} points` : '';
+    const lacking = most > 0 && Number.isFinite(most) ? `; it may still lack up to ${(100 * most).toFixed(1)} points` : '';
     return `From ${share} of ${stage} on, the score on ${score} was not told from that after the whole of it${lacking}`;
   }
   if (rows.every(isTold)) return `Every share of ${stage} that was tried scores otherwise on ${score} than the whole of it`;
