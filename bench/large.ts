@@ -2,7 +2,7 @@
 // gone on, with the time of a step and the memory that it took. Weights are random.
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
@@ -87,16 +87,19 @@ const stepsOf = (out: string) => {
   return existsSync(metrics) ? readMetrics(metrics).flatMap((event) => (event.type === 'step' ? [event] : [])) : [];
 };
 
-/**
- * Trains, and watches its memory; kills the process once `killAfter` steps are logged. Returns the peak in
- * MB.
- */
+/** The step of the checkpoint; 0 without one. */
+function savedStep(out: string): number {
+  const path = join(out, 'checkpoints', 'stage', 'trainer_state.json');
+  return existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as { step: number }).step : 0;
+}
+
+/** Trains, and watches its memory; kills the process once `killAfter` steps are saved. Returns the peak in MB. */
 async function trained(words: readonly string[], out: string, killAfter: number): Promise<number> {
   const child = start(words);
   let peak = 0;
   const timer = setInterval(() => {
     peak = Math.max(peak, processMb('RssAnon', child.pid!) ?? 0);
-    if (existsSync(join(out, 'metrics.jsonl')) && stepsOf(out).length >= killAfter) child.kill('SIGKILL');
+    if (savedStep(out) >= killAfter) child.kill('SIGKILL');
   }, INTERVAL);
   await ended(child).finally(() => clearInterval(timer));
   return peak;
@@ -137,6 +140,7 @@ async function benchLarge({ size, stage1 = false, checkpointing = false, steps, 
   );
   const before = await busyCores();
   const first = await trained(['train', recipe, '--out', out], out, killAfter);
+  const saved = savedStep(out);
   const second = await trained(['train', '--resume', '--out', out], out, Number.POSITIVE_INFINITY);
   const { busy, note } = busyNote(before, await busyCores());
   const done = stepsOf(out);
@@ -144,7 +148,7 @@ async function benchLarge({ size, stage1 = false, checkpointing = false, steps, 
   const times = done.slice(1).flatMap(({ seconds, step }, i) => (step === killAfter + 1 ? [] : [seconds - done[i].seconds]));
   const step = times.length > 0 ? median(times) : Number.NaN;
   const tokens = done.length > 0 ? (done.at(-1)!.tokensPerSecond * step).toFixed(0) : '-';
-  log(`${done.length} steps, killed after ${killAfter} and gone on: ${step.toFixed(1)} s a step of some ${tokens} tokens`);
+  log(`${done.length} steps, killed and gone on from step ${saved}: ${step.toFixed(1)} s a step of some ${tokens} tokens`);
   log(`anonymous memory at most ${(Math.max(first, second) / 1024).toFixed(2)} GiB`);
   if (note) log(note);
   if (json)

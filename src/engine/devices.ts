@@ -21,6 +21,7 @@ import type { Runtime } from './webgpu/runtime.ts';
  */
 export async function openEngine(device: DeviceName = 'cpu', options: Pick<OrtOptions, 'threads' | 'spin'> = {}): Promise<Engine> {
   if (device === 'cpu') return createOrtEngine(options);
+  prepareVulkan();
   // an adapter that is software is slower than the CPU by far
   if (device === 'auto' && (await isSoftwareAlone())) return createOrtEngine(options);
   const engine = createNodeWebgpuEngine();
@@ -35,7 +36,8 @@ export async function openEngine(device: DeviceName = 'cpu', options: Pick<OrtOp
 
 /** Whether Vulkan lists GPUs and each of them is software. */
 async function isSoftwareAlone(): Promise<boolean> {
-  const gpus = await vulkanGpus();
+  // on Windows and Macs, adapters are of Direct3D and Metal
+  const gpus = process.platform === 'linux' ? await vulkanGpus() : [];
   return gpus.length > 0 && gpus.every(({ isSoftware }) => isSoftware);
 }
 
@@ -44,9 +46,13 @@ export function createNodeWebgpuEngine(options: Omit<WebgpuOptions, 'stored'> = 
   return createWebgpuEngine(nodeRuntime(), { ...options, stored: { read: readStored, layOut: layOutConstants } });
 }
 
-function nodeRuntime(): Runtime {
-  // loaders of Vulkan complain on stderr where this is not set
+/** Loaders of Vulkan complain on stderr where this is not set. */
+function prepareVulkan(): void {
   if (process.platform === 'linux') process.env.XDG_RUNTIME_DIR ??= tmpdir();
+}
+
+function nodeRuntime(): Runtime {
+  prepareVulkan();
   // what goes wrong is told by what is thrown
   ort.env.logLevel = 'fatal';
   return ort as unknown as Runtime;

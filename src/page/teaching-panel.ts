@@ -147,9 +147,13 @@ export function setUpTeaching({ tab, ending, onShow, onReset, onProblem }: Teach
     // the panel may be another model's by now
     if (training !== own) return;
     await answering;
+    // what it has learnt in the end; Stop ends that too
     const last = new AbortController();
-    if (losses.length > 0) for (const entry of entries) await showAnswer(entry, last.signal).catch(() => {});
-    if (training !== own) return;
+    training = last;
+    if (losses.length > 0)
+      for (const entry of own.signal.aborted ? entries.slice(0, 1) : entries)
+        if (!last.signal.aborted) await showAnswer(entry, last.signal).catch(() => {});
+    if (training !== last) return;
     training = undefined;
     showTraining(false);
     taught.textContent = losses.length === 0 ? 'Nothing was learnt.' : resultOf(losses);

@@ -82,7 +82,11 @@ async function drawScenes(runs: readonly StudyRun[], { folder, status, signal }:
 /** What this process has drawn, or draws. */
 const drawings = new Map<string, Promise<unknown>>();
 
-const areThere = (folder: string) => existsSync(emojiDataset(folder).questions);
+/** Whether scenes were drawn to the end: the splits come last. */
+const areThere = (folder: string) => {
+  const { questions, evaluation } = emojiDataset(folder);
+  return [questions, ...Object.values(evaluation)].every((path) => existsSync(path));
+};
 
 /**
  * Draws the scenes of a recipe of a study in their place, once in the life of the process if nobody removes
@@ -92,9 +96,10 @@ export async function drawOnce(recipe: LlavaRecipe): Promise<void> {
   const { data, seed } = withScenes(recipe);
   if (!data) return;
   const folder = resolve(data.folder);
-  await drawings.get(folder);
-  const drawing = areThere(folder) ? drawings.get(folder) : undefined;
-  if (!drawing) drawings.set(folder, buildEmojiDataset(scenesOf(data, seed)));
+  const before = drawings.get(folder);
+  await before;
+  // whoever comes first draws them anew where they were removed; the others wait for that
+  if (drawings.get(folder) === before && !(before && areThere(folder))) drawings.set(folder, buildEmojiDataset(scenesOf(data, seed)));
   await drawings.get(folder);
 }
 

@@ -55,7 +55,7 @@ export interface PlannedStage {
   /**
    * With gradient_checkpointing the other way round: its peak, and seconds of a step where that was timed.
    */
-  otherwise: { gradientCheckpointing: boolean; peak: number; step?: number };
+  otherwise?: { gradientCheckpointing: boolean; peak: number; step?: number };
   /**
    * How features of a frozen encoder are kept; undefined where there are none, or they are computed in each
    * step.
@@ -98,15 +98,17 @@ export interface PlanOptions {
   available?: number;
   /** Runs a few steps of each stage that fits, to say how long it would take. */
   timedOn?: Engine;
+  /** Also counts, and times, each stage with gradient_checkpointing the other way round. */
+  withOtherwise?: boolean;
 }
 
 /** UserError as of the task's outlines. */
-export async function planRun({ task, folder, available = memoryBytes(), timedOn }: PlanOptions): Promise<RunPlan> {
+export async function planRun({ task, folder, available = memoryBytes(), timedOn, withOtherwise = false }: PlanOptions): Promise<RunPlan> {
   const stages: PlannedStage[] = [];
   const outlines: StageOutline[] = [];
   for (const [index, settings] of task.stages.entries()) {
     outlines.push(await outlineOf(task, index, settings));
-    stages.push(await planStage(task, index, outlines[index]));
+    stages.push(await planStage(task, index, outlines[index], withOtherwise));
   }
   const free = await freeBytes(folder);
   const needed = neededBytes(
@@ -119,7 +121,7 @@ export async function planRun({ task, folder, available = memoryBytes(), timedOn
     for (const [index, stage] of stages.entries()) {
       stage.seconds = await secondsOf(task, outlines[index], stage, timedOn);
       const other = otherwise(outlines[index]);
-      if (stage.otherwise.peak <= available)
+      if (stage.otherwise && stage.otherwise.peak <= available)
         stage.otherwise.step = (await timeStage(task, { ...other, encoder: undefined }, trainedIn(task, other.settings), timedOn)).step;
     }
   const problems = tooLarge.map(
@@ -147,7 +149,7 @@ async function outlineOf(task: Task, index: number, settings: Stage): Promise<St
   }
 }
 
-async function planStage(task: Task, index: number, outline: StageOutline): Promise<PlannedStage> {
+async function planStage(task: Task, index: number, outline: StageOutline, withOtherwise: boolean): Promise<PlannedStage> {
   const { settings } = outline;
   const isTrained = trainedIn(task, settings);
   const loss = outline.loss(task.weights.storageOf(isTrained));
@@ -173,10 +175,14 @@ async function planStage(task: Task, index: number, outline: StageOutline): Prom
     tokensPerStep: tokens * settings.accumulation,
     padding: padding / (tokens + padding),
     memory,
-    otherwise: {
-      gradientCheckpointing: !settings.gradient_checkpointing,
-      peak: (await memoryOf(task, index, otherwise(outline), loss)).peak,
-    },
+    ...(withOtherwise
+      ? {
+          otherwise: {
+            gradientCheckpointing: !settings.gradient_checkpointing,
+            peak: (await memoryOf(task, index, otherwise(outline), loss)).peak,
+          },
+        }
+      : {}),
     features: outline.features?.kept,
     disk: { features: outline.features?.bytes ?? 0, ...checkpointBytes(task, loss, settings, isTrained, totalSteps) },
   };

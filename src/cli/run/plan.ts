@@ -36,7 +36,7 @@ export async function runPlan(recipePath: string, flags: PlanFlags): Promise<voi
       const context = { engine: createPlanningEngine(), status, thread, out, signal, isPlan: true, communicator: alone };
       const task = await createTask(recipe, context);
       const timedOn = flags.time ? await openEngine(deviceOf(recipe)) : undefined;
-      return planRun({ task, folder: existing(resolve(out)), available, timedOn });
+      return planRun({ task, folder: existing(resolve(out)), available, timedOn, withOtherwise: true });
     };
     const plan = await withInterrupt(
       (signal) => holdingScenes(recipe, { note: status.note }, () => planned(signal)),
@@ -90,7 +90,11 @@ function formatStage(stage: PlannedStage): string {
     `  data     ${data}; ${count(steps)} steps (${epochs.toFixed(2)} epochs) of ${count(tokensPerStep)} tokens, ${percent(padding)} of the rows padding`,
     `  memory   ${formatBytes(memory.peak)}: ${list.join(', ')}${mapped}`,
     ...(memory.encoding > 0 ? [`           ${formatBytes(memory.encoding)} while the frozen encoder runs, before the first step`] : []),
-    `           ${formatBytes(otherwise.peak)} with gradient_checkpointing: ${otherwise.gradientCheckpointing}${otherwise.step === undefined ? '' : `, and ${otherwise.step.toFixed(2)} s a step`}`,
+    ...(otherwise
+      ? [
+          `           ${formatBytes(otherwise.peak)} with gradient_checkpointing: ${otherwise.gradientCheckpointing}${otherwise.step === undefined ? '' : `, and ${otherwise.step.toFixed(2)} s a step`}`,
+        ]
+      : []),
     ...(seconds ? [timeLine(stage, seconds)] : []),
     `  disk     ${stage.features ? `features in ${stage.features} ${formatBytes(disk.features)}, ` : ''}checkpoint ${formatBytes(disk.checkpoint)}${disk.kept > 0 ? `, kept beside it ${formatBytes(disk.kept)}` : ''}`,
   ].join('\n');

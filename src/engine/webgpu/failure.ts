@@ -10,7 +10,7 @@ export class DeviceLostError extends DeviceError {}
 
 const REASONS: readonly [pattern: RegExp, error: (first: string) => DeviceError][] = [
   [
-    /failed to get a webgpu (adapter|device)|no supported adapters/i,
+    /failed to get a webgpu (adapter|device)|no supported adapters|no available backend found|backend not found/i,
     () =>
       new DeviceError(
         'device webgpu: there is no WebGPU adapter here (no GPU, or no driver of Vulkan, Metal or Direct3D 12); take device cpu',
