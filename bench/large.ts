@@ -93,7 +93,9 @@ function savedStep(out: string): number {
   return existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as { step: number }).step : 0;
 }
 
-/** Trains, and watches its memory; kills the process once `killAfter` steps are saved. Returns the peak in MB. */
+/**
+ * Trains, and watches its memory; kills the process once `killAfter` steps are saved. Returns the peak in MB.
+ */
 async function trained(words: readonly string[], out: string, killAfter: number): Promise<number> {
   const child = start(words);
   let peak = 0;

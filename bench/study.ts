@@ -56,13 +56,13 @@ export function register(program: Command): void {
     .action(benchStudy);
 }
 
-const start = (words: readonly string[]): ChildProcess =>
-  spawn(process.execPath, ['bin/llava-gemma.js', ...words], { stdio: ['ignore', 'pipe', 'pipe'] });
+const start = (words: readonly string[], stdio: 'pipe' | 'ignore'): ChildProcess =>
+  spawn(process.execPath, ['bin/llava-gemma.js', ...words], { stdio: ['ignore', stdio, stdio] });
 
 /** Runs a command to its end, and how many seconds that took. UserError with what it said where it fails. */
 async function finished(words: readonly string[]): Promise<{ seconds: number; stdout: string }> {
   const began = performance.now();
-  const child = start(words);
+  const child = start(words, 'pipe');
   const [out, said]: [string[], string[]] = [[], []];
   child.stdout!.setEncoding('utf8').on('data', (text: string) => void out.push(text));
   child.stderr!.setEncoding('utf8').on('data', (text: string) => void said.push(text));
@@ -76,8 +76,9 @@ async function killed(out: string, times: number, whole: number): Promise<number
   const random = createRandom(1, 'kills');
   let kills = 0;
   while (kills < times) {
-    const child = start(['study', STUDY, '--out', out]);
-    const timer = setTimeout(() => child.kill('SIGKILL'), ((2 * random.uniform() * whole) / times) * 1000);
+    const child = start(['study', STUDY, '--out', out], 'ignore');
+    // all sittings together stay below the whole
+    const timer = setTimeout(() => child.kill('SIGKILL'), (1 + (random.uniform() * whole) / times) * 1000);
     const signal = await new Promise((resolve) => child.on('close', (_code, by) => resolve(by)));
     clearTimeout(timer);
     if (signal !== 'SIGKILL') break;

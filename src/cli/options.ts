@@ -67,7 +67,7 @@ export const quantizeOption = (description = 'pack the matrices to 4 or 8 bits w
 
 /** Of every command that runs a model. */
 export const deviceOption = (
-  description = 'what the model runs on: cpu, webgpu, or auto: webgpu where there is an adapter (default: cpu)',
+  description = 'what the model runs on: cpu, webgpu, or auto: webgpu where there is the adapter of a GPU (default: cpu)',
 ) => new Option('--device <name>', description).choices(DEVICES);
 
 /** The float type that `--dtype` names. */

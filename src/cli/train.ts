@@ -10,7 +10,7 @@ export function register(program: Command): void {
     .argument('[recipe]', 'a YAML file; not needed with --resume')
     .option('-o, --out <folder>', 'the run folder (default: runs/<name of the recipe>)')
     .option('-s, --set <path=value>', 'change a field of the recipe; may be given several times', collect, [])
-    .addOption(deviceOption('what it runs on, whatever the recipe says: cpu, webgpu, or auto: webgpu where there is an adapter'))
+    .addOption(deviceOption('what it runs on, whatever the recipe says: cpu, webgpu, or auto: webgpu where there is the adapter of a GPU'))
     .option('--resume', 'go on with the run in the folder')
     .option('--shard-moments', "under mpirun: each process keeps a share of the optimizer's moments instead of all")
     .option('--mpi-timeout <seconds>', 'under mpirun: how long one process waits for another', parseCount, 600)

@@ -23,7 +23,7 @@ export interface DataFile {
 
 /** What `openData` needs: plain values, which pass between threads; arrays are shared, not copied. */
 export interface DataIndex {
-  /** With the number of samples in each, and size and time of change when it was read. */
+  /** With the number of samples in each, and what the file was when it was read. */
   files: (DataFile & { samples: number; stamp: string })[];
   /** Place of each sample's JSON in its file, and its length, both in bytes. */
   offsets: Float64Array;

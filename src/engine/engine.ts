@@ -146,7 +146,7 @@ export interface Program {
   dispose(): Promise<void>;
 }
 
-/** What a model runs on: `auto` is webgpu where there is an adapter, else cpu. */
+/** What a model runs on: `auto` is webgpu where there is the adapter of a GPU, else cpu. */
 export const DEVICES = ['cpu', 'webgpu', 'auto'] as const;
 export type DeviceName = (typeof DEVICES)[number];
 

@@ -57,6 +57,8 @@ export interface BatchOptions {
   steps?: number;
   /** Deletion, insertion and perturbation. Default: true. */
   faithfulness?: boolean;
+  /** Perturbation beside deletion and insertion. Default: true. */
+  perturbation?: boolean;
   /** Follows relevancy to pixels. Default: true. */
   throughEncoder?: boolean;
   signal?: AbortSignal;
@@ -100,7 +102,7 @@ async function explainOne(
   answered: AnsweredQuestion,
   options: BatchOptions,
 ): Promise<Partial<BatchLine>> {
-  const { seed: base, steps, faithfulness: isMeasured = true, throughEncoder, signal } = options;
+  const { seed: base, steps, faithfulness: isMeasured = true, perturbation = true, throughEncoder, signal } = options;
   const { grid } = explainer.layout;
   const { box } = question;
   const seed = hashString(`${base} ${question.id}`);
@@ -111,7 +113,7 @@ async function explainOne(
     ? await measureFaithfulness(explainer, answered, [{ tokens, maps: { ...maps, ...oracle } }], {
         seed,
         steps,
-        perturbation: true,
+        perturbation,
         signal,
       })
     : [];

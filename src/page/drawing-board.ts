@@ -48,12 +48,10 @@ export function setUpDrawing(onDrawn: (picture: File) => void): void {
   clear.addEventListener('click', wipe);
   add.addEventListener('click', () => {
     if (isBlank) return;
-    canvas.toBlob((blob) => {
-      if (!blob) return;
-      count++;
-      wipe();
-      onDrawn(new File([blob], `drawing ${count}.png`, { type: 'image/png' }));
-    }, 'image/png');
+    const name = `drawing ${++count}.png`;
+    // the picture is taken before the board is wiped
+    canvas.toBlob((blob) => blob && onDrawn(new File([blob], name, { type: 'image/png' })), 'image/png');
+    wipe();
   });
   wipe();
 }

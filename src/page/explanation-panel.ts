@@ -120,11 +120,11 @@ export function setUpExplanations(answerer: Explainer, pictures: PicturePanel): 
       stop.signal.throwIfAborted();
       const part = partAt(explanation.parts, of.answer, word.start);
       const worth = make('div', {});
-      const measureKind = () =>
+      const measureKind = (own: MapKind) =>
         showWorth(worth, found, of, part, stop.signal).catch((error: unknown) => {
-          if (!stop.signal.aborted) worth.replaceChildren(make('p', { class: 'problem' }, (error as Error).message));
+          if (!stop.signal.aborted && kind === own) worth.replaceChildren(make('p', { class: 'problem' }, (error as Error).message));
         });
-      body.replaceWith(...mapParts(explanation, part, name, () => void measureKind()), worth);
+      body.replaceWith(...mapParts(explanation, part, name, () => void measureKind(kind)), worth);
       await showWorth(worth, found, of, part, stop.signal);
     } catch (error) {
       if (stop.signal.aborted) return;

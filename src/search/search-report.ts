@@ -11,7 +11,7 @@ import { type ExpectedBest, expectedBest } from './expected-best.ts';
 import { type Outcome, rankTrials, rungsOf, type SearchPlan } from './proposals.ts';
 import type { FinishedTrial, SearchResult } from './search.ts';
 import type { SearchFolder } from './search-folder.ts';
-import type { Objective, SamplerName, SearchFile } from './search-schema.ts';
+import type { Objective, SamplerName, SearchFile, StartName } from './search-schema.ts';
 import { STARTUP } from './tpe.ts';
 
 /** A run with a fresh seed. */
@@ -47,6 +47,7 @@ export interface SearchReport {
   objective: Objective;
   budget: SearchFile['budget'];
   sampler: SamplerName;
+  start?: StartName;
   asha: SearchFile['asha'] | null;
   seed: number;
   /** Whether low values are good. */
@@ -287,10 +288,10 @@ export const curvesNote = `<p class="note">The expected best is of trials that d
 under ASHA. Diverged and failed trials count as the worst.</p>`;
 
 export function searchPage(report: SearchReport): string {
-  const { name, objective, lowest, sampler, asha, budget, variants } = report;
+  const { name, objective, lowest, sampler, start, asha, budget, variants } = report;
   const quantity = quantityOf(objective);
   const length = budget.steps ? `${budget.steps} steps` : budget.samples ? `${budget.samples} samples` : 'the length of the recipe';
-  const how = `${sampler}${asha ? ` with ASHA (${asha.rungs} rungs, 1 of ${asha.reduction} goes on)` : ''}`;
+  const how = `${sampler}${start ? ` that starts with ${start}` : ''}${asha ? ` with ASHA (${asha.rungs} rungs, 1 of ${asha.reduction} goes on)` : ''}`;
   const [head, ...rows] = summaryRows(report);
   return htmlPage(
     name,

@@ -62,6 +62,7 @@ export async function searchToFolder(options: SearchRunOptions): Promise<SearchR
       objective: search.objective,
       budget: search.budget,
       sampler: search.sampler,
+      ...(search.start === undefined ? {} : { start: search.start }),
       asha: search.asha ?? null,
       seed: search.seed,
       lowest: plan.lowest,

@@ -91,10 +91,10 @@ export async function startServer(options: ServeOptions): Promise<RunningServer>
     getRequestListener(app.fetch, { errorHandler: () => NO_HTTP.response() }),
   );
   server.maxConnections = queue + SPARE_CONNECTIONS;
-  letGoOfStalled(server, stall);
   server.on('clientError', answerBroken);
   endWhenDraining(server, () => isDraining);
   await listen(server, port, host);
+  letGoOfStalled(server, stall);
 
   const ready = models[0].start();
   ready.catch(() => {});

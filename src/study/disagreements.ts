@@ -32,7 +32,9 @@ function answersText(answers: readonly string[]): string {
 
 /** What two arms answer otherwise. */
 interface Disagreements {
-  /** Those that the one arm gets right more often than the other, and the other way round: each picture once. */
+  /**
+   * Those that the one arm gets right more often than the other, and the other way round: each picture once.
+   */
   chosen: [Disagreement[], Disagreement[]];
   /** How many questions there are of each kind. */
   counts: [number, number];

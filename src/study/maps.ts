@@ -30,7 +30,10 @@ export async function takeMaps(measures: string, { questions, model, engine, sig
     const drawn = aboutDrawings(await pointingQuestions(questions, SEED), explainer.layout.grid);
     // of the right answer, whatever a model says: the same target for all
     const asked = drawn.map((question) => ({ ...question, answer: question.expected }));
-    writeJson(fileOf(measures), await explainQuestions(explainer, asked, { seed: SEED, throughEncoder: false, signal }));
+    writeJson(
+      fileOf(measures),
+      await explainQuestions(explainer, asked, { seed: SEED, perturbation: false, throughEncoder: false, signal }),
+    );
   } finally {
     await explainer.dispose();
   }

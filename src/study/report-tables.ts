@@ -303,12 +303,17 @@ export function tunedTable(search: StudySearch, scores: readonly ScoreAnalysis[]
   return htmlTable(['cell', 'values of its own', 'schedules spent', 'when chosen', ...heads], rows);
 }
 
+/** Bytes of the models of a cell; undefined where none is there. */
+export const sizeOfCell = ({ runs }: Pick<StudyCost, 'runs'>, cell: string): number | undefined =>
+  runs.find((run) => run.cell === cell && run.modelBytes !== undefined)?.modelBytes;
+
 export function costTable({ runs, pieces }: StudyCost): string {
   const cells = [...new Set(runs.map(({ cell }) => cell))];
   const sum = (list: readonly { seconds: number; cpuSeconds: number }[], of: 'seconds' | 'cpuSeconds') =>
     list.reduce((total, each) => total + each[of], 0);
   const rows = cells.map((cell) => {
     const own = runs.filter((run) => run.cell === cell);
+    const bytes = sizeOfCell({ runs }, cell);
     return [
       escapeHtml(cell),
       String(own.length),
@@ -316,7 +321,7 @@ export function costTable({ runs, pieces }: StudyCost): string {
       (sum(own, 'cpuSeconds') / own.length).toFixed(1),
       (own.reduce((total, each) => total + each.wholeCpuSeconds, 0) / own.length).toFixed(1),
       `${Math.round(Math.max(...own.map(({ peakRssMb }) => peakRssMb)))} MB`,
-      own[0].modelBytes === undefined ? dash : `${(own[0].modelBytes / 1e6).toFixed(1)} MB`,
+      bytes === undefined ? dash : `${(bytes / 1e6).toFixed(1)} MB`,
     ];
   });
   const shared =

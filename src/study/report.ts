@@ -29,6 +29,7 @@ import {
   pairMatrix,
   percent,
   simpleTable,
+  sizeOfCell,
   tunedTable,
 } from './report-tables.ts';
 import type { Analyzed, StudyCost } from './results.ts';
@@ -284,8 +285,7 @@ function costHtml(scores: readonly ScoreAnalysis[], cost: StudyCost): string {
     const own = cost.runs.filter((run) => run.cell === cell);
     return own.reduce((sum, { wholeCpuSeconds }) => sum + wholeCpuSeconds, 0) / Math.max(1, own.length);
   };
-  const sizeOf = (cell: string) => (cost.runs.find((run) => run.cell === cell)?.modelBytes ?? Number.NaN) / 1e6;
-  const hasSizes = cost.runs.every(({ modelBytes }) => modelBytes !== undefined);
+  const sizeOf = (cell: string) => (sizeOfCell(cost, cell) ?? Number.NaN) / 1e6;
   const beside = ({ score, cells }: ScoreAnalysis, of: (cell: string) => number, x: string) =>
     figure(
       scatterPlot(
@@ -296,7 +296,9 @@ function costHtml(scores: readonly ScoreAnalysis[], cost: StudyCost): string {
     );
   const plots = scores.flatMap((score) => [
     beside(score, cpuOf, 'CPU seconds of a run, with all that it begins with'),
-    ...(hasSizes ? [beside(score, sizeOf, 'MB of the model, as it is stored')] : []),
+    ...(score.cells.every(({ cell }) => sizeOfCell(cost, cell) !== undefined)
+      ? [beside(score, sizeOf, 'MB of the model, as it is stored')]
+      : []),
   ]);
   return `${figures(plots)}${costTable(cost)}`;
 }

@@ -121,7 +121,9 @@ function runResults(study: Study, { finished, diverged }: StudyOutcome, tables: 
     const done = finished.find((each) => each.run === run);
     if (!done) return [];
     const scores = Object.fromEntries(
-      tables.flatMap(({ name, runs }) => runs.flatMap((each) => (each.run === run ? [[name, meanOf(each.credits)]] : []))),
+      tables.flatMap(({ name, runs }) =>
+        runs.flatMap((each) => (each.run === run && each.credits.length > 0 ? [[name, meanOf(each.credits)]] : [])),
+      ),
     );
     return [{ ...named, outcome: 'finished', scores, numbers: done.numbers, signs: done.signs, health: done.health }];
   });
@@ -137,7 +139,10 @@ function notMeasured(study: Study, { finished, diverged }: StudyOutcome, tables:
     ...has('held-out splits', ({ run, scores }) =>
       Object.keys(scores).some((name) => (run.recipe.evaluate?.splits as string[] | undefined)?.includes(name)),
     ),
-    ...(tables.some(({ runs }) => runs.some(({ baselines }) => baselines.exchanged !== undefined)) ? [] : has(EXCHANGED, () => false)),
+    // baselines of benchmarks are known of all their questions alone
+    ...has(EXCHANGED, ({ scores }) =>
+      Object.values(scores).some(({ questions, baselines }) => baselines([...questions.keys()]).exchanged !== undefined),
+    ),
     ...has('held-out loss', ({ numbers }) => Object.keys(numbers).some((name) => name.endsWith('held-out loss'))),
     ...has('benchmarks', () => study.file.score.benchmarks.length > 0),
     ...(study.file.convergence ? [] : ['what a stage is worth by its steps (convergence)']),

@@ -38,7 +38,9 @@ export function splitScore(
       picture: image,
     })),
     baselines(chosen): Baselines {
+      if (chosen.length === 0) return {};
       const own = chosen.map((index) => samples[index]);
+      const isKnown = own.every(({ task }) => majorityOf[task] !== undefined);
       const blind = own.flatMap(({ blindCorrect }) => (blindCorrect === undefined ? [] : [Number(blindCorrect)]));
       const others = own.flatMap(({ id }) => exchangedById.get(id) ?? []);
       const tasks = [...new Set(own.map(({ task }) => task))].map((task) => own.filter((sample) => sample.task === task));
@@ -46,9 +48,13 @@ export function splitScore(
         tasks.reduce((sum, each) => sum + of(each, each[0].task) * each.length, 0) / own.length;
       return {
         chance: overTasks((each, task) => randomBaseline(task, each)),
-        majority: overTasks((each, task) =>
-          meanOf(each.map(({ expected }) => Number(isCorrect(answerKind(task), expected, majorityOf[task])))),
-        ),
+        ...(isKnown
+          ? {
+              majority: overTasks((each, task) =>
+                meanOf(each.map(({ expected }) => Number(isCorrect(answerKind(task), expected, majorityOf[task]!)))),
+              ),
+            }
+          : {}),
         ...(blind.length === own.length ? { blind: meanOf(blind) } : {}),
         ...(others.length > 0 ? { exchanged: meanOf(others) } : {}),
       };
@@ -57,15 +63,16 @@ export function splitScore(
 }
 
 /**
- * The answer whose accuracy on the whole split a run has reported as that of the most frequent one; the
- * training's is not in its files. One that is never right where there is none.
+ * The answer whose accuracy on the whole split a run has reported as that of the most frequent one: the
+ * training's is not in its files. Undefined where that is no answer, or several.
  */
-function majorityAnswer(samples: readonly Sample[], { majority, majorityFrom }: TaskScore): string {
+function majorityAnswer(samples: readonly Sample[], { majority, majorityFrom }: TaskScore): string | undefined {
   const kind = answerKind(samples[0].task);
   const expected = samples.map((sample) => sample.expected);
   const { answer } = majorityBaseline(kind, expected);
   if (majorityFrom === 'evaluation') return answer;
   const right = Math.round(majority * samples.length);
   const answers = [...new Set(expected.map((text) => parseAnswer(kind, text)))].sort();
-  return answers.find((text) => expected.filter((each) => isCorrect(kind, each, text)).length === right) ?? '';
+  const found = answers.filter((text) => expected.filter((each) => isCorrect(kind, each, text)).length === right);
+  return found.length === 1 ? found[0] : undefined;
 }

@@ -323,7 +323,9 @@ const runFields = {
   device: z
     .enum(DEVICES)
     .optional()
-    .describe('What the run runs on: cpu, webgpu, or auto, which is webgpu where there is an adapter (webgpu.md); cpu when left out'),
+    .describe(
+      'What the run runs on: cpu, webgpu, or auto, which is webgpu where there is the adapter of a GPU (webgpu.md); cpu when left out',
+    ),
 };
 
 const contrastiveRecipe = z.strictObject({

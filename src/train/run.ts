@@ -100,20 +100,20 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
 type StartedOptions = TrainOptions & Required<Pick<TrainOptions, 'communicator' | 'status' | 'startedAt'>>;
 
 /** The engine of the run; that of one of several processes shares the cores of their host. */
-async function sharedEngine({ communicator, status, recipe, device: asked }: StartedOptions): Promise<Engine> {
+async function sharedEngine({ communicator, status, recipe, device: asked = recipe.device }: StartedOptions): Promise<Engine> {
   const device = deviceOf(recipe, asked);
-  if (communicator.size === 1) return noted(await openEngine(device), device, status);
+  if (communicator.size === 1) return noted(await openEngine(device), device, asked, status);
   const threads = threadsOf(communicator);
   status.note(`${communicator.size} processes, ${communicator.localSize} on this host with ${threads} threads each`);
   const note = bindingNote(communicator);
   if (note) status.note(note);
-  return noted(await openEngine(device, { threads }), device, status);
+  return noted(await openEngine(device, { threads }), device, asked, status);
 }
 
 /** The engine, named where the device leaves it open. */
-function noted(engine: Engine, device: DeviceName | undefined, status: Status): Engine {
-  if (device === 'auto')
-    status.note(`device auto: ${engine.name === 'ort-webgpu' ? 'webgpu' : 'cpu, for there is no WebGPU adapter, or but one in software'}`);
+function noted(engine: Engine, device: DeviceName | undefined, asked: DeviceName | undefined, status: Status): Engine {
+  const why = device === 'cpu' ? 'optim adamw_8bit is for it alone' : 'there is no WebGPU adapter, or but one in software';
+  if (asked === 'auto') status.note(`device auto: ${engine.name === 'ort-webgpu' ? 'webgpu' : `cpu, for ${why}`}`);
   return engine;
 }
 

@@ -209,6 +209,8 @@ function chosen(values) {
     ['pretrain', pretrain, PRETRAIN],
   ])
     if (!Object.hasOwn(known, value)) throw new Error(`--${option} ${value}: there are ${Object.keys(known).join(', ')}`);
+  const connectors = ['linear', 'mlp2x_gelu', 'mlp3x_gelu', 'mlp4x_gelu'];
+  if (!connectors.includes(connector)) throw new Error(`--connector ${connector}: there are ${connectors.join(', ')}`);
   if (adapters !== undefined && !['lora', 'qlora'].includes(adapters)) throw new Error(`--adapters ${adapters}: there are lora, qlora`);
   return recipeText({ name: 'mine', language, encoder, connector, pretrain, adapters, skips });
 }

@@ -99,7 +99,7 @@ function missingPeers(to: keyof typeof PEERS, peers: string | undefined): string
   const found = findPeers(packages, peers === undefined ? [process.cwd()] : [peers]);
   if (found === undefined)
     throw new UserError(
-      `--verify needs ${packages.join(' and ')}, not found from ${peers ?? 'here'}: npm install --ignore-scripts ${packages.join(' ')}, or give --peers`,
+      `--verify needs ${packages.join(' and ')}, not found from ${peers ?? 'here'}: npm install --no-save --ignore-scripts ${packages.join(' ')}, or give --peers`,
     );
   return found;
 }
