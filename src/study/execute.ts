@@ -103,9 +103,6 @@ export async function drawOnce(recipe: LlavaRecipe): Promise<void> {
   await drawings.get(folder);
 }
 
-/** Between two notes of what a piece has taken so far. */
-const KEEP_MILLISECONDS = 5000;
-
 /** What a piece has taken is worth no run: a disk that is full is told by what has to be written. */
 function keep(path: string, sittings: readonly Usage[]): void {
   try {
@@ -163,16 +160,12 @@ class Scheduler {
     if (piece.kind !== 'features') await this.prepare(piece);
     const entry = { ended: Promise.resolve(), at: 'starting' };
     const earlier = readSittings(this.options.folder, piece.id);
-    let keptAt = performance.now();
-    const onProgress = (progress: ChildProgress, usage: Usage) => {
-      if (performance.now() - keptAt > KEEP_MILLISECONDS) {
-        keptAt = performance.now();
-        keep(studyFolder(this.options.folder).sittings(piece.id), [...earlier, usage]);
-      }
+    const onUsage = (usage: Usage) => keep(studyFolder(this.options.folder).sittings(piece.id), [...earlier, usage]);
+    const onProgress = (progress: ChildProgress) => {
       if (typeof progress !== 'string') entry.at = `${progress.stage} ${progress.step}/${progress.totalSteps}`;
       this.draw();
     };
-    entry.ended = doJob(this.jobOf(piece), { signal: this.options.signal, onProgress }).then((outcome) =>
+    entry.ended = doJob(this.jobOf(piece), { signal: this.options.signal, onProgress, onUsage }).then((outcome) =>
       this.end(piece, outcome, earlier),
     );
     this.running.set(piece.id, entry);

@@ -15,6 +15,8 @@ export interface ChildContext {
 
 /** Between two messages about how far it is. */
 const TELL_MILLISECONDS = 500;
+/** Between two messages about what it has taken. */
+const USAGE_MILLISECONDS = 5000;
 
 /** Does what this process is told, once, and ends it. */
 export function serveParent<Work, Result>(doWork: (work: Work, context: ChildContext) => Promise<Result>): void {
@@ -30,8 +32,12 @@ export function serveParent<Work, Result>(doWork: (work: Work, context: ChildCon
   process.once('disconnect', () => process.exit(1));
   process.on('message', async (message: ToChild<Work>) => {
     if ('stop' in message) return controller.abort(new Error('stopped'));
-    const context = { signal: controller.signal, status: passedOn((progress) => void say({ progress, usage: usage() })) };
-    await say(await endOfWork(() => doWork(message.work, context), controller.signal));
+    const context = { signal: controller.signal, status: passedOn((progress) => void say({ progress })) };
+    const timer = setInterval(() => void say({ soFar: usage() }), USAGE_MILLISECONDS);
+    const end = await endOfWork(() => doWork(message.work, context), controller.signal);
+    clearInterval(timer);
+    await say({ soFar: usage() });
+    await say(end);
     process.exit();
   });
 }

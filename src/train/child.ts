@@ -23,7 +23,7 @@ export type ChildProgress = Progress | string;
 export type ChildEnd<Result> = ({ result: Result } | { error: ErrorMessage }) & { usage: Usage };
 
 /** What it says. */
-export type FromChild<Result> = { progress: ChildProgress; usage: Usage } | { stopped: true } | ChildEnd<Result>;
+export type FromChild<Result> = { progress: ChildProgress } | { soFar: Usage } | { stopped: true } | ChildEnd<Result>;
 
 /** An error in values that pass between processes. */
 export interface ErrorMessage {
@@ -35,8 +35,9 @@ export interface ErrorMessage {
 export interface ChildOptions {
   /** Aborted: the work saves what it has and ends, and the reason is thrown. */
   signal: AbortSignal;
-  /** `usage` is what the work has taken so far. */
-  onProgress?: (progress: ChildProgress, usage: Usage) => void;
+  onProgress?: (progress: ChildProgress) => void;
+  /** Told every few seconds, and at the end, what the work has taken so far. */
+  onUsage?: (usage: Usage) => void;
 }
 
 /** The work is as it should be, and the machine is not: a full disk, a folder that another run has. */
@@ -65,7 +66,7 @@ export async function workInChild<Work, Result>(
   file: URL,
   name: string,
   work: Work,
-  { signal, onProgress }: ChildOptions,
+  { signal, onProgress, onUsage }: ChildOptions,
 ): Promise<ChildEnd<Result>> {
   signal.throwIfAborted();
   // a Ctrl-C reaches all processes of a terminal: this one passes it on, and the child heeds only that
@@ -78,7 +79,7 @@ export async function workInChild<Work, Result>(
   const stop = () => tell({ stop: true });
   signal.addEventListener('abort', stop, { once: true });
   try {
-    const ended = endOf<Result>(child, onProgress);
+    const ended = endOf<Result>(child, { onProgress, onUsage });
     tell({ work });
     const { last, how } = await ended;
     if (last === undefined) throw new MachineError(`${name} ended without a word: ${lastLine(said) ?? how}`);
@@ -91,11 +92,13 @@ export async function workInChild<Work, Result>(
 }
 
 /** The last thing that the process said, once it is gone, and how it went. */
-function endOf<Result>(child: ChildProcess, onProgress: ChildOptions['onProgress']) {
-  return new Promise<{ last: Exclude<FromChild<Result>, { progress: unknown }> | undefined; how: string }>((resolve, reject) => {
-    let last: Exclude<FromChild<Result>, { progress: unknown }> | undefined;
+function endOf<Result>(child: ChildProcess, { onProgress, onUsage }: Pick<ChildOptions, 'onProgress' | 'onUsage'>) {
+  type Last = Exclude<FromChild<Result>, { progress: unknown } | { soFar: unknown }>;
+  return new Promise<{ last: Last | undefined; how: string }>((resolve, reject) => {
+    let last: Last | undefined;
     child.on('message', (message: FromChild<Result>) => {
-      if ('progress' in message) onProgress?.(message.progress, message.usage);
+      if ('progress' in message) onProgress?.(message.progress);
+      else if ('soFar' in message) onUsage?.(message.soFar);
       else last = message;
     });
     child.on('error', reject);
