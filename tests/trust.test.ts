@@ -34,13 +34,13 @@ const story = (run: string) =>
 
 const bytesOf = (run: string, file = 'model.safetensors') => readFileSync(join(run, 'checkpoints', 'stage', file)).toString('base64');
 
-/** Starts a run in a process of its own and kills it as soon as its status matches `moment`. */
 /**
  * More than a moment of each kind takes long: `LLAVA_GEMMA_KILLS=30 npx vitest run tests/trust.test.ts -t
  * random`.
  */
 const RANDOM_KILLS = Number(process.env.LLAVA_GEMMA_KILLS ?? 0);
 
+/** Starts a run in a process of its own and kills it as soon as its status matches `moment`. */
 async function killAt(moment: RegExp, words: readonly string[]): Promise<void> {
   const { child, outcome } = spawnCli(['train', ...words]);
   let seen = '';

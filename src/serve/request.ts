@@ -20,6 +20,10 @@ const MAX_METADATA = 16;
 /** A list whose length is looked at first: each element that is wrong costs memory until all are read. */
 const atMost = <T extends z.ZodType>(most: number, element: T) => z.array(z.unknown()).max(most).pipe(z.array(element));
 
+/** The same, of a list that must hold something. */
+const someOf = <T extends z.ZodType>(most: number, element: T) =>
+  atMost(most, element).refine((list) => list.length > 0, 'there must be one at least');
+
 const empty = (value: unknown) => typeof value === 'object' && value !== null && Object.keys(value).length === 0;
 
 const text = z.strictObject({ type: z.literal('text'), text: z.string() });
@@ -28,7 +32,7 @@ const image = z.strictObject({
   image_url: z.strictObject({ url: z.string(), detail: z.enum(['auto', 'low', 'high']).nullish() }),
 });
 const name = z.string().nullish();
-const texts = z.union([z.string(), atMost(MAX_PARTS, text).refine((parts) => parts.length > 0, 'there must be one part at least')]);
+const texts = z.union([z.string(), someOf(MAX_PARTS, text)]);
 
 const nothing = z.custom(empty).nullish();
 /** What an answer of ours, or of other servers, carries along when it is sent back as a message. */
@@ -38,10 +42,7 @@ const message = z.discriminatedUnion('role', [
   z.strictObject({ role: z.literal(['system', 'developer']), content: texts, name }),
   z.strictObject({
     role: z.literal('user'),
-    content: z.union([
-      z.string(),
-      atMost(MAX_PARTS, z.discriminatedUnion('type', [text, image])).refine((parts) => parts.length > 0, 'there must be one part at least'),
-    ]),
+    content: z.union([z.string(), someOf(MAX_PARTS, z.discriminatedUnion('type', [text, image]))]),
     name,
   }),
   z.strictObject({ role: z.literal('assistant'), content: texts, name, ...unusedInAnswers }),
@@ -59,7 +60,7 @@ const penalty = z.number().min(0.01).max(10).nullish();
 /** What is followed. */
 const followed = {
   model: z.string(),
-  messages: z.array(z.unknown()).min(1).max(MAX_MESSAGES).pipe(z.array(message)),
+  messages: someOf(MAX_MESSAGES, message),
   max_tokens: count.nullish(),
   max_completion_tokens: count.nullish(),
   temperature: z.number().min(0).max(2).nullish(),

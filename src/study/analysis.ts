@@ -7,6 +7,7 @@ import { correlation, discordantPairs, mcnemar, oddsRatio } from '../statistics/
 import { smallestShift } from '../statistics/power.ts';
 import { meanCredit } from '../statistics/proportion.ts';
 import { type Lenth, lenth } from '../statistics/unreplicated.ts';
+import { BASELINES, type Baseline } from './answered.ts';
 import type { ScoreTable } from './answers.ts';
 import { combinations, type Effect, type EffectsModel, fitEffects, type ModelRun } from './effects.ts';
 import type { StudyFactor } from './study-schema.ts';
@@ -24,7 +25,7 @@ export interface CellScore {
   low: number;
   high: number;
   byRun: number[];
-  baselines: Partial<Record<'blind' | 'exchanged' | 'chance' | 'majority', number>>;
+  baselines: Partial<Record<Baseline, number>>;
 }
 
 export interface PairScore extends Estimate {
@@ -142,9 +143,8 @@ function cellScore(variant: Variant, table: ScoreTable, pictures: readonly strin
   // where all answers are right, or all wrong, two ways know no error, and an interval without width would be
   // a claim
   const estimate = twoWay && twoWay.se > 0 ? twoWay : meanCredit(values, { clusters: byPicture });
-  const baselineNames = ['blind', 'exchanged', 'chance', 'majority'] as const;
   const baselines = Object.fromEntries(
-    baselineNames.flatMap((name) => {
+    BASELINES.flatMap((name) => {
       const known = runs.flatMap(({ baselines: { [name]: value } }) => (value === undefined ? [] : [value]));
       return known.length > 0 ? [[name, mean(known)]] : [];
     }),

@@ -15,7 +15,8 @@ export interface Answered {
   picture?: string;
 }
 
-export type Baseline = 'blind' | 'exchanged' | 'chance' | 'majority';
+export const BASELINES = ['blind', 'exchanged', 'chance', 'majority'] as const;
+export type Baseline = (typeof BASELINES)[number];
 
 /** A split or a benchmark, as one run answered it. */
 export interface AnsweredScore {
