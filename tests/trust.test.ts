@@ -36,7 +36,7 @@ const bytesOf = (run: string, file = 'model.safetensors') => readFileSync(join(r
 
 /**
  * More than a moment of each kind takes long: `LLAVA_GEMMA_KILLS=30 npx vitest run tests/trust.test.ts -t
- * random`.
+ * 'random|keeps'`.
  */
 const RANDOM_KILLS = Number(process.env.LLAVA_GEMMA_KILLS ?? 0);
 
