@@ -9,8 +9,7 @@ import { type DeviceName, type Engine, elementBytes, type StoredValue, sizeOf, t
 import { createOrtEngine, type OrtOptions } from './ort.ts';
 import { layOutConstants } from './stored-constants.ts';
 import { type VulkanGpu, vulkanGpus } from './vulkan.ts';
-import { createWebgpuEngine, tryDevice, type WebgpuOptions } from './webgpu/engine.ts';
-import { DeviceError } from './webgpu/failure.ts';
+import { createWebgpuEngine, usable, type WebgpuOptions } from './webgpu/engine.ts';
 import { type DeviceFacts, probeDevice } from './webgpu/probe.ts';
 import type { Runtime } from './webgpu/runtime.ts';
 
@@ -24,14 +23,7 @@ export async function openEngine(device: DeviceName = 'cpu', options: Pick<OrtOp
   prepareVulkan();
   // an adapter that is software is slower than the CPU by far
   if (device === 'auto' && (await isSoftwareAlone())) return createOrtEngine(options);
-  const engine = createNodeWebgpuEngine();
-  try {
-    await tryDevice(engine);
-    return engine;
-  } catch (error) {
-    if (device === 'auto' && error instanceof DeviceError) return createOrtEngine(options);
-    throw error;
-  }
+  return usable(createNodeWebgpuEngine(), device === 'auto' ? () => createOrtEngine(options) : undefined);
 }
 
 /** Whether Vulkan lists GPUs and each of them is software. */

@@ -5,8 +5,7 @@ import { UserError } from '../errors.ts';
 import type { DeviceName, Engine, Value } from './engine.ts';
 import { layOutInMemory } from './onnx/constants.ts';
 import { createHostEngine, type HostRuntime } from './ort-host.ts';
-import { BUFFER_BYTES, createWebgpuEngine, tryDevice } from './webgpu/engine.ts';
-import { DeviceError } from './webgpu/failure.ts';
+import { BUFFER_BYTES, createWebgpuEngine, usable } from './webgpu/engine.ts';
 import type { Runtime } from './webgpu/runtime.ts';
 
 export interface WebEngineOptions {
@@ -48,14 +47,8 @@ export async function openEngine(device: DeviceName = 'auto', options: WebEngine
     { InferenceSession: oneAtATime(InferenceSession), Tensor },
     { bufferBytes: Math.min(BUFFER_BYTES, adapter.limits?.maxStorageBufferBindingSize ?? BUFFER_BYTES) },
   );
-  try {
-    await tryDevice(engine);
-    return engine;
-  } catch (error) {
-    // an adapter that gives no device, as in a browser that blocks it
-    if (device === 'auto' && error instanceof DeviceError) return openWasmEngine(options);
-    throw error;
-  }
+  // an adapter may give no device, as in a browser that blocks it
+  return usable(engine, device === 'auto' ? () => openWasmEngine(options) : undefined);
 }
 
 async function openWasmEngine(options: WebEngineOptions): Promise<Engine> {

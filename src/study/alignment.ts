@@ -1,17 +1,15 @@
 // Alignment of image rows and text rows in the models of a study, by layer and by cell (alignment/align.ts).
 
-import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Alignment, align, type ConnectorRetrieval } from '../alignment/align.ts';
 import { emojiPictures } from '../alignment/pictures.ts';
 import type { Retrieval } from '../alignment/retrieval.ts';
 import { bundledTowerOf } from '../alignment/text-tower.ts';
 import { bundledTexts } from '../alignment/texts.ts';
-import { onDisk } from '../disk.ts';
 import type { Engine } from '../engine/engine.ts';
 import { meanOf } from '../statistics/proportion.ts';
 import type { LlavaRecipe } from '../train/recipe.ts';
-import { writeJson } from './folder.ts';
+import { readJson, writeJson } from './folder.ts';
 
 /** Of the scenes, which are the same for all runs, and of texts, groups and bootstraps. */
 const SEED = 1;
@@ -47,10 +45,7 @@ export async function takeAlignment(measures: string, { pictures: count, model, 
 }
 
 /** What was found for a run; undefined where nothing was measured. */
-export function readAlignment(measures: string): Alignment | undefined {
-  const path = fileOf(measures);
-  return existsSync(path) ? (JSON.parse(onDisk(path, () => readFileSync(path, 'utf8'))) as Alignment) : undefined;
-}
+export const readAlignment = (measures: string) => readJson<Alignment>(fileOf(measures));
 
 /** Headline numbers of a run, by name. */
 export const alignmentNumbers = ({ mir, aScore, retrieval, connector }: Alignment): Record<string, number> => ({

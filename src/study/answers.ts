@@ -1,19 +1,18 @@
 // What the finished runs of a study answered, side by side: the same questions for all.
 
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import type { Alignment } from '../alignment/align.ts';
 import { answerFindings } from '../diagnose/answer-signs.ts';
 import { withSkippedStage } from '../diagnose/diagnose.ts';
 import { type Finding, rankFindings } from '../diagnose/findings.ts';
 import { runFindings } from '../diagnose/run-signs.ts';
-import { onDisk } from '../disk.ts';
 import { readSamples } from '../evaluate/samples.ts';
 import type { BatchLine } from '../explain/batch.ts';
 import { runFolder } from '../runs/folder.ts';
 import { readMetrics } from '../runs/metrics.ts';
 import { readAlignment } from './alignment.ts';
 import type { Answered, AnsweredScore } from './answered.ts';
-import { readRecord, type StudyRecord, studyFolder } from './folder.ts';
+import { readJson, readRecord, type StudyRecord, studyFolder } from './folder.ts';
 import { readMaps } from './maps.ts';
 import { exchangedFile, measures, type RunFiles, signsFile } from './measures.ts';
 import type { Study, StudyRun } from './variants.ts';
@@ -89,8 +88,7 @@ function healthOf({ run, measures: folder, recipe }: RunFiles): Finding[] {
     return existsSync(path) ? readSamples(path) : [];
   });
   const answers = samples.length > 0 ? answerFindings({ samples, ...(exchanged.length > 0 ? { exchanged } : {}) }) : [];
-  const path = signsFile(folder);
-  const ofModel = existsSync(path) ? (JSON.parse(onDisk(path, () => readFileSync(path, 'utf8'))) as Finding[]) : [];
+  const ofModel = readJson<Finding[]>(signsFile(folder)) ?? [];
   return rankFindings(withSkippedStage([...runFindings(paths), ...answers, ...ofModel]));
 }
 

@@ -54,16 +54,14 @@ export interface StudyRecord {
 
 export const writeJson = (path: string, value: unknown): void => writeWhole(path, `${JSON.stringify(value, null, 2)}\n`);
 
-export function readRecord(folder: string, id: string): StudyRecord | undefined {
-  const path = studyFolder(folder).record(id);
-  return existsSync(path) ? (JSON.parse(onDisk(path, () => readFileSync(path, 'utf8'))) as StudyRecord) : undefined;
-}
+/** What `writeJson` has written; undefined where nothing is there. */
+export const readJson = <T>(path: string): T | undefined =>
+  existsSync(path) ? (JSON.parse(onDisk(path, () => readFileSync(path, 'utf8'))) as T) : undefined;
+
+export const readRecord = (folder: string, id: string) => readJson<StudyRecord>(studyFolder(folder).record(id));
 
 /** What the sittings of a piece took that ended before it did, each as it was last told. */
-export function readSittings(folder: string, id: string): Usage[] {
-  const path = studyFolder(folder).sittings(id);
-  return existsSync(path) ? (JSON.parse(onDisk(path, () => readFileSync(path, 'utf8'))) as Usage[]) : [];
-}
+export const readSittings = (folder: string, id: string) => readJson<Usage[]>(studyFolder(folder).sittings(id)) ?? [];
 
 // === What is studied ===
 

@@ -1,14 +1,12 @@
 // Where the models of a study look for the right answers to questions about one drawing among several,
 // whose place is known (explain/batch.ts).
 
-import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pointingQuestions } from '../data/emoji/pointing.ts';
-import { onDisk } from '../disk.ts';
 import type { Engine } from '../engine/engine.ts';
 import { aboutDrawings, type BatchLine, type BatchSummary, explainQuestions, summarize } from '../explain/batch.ts';
 import { loadExplainer } from '../explain/explainer.ts';
-import { writeJson } from './folder.ts';
+import { readJson, writeJson } from './folder.ts';
 
 /** Of the scenes, which are the same for all runs, and of what is drawn at random. */
 const SEED = 1;
@@ -40,10 +38,7 @@ export async function takeMaps(measures: string, { questions, model, engine, sig
 }
 
 /** What was found for a run; undefined where nothing was measured. */
-export function readMaps(measures: string): BatchLine[] | undefined {
-  const path = fileOf(measures);
-  return existsSync(path) ? (JSON.parse(onDisk(path, () => readFileSync(path, 'utf8'))) as BatchLine[]) : undefined;
-}
+export const readMaps = (measures: string) => readJson<BatchLine[]>(fileOf(measures));
 
 /** Headline numbers of a run, by name. */
 export function mapNumbers(lines: readonly BatchLine[]): Record<string, number> {

@@ -15,7 +15,7 @@ import { type FamilyMember, familyOf, unmeasuredOf } from './family.ts';
 import { readRecord, studyFolder, writeJson } from './folder.ts';
 import { type CellMaps, cellMaps } from './maps.ts';
 import { EXCHANGED, measures } from './measures.ts';
-import { firstPieceOf, neededBy, piecesOf } from './pieces.ts';
+import { firstPieceOf, neededBy, type Piece, piecesOf } from './pieces.ts';
 import type { Study } from './variants.ts';
 import { verdictOf } from './verdict.ts';
 
@@ -107,7 +107,7 @@ export function analyzeStudy(study: Study, folder: string, contentOf: (path: str
     notMeasured: notMeasured(study, outcome, tables),
   };
   const verdict = verdictOf(study, { ...found, unmeasured: unmeasuredOf(study, ofFamily) });
-  return { results: { ...found, verdict }, cost: costOf(study, folder, outcome, contentOf), outcome, tables };
+  return { results: { ...found, verdict }, cost: costOf(study, folder, outcome, pieces), outcome, tables };
 }
 
 function runResults(study: Study, { finished, diverged }: StudyOutcome, tables: readonly ScoreTable[]): StudyResults['runs'] {
@@ -161,8 +161,7 @@ function notMeasured(study: Study, { finished, diverged }: StudyOutcome, tables:
   ];
 }
 
-function costOf(study: Study, folder: string, { records }: StudyOutcome, contentOf: (path: string) => string): StudyCost {
-  const pieces = piecesOf(study.runs, folder, contentOf);
+function costOf(study: Study, folder: string, { records }: StudyOutcome, pieces: readonly Piece[]): StudyCost {
   const cpuOf = (id: string) => readRecord(folder, id)?.cpuSeconds ?? 0;
   const paths = studyFolder(folder);
   return {

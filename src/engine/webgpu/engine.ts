@@ -19,6 +19,7 @@ import { type ConstantLayout, isStored, layOutInMemory } from '../onnx/constants
 import { isStoredCast } from '../onnx/packed.ts';
 import { Device, type DeviceOptions } from './device.ts';
 import { DeviceSequence, DeviceState } from './device-state.ts';
+import { DeviceError } from './failure.ts';
 import { inParts } from './parts.ts';
 import { compileProgram } from './program.ts';
 import type { Runtime } from './runtime.ts';
@@ -42,11 +43,20 @@ export interface WebgpuOptions extends DeviceOptions {
  */
 export const BUFFER_BYTES = 2 ** 29;
 
-/** Whether there is a device is known when the first session begins. DeviceError where there is none. */
-export async function tryDevice(engine: Engine): Promise<void> {
-  const program = await engine.compile({ x: input('x', 'float32', []) });
-  await program.run({ x: float32([0], []) });
-  await program.dispose();
+/**
+ * `engine`, once its device has done something: whether there is one is known when the first session begins.
+ * Where there is none, what `other` gives; DeviceError without it.
+ */
+export async function usable(engine: Engine, other?: () => Engine | Promise<Engine>): Promise<Engine> {
+  try {
+    const program = await engine.compile({ x: input('x', 'float32', []) });
+    await program.run({ x: float32([0], []) });
+    await program.dispose();
+    return engine;
+  } catch (error) {
+    if (other && error instanceof DeviceError) return other();
+    throw error;
+  }
 }
 
 const inMemoryAlone: StoredConstants = {
