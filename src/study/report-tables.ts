@@ -5,6 +5,7 @@ import { escapeHtml, htmlTable } from '../runs/page.ts';
 import { formatDuration } from '../runs/status.ts';
 import type { Bootstrapped } from '../statistics/bootstrap.ts';
 import { shownP } from '../statistics/estimate.ts';
+import { meanOf } from '../statistics/proportion.ts';
 import type { CellAlignment } from './alignment.ts';
 import type { ScoreAnalysis } from './analysis.ts';
 import type { StudySearch } from './cell-search.ts';
@@ -303,9 +304,17 @@ export function tunedTable(search: StudySearch, scores: readonly ScoreAnalysis[]
   return htmlTable(['cell', 'values of its own', 'schedules spent', 'when chosen', ...heads], rows);
 }
 
-/** Bytes of the models of a cell; undefined where none is there. */
-export const sizeOfCell = ({ runs }: Pick<StudyCost, 'runs'>, cell: string): number | undefined =>
-  runs.find((run) => run.cell === cell && run.modelBytes !== undefined)?.modelBytes;
+/**
+ * What the runs of a cell cost: CPU seconds with all that they begin with, a mean; bytes of a model, if one
+ * is there.
+ */
+export function costOfCell({ runs }: Pick<StudyCost, 'runs'>, cell: string): { cpu: number; bytes: number | undefined } {
+  const own = runs.filter((run) => run.cell === cell);
+  return {
+    cpu: meanOf(own.map(({ wholeCpuSeconds }) => wholeCpuSeconds)),
+    bytes: own.find(({ modelBytes }) => modelBytes !== undefined)?.modelBytes,
+  };
+}
 
 export function costTable({ runs, pieces }: StudyCost): string {
   const cells = [...new Set(runs.map(({ cell }) => cell))];
@@ -313,13 +322,13 @@ export function costTable({ runs, pieces }: StudyCost): string {
     list.reduce((total, each) => total + each[of], 0);
   const rows = cells.map((cell) => {
     const own = runs.filter((run) => run.cell === cell);
-    const bytes = sizeOfCell({ runs }, cell);
+    const { cpu, bytes } = costOfCell({ runs }, cell);
     return [
       escapeHtml(cell),
       String(own.length),
       formatDuration(sum(own, 'seconds') / own.length),
       (sum(own, 'cpuSeconds') / own.length).toFixed(1),
-      (own.reduce((total, each) => total + each.wholeCpuSeconds, 0) / own.length).toFixed(1),
+      cpu.toFixed(1),
       `${Math.round(Math.max(...own.map(({ peakRssMb }) => peakRssMb)))} MB`,
       bytes === undefined ? dash : `${(bytes / 1e6).toFixed(1)} MB`,
     ];

@@ -20,6 +20,7 @@ import { disagreementsHtml } from './disagreements.ts';
 import { readSettings, studyFolder } from './folder.ts';
 import {
   alignmentTables,
+  costOfCell,
   costTable,
   effectTable,
   familyTable,
@@ -29,7 +30,6 @@ import {
   pairMatrix,
   percent,
   simpleTable,
-  sizeOfCell,
   tunedTable,
 } from './report-tables.ts';
 import type { Analyzed, StudyCost } from './results.ts';
@@ -281,11 +281,6 @@ function searchHtml(search: StudySearch, scores: readonly ScoreAnalysis[]): stri
 // === Cost, and the study itself ===
 
 function costHtml(scores: readonly ScoreAnalysis[], cost: StudyCost): string {
-  const cpuOf = (cell: string) => {
-    const own = cost.runs.filter((run) => run.cell === cell);
-    return own.reduce((sum, { wholeCpuSeconds }) => sum + wholeCpuSeconds, 0) / Math.max(1, own.length);
-  };
-  const sizeOf = (cell: string) => (sizeOfCell(cost, cell) ?? Number.NaN) / 1e6;
   const beside = ({ score, cells }: ScoreAnalysis, of: (cell: string) => number, x: string) =>
     figure(
       scatterPlot(
@@ -295,9 +290,9 @@ function costHtml(scores: readonly ScoreAnalysis[], cost: StudyCost): string {
       score,
     );
   const plots = scores.flatMap((score) => [
-    beside(score, cpuOf, 'CPU seconds of a run, with all that it begins with'),
-    ...(score.cells.every(({ cell }) => sizeOfCell(cost, cell) !== undefined)
-      ? [beside(score, sizeOf, 'MB of the model, as it is stored')]
+    beside(score, (cell) => costOfCell(cost, cell).cpu, 'CPU seconds of a run, with all that it begins with'),
+    ...(score.cells.every(({ cell }) => costOfCell(cost, cell).bytes !== undefined)
+      ? [beside(score, (cell) => costOfCell(cost, cell).bytes! / 1e6, 'MB of the model, as it is stored')]
       : []),
   ]);
   return `${figures(plots)}${costTable(cost)}`;

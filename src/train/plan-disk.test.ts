@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { featureBytesOf, neededBytes } from './plan-disk.ts';
 
 describe('the disk that a plan counts', () => {
-  const features = (encoder: string, sources: string[], bytes: number) => ({ encoder, sources, bytes });
+  const features = (encoder: string, sources: string[], bytes: number) => ({ encoder, sources, bytes, kept: 'float32' as const });
 
   it('has features of the same encoder and data once', () => {
     const first = features('a', ['one'], 100);

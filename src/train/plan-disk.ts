@@ -40,25 +40,23 @@ export function checkpointBytes(
   return { checkpoint: Math.max(finished, unfinished), kept: older + best };
 }
 
-type FeaturesOnDisk = Pick<PlannedFeatures, 'bytes' | 'encoder' | 'sources'>;
-
 /**
  * Features of all stages. Those of the same encoder and the same data are there once, the larger ones where
  * one stage holds samples out; those that earlier runs
  * have left in the cache are counted too, as they would have to be made were they deleted.
  */
-export function featureBytesOf(features: readonly (FeaturesOnDisk | undefined)[]): number {
+export function featureBytesOf(features: readonly (PlannedFeatures | undefined)[]): number {
   const given = features.filter((each) => each !== undefined);
-  const isIn = (one: FeaturesOnDisk, other: FeaturesOnDisk) =>
+  const isIn = (one: PlannedFeatures, other: PlannedFeatures) =>
     one.encoder === other.encoder && one.sources.every((source) => other.sources.includes(source));
-  const isBehind = (one: FeaturesOnDisk, i: number, other: FeaturesOnDisk, j: number) =>
+  const isBehind = (one: PlannedFeatures, i: number, other: PlannedFeatures, j: number) =>
     isIn(one, other) && (!isIn(other, one) || other.bytes > one.bytes || (other.bytes === one.bytes && j < i));
   const counted = given.filter((one, i) => !given.some((other, j) => j !== i && isBehind(one, i, other, j)));
   return counted.reduce((sum, { bytes }) => sum + bytes, 0);
 }
 
 /** What the run needs at its most: a checkpoint is written before the one that it replaces is removed. */
-export function neededBytes(disks: readonly PlannedStageDisk[], features: readonly (FeaturesOnDisk | undefined)[]): number {
+export function neededBytes(disks: readonly PlannedStageDisk[], features: readonly (PlannedFeatures | undefined)[]): number {
   const checkpoints = disks.reduce((sum, { checkpoint, kept }) => sum + checkpoint + kept, 0);
   return featureBytesOf(features) + checkpoints + Math.max(...disks.map(({ checkpoint }) => checkpoint));
 }

@@ -90,14 +90,12 @@ function createClock(count: number) {
   return {
     *batches(given: Iterable<MicroBatch>): Generator<MicroBatch, void> {
       stepBegan = now();
-      let last = stepBegan;
-      let isFirst = true;
+      let last: Moment | undefined;
       for (const batch of given) {
-        if (!isFirst) {
+        if (last) {
           gaps.push(since(last));
           if (since(began).at > ENOUGH) throw new SeenEnough();
         }
-        isFirst = false;
         last = now();
         yield batch;
       }
