@@ -3,7 +3,7 @@
 // one run, so that a noisy machine hurts both alike.
 
 import { existsSync } from 'node:fs';
-import { availableParallelism, cpus, loadavg } from 'node:os';
+import { availableParallelism, loadavg } from 'node:os';
 import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -15,7 +15,7 @@ import { makeFiles } from './generate/files.ts';
 import { benchShapes } from './generate/shapes.ts';
 import type { MemoryAnswer } from './peers/generate-peer.ts';
 import { type Server, startServer } from './peers/server.ts';
-import { busyCores, busyNote, median, PAUSE, round } from './statistics.ts';
+import { busyCores, busyNote, median, PAUSE, round, thisMachine } from './statistics.ts';
 import { STEPS_PER_TURN, type Turn } from './train-step/held-stage.ts';
 
 /** Whose language model is prefilled and decoded. */
@@ -82,7 +82,7 @@ async function benchCompare(options: Options): Promise<void> {
   for (const folder of Object.values(folders))
     if (!existsSync(folder)) throw new UserError(`${folder} is not there: build that checkout (npm ci && npm run build)`);
   const log = json ? console.error : console.log;
-  const machine = { cpu: cpus()[0].model.trim(), cores: availableParallelism(), threads, spin, node: process.version };
+  const machine = { ...thisMachine(), threads, spin };
   log(`${machine.cpu}, ${threads} of ${machine.cores} cores, load ${loadavg()[0].toFixed(1)}`);
   log(
     `other: ${folders.other}\nours:  ${folders.ours}\ntimes are medians, CPU times the least of ${rounds} turns; ratios above 1: ours is faster, or smaller\n`,

@@ -3,7 +3,7 @@
 // a process of its own; they take turns in one run, so that a noisy machine hurts all alike, and those that
 // wait sleep.
 
-import { availableParallelism, cpus } from 'node:os';
+import { availableParallelism } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { type Command, Option } from 'commander';
@@ -15,7 +15,7 @@ import { benchShapes, textParameterCount, type Workload } from './generate/shape
 import type { LoadAnswer, MemoryAnswer } from './peers/generate-peer.ts';
 import { installPeers } from './peers/install.ts';
 import { type Server, startServer } from './peers/server.ts';
-import { busyCores, busyNote, median, PAUSE, round } from './statistics.ts';
+import { busyCores, busyNote, median, PAUSE, round, thisMachine } from './statistics.ts';
 
 /** Script of each side in bench/peers. */
 const SCRIPTS: Record<string, string> = { ours: 'ours.js', 'llama.cpp': 'llama-cpp.js', 'transformers.js': 'transformers-js.js' };
@@ -105,7 +105,7 @@ async function benchGenerate(options: Options): Promise<void> {
 
   if (peers.length > 0) installPeers(log);
   const files = await makeFiles(shape, names, { embedding: options.embedding, accuracyLevel: Number(options.accuracyLevel) }, log);
-  const machine = { cpu: cpus()[0].model.trim(), cores: availableParallelism(), threads, spin, node: process.version };
+  const machine = { ...thisMachine(), threads, spin };
   log(`${machine.cpu}, ${threads} of ${machine.cores} cores; ${summary}`);
   log(`${workload.images} image(s), a prompt of ${workload.prompt} tokens, ${workload.decode} decoded; medians of ${rounds}\n`);
 

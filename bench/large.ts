@@ -15,7 +15,7 @@ import { findRunFolder } from '../src/runs/folder.ts';
 import { processMb } from '../src/runs/memory.ts';
 import { readMetrics } from '../src/runs/metrics.ts';
 import { freshModel, midSizeLanguage, midSizeVision, writeConversations } from './stage/mid-size.ts';
-import { busyCores, busyNote, median, round } from './statistics.ts';
+import { busyCores, busyNote, median, round, thisMachine } from './statistics.ts';
 import { gflops, type Product, productSide } from './train-step/products.ts';
 
 const FOLDER = resolve('.cache/bench/large');
@@ -157,13 +157,7 @@ async function benchLarge({ size, stage1 = false, checkpointing = false, steps, 
     console.log(
       JSON.stringify({
         benchmark: 'large',
-        machine: {
-          cpu: cpus()[0].model.trim(),
-          cores: availableParallelism(),
-          busy_cores: busy,
-          node: process.version,
-          gflops: round(product, 0),
-        },
+        machine: { ...thisMachine(), busy_cores: busy, gflops: round(product, 0) },
         size,
         stage: stage1 ? 'connector' : 'adapters',
         checkpointing,

@@ -9,7 +9,7 @@ import type { Command } from 'commander';
 import { parseCount } from '../src/cli/options.ts';
 import { UserError } from '../src/errors.ts';
 import { type Server, startServer } from './peers/server.ts';
-import { busyCores, busyNote, median, PAUSE, round } from './statistics.ts';
+import { busyCores, busyNote, median, PAUSE, round, thisMachine } from './statistics.ts';
 import type { Turn } from './train-step/held-stage.ts';
 
 const RANKS = 2;
@@ -71,7 +71,7 @@ async function benchRanks({ json, mpirun, rounds }: Options): Promise<void> {
       console.log(
         JSON.stringify({
           benchmark: 'ranks',
-          machine: { cpu: cpus()[0].model.trim(), cores: availableParallelism(), busy_cores: busy, node: process.version },
+          machine: { ...thisMachine(), busy_cores: busy },
           rounds,
           one_ms: round(one.ms, 1),
           ranks_ms: round(ranks.ms, 1),

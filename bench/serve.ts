@@ -5,7 +5,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
-import { availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -20,7 +19,7 @@ import { freshConfig, writeFreshCheckpoint } from '../src/pretrained/fresh.ts';
 import { createRandom } from '../src/random.ts';
 import { type Answered, joined, type Part, summary } from './serve/answers.ts';
 import { besidePeer, PEER_CLIENTS, PEER_TURNS, startPeer } from './serve/peer.ts';
-import { busyCores, busyNote, round } from './statistics.ts';
+import { busyCores, busyNote, round, thisMachine } from './statistics.ts';
 
 interface Options {
   json?: boolean;
@@ -203,7 +202,7 @@ async function benchServe(options: Options): Promise<void> {
     ],
   });
   try {
-    const machine = { cpu: cpus()[0].model.trim(), cores: availableParallelism(), node: process.version };
+    const machine = thisMachine();
     log(`${machine.cpu}, ${machine.cores} cores; ${clients} clients, ${parallel} answers at a time, ${seconds} s\n`);
     // pages, caches and compiled code of the server come to their size
     await runPart(url, clients, Math.min(seconds, 10), body);

@@ -21,7 +21,7 @@ import { startServer } from './peers/server.ts';
 import { startTorch, torchPython } from './peers/torch.ts';
 import { freshModel, midSizeLanguage, midSizeVision, writeConversations } from './stage/mid-size.ts';
 import type { Greeting, StageTurn } from './stage/side.ts';
-import { busyCores, busyNote, median, PAUSE, round } from './statistics.ts';
+import { busyCores, busyNote, median, PAUSE, round, thisMachine } from './statistics.ts';
 import { LARGE_PRODUCT, type ProductTurns, productTurns } from './train-step/products.ts';
 
 const FOLDER = resolve('.cache/bench/stage');
@@ -87,7 +87,7 @@ async function benchStage(options: Options): Promise<void> {
   const { busy, note } = busyNote(before, await busyCores());
   if (note) log(note);
   if (!options.json) return;
-  const machine = { cpu: cpus()[0].model.trim(), cores: availableParallelism(), busy_cores: busy, node: process.version };
+  const machine = { ...thisMachine(), busy_cores: busy };
   const figures = Object.entries(results).flatMap(([name, { ratios }]) =>
     Object.entries(ratios).map(([ratio, value]) => [
       ratio.startsWith('memory') ? `memory_${name}_${ratio.slice(7)}` : `${name}_${ratio}`,

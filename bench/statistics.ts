@@ -1,7 +1,7 @@
 // Numbers of a run: medians, and how busy the machine is without us.
 
 import { readFileSync } from 'node:fs';
-import { cpus } from 'node:os';
+import { availableParallelism, cpus } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 export { median } from '../src/arrays.ts';
@@ -16,6 +16,9 @@ const QUIET = 0.2;
 
 /** Looks before a machine is called busy: a side that has just loaded frees memory for seconds. */
 const LOOKS = 6;
+
+/** What figures are to be read beside. */
+export const thisMachine = () => ({ cpu: cpus()[0].model.trim(), cores: availableParallelism(), node: process.version });
 
 /** Cores' worth of work that the machine does in a second in which we do none: the least of some looks. */
 export async function busyCores(): Promise<number> {

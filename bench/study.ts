@@ -12,7 +12,7 @@ import { UserError } from '../src/errors.ts';
 import { createRandom } from '../src/random.ts';
 import type { StudyPlan } from '../src/study/plan.ts';
 import type { StudyCost } from '../src/study/results.ts';
-import { busyCores, busyNote, round } from './statistics.ts';
+import { busyCores, busyNote, round, thisMachine } from './statistics.ts';
 
 const FOLDER = '.cache/bench/study';
 const STUDY = join(FOLDER, 'study.yaml');
@@ -124,7 +124,7 @@ async function benchStudy({ json, kills: asked }: Options): Promise<void> {
     console.log(
       JSON.stringify({
         benchmark: 'study',
-        machine: { cpu: cpus()[0].model.trim(), cores: availableParallelism(), busy_cores: busy, node: process.version },
+        machine: { ...thisMachine(), busy_cores: busy },
         runs: plan.runs,
         planned: { seconds: round(plan.seconds.total, 1), cpu_seconds: round(plan.cpuSeconds.total, 1) },
         took: { seconds: round(seconds, 1), cpu_seconds: round(cpu, 1) },
