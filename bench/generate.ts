@@ -34,6 +34,12 @@ interface Options {
   embedding: GgufTensorType;
   accuracyLevel: string;
   vision: string;
+  rows: number[];
+}
+
+/** Numbers of prompts behind commas. */
+function parseRows(text: string): number[] {
+  return text.split(',').map((rows) => parseCount(rows));
 }
 
 export function register(program: Command): void {
@@ -69,6 +75,7 @@ export function register(program: Command): void {
         .default('4'),
     )
     .addOption(new Option('--vision <dtype>', 'transformers.js: files of the image encoder').choices(['q4', 'fp32']).default('q4'))
+    .option('--rows <list>', 'ours: decoding of so many prompts at once too, as 2,4,8', parseRows, [])
     .action(benchGenerate);
 }
 
@@ -77,6 +84,12 @@ interface Turns {
   encode: number[];
   prefill: number[];
   decode: number[];
+}
+
+/** Tokens a second of `rows` prompts decoded together, and how many times as many as those of one. */
+interface RowsResult {
+  decode_tokens_per_s: number;
+  gain: number;
 }
 
 interface SideResult {
@@ -124,16 +137,17 @@ async function benchGenerate(options: Options): Promise<void> {
     // all sides are loaded and asleep by now, so that what is busy is somebody else's
     const before = await busyCores();
     const turns = await takeTurns(servers, loaded, workload, rounds);
+    const many = options.rows.length === 0 ? undefined : await takeRows(servers.get('ours'), workload, options.rows, rounds);
     const { busy, note } = busyNote(before, await busyCores());
     if (note) log(`${note}, least of all one to a side whose threads spin, as llama.cpp's do\n`);
     const sides: Record<string, SideResult> = {};
     for (const [name, server] of servers) sides[name] = await resultOf(server, loaded[name], turns[name]);
     const ratios = ratiosOf(sides, loaded);
     log(describe(sides, ratios));
-    if (json)
-      console.log(
-        JSON.stringify({ benchmark: 'generate', machine: { ...machine, busy_cores: busy }, shape, workload, rounds, sides, ...ratios }),
-      );
+    for (const [rows, { decode_tokens_per_s, gain }] of Object.entries(many ?? {}))
+      log(`ours, ${rows} rows at once: ${decode_tokens_per_s.toFixed(1)} tokens/s, ${gain.toFixed(2)} x one row`);
+    const quiet = { ...machine, busy_cores: busy };
+    if (json) console.log(JSON.stringify({ benchmark: 'generate', machine: quiet, shape, workload, rounds, sides, ...ratios, rows: many }));
   } finally {
     for (const server of servers.values()) server.stop();
   }
@@ -169,6 +183,28 @@ async function takeTurns(
     for (const op of ops)
       for (const [name, server] of servers) if (counts(name, op)) turns[name][op].push(await take(server, op, workload));
   return turns;
+}
+
+/**
+ * Decoding of several prompts at once, in turns with one prompt by itself, `rounds` times over. Prompts are
+ * as long as a tenth of the workload's, since each is read for each row.
+ */
+async function takeRows(ours: Server | undefined, { prompt, decode }: Workload, rows: readonly number[], rounds: number) {
+  if (!ours) throw new UserError('--rows are rows of our own side: leave --no-ours away');
+  const taken = new Map<number, number[]>([1, ...rows].map((count) => [count, []]));
+  const request = { op: 'decode', context: Math.ceil(prompt / 10), tokens: decode };
+  for (const count of taken.keys()) await ours.request({ ...request, tokens: 4, rows: count });
+  for (let round = 0; round < rounds; round++)
+    for (const [count, speeds] of taken) {
+      await sleep(PAUSE);
+      speeds.push((await ours.request<{ tokens_per_s: number }>({ ...request, rows: count })).tokens_per_s);
+    }
+  const one = median(taken.get(1)!);
+  const result = (speeds: number[]): RowsResult => ({
+    decode_tokens_per_s: round(median(speeds), 2),
+    gain: round(median(speeds) / one, 3),
+  });
+  return Object.fromEntries([...taken].map(([count, speeds]) => [count, result(speeds)]));
 }
 
 async function resultOf(server: Server, { version, notes }: LoadAnswer, turns: Turns): Promise<SideResult> {

@@ -6,6 +6,7 @@ import { Command } from 'commander';
 import { UserError } from '../src/errors.ts';
 import * as compare from './compare.ts';
 import * as data from './data.ts';
+import * as explain from './explain.ts';
 import * as faults from './faults.ts';
 import * as generate from './generate.ts';
 import * as large from './large.ts';
@@ -23,7 +24,23 @@ import * as trainStep from './train-step.ts';
 if (!existsSync('.cache/bench/assets')) symlinkSync(resolve('assets'), '.cache/bench/assets', 'junction');
 
 const program = new Command('npm run bench --').description('Measure llava-gemma against its peers.').helpCommand(false);
-for (const benchmark of [trainStep, generate, serve, quantize, memory, stage, large, ranks, data, pictures, faults, study, score, compare])
+for (const benchmark of [
+  trainStep,
+  generate,
+  serve,
+  quantize,
+  memory,
+  stage,
+  large,
+  ranks,
+  data,
+  pictures,
+  explain,
+  faults,
+  study,
+  score,
+  compare,
+])
   benchmark.register(program);
 try {
   await program.parseAsync();

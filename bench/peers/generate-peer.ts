@@ -49,6 +49,8 @@ export interface Peer {
   prefill(tokens: number): Promise<number>;
   /** Tokens a second after the first one, greedy, behind a prompt of `context` tokens. */
   decode(context: number, tokens: number): Promise<number>;
+  /** The same of so many prompts at once: tokens of all rows a second. Our own side has it. */
+  decodeRows?(context: number, tokens: number, rows: number): Promise<number>;
   /** Memory of processes of its own. */
   memory?(): Promise<MemoryAnswer>;
 }
@@ -88,6 +90,7 @@ interface Request extends LoadRequest {
   op: 'load' | 'encode' | 'prefill' | 'decode' | 'memory';
   images: number;
   tokens: number;
+  rows?: number;
 }
 
 /**
@@ -111,7 +114,12 @@ export async function serve(peer: Peer): Promise<void> {
     if (request.op === 'load') return peer.load(request);
     if (request.op === 'encode') return { seconds_per_image: await peer.encode(request.images) };
     if (request.op === 'prefill') return { tokens_per_s: await peer.prefill(request.tokens) };
-    if (request.op === 'decode') return { tokens_per_s: await peer.decode(request.context, request.tokens) };
+    if (request.op === 'decode') {
+      const { context, tokens, rows = 1 } = request;
+      if (rows === 1) return { tokens_per_s: await peer.decode(context, tokens) };
+      if (!peer.decodeRows) throw new Error('this side decodes one row at a time');
+      return { tokens_per_s: await peer.decodeRows(context, tokens, rows) };
+    }
     if (request.op !== 'memory') throw new Error(`no op ${JSON.stringify(request.op)}`);
     const [own, others] = [processMemory(), await peer.memory?.()];
     if (!others) return own;

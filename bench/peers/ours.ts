@@ -10,17 +10,22 @@ import { picture, promptIds, seconds, serve, speeds } from './generate-peer.ts';
 
 let generator: Generator;
 
-async function generate(prompt: number, tokens: number): Promise<ReturnType<typeof speeds>> {
-  const times: number[] = [];
-  const inputIds = promptIds(prompt, generator.config.text_config.vocab_size);
+/** When the prompts were handed over, and when each of the rows had its 1st, 2nd, ... token, in ms. */
+async function generate(prompt: number, tokens: number, rows = 1): Promise<{ start: number; times: number[] }> {
+  const { vocab_size } = generator.config.text_config;
+  const inputIds = promptIds(prompt, vocab_size);
+  const came: number[] = [];
   const start = performance.now();
-  await generator.generate([{ inputIds }], {
-    maxNewTokens: tokens,
-    // random weights must not stop by chance
-    stopTokenIds: [],
-    onToken: () => void times.push(performance.now()),
-  });
-  return speeds(prompt, start, times);
+  await generator.generate(
+    Array.from({ length: rows }, () => ({ inputIds })),
+    {
+      maxNewTokens: tokens,
+      // random weights must not stop by chance
+      stopTokenIds: [],
+      onToken: () => void came.push(performance.now()),
+    },
+  );
+  return { start, times: Array.from({ length: tokens }, (_, i) => came[(i + 1) * rows - 1]) };
 }
 
 await serve({
@@ -47,6 +52,16 @@ await serve({
     });
     return time / images;
   },
-  prefill: async (tokens) => (await generate(tokens, 1)).prefill,
-  decode: async (context, tokens) => (await generate(context, tokens + 1)).decode,
+  async prefill(tokens) {
+    const { start, times } = await generate(tokens, 1);
+    return speeds(tokens, start, times).prefill;
+  },
+  async decode(context, tokens) {
+    const { start, times } = await generate(context, tokens + 1);
+    return speeds(context, start, times).decode;
+  },
+  async decodeRows(context, tokens, rows) {
+    const { start, times } = await generate(context, tokens + 1, rows);
+    return rows * speeds(context, start, times).decode;
+  },
 });
