@@ -1,6 +1,6 @@
 // The bundled model explained: what maps must hold to whatever they show, and the command that writes them.
 
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
@@ -171,6 +171,8 @@ describe('llava-gemma explain', () => {
   test('one answer: a page, a file, pictures', async () => {
     // the bundled model is sure of what it says of a drawing of its own artists
     const asked = ['--image', join(out, 'scene.png'), '--prompt', questions[0].question, '--answer', `${questions[0].answer} there`];
+    mkdirSync(join(out, 'one'));
+    writeFileSync(join(out, 'one', '00-of-an-older-answer-relevancy.png'), '');
     const { code, stdout, stderr } = await cli('explain', ...asked, '--lens', '--steps', '4', '--out', join(out, 'one'));
     expect([code, stderr]).toEqual([0, '']);
     expect(stdout).toContain('Its relevancy map is ');
@@ -185,12 +187,20 @@ describe('llava-gemma explain', () => {
     expect(file.tokens[0].attention[3][3]).toHaveLength(36);
     expect(file.lens).toHaveLength(5);
     const pictures = readdirSync(join(out, 'one')).filter((name) => name.endsWith('.png'));
-    expect(pictures).toHaveLength(parts.length * 5);
+    expect(pictures).toHaveLength(parts.length * 6 + file.tokens.length);
+    // four layers of four heads, maps of 48 pixels and 2 between them
+    const heads = await sharp(
+      join(out, 'one', pictures.find((name) => name === `01-${parts[1].replace(/\W+/g, '-')}-heads.png`)!),
+    ).metadata();
+    expect([heads.width, heads.height]).toEqual([198, 198]);
     expect((await sharp(join(out, 'one', pictures[0])).metadata()).width).toBe(384);
     const html = page('one');
     offline(html);
     expect(html.match(/type="radio"/g)).toHaveLength(parts.length);
     expect(html.includes('deletion (low is good)')).toBe(true);
+    // the picture is there once, and each head of each part has its place in the part's sheet
+    expect(html.match(/--picture:url\(data:image\/png/g)).toHaveLength(1);
+    expect(html.match(/background-position:/g)).toHaveLength(parts.length * 16);
   });
 
   test('without a measurement, the page says that there is none', async () => {
@@ -224,7 +234,7 @@ describe('llava-gemma explain', () => {
     ]);
     expect(JSON.parse(lines[0]).maps.relevancy).toHaveLength(36);
     offline(page('many'));
-    expect(page('many').match(/class="heat"/g)).toHaveLength(1);
+    expect(page('many').match(/class="map"/g)).toHaveLength(1);
     writeFileSync(join(out, 'open.jsonl'), `${JSON.stringify({ question_id: 7, image: 'scene.png', text: 'What is at the top left?' })}\n`);
     const open = ['--batch', join(out, 'open.jsonl'), '--image-folder', out, '--no-faithfulness', '--out', join(out, 'open')];
     expect((await cli('explain', ...open)).code).toBe(0);

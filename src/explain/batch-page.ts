@@ -7,7 +7,7 @@ import { type BatchLine, type BatchSummary, SCORES } from './batch.ts';
 import { KEPT_SHARES, LEAST_GAIN, RANDOM_ORDERS } from './faithfulness.ts';
 import type { Grid } from './maps.ts';
 import { pictureUri } from './overlay.ts';
-import { MAP_STYLE, mapHtml } from './page.ts';
+import { MAP_STYLE, mapHtml, pictureStyle } from './page.ts';
 import { MAP_NAMES } from './report.ts';
 
 const NAMES: Record<string, string> = { ...MAP_NAMES, oracle: 'oracle: the box', random: `random, ${RANDOM_ORDERS} orders` };
@@ -131,9 +131,10 @@ export async function batchCard(
     : faithfulness
       ? `the picture is worth ${(faithfulness.full - faithfulness.blank).toFixed(2)} nats: nothing to explain`
       : 'not measured';
-  const figure = await mapHtml('relevancy', Float32Array.from(maps!.relevancy), await pictureUri(picture), grid, faithfulness?.scores);
+  const figure = await mapHtml('relevancy', Float32Array.from(maps!.relevancy), grid, faithfulness?.scores);
   const right = expected === undefined ? '' : `<dt>expected</dt><dd>${escapeHtml(expected)}</dd>`;
-  return `<div><small>${escapeHtml(id)}</small>${figure}<p class="note">${worth}</p><dl><dt>asked</dt><dd>${escapeHtml(prompt)}</dd><dt>answered</dt><dd>${escapeHtml(answer)}</dd>${right}</dl></div>`;
+  const style = pictureStyle(await pictureUri(picture));
+  return `<div style="${style}"><small>${escapeHtml(id)}</small>${figure}<p class="note">${worth}</p><dl><dt>asked</dt><dd>${escapeHtml(prompt)}</dd><dt>answered</dt><dd>${escapeHtml(answer)}</dd>${right}</dl></div>`;
 }
 
 /** The page, with `cards` of the first questions. */

@@ -1,7 +1,7 @@
 import sharp from 'sharp';
 import { describe, expect, test } from 'vitest';
 import { heatColor } from './colors.ts';
-import { heatUri, overlayPng, relative } from './overlay.ts';
+import { heatUri, overlayPng, relative, sheetOf, sheetPng } from './overlay.ts';
 
 /** Lightness of a color in CIELAB, which the path through OKLab knows nothing of. */
 function lightness(rgb: readonly number[]): number {
@@ -47,6 +47,19 @@ describe('overlays', () => {
     [0, 0.25, 0.5, 1].forEach((value, i) => {
       expect([...data.subarray(i * 4, i * 4 + 3)]).toEqual([...heatColor(value)]);
     });
+  });
+
+  test('a sheet has each map in its place, from 0 to its own largest value', async () => {
+    const sheet = sheetOf(2, grid);
+    expect(sheet).toEqual({ across: 2, scale: 24, gap: 2 });
+    const maps = [Float32Array.of(0, 0, 0, 2), Float32Array.of(1, 0, 0, 0), Float32Array.of(0, 0, 5, 0)];
+    const { data, info } = await raw(await sheetPng(maps, sheet, grid));
+    expect([info.width, info.height]).toEqual([98, 98]);
+    const at = (x: number, y: number) => [...data.subarray((y * info.width + x) * 4, (y * info.width + x) * 4 + 4)];
+    const [none, most] = [0, 1].map((value) => [...heatColor(value), 255]);
+    expect([at(0, 0), at(24, 24), at(50, 0), at(74, 24), at(0, 50), at(0, 74)]).toEqual([none, most, most, none, none, most]);
+    // between maps, and where there is none, is nothing
+    expect([at(48, 0)[3], at(50, 50)[3]]).toEqual([0, 0]);
   });
 
   test('a map of zeros stays one', () => {

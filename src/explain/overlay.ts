@@ -42,7 +42,7 @@ export async function overlayPng({ width, height, data }: PixelImage, map: Float
     .toBuffer();
 }
 
-const dataUri = (png: Buffer) => `data:image/png;base64,${png.toString('base64')}`;
+export const dataUri = (png: Buffer) => `data:image/png;base64,${png.toString('base64')}`;
 
 /** A picture as a data URI. */
 export async function pictureUri({ width, height, data }: PixelImage): Promise<string> {
@@ -51,6 +51,47 @@ export async function pictureUri({ width, height, data }: PixelImage): Promise<s
       .png()
       .toBuffer(),
   );
+}
+
+/** Maps of `columns` by `rows` patches, `across` of them in a line: where they lie in their sheet. */
+export interface Sheet {
+  across: number;
+  /** Pixels that a patch is wide and high, and those that are left free behind each map. */
+  scale: number;
+  gap: number;
+}
+
+/** Shorter sides of a map in a sheet have this many pixels at least. */
+const LEAST_SHEET_SIDE = 48;
+
+/** Where maps of such a grid lie, `across` in a line. */
+export const sheetOf = (across: number, { columns, rows }: Pick<Grid, 'columns' | 'rows'>): Sheet => ({
+  across,
+  scale: Math.max(1, Math.ceil(LEAST_SHEET_SIDE / Math.min(columns, rows))),
+  gap: 2,
+});
+
+/** Many maps in one PNG, line by line, each from 0 to its own largest value. */
+export async function sheetPng(
+  maps: readonly Float32Array[],
+  { across, scale, gap }: Sheet,
+  grid: Pick<Grid, 'columns' | 'rows'>,
+): Promise<Buffer> {
+  const [stepX, stepY] = [grid.columns * scale + gap, grid.rows * scale + gap];
+  const [width, height] = [across * stepX - gap, Math.ceil(maps.length / across) * stepY - gap];
+  const pixels = new Uint8Array(width * height * 4);
+  maps.forEach((map, index) => {
+    const values = relative(map);
+    const [left, top] = [(index % across) * stepX, Math.floor(index / across) * stepY];
+    for (let y = 0; y < grid.rows * scale; y++)
+      for (let x = 0; x < grid.columns * scale; x++) {
+        const value = values[Math.floor(y / scale) * grid.columns + Math.floor(x / scale)];
+        pixels.set([...heatColor(value), 255], ((top + y) * width + left + x) * 4);
+      }
+  });
+  return sharp(pixels, { raw: { width, height, channels: 4 } })
+    .png()
+    .toBuffer();
 }
 
 /** A map by itself as a data URI, a pixel a patch, to be laid over the picture by a page. */

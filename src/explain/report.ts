@@ -50,6 +50,13 @@ export function partsOf(explanation: Explanation): ExplainedPart[] {
   });
 }
 
+/** Where a part's answer tokens attend to on the picture: a map by layer and head, means over its tokens. */
+export const headMaps = ({ heads, layout }: Explanation, part: Pick<ExplainedPart, 'first' | 'count'>): Float32Array[] => {
+  const patches = layout.grid.rows * layout.grid.columns;
+  const all = meanMap(tokensOf(part).map((token) => heads.toPatches[token]));
+  return Array.from({ length: heads.layers * heads.heads }, (_, head) => all.subarray(head * patches, (head + 1) * patches));
+};
+
 /** What `measureFaithfulness` is asked about parts. */
 export const targetsOf = (parts: readonly ExplainedPart[]): MapsOfTarget[] =>
   parts.map((part) => ({ tokens: tokensOf(part), maps: part.maps }));

@@ -1,5 +1,5 @@
 // What `llava-gemma explain` does.
-import { writeFileSync } from 'node:fs';
+import { readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type EvaluationSplit, evaluationSplits } from '../../data/emoji/build.ts';
 import { pointingQuestions } from '../../data/emoji/pointing.ts';
@@ -10,12 +10,12 @@ import { openLines } from '../../evaluate/samples.ts';
 import { aboutDrawings, type BatchQuestion, explainQuestions, summarize } from '../../explain/batch.ts';
 import { batchCard, batchPage, batchTables, CARDS } from '../../explain/batch-page.ts';
 import { type Explainer, loadExplainer } from '../../explain/explainer.ts';
-import type { AnsweredQuestion } from '../../explain/explanation.ts';
+import { type AnsweredQuestion, MAP_KINDS } from '../../explain/explanation.ts';
 import { measureFaithfulness } from '../../explain/faithfulness.ts';
 import type { Grid } from '../../explain/maps.ts';
-import { overlayPng } from '../../explain/overlay.ts';
+import { overlayPng, sheetOf, sheetPng } from '../../explain/overlay.ts';
 import { explanationPage } from '../../explain/page.ts';
-import { explanationJson, partsOf, targetsOf } from '../../explain/report.ts';
+import { explanationJson, headMaps, partsOf, targetsOf } from '../../explain/report.ts';
 import { verdict } from '../../explain/verdict.ts';
 import { type ImageProcessorConfig, pictureOf } from '../../images/processor.ts';
 import { resolvePath } from '../../paths.ts';
@@ -100,8 +100,16 @@ async function explainOne(
   const { grid } = explanation.layout;
   const picture = seen(question, grid, processor);
   const write = (name: string, data: string | Uint8Array) => onDisk(out, () => writeFileSync(join(out, name), data));
-  for (const [i, { text, maps }] of parts.entries())
-    for (const [kind, map] of Object.entries(maps)) write(`${fileName(i, text)}-${kind}.png`, await overlayPng(picture, map, grid));
+  onDisk(out, () => {
+    for (const name of readdirSync(out).filter((name) => PICTURE.test(name))) rmSync(join(out, name));
+  });
+  for (const [i, part] of parts.entries()) {
+    const name = fileName(i, part.text);
+    for (const [kind, map] of Object.entries(part.maps)) write(`${name}-${kind}.png`, await overlayPng(picture, map, grid));
+    write(`${name}-heads.png`, await sheetPng(headMaps(explanation, part), sheetOf(explanation.heads.heads, grid), grid));
+  }
+  for (const [t, { text }] of explanation.tokens.entries())
+    write(`token-${fileName(t + 1, text)}-relevancy.png`, await overlayPng(picture, explanation.maps.relevancy[t], grid));
   write('explanation.json', `${JSON.stringify(explanationJson(explanation, parts, flags.model))}\n`);
   write('index.html', await explanationPage(explanation, parts, picture));
   console.log(explanation.answer);
@@ -115,7 +123,13 @@ const seen = ({ pixelValues }: AnsweredQuestion, { size }: Grid, processor: Imag
 
 /** A name that every file system takes; the number tells words apart. */
 const fileName = (part: number, text: string): string =>
-  `${String(part).padStart(2, '0')}-${text.replace(/[^\p{L}\p{N}]+/gu, '-').slice(0, 24)}`;
+  `${String(part).padStart(2, '0')}-${text
+    .trim()
+    .replace(/[^\p{L}\p{N}]+/gu, '-')
+    .slice(0, 24)}`;
+
+/** Names of pictures: those of an earlier answer in the folder would look like this one's. */
+const PICTURE = new RegExp(`^(token-)?\\d{2,}-.*-(${[...MAP_KINDS, 'heads'].join('|')})\\.png$`);
 
 // === Many questions ===
 
