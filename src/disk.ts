@@ -1,7 +1,7 @@
 // What goes wrong with disks, and free space on them.
 import { existsSync, mkdirSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { systemReason, UserError } from './errors.ts';
 
 /**
@@ -11,6 +11,12 @@ import { systemReason, UserError } from './errors.ts';
 export async function freeBytes(folder: string): Promise<number> {
   const { bavail, bsize, blocks } = await statfs(folder);
   return blocks > 0 ? bavail * bsize : Number.POSITIVE_INFINITY;
+}
+
+/** The folder as an absolute path, or the one above it that is there. */
+export function existingFolder(folder: string): string {
+  const path = resolve(folder);
+  return existsSync(path) ? path : existingFolder(dirname(path));
 }
 
 /**

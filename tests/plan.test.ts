@@ -3,8 +3,15 @@ import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from '
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
+import { createOrtEngine } from '../src/engine/ort.ts';
+import { alone } from '../src/mpi/communicator.ts';
 import { readMetrics } from '../src/runs/metrics.ts';
+import { silentStatus } from '../src/runs/status.ts';
+import { checkMemory } from '../src/train/memory-check.ts';
 import type { RunPlan } from '../src/train/plan.ts';
+import { startSourceThread } from '../src/train/prefetch.ts';
+import { loadRecipe } from '../src/train/recipe.ts';
+import { createTask } from '../src/train/run.ts';
 import { cli, enterToyFolder, recipes, train } from './toy.ts';
 
 beforeAll(async () => enterToyFolder(), 180_000);
@@ -177,6 +184,31 @@ describe('a recipe that cannot fit', () => {
     const fitting = await planned('llava.yaml', ...fields, '--memory', String(memory));
     expect(fitting.fits).toBe(true);
     await train('llava.yaml', ...fields, '--set', 'stages.1.steps=1', '--out', 'fitting');
+  });
+
+  it('is refused by train where its model is large, before a step', async () => {
+    const recipe = loadRecipe('llava.yaml', ['stages.1.batch_size=64']);
+    const thread = startSourceThread();
+    try {
+      const { signal } = new AbortController();
+      const task = await createTask(recipe, {
+        engine: createOrtEngine(),
+        status: silentStatus,
+        thread,
+        out: 'run',
+        signal,
+        communicator: alone,
+      });
+      const notes: string[] = [];
+      const check = (available: number) => checkMemory(task, { folder: '.', available, note: (line) => notes.push(line) });
+      // less than a sixteenth of the memory: not looked at
+      await check(24e9);
+      expect(notes).toEqual([]);
+      const numbers = task.weights.parameters.reduce((sum, { dims }) => sum + dims.reduce((product, dim) => product * dim, 1), 0);
+      await expect(check(4 * numbers)).rejects.toThrow(/^stage \w+ needs .+ too little; llava-gemma plan .+--no-memory-check/);
+    } finally {
+      await thread.close();
+    }
   });
 
   it('says so where nothing would make it fit', async () => {

@@ -14,6 +14,7 @@ export function register(program: Command): void {
     .option('--resume', 'go on with the run in the folder')
     .option('--shard-moments', "under mpirun: each process keeps a share of the optimizer's moments instead of all")
     .option('--mpi-timeout <seconds>', 'under mpirun: how long one process waits for another', parseCount, 600)
+    .option('--no-memory-check', 'train also what would take more memory than there is')
     .option('--overwrite', 'remove the run in the folder first')
     .addHelpText(
       'after',

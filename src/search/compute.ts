@@ -1,7 +1,6 @@
 // What a schedule computes, so that searches of models of different size can be compared at equal cost too.
 
-import { existsSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { existingFolder } from '../disk.ts';
 import type { Engine } from '../engine/engine.ts';
 import { createPlanningEngine } from '../engine/planning.ts';
 import { alone } from '../mpi/communicator.ts';
@@ -26,15 +25,12 @@ export async function planOfRun(recipe: Recipe, { out, status, signal, scenesAre
   try {
     const engine = createPlanningEngine();
     const context = { engine, status, thread, out, signal, isPlan: true, communicator: alone, scenesAreDrawn };
-    const plan = async () => planRun({ task: await createTask(recipe, context), folder: existing(resolve(out)), timedOn });
+    const plan = async () => planRun({ task: await createTask(recipe, context), folder: existingFolder(out), timedOn });
     return scenesAreDrawn ? await plan() : await holdingScenes(recipe, { note: status.note }, plan);
   } finally {
     await thread.close();
   }
 }
-
-/** The folder, or the one above it that is there. */
-const existing = (folder: string): string => (existsSync(folder) ? folder : existing(dirname(folder)));
 
 /**
  * Floating-point operations of a whole run: a token takes 2 for each weight on its way forward, 2 for the

@@ -100,10 +100,13 @@ export interface PlanOptions {
   timedOn?: Engine;
   /** Also counts, and times, each stage with gradient_checkpointing the other way round. */
   withOtherwise?: boolean;
+  /** Looks for settings with which a run that does not fit would. Default: true. */
+  withRemedies?: boolean;
 }
 
 /** UserError as of the task's outlines. */
-export async function planRun({ task, folder, available = memoryBytes(), timedOn, withOtherwise = false }: PlanOptions): Promise<RunPlan> {
+export async function planRun(options: PlanOptions): Promise<RunPlan> {
+  const { task, folder, available = memoryBytes(), timedOn, withOtherwise = false, withRemedies = true } = options;
   const stages: PlannedStage[] = [];
   const outlines: StageOutline[] = [];
   for (const [index, settings] of task.stages.entries()) {
@@ -129,11 +132,11 @@ export async function planRun({ task, folder, available = memoryBytes(), timedOn
       `stage ${name} needs ${gigabytes(memory.peak)} of memory and the machine has ${gigabytes(available)}: ${gigabytes(memory.peak - available)} too little`,
   );
   if (needed > free) problems.push(`the run needs ${gigabytes(needed)} on disk and ${gigabytes(free)} are free`);
-  const remedies = tooLarge.length > 0 ? await remediesFor(task, stages, available) : [];
+  const remedies = tooLarge.length > 0 && withRemedies ? await remediesFor(task, stages, available) : [];
   return { stages, memory: { peak, available }, disk: { needed, free }, fits: problems.length === 0, problems, remedies };
 }
 
-const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
+export const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
 
 // === A stage ===
 

@@ -4,12 +4,13 @@
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { onDisk } from '../disk.ts';
+import { existingFolder, onDisk } from '../disk.ts';
 import { openEngine } from '../engine/devices.ts';
 import type { DeviceName, Engine } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
 import type { Scores } from '../evaluate/samples.ts';
 import { type FolderLock, lockFolder, noLock } from '../folder-lock.ts';
+import { memoryBytes } from '../memory.ts';
 import { alone, type Communicator } from '../mpi/communicator.ts';
 import {
   checkRunFolder,
@@ -24,6 +25,7 @@ import { type Log, openLog, silentLog } from '../runs/log.ts';
 import { truncateMetrics } from '../runs/metrics.ts';
 import { createStatus, peakRssMb, type Status, silentStatus } from '../runs/status.ts';
 import { checkOutside, checkUnchanged, fingerprintsOf } from './fingerprints.ts';
+import { checkMemory } from './memory-check.ts';
 import { startSourceThread } from './prefetch.ts';
 import { bindingNote, checkShares, requireSame, requireShared, threadsOf } from './processes.ts';
 import { checkRates } from './rates.ts';
@@ -54,6 +56,8 @@ export interface TrainOptions {
   shardMoments?: boolean;
   /** Whether generated data are in their folder, as the recipe asks for them, and need not be drawn again. */
   scenesAreDrawn?: boolean;
+  /** Whether a large model's plan is looked at first (memory-check.ts). Default: true. */
+  memoryCheck?: boolean;
   /** When the command began, by performance.now(); counts into wallSeconds. */
   startedAt?: number;
 }
@@ -129,7 +133,7 @@ function checkOptimizers({ stages }: Recipe, engine: Engine): void {
 }
 
 async function trainLocked(options: StartedOptions, lock: FolderLock): Promise<RunSummary> {
-  const { recipe, out, mode, signal, status, startedAt, communicator, shardMoments = false, scenesAreDrawn } = options;
+  const { recipe, out, mode, signal, status, startedAt, communicator, shardMoments = false, scenesAreDrawn, memoryCheck = true } = options;
   const engine = options.engine ?? (await sharedEngine(options));
   checkOptimizers(recipe, engine);
   const isFirst = communicator.rank === 0;
@@ -137,6 +141,8 @@ async function trainLocked(options: StartedOptions, lock: FolderLock): Promise<R
   try {
     // models and data are read first: what is wrong with them costs nobody an earlier run
     const task = await createTask(recipe, { engine, status, thread, out, signal, communicator, scenesAreDrawn });
+    if (isFirst && memoryCheck)
+      await checkMemory(task, { folder: existingFolder(out), available: memoryBytes() / communicator.localSize, note: status.note });
     if (isFirst && mode === 'overwrite') checkOutside(out, recipe, task);
     const inputs = await fingerprintsOf(recipe, task);
     await requireSame(communicator, [{ name: 'the recipe', content: recipeToYaml(recipe) }, ...Object.values(inputs).flat()]);

@@ -1,7 +1,6 @@
 // What `llava-gemma plan` does.
-import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { dirname, resolve } from 'node:path';
+import { existingFolder } from '../../disk.ts';
 import { openEngine } from '../../engine/devices.ts';
 import { createPlanningEngine } from '../../engine/planning.ts';
 import { UserError } from '../../errors.ts';
@@ -36,7 +35,7 @@ export async function runPlan(recipePath: string, flags: PlanFlags): Promise<voi
       const context = { engine: createPlanningEngine(), status, thread, out, signal, isPlan: true, communicator: alone };
       const task = await createTask(recipe, context);
       const timedOn = flags.time ? await openEngine(deviceOf(recipe)) : undefined;
-      return planRun({ task, folder: existing(resolve(out)), available, timedOn, withOtherwise: true });
+      return planRun({ task, folder: existingFolder(out), available, timedOn, withOtherwise: true });
     };
     const plan = await withInterrupt(
       (signal) => holdingScenes(recipe, { note: status.note }, () => planned(signal)),
@@ -56,9 +55,6 @@ function memoryOf(text: string): number {
   if (!(gigabytes > 0)) throw new UserError(`--memory takes gigabytes, such as 16, not ${text}`);
   return gigabytes * 1e9;
 }
-
-/** The folder, or the one above it that is there. */
-const existing = (folder: string): string => (existsSync(folder) ? folder : existing(dirname(folder)));
 
 const count = (number: number) => Math.round(number).toLocaleString('en');
 const percent = (share: number) => `${(100 * share).toFixed(1)} %`;

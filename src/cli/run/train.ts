@@ -47,6 +47,7 @@ export interface RunFlags {
 
 export interface TrainFlags extends RunFlags {
   shardMoments?: boolean;
+  memoryCheck: boolean;
   /** Seconds. */
   mpiTimeout: number;
 }
@@ -91,7 +92,7 @@ export async function trainOptionsOf(recipePath: string | undefined, flags: RunF
 export async function runTraining(recipePath: string | undefined, flags: TrainFlags): Promise<void> {
   await inProcesses(flags.mpiTimeout, async (communicator) => {
     const options = await trainOptionsOf(recipePath, flags);
-    const summary = await startTraining({ ...options, communicator, shardMoments: flags.shardMoments });
+    const summary = await startTraining({ ...options, communicator, shardMoments: flags.shardMoments, memoryCheck: flags.memoryCheck });
     if (communicator.rank === 0) printSummary(options.out, summary);
   });
 }
