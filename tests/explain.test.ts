@@ -175,7 +175,7 @@ describe('llava-gemma explain', () => {
     writeFileSync(join(out, 'one', '00-of-an-older-answer-relevancy.png'), '');
     const { code, stdout, stderr } = await cli('explain', ...asked, '--lens', '--steps', '4', '--out', join(out, 'one'));
     expect([code, stderr]).toEqual([0, '']);
-    expect(stdout).toContain('Its relevancy map is ');
+    expect(stdout).toContain('Its map of relevancy is ');
     const file = JSON.parse(readFileSync(join(out, 'one', 'explanation.json'), 'utf8'));
     const parts = [`${questions[0].answer} there`, ...questions[0].answer.split(' '), 'there'];
     expect(file.parts.map(({ text }: { text: string }) => text)).toEqual(parts);

@@ -135,7 +135,7 @@ describe.skipIf(!chromiumPath)('the page', () => {
     await map.waitFor();
     await worth(page);
     expect(await textOf(page.locator('#explanation'))).toMatch(
-      /The picture is worth [\d.]+ nats to it\. Its relevancy map is better than a random/,
+      /The picture is worth [\d.]+ nats to it\. Its map of relevancy is better than a random/,
     );
     // the map lies over the picture, a pixel a patch
     const [over, under] = await Promise.all([map.boundingBox(), page.locator('#picture').boundingBox()]);
@@ -150,9 +150,9 @@ describe.skipIf(!chromiumPath)('the page', () => {
     await page.locator('#explanation select').selectOption('rollout');
     await page.getByRole('img', { name: 'Map of “hot”, rollout' }).waitFor();
     // of another map, what that one is worth
-    await page.getByText(/Its rollout map is (better|no better) than a random order/).waitFor();
+    await page.getByText(/Its map of rollout is (better|no better) than a random order/).waitFor();
     await page.locator('#explanation select').selectOption('relevancy');
-    await page.getByText(/Its relevancy map is/).waitFor();
+    await page.getByText(/Its map of relevancy is/).waitFor();
     if (process.env.LLAVA_GEMMA_SCREENSHOT) await page.screenshot({ path: process.env.LLAVA_GEMMA_SCREENSHOT });
     expect(await violations(page)).toEqual([]);
     await page.getByRole('button', { name: 'Close' }).click();

@@ -2,12 +2,15 @@
 // non-finite; plans; bad input.
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { parse, stringify } from 'yaml';
 import { buildEmojiDataset } from '../src/data/emoji/build.ts';
 import type { StudyPlan } from '../src/study/plan.ts';
 import type { StudyCost, StudyResults } from '../src/study/results.ts';
+import { chromiumPath, launchBrowser } from './browser.ts';
 import { cli, enterToyFolder, spawnCli } from './toy.ts';
 
 vi.mock('../src/study/job.ts', async (original) => (await import('./in-process.ts')).jobsInThisProcess(original));
@@ -75,6 +78,29 @@ describe('a study', () => {
     expect(page).not.toMatch(/<script|https?:\/\/(?!www\.w3\.org)/);
     for (const part of ['Verdict', 'Effects and interactions', 'Cells in pairs', 'Health of the runs', 'What was not measured'])
       expect(page).toContain(part);
+  });
+
+  test.runIf(chromiumPath)('has a report that a browser shows offline, without a complaint, on a phone too', async () => {
+    const browser = await launchBrowser();
+    try {
+      const page = await browser.newPage({ viewport: { width: 390, height: 800 }, colorScheme: 'dark' });
+      const complaints: string[] = [];
+      page.on('console', (message) => complaints.push(message.text()));
+      page.on('pageerror', (error) => complaints.push(String(error)));
+      page.on('request', (request) => {
+        if (!/^(file|data):/.test(request.url())) complaints.push(request.url());
+      });
+      await page.goto(pathToFileURL(resolve('whole/study.html')).href);
+      for (const summary of await page.locator('summary').all()) await summary.click();
+      expect(await page.locator('svg').count()).toBeGreaterThan(3);
+      // tables and plots scroll within themselves
+      expect(await page.evaluate('document.documentElement.scrollWidth')).toBeLessThanOrEqual(390);
+      await page.addScriptTag({ content: readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8') });
+      expect(await page.evaluate('axe.run().then(({ violations }) => violations.map(({ id, nodes }) => [id, nodes[0].html]))')).toEqual([]);
+      expect(complaints).toEqual([]);
+    } finally {
+      await browser.close();
+    }
   });
 
   test('trains to the bits of train, also what begins with shared stages', async () => {

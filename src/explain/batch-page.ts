@@ -1,14 +1,14 @@
 // What `explain` shows of many questions: tables for the terminal and a page.
 
 import type { PixelImage } from '../images/pixels.ts';
-import { escapeHtml, htmlPage } from '../runs/page.ts';
+import { escapeHtml, htmlPage, textTable } from '../runs/page.ts';
 import type { Mean } from '../statistics/proportion.ts';
 import { type BatchLine, type BatchSummary, SCORES } from './batch.ts';
+import { MAP_NAMES } from './explanation.ts';
 import { KEPT_SHARES, LEAST_GAIN, RANDOM_ORDERS } from './faithfulness.ts';
 import type { Grid } from './maps.ts';
 import { pictureUri } from './overlay.ts';
 import { MAP_STYLE, mapHtml, pictureStyle } from './page.ts';
-import { MAP_NAMES } from './report.ts';
 
 const NAMES: Record<string, string> = { ...MAP_NAMES, oracle: 'oracle: the box', random: `random, ${RANDOM_ORDERS} orders` };
 
@@ -139,10 +139,9 @@ export async function batchCard(
 
 /** The page, with `cards` of the first questions. */
 export function batchPage(summary: BatchSummary, lines: readonly BatchLine[], cards: readonly string[], title: string): string {
-  const cells = (row: Row, tag: string) => row.map((text) => `<${tag}>${escapeHtml(text)}</${tag}>`).join('');
   const tables = tablesOf(summary).map(
     ({ title, note, rows: [head, ...rows] }) => `<h2>${escapeHtml(title)}</h2><p class="note">${escapeHtml(note)}</p>
-<div class="scroll"><table><thead><tr>${cells(head, 'th')}</tr></thead><tbody>${rows.map((row) => `<tr>${cells(row, 'td')}</tr>`).join('')}</tbody></table></div>`,
+${textTable(head, rows)}`,
   );
   const problems = lines.filter(({ problem }) => problem !== undefined);
   const list = problems.map(({ id, problem }) => `<li>${escapeHtml(`${id}: ${problem}`)}</li>`).join('');

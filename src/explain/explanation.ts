@@ -62,6 +62,15 @@ export interface PatchMaps {
 
 export type MapKind = keyof PatchMaps;
 
+/** What maps are called in files and on pages, in the order of pages. */
+export const MAP_NAMES: Record<MapKind, string> = {
+  relevancy: 'relevancy',
+  encoder: 'relevancy through the encoder',
+  gradientInput: 'gradient x input',
+  rollout: 'rollout',
+  attention: 'raw attention',
+};
+
 export const MAP_KINDS = ['relevancy', 'encoder', 'gradientInput', 'rollout', 'attention'] as const satisfies readonly MapKind[];
 
 export interface Explanation {

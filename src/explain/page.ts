@@ -2,13 +2,13 @@
 // worth. It opens offline and runs no script: a word is a radio button.
 
 import type { PixelImage } from '../images/pixels.ts';
-import { escapeHtml, htmlPage } from '../runs/page.ts';
+import { escapeHtml, htmlPage, textTable } from '../runs/page.ts';
 import { heatGradient } from './colors.ts';
-import type { Explanation, MapKind } from './explanation.ts';
+import { type Explanation, MAP_NAMES, type MapKind } from './explanation.ts';
 import type { Faithfulness, FaithfulnessScores } from './faithfulness.ts';
 import type { Grid } from './maps.ts';
 import { dataUri, heatUri, pictureUri, sheetOf, sheetPng } from './overlay.ts';
-import { type ExplainedPart, headMaps, MAP_NAMES } from './report.ts';
+import { type ExplainedPart, headMaps } from './report.ts';
 import { verdict } from './verdict.ts';
 
 /** How a map lies over its picture, which is `--picture` of what it lies in: once a page, not once a map. */
@@ -47,17 +47,13 @@ export async function mapHtml(kind: MapKind, map: Float32Array, grid: Grid, scor
 function scoresHtml({ scores }: Faithfulness): string {
   if (!scores) return '';
   const hasPerturbation = scores.random.positive !== undefined;
-  const row = ([name, { deletion, insertion, positive, negative }]: [string, FaithfulnessScores]) => {
-    const cells = [deletion, insertion, ...(hasPerturbation ? [positive, negative] : [])].map(
-      (value) => `<td>${value?.toFixed(3) ?? '&ndash;'}</td>`,
-    );
-    return `<tr><td>${escapeHtml(MAP_NAMES[name as MapKind] ?? 'random order, mean of 5')}</td>${cells.join('')}</tr>`;
+  const row = ([name, { deletion, insertion, positive, negative }]: readonly [string, FaithfulnessScores]) => {
+    const cells = [deletion, insertion, ...(hasPerturbation ? [positive, negative] : [])];
+    return [MAP_NAMES[name as MapKind] ?? 'random order, mean of 5', ...cells.map((value) => value?.toFixed(3) ?? '\u2013')];
   };
-  const more = hasPerturbation ? '<th>positive perturbation (low)</th><th>negative (high)</th>' : '';
+  const more = hasPerturbation ? ['positive perturbation (low)', 'negative (high)'] : [];
   const ordered = [...Object.keys(MAP_NAMES), 'random'].filter((name) => scores[name]).map((name) => [name, scores[name]] as const);
-  return `<div class="scroll"><table><thead><tr><th>map</th><th>deletion (low is good)</th><th>insertion (high is good)</th>${more}</tr></thead><tbody>${ordered
-    .map(([name, each]) => row([name, each]))
-    .join('')}</tbody></table></div>`;
+  return textTable(['map', 'deletion (low is good)', 'insertion (high is good)', ...more], ordered.map(row));
 }
 
 /** The words of the prompt, shaded by their share. */
@@ -88,7 +84,7 @@ async function headsHtml(explanation: Explanation, part: ExplainedPart): Promise
   const png = dataUri(await sheetPng(maps, sheet, layout.grid));
   return `<details><summary>Attention on the picture, by layer and head</summary><p class="note">Each from 0 to its own largest value; below, the share of the head's attention that lies on the picture.</p>
 <style>#heads-${part.first}-${part.count} { --heads: url(${png}) } #heads-${part.first}-${part.count} i { height: ${height}px; width: ${width}px }</style>
-<div class="scroll"><table class="heads" id="heads-${part.first}-${part.count}"><thead><tr><th></th>${names}</tr></thead><tbody>${rows.join('')}</tbody></table></div></details>`;
+<div class="scroll" tabindex="0"><table class="heads" id="heads-${part.first}-${part.count}"><thead><tr><td></td>${names}</tr></thead><tbody>${rows.join('')}</tbody></table></div></details>`;
 }
 
 /** The relevancy of each token of a word that has several. */
@@ -114,7 +110,7 @@ async function partHtml(explanation: Explanation, part: ExplainedPart, index: nu
 <div class="maps">${figures.join('')}</div>
 <p class="note">Each map is colored from 0 to its own largest value: <span class="scale" style="background:${heatGradient()};display:inline-block;vertical-align:middle;width:120px"></span></p>
 ${part.faithfulness ? scoresHtml(part.faithfulness) : ''}
-<h3>On the words of the prompt</h3>${promptHtml(explanation, part)}
+<h2>On the words of the prompt</h2>${promptHtml(explanation, part)}
 ${await tokensHtml(explanation, part)}
 ${await headsHtml(explanation, part)}
 </section>`;
@@ -135,7 +131,7 @@ function lensHtml({ lens, layout }: Explanation): string {
       (_, row) => `<tr>${cells.slice(row * grid.columns, (row + 1) * grid.columns).join('')}</tr>`,
     );
     const name = number === 0 ? 'As the rows come in' : `After layer ${number}`;
-    return `<details><summary>${name}</summary><div class="scroll"><table class="lens"><tbody>${rows.join('')}</tbody></table></div></details>`;
+    return `<details><summary>${name}</summary><div class="scroll" tabindex="0"><table class="lens"><tbody>${rows.join('')}</tbody></table></div></details>`;
   };
   return `<h2>Logit lens of the image rows</h2><p class="note">The token that each patch's row would predict if its layer were the last. Early layers say little.</p>${lens.map(layer).join('')}`;
 }

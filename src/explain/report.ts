@@ -19,15 +19,6 @@ export interface ExplainedPart {
   faithfulness?: Faithfulness;
 }
 
-/** What maps are called in files and on pages, in the order of pages. */
-export const MAP_NAMES: Record<MapKind, string> = {
-  relevancy: 'relevancy',
-  encoder: 'relevancy through the encoder',
-  gradientInput: 'gradient x input',
-  rollout: 'rollout',
-  attention: 'raw attention, last layer',
-};
-
 const tokensOf = ({ first, count }: Pick<Word, 'first' | 'count'>) => Array.from({ length: count }, (_, i) => first + i);
 
 /** The whole answer and, where it has several, each of its words: maps are means over their tokens. */

@@ -1,15 +1,7 @@
 // What a measurement of maps says, in words.
 
-import type { MapKind } from './explanation.ts';
+import { MAP_NAMES, type MapKind } from './explanation.ts';
 import { type Faithfulness, LEAST_GAIN } from './faithfulness.ts';
-
-const MAP_TITLES: Record<MapKind, string> = {
-  relevancy: 'relevancy map',
-  encoder: 'relevancy map through the encoder',
-  gradientInput: 'map of gradient x input',
-  rollout: 'rollout map',
-  attention: 'map of raw attention',
-};
 
 /** Whether maps of this part mean anything, in a sentence. */
 export function verdict({ faithfulness }: { faithfulness?: Faithfulness }, kind: MapKind = 'relevancy'): string {
@@ -29,5 +21,5 @@ export function verdict({ faithfulness }: { faithfulness?: Faithfulness }, kind:
   };
   const advice = won('random').length === 0 ? ' Do not read anything into it.' : '';
   const attention = kind === 'attention' ? '' : `, ${beats('attention', 'raw attention')}`;
-  return `${gain}. Its ${MAP_TITLES[kind]} is ${beats('random', 'a random order of patches')}${attention}.${advice} This is one picture: there is no interval.`;
+  return `${gain}. Its map of ${MAP_NAMES[kind]} is ${beats('random', 'a random order of patches')}${attention}.${advice} This is one picture: there is no interval.`;
 }

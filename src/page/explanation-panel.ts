@@ -1,22 +1,13 @@
 // What a chosen word rests on: its map over the picture, and what the map is worth.
 
 import { heatGradient } from '../explain/colors.ts';
-import type { MapKind } from '../explain/explanation.ts';
+import { MAP_NAMES, type MapKind } from '../explain/explanation.ts';
 import type { AnswerExplanation, Explainer, Question } from './answerer.ts';
 import { byId, make } from './dom.ts';
 import type { PicturePanel } from './picture-panel.ts';
 import { Problem } from './problems.ts';
 import type { AnswerView, Chosen } from './turns.ts';
 import { partAt } from './words.ts';
-
-/** What maps are called, in the order of the list. */
-const MAP_NAMES: Record<MapKind, string> = {
-  relevancy: 'relevancy',
-  encoder: 'relevancy through the encoder',
-  gradientInput: 'gradient × input',
-  rollout: 'rollout',
-  attention: 'raw attention',
-};
 
 /**
  * Milliseconds: where the maps themselves take longer, what they are worth is measured only when it is asked

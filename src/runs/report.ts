@@ -9,7 +9,7 @@ import { beatsBaselines, type Sample, type Scores, type TaskScore } from '../eva
 import { axisStyle, colorOf, drawChart, fromLeft, gridLines, numbers } from './chart.ts';
 import type { RunSummary } from './folder.ts';
 import type { HeldOutEvent, MetricEvent, StepEvent } from './metrics.ts';
-import { escapeHtml, htmlPage } from './page.ts';
+import { escapeHtml, htmlPage, htmlTable, textTable } from './page.ts';
 import { formatDuration } from './status.ts';
 
 /** A sample to be shown, with the path of its image. */
@@ -103,15 +103,13 @@ function trainedTable(metrics: readonly MetricEvent[]): string {
   const stages = metrics.filter((event) => event.type === 'trains');
   if (stages.length === 0) return '';
   const rows = stages.flatMap(({ stage, groups }) =>
-    groups.map(
-      ({ name, tensors, numbers, learningRate, weightDecay }) =>
-        `<tr><th scope="row">${escapeHtml(stage)}</th><td>${escapeHtml(name)}</td><td>${tensors}</td><td>${numbers.toLocaleString('en')}</td>
-        <td>${learningRate}</td><td>${weightDecay}</td></tr>`,
-    ),
+    groups.map(({ name, tensors, numbers, learningRate, weightDecay }) => [
+      stage,
+      name,
+      ...[tensors, numbers.toLocaleString('en'), learningRate, weightDecay].map(String),
+    ]),
   );
-  const heads = ['stage', 'trained', 'tensors', 'numbers', 'peak learning rate', 'weight decay of matrices'];
-  const head = heads.map((name) => `<th scope="col">${name}</th>`).join('');
-  return `<div class="scroll"><table><thead><tr>${head}</tr></thead><tbody>${rows.join('\n')}</tbody></table></div>`;
+  return textTable(['stage', 'trained', 'tensors', 'numbers', 'peak learning rate', 'weight decay of matrices'], rows);
 }
 
 function curves(metrics: readonly MetricEvent[]): string {
@@ -141,14 +139,20 @@ function scoreBar(score: TaskScore): string {
 
 function scoreTable(tasks: Record<string, TaskScore>): string {
   const rows = Object.entries(tasks).map(([task, score]) => {
-    return `<tr><th scope="row">${escapeHtml(task)}</th><td class="wide">${scoreBar(score)}</td>
-      <td class="${beatsBaselines(score) ? 'good' : 'unsure'}">${share(score.accuracy)}</td><td>${share(score.ciLow)} &ndash; ${share(score.ciHigh)}</td>
-      <td>${share(score.blind)}</td><td>${share(score.majority)}${score.majorityFrom === 'evaluation' ? '*' : ''}</td><td>${share(score.random)}</td>
-      <td>${share(score.precision)}</td><td>${share(score.recall)}</td><td>${share(score.f1)}</td><td>${share(score.yesRate)}</td><td>${score.n}</td></tr>`;
+    const { accuracy, ciLow, ciHigh, blind, majority, majorityFrom, random, precision, recall, f1, yesRate, n } = score;
+    return [
+      escapeHtml(task),
+      `<div class="wide">${scoreBar(score)}</div>`,
+      `<span class="${beatsBaselines(score) ? 'good' : 'unsure'}">${share(accuracy)}</span>`,
+      `${share(ciLow)} &ndash; ${share(ciHigh)}`,
+      share(blind),
+      `${share(majority)}${majorityFrom === 'evaluation' ? '*' : ''}`,
+      ...[random, precision, recall, f1, yesRate].map(share),
+      String(n),
+    ];
   });
   const heads = ['task', '', 'accuracy', '95 % interval', 'blind', 'majority', 'random', 'precision', 'recall', 'F1', 'yes-rate', 'n'];
-  const head = heads.map((name) => `<th scope="col">${name}</th>`).join('');
-  return `<div class="scroll"><table><thead><tr>${head}</tr></thead><tbody>${rows.join('\n')}</tbody></table></div>`;
+  return htmlTable(heads, rows);
 }
 
 function scoreTables(scores: Scores): string {
@@ -196,16 +200,12 @@ function timing({ wallSeconds, peakRssMb, stages }: RunSummary, metrics: readonl
       .flatMap((event) => (event.type === 'step' && event.stage === name ? [event.tokensPerSecond] : []))
       .sort((a, b) => a - b);
     const median = speeds.length === 0 ? '&ndash;' : Math.round(speeds[Math.floor(speeds.length / 2)]).toLocaleString('en');
-    return `<tr><th scope="row">${escapeHtml(name)}</th><td>${formatDuration(seconds)}</td><td>${steps}</td><td>${median}</td>
-      <td>${inDigits(firstLoss, 4)}</td><td>${inDigits(lastLoss, 4)}</td></tr>`;
+    return [escapeHtml(name), formatDuration(seconds), String(steps), median, inDigits(firstLoss, 4), inDigits(lastLoss, 4)];
   });
   const left = stages
     .flatMap(({ name, skipped }) => (skipped ? [` ${skipped} bad samples of ${escapeHtml(name)} were left out (skipped.jsonl).`] : []))
     .join('');
-  const heads = ['stage', 'time', 'steps', 'tokens/s (median)', 'first loss', 'last loss']
-    .map((name) => `<th scope="col">${name}</th>`)
-    .join('');
-  return `<div class="scroll"><table><thead><tr>${heads}</tr></thead><tbody>${rows.join('\n')}</tbody></table></div>
+  return `${htmlTable(['stage', 'time', 'steps', 'tokens/s (median)', 'first loss', 'last loss'], rows)}
     <p>Wall time ${formatDuration(wallSeconds)}, peak memory ${Math.round(peakRssMb).toLocaleString('en')} MB.${left}</p>`;
 }
 
@@ -240,7 +240,7 @@ ${gallery(samples)}
 ${timing(summary, metrics)}
 ${trainedTable(metrics)}
 <h2>Recipe</h2>
-<details><summary>recipe.yaml with every field</summary><pre>${escapeHtml(recipe)}</pre></details>`,
+<details><summary>recipe.yaml with every field</summary><pre tabindex="0">${escapeHtml(recipe)}</pre></details>`,
   );
 }
 

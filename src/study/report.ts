@@ -37,7 +37,7 @@ import type { Study } from './variants.ts';
 import { points } from './verdict.ts';
 
 const style = `<style>
-.light { border-radius: 4px; color: #fff; font-size: 12px; padding: 1px 8px; } .light.green { background: #14803c; } .light.amber { background: #a87900; } .light.red { background: #c4320a; } .light.info, .light.unknown { background: #6b7280; }
+.light { border-radius: 4px; color: #fff; font-size: 12px; padding: 1px 8px; } .light.green { background: #14803c; } .light.amber { background: #8a6300; } .light.red { background: #c4320a; } .light.info, .light.unknown { background: #6b7280; }
 .told { display: block; max-width: 640px; text-align: left; white-space: normal; } ol.findings li { margin: 6px 0; } figure.forest { max-width: 760px; } h3 { margin-top: 28px; }
 .arms { grid-template-columns: repeat(auto-fill, minmax(min(100%, 500px), 1fr)); } .arms dd { overflow-wrap: break-word; }
 .scroll + .curves, .curves + .scroll { margin-top: 20px; }
@@ -301,7 +301,7 @@ function costHtml(scores: readonly ScoreAnalysis[], cost: StudyCost): string {
 function studyHtml(study: Study): string {
   const recipes = study.variants.map(
     ({ label, recipe }) =>
-      `<details><summary>recipe of ${escapeHtml(label)}</summary><pre>${escapeHtml(stringify(recipe))}</pre></details>`,
+      `<details><summary>recipe of ${escapeHtml(label)}</summary><pre tabindex="0">${escapeHtml(stringify(recipe))}</pre></details>`,
   );
-  return `<details><summary>the study with every field</summary><pre>${escapeHtml(stringify(study.file))}</pre></details>${recipes.join('\n')}`;
+  return `<details><summary>the study with every field</summary><pre tabindex="0">${escapeHtml(stringify(study.file))}</pre></details>${recipes.join('\n')}`;
 }
