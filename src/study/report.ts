@@ -11,6 +11,8 @@ import { readMetrics } from '../runs/metrics.ts';
 import { escapeHtml, htmlPage, htmlTable } from '../runs/page.ts';
 import { formatDuration } from '../runs/status.ts';
 import { curves, curvesNote, equalCost, quantityOf, trialTable } from '../search/search-report.ts';
+import { seedsNeeded } from '../statistics/power.ts';
+import { halfNormal } from '../statistics/unreplicated.ts';
 import type { CellAlignment } from './alignment.ts';
 import type { ScoreAnalysis } from './analysis.ts';
 import type { StudySearch } from './cell-search.ts';
@@ -110,10 +112,10 @@ function effectsHtml(study: Study, score: ScoreAnalysis): string {
   const all = [...main, ...interactions];
   if (all.length === 0) return `<h3>${escapeHtml(score.score)}</h3><p class="note">There is nothing to compare.</p>`;
   const noise = runNoise
-    ? `Errors of questions (by picture) and of runs. Between seeds of a cell the standard deviation is ${percent(runSd)} points; an effect of ${percent(score.smallestVisible)} points had an 80 % chance of being seen, were it the only one that is tested.`
+    ? `Errors of questions (by picture) and of runs. Between seeds of a cell the standard deviation is ${percent(runSd)} points; an effect of ${percent(score.smallestVisible)} points had an 80 % chance of being seen, were it the only one that is tested. ${moreSeeds(study, score)}`
     : 'Run noise was not measured: there is one run a cell, and the intervals are of the questions and these very runs.';
   const half = lenth
-    ? `<p class="note">Lenth: an effect beyond ${percent(lenth.margin)} points stands out from the others (${percent(lenth.simultaneousMargin)} for all at once): ${lenth.active.map(escapeHtml).join(', ') || 'none does'}.</p>`
+    ? `<p class="note">Lenth: an effect beyond ${percent(lenth.margin)} points stands out from the others (${percent(lenth.simultaneousMargin)} for all at once): ${lenth.active.map(escapeHtml).join(', ') || 'none does'}.</p>${halfNormalFigure(all)}`
     : '';
   const untold =
     notTold.length > 0
@@ -125,6 +127,27 @@ function effectsHtml(study: Study, score: ScoreAnalysis): string {
     <details open><summary>the numbers</summary>${effectTable(all)}</details>
     ${figures(interactionPlots(study, score))}
     <details open><summary>each effect at each level of the others</summary>${simpleTable(score)}</details>`;
+}
+
+/** Seeds that a cell would need to see half of what it can see, as far as the noise of runs goes. */
+function moreSeeds({ variants, seeds }: Study, { runSd, smallestVisible }: ScoreAnalysis): string {
+  if (smallestVisible === null || runSd === null) return '';
+  const needed = seedsNeeded(smallestVisible / 2, runSd, variants.length);
+  if (!(needed > seeds.length) || !Number.isFinite(needed)) return '';
+  return `For ${percent(smallestVisible / 2)} points, each cell would need ${needed} seeds or more.`;
+}
+
+/** Effects without an estimate of noise beside where they would lie if all of them were noise. */
+function halfNormalFigure(effects: readonly { label: string; value: number }[]): string {
+  const points = halfNormal(effects.map(({ value }) => value)).toReversed();
+  const groups = points.map(({ index, size, quantile }) => ({
+    name: effects[index].label,
+    points: [[quantile, 100 * size] as [number, number]],
+  }));
+  return figure(
+    scatterPlot(groups, { x: 'half-normal quantile', y: 'points' }),
+    'Sizes of effects: what is noise lies on a line through 0',
+  );
 }
 
 /** For each pair of factors, means of the cells at their levels. */
