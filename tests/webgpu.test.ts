@@ -193,10 +193,14 @@ const tinyLlava = (engine: Engine) =>
   });
 
 describe.skipIf(!webgpu)('answers on WebGPU', () => {
-  test('of the bundled model are those on the CPU', async () => {
+  test.each([
+    ['', undefined, undefined],
+    [' also of packed weights that are split', 'int4', 20_000],
+  ] as const)('of the bundled model are those on the CPU;%s', async (_, quantize, bufferBytes) => {
     const answers: number[][][] = [];
-    for (const engine of [createOrtEngine(), webgpu!]) {
-      const { tokenizer, generator, imageRows } = await loadModel(bundledModel, { engine });
+    const device = bufferBytes === undefined ? webgpu! : createNodeWebgpuEngine({ bufferBytes });
+    for (const engine of [createOrtEngine(), device]) {
+      const { tokenizer, generator, imageRows } = await loadModel(bundledModel, { engine, quantize });
       const [rows] = await imageRows([picture]);
       const places = new Array<number>(rows.length / generator.config.text_config.hidden_size).fill(tokenizer.imageTokenId);
       const prompt = { inputIds: [...places, ...tokenizer.encode('\nhow many things?')], imageRows: rows };

@@ -31,7 +31,8 @@ interface Part {
 /** The parts of a table, or nothing if it is whole. */
 function partsOf(table: Tensor): Part[] | undefined {
   if (table.op !== 'concat' || table.attributes.axis !== 0 || table.dims.length !== 2) return undefined;
-  if (!table.inputs.every(({ op, dims: [rows] }) => op === 'input' && typeof rows === 'number')) return undefined;
+  const isPart = ({ op, dims: [rows] }: Tensor) => (op === 'input' || op === 'dequantize') && typeof rows === 'number';
+  if (!table.inputs.every(isPart)) return undefined;
   let end = 0;
   return table.inputs.map((rows) => {
     const start = end;

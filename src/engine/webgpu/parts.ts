@@ -1,8 +1,8 @@
 // Constants that are larger than a buffer, as several.
 
 import { type Outputs, rewrite } from '../../graph/passes.ts';
-import { concat } from '../../graph/primitives.ts';
-import { input, inputName, type Tensor, type TypedData } from '../../graph/tensor.ts';
+import { concat, dequantize } from '../../graph/primitives.ts';
+import { input, inputName, type Tensor, type TypedData, topologicalOrder } from '../../graph/tensor.ts';
 import { type Constant, elementBytes, sizeOf } from '../engine.ts';
 import { isStored } from '../onnx/constants.ts';
 
@@ -10,42 +10,65 @@ import { isStored } from '../onnx/constants.ts';
 const ROWS = 1024;
 
 /**
- * The graph over the parts of those constants that have more than `bytes`: matrices of float32, which are cut
- * between rows. A matrix with a row of more bytes stays as it is.
+ * The graph over the parts of those constants that have more than `bytes`: matrices of float32, and packed
+ * ones with their scales, which are cut between rows. A matrix with a row of more bytes stays as it is.
  */
 export function inParts(graph: Outputs, constants: ReadonlyMap<string, Constant>, bytes: number) {
-  const parts = new Map<string, Constant>();
-  const tables = new Map<string, Tensor>();
-  for (const [name, value] of constants) {
-    const split = value.dtype === 'float32' && value.dims.length === 2 ? splitRows(value, bytes) : [value];
-    if (split.length < 2) {
-      parts.set(name, value);
-      continue;
+  const parts = new Map<string, Constant>(constants);
+  const inputs = new Map<string, Tensor[]>();
+  /** A constant's parts of so many rows as inputs; it is no constant any more. */
+  const split = (name: string, size: number): Tensor[] => {
+    const known = inputs.get(name);
+    if (known) return known;
+    parts.delete(name);
+    const split = splitRows(constants.get(name)!, size).map((part, i, { length }) => {
+      const partName = `${name} ${i + 1}/${length}`;
+      parts.set(partName, part);
+      return input(partName, part.dtype, part.dims);
+    });
+    inputs.set(name, split);
+    return split;
+  };
+  const rowsOf = (tensor: Tensor): number | undefined => {
+    const value = tensor.op === 'input' ? constants.get(inputName(tensor)) : undefined;
+    return value && partRows(value, bytes);
+  };
+  // cut with what they scale
+  const scales = new Set(topologicalOrder(Object.values(graph)).flatMap(({ op, inputs }) => (op === 'dequantize' ? [inputs[1]] : [])));
+  const joined = rewrite(graph, (node) => {
+    if (node.op === 'input' && node.dtype === 'float32' && !scales.has(node)) {
+      const size = rowsOf(node);
+      return size === undefined ? node : concat(split(inputName(node), size), 0);
     }
-    const named = split.map((part, i) => [`${name} ${i + 1}/${split.length}`, part] as const);
-    for (const [partName, part] of named) parts.set(partName, part);
-    tables.set(
-      name,
-      concat(
-        named.map(([partName, { dtype, dims }]) => input(partName, dtype, dims)),
+    if (node.op === 'dequantize') {
+      const [packed, scale] = node.inputs;
+      const size = rowsOf(packed);
+      if (size === undefined || packed.op !== 'input' || scale.op !== 'input') return node;
+      const [packedParts, scaleParts] = [split(inputName(packed), size), split(inputName(scale), size)];
+      return concat(
+        packedParts.map((part, i) => dequantize(part, scaleParts[i], node.attributes)),
         0,
-      ),
-    );
-  }
-  const joined = rewrite(graph, (node) => (node.op === 'input' && tables.get(inputName(node))) || node);
+      );
+    }
+    return node;
+  });
   return { graph: joined, constants: parts };
 }
 
-function splitRows(value: Constant, bytes: number): Constant[] {
+/** Rows of a part of a matrix that has more than `bytes`; undefined for what is not cut. */
+function partRows({ dtype, dims }: Constant, bytes: number): number | undefined {
+  if (dims.length !== 2) return undefined;
+  const fitting = Math.floor(bytes / (dims[1] * elementBytes[dtype]));
+  if (sizeOf(dims) * elementBytes[dtype] <= bytes || fitting === 0) return undefined;
+  return fitting >= ROWS ? fitting - (fitting % ROWS) : fitting;
+}
+
+function splitRows(value: Constant, size: number): Constant[] {
   const [rows, width] = value.dims;
-  const rowBytes = width * elementBytes[value.dtype];
-  const fitting = Math.floor(bytes / rowBytes);
-  if (sizeOf(value.dims) * elementBytes[value.dtype] <= bytes || fitting === 0) return [value];
-  const size = fitting >= ROWS ? fitting - (fitting % ROWS) : fitting;
   return Array.from({ length: Math.ceil(rows / size) }, (_, i) => {
     const [start, end] = [i * size, Math.min((i + 1) * size, rows)];
     const dims = [end - start, width];
-    if (isStored(value)) return { ...value, dims, offset: value.offset + start * rowBytes };
+    if (isStored(value)) return { ...value, dims, offset: value.offset + start * width * elementBytes[value.dtype] };
     const data = (value.data as Float32Array).subarray(start * width, end * width) as TypedData;
     return { ...value, dims, data };
   });
