@@ -1,6 +1,5 @@
-// Whether a run of a large model fits into memory, looked at before its weights are: a system that runs out
-// of
-// memory ends the process without a word, hours into it or before its first step.
+// Whether a run of a large model fits into memory, looked at before its first step: a system that runs out of
+// memory ends the process without a word, perhaps hours into it.
 
 import { sizeOf } from '../engine/engine.ts';
 import { UserError } from '../errors.ts';
@@ -21,7 +20,8 @@ export interface MemoryCheck {
 /** UserError for a run whose plan is larger than the memory. */
 export async function checkMemory(task: Task, { folder, available, note }: MemoryCheck): Promise<void> {
   const bytes = task.weights.parameters.reduce((sum, { dims }) => sum + 4 * sizeOf(dims), 0);
-  if (bytes < LEAST_SHARE * available) return;
+  // without an outline, a plan would make the state of a stage, as large as the model
+  if (!task.outline || bytes < LEAST_SHARE * available) return;
   // what would make it fit takes many plans
   const { memory, problems } = await planRun({ task, folder, available, withRemedies: false });
   if (memory.peak > available)
