@@ -5,10 +5,9 @@ import { parseCount } from '../src/cli/options.ts';
 import { pointingQuestions } from '../src/data/emoji/pointing.ts';
 import { createOrtEngine } from '../src/engine/ort.ts';
 import { loadExplainer } from '../src/explain/explainer.ts';
+import { bundledModel } from '../src/paths.ts';
 import { type LoadedModel, loadModel } from '../src/pretrained/load.ts';
 import { busyCores, busyNote, median, round, thisMachine } from './statistics.ts';
-
-const MODEL = 'assets/models/tiny-llava';
 
 /** Tokens of the answers that are decoded; the model's own answers have one or two. */
 const LONG = [8, 16];
@@ -34,7 +33,7 @@ async function benchExplain({ pictures, json }: { pictures: number; json?: boole
   const machine = { ...thisMachine(), threads: 1 };
   const before = await busyCores();
   const engine = createOrtEngine({ threads: 1 });
-  const model = await loadModel(MODEL, { engine });
+  const model = await loadModel(bundledModel, { engine });
   const answers: Record<string, Awaited<ReturnType<typeof measure>>> = {};
   for (const tokens of [undefined, ...LONG]) {
     const result = await measure(engine, model, pictures, tokens);
@@ -53,7 +52,7 @@ async function benchExplain({ pictures, json }: { pictures: number; json?: boole
 /** Times of answers of so many tokens and of their maps; without a number, of the model's own answers. */
 async function measure(engine: ReturnType<typeof createOrtEngine>, model: LoadedModel, pictures: number, tokens?: number) {
   const { generator, tokenizer } = model;
-  const explainer = await loadExplainer(MODEL, { engine, model });
+  const explainer = await loadExplainer(bundledModel, { engine, model });
   const text = tokens && tokenizer.decode(tokenizer.encode(LONG_ANSWER).slice(0, tokens));
   const cpu: Record<Part, number[]> = { answer: [], maps: [], maps_with_encoder: [] };
   const wall: Record<Part, number[]> = { answer: [], maps: [], maps_with_encoder: [] };

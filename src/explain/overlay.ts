@@ -83,11 +83,12 @@ export async function sheetPng(
   maps.forEach((map, index) => {
     const values = relative(map);
     const [left, top] = [(index % across) * stepX, Math.floor(index / across) * stepY];
-    for (let y = 0; y < grid.rows * scale; y++)
-      for (let x = 0; x < grid.columns * scale; x++) {
-        const value = values[Math.floor(y / scale) * grid.columns + Math.floor(x / scale)];
-        pixels.set([...heatColor(value), 255], ((top + y) * width + left + x) * 4);
-      }
+    values.forEach((value, patch) => {
+      const color = [...heatColor(value), 255];
+      const [x, y] = [left + (patch % grid.columns) * scale, top + Math.floor(patch / grid.columns) * scale];
+      for (let row = y; row < y + scale; row++)
+        for (let column = x; column < x + scale; column++) pixels.set(color, (row * width + column) * 4);
+    });
   });
   return sharp(pixels, { raw: { width, height, channels: 4 } })
     .png()

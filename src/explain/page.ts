@@ -4,7 +4,7 @@
 import type { PixelImage } from '../images/pixels.ts';
 import { escapeHtml, htmlPage, textTable } from '../runs/page.ts';
 import { heatGradient } from './colors.ts';
-import { type Explanation, MAP_NAMES, type MapKind } from './explanation.ts';
+import { type Explanation, MAP_KINDS, MAP_NAMES, type MapKind } from './explanation.ts';
 import type { Faithfulness, FaithfulnessScores } from './faithfulness.ts';
 import type { Grid } from './maps.ts';
 import { dataUri, heatUri, pictureUri, sheetOf, sheetPng } from './overlay.ts';
@@ -52,7 +52,7 @@ function scoresHtml({ scores }: Faithfulness): string {
     return [MAP_NAMES[name as MapKind] ?? 'random order, mean of 5', ...cells.map((value) => value?.toFixed(3) ?? '\u2013')];
   };
   const more = hasPerturbation ? ['positive perturbation (low)', 'negative (high)'] : [];
-  const ordered = [...Object.keys(MAP_NAMES), 'random'].filter((name) => scores[name]).map((name) => [name, scores[name]] as const);
+  const ordered = [...MAP_KINDS, 'random'].filter((name) => scores[name]).map((name) => [name, scores[name]] as const);
   return textTable(['map', 'deletion (low is good)', 'insertion (high is good)', ...more], ordered.map(row));
 }
 
@@ -64,8 +64,14 @@ function promptHtml({ promptWords }: Explanation, { onPrompt }: ExplainedPart): 
   return `<p class="prompt">${promptWords.map(({ text }, i) => word(text, onPrompt[i])).join(' ')}</p>`;
 }
 
+/** A part's `headMaps` as a PNG, a line a layer. */
+export const headSheet = (explanation: Explanation, part: ExplainedPart): Promise<Buffer> => {
+  const { heads, layout } = explanation;
+  return sheetPng(headMaps(explanation, part), sheetOf(heads.heads, layout.grid), layout.grid);
+};
+
 /** The attention of each layer and head on the picture, and how much of it lies there. */
-async function headsHtml(explanation: Explanation, part: ExplainedPart): Promise<string> {
+function headsHtml(explanation: Explanation, part: ExplainedPart, sheetOfPart: Buffer): string {
   const { heads, layout } = explanation;
   const maps = headMaps(explanation, part);
   const sheet = sheetOf(heads.heads, layout.grid);
@@ -81,9 +87,8 @@ async function headsHtml(explanation: Explanation, part: ExplainedPart): Promise
     (_, layer) => `<tr><th scope="row">layer ${layer + 1}</th>${across.map((head) => cell(layer, head)).join('')}</tr>`,
   );
   const names = across.map((head) => `<th>head ${head + 1}</th>`).join('');
-  const png = dataUri(await sheetPng(maps, sheet, layout.grid));
   return `<details><summary>Attention on the picture, by layer and head</summary><p class="note">Each from 0 to its own largest value; below, the share of the head's attention that lies on the picture.</p>
-<style>#heads-${part.first}-${part.count} { --heads: url(${png}) } #heads-${part.first}-${part.count} i { height: ${height}px; width: ${width}px }</style>
+<style>#heads-${part.first}-${part.count} { --heads: url(${dataUri(sheetOfPart)}) } #heads-${part.first}-${part.count} i { height: ${height}px; width: ${width}px }</style>
 <div class="scroll" tabindex="0"><table class="heads" id="heads-${part.first}-${part.count}"><thead><tr><td></td>${names}</tr></thead><tbody>${rows.join('')}</tbody></table></div></details>`;
 }
 
@@ -98,8 +103,8 @@ async function tokensHtml({ tokens, maps, layout }: Explanation, { first, count 
   return `<details><summary>Relevancy token by token</summary><div class="tokens">${(await Promise.all(figures)).join('')}</div></details>`;
 }
 
-async function partHtml(explanation: Explanation, part: ExplainedPart, index: number): Promise<string> {
-  const kinds = (Object.keys(MAP_NAMES) as MapKind[]).filter((kind) => part.maps[kind]);
+async function partHtml(explanation: Explanation, part: ExplainedPart, index: number, sheet: Buffer): Promise<string> {
+  const kinds = MAP_KINDS.filter((kind) => part.maps[kind]);
   const figures = await Promise.all(
     kinds.map((kind) => mapHtml(kind, part.maps[kind], explanation.layout.grid, part.faithfulness?.scores)),
   );
@@ -112,7 +117,7 @@ async function partHtml(explanation: Explanation, part: ExplainedPart, index: nu
 ${part.faithfulness ? scoresHtml(part.faithfulness) : ''}
 <h2>On the words of the prompt</h2>${promptHtml(explanation, part)}
 ${await tokensHtml(explanation, part)}
-${await headsHtml(explanation, part)}
+${headsHtml(explanation, part, sheet)}
 </section>`;
 }
 
@@ -136,12 +141,17 @@ function lensHtml({ lens, layout }: Explanation): string {
   return `<h2>Logit lens of the image rows</h2><p class="note">The token that each patch's row would predict if its layer were the last. Early layers say little.</p>${lens.map(layer).join('')}`;
 }
 
-/** The page; `picture` is what the encoder sees. */
-export async function explanationPage(explanation: Explanation, parts: readonly ExplainedPart[], picture: PixelImage): Promise<string> {
+/** The page; `picture` is what the encoder sees, `sheets` the `headSheet` of each part. */
+export async function explanationPage(
+  explanation: Explanation,
+  parts: readonly ExplainedPart[],
+  picture: PixelImage,
+  sheets: readonly Buffer[],
+): Promise<string> {
   const uri = pictureStyle(await pictureUri(picture));
   const radio = ({ text }: ExplainedPart, i: number) =>
     `<input type="radio" name="word" id="word-${i}"${i === 0 ? ' checked' : ''}><label for="word-${i}">${escapeHtml(i === 0 && parts.length > 1 ? 'the whole answer' : text)}</label>`;
-  const sections = await Promise.all(parts.map((part, i) => partHtml(explanation, part, i)));
+  const sections = await Promise.all(parts.map((part, i) => partHtml(explanation, part, i, sheets[i])));
   return htmlPage(
     explanation.answer,
     `${style(parts.length)}<style>body { ${uri} }</style><p class="note">${escapeHtml(explanation.prompt)}</p>

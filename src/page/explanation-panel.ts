@@ -1,7 +1,7 @@
 // What a chosen word rests on: its map over the picture, and what the map is worth.
 
 import { heatGradient } from '../explain/colors.ts';
-import { MAP_NAMES, type MapKind } from '../explain/explanation.ts';
+import { MAP_KINDS, MAP_NAMES, type MapKind } from '../explain/explanation.ts';
 import type { AnswerExplanation, Explainer, Question } from './answerer.ts';
 import { byId, make } from './dom.ts';
 import type { PicturePanel } from './picture-panel.ts';
@@ -127,7 +127,7 @@ export function setUpExplanations(answerer: Explainer, pictures: PicturePanel): 
   /** The list of maps, the shares and the scale; draws the map that is chosen. */
   function mapParts(explanation: AnswerExplanation, part: number, name: string, onKind: () => void): HTMLElement[] {
     const { maps, onImage, first, count } = explanation.parts[part];
-    const kinds = (Object.keys(MAP_NAMES) as MapKind[]).filter((each) => maps[each]);
+    const kinds = MAP_KINDS.filter((each) => maps[each]);
     const select = make('select', {}, ...kinds.map((each) => make('option', { value: each, selected: each === kind }, MAP_NAMES[each])));
     const draw = () => pictures.showMap(maps[kind]!, explanation, `${name}, ${MAP_NAMES[kind]}`);
     select.addEventListener('change', () => {

@@ -268,8 +268,9 @@ export function summaryRows({ variants }: SearchReport): string[][] {
   return [HEADS, ...rows];
 }
 
-/** What each of several has found with as many operations. */
-export function equalCost(variants: readonly VariantResult[], quantity: string): string {
+/** What each has found with as many operations, under a heading; nothing of a single one. */
+export function equalCost(variants: readonly VariantResult[], quantity: string, heading: 'h2' | 'h3'): string {
+  if (variants.length < 2) return '';
   const equal = atEqualFlops(variants);
   const tera = (flops: number) => (flops / 1e12).toPrecision(3);
   const rows = variants.map(({ name, flops, spent, winner }, i) => [
@@ -279,7 +280,8 @@ export function equalCost(variants: readonly VariantResult[], quantity: string):
     shown(winner?.value),
     shown(equal.values[i]),
   ]);
-  return `${textTable(['', 'TFLOP a schedule', 'TFLOP in all', `${quantity}, all trials`, `the same within ${tera(equal.flops)} TFLOP`], rows)}
+  return `<${heading}>At equal cost</${heading}>
+${textTable(['', 'TFLOP a schedule', 'TFLOP in all', `${quantity}, all trials`, `the same within ${tera(equal.flops)} TFLOP`], rows)}
 <p class="note">All variants had as many trials of as many samples, and a larger model computes more in them. The last column cuts each search where it has
 spent what the cheapest one has in all. A token takes 4 operations for each weight, and 2 more for one that is trained.</p>`;
 }
@@ -299,7 +301,7 @@ export function searchPage(report: SearchReport): string {
 ${textTable(head, rows)}
 <p class="note">The winner when chosen is flattered: it is the best of many noisy values. Fresh seeds had no part in the choice; 95 % intervals by t over
 seeds, the last column paired by seed. Choose on samples that no table reports.</p>
-${variants.length < 2 ? '' : `<h2>At equal cost</h2>${equalCost(variants, quantity)}`}
+${equalCost(variants, quantity, 'h2')}
 <h2>Curves</h2>
 ${curves(variants, quantity)}
 ${curvesNote}

@@ -298,7 +298,7 @@ function searchHtml(search: StudySearch, scores: readonly ScoreAnalysis[]): stri
   );
   return `<p>Each cell was searched with the same budget before its runs: ${escapeHtml(quantity)}, ${lowest ? 'low' : 'high'} is good. Each was then run with the values of the recipe
     (shared) and with its own best ones (tuned), on seeds that no trial had.</p>
-    ${tunedTable(search, scores)}${curves(cells, quantity)}${curvesNote}${cells.length < 2 ? '' : `<h3>At equal cost</h3>${equalCost(cells, quantity)}`}${trials.join('\n')}`;
+    ${tunedTable(search, scores)}${curves(cells, quantity)}${curvesNote}${equalCost(cells, quantity, 'h3')}${trials.join('\n')}`;
 }
 
 // === Cost, and the study itself ===

@@ -13,9 +13,9 @@ import { type Explainer, loadExplainer } from '../../explain/explainer.ts';
 import { type AnsweredQuestion, MAP_KINDS } from '../../explain/explanation.ts';
 import { measureFaithfulness } from '../../explain/faithfulness.ts';
 import type { Grid } from '../../explain/maps.ts';
-import { overlayPng, sheetOf, sheetPng } from '../../explain/overlay.ts';
-import { explanationPage } from '../../explain/page.ts';
-import { explanationJson, headMaps, partsOf, targetsOf } from '../../explain/report.ts';
+import { overlayPng } from '../../explain/overlay.ts';
+import { explanationPage, headSheet } from '../../explain/page.ts';
+import { explanationJson, partsOf, targetsOf } from '../../explain/report.ts';
 import { verdict } from '../../explain/verdict.ts';
 import { type ImageProcessorConfig, pictureOf } from '../../images/processor.ts';
 import { resolvePath } from '../../paths.ts';
@@ -103,15 +103,16 @@ async function explainOne(
   onDisk(out, () => {
     for (const name of readdirSync(out).filter((name) => PICTURE.test(name))) rmSync(join(out, name));
   });
+  const sheets = await Promise.all(parts.map((part) => headSheet(explanation, part)));
   for (const [i, part] of parts.entries()) {
     const name = fileName(i, part.text);
     for (const [kind, map] of Object.entries(part.maps)) write(`${name}-${kind}.png`, await overlayPng(picture, map, grid));
-    write(`${name}-heads.png`, await sheetPng(headMaps(explanation, part), sheetOf(explanation.heads.heads, grid), grid));
+    write(`${name}-heads.png`, sheets[i]);
   }
   for (const [t, { text }] of explanation.tokens.entries())
     write(`token-${fileName(t + 1, text)}-relevancy.png`, await overlayPng(picture, explanation.maps.relevancy[t], grid));
   write('explanation.json', `${JSON.stringify(explanationJson(explanation, parts, flags.model))}\n`);
-  write('index.html', await explanationPage(explanation, parts, picture));
+  write('index.html', await explanationPage(explanation, parts, picture, sheets));
   console.log(explanation.answer);
   for (const part of parts) console.log(`  ${part.text}: ${verdict(part)}`);
   console.log(`page: ${join(out, 'index.html')}`);

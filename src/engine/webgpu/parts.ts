@@ -15,19 +15,18 @@ const ROWS = 1024;
  */
 export function inParts(graph: Outputs, constants: ReadonlyMap<string, Constant>, bytes: number) {
   const parts = new Map<string, Constant>(constants);
-  const inputs = new Map<string, Tensor[]>();
+  const known = new Map<string, Tensor[]>();
   /** A constant's parts of so many rows as inputs; it is no constant any more. */
   const split = (name: string, size: number): Tensor[] => {
-    const known = inputs.get(name);
-    if (known) return known;
+    if (known.has(name)) return known.get(name)!;
     parts.delete(name);
-    const split = splitRows(constants.get(name)!, size).map((part, i, { length }) => {
+    const cut = splitRows(constants.get(name)!, size).map((part, i, { length }) => {
       const partName = `${name} ${i + 1}/${length}`;
       parts.set(partName, part);
       return input(partName, part.dtype, part.dims);
     });
-    inputs.set(name, split);
-    return split;
+    known.set(name, cut);
+    return cut;
   };
   const rowsOf = (tensor: Tensor): number | undefined => {
     const value = tensor.op === 'input' ? constants.get(inputName(tensor)) : undefined;
