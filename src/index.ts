@@ -9,7 +9,19 @@ export { buildEmojiDataset } from './data/emoji/build.ts';
 export { loadEmojiGlyphs } from './data/emoji/glyphs.ts';
 export { readLlavaJson } from './data/llava-json.ts';
 export { openEngine } from './engine/devices.ts';
-export type { Constant, DeviceName, Engine, Program, SequenceState, SlotState, State, StoredValue, Value, Write } from './engine/engine.ts';
+export type {
+  Constant,
+  DeviceName,
+  Engine,
+  Program,
+  SavedSlot,
+  SequenceState,
+  SlotState,
+  State,
+  StoredValue,
+  Value,
+  Write,
+} from './engine/engine.ts';
 export { float32, float32Values, int32 } from './engine/engine.ts';
 export { createOrtEngine } from './engine/ort.ts';
 export { createReferenceEngine } from './engine/reference.ts';

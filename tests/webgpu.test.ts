@@ -16,6 +16,7 @@ import { createOrtEngine } from '../src/engine/ort.ts';
 import { createWebgpuEngine, type WebgpuOptions } from '../src/engine/webgpu/engine.ts';
 import { DeviceError, DeviceLostError } from '../src/engine/webgpu/failure.ts';
 import type { Runtime, RuntimeTensor } from '../src/engine/webgpu/runtime.ts';
+import { createBatchScheduler } from '../src/generate/batch-scheduler.ts';
 import { createGenerator } from '../src/generate/generator.ts';
 import { grad } from '../src/graph/grad.ts';
 import { add, cast, dequantize, gather, matmul, mul, reduceSum, takeLast } from '../src/graph/primitives.ts';
@@ -228,26 +229,37 @@ describe.skipIf(!webgpu)('answers on WebGPU', () => {
     }, options),
   );
 
-  test('of a batch that rows of different lengths share are those on the CPU', async () => {
-    const said: number[][] = [];
-    for (const engine of [createOrtEngine(), webgpu!]) {
-      const generator = await tinyLlava(engine);
-      const batch = generator.openBatch(2);
-      const tokens: number[] = [];
-      let rows = [[2, 5, 7], [3]];
-      for (let step = 0; step < 3; step++) {
-        const results = await batch.step(
-          0,
-          rows.map((tokens) => ({ tokens, wants: 'likeliest' as const })),
-        );
-        rows = results.map(({ likeliest }) => [likeliest!]);
-        tokens.push(...rows.flat());
-      }
-      said.push(tokens);
-      await generator.dispose();
-    }
-    expect(said[1]).toEqual(said[0]);
+  /** Answers to prompts that share beginnings, some of which wait for a slot. */
+  async function batched(engine: Engine, slots: number): Promise<{ said: number[][]; cached: number }> {
+    const generator = await tinyLlava(engine);
+    const scheduler = createBatchScheduler(generator, { slots, prefixBytes: 2 ** 20, breathe: async () => {} });
+    const prompts = [[2, 5, 7], [3], [2, 5, 7, 4, 6], [2, 5], [3, 3, 3, 3, 3], [2, 5, 7, 4, 9, 8]];
+    const answers = await Promise.all(
+      prompts.map((inputIds, ticket) =>
+        scheduler.answer({ ticket, inputIds, pictures: [], maxNewTokens: 3 + (ticket % 2) * 4, stopTokenIds: [] }),
+      ),
+    );
+    expect(scheduler.load.prefixBytes).toBeGreaterThan(0);
+    await generator.dispose();
+    return { said: answers.map(({ tokens }) => tokens), cached: answers.reduce((sum, { cachedTokens }) => sum + cachedTokens, 0) };
+  }
+
+  test('of a batch that rows join and leave are those on the CPU, and numbers of tokens are all that is read back', async () => {
+    const read: number[] = [];
+    const after = (results: readonly RuntimeTensor[]) => {
+      for (const result of results) if (result.location === 'cpu') read.push((result.data as Int32Array).length);
+    };
+    const expected = await batched(createOrtEngine(), 3);
+    expect(expected.cached).toBeGreaterThan(0);
+    expect(await batched(createWebgpuEngine(watched({ after })), 3)).toEqual(expected);
+    expect(read.length).toBeGreaterThan(10);
+    expect(Math.max(...read)).toBeLessThanOrEqual(3);
   });
+
+  test('of a batch run every kernel on the device', () =>
+    profiled(async (engine) => {
+      await batched(engine, 2);
+    }));
 });
 
 describe.skipIf(!webgpu)('a step on WebGPU', () => {

@@ -60,6 +60,13 @@ export interface SequenceState extends State {
   truncate(length: number): void;
 }
 
+/** The first positions of a slot, kept apart from it. It belongs to the engine that made it. */
+export interface SavedSlot {
+  readonly bytes: number;
+  /** Gives the memory back. */
+  dispose(): void;
+}
+
 /**
  * Sequences side by side, one a slot, each of a length of its own: the rows of a batch that rows join and
  * leave. Slots begin empty.
@@ -78,10 +85,10 @@ export interface SlotState {
   reserve(positions: number): void;
   /** Forgets the positions of a slot from `length` on. */
   truncate(slot: number, length: number): void;
-  /** A copy of the first positions of a slot, as one row. */
-  read(slot: number, length: number): Value;
-  /** Adds the positions of one row behind those of a slot. */
-  append(slot: number, value: Value): void;
+  /** A copy of the first `length` positions of a slot, which the caller disposes of. */
+  save(slot: number, length: number): Promise<SavedSlot>;
+  /** Fills an empty slot with the first `length` positions of another one, or of what was saved. */
+  begin(slot: number, from: number | SavedSlot, length: number): Promise<void>;
   /**
    * Slots from `first` on as the state of one run: a program reads [slots, ..., capacity, ...], without any
    * positions where all of them are empty, and of the row that it appends to each slot the first `kept`

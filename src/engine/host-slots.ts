@@ -2,11 +2,40 @@
 // leave. It is handed over as it lies, padded with zeros, so that nothing is copied from step to step.
 
 import type { DType, TypedData } from '../graph/tensor.ts';
-import { type SlotState, type State, sizeOf, type Value } from './engine.ts';
+import { elementBytes, type SavedSlot, type SlotState, type State, sizeOf, type Value } from './engine.ts';
 import { zeros } from './host-state.ts';
 
 /** A multiple of the positions that are given: appending moves what is there once in so many steps. */
 const CHUNK = 64;
+
+/** The room for slots that have `room` and are to hold so many positions (`SlotState.reserve`). */
+export function roomFor(positions: readonly number[], room: number): number {
+  const needed = Math.ceil(Math.max(...positions) / CHUNK) * CHUNK;
+  // short rows should not pay for a long one that has left
+  return needed > room || needed * 2 < room ? needed : room;
+}
+
+/** Throws an Error for a cut or a copy of more positions than a slot holds. */
+export function checkHeld(held: number, length: number): void {
+  if (length > held) throw new Error(`a slot of ${held} positions has no ${length}`);
+}
+
+/** [runs, length, width] of a slot. */
+class HostSavedSlot implements SavedSlot {
+  data: TypedData;
+  readonly length: number;
+  readonly bytes: number;
+
+  constructor(dtype: DType, data: TypedData, length: number) {
+    this.data = data;
+    this.length = length;
+    this.bytes = data.length * elementBytes[dtype];
+  }
+
+  dispose(): void {
+    this.data = this.data.subarray(0, 0);
+  }
+}
 
 /** Each slot has runs, as a sequence has, with room for `capacity` positions each. */
 export class HostSlots implements SlotState {
@@ -42,9 +71,8 @@ export class HostSlots implements SlotState {
   }
 
   reserve(positions: number): void {
-    const needed = Math.ceil(Math.max(positions, ...this.filled) / CHUNK) * CHUNK;
-    // short rows should not pay for a long one that has left
-    if (needed > this.room || needed * 2 < this.room) this.layOut(needed);
+    const room = roomFor([positions, ...this.filled], this.room);
+    if (room !== this.room) this.layOut(room);
   }
 
   private layOut(capacity: number): void {
@@ -59,32 +87,40 @@ export class HostSlots implements SlotState {
 
   truncate(slot: number, length: number): void {
     const { runs, room, width } = this;
-    if (length > this.filled[slot]) throw new Error(`a slot of ${this.filled[slot]} positions cannot be cut to ${length}`);
+    checkHeld(this.filled[slot], length);
     // what is hidden is still multiplied by 0, which only makes 0 of what is finite
     for (let run = slot * runs; run < (slot + 1) * runs; run++)
       this.data.fill(0 as never, (run * room + length) * width, (run * room + this.filled[slot]) * width);
     this.filled[slot] = length;
   }
 
-  read(slot: number, length: number): Value {
+  async save(slot: number, length: number): Promise<SavedSlot> {
     const { runs, room, width } = this;
-    if (length > this.filled[slot]) throw new Error(`a slot of ${this.filled[slot]} positions has no ${length}`);
+    checkHeld(this.filled[slot], length);
     const data = zeros(this.dtype, runs * length * width);
     for (let run = 0; run < runs; run++) {
       const start = (slot * runs + run) * room * width;
       data.set(this.data.subarray(start, start + length * width) as never, run * length * width);
     }
-    return { dtype: this.dtype, dims: this.shape.with(0, 1).with(this.axis, length), data };
+    return new HostSavedSlot(this.dtype, data, length);
   }
 
-  append(slot: number, value: Value, kept = value.dims[this.axis]): void {
+  async begin(slot: number, from: number | SavedSlot, length: number): Promise<void> {
+    checkHeld(0, this.filled[slot]);
+    const saved = typeof from === 'number' ? await this.save(from, length) : from;
+    if (!(saved instanceof HostSavedSlot)) throw new Error('a saved slot belongs to another engine');
+    this.append(slot, saved.data, saved.length, length);
+  }
+
+  /** Adds to a slot the first `kept` of so many positions, [runs, given, width]. */
+  private append(slot: number, data: TypedData, given: number, kept: number): void {
     const { runs, width } = this;
-    const given = value.dims[this.axis];
+    checkHeld(given, kept);
     this.reserve(this.filled[slot] + kept);
     for (let run = 0; run < runs; run++) {
       const start = run * given * width;
       const to = ((slot * runs + run) * this.room + this.filled[slot]) * width;
-      this.data.set(value.data.subarray(start, start + kept * width) as never, to);
+      this.data.set(data.subarray(start, start + kept * width) as never, to);
     }
     this.filled[slot] += kept;
   }
@@ -103,11 +139,11 @@ export class HostSlots implements SlotState {
   }
 
   /** Appends to each slot from `first` on its row of `value`, of which it keeps so many positions. */
-  appendRows(first: number, kept: readonly number[], { dtype, dims, data }: Value): void {
+  appendRows(first: number, kept: readonly number[], { dims, data }: Value): void {
     this.reserve(Math.max(...kept.map((count, i) => this.filled[first + i] + count)));
     const size = sizeOf(dims.slice(1));
     kept.forEach((count, i) => {
-      this.append(first + i, { dtype, dims: dims.with(0, 1), data: data.subarray(i * size, (i + 1) * size) }, count);
+      this.append(first + i, data.subarray(i * size, (i + 1) * size), dims[this.axis], count);
     });
   }
 }

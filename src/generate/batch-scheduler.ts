@@ -8,7 +8,7 @@ import { imageTokenCount } from '../models/llava.ts';
 import { createRandom, type Random } from '../random.ts';
 import type { RowResult, RowStep } from './decode-batch.ts';
 import { checkLength, type Generator } from './generator.ts';
-import { kvBytesPerToken } from './kv-slots.ts';
+import { type KvRow, kvBytesPerToken } from './kv-slots.ts';
 import { type ChosenLogprob, logprobsOf } from './logprobs.ts';
 import { PrefixStore, type ReadTokens, sharedPrefix } from './prefix-store.ts';
 import { type Sampling, sampleToken } from './sampling.ts';
@@ -91,20 +91,31 @@ export function createBatchScheduler(
 ): BatchScheduler {
   const { config } = generator;
   const batch = generator.openBatch(slots);
-  const prefixes = new PrefixStore(prefixBytes);
+  const prefixes = new PrefixStore<KvRow>(prefixBytes);
   const waiting: Row[] = [];
   /** By slot. An empty one may stand between others while prompts are being read. */
   let rows: (Row | undefined)[] = [];
   let isRunning = false;
 
   /** Ends a row, whose slot is free for others; what it has read is kept. */
-  function leave(slot: number, end: (row: Row) => void): void {
+  async function leave(slot: number, end: (row: Row) => void): Promise<void> {
     const row = rows[slot]!;
     const length = batch.cache.length(slot);
     const tokens = { ...row.tokens, ids: allIds(row).slice(0, length) };
-    prefixes.keep(tokens, length * kvBytesPerToken(config.text_config), () => batch.cache.read(slot, length));
+    try {
+      await prefixes.keep(tokens, length * kvBytesPerToken(config.text_config), () => batch.cache.save(slot, length));
+    } catch {
+      // no memory for it, or no device any more: the answer is there all the same
+    }
     free(slot);
     end(row);
+  }
+
+  /** Ends a row with an error. */
+  function fail(slot: number, error: unknown): void {
+    const row = rows[slot];
+    free(slot);
+    row?.reject(error);
   }
 
   function free(slot: number): void {
@@ -113,33 +124,36 @@ export function createBatchScheduler(
   }
 
   /** Rows whose client has gone are let go, wherever they are. */
-  function dropAborted(): void {
+  async function dropAborted(): Promise<void> {
     const isGone = ({ request }: Row) => request.signal?.aborted === true;
     for (const row of waiting.filter(isGone)) {
       waiting.splice(waiting.indexOf(row), 1);
       row.reject(row.request.signal!.reason);
     }
-    rows.forEach((row, slot) => {
-      if (row && isGone(row)) leave(slot, ({ request, reject }) => reject(request.signal!.reason));
-    });
+    for (const [slot, row] of rows.entries())
+      if (row && isGone(row)) await leave(slot, ({ request, reject }) => reject(request.signal!.reason));
   }
 
   /** Moves rows together, so that the last slots are the free ones. */
-  function closeGaps(): void {
+  async function closeGaps(): Promise<void> {
     for (let slot = 0; slot < rows.length; slot++) {
       while (rows.length > 0 && rows.at(-1) === undefined) rows.pop();
       if (slot >= rows.length || rows[slot]) continue;
       const last = rows.length - 1;
-      const length = batch.cache.length(last);
-      batch.cache.begin(slot, batch.cache.read(last, length), length);
-      rows[slot] = rows[last];
-      free(last);
+      try {
+        await batch.cache.begin(slot, last, batch.cache.length(last));
+        rows[slot] = rows[last];
+        free(last);
+      } catch (error) {
+        free(slot);
+        fail(last, error);
+      }
     }
   }
 
   /** Lets prompts join, in order, but for those that have more in common with one that joins now. */
-  function admit(): void {
-    closeGaps();
+  async function admit(): Promise<void> {
+    await closeGaps();
     const joining: Row[] = [];
     for (const row of [...waiting]) {
       if (rows.length + joining.length === slots) break;
@@ -152,9 +166,15 @@ export function createBatchScheduler(
     const unread = new Map(joining.map((row) => [row, row.tokens.ids.length - knownTokens(row)]));
     joining.sort((a, b) => unread.get(a)! - unread.get(b)!);
     for (const row of joining) {
-      row.cachedTokens = begin(rows.length, row);
-      row.read = row.cachedTokens;
+      const slot = rows.length;
+      const nearest = nearestSlot(row);
       rows.push(row);
+      try {
+        row.cachedTokens = await begin(slot, row, nearest);
+        row.read = row.cachedTokens;
+      } catch (error) {
+        fail(slot, error);
+      }
     }
   }
 
@@ -176,13 +196,11 @@ export function createBatchScheduler(
   }
 
   /** Begins a slot with what was read already; returns how much that is. */
-  function begin(slot: number, row: Row): number {
-    const near = nearestSlot(row);
+  async function begin(slot: number, row: Row, near: ReturnType<typeof nearestSlot>): Promise<number> {
     const kept = prefixes.find(row.tokens);
     const length = atMost(row, Math.max(near.length, kept?.length ?? 0));
     if (length === 0) return 0;
-    if (kept && kept.length >= near.length) batch.cache.begin(slot, kept.row, length);
-    else batch.cache.begin(slot, batch.cache.read(near.slot, length), length);
+    await batch.cache.begin(slot, kept && kept.length >= near.length ? kept.row : near.slot, length);
     return length;
   }
 
@@ -227,23 +245,20 @@ export function createBatchScheduler(
       results = await batch.step(first, steps);
     } catch (error) {
       steps.forEach((_, i) => {
-        const row = rows[first + i];
-        if (!row) return;
-        free(first + i);
-        row.reject(error);
+        if (rows[first + i]) fail(first + i, error);
       });
       return;
     }
-    results.forEach((result, i) => {
+    for (const [i, result] of results.entries()) {
       const row = rows[first + i];
-      if (!row) return;
+      if (!row) continue;
       row.read += steps[i].tokens.length;
-      if (steps[i].wants) take(first + i, row, result);
-    });
+      if (steps[i].wants) await take(first + i, row, result);
+    }
   }
 
   /** Chooses the next token of a row. */
-  function take(slot: number, row: Row, { likeliest, logits }: RowResult): void {
+  async function take(slot: number, row: Row, { likeliest, logits }: RowResult): Promise<void> {
     const { request, generated, random } = row;
     const token = logits ? sampleToken(logits, request.sampling, random, allIds(row)) : likeliest!;
     let finish: RowAnswer['finish'] | undefined = 'stop';
@@ -254,10 +269,10 @@ export function createBatchScheduler(
         finish = request.onToken?.(token, logprob) ? 'stop' : lengthReached(row);
       }
     } catch (error) {
-      leave(slot, ({ reject }) => reject(error));
+      await leave(slot, ({ reject }) => reject(error));
       return;
     }
-    if (finish) leave(slot, ({ resolve, cachedTokens }) => resolve({ tokens: generated, finish, cachedTokens }));
+    if (finish) await leave(slot, ({ resolve, cachedTokens }) => resolve({ tokens: generated, finish, cachedTokens }));
   }
 
   /** Whether a row has all the tokens that it may have. */
@@ -271,9 +286,9 @@ export function createBatchScheduler(
     isRunning = true;
     try {
       while (waiting.length > 0 || rows.some((row) => row !== undefined)) {
-        dropAborted();
+        await dropAborted();
         // while prompts are being read, slots stay as they are
-        if (!rows.some(isReading)) admit();
+        if (!rows.some(isReading)) await admit();
         await readPrompts();
         await decode();
         await breathe();

@@ -1,13 +1,27 @@
 // Keys and values of rows that are generated together, each in a slot of its own: rows join and leave between
 // tokens, and one row may go on from what another has read.
 
-import type { Engine, SlotState, State, Value } from '../engine/engine.ts';
-import { sizeOf } from '../engine/engine.ts';
+import type { Engine, SavedSlot, SlotState, State } from '../engine/engine.ts';
 import type { LanguageConfig } from '../models/language.ts';
 import { cacheName } from '../models/programs.ts';
 
-/** Keys and values of a stretch of tokens, by the names of the decoder's graph: one row each. */
-export type KvRow = Readonly<Record<string, Value>>;
+/** Keys and values of the first tokens of a row, in memory of the engine. */
+export class KvRow implements SavedSlot {
+  /** By the names of the decoder's graph. */
+  readonly parts: ReadonlyMap<string, SavedSlot>;
+
+  constructor(parts: ReadonlyMap<string, SavedSlot>) {
+    this.parts = parts;
+  }
+
+  get bytes(): number {
+    return [...this.parts.values()].reduce((sum, { bytes }) => sum + bytes, 0);
+  }
+
+  dispose(): void {
+    for (const part of this.parts.values()) part.dispose();
+  }
+}
 
 /** Bytes that the keys and values of one token take. */
 export function kvBytesPerToken({ num_hidden_layers, num_key_value_heads, head_dim }: LanguageConfig): number {
@@ -44,14 +58,21 @@ export class KvSlots {
     for (const state of this.states.values()) state.truncate(slot, length);
   }
 
-  /** A copy of the first `length` positions of a slot. */
-  read(slot: number, length: number): KvRow {
-    return Object.fromEntries([...this.states].map(([name, state]) => [name, state.read(slot, length)]));
+  /** A copy of the first `length` positions of a slot, which the caller disposes of. */
+  async save(slot: number, length: number): Promise<KvRow> {
+    const parts = new Map<string, SavedSlot>();
+    try {
+      for (const [name, state] of this.states) parts.set(name, await state.save(slot, length));
+    } catch (error) {
+      new KvRow(parts).dispose();
+      throw error;
+    }
+    return new KvRow(parts);
   }
 
-  /** Begins an empty slot with the first `length` positions of what was read elsewhere. */
-  begin(slot: number, row: KvRow, length: number): void {
-    for (const [name, state] of this.states) state.append(slot, firstPositions(row[name], length));
+  /** Fills an empty slot with the first `length` positions of another one, or of what was saved. */
+  async begin(slot: number, from: number | KvRow, length: number): Promise<void> {
+    for (const [name, state] of this.states) await state.begin(slot, typeof from === 'number' ? from : from.parts.get(name)!, length);
   }
 
   /** The state of a run over slots from `first` on, which keeps so many positions of each row. */
@@ -59,18 +80,3 @@ export class KvSlots {
     return Object.fromEntries([...this.states].map(([name, state]) => [name, state.range(first, kept)]));
   }
 }
-
-/** [1, heads, length, width] of a longer value. */
-function firstPositions({ dtype, dims, data }: Value, length: number): Value {
-  const [, heads, positions, width] = dims;
-  if (length === positions) return { dtype, dims, data };
-  const first = new Float32Array(heads * length * width);
-  for (let head = 0; head < heads; head++) {
-    const start = head * positions * width;
-    first.set((data as Float32Array).subarray(start, start + length * width), head * length * width);
-  }
-  return { dtype, dims: dims.with(2, length), data: first };
-}
-
-/** Bytes that keys and values of a row take. */
-export const kvRowBytes = (row: KvRow): number => Object.values(row).reduce((sum, { dims }) => sum + 4 * sizeOf(dims), 0);

@@ -1,7 +1,7 @@
 // What was read for earlier prompts, kept within a budget of memory: a prompt that begins alike, such as
 // another question about the same picture, goes on from there.
 
-import { type KvRow, kvRowBytes } from './kv-slots.ts';
+import type { SavedSlot } from '../engine/engine.ts';
 
 /** Tokens as a cache has read them: an image token is one of its picture's. */
 export interface ReadTokens {
@@ -25,17 +25,16 @@ export function sharedPrefix(a: ReadTokens, b: ReadTokens): number {
   return limit;
 }
 
-interface Kept {
+interface Kept<Row> {
   tokens: ReadTokens;
-  row: KvRow;
-  bytes: number;
+  row: Row;
 }
 
-/** Prefixes by how recently they were of use. */
-export class PrefixStore {
+/** Prefixes by how recently they were of use. Rows belong to the store. */
+export class PrefixStore<Row extends SavedSlot> {
   private readonly budget: number;
   /** The least recently used first. */
-  private kept: Kept[] = [];
+  private kept: Kept<Row>[] = [];
 
   /** `budget` in bytes. */
   constructor(budget: number) {
@@ -44,11 +43,11 @@ export class PrefixStore {
 
   /** Bytes that are kept. */
   get bytes(): number {
-    return this.kept.reduce((sum, { bytes }) => sum + bytes, 0);
+    return this.kept.reduce((sum, { row }) => sum + row.bytes, 0);
   }
 
   /** The kept row that shares most of the first tokens, and how many. */
-  find(tokens: ReadTokens): { row: KvRow; length: number } | undefined {
+  find(tokens: ReadTokens): { row: Row; length: number } | undefined {
     const { best, length } = this.nearest(tokens);
     if (!best) return undefined;
     this.kept = [...this.kept.filter((each) => each !== best), best];
@@ -56,19 +55,23 @@ export class PrefixStore {
   }
 
   /**
-   * Keeps what was read of `tokens`, which `read` copies. It takes the place of what shares more than half of
-   * its own tokens with it, such as an earlier question about the same picture.
+   * Keeps what was read of `tokens`, so many bytes, which `save` copies. It takes the place of what shares
+   * more than half of its own tokens with it, such as an earlier question about the same picture.
    */
-  keep(tokens: ReadTokens, bytes: number, read: () => KvRow): void {
+  async keep(tokens: ReadTokens, bytes: number, save: () => Promise<Row>): Promise<void> {
     if (bytes > this.budget || tokens.ids.length === 0) return;
-    this.kept = this.kept.filter(({ tokens: old }) => sharedPrefix(old, tokens) * 2 <= old.ids.length);
-    const row = read();
-    this.kept.push({ tokens, row, bytes: kvRowBytes(row) });
-    while (this.bytes > this.budget) this.kept.shift();
+    this.drop(this.kept.filter(({ tokens: old }) => sharedPrefix(old, tokens) * 2 > old.ids.length));
+    while (this.bytes + bytes > this.budget) this.drop(this.kept.slice(0, 1));
+    this.kept.push({ tokens, row: await save() });
   }
 
-  private nearest(tokens: ReadTokens): { best?: Kept; length: number } {
-    let best: Kept | undefined;
+  private drop(some: readonly Kept<Row>[]): void {
+    for (const { row } of some) row.dispose();
+    this.kept = this.kept.filter((each) => !some.includes(each));
+  }
+
+  private nearest(tokens: ReadTokens): { best?: Kept<Row>; length: number } {
+    let best: Kept<Row> | undefined;
     let length = 0;
     for (const each of this.kept) {
       const shared = sharedPrefix(each.tokens, tokens);

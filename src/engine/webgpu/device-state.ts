@@ -125,7 +125,12 @@ export class DeviceSequence implements SequenceState {
     const { device, dtype, dims, axis, held, filled } = this;
     if (!held || sizeOf(dims) === 0) return device.fromHost({ dtype, dims, data: zeros(dtype, 0) });
     const { tensor, positions } = held;
-    if (positions !== filled) this.replace(await device.first(tensor, dims.with(axis, positions), axis, filled), filled);
+    if (positions !== filled) {
+      const [before, width] = [sizeOf(dims.slice(0, axis)), sizeOf(dims.slice(axis + 1))];
+      const rows = Int32Array.from({ length: before * filled }, (_, i) => Math.floor(i / filled) * positions + (i % filled));
+      const [first] = await device.select([{ dtype, width, sources: [device.view(tensor, dims.with(axis, positions))], rows }]);
+      this.replace(first, filled);
+    }
     return device.view(this.held!.tensor, dims);
   }
 

@@ -36,6 +36,14 @@ type OpenOptions = Pick<LowerOptions, 'packedAccuracy' | 'recompute'> & {
   results?: 'gpu-buffer' | 'cpu';
 };
 
+/** Rows of `width` elements each, picked from those of several tensors, counted one behind the other. */
+export interface Selection {
+  dtype: DType;
+  width: number;
+  sources: readonly RuntimeTensor[];
+  rows: Int32Array;
+}
+
 /**
  * The buffers that a session has given out. Giving one back, or collecting it as garbage, crashes where the
  * session is gone (ONNX Runtime 1.30): so it stays until the last of them is given back.
@@ -188,14 +196,31 @@ export class Device {
     return this.deed(`sum ${dtype}`, graph, { a: this.flat(a), b: this.flat(b) });
   }
 
-  /** A copy of the first `length` positions along an axis of a tensor that stands for one of `dims`. */
-  first(tensor: RuntimeTensor, dims: readonly number[], axis: number, length: number): Promise<RuntimeTensor> {
-    const [before, positions, after] = [sizeOf(dims.slice(0, axis)), dims[axis], sizeOf(dims.slice(axis + 1))];
-    const rows = Int32Array.from({ length: before * length }, (_, i) => Math.floor(i / length) * positions + (i % length));
-    const dtype = tensor.type as DType;
-    const graph = () => ({ y: gather(input('x', dtype, ['rows', after]), input('kept', 'int32', ['kept'])) });
-    const kept = this.fromHost({ dtype: 'int32', dims: [rows.length], data: rows });
-    return this.deed(`first ${dtype} ${after}`, graph, { x: this.view(tensor, [before * positions, after]), kept });
+  /** [rows, width] of each selection, all in one run. */
+  async select(selections: readonly Selection[]): Promise<RuntimeTensor[]> {
+    // those that select the same rows are handed them once
+    const lists = [...new Set(selections.map(({ rows }) => rows))];
+    const sides = selections.map(({ rows, sources, ...side }) => ({ ...side, list: lists.indexOf(rows), count: sources.length }));
+    const source = (i: number, j: number) => `source${i} ${j}`;
+    const graph = () =>
+      Object.fromEntries(
+        sides.map(({ dtype, width, list, count }, i) => {
+          const sources = Array.from({ length: count }, (_, j) => input(source(i, j), dtype, [source(i, j), width]));
+          return [`y${i}`, gather(count > 1 ? concat(sources, 0) : sources[0], input(`rows${list}`, 'int32', [`rows${list}`]))];
+        }),
+      );
+    const feeds: Record<string, RuntimeTensor> = {};
+    lists.forEach((data, i) => {
+      feeds[`rows${i}`] = this.fromHost({ dtype: 'int32', dims: [data.length], data });
+    });
+    selections.forEach(({ sources, width }, i) => {
+      sources.forEach((tensor, j) => {
+        feeds[source(i, j)] = this.view(tensor, [sizeOf(tensor.dims) / width, width]);
+      });
+    });
+    const key = sides.map(({ dtype, width, list, count }) => `${dtype} ${width} ${list} ${count}`).join();
+    const results = await (await this.graphOf(`select ${key}`, graph)).run((name) => feeds[name]);
+    return selections.map((_, i) => results[`y${i}`]);
   }
 
   /** Each of the pairs joined along its axis. */

@@ -14,10 +14,10 @@ import {
   type StoredValue,
   type Value,
 } from '../engine.ts';
-import { HostSlots } from '../host-slots.ts';
 import { type ConstantLayout, isStored, layOutInMemory } from '../onnx/constants.ts';
 import { isStoredCast } from '../onnx/packed.ts';
 import { Device, type DeviceOptions } from './device.ts';
+import { DeviceSlots } from './device-slots.ts';
 import { DeviceSequence, DeviceState } from './device-state.ts';
 import { DeviceError } from './failure.ts';
 import { inParts } from './parts.ts';
@@ -74,7 +74,7 @@ export function createWebgpuEngine(runtime: Runtime, options: WebgpuOptions = {}
     state: (initial) => new DeviceState(device, initial.dtype, initial.dims, initial),
     zeros: (dtype, dims) => new DeviceState(device, dtype, dims),
     sequence: (dtype, dims, axis) => new DeviceSequence(device, dtype, dims, axis),
-    slots: (dtype, dims, axis) => new HostSlots(dtype, dims, axis),
+    slots: (dtype, dims, axis) => new DeviceSlots(device, dtype, dims, axis),
   };
 }
 

@@ -17,13 +17,13 @@ import {
   type Value,
   type Write,
 } from '../engine.ts';
-import { HostSlotRange } from '../host-slots.ts';
 import { type ConstantLayout, inline } from '../onnx/constants.ts';
 import type { Device, DeviceGraph } from './device.ts';
+import { appendToSlots, DeviceSlotRange } from './device-slots.ts';
 import { DeviceSequence, DeviceState } from './device-state.ts';
 import type { RuntimeTensor } from './runtime.ts';
 
-type DeviceMemory = DeviceState | DeviceSequence | HostSlotRange;
+type DeviceMemory = DeviceState | DeviceSequence | DeviceSlotRange;
 type Results = Readonly<Record<string, RuntimeTensor>>;
 
 const writeName = (state: string) => `write ${state}`;
@@ -197,7 +197,7 @@ class CompiledPart {
     const feeds = new Map(fed);
     for (const name of inputNames)
       if (values[name]) feeds.set(name, device.fromHost(values[name]));
-      else if (state[name]) feeds.set(name, await tensorOf(device, name, state[name]));
+      else if (state[name]) feeds.set(name, await deviceMemory(name, state[name]).tensor());
     const results = await graph.run((name) => feeds.get(name)!);
     await this.write(results, targets);
     const given: Record<string, Value> = {};
@@ -219,21 +219,22 @@ class CompiledPart {
   /** Does to the states what the writes say. */
   private async write(results: Results, targets: ReadonlyMap<string, DeviceMemory>): Promise<void> {
     const appended: { target: DeviceSequence; tensor: RuntimeTensor }[] = [];
+    const joining: { target: DeviceSlotRange; tensor: RuntimeTensor }[] = [];
     for (const [name, { mode }] of Object.entries(this.part.writes)) {
       const target = targets.get(name)!;
       const tensor = results[writeName(name)];
-      if (target instanceof HostSlotRange) {
-        target.append({ dtype: target.dtype, dims: [...tensor.dims], data: await this.device.download(tensor) });
-        tensor.dispose();
-      } else if (target instanceof DeviceState) {
+      if (target instanceof DeviceState) {
         if (mode === 'add') await target.add(tensor);
         else target.adopt(tensor);
-      } else {
-        if (mode === 'replace') target.clear();
-        appended.push({ target, tensor });
+        continue;
       }
+      if (mode === 'replace') target.clear();
+      if (target instanceof DeviceSequence) appended.push({ target, tensor });
+      else joining.push({ target, tensor });
     }
     if (appended.length > 0) await appendAll(this.device, appended);
+    if (joining.length > 0) await appendToSlots(this.device, joining);
+    for (const { tensor } of [...appended, ...joining]) tensor.dispose();
   }
 
   async dispose(): Promise<void> {
@@ -252,7 +253,6 @@ async function appendAll(device: Device, appended: readonly { target: DeviceSequ
   appended.forEach(({ target, tensor }, i) => {
     const { axis, dims } = target;
     target.adopt(joined[i], dims.with(axis, dims[axis] + tensor.dims[axis]));
-    tensor.dispose();
   });
 }
 
@@ -260,13 +260,8 @@ async function appendAll(device: Device, appended: readonly { target: DeviceSequ
 
 /** The memory of a state. Throws an Error for what another engine made. */
 function deviceMemory(name: string, state: State): DeviceMemory {
-  if (state instanceof DeviceState || state instanceof DeviceSequence || state instanceof HostSlotRange) return state;
+  if (state instanceof DeviceState || state instanceof DeviceSequence || state instanceof DeviceSlotRange) return state;
   throw new Error(`state ${name} belongs to another engine`);
-}
-
-async function tensorOf(device: Device, name: string, state: State): Promise<RuntimeTensor> {
-  const memory = deviceMemory(name, state);
-  return memory instanceof HostSlotRange ? device.fromHost(memory.value()) : memory.tensor();
 }
 
 /**

@@ -1,0 +1,268 @@
+// Sequences side by side in buffers of the device, each of a length of its own: the cache of a batch that
+// rows join and leave. One buffer has all slots, padded with zeros. Whatever changes them is a selection of
+// rows, which makes another buffer; nothing of it passes through host memory.
+
+import type { DType } from '../../graph/tensor.ts';
+import { elementBytes, type SavedSlot, type SlotState, type State, sizeOf, type Value } from '../engine.ts';
+import { checkHeld, roomFor } from '../host-slots.ts';
+import { zeros } from '../host-state.ts';
+import type { Device, Selection } from './device.ts';
+import type { RuntimeTensor } from './runtime.ts';
+
+/** Positions that a slot takes from rows of the sources of a selection. */
+interface Piece {
+  /** Where its first run begins, and how far the next one is from there. */
+  start: number;
+  stride: number;
+  length: number;
+}
+
+class DeviceSavedSlot implements SavedSlot {
+  /** [runs, length, width], or nothing where it has no positions or was disposed of. */
+  tensor: RuntimeTensor | undefined;
+  readonly length: number;
+  readonly bytes: number;
+
+  constructor(tensor: RuntimeTensor | undefined, length: number, bytes: number) {
+    this.tensor = tensor;
+    this.length = length;
+    this.bytes = bytes;
+  }
+
+  dispose(): void {
+    this.tensor?.dispose();
+    this.tensor = undefined;
+  }
+}
+
+/** Each slot has runs, as a sequence has, with room for `capacity` positions each. */
+export class DeviceSlots implements SlotState {
+  readonly dtype: DType;
+  readonly count: number;
+  readonly device: Device;
+  private readonly shape: readonly number[];
+  private readonly axis: number;
+  /** Runs of one slot, and elements of one position of a run. */
+  private readonly runs: number;
+  private readonly width: number;
+  private readonly filled: number[];
+  private room = 0;
+  /** All slots, with the room and the positions that they had when it was made. */
+  private held: { tensor: RuntimeTensor; room: number; filled: readonly number[] } | undefined;
+  /** What the last run read, where that was not the beginning of the buffer. */
+  private copy: RuntimeTensor | undefined;
+
+  /** `dims` are those of all slots: the first is their number, and 0 stands at `axis`. */
+  constructor(device: Device, dtype: DType, dims: readonly number[], axis: number) {
+    this.device = device;
+    this.dtype = dtype;
+    this.shape = dims;
+    this.axis = axis;
+    this.count = dims[0];
+    this.runs = sizeOf(dims.slice(1, axis));
+    this.width = sizeOf(dims.slice(axis + 1));
+    this.filled = new Array<number>(this.count).fill(0);
+  }
+
+  get capacity(): number {
+    return this.room;
+  }
+
+  length(slot: number): number {
+    return this.filled[slot];
+  }
+
+  // what is in the buffer is moved, or cleared, before it is read
+  reserve(positions: number): void {
+    this.room = roomFor([positions, ...this.filled], this.room);
+  }
+
+  truncate(slot: number, length: number): void {
+    checkHeld(this.filled[slot], length);
+    this.filled[slot] = length;
+  }
+
+  async save(slot: number, length: number): Promise<SavedSlot> {
+    checkHeld(this.filled[slot], length);
+    const { dtype, runs, width, held } = this;
+    if (length === 0) return new DeviceSavedSlot(undefined, 0, 0);
+    const piece = this.pieceOf(slot, length);
+    const [tensor] = await this.device.select([{ dtype, width, sources: [held!.tensor], rows: rowsOf([[piece]], runs, length) }]);
+    return new DeviceSavedSlot(tensor, length, runs * length * width * elementBytes[dtype]);
+  }
+
+  async begin(slot: number, from: number | SavedSlot, length: number): Promise<void> {
+    checkHeld(0, this.filled[slot]);
+    if (typeof from !== 'number' && !(from instanceof DeviceSavedSlot)) throw new Error('a saved slot belongs to another engine');
+    checkHeld(typeof from === 'number' ? this.filled[from] : from.length, length);
+    if (length === 0) return;
+    this.reserve(length);
+    const lengths = this.filled.with(slot, length);
+    const isOwn = typeof from === 'number';
+    const piece = isOwn ? this.pieceOf(from, length, BEHIND_ZEROS) : { start: this.rowsHeld, stride: from.length, length };
+    const selection = this.arrangement(new Map([[slot, piece]]), isOwn ? undefined : from.tensor);
+    this.adopt((await this.device.select([selection]))[0], lengths);
+  }
+
+  range(first: number, kept: readonly number[]): DeviceSlotRange {
+    return new DeviceSlotRange(this, first, kept);
+  }
+
+  // === For runs ===
+
+  /** [count, ..., positions, ...]. */
+  dimsOf(first: number, count: number): readonly number[] {
+    const isEmpty = this.filled.slice(first, first + count).every((length) => length === 0);
+    return this.shape.with(0, count).with(this.axis, isEmpty ? 0 : this.room);
+  }
+
+  /** Neighboring slots, for a run to read: good until the next call, or until something changes them. */
+  async tensor(first: number, count: number): Promise<RuntimeTensor> {
+    const { device, dtype, runs, width, room } = this;
+    const dims = this.dimsOf(first, count);
+    if (sizeOf(dims) === 0) return device.fromHost({ dtype, dims, data: zeros(dtype, 0) });
+    const isStale = (length: number, i: number) => length < this.held!.filled[first + i];
+    if (this.held?.room !== room || this.filled.slice(first, first + count).some(isStale))
+      this.adopt((await device.select([this.arrangement(new Map())]))[0], this.filled);
+    const { tensor } = this.held!;
+    if (first === 0) return device.view(tensor, dims);
+    const pieces = Array.from({ length: count }, (_, i) => [this.pieceOf(first + i, room)]);
+    this.copy?.dispose();
+    [this.copy] = await device.select([{ dtype, width, sources: [tensor], rows: rowsOf(pieces, runs, room) }]);
+    return device.view(this.copy, dims);
+  }
+
+  /** What makes the slots from `first` on hold `kept` positions more, the first of a row of `tensor` each. */
+  appending(first: number, kept: readonly number[], tensor: RuntimeTensor, known: Map<string, Int32Array>): Selection {
+    const { dtype, runs, width } = this;
+    const given = tensor.dims[this.axis];
+    if (tensor.type !== dtype || tensor.dims[0] !== kept.length || sizeOf(tensor.dims) !== kept.length * runs * given * width)
+      throw new Error(`slots of ${dtype} [${this.dimsOf(first, kept.length)}] cannot take ${tensor.type} [${tensor.dims}]`);
+    this.reserve(Math.max(...kept.map((count, i) => this.filled[first + i] + count)));
+    const { rowsHeld } = this;
+    const added = kept.map((length, i): [number, Piece] => {
+      checkHeld(given, length);
+      return [first + i, { start: rowsHeld + i * runs * given, stride: given, length }];
+    });
+    // caches of all layers have the same lengths, and so the same rows
+    const key = [runs, this.room, this.held?.room, this.filled, first, kept, given].join(' ');
+    const selection = this.arrangement(new Map(added), tensor, known.get(key));
+    known.set(key, selection.rows);
+    return selection;
+  }
+
+  /** Replaces the buffer after `appending`. */
+  appended(first: number, kept: readonly number[], tensor: RuntimeTensor): void {
+    this.adopt(
+      tensor,
+      this.filled.map((length, slot) => length + (kept[slot - first] ?? 0)),
+    );
+  }
+
+  private adopt(tensor: RuntimeTensor, filled: readonly number[]): void {
+    this.held?.tensor.dispose();
+    this.copy?.dispose();
+    this.copy = undefined;
+    this.held = { tensor, room: this.room, filled: [...filled] };
+    this.filled.splice(0, this.count, ...filled);
+  }
+
+  // === Selections ===
+
+  /** Rows of the sources of an `arrangement` before those that are added. */
+  private get rowsHeld(): number {
+    return BEHIND_ZEROS + (this.held ? this.count * this.runs * this.held.room : 0);
+  }
+
+  /** The first positions of a slot in the buffer, whose rows begin at `offset`. */
+  private pieceOf(slot: number, length: number, offset = 0): Piece {
+    const { room } = this.held!;
+    return { start: offset + slot * this.runs * room, stride: room, length };
+  }
+
+  /** What slots hold and, behind it, what is added to some of them, in the room that there is to be. */
+  private arrangement(added: ReadonlyMap<number, Piece>, more?: RuntimeTensor, known?: Int32Array): Selection {
+    const { device, dtype, width, held } = this;
+    const zero = device.fromHost({ dtype, dims: [1, width], data: zeros(dtype, width) });
+    const pieces = () =>
+      this.filled.map((length, slot) => {
+        const own = length > 0 ? [this.pieceOf(slot, length, BEHIND_ZEROS)] : [];
+        const other = added.get(slot);
+        return other ? [...own, other] : own;
+      });
+    const rows = known ?? rowsOf(pieces(), this.runs, this.room);
+    return { dtype, width, sources: [zero, ...(held ? [held.tensor] : []), ...(more ? [more] : [])], rows };
+  }
+}
+
+/** Adds the rows of a tensor to each range, in one run. */
+export async function appendToSlots(
+  device: Device,
+  appended: readonly { target: DeviceSlotRange; tensor: RuntimeTensor }[],
+): Promise<void> {
+  const known = new Map<string, Int32Array>();
+  const selections = appended.map(({ target: { slots, first, kept }, tensor }) => slots.appending(first, kept, tensor, known));
+  const results = await device.select(selections);
+  appended.forEach(({ target: { slots, first, kept } }, i) => {
+    slots.appended(first, kept, results[i]);
+  });
+}
+
+/** The first row of the sources of an arrangement is one of zeros. */
+const BEHIND_ZEROS = 1;
+
+/** The rows of [slots, runs, room] positions; those that no piece fills are row 0. */
+function rowsOf(slots: readonly (readonly Piece[])[], runs: number, room: number): Int32Array {
+  const rows = new Int32Array(slots.length * runs * room);
+  slots.forEach((pieces, slot) => {
+    for (let run = 0; run < runs; run++) {
+      let at = (slot * runs + run) * room;
+      for (const { start, stride, length } of pieces) for (let i = 0; i < length; i++) rows[at++] = start + run * stride + i;
+    }
+  });
+  return rows;
+}
+
+/** Neighboring slots for one run of a program. */
+export class DeviceSlotRange implements State {
+  readonly slots: DeviceSlots;
+  readonly first: number;
+  readonly kept: readonly number[];
+
+  constructor(slots: DeviceSlots, first: number, kept: readonly number[]) {
+    this.slots = slots;
+    this.first = first;
+    this.kept = kept;
+  }
+
+  get dtype(): DType {
+    return this.slots.dtype;
+  }
+
+  get dims(): readonly number[] {
+    return this.slots.dimsOf(this.first, this.kept.length);
+  }
+
+  /** Its buffer, for a run to read. */
+  tensor(): Promise<RuntimeTensor> {
+    return this.slots.tensor(this.first, this.kept.length);
+  }
+
+  async read(): Promise<Value> {
+    const { dtype, dims } = this;
+    return { dtype, dims, data: await this.slots.device.download(await this.tensor()) };
+  }
+
+  async write(value: Value): Promise<void> {
+    this.clear();
+    const tensor = await this.slots.device.upload(value);
+    await appendToSlots(this.slots.device, [{ target: this, tensor: this.slots.device.view(tensor, value.dims) }]);
+    tensor.dispose();
+  }
+
+  clear(): void {
+    this.kept.forEach((_, i) => {
+      this.slots.truncate(this.first + i, 0);
+    });
+  }
+}
