@@ -42,6 +42,18 @@ let files: { model: string; mmproj: string };
 let peersFolder: string;
 let context: Context;
 
+async function openContext(): Promise<Context> {
+  const library = await importPeer<LlamaNode>(peersFolder, PICTURES);
+  const opened = await library.loadModel({ model: files.model, n_ctx: CONTEXT, n_gpu_layers: 0, n_parallel: 1, n_threads: THREADS });
+  if (!opened.initMultimodal({ path: files.mmproj, use_gpu: false })) throw new Error(`${PICTURES} cannot read ${files.mmproj}`);
+  return opened;
+}
+
+async function complete(options: object): Promise<string> {
+  context.clearCache();
+  return (await context.completion(options)).text;
+}
+
 async function textLogits(prompt: string): Promise<{ ids: number[]; logits: Float32Array }> {
   const { getLlama } = await importPeer<NodeLlamaCpp>(peersFolder, TEXT, 'dist', 'index.js');
   const llama = await getLlama({ gpu: false, build: 'never', skipDownload: true, progressLogs: false, logLevel: 'error' });
@@ -62,17 +74,19 @@ serve({
     files = { model: join(folder, model), mmproj: join(folder, mmproj) };
     for (const file of Object.values(files)) if (!existsSync(file)) throw new Error(`${file} is not there`);
     peersFolder = peers;
-    const library = await importPeer<LlamaNode>(peers, PICTURES);
-    context = await library.loadModel({ model: files.model, n_ctx: CONTEXT, n_gpu_layers: 0, n_parallel: 1, n_threads: THREADS });
-    if (!context.initMultimodal({ path: files.mmproj, use_gpu: false })) throw new Error(`${PICTURES} cannot read ${files.mmproj}`);
+    context = await openContext();
     return `${TEXT} ${peerVersion(peers, TEXT)} and ${PICTURES} ${peerVersion(peers, PICTURES)}`;
   },
   async answer({ image, prompt }: PeerQuestion, maxNewTokens) {
-    context.clearCache();
     // the tokenizer writes <bos> itself
     const text = prompt.replace('<image>', MARKER).replace(/^<bos>/, '');
     const options = { prompt: text, media_paths: [image], n_predict: maxNewTokens, temperature: 0, penalty_repeat: 1, seed: 1 };
-    return (await context.completion(options)).text;
+    return complete(options).catch(async (error: Error) => {
+      // an answer that came before the call had returned is never taken for ended (its 1.7.15, LlamaContext.cpp)
+      if (!error.message.includes('Another completion is in progress')) throw error;
+      context = await openContext();
+      return complete(options);
+    });
   },
   async trace({ textPrompt }: PeerQuestion) {
     const { ids, logits } = await textLogits(textPrompt);
