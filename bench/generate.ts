@@ -116,7 +116,7 @@ async function benchGenerate(options: Options): Promise<void> {
       `--prompt and --decode: ${context} tokens are more than the ${config.text_config.max_position_embeddings} of shape ${shape}`,
     );
 
-  if (peers.length > 0) installPeers(log);
+  if (peers.length > 0) installPeers();
   const files = await makeFiles(shape, names, { embedding: options.embedding, accuracyLevel: Number(options.accuracyLevel) }, log);
   const machine = { ...thisMachine(), threads, spin };
   log(`${machine.cpu}, ${threads} of ${machine.cores} cores; ${summary}`);

@@ -183,7 +183,7 @@ async function benchServe(options: Options): Promise<void> {
   const pictures = await drawings(options.pictures);
   const before = await busyCores();
   const model = options.model ?? (await longWinded());
-  const peer = options.peer ? await startPeer(model, { pictures, questions: QUESTIONS, maxTokens, log }) : undefined;
+  const peer = options.peer ? await startPeer(model, { pictures, questions: QUESTIONS, maxTokens }) : undefined;
   const { child, url, name } = await startCli({ ...options, model });
   const random = createRandom(3);
   const body = () => ({

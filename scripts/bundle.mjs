@@ -1,6 +1,7 @@
 // Bundles src/browser to dist/browser/llava-gemma.js, and to llava-gemma-worker.js the same in a worker: the code of
-// Node over modules that a browser has. It fails if anything of Node's own would be in a bundle.
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+// Node over modules that a browser has. It fails if anything of Node's own would be in a bundle. Then copies to
+// dist/ what is no TypeScript.
+import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
@@ -74,3 +75,7 @@ for (const { path, text } of outputFiles) {
   const { inputs } = metafile.outputs[relative(root, path).replaceAll('\\', '/')];
   writeFileSync(path, text + packagesOf(Object.keys(inputs)).map(licenseOf).join(''));
 }
+
+const SCRIPTS = 'export/peers';
+for (const name of readdirSync(join(root, 'src', SCRIPTS)))
+  if (name.endsWith('.py')) copyFileSync(join(root, 'src', SCRIPTS, name), join(root, 'dist', SCRIPTS, name));

@@ -1,6 +1,7 @@
-// llava-gemma export from the command line: what it writes, what it refuses, and, where LLAVA_GEMMA_PEERS
-// names the folder in which the other software is installed (.cache/bench/peers, after `npm run bench --
-// generate`), that this computes the same.
+// llava-gemma export from the command line: what it writes, what it refuses, and that other software computes
+// the same, where it is installed: in the folder that LLAVA_GEMMA_PEERS names (.cache/bench/peers, after
+// scripts/install-peers.mjs), and in the virtual environment that LLAVA_GEMMA_PYTHON names, with torch,
+// transformers, pillow and peft.
 
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -9,7 +10,7 @@ import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { saveCheckpoint } from '../src/checkpoint/checkpoint.ts';
 import { createOrtEngine } from '../src/engine/ort.ts';
-import { findPeers, startPeer } from '../src/export/peer.ts';
+import { findPeers, findPython, startPeer } from '../src/export/peer.ts';
 import { verify } from '../src/export/verify.ts';
 import { downName, upName } from '../src/nn/lora.ts';
 import { adapterFiles, readAdapter } from '../src/pretrained/adapter.ts';
@@ -20,6 +21,7 @@ import { PAIRINGS, tinyModel } from './export-source.ts';
 import { skipped } from './required.ts';
 import { root } from './structure.ts';
 import { cli, tensorsOf } from './toy.ts';
+import { webgpu } from './webgpu.ts';
 
 const model = join(root, 'assets', 'models', 'tiny-llava');
 const peers = resolve(process.env.LLAVA_GEMMA_PEERS ?? 'none');
@@ -28,6 +30,9 @@ const hasPeers = (...packages: string[]) => {
   if (!are) skipped('peers', `${packages.join(' and ')} are not where LLAVA_GEMMA_PEERS says`);
   return are;
 };
+const environment = process.env.LLAVA_GEMMA_PYTHON;
+const python = environment === undefined ? undefined : findPython(['torch', 'transformers', 'PIL', 'peft'], resolve(environment));
+if (!python) skipped('python', 'torch, transformers, pillow and peft are not where LLAVA_GEMMA_PYTHON says');
 let folder: string;
 const at = (...names: string[]) => join(folder, ...names);
 beforeAll(() => {
@@ -204,6 +209,18 @@ describe('refuses in one sentence, with nothing written,', () => {
     expect(existsSync(at('never'))).toBe(false);
   });
 
+  test('a Python without what it takes, and adapters without anything to compare with', async () => {
+    const refusedPeer = (...words: string[]) => refused(...words, '--out', at('never'), '--verify', '--peers', at());
+    expect(await refusedPeer(model, '--to', 'huggingface')).toContain(
+      `--verify needs torch, transformers, pillow in ${at()}: python3 -m venv peers && peers/bin/pip install torch transformers pillow, and give --peers peers`,
+    );
+    expect(await refusedPeer(model, '--to', 'peft')).toContain('the model that the adapters go over: give its folder as --base');
+    expect(await refusedPeer(model, '--to', 'peft', '--base', 'me/base')).toContain('(there is none at me/base)');
+    mkdirSync(at('no-weights'));
+    expect(await refusedPeer(at('no-weights'), '--to', 'peft', '--base', model)).toContain('has none: give the checkpoint of the stage');
+    expect(existsSync(at('never'))).toBe(false);
+  });
+
   test('an adapter with an output head that is not its embedding', async () => {
     const embedding = (await tensorsOf(model)).get('language_model.model.embed_tokens.weight')!;
     const [table, head] = ['model.language_model.embed_tokens.weight', 'lm_head.weight'].map((name) => `base_model.model.${name}`);
@@ -228,16 +245,19 @@ describe('refuses in one sentence, with nothing written,', () => {
   });
 });
 
+const exact = { stages: 1e-5, logits: 1e-4, answers: 1 };
+
 const check = async (
   process: string,
   out: string,
   dtype: string,
   tolerance: { stages: number; logits: number; answers: number },
   dir = model,
+  { questions = 20, ...load }: { base?: string; device?: 'webgpu'; questions?: number } = {},
 ) => {
-  const peer = startPeer(process);
+  const peer = startPeer(process, process === 'hugging-face' ? python : undefined);
   try {
-    return await verify(dir, peer, { load: { peers, folder: out, dtype }, tolerance, questions: 20, maxNewTokens: 16 });
+    return await verify(dir, peer, { load: { peers, folder: out, dtype, ...load }, tolerance, questions, maxNewTokens: 16 });
   } finally {
     peer.stop();
   }
@@ -246,16 +266,32 @@ const check = async (
 describe.skipIf(!hasPeers('@huggingface/transformers'))('transformers.js', () => {
   test('computes the same, and its verification names the first stage that does not', async () => {
     await cli('export', model, '--to', 'transformers.js', '--out', at('tj'));
-    const { same, asked, stages } = await check('transformers-js', at('tj'), 'fp32', { stages: 1e-5, logits: 1e-4, answers: 1 });
+    const { same, asked, stages } = await check('transformers-js', at('tj'), 'fp32', exact);
     expect([same, asked]).toEqual([20, 20]);
     expect(stages.map(({ name }) => name)).toEqual(expect.arrayContaining(['pixel_values', 'image_features', 'present.3.value', 'logits']));
     // another model in its place: the layer whose weights differ
     await writeAdapter(at('other'));
     await convertCheckpoint(model, at('wrong'), { maxShardSize: 1e9, adapter: { folder: at('other'), engine: createOrtEngine() } });
-    await expect(check('transformers-js', at('tj'), 'fp32', { stages: 1e-5, logits: 1e-4, answers: 1 }, at('wrong'))).rejects.toThrow(
+    await expect(check('transformers-js', at('tj'), 'fp32', exact, at('wrong'))).rejects.toThrow(
       /present\.2\.key is the first that differs/,
     );
   }, 120_000);
+});
+
+describe.skipIf(!webgpu || !hasPeers('@huggingface/transformers'))('transformers.js on WebGPU', () => {
+  test.each([
+    ['fp32', exact],
+    ['q8', { stages: 0.1, logits: 5, answers: 0 }],
+  ])('computes a tiny random model in %s', { timeout: 120_000 }, async (dtype, tolerance) => {
+    const tiny = await writeTiny(at(`tiny-${dtype}`), 'gemma', 'siglip_vision_model');
+    await cli('export', tiny, '--to', 'transformers.js', '--out', at(`tiny-${dtype}-web`), '--dtype', dtype);
+    const { peer, stages } = await check('transformers-js', at(`tiny-${dtype}-web`), dtype, tolerance, tiny, {
+      device: 'webgpu',
+      questions: 3,
+    });
+    expect(peer).toMatch(/ on webgpu$/);
+    expect(stages.map(({ name }) => name)).toEqual(['pixel_values', 'input_ids', 'image_features', 'logits']);
+  });
 });
 
 /** A tiny random model as a folder. */
@@ -275,7 +311,7 @@ describe.skipIf(!hasPeers('@huggingface/transformers'))('transformers.js compute
       const out = at('tiny-web', `${language}-${encoder}`);
       const { code, stderr } = await cli('export', tiny, '--to', 'transformers.js', '--out', out);
       expect(code, stderr).toBe(0);
-      const { same } = await check('transformers-js', out, 'fp32', { stages: 1e-5, logits: 1e-4, answers: 1 }, tiny);
+      const { same } = await check('transformers-js', out, 'fp32', exact, tiny);
       expect(same).toBe(20);
     },
     120_000,
@@ -301,4 +337,35 @@ describe.skipIf(!hasPeers('node-llama-cpp', '@fugood/llama.node'))('llama.cpp', 
     const { stages } = await check('llama-cpp', at('gguf'), 'F32', { stages: 0, logits: 2e-3, answers: 0.8 });
     expect(stages.map(({ name }) => name)).toEqual(['text_ids', 'text_logits']);
   }, 240_000);
+});
+
+describe.skipIf(!python)('transformers computes tiny random models', () => {
+  test.each(PAIRINGS)(
+    'of %s with %s',
+    async (language, encoder) => {
+      const tiny = await writeTiny(at('tiny-hub', language, encoder), language, encoder);
+      const out = at('tiny-hub', `${language}-${encoder}`);
+      const { code, stderr } = await cli('export', tiny, '--to', 'huggingface', '--out', out);
+      expect(code, stderr).toBe(0);
+      const { same } = await check('hugging-face', out, 'float32', exact, tiny);
+      expect(same).toBe(20);
+    },
+    120_000,
+  );
+});
+
+describe.skipIf(!python)('peft', () => {
+  test('computes over the base what the merged weights do, and a verification over another base names where they part', async () => {
+    await convertCheckpoint(model, at('base'), { maxShardSize: 1e9, dtype: 'float32' });
+    await writeAdapter(at('peft-stage', 'adapter'));
+    const adapter = { folder: at('peft-stage', 'adapter'), engine: createOrtEngine() };
+    await convertCheckpoint(at('base'), at('peft-merged'), { maxShardSize: 1e9, adapter });
+    await cli('export', at('peft-stage'), '--to', 'peft', '--out', at('peft-out'), '--base', at('base'));
+    const over = { base: at('base') };
+    const { same } = await check('hugging-face', at('peft-out'), 'float32', exact, at('peft-merged'), over);
+    expect(same).toBe(20);
+    await expect(check('hugging-face', at('peft-out'), 'float32', exact, at('base'), over)).rejects.toThrow(
+      /present\.2\.key is the first that differs/,
+    );
+  }, 120_000);
 });

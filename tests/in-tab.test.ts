@@ -338,28 +338,41 @@ describe.skipIf(!chromiumPath)('in a tab', () => {
     expect(inTab.left).toBe('the model was closed');
   });
 
-  test('on WebGPU too, three questions are answered as in Node', async () => {
+  test('on WebGPU too, three questions are answered as in Node, and the connector learns as there', async () => {
     const few = questions.slice(0, 3);
+    const training = { steps: 3, batchSize: 2, learningRate: 3e-3, fresh: 7 };
     const inTab = await page.evaluate(
-      async ({ questions, files }) => {
+      async ({ questions, captions, files, training }) => {
+        const bytesAt = async (image: string) => new Uint8Array(await (await fetch(`/pictures/${image}`)).arrayBuffer());
         const folder = await lib.openFolder('/model/', { files });
         const model = await lib.loadModel(folder, { device: 'webgpu', runtime: '/runtime/' });
         const session = lib.createSession(model);
         const answers: string[] = [];
         for (const { image, turns } of questions) {
           let text = '';
-          const picture = new Uint8Array(await (await fetch(`/pictures/${image}`)).arrayBuffer());
-          for await (const piece of session.generate({ turns, images: [picture] })) text += piece;
+          for await (const piece of session.generate({ turns, images: [await bytesAt(image)] })) text += piece;
           answers.push(text);
         }
+        const examples: Package.ConnectorExample[] = [];
+        for (const { image, turns } of captions) examples.push({ picture: await bytesAt(image), turns });
+        const losses: number[] = [];
+        await lib.trainConnector(model, examples, { ...training, onStep: ({ loss }) => void losses.push(loss) });
         await model.dispose();
-        return { answers, engine: model.engine.name };
+        return { answers, engine: model.engine.name, losses };
       },
-      { questions: few, files },
+      { questions: few, captions: captions.slice(0, 4), files, training },
     );
     const inNode: string[] = [];
     for (const shown of few) inNode.push(await answerIn(model, shown));
-    expect(inTab).toEqual({ answers: inNode, engine: 'ort-webgpu' });
+    expect(inTab).toMatchObject({ answers: inNode, engine: 'ort-webgpu' });
+    const { fresh, ...rest } = training;
+    const losses: number[] = [];
+    const trainer = await createConnectorTrainer(engine, model, modelFolder, { fresh });
+    const examples = captions.slice(0, 4).map(({ image, turns }) => ({ picture: bytesOf(image), turns }));
+    await trainer.train(examples, { ...rest, onStep: ({ loss }) => void losses.push(loss) });
+    await trainer.dispose();
+    expect(losses).toHaveLength(3);
+    for (const [i, loss] of losses.entries()) expect(Math.abs(inTab.losses[i] - loss), `step ${i + 1}`).toBeLessThan(1e-3);
   });
 
   test('nothing was complained about', () => {

@@ -30,7 +30,6 @@ export interface ServePeerOptions {
   pictures: readonly string[];
   questions: readonly string[];
   maxTokens: number;
-  log(line: string): void;
 }
 
 /** The model as the peer wants it: exported by our own command line. */
@@ -44,8 +43,8 @@ function exported(model: string): string {
   return folder;
 }
 
-export async function startPeer(model: string, { pictures, questions, maxTokens, log }: ServePeerOptions): Promise<ServePeer> {
-  installPeers(log);
+export async function startPeer(model: string, { pictures, questions, maxTokens }: ServePeerOptions): Promise<ServePeer> {
+  installPeers();
   const folder = resolve(exported(model));
   const files = '.cache/bench/serve-pictures';
   mkdirSync(files, { recursive: true });

@@ -29,7 +29,12 @@ export function register(program: Command): void {
     )
     .option('--verify', 'run the other software, where it is installed, on the same questions, and compare')
     .option('--questions <count>', 'questions that --verify asks', parseCount, 50)
-    .option('--peers <folder>', 'where node_modules with the other software is (default: here and above)')
+    .addOption(new Option('--device <name>', 'what --verify runs transformers.js on (default: cpu)').choices(['cpu', 'webgpu']))
+    .option(
+      '--peers <folder>',
+      'where the other software is: the folder of its node_modules (default: here and above) or, of huggingface and peft, a virtual ' +
+        'environment of Python (default: python3)',
+    )
     .addHelpText(
       'after',
       `

@@ -1,17 +1,20 @@
 // What `llava-gemma export` does.
 import { existsSync, readdirSync, statSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { onDisk } from '../../disk.ts';
+import { openEngine } from '../../engine/devices.ts';
 import { createOrtEngine } from '../../engine/ort.ts';
 import { UserError } from '../../errors.ts';
 import { exportHuggingFace, exportPeft } from '../../export/hugging-face.ts';
 import { exportLlamaCpp, GGUF_DTYPES } from '../../export/llama-cpp.ts';
-import { findPeers, startPeer } from '../../export/peer.ts';
+import { findPeers, findPython, startPeer } from '../../export/peer.ts';
 import { exportBytes } from '../../export/size.ts';
 import { type ExportSource, withExportSource } from '../../export/source.ts';
 import { exportTransformersJs, ONNX_DTYPES, type OnnxDtype } from '../../export/transformers-js.ts';
 import { type Tolerance, type Verification, verify } from '../../export/verify.ts';
 import { resolvePath } from '../../paths.ts';
+import { usualType } from '../../pretrained/convert.ts';
+import { openModel } from '../../pretrained/folder.ts';
 import { createStatusLine } from '../../runs/status.ts';
 import { checkRoom } from '../disk.ts';
 import { formatBytes } from '../format.ts';
@@ -28,6 +31,7 @@ export interface ExportFlags {
   verify?: boolean;
   questions: number;
   peers?: string;
+  device?: 'cpu' | 'webgpu';
 }
 
 /** Longest answer that is compared, in tokens. */
@@ -50,28 +54,51 @@ const TOLERANCE: Readonly<Record<string, Tolerance>> = {
   ...{ F32: LLAMA_CPP, F16: ROUNDED, BF16: ROUNDED, Q8_0: EIGHT_BITS, Q4_0: FOUR_BITS },
 };
 
-/** The peers of each software: their process in export/peers, and their packages. */
-const PEERS = {
+/** The peers of each software: their process in export/peers, and packages of npm or modules of Python. */
+const PEERS: Readonly<Record<ExportFlags['to'], { process: string; packages?: readonly string[]; modules?: readonly string[] }>> = {
   'transformers.js': { process: 'transformers-js', packages: ['@huggingface/transformers'] },
   'llama.cpp': { process: 'llama-cpp', packages: ['node-llama-cpp', '@fugood/llama.node'] },
-} as const;
+  huggingface: { process: 'hugging-face', modules: ['torch', 'transformers', 'PIL'] },
+  peft: { process: 'hugging-face', modules: ['torch', 'transformers', 'PIL', 'peft'] },
+};
 
 /** Runs the command. */
 export async function exportModel(model: string, flags: ExportFlags): Promise<void> {
   const dir = resolvePath(model, 'the model');
   checkOut(flags.out);
-  checkFlags(flags);
+  checkFlags(dir, flags);
+  // a sentence where there is no adapter
+  if (flags.device === 'webgpu') await openEngine('webgpu');
   const engine = createOrtEngine();
   const adapter = flags.adapter === undefined ? undefined : { folder: flags.adapter, engine };
   if (flags.to === 'peft') {
-    await exportPeft(dir, flags.out, { dtype: floatTypeOf(flags.dtype ?? 'float32'), base: flags.base });
+    const dtype = floatTypeOf(flags.dtype ?? 'float32');
+    await exportPeft(dir, flags.out, { dtype, base: flags.base });
     console.log(`wrote ${flags.out}`);
+    // merged weights have the type that frozen ones are stored in
+    if (flags.verify) await runPeer(dir, flags, dtype, dtype === 'float32' && (await storedType(dir)) === dtype ? EXACT : ROUNDED);
     return;
   }
-  await withExportSource(dir, (source) => write(source, flags, adapter), { adapter });
+  const stored = await withExportSource(dir, (source) => write(source, flags, adapter).then(() => source.dtype), { adapter });
   console.log(`wrote ${flags.out}`);
-  if (flags.verify) for (const dtype of dtypesOf(flags)) await runPeer(dir, flags, dtype);
+  if (!flags.verify) return;
+  if (flags.to === 'huggingface') {
+    const dtype = floatTypeOf(flags.dtype ?? stored);
+    await runPeer(dir, flags, dtype, dtype === stored || dtype === 'float32' ? EXACT : ROUNDED);
+  } else for (const dtype of dtypesOf(flags)) await runPeer(dir, flags, dtype, TOLERANCE[dtype]);
 }
+
+/** The float type of most weights of a folder. */
+async function storedType(dir: string): Promise<string> {
+  const model = await openModel(dir);
+  try {
+    return usualType(model);
+  } finally {
+    await model.close();
+  }
+}
+
+const isFolder = (path: string | undefined) => path !== undefined && statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 
 /** Nothing that is there is replaced. */
 function checkOut(out: string): void {
@@ -81,27 +108,39 @@ function checkOut(out: string): void {
   if (first !== undefined) throw new UserError(`--out ${out} holds ${first}; give a folder that is new or empty`);
 }
 
-function checkFlags({ to, verify: isVerified, adapter, base, peers }: ExportFlags): void {
+function checkFlags(dir: string, { to, verify: isVerified, adapter, base, peers, device }: ExportFlags): void {
   if (base !== undefined && to !== 'peft') throw new UserError(`--base is for --to peft: ${to} holds a whole model`);
   if (adapter !== undefined && to === 'peft')
     throw new UserError('--adapter merges adapters, and --to peft writes them alone: give the folder as <model>');
+  if (device !== undefined && to !== 'transformers.js') throw new UserError(`--device is of transformers.js: ${to} is run on the CPU`);
   if (!isVerified) return;
-  if (to === 'huggingface' || to === 'peft')
-    throw new UserError(`--verify runs software that npm installs; ${to} is Python's: docs/export.md says how to compare there`);
+  if (to === 'peft' && !existsSync(join(dir, 'config.json')))
+    throw new UserError(`--verify compares with the merged weights, and ${dir} has none: give the checkpoint of the stage`);
+  if (to === 'peft' && !isFolder(base))
+    throw new UserError(
+      `--verify reads the model that the adapters go over: give its folder as --base${base === undefined ? '' : ` (there is none at ${base})`}`,
+    );
   if (adapter !== undefined)
     throw new UserError('--verify compares with the model as it is: merge the adapter first (llava-gemma merge), and export that');
-  missingPeers(to, peers);
+  peersOf(to, peers);
 }
 
-/** The folder of the peers. UserError that says how to install them where they are not. */
-function missingPeers(to: keyof typeof PEERS, peers: string | undefined): string {
-  const { packages } = PEERS[to];
-  const found = findPeers(packages, peers === undefined ? [process.cwd()] : [peers]);
-  if (found === undefined)
+/**
+ * The folder of the peers, or the Python that has them. UserError that says how to install them where they
+ * are not.
+ */
+function peersOf(to: ExportFlags['to'], peers: string | undefined): string {
+  const { packages, modules } = PEERS[to];
+  const found = packages ? findPeers(packages, peers === undefined ? [process.cwd()] : [peers]) : findPython(modules!, peers);
+  if (found !== undefined) return found;
+  if (packages)
     throw new UserError(
       `--verify needs ${packages.join(' and ')}, not found from ${peers ?? 'here'}: npm install --no-save --ignore-scripts ${packages.join(' ')}, or give --peers`,
     );
-  return found;
+  const names = modules!.map((name) => (name === 'PIL' ? 'pillow' : name)).join(' ');
+  throw new UserError(
+    `--verify needs ${names.replaceAll(' ', ', ')} in ${peers ?? 'python3'}: python3 -m venv peers && peers/bin/pip install ${names}, and give --peers peers`,
+  );
 }
 
 /** The dtypes that are asked for. UserError for one that the software does not have. */
@@ -121,7 +160,7 @@ async function write(
   const { to, out, maxShardSize, classToken } = flags;
   const onFile = (name: string, bytes: number) => console.log(`  ${name}: ${formatBytes(bytes)}`);
   const room = (dtypes: readonly string[]) =>
-    checkRoom(out, exportBytes(source.config, to as keyof typeof PEERS | 'huggingface', dtypes), 'the files take');
+    checkRoom(out, exportBytes(source.config, to as Exclude<ExportFlags['to'], 'peft'>, dtypes), 'the files take');
   if (to === 'huggingface') {
     const dtype = flags.dtype === undefined ? source.dtype : floatTypeOf(flags.dtype);
     await room([dtype]);
@@ -134,15 +173,15 @@ async function write(
 }
 
 /** Asks the software that `dtype` of the export is for. */
-async function runPeer(dir: string, flags: ExportFlags, dtype: string): Promise<void> {
-  const to = flags.to as keyof typeof PEERS;
-  const peers = missingPeers(to, flags.peers);
+async function runPeer(dir: string, { to, out, base, ...flags }: ExportFlags, dtype: string, tolerance: Tolerance): Promise<void> {
+  const { process, packages } = PEERS[to];
+  const peers = peersOf(to, flags.peers);
   const status = createStatusLine();
-  const peer = startPeer(PEERS[to].process);
+  const peer = startPeer(process, packages ? undefined : peers);
   try {
     const verification = await verify(dir, peer, {
-      load: { peers, folder: resolve(flags.out), dtype },
-      tolerance: TOLERANCE[dtype],
+      load: { peers, folder: resolve(out), dtype, device: flags.device, ...(to === 'peft' ? { base: resolve(base!) } : {}) },
+      tolerance,
       questions: flags.questions,
       maxNewTokens: ANSWER_TOKENS,
       onProgress: (done, total) => status.draw(`${dtype}: asked ${done} of ${total} questions`),

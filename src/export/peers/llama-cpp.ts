@@ -82,7 +82,7 @@ serve({
     const text = prompt.replace('<image>', MARKER).replace(/^<bos>/, '');
     const options = { prompt: text, media_paths: [image], n_predict: maxNewTokens, temperature: 0, penalty_repeat: 1, seed: 1 };
     return complete(options).catch(async (error: Error) => {
-      // an answer that came before the call had returned is never taken for ended (its 1.7.15, LlamaContext.cpp)
+      // an answer that came before the call had returned is never taken for ended (1.7.15, LlamaContext.cpp)
       if (!error.message.includes('Another completion is in progress')) throw error;
       context = await openContext();
       return complete(options);

@@ -25,11 +25,15 @@ export interface PeerQuestion {
 }
 
 export interface PeerLoad {
-  /** The folder that holds node_modules with the peer. */
+  /** The folder that holds node_modules with the peer; of one in Python, nothing. */
   peers: string;
   /** The folder that was exported. */
   folder: string;
   dtype: string;
+  /** Of transformers.js: what it runs on. Default: the CPU. */
+  device?: 'cpu' | 'webgpu';
+  /** Of adapters: the folder of the model that they go over. */
+  base?: string;
 }
 
 /** What a peer does. */

@@ -5,6 +5,8 @@ import { importPeer, type PeerLoad, type PeerQuestion, peerVersion, serve, type 
 
 interface Tensor {
   dims: number[];
+  /** `cpu`, or where else it is. */
+  location: string;
   data: Float32Array | BigInt64Array;
   slice(...ranges: unknown[]): Tensor;
 }
@@ -43,13 +45,13 @@ async function inputsOf({ image, text }: PeerQuestion): Promise<Inputs> {
 }
 
 serve({
-  async load({ peers, folder, dtype }: PeerLoad) {
+  async load({ peers, folder, dtype, device = 'cpu' }: PeerLoad) {
     library = await importPeer<TransformersJs>(peers, PACKAGE);
     library.env.allowRemoteModels = false;
     library.env.localModelPath = `${dirname(folder)}/`;
     processor = await library.AutoProcessor.from_pretrained(basename(folder));
-    model = await library.LlavaForConditionalGeneration.from_pretrained(basename(folder), { device: 'cpu', dtype });
-    return `${PACKAGE} ${peerVersion(peers, PACKAGE)}`;
+    model = await library.LlavaForConditionalGeneration.from_pretrained(basename(folder), { device, dtype });
+    return `${PACKAGE} ${peerVersion(peers, PACKAGE)}${device === 'cpu' ? '' : ` on ${device}`}`;
   },
   async answer(question, maxNewTokens) {
     const inputs = await inputsOf(question);
@@ -69,6 +71,8 @@ serve({
       traced('image_features', features),
       ...Array.from({ length: layers }, (_, i) => ['key', 'value'].map((kind) => `present.${i}.${kind}`))
         .flat()
+        // onnxruntime-node cannot give back what is on a device
+        .filter((name) => outputs[name].location === 'cpu')
         .map((name) => traced(name, outputs[name])),
       traced('logits', last),
     ];
