@@ -18,6 +18,7 @@ import { DeviceError, DeviceLostError } from '../src/engine/webgpu/failure.ts';
 import type { Runtime, RuntimeTensor } from '../src/engine/webgpu/runtime.ts';
 import { createBatchScheduler } from '../src/generate/batch-scheduler.ts';
 import { createGenerator } from '../src/generate/generator.ts';
+import { linearLogSumExp } from '../src/graph/composites.ts';
 import { grad } from '../src/graph/grad.ts';
 import { add, cast, dequantize, gather, matmul, mul, reduceSum, takeLast } from '../src/graph/primitives.ts';
 import { input, typedData } from '../src/graph/tensor.ts';
@@ -33,7 +34,7 @@ import { loadRecipe } from '../src/train/recipe.ts';
 import { deviceOf, train } from '../src/train/run.ts';
 import { quantizeRows } from '../src/weights/quantize.ts';
 import { bin, cli, enterToyFolder, recipes } from './toy.ts';
-import { webgpu } from './webgpu.ts';
+import { hasFloat16, webgpu } from './webgpu.ts';
 
 // a software adapter on a busy machine
 vi.setConfig({ testTimeout: 300_000 });
@@ -147,14 +148,23 @@ describe.skipIf(!webgpu)('a run on WebGPU', () => {
   });
 });
 
+interface Watcher {
+  before?(): void;
+  after?(results: readonly RuntimeTensor[]): void;
+  /** Bytes of constants that a session is opened with. */
+  opened?(bytes: number): void;
+}
+
 /** ONNX Runtime with somebody who is told of each run of a session before it, and of its results after it. */
-function watched({ before, after }: { before?: () => void; after?: (results: readonly RuntimeTensor[]) => void }): Runtime {
+function watched({ before, after, opened }: Watcher): Runtime {
   const runtime = ort as unknown as Runtime;
   return {
     Tensor: runtime.Tensor,
     InferenceSession: {
       async create(model, options) {
         const session = await runtime.InferenceSession.create(model, options);
+        const { externalData = [] } = options as { externalData?: { data: Uint8Array }[] };
+        opened?.(externalData.reduce((sum, { data }) => sum + data.length, 0));
         return {
           inputNames: session.inputNames,
           outputNames: session.outputNames,
@@ -371,6 +381,38 @@ describe.skipIf(!webgpu)('a step on WebGPU', () => {
       expect([...(y.data as Float32Array)]).toEqual(values.map((value) => 2 * value));
       await program.dispose();
     }
+  });
+
+  test.each([
+    ['float16', '', undefined],
+    ['float16', ', split', 4 * 32 * 2],
+    ['bfloat16', '', undefined],
+  ] as const)('that is to be lean takes weights of %s in 16 bits, where the adapter has them%s', async (dtype, _, bufferBytes) => {
+    const [rows, columns] = [11, 32];
+    const wave = (count: number, step: number) => Float32Array.from({ length: count }, (_, i) => Math.sin(step * i));
+    const matrix = cast(input('stored', dtype, [rows, columns]), 'float32');
+    const given = input('x', 'float32', [3, columns]);
+    const outputs = {
+      rows: gather(matrix, input('ids', 'int32', [4])),
+      product: matmul(given, matrix, { transB: true }),
+      loss: linearLogSumExp(given, matrix),
+      gradient: grad(reduceSum(linearLogSumExp(given, matrix), [0]), [given])[0],
+    };
+    const constants = new Map([['stored', { dtype, dims: [rows, columns], data: typedData([...wave(rows * columns, 0.7)], dtype) }]]);
+    const values = { ids: int32([0, 3, 4, 10], [4]), x: float32(wave(3 * columns, 1.3), [3, columns]) };
+    const given16: number[] = [];
+    const runtime = watched({ opened: (bytes) => void given16.push(bytes) });
+    const runs = [createOrtEngine(), createWebgpuEngine(runtime, { bufferBytes })].map(async (engine) => {
+      const program = await engine.compile(outputs, { constants, lean: true });
+      const results = await program.run(values);
+      await program.dispose();
+      return results;
+    });
+    const [wanted, actual] = await Promise.all(runs);
+    expect(Math.max(...given16)).toBe(rows * columns * ((await hasFloat16()) ? 2 : 4));
+    for (const [name, { data }] of Object.entries(wanted))
+      for (const [i, number] of (data as Float32Array).entries())
+        expect((actual[name].data as Float32Array)[i], name).toBeCloseTo(number, 4);
   });
 
   test.each([4, 8] as const)('reads packed weights of %i bits that are larger than a buffer', async (bits) => {

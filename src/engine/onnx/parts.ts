@@ -20,6 +20,7 @@ import {
   where,
 } from '../../graph/primitives.ts';
 import { createNode, type Tensor, type TensorOf } from '../../graph/tensor.ts';
+import { isStoredCast } from './packed.ts';
 
 /** Rows of a table, from `start` up to `end`. */
 interface Part {
@@ -31,7 +32,8 @@ interface Part {
 /** The parts of a table, or nothing if it is whole. */
 function partsOf(table: Tensor): Part[] | undefined {
   if (table.op !== 'concat' || table.attributes.axis !== 0 || table.dims.length !== 2) return undefined;
-  const isPart = ({ op, dims: [rows] }: Tensor) => (op === 'input' || op === 'dequantize') && typeof rows === 'number';
+  const isPart = (part: Tensor) =>
+    (part.op === 'input' || part.op === 'dequantize' || isStoredCast(part)) && typeof part.dims[0] === 'number';
   if (!table.inputs.every(isPart)) return undefined;
   let end = 0;
   return table.inputs.map((rows) => {

@@ -10,7 +10,7 @@ import { zeros } from '../host-state.ts';
 import type { ConstantLayout } from '../onnx/constants.ts';
 import { type LowerOptions, lowerToModel } from '../onnx/lower.ts';
 import { encodeModel, type OnnxValue } from '../onnx/writer.ts';
-import { describedFailure } from './failure.ts';
+import { DeviceError, describedFailure } from './failure.ts';
 import type { Runtime, RuntimeSession, RuntimeTensor } from './runtime.ts';
 
 export interface DeviceOptions {
@@ -30,7 +30,7 @@ export interface DeviceGraph {
   dispose(): Promise<void>;
 }
 
-type OpenOptions = Pick<LowerOptions, 'packedAccuracy' | 'recompute'> & {
+type OpenOptions = Pick<LowerOptions, 'packedAccuracy' | 'recast' | 'recompute'> & {
   layout?: Pick<ConstantLayout, 'externalInputs' | 'buffers' | 'folder'>;
   /** Where results are left. Default: on the device. */
   results?: 'gpu-buffer' | 'cpu';
@@ -84,6 +84,7 @@ export class Device {
   readonly runtime: Runtime;
   private readonly options: DeviceOptions;
   private readonly deeds = new Map<string, Promise<DeviceGraph>>();
+  private float16: Promise<boolean> | undefined;
 
   constructor(runtime: Runtime, options: DeviceOptions = {}) {
     this.runtime = runtime;
@@ -148,6 +149,28 @@ export class Device {
       return await body();
     } catch (error) {
       throw describedFailure(error);
+    }
+  }
+
+  /** Whether its shaders compute in float16. */
+  hasFloat16(): Promise<boolean> {
+    this.float16 ??= this.tryFloat16();
+    return this.float16;
+  }
+
+  // the runtime tells no features
+  private async tryFloat16(): Promise<boolean> {
+    const half = cast(input('x', 'float32', [4]), 'float16');
+    const graph = await this.open({ y: cast(add(half, half), 'float32') });
+    const x = this.fromHost({ dtype: 'float32', dims: [4], data: new Float32Array(4) });
+    try {
+      (await graph.run(() => x)).y.dispose();
+      return true;
+    } catch (error) {
+      if (error instanceof DeviceError) return false;
+      throw error;
+    } finally {
+      await graph.dispose();
     }
   }
 

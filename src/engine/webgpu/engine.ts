@@ -1,8 +1,9 @@
 // An engine on the WebGPU provider of an ONNX Runtime package. State lives in buffers of the device, and no
 // node of a program runs on the CPU (webgpu-rules.ts).
 
-import { bfloat16ToFloat32, float16ToFloat32 } from '../../floats.ts';
+import { bfloat16ToFloat32, float16ToFloat32, float32ToFloat16 } from '../../floats.ts';
 import { type Outputs, rewrite } from '../../graph/passes.ts';
+import { cast } from '../../graph/primitives.ts';
 import { input, inputName, type Tensor, topologicalOrder } from '../../graph/tensor.ts';
 import {
   type CompileOptions,
@@ -89,12 +90,15 @@ async function compile(
   for (const tensor of topologicalOrder(Object.values(everything)))
     if (tensor.op === 'input' && constants.has(inputName(tensor))) fixed.set(inputName(tensor), tensor);
   checkInputs(fixed, (name) => constants.get(name));
+  // casting a weight at each use costs its memory's time, and saves half of its memory
+  const half = options.lean && [...fixed.values()].some(({ dtype }) => isHalf(dtype)) && (await device.hasFloat16());
   const values = new Map<string, Constant>();
-  for (const [name, { dtype }] of fixed) values.set(name, await inFloat32(constants.get(name)!, dtype, stored));
-  const { graph, constants: parts } = inParts(widenStored(everything, fixed), values, bufferBytes);
+  for (const name of fixed.keys()) values.set(name, await onDevice(constants.get(name)!, half ? 'float16' : 'float32', stored));
+  const { graph, constants: parts } = inParts(storedAs(everything, values), values, bufferBytes);
   return compileProgram(device, Object.fromEntries(Object.keys(outputs).map((name) => [name, graph[name]])), {
     writes: Object.fromEntries(Object.entries(writes).map(([name, { mode }]) => [name, { mode, tensor: graph[`write ${name}`] }])),
     packedAccuracy: options.packedAccuracy ?? 'float32',
+    recast: half,
     recompute: options.recompute ?? (options.lean ? 'cheap' : undefined),
     layout: parts.size > 0 ? stored.layOut(parts) : undefined,
     fixed: new Set(parts.keys()),
@@ -105,19 +109,29 @@ async function compile(
 
 const isHalf = (dtype: string) => dtype === 'float16' || dtype === 'bfloat16';
 
-/** The graph over constants in float32 where they are stored in 16 bits, which not every adapter computes. */
-function widenStored(graph: Outputs, fixed: ReadonlyMap<string, Tensor>): Outputs {
-  const wide = new Map<string, Tensor>();
-  for (const [name, { dtype, dims }] of fixed) if (isHalf(dtype)) wide.set(name, input(name, 'float32', dims));
+/** The graph over constants of the types that they have on the device. */
+function storedAs(graph: Outputs, values: ReadonlyMap<string, Constant>): Outputs {
   return rewrite(graph, (node) => {
     const [stored] = isStoredCast(node) ? node.inputs : [];
-    return (stored?.op === 'input' && wide.get(inputName(stored))) || node;
+    if (stored?.op !== 'input') return node;
+    const { dtype, dims } = values.get(inputName(stored)) ?? stored;
+    const given = dtype === stored.dtype ? stored : input(inputName(stored), dtype, dims);
+    return dtype === 'float32' ? given : cast(given, 'float32');
   });
 }
 
-async function inFloat32(constant: Constant, dtype: string, { read }: StoredConstants): Promise<Constant> {
-  if (!isHalf(dtype)) return constant;
-  const { dims, data } = isStored(constant) ? await read(constant) : constant;
-  const bits = data as Uint16Array;
-  return { dtype: 'float32', dims, data: dtype === 'float16' ? float16ToFloat32(bits) : bfloat16ToFloat32(bits) };
+/** The largest number of float16. */
+const LARGEST_HALF = 65504;
+
+/**
+ * A constant as the device has it: of those in 16 bits, what is in float16 as it is where `type` is that, and
+ * what is in bfloat16, which no adapter computes, in float16 if none of its numbers is too large.
+ */
+async function onDevice(constant: Constant, type: 'float16' | 'float32', { read }: StoredConstants): Promise<Constant> {
+  const { dtype, dims } = constant;
+  if (!isHalf(dtype) || dtype === type) return constant;
+  const bits = (isStored(constant) ? await read(constant) : constant).data as Uint16Array;
+  const data = dtype === 'float16' ? float16ToFloat32(bits) : bfloat16ToFloat32(bits);
+  const fits = type === 'float16' && data.every((value) => Math.abs(value) <= LARGEST_HALF);
+  return fits ? { dtype: 'float16', dims, data: float32ToFloat16(data) } : { dtype: 'float32', dims, data };
 }

@@ -21,7 +21,7 @@ const REASONS: readonly [pattern: RegExp, error: (first: string) => DeviceError]
     (first) => new DeviceLostError(`the WebGPU device was lost (${first}): its driver was restarted, or it ran out of memory`),
   ],
   [
-    /narrowing_error|previous error|out[ _]of[ _](device[ _])?memory|allocation size|max(imum)? ?(storage )?buffer ?(binding ?)?size/i,
+    /narrowing_error|previous error|out[ _]of[ _](device[ _])?memory|allocation size|too many storage buffers|max(imum)? ?(storage )?buffer ?(binding ?)?size/i,
     () =>
       new DeviceError(
         'the WebGPU device gives no buffer as large as this needs: make batches smaller or sequences shorter, or take device cpu',

@@ -1,17 +1,19 @@
 // Constants that are larger than a buffer, as several.
 
 import { type Outputs, rewrite } from '../../graph/passes.ts';
-import { concat, dequantize } from '../../graph/primitives.ts';
+import { cast, concat, dequantize } from '../../graph/primitives.ts';
 import { input, inputName, type Tensor, type TypedData, topologicalOrder } from '../../graph/tensor.ts';
 import { type Constant, elementBytes, sizeOf } from '../engine.ts';
 import { isStored } from '../onnx/constants.ts';
+import { isStoredCast } from '../onnx/packed.ts';
 
 /** Rows of a part are a multiple of it, so that softmaxes over classes find pieces of one size. */
 const ROWS = 1024;
 
 /**
- * The graph over the parts of those constants that have more than `bytes`: matrices of float32, and packed
- * ones with their scales, which are cut between rows. A matrix with a row of more bytes stays as it is.
+ * The graph over the parts of those constants that have more than `bytes`: matrices, those in 16 bits as they
+ * are stored, and packed ones with their scales, which are cut between rows. A matrix with a row of more
+ * bytes stays as it is.
  */
 export function inParts(graph: Outputs, constants: ReadonlyMap<string, Constant>, bytes: number) {
   const parts = new Map<string, Constant>(constants);
@@ -38,6 +40,15 @@ export function inParts(graph: Outputs, constants: ReadonlyMap<string, Constant>
     if (node.op === 'input' && node.dtype === 'float32' && !scales.has(node)) {
       const size = rowsOf(node);
       return size === undefined ? node : concat(split(inputName(node), size), 0);
+    }
+    if (isStoredCast(node)) {
+      const [stored] = node.inputs;
+      const size = rowsOf(stored);
+      if (size === undefined || stored.op !== 'input') return node;
+      return concat(
+        split(inputName(stored), size).map((part) => cast(part, node.dtype)),
+        0,
+      );
     }
     if (node.op === 'dequantize') {
       const [packed, scale] = node.inputs;
@@ -68,7 +79,7 @@ function splitRows(value: Constant, size: number): Constant[] {
     const [start, end] = [i * size, Math.min((i + 1) * size, rows)];
     const dims = [end - start, width];
     if (isStored(value)) return { ...value, dims, offset: value.offset + start * width * elementBytes[value.dtype] };
-    const data = (value.data as Float32Array).subarray(start * width, end * width) as TypedData;
+    const data = value.data.subarray(start * width, end * width) as TypedData;
     return { ...value, dims, data };
   });
 }

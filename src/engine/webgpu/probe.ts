@@ -1,6 +1,6 @@
 // What a device can do, by trying: ONNX Runtime tells no features and no limits.
 
-import { add, cast, expand, matmul } from '../../graph/primitives.ts';
+import { expand, matmul } from '../../graph/primitives.ts';
 import { input } from '../../graph/tensor.ts';
 import { Device } from './device.ts';
 import { DeviceError } from './failure.ts';
@@ -26,22 +26,7 @@ const LONG = 0.1;
 /** Tries out the device of `runtime`. UserError where there is none. */
 export async function probeDevice(runtime: Runtime): Promise<DeviceFacts> {
   const device = new Device(runtime);
-  return { flops: await speed(device), float16: await hasFloat16(device), largestBuffer: await largestBuffer(device) };
-}
-
-async function hasFloat16(device: Device): Promise<boolean> {
-  const half = cast(input('x', 'float32', [4]), 'float16');
-  const graph = await device.open({ y: cast(add(half, half), 'float32') });
-  const x = device.fromHost({ dtype: 'float32', dims: [4], data: new Float32Array(4) });
-  try {
-    (await graph.run(() => x)).y.dispose();
-    return true;
-  } catch (error) {
-    if (error instanceof DeviceError) return false;
-    throw error;
-  } finally {
-    await graph.dispose();
-  }
+  return { flops: await speed(device), float16: await device.hasFloat16(), largestBuffer: await largestBuffer(device) };
 }
 
 async function largestBuffer(device: Device): Promise<number> {

@@ -39,6 +39,8 @@ interface Part {
 }
 
 interface ProgramOptions extends Pick<CompileOptions, 'writes' | 'packedAccuracy' | 'recompute'> {
+  /** Stored weights are cast anew at each use. */
+  recast?: boolean;
   /** Where the constants are, by name, or nothing where there are none. */
   layout?: ConstantLayout;
   /** Their names. */
@@ -168,7 +170,7 @@ class CompiledPart {
   }
 
   private async open(outputs: readonly string[]): Promise<Variant> {
-    const { layout, packedAccuracy, recompute } = this.options;
+    const { layout, packedAccuracy, recast, recompute } = this.options;
     const [scalars, others] = [true, false].map((wanted) => outputs.filter((name) => isScalar(this.part.outputs[name]) === wanted));
     const graph: Record<string, Tensor> = Object.fromEntries(others.map((name) => [name, this.part.outputs[name]]));
     if (scalars.length > 0)
@@ -182,6 +184,7 @@ class CompiledPart {
     const opened = await this.device.open(layout ? inline(graph, layout.inlineInputs) : graph, {
       layout,
       packedAccuracy,
+      recast,
       recompute: recompute && { forward, what: recompute },
     });
     return { graph: opened, inputNames: read.map(inputName), scalars, others };
