@@ -2,9 +2,9 @@
 
 import { openEngine } from '../engine/devices.ts';
 import { createRandom } from '../random.ts';
+import { planRecipe } from '../train/plan-recipe.ts';
 import type { Recipe } from '../train/recipe.ts';
 import { deviceOf } from '../train/run.ts';
-import { planOfRun } from './compute.ts';
 import { nextJob, rungsOf, type SearchPlan, type Trial } from './proposals.ts';
 import { planOf, type SearchRunOptions } from './search-run.ts';
 import { valuesAt } from './space.ts';
@@ -72,6 +72,8 @@ function jobsOf(plan: SearchPlan): { share: number; count: number }[] {
 }
 
 async function scheduleOf(recipe: Recipe, options: SearchRunOptions): Promise<{ seconds: number; steps: number[] }> {
-  const { stages } = await planOfRun(recipe, options, await openEngine(deviceOf(recipe)));
+  const { out, status, signal, scenesAreDrawn } = options;
+  const { plan } = await planRecipe(recipe, { out, status, signal, scenesAreDrawn, timedOn: () => openEngine(deviceOf(recipe)) });
+  const { stages } = plan;
   return { seconds: stages.reduce((sum, { seconds }) => sum + (seconds?.total ?? 0), 0), steps: stages.map((stage) => stage.steps) };
 }

@@ -5,7 +5,8 @@ import { mapConcurrently } from '../concurrent.ts';
 import { UserError } from '../errors.ts';
 import { lockFolder } from '../folder-lock.ts';
 import type { Status } from '../runs/status.ts';
-import { flopsOf, planOfRun } from './compute.ts';
+import { planRecipe } from '../train/plan-recipe.ts';
+import { flopsOf } from './compute.ts';
 import { type Outcome, rankTrials, type SearchPlan } from './proposals.ts';
 import { type FinishedTrial, type Job, runSearch, type SearchResult } from './search.ts';
 import { appendTrial, prepareSearchFolder, readTrials, type SearchFolder } from './search-folder.ts';
@@ -78,8 +79,9 @@ export async function searchToFolder(options: SearchRunOptions): Promise<SearchR
 
 /** Operations of a whole schedule of the variant. */
 async function computeOf(options: SearchRunOptions, { set }: Variant): Promise<number> {
-  const { search, base } = options;
-  return flopsOf(await planOfRun(trialRecipe(base, search, { set, values: {}, share: 1 }), options));
+  const { search, base, out, status, signal, scenesAreDrawn } = options;
+  const recipe = trialRecipe(base, search, { set, values: {}, share: 1 });
+  return flopsOf((await planRecipe(recipe, { out, status, signal, scenesAreDrawn })).plan);
 }
 
 interface Sitting {

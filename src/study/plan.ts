@@ -7,19 +7,17 @@ import { join } from 'node:path';
 import { emojiDataset } from '../data/emoji/build.ts';
 import { freeBytes, makeFolder } from '../disk.ts';
 import { openEngine } from '../engine/devices.ts';
-import { createPlanningEngine } from '../engine/planning.ts';
 import { UserError } from '../errors.ts';
 import { readQuestions } from '../evaluate/questions.ts';
 import { memoryBytes } from '../memory.ts';
-import { alone } from '../mpi/communicator.ts';
 import { readSummary, runFolder } from '../runs/folder.ts';
 import { readMetrics } from '../runs/metrics.ts';
-import type { StatusLine } from '../runs/status.ts';
+import { type StatusLine, silentStatus } from '../runs/status.ts';
 import { smallestDifference, smallestRunEffect } from '../statistics/power.ts';
-import { planRun, type RunPlan } from '../train/plan.ts';
-import { startSourceThread } from '../train/prefetch.ts';
+import type { RunPlan } from '../train/plan.ts';
+import { planRecipe } from '../train/plan-recipe.ts';
 import type { LlavaRecipe } from '../train/recipe.ts';
-import { createTask, deviceOf } from '../train/run.ts';
+import { deviceOf } from '../train/run.ts';
 import { type CellSearch, cellSearches, trialSteps } from './cell-search.ts';
 import { drawOnce } from './execute.ts';
 import { LEVEL, namedComparisons } from './family.ts';
@@ -72,28 +70,9 @@ interface VariantPlan {
  * Plans the run of a variant, whose scenes are drawn; `threads` asks for times, on an engine that has so
  * many.
  */
-async function planVariant(recipe: LlavaRecipe, threads: number | undefined, signal: AbortSignal): Promise<VariantPlan> {
-  const thread = startSourceThread();
-  try {
-    const began = performance.now();
-    const status = { note() {}, progress() {}, update() {}, close() {} };
-    const context = {
-      engine: createPlanningEngine(),
-      status,
-      thread,
-      out: '.',
-      signal,
-      isPlan: true,
-      communicator: alone,
-      scenesAreDrawn: true,
-    };
-    const task = await createTask(recipe, context);
-    const reading = (performance.now() - began) / 1000;
-    const timedOn = threads === undefined ? undefined : await openEngine(deviceOf(recipe), { threads });
-    return { plan: await planRun({ task, folder: '.', timedOn }), reading };
-  } finally {
-    await thread.close();
-  }
+function planVariant(recipe: LlavaRecipe, threads: number | undefined, signal: AbortSignal): Promise<VariantPlan> {
+  const timedOn = threads === undefined ? undefined : () => openEngine(deviceOf(recipe), { threads });
+  return planRecipe(recipe, { out: '.', status: silentStatus, signal, scenesAreDrawn: true, timedOn });
 }
 
 /** The most memory that a run takes: of the variant with most weights, as far as files tell. */

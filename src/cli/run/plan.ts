@@ -1,16 +1,12 @@
 // What `llava-gemma plan` does.
 import { availableParallelism } from 'node:os';
-import { existingFolder } from '../../disk.ts';
 import { openEngine } from '../../engine/devices.ts';
-import { createPlanningEngine } from '../../engine/planning.ts';
 import { UserError } from '../../errors.ts';
-import { alone } from '../../mpi/communicator.ts';
 import { createStatus, formatDuration } from '../../runs/status.ts';
-import { type PlannedStage, planRun, type RunPlan } from '../../train/plan.ts';
-import { startSourceThread } from '../../train/prefetch.ts';
+import type { PlannedStage, RunPlan } from '../../train/plan.ts';
+import { planRecipe } from '../../train/plan-recipe.ts';
 import { loadRecipe } from '../../train/recipe.ts';
-import { createTask, deviceOf } from '../../train/run.ts';
-import { holdingScenes } from '../../train/scenes.ts';
+import { deviceOf } from '../../train/run.ts';
 import { formatBytes } from '../format.ts';
 import { withInterrupt } from '../interrupt.ts';
 import { defaultRunFolder } from './train.ts';
@@ -29,16 +25,10 @@ export async function runPlan(recipePath: string, flags: PlanFlags): Promise<voi
   const out = flags.out ?? defaultRunFolder(recipePath);
   const available = flags.memory === undefined ? undefined : memoryOf(flags.memory);
   const status = createStatus();
-  const thread = startSourceThread();
+  const timedOn = () => openEngine(deviceOf(recipe));
   try {
-    const planned = async (signal: AbortSignal) => {
-      const context = { engine: createPlanningEngine(), status, thread, out, signal, isPlan: true, communicator: alone };
-      const task = await createTask(recipe, context);
-      const timedOn = flags.time ? await openEngine(deviceOf(recipe)) : undefined;
-      return planRun({ task, folder: existingFolder(out), available, timedOn, withOtherwise: true });
-    };
-    const plan = await withInterrupt(
-      (signal) => holdingScenes(recipe, { note: status.note }, () => planned(signal)),
+    const { plan } = await withInterrupt(
+      (signal) => planRecipe(recipe, { out, status, signal, available, withOtherwise: true, timedOn: flags.time ? timedOn : undefined }),
       'nothing was written',
     );
     status.close();
@@ -46,7 +36,6 @@ export async function runPlan(recipePath: string, flags: PlanFlags): Promise<voi
     if (!plan.fits) throw new UserError(plan.problems.join('; '));
   } finally {
     status.close();
-    await thread.close();
   }
 }
 
