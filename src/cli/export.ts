@@ -21,6 +21,7 @@ export function register(program: Command): void {
     )
     .option('--adapter <folder>', 'put an adapter of peft into the weights first')
     .option('--base <name>', 'peft: name of the model that the adapters go with, such as its name on the hub')
+    .option('--base-folder <folder>', 'peft: where that model is, which --verify puts the adapters over (default: --base)')
     .addOption(maxShardSizeOption())
     .addOption(
       new Option('--class-token <place>', 'llama.cpp: where its image encoder has the class token (docs/export.md)')

@@ -19,7 +19,7 @@ import { applyCopy, applyWrite, type HostMemory, hostMemory, writtenStates } fro
 import { HostSlots } from './host-slots.ts';
 import { HostSequence, HostState } from './host-state.ts';
 import { type ConstantLayout, inline } from './onnx/constants.ts';
-import { type LowerOptions, lower } from './onnx/lower.ts';
+import { type LowerOptions, lower, RECAST_EXTRA } from './onnx/lower.ts';
 import { addRows, pieceGraph } from './row-writes.ts';
 
 // === What is handed in ===
@@ -181,9 +181,7 @@ async function openSession(
         ...(lean ? { disable_prepacking: '1' } : {}),
         ...(folder === undefined ? {} : { model_external_initializers_file_folder_path: folder }),
       },
-      // folding would cast all 16-bit weights when the session begins, merging would keep each cast through
-      // the whole run
-      ...(lean ? { optimization: { disable_specified_optimizers: 'ConstantFolding;CommonSubexpressionElimination' } } : {}),
+      ...(lean ? RECAST_EXTRA : {}),
     },
     ...(buffers.length > 0 ? { externalData: buffers } : {}),
   });

@@ -56,7 +56,10 @@ function nodeChannel(name: string): Channel {
   };
 }
 
-/** A line of JSON each way, with tensors in base64. */
+/** What a line of Python's says: an answer, or one of the parts that it is given in. */
+type PythonLine = PeerReply | { part: unknown };
+
+/** Lines of JSON each way, with tensors in base64. */
 function pythonChannel(name: string, python: string): Channel {
   const child = spawn(python, [peerFile(`${name}.py`)], { stdio: ['pipe', 'pipe', 'pipe'] });
   // what is said to one that has ended: `exit` tells
@@ -66,8 +69,26 @@ function pythonChannel(name: string, python: string): Channel {
   return {
     child,
     send: (call) => void child.stdin.write(`${JSON.stringify(call)}\n`),
-    onReply: (listener) => void createInterface(child.stdout).on('line', (line) => listener(JSON.parse(line, tensors) as PeerReply)),
+    onReply(listener) {
+      let parts: unknown[] = [];
+      createInterface(child.stdout).on('line', (line) => {
+        const said = parsed(line, tensors);
+        if (said && 'part' in said) parts.push(said.part);
+        if (!said || 'part' in said) return;
+        listener('value' in said && parts.length > 0 ? { value: parts } : said);
+        parts = [];
+      });
+    },
   };
+}
+
+/** Nothing for what is no JSON: what others print, or what was cut off when the process ended. */
+function parsed(line: string, reviver: (key: string, value: unknown) => unknown): PythonLine | undefined {
+  try {
+    return JSON.parse(line, reviver) as PythonLine;
+  } catch {
+    return undefined;
+  }
 }
 
 /**

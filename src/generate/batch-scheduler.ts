@@ -111,13 +111,6 @@ export function createBatchScheduler(
     end(row);
   }
 
-  /** Ends a row with an error. */
-  function fail(slot: number, error: unknown): void {
-    const row = rows[slot];
-    free(slot);
-    row?.reject(error);
-  }
-
   function free(slot: number): void {
     batch.cache.truncate(slot, 0);
     rows[slot] = undefined;
@@ -142,12 +135,12 @@ export function createBatchScheduler(
       const last = rows.length - 1;
       try {
         await batch.cache.begin(slot, last, batch.cache.length(last));
-        rows[slot] = rows[last];
-        free(last);
-      } catch (error) {
-        free(slot);
-        fail(last, error);
+      } catch {
+        // no memory to move it: a gap costs time alone
+        return;
       }
+      rows[slot] = rows[last];
+      free(last);
     }
   }
 
@@ -169,12 +162,9 @@ export function createBatchScheduler(
       const slot = rows.length;
       const nearest = nearestSlot(row);
       rows.push(row);
-      try {
-        row.cachedTokens = await begin(slot, row, nearest);
-        row.read = row.cachedTokens;
-      } catch (error) {
-        fail(slot, error);
-      }
+      // where there is no memory to copy what is known, the prompt is read from its start
+      row.cachedTokens = await begin(slot, row, nearest).catch(() => 0);
+      row.read = row.cachedTokens;
     }
   }
 
@@ -245,7 +235,10 @@ export function createBatchScheduler(
       results = await batch.step(first, steps);
     } catch (error) {
       steps.forEach((_, i) => {
-        if (rows[first + i]) fail(first + i, error);
+        const row = rows[first + i];
+        if (!row) return;
+        free(first + i);
+        row.reject(error);
       });
       return;
     }

@@ -166,6 +166,28 @@ describe('a batch session', () => {
     expect((await whole(session, { turns: asks('hello') })).text).toBe(await alone({ turns: asks('hello') }));
   });
 
+  it('answers all the same where there is no memory to copy what was read', async () => {
+    const own = watched().model;
+    let [calls, failures] = [0, 0];
+    const openBatch = (slots: number): DecodeBatch => {
+      const batch = own.generator.openBatch(slots);
+      const [begin, save] = [batch.cache.begin.bind(batch.cache), batch.cache.save.bind(batch.cache)];
+      const failing = async <T>(work: () => Promise<T>) => {
+        if (calls++ % 3 === 2) return work();
+        failures++;
+        throw new Error('no memory');
+      };
+      batch.cache.begin = (...how) => failing(() => begin(...how));
+      batch.cache.save = (...how) => failing(() => save(...how));
+      return batch;
+    };
+    const asked = prompts(20);
+    const session = createBatchSession({ ...own, generator: { ...own.generator, openBatch } }, { slots: 3 });
+    const answers = await Promise.all(asked.map((prompt) => whole(session, prompt)));
+    for (const [i, { text }] of answers.entries()) expect(text).toBe(await alone(asked[i]));
+    expect(failures).toBeGreaterThan(10);
+  });
+
   it('fails only those whose picture, length or step it is', async () => {
     const { model: own } = watched();
     let isBroken = false;

@@ -70,9 +70,16 @@ export class KvSlots {
     return new KvRow(parts);
   }
 
-  /** Fills an empty slot with the first `length` positions of another one, or of what was saved. */
+  /** Fills an empty slot with the first `length` positions of another one, or of what was saved; or not at all. */
   async begin(slot: number, from: number | KvRow, length: number): Promise<void> {
-    for (const [name, state] of this.states) await state.begin(slot, typeof from === 'number' ? from : from.parts.get(name)!, length);
+    // all have the same room, whichever fails
+    this.reserve(length);
+    try {
+      for (const [name, state] of this.states) await state.begin(slot, typeof from === 'number' ? from : from.parts.get(name)!, length);
+    } catch (error) {
+      this.truncate(slot, 0);
+      throw error;
+    }
   }
 
   /** The state of a run over slots from `first` on, which keeps so many positions of each row. */

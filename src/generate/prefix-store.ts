@@ -62,7 +62,8 @@ export class PrefixStore<Row extends SavedSlot> {
     if (bytes > this.budget || tokens.ids.length === 0) return;
     this.drop(this.kept.filter(({ tokens: old }) => sharedPrefix(old, tokens) * 2 > old.ids.length));
     while (this.bytes + bytes > this.budget) this.drop(this.kept.slice(0, 1));
-    this.kept.push({ tokens, row: await save() });
+    const row = await save();
+    this.kept.push({ tokens, row });
   }
 
   private drop(some: readonly Kept<Row>[]): void {

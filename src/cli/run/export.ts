@@ -26,6 +26,7 @@ export interface ExportFlags {
   dtype?: string;
   adapter?: string;
   base?: string;
+  baseFolder?: string;
   maxShardSize: number;
   classToken: 'first' | 'last';
   verify?: boolean;
@@ -68,7 +69,7 @@ export async function exportModel(model: string, flags: ExportFlags): Promise<vo
   checkOut(flags.out);
   checkFlags(dir, flags);
   // a sentence where there is no adapter
-  if (flags.device === 'webgpu') await openEngine('webgpu');
+  if (flags.verify && flags.device === 'webgpu') await openEngine('webgpu');
   const engine = createOrtEngine();
   const adapter = flags.adapter === undefined ? undefined : { folder: flags.adapter, engine };
   if (flags.to === 'peft') {
@@ -108,17 +109,18 @@ function checkOut(out: string): void {
   if (first !== undefined) throw new UserError(`--out ${out} holds ${first}; give a folder that is new or empty`);
 }
 
-function checkFlags(dir: string, { to, verify: isVerified, adapter, base, peers, device }: ExportFlags): void {
+function checkFlags(dir: string, { to, verify: isVerified, adapter, base, baseFolder = base, peers, device }: ExportFlags): void {
   if (base !== undefined && to !== 'peft') throw new UserError(`--base is for --to peft: ${to} holds a whole model`);
   if (adapter !== undefined && to === 'peft')
     throw new UserError('--adapter merges adapters, and --to peft writes them alone: give the folder as <model>');
-  if (device !== undefined && to !== 'transformers.js') throw new UserError(`--device is of transformers.js: ${to} is run on the CPU`);
+  if (device !== undefined && !isVerified) throw new UserError('--device says what --verify runs on, which is not given');
   if (!isVerified) return;
+  if (device !== undefined && to !== 'transformers.js') throw new UserError(`--device is of transformers.js: ${to} is run on the CPU`);
   if (to === 'peft' && !existsSync(join(dir, 'config.json')))
     throw new UserError(`--verify compares with the merged weights, and ${dir} has none: give the checkpoint of the stage`);
-  if (to === 'peft' && !isFolder(base))
+  if (to === 'peft' && !isFolder(baseFolder))
     throw new UserError(
-      `--verify reads the model that the adapters go over: give its folder as --base${base === undefined ? '' : ` (there is none at ${base})`}`,
+      `--verify reads the model that the adapters go over: give its folder as --base-folder${baseFolder === undefined ? '' : ` (there is none at ${baseFolder})`}`,
     );
   if (adapter !== undefined)
     throw new UserError('--verify compares with the model as it is: merge the adapter first (llava-gemma merge), and export that');
@@ -173,14 +175,19 @@ async function write(
 }
 
 /** Asks the software that `dtype` of the export is for. */
-async function runPeer(dir: string, { to, out, base, ...flags }: ExportFlags, dtype: string, tolerance: Tolerance): Promise<void> {
+async function runPeer(
+  dir: string,
+  { to, out, base, baseFolder = base, ...flags }: ExportFlags,
+  dtype: string,
+  tolerance: Tolerance,
+): Promise<void> {
   const { process, packages } = PEERS[to];
   const peers = peersOf(to, flags.peers);
   const status = createStatusLine();
   const peer = startPeer(process, packages ? undefined : peers);
   try {
     const verification = await verify(dir, peer, {
-      load: { peers, folder: resolve(out), dtype, device: flags.device, ...(to === 'peft' ? { base: resolve(base!) } : {}) },
+      load: { peers, folder: resolve(out), dtype, device: flags.device, ...(to === 'peft' ? { base: resolve(baseFolder!) } : {}) },
       tolerance,
       questions: flags.questions,
       maxNewTokens: ANSWER_TOKENS,

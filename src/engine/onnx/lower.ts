@@ -25,6 +25,16 @@ import { encodeModel, MICROSOFT } from './writer.ts';
 
 const WHOLE = [...FUSED_KERNELS, ...CLASS_LOOPS];
 
+/**
+ * What a session is told where weights are cast anew: folding would cast all of them when it begins, merging
+ * would keep each cast through the whole run, and one pass folds casts of float16 alone.
+ */
+export const RECAST_EXTRA = {
+  optimization: {
+    disable_specified_optimizers: 'ConstantFolding;CommonSubexpressionElimination;FuseFp16InitializerToFp32NodeTransformer',
+  },
+} as const;
+
 export interface LowerOptions {
   /** Inputs that become initializers with external data. By name. */
   externalInputs?: ReadonlyMap<string, ExternalData>;
@@ -38,7 +48,7 @@ export interface LowerOptions {
   /**
    * Whether weights of 16 bits, and packed ones that no kernel reads, are cast anew for each node that reads
    * them, so that no copy in 32 bits lives from the forward to the backward pass. Only `externalInputs` are;
-   * the runtime must be kept from merging and folding the casts.
+   * the runtime must be kept from merging and folding the casts (`RECAST_EXTRA`).
    */
   recast?: boolean;
   /**

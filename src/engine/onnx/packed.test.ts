@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import fc from 'fast-check';
 import { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-node';
 import { describe, expect, test } from 'vitest';
@@ -10,7 +13,7 @@ import { type DType, input, numbersOf, type Tensor, type TypedData, typedData } 
 import { createRandom, type Random } from '../../random.ts';
 import type { Value } from '../engine.ts';
 import { evaluateReference } from '../reference-ops.ts';
-import { type LowerOptions, lower } from './lower.ts';
+import { type LowerOptions, lower, RECAST_EXTRA } from './lower.ts';
 import { EXTERNAL_DATA_PATH, type ExternalData } from './packed.ts';
 
 const count = (dims: readonly number[]) => dims.reduce((a, b) => a * b, 1);
@@ -32,7 +35,7 @@ async function run(outputs: Outputs, weights: Record<string, Value>, values: Rec
   const session = await InferenceSession.create(lower(outputs, { ...options, externalInputs }), {
     intraOpNumThreads: 1,
     externalData: [{ path: EXTERNAL_DATA_PATH, data: Buffer.concat(parts) }],
-    extra: { optimization: { disable_specified_optimizers: 'ConstantFolding;CommonSubexpressionElimination' } },
+    extra: RECAST_EXTRA,
   });
   const feeds = Object.entries(values).map(([name, { dtype, data, dims }]) => [
     name,
@@ -76,6 +79,29 @@ function stored(name: string, format: Format, rows: number, columns: number, ran
 }
 
 describe('stored weights', () => {
+  test.each(['float16', 'bfloat16'] as const)('of %s stay in 16 bits when they are cast anew', async (format) => {
+    const [rows, columns] = [256, 512];
+    const [weight] = stored('weight', format, rows, columns, createRandom(1));
+    const x = input('x', 'float32', ['rows', columns]);
+    const product = matmul(x, weight, { transB: true });
+    const outputs = {
+      product,
+      looked: gather(weight, input('ids', 'int32', ['n'])),
+      gradient: grad(reduceSum(mul(product, product), [0, 1]), [x])[0],
+    };
+    const length = 2 * rows * columns;
+    const model = lower(outputs, { externalInputs: new Map([['weight', { offset: 0, length }]]), recast: true });
+    const path = join(mkdtempSync(join(tmpdir(), 'packed-')), 'optimized.onnx');
+    const session = await InferenceSession.create(model, {
+      optimizedModelFilePath: path,
+      externalData: [{ path: EXTERNAL_DATA_PATH, data: Buffer.alloc(length) }],
+      extra: RECAST_EXTRA,
+    });
+    await session.release();
+    expect(statSync(path).size / length).toBeLessThan(1.1);
+    rmSync(dirname(path), { recursive: true });
+  });
+
   const cases = fc.record({
     format: fc.constantFrom(...FORMATS),
     recast: fc.boolean(),

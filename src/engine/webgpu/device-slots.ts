@@ -127,9 +127,10 @@ export class DeviceSlots implements SlotState {
     const { tensor } = this.held!;
     if (first === 0) return device.view(tensor, dims);
     const pieces = Array.from({ length: count }, (_, i) => [this.pieceOf(first + i, room)]);
-    this.copy?.dispose();
-    [this.copy] = await device.select([{ dtype, width, sources: [tensor], rows: rowsOf(pieces, runs, room) }]);
-    return device.view(this.copy, dims);
+    this.dropCopy();
+    const [copy] = await device.select([{ dtype, width, sources: [tensor], rows: rowsOf(pieces, runs, room) }]);
+    this.copy = copy;
+    return device.view(copy, dims);
   }
 
   /** What makes the slots from `first` on hold `kept` positions more, the first of a row of `tensor` each. */
@@ -161,10 +162,14 @@ export class DeviceSlots implements SlotState {
 
   private adopt(tensor: RuntimeTensor, filled: readonly number[]): void {
     this.held?.tensor.dispose();
-    this.copy?.dispose();
-    this.copy = undefined;
+    this.dropCopy();
     this.held = { tensor, room: this.room, filled: [...filled] };
     this.filled.splice(0, this.count, ...filled);
+  }
+
+  private dropCopy(): void {
+    this.copy?.dispose();
+    this.copy = undefined;
   }
 
   // === Selections ===
@@ -255,9 +260,13 @@ export class DeviceSlotRange implements State {
 
   async write(value: Value): Promise<void> {
     this.clear();
-    const tensor = await this.slots.device.upload(value);
-    await appendToSlots(this.slots.device, [{ target: this, tensor: this.slots.device.view(tensor, value.dims) }]);
-    tensor.dispose();
+    const { device } = this.slots;
+    const tensor = await device.upload(value);
+    try {
+      await appendToSlots(device, [{ target: this, tensor: device.view(tensor, value.dims) }]);
+    } finally {
+      tensor.dispose();
+    }
   }
 
   clear(): void {

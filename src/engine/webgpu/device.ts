@@ -8,7 +8,7 @@ import { type DType, input, type TypedData } from '../../graph/tensor.ts';
 import { sizeOf, type Value } from '../engine.ts';
 import { zeros } from '../host-state.ts';
 import type { ConstantLayout } from '../onnx/constants.ts';
-import { type LowerOptions, lowerToModel } from '../onnx/lower.ts';
+import { type LowerOptions, lowerToModel, RECAST_EXTRA } from '../onnx/lower.ts';
 import { encodeModel, type OnnxValue } from '../onnx/writer.ts';
 import { DeviceError, describedFailure } from './failure.ts';
 import type { Runtime, RuntimeSession, RuntimeTensor } from './runtime.ts';
@@ -109,6 +109,7 @@ export class Device {
             disable_cpu_ep_fallback: '1',
             ...(folder === undefined ? {} : { model_external_initializers_file_folder_path: folder }),
           },
+          ...(lowering.recast ? RECAST_EXTRA : {}),
         },
         ...(layout && layout.buffers.length > 0 ? { externalData: layout.buffers } : {}),
         ...sessionOptions,

@@ -202,31 +202,36 @@ class CompiledPart {
       if (values[name]) feeds.set(name, device.fromHost(values[name]));
       else if (state[name]) feeds.set(name, await deviceMemory(name, state[name]).tensor());
     const results = await graph.run((name) => feeds.get(name)!);
-    await this.write(results, targets);
-    const given: Record<string, Value> = {};
-    if (own.some((name) => scalars.includes(name))) {
-      const numbers = (await device.download(results[SCALARS])) as Float32Array;
-      scalars.forEach((name, i) => {
-        given[name] = { dtype: 'float32', dims: [], data: numbers.slice(i, i + 1) };
-      });
-    }
-    for (const name of others)
-      if (own.includes(name)) {
-        const { dtype } = part.outputs[name];
-        given[name] = { dtype, dims: [...results[name].dims], data: await device.download(results[name]) };
+    const left = new Set(Object.values(results));
+    try {
+      await this.write(results, targets, left);
+      const given: Record<string, Value> = {};
+      if (own.some((name) => scalars.includes(name))) {
+        const numbers = (await device.download(results[SCALARS])) as Float32Array;
+        scalars.forEach((name, i) => {
+          given[name] = { dtype: 'float32', dims: [], data: numbers.slice(i, i + 1) };
+        });
       }
-    for (const name of [SCALARS, ...others]) results[name]?.dispose();
-    return given;
+      for (const name of others)
+        if (own.includes(name)) {
+          const { dtype } = part.outputs[name];
+          given[name] = { dtype, dims: [...results[name].dims], data: await device.download(results[name]) };
+        }
+      return given;
+    } finally {
+      for (const tensor of left) tensor.dispose();
+    }
   }
 
-  /** Does to the states what the writes say. */
-  private async write(results: Results, targets: ReadonlyMap<string, DeviceMemory>): Promise<void> {
+  /** Does to the states what the writes say; what a state takes over is no longer among what is `left`. */
+  private async write(results: Results, targets: ReadonlyMap<string, DeviceMemory>, left: Set<RuntimeTensor>): Promise<void> {
     const appended: { target: DeviceSequence; tensor: RuntimeTensor }[] = [];
     const joining: { target: DeviceSlotRange; tensor: RuntimeTensor }[] = [];
     for (const [name, { mode }] of Object.entries(this.part.writes)) {
       const target = targets.get(name)!;
       const tensor = results[writeName(name)];
       if (target instanceof DeviceState) {
+        left.delete(tensor);
         if (mode === 'add') await target.add(tensor);
         else target.adopt(tensor);
         continue;
@@ -237,7 +242,6 @@ class CompiledPart {
     }
     if (appended.length > 0) await appendAll(this.device, appended);
     if (joining.length > 0) await appendToSlots(this.device, joining);
-    for (const { tensor } of [...appended, ...joining]) tensor.dispose();
   }
 
   async dispose(): Promise<void> {

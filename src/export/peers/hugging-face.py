@@ -1,10 +1,12 @@
 """transformers as a peer, and peft over it: AutoProcessor, LlavaForConditionalGeneration, PeftModel, generate().
 
-Run by export/peer.ts: each line of standard input is a call, {"method", "parameters"}; each line of the answer is
-{"value"} or {"error"}. Tensors are the base64 of their float32 numbers.
+Run by export/peer.ts: each line of standard input is a call, {"method", "parameters"}, and each line of the answer
+{"value"}, {"error"}, or one {"part"} of several, of which the last is followed by {"value"}. Tensors are the base64 of
+their float32 numbers.
 """
 
 import base64
+import inspect
 import json
 import os
 import sys
@@ -73,20 +75,23 @@ class Transformers:
         llava = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         output = self.model(**inputs, use_cache=True)
         text = llava.config.text_config
-        stages = [
-            traced("pixel_values", inputs["pixel_values"]),
-            traced("input_ids", inputs["input_ids"]),
-            traced("image_features", features_of(llava.get_image_features(pixel_values=inputs["pixel_values"]))),
-        ]
+        yield traced("pixel_values", inputs["pixel_values"])
+        yield traced("input_ids", inputs["input_ids"])
+        yield traced("image_features", features_of(llava.get_image_features(pixel_values=inputs["pixel_values"])))
         for layer in range(text.num_hidden_layers):
             keys, values = keys_and_values(output.past_key_values, layer)
             # a layer that sees a window keeps no more than that
             if keys.shape[2] == inputs["input_ids"].shape[1]:
-                stages += [traced(f"present.{layer}.key", keys), traced(f"present.{layer}.value", values)]
+                yield traced(f"present.{layer}.key", keys)
+                yield traced(f"present.{layer}.value", values)
         logits = output.logits[0, -1]
         # LlavaForConditionalGeneration leaves out the cap that Gemma 2 has on its logits; the largest stays the largest
         cap = getattr(text, "final_logit_softcapping", None)
-        return [*stages, traced("logits", logits if cap is None else cap * torch.tanh(logits / cap))]
+        yield traced("logits", logits if cap is None else cap * torch.tanh(logits / cap))
+
+
+def say(reply):
+    print(json.dumps(reply), file=answers, flush=True)
 
 
 peer = Transformers()
@@ -94,7 +99,11 @@ with torch.no_grad():
     for line in sys.stdin:
         call = json.loads(line)
         try:
-            reply = {"value": getattr(peer, call["method"])(*call["parameters"])}
+            value = getattr(peer, call["method"])(*call["parameters"])
+            if inspect.isgenerator(value):
+                for part in value:
+                    say({"part": part})
+                value = None
+            say({"value": value})
         except Exception as error:  # whatever it is, the one who asked is told
-            reply = {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
-        print(json.dumps(reply), file=answers, flush=True)
+            say({"error": f"{type(error).__name__}: {' '.join(str(error).split())}"})

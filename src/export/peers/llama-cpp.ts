@@ -84,6 +84,7 @@ serve({
     return complete(options).catch(async (error: Error) => {
       // an answer that came before the call had returned is never taken for ended (1.7.15, LlamaContext.cpp)
       if (!error.message.includes('Another completion is in progress')) throw error;
+      // the old one is still at work on what it refused: it is not to be released
       context = await openContext();
       return complete(options);
     });
