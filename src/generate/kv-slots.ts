@@ -70,7 +70,7 @@ export class KvSlots {
     return new KvRow(parts);
   }
 
-  /** Fills an empty slot with the first `length` positions of another one, or of a saved row; or not at all. */
+  /** Fills an empty slot with the first `length` positions of another or of a saved row, or not at all. */
   async begin(slot: number, from: number | KvRow, length: number): Promise<void> {
     // all have the same room, whichever fails
     this.reserve(length);
