@@ -2,7 +2,7 @@
 // What each op of ours becomes is in lower.ts; the bytes are writer.ts's.
 
 import type { BlockFormat } from '../../floats.ts';
-import { computeDim, type Dims, dimSize, formatDims } from '../../graph/dims.ts';
+import { computeDim, type Dims, dimSize, formatDims, sameDims } from '../../graph/dims.ts';
 import type { Outputs } from '../../graph/passes.ts';
 import { type DType, type Tensor, type TensorOf, type TypedData, typedData } from '../../graph/tensor.ts';
 import { EXTERNAL_DATA_PATH, type ExternalData } from './packed.ts';
@@ -53,6 +53,8 @@ export class GraphBuilder {
   private readonly hostShapes = new Map<string, Dims>();
   private readonly shared = new Map<string, unknown>();
   private readonly shapes = new Map<string, ValueShape>();
+  /** What values of other dims look at, and its dims. */
+  private readonly views = new Map<string, { source: string; dims: Dims }>();
   private target = this.nodes;
   private counter = 0;
   private nodeCount = 0;
@@ -168,6 +170,20 @@ export class GraphBuilder {
   /** A value with one more dim, of size 1, at the end. */
   column(value: string): string {
     return this.node('Unsqueeze', [value, this.int64([-1])]);
+  }
+
+  /**
+   * A value of `from` under other dims. A view of a view is one of what that looks at, and nothing where the
+   * dims are those: each node costs a provider its time, though it moves nothing.
+   */
+  view(value: string, from: Dims, to: Dims): string {
+    const { source, dims } = this.views.get(value) ?? { source: value, dims: from };
+    if (sameDims(dims, to)) return source;
+    return this.once(`view ${source} ${formatDims(to)}`, () => {
+      const view = this.node('Reshape', [source, this.reshapeTarget(dims, to)]);
+      this.views.set(view, { source, dims });
+      return view;
+    });
   }
 
   zeros(dims: Dims, dtype: DType): string {
@@ -286,6 +302,8 @@ export class GraphBuilder {
       else renamed.set(inner, name);
       return { name, dtype, dims };
     });
+    const read = new Set([...this.leading, ...this.nodes].flatMap(({ inputs }) => inputs));
+    const isUnread = ({ outputs: [name] }: OnnxNode) => this.views.has(name) && !read.has(name) && !renamed.has(name);
     const rename = (names: readonly string[]) => names.map((name) => renamed.get(name) ?? name);
     const renameNode = (node: OnnxNode): OnnxNode => {
       const attributes = Object.entries(node.attributes).map(([key, value]) => {
@@ -297,7 +315,7 @@ export class GraphBuilder {
     const model = {
       producer: 'llava-gemma',
       name: 'graph',
-      nodes: [...this.leading, ...this.nodes].map(renameNode),
+      nodes: [...this.leading, ...this.nodes].filter((node) => !isUnread(node)).map(renameNode),
       inputs: [...this.inputs, ...[...this.hostShapes].map(([name, { length }]): OnnxValue => ({ name, dtype: 'int64', dims: [length] }))],
       outputs: graphOutputs,
       initializers: this.initializers,

@@ -97,10 +97,11 @@ const matmul: LoweringRule<'matmul'> = (b, names, tensor, options) => {
   const rows = x.dims.length;
   if ((!transA && !transB && alpha === 1) || y.dims.length !== 2 || rows < 2 || (rows > 2 && transA))
     return plainProduct(b, names, tensor, options);
-  const flat = rows === 2 ? names[0] : reshaped(b, names[0], [dimProduct(x.dims.slice(0, -1)), x.dims.at(-1)!]);
+  const count = dimProduct(x.dims.slice(0, -1));
+  const flat = rows === 2 ? names[0] : b.view(names[0], x.dims, [count, x.dims.at(-1)!]);
   const factors = { transA: Number(transA), transB: Number(transB), alpha: { float: alpha } };
   const product = b.node('Gemm', [flat, names[1]], factors);
-  return rows === 2 ? product : reshaped(b, product, dims);
+  return rows === 2 ? product : b.view(product, [count, dims.at(-1)!], dims);
 };
 
 const refused = (op: string, reason: string) => (): never => {
@@ -109,6 +110,7 @@ const refused = (op: string, reason: string) => (): never => {
 
 export const webgpuRules: Partial<Rules> = {
   matmul,
+  reshape: (b, [x], { inputs: [{ dims }], ...tensor }) => b.view(x, dims, tensor.dims),
   neg: (b, [x], { dtype }) => (dtype === 'int32' ? b.node('Mul', [x, b.number(-1, dtype)]) : b.node('Neg', [x])),
   equal: comparison('Equal'),
   greater: comparison('Greater'),
@@ -133,8 +135,9 @@ export const webgpuRules: Partial<Rules> = {
     inType(b, x, dtype, movedType('Pad', dtype), (x) => b.node('Pad', [x, b.int64([before, after]), '', b.int64([axis])])),
   takeLast: refused('takeLast', 'how long its result is would be known on the device alone'),
   argmax(b, [x], { inputs }) {
-    const places = iota(b, inputs[0].dims.at(-1)!);
-    const last = b.node('ReduceMax', [places, b.int64([0])], { keepdims: 1 });
+    const size = inputs[0].dims.at(-1)!;
+    const places = iota(b, size);
+    const last = typeof size === 'number' ? b.number(size - 1, 'int32') : b.node('ReduceMax', [places, b.int64([0])], { keepdims: 1 });
     const largest = b.node('ReduceMax', [x, b.int64([-1])], { keepdims: 1 });
     const ofLargest = b.node('Where', [b.node('Equal', [x, largest]), places, last]);
     return b.node('ReduceMin', [ofLargest, b.int64([-1])], { keepdims: 0 });
