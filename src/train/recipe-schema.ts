@@ -147,7 +147,7 @@ interface AnyStage {
 const checkStage = (modules: readonly string[]) => (stage: AnyStage, context: z.core.$RefinementCtx) => {
   const refuse = (message: string, ...path: string[]) => context.addIssue({ code: 'custom', message, path });
   if (stage.epochs !== undefined && stage.steps !== undefined)
-    refuse('gives both epochs and steps; take one out (an empty --set stages.0.epochs= does)', 'steps');
+    refuse('gives both epochs and steps; take one out (an empty --set stages.N.epochs= does, N counted from 0)', 'steps');
   for (const field of ['lr_by_module', 'weight_decay_by_module'] as const)
     for (const pattern of Object.keys(stage[field])) {
       const module = pattern.slice(0, pattern.search(/[.*]|$/));
