@@ -3,6 +3,7 @@
 // scripts/install-peers.mjs), and in the virtual environment that LLAVA_GEMMA_PYTHON names, with torch,
 // transformers, pillow and peft.
 
+import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -20,7 +21,7 @@ import { createRandom } from '../src/random.ts';
 import { PAIRINGS, tinyModel } from './export-source.ts';
 import { skipped } from './required.ts';
 import { root } from './structure.ts';
-import { cli, tensorsOf } from './toy.ts';
+import { bin, cli, tensorsOf } from './toy.ts';
 import { webgpu } from './webgpu.ts';
 
 const model = join(root, 'assets', 'models', 'tiny-llava');
@@ -201,6 +202,20 @@ describe('refuses in one sentence, with nothing written,', () => {
     const message = await refused(model, '--to', 'llama.cpp', '--out', at('never'), '--dtype', 'q8');
     expect(message).toContain('--dtype q8: llama.cpp has F32, F16, BF16, Q8_0, Q4_0');
     expect(existsSync(at('never'))).toBe(false);
+  });
+
+  test('a killed export leaves nothing half-written', async () => {
+    const child = spawn(process.execPath, [bin, 'export', model, '--to', 'transformers.js', '--out', at('killed')]);
+    const ended = new Promise<number | null>((resolve) => child.on('exit', resolve));
+    while (!existsSync(at('killed.incomplete', 'onnx'))) await new Promise((resolve) => setTimeout(resolve, 5));
+    child.kill('SIGTERM');
+    expect(await ended).toBe(130);
+    expect([at('killed'), at('killed.incomplete')].filter((path) => existsSync(path))).toEqual([]);
+  });
+
+  test('a folder of peers that is not there', async () => {
+    const message = await refused(model, '--to', 'llama.cpp', '--out', at('never'), '--verify', '--peers', at('no-peers'));
+    expect(message).toContain(`--peers ${at('no-peers')}: there is no such folder`);
   });
 
   test('a peer that is not installed', async () => {

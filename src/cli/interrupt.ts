@@ -23,6 +23,21 @@ export function stopWork(reason: Error): boolean {
   return stopCurrent !== undefined;
 }
 
+/** Runs `work`; a signal that ends the process has `clean` done before. */
+export async function withCleanup<T>(clean: () => void, work: () => Promise<T>): Promise<T> {
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+  const end = () => {
+    clean();
+    process.exit(130);
+  };
+  for (const name of signals) process.on(name, end);
+  try {
+    return await work();
+  } finally {
+    for (const name of signals) process.off(name, end);
+  }
+}
+
 /**
  * Runs `work` with a signal that aborts at Ctrl-C, SIGTERM or the end of the terminal (SIGHUP) with an
  * `InterruptedError` as its reason, or with what `stopWork` is given. The work should save and then throw

@@ -5,10 +5,11 @@ import { tmpdir } from 'node:os';
 import * as ort from 'onnxruntime-node';
 import { checkStamp } from '../file-stamp.ts';
 import { typedData } from '../graph/tensor.ts';
-import { type DeviceName, type Engine, elementBytes, type StoredValue, sizeOf, type Value } from './engine.ts';
+import { checkDevice, type DeviceName, type Engine, elementBytes, type StoredValue, sizeOf, type Value } from './engine.ts';
 import { createOrtEngine, type OrtOptions } from './ort.ts';
 import { layOutConstants } from './stored-constants.ts';
 import { type VulkanGpu, vulkanGpus } from './vulkan.ts';
+import { Device } from './webgpu/device.ts';
 import { createWebgpuEngine, usable, type WebgpuOptions } from './webgpu/engine.ts';
 import { type DeviceFacts, probeDevice } from './webgpu/probe.ts';
 import type { Runtime } from './webgpu/runtime.ts';
@@ -19,6 +20,7 @@ import type { Runtime } from './webgpu/runtime.ts';
  * `spin` are of the CPU's.
  */
 export async function openEngine(device: DeviceName = 'cpu', options: Pick<OrtOptions, 'threads' | 'spin'> = {}): Promise<Engine> {
+  checkDevice(device);
   if (device === 'cpu') return createOrtEngine(options);
   prepareVulkan();
   // an adapter that is software is slower than the CPU by far
@@ -49,6 +51,9 @@ function nodeRuntime(): Runtime {
   ort.env.logLevel = 'fatal';
   return ort as unknown as Runtime;
 }
+
+/** Whether the WebGPU device computes in float16. UserError where there is none. */
+export const hasWebgpuFloat16 = (): Promise<boolean> => new Device(nodeRuntime()).hasFloat16();
 
 /** What this machine has for `--device webgpu`. */
 export interface WebgpuDescription extends DeviceFacts {

@@ -2,6 +2,7 @@
 // program. A program has constants (fixed when it is compiled), state (memory of the engine that outlives a
 // run and is shared by the programs that name it) and inputs (given anew at each run).
 
+import { UserError } from '../errors.ts';
 import type { DType, Tensor, TypedData } from '../graph/tensor.ts';
 
 /**
@@ -156,6 +157,11 @@ export interface Program {
 /** What a model runs on: `auto` is webgpu where there is the adapter of a GPU, else cpu. */
 export const DEVICES = ['cpu', 'webgpu', 'auto'] as const;
 export type DeviceName = (typeof DEVICES)[number];
+
+/** UserError for a device that there is not, of whoever has no types. */
+export function checkDevice(device: DeviceName): void {
+  if (!DEVICES.includes(device)) throw new UserError(`device ${device}: there are ${DEVICES.join(', ')}`);
+}
 
 export interface Engine {
   readonly name: string;

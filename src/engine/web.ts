@@ -2,7 +2,7 @@
 // where the page is isolated from others. The package is imported when an engine is opened.
 
 import { UserError } from '../errors.ts';
-import type { DeviceName, Engine, Value } from './engine.ts';
+import { checkDevice, type DeviceName, type Engine, type Value } from './engine.ts';
 import { layOutInMemory } from './onnx/constants.ts';
 import { createHostEngine, type HostRuntime } from './ort-host.ts';
 import { BUFFER_BYTES, createWebgpuEngine, usable } from './webgpu/engine.ts';
@@ -36,6 +36,7 @@ const MOST_THREADS = 8;
  * onnxruntime-web is not to be found.
  */
 export async function openEngine(device: DeviceName = 'auto', options: WebEngineOptions = {}): Promise<Engine> {
+  checkDevice(device);
   const adapter = device === 'cpu' ? undefined : await findAdapter();
   if (device === 'webgpu' && !adapter)
     throw new UserError(
@@ -91,7 +92,21 @@ async function loadRuntime(kind: Kind, { runtime, threads }: WebEngineOptions): 
   env.logLevel = 'fatal';
   env.wasm.numThreads = crossOriginIsolated ? (threads ?? Math.min(MOST_THREADS, navigator.hardwareConcurrency)) : 1;
   if (folder !== undefined) env.wasm.wasmPaths = folder;
-  return loaded;
+  const { InferenceSession, Tensor } = loaded;
+  return { env, Tensor, InferenceSession: sayingWhere(InferenceSession, folder ?? 'onnxruntime-web') };
+}
+
+/** Sessions that say where the files of the runtime were looked for, if they are not there. */
+function sayingWhere({ create }: WebRuntime['InferenceSession'], place: string): WebRuntime['InferenceSession'] {
+  return {
+    create: (...how: Parameters<typeof create>) =>
+      create(...how).catch((error: Error) => {
+        if (!/fetching of the wasm failed|dynamically imported module/.test(error.message)) throw error;
+        throw new UserError(`${place}: the files of the runtime are not where it looks for them: say where they are (runtime)`, {
+          cause: error,
+        });
+      }),
+  } as WebRuntime['InferenceSession'];
 }
 
 function importRuntime(kind: Kind, folder: string | undefined): Promise<unknown> {

@@ -10,6 +10,7 @@ import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapterFiles, readAdapter } from '../p
 import { convertCheckpoint } from '../pretrained/convert.ts';
 import { type FloatType, storedFloats } from '../weights/dtype.ts';
 import { modelCard } from './model-card.ts';
+import { newFolder } from './new-folder.ts';
 import type { ExportSource } from './source.ts';
 
 export interface HuggingFaceOptions {
@@ -29,7 +30,7 @@ export async function exportHuggingFace(
   { dtype, maxShardSize, adapter }: HuggingFaceOptions,
 ): Promise<void> {
   const card = modelCard({ config: source.config, parameters: source.parameters, dtype, dir: source.dir });
-  await convertCheckpoint(source.dir, out, { dtype, maxShardSize, adapter, files: { 'README.md': card } });
+  await convertCheckpoint(source.dir, newFolder(out), { dtype, maxShardSize, adapter, files: { 'README.md': card } });
 }
 
 /** The folder of the adapters that a stage with `lora` leaves in its checkpoint, or the folder itself. */
@@ -44,6 +45,7 @@ export function adapterFolder(dir: string): string {
  * the model that they go with, by which peft finds it. UserError for what is no adapter that is read here.
  */
 export async function exportPeft(dir: string, out: string, { dtype, base }: { dtype: FloatType; base?: string }): Promise<void> {
+  const place = newFolder(out);
   const from = adapterFolder(dir);
   const adapter = await readAdapter(from);
   const stored = JSON.parse(readFileSync(join(from, ADAPTER_CONFIG), 'utf8')) as {
@@ -59,5 +61,5 @@ export async function exportPeft(dir: string, out: string, { dtype, base }: { dt
     tensors,
     wholeModules: stored.modules_to_save ?? [],
   });
-  await saveCheckpoint(out, { files: { [ADAPTER_CONFIG]: config }, tensorFiles: { [ADAPTER_WEIGHTS]: named } });
+  await saveCheckpoint(place, { files: { [ADAPTER_CONFIG]: config }, tensorFiles: { [ADAPTER_WEIGHTS]: named } });
 }

@@ -7,6 +7,7 @@ import { replaceFolder } from '../checkpoint/checkpoint.ts';
 import { type GgufTensorType, writeGguf } from './gguf.ts';
 import { languageGguf, string } from './gguf-language.ts';
 import { type ClassToken, visionGguf } from './gguf-vision.ts';
+import { checkDtypes, newFolder } from './new-folder.ts';
 import type { ExportSource } from './source.ts';
 
 export const GGUF_DTYPES = ['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0'] as const satisfies GgufTensorType[];
@@ -28,7 +29,8 @@ export interface LlamaCppOptions {
  * otherwise.
  */
 export async function exportLlamaCpp(source: ExportSource, out: string, { dtypes, classToken, onFile }: LlamaCppOptions): Promise<void> {
-  await replaceFolder(out, async (folder) => {
+  checkDtypes(dtypes, GGUF_DTYPES);
+  await replaceFolder(newFolder(out), async (folder) => {
     const written = new Set<string>();
     const write = async (name: string, { metadata, tensors }: Awaited<ReturnType<typeof visionGguf>>) => {
       if (written.has(name)) return;

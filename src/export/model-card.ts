@@ -86,7 +86,8 @@ model = LlavaForConditionalGeneration.from_pretrained("this folder")
 processor = AutoProcessor.from_pretrained("this folder")
 content = [{"type": "image", "path": "picture.png"}, {"type": "text", "text": "What is in the picture?"}]
 inputs = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt")
-print(processor.decode(model.generate(**inputs, max_new_tokens=32)[0], skip_special_tokens=True))
+ids = model.generate(**inputs, max_new_tokens=32)
+print(processor.decode(ids[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
 \`\`\`
 `;
 

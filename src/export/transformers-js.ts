@@ -13,6 +13,7 @@ import { patchesPerSide } from '../models/vision.ts';
 import type { StorageOf } from '../nn/parameters.ts';
 import { plannedFormat, type Quantization } from '../weights/quantize.ts';
 import { writeFileAtomically } from '../weights/safetensors.ts';
+import { checkDtypes, newFolder } from './new-folder.ts';
 import { type OnnxFileOptions, type WrittenFile, writeOnnxFile } from './onnx-file.ts';
 import type { ExportSource } from './source.ts';
 
@@ -54,7 +55,8 @@ const graphs = { vision_encoder: visionEncoderPart, embed_tokens: embedTokensPar
 export async function exportTransformersJs(source: ExportSource, out: string, options: TransformersJsOptions): Promise<void> {
   const { bufferLimit = BUFFER_LIMIT, inlineLimit = INLINE_LIMIT, dtypes, onFile } = options;
   const maxShardSize = Math.min(SHARD_SIZE, options.maxShardSize ?? SHARD_SIZE);
-  await replaceFolder(out, async (folder) => {
+  checkDtypes(dtypes, Object.keys(ONNX_DTYPES));
+  await replaceFolder(newFolder(out), async (folder) => {
     makeFolder(join(folder, 'onnx'));
     const shards: Record<string, number> = {};
     for (const dtype of dtypes) {

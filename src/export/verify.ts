@@ -41,8 +41,8 @@ export interface VerifyOptions {
 export interface Verification {
   /** Name and version of the peer. */
   peer: string;
-  /** In the order in which they are computed. */
-  stages: { name: string; difference: number; limit: number }[];
+  /** In the order in which they are computed; where `isRelative`, shares of the largest number. */
+  stages: { name: string; difference: number; limit: number; isRelative: boolean }[];
   /** Answers of ours that another picture changes, and how many of these it changes in the peer. */
   seen: { changed: number; of: number };
   /** Answers that are the same, of how many, and the 95 % interval of their share. */
@@ -128,7 +128,8 @@ function compared(ours: ReadonlyMap<string, Float32Array>, theirs: readonly Trac
     if (!own) throw new Error(`there is no ${name} to compare with`);
     const isLogits = name.endsWith('logits');
     const limit = isLogits ? tolerance.logits : (GIVEN[name] ?? tolerance.stages);
-    if (own.length !== data.length) return { name, difference: Number.POSITIVE_INFINITY, limit };
+    const isRelative = !isLogits || tolerance.isRelative === true;
+    if (own.length !== data.length) return { name, difference: Number.POSITIVE_INFINITY, limit, isRelative };
     let [most, scale, ruledOut] = [0, 0, 0];
     for (let i = 0; i < own.length; i++) {
       // a word that is ruled out: on one side alone it is another graph, but for one that no answer has
@@ -142,8 +143,7 @@ function compared(ours: ReadonlyMap<string, Float32Array>, theirs: readonly Trac
       scale = Math.max(scale, Math.abs(own[i]));
     }
     if (ruledOut > MOST_RULED_OUT) most = Number.POSITIVE_INFINITY;
-    const isAbsolute = isLogits ? !tolerance.isRelative : false;
-    return { name, difference: isAbsolute || scale === 0 ? most : most / scale, limit };
+    return { name, difference: isRelative && scale > 0 ? most / scale : most, limit, isRelative };
   });
 }
 

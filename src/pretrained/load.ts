@@ -11,7 +11,7 @@ import type { AnsweringModel } from '../generate/session.ts';
 import { type ImageProcessorConfig, imageProcessorConfig } from '../images/processor.ts';
 import { type LlavaConfig, llavaConfigSchema, llavaParameters } from '../models/llava.ts';
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
-import type { Quantization } from '../weights/quantize.ts';
+import { type Quantization, quantizations } from '../weights/quantize.ts';
 import { checkConfig, type ModelFolder, withCheckpoint } from './folder.ts';
 import { pictureReader } from './pictures.ts';
 import { withImageSize } from './processor.ts';
@@ -78,6 +78,8 @@ export function loadGenerator(dir: string, options: LoadOptions = {}): Promise<P
 }
 
 async function openGenerator(config: LlavaConfig, checkpoint: ModelFolder, { device, engine, quantize }: LoadOptions) {
+  if (quantize !== undefined && !quantizations.includes(quantize))
+    throw new UserError(`quantize ${quantize}: there are ${quantizations.join(', ')}`);
   const { value, file } = await checkpoint.imageProcessor();
   const processor = checkConfig(imageProcessorConfig, value, file);
   const sized = withImageSize(config, processor, file);

@@ -1,12 +1,13 @@
 // What `llava-gemma export` does.
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { onDisk } from '../../disk.ts';
-import { openEngine } from '../../engine/devices.ts';
+import { isFolder } from '../../disk.ts';
+import { hasWebgpuFloat16, openEngine } from '../../engine/devices.ts';
 import { createOrtEngine } from '../../engine/ort.ts';
 import { UserError } from '../../errors.ts';
 import { exportHuggingFace, exportPeft } from '../../export/hugging-face.ts';
 import { exportLlamaCpp, GGUF_DTYPES } from '../../export/llama-cpp.ts';
+import { newFolder } from '../../export/new-folder.ts';
 import { findPeers, findPython, startPeer } from '../../export/peer.ts';
 import { exportBytes } from '../../export/size.ts';
 import { type ExportSource, withExportSource } from '../../export/source.ts';
@@ -18,6 +19,7 @@ import { openModel } from '../../pretrained/folder.ts';
 import { createStatusLine } from '../../runs/status.ts';
 import { checkRoom } from '../disk.ts';
 import { formatBytes } from '../format.ts';
+import { withCleanup } from '../interrupt.ts';
 import { floatTypeOf } from '../options.ts';
 
 export interface ExportFlags {
@@ -66,21 +68,26 @@ const PEERS: Readonly<Record<ExportFlags['to'], { process: string; packages?: re
 /** Runs the command. */
 export async function exportModel(model: string, flags: ExportFlags): Promise<void> {
   const dir = resolvePath(model, 'the model');
-  checkOut(flags.out);
+  const place = newFolder(flags.out);
   checkFlags(dir, flags);
   // a sentence where there is no adapter
-  if (flags.verify && flags.device === 'webgpu') await openEngine('webgpu');
+  if (flags.verify && flags.device === 'webgpu') {
+    await openEngine('webgpu');
+    if (dtypesOf(flags).includes('fp16') && !(await hasWebgpuFloat16()))
+      throw new UserError('--dtype fp16: the WebGPU adapter here has no float16 (shader-f16), which these files ask for; q4f16 does not');
+  }
+  const whole = <T>(work: () => Promise<T>) => withCleanup(() => rmSync(`${place}.incomplete`, { recursive: true, force: true }), work);
   const engine = createOrtEngine();
   const adapter = flags.adapter === undefined ? undefined : { folder: flags.adapter, engine };
   if (flags.to === 'peft') {
     const dtype = floatTypeOf(flags.dtype ?? 'float32');
-    await exportPeft(dir, flags.out, { dtype, base: flags.base });
+    await whole(() => exportPeft(dir, flags.out, { dtype, base: flags.base }));
     console.log(`wrote ${flags.out}`);
     // merged weights have the type that frozen ones are stored in
     if (flags.verify) await runPeer(dir, flags, dtype, dtype === 'float32' && (await storedType(dir)) === dtype ? EXACT : ROUNDED);
     return;
   }
-  const stored = await withExportSource(dir, (source) => write(source, flags, adapter).then(() => source.dtype), { adapter });
+  const stored = await whole(() => withExportSource(dir, (source) => write(source, flags, adapter).then(() => source.dtype), { adapter }));
   console.log(`wrote ${flags.out}`);
   if (!flags.verify) return;
   if (flags.to === 'huggingface') {
@@ -99,18 +106,9 @@ async function storedType(dir: string): Promise<string> {
   }
 }
 
-const isFolder = (path: string | undefined) => path !== undefined && statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
-
-/** Nothing that is there is replaced. */
-function checkOut(out: string): void {
-  if (!existsSync(out)) return;
-  if (!statSync(out).isDirectory()) throw new UserError(`--out ${out} is a file; give a folder`);
-  const [first] = onDisk(out, () => readdirSync(out));
-  if (first !== undefined) throw new UserError(`--out ${out} holds ${first}; give a folder that is new or empty`);
-}
-
 function checkFlags(dir: string, { to, verify: isVerified, adapter, base, baseFolder = base, peers, device }: ExportFlags): void {
-  if (base !== undefined && to !== 'peft') throw new UserError(`--base is for --to peft: ${to} holds a whole model`);
+  if (to !== 'peft' && (base ?? baseFolder) !== undefined)
+    throw new UserError(`--base and --base-folder are for --to peft: ${to} holds a whole model`);
   if (adapter !== undefined && to === 'peft')
     throw new UserError('--adapter merges adapters, and --to peft writes them alone: give the folder as <model>');
   if (device !== undefined && !isVerified) throw new UserError('--device says what --verify runs on, which is not given');
@@ -118,7 +116,7 @@ function checkFlags(dir: string, { to, verify: isVerified, adapter, base, baseFo
   if (device !== undefined && to !== 'transformers.js') throw new UserError(`--device is of transformers.js: ${to} is run on the CPU`);
   if (to === 'peft' && !existsSync(join(dir, 'config.json')))
     throw new UserError(`--verify compares with the merged weights, and ${dir} has none: give the checkpoint of the stage`);
-  if (to === 'peft' && !isFolder(baseFolder))
+  if (to === 'peft' && (baseFolder === undefined || !isFolder(baseFolder)))
     throw new UserError(
       `--verify reads the model that the adapters go over: give its folder as --base-folder${baseFolder === undefined ? '' : ` (there is none at ${baseFolder})`}`,
     );
@@ -133,6 +131,7 @@ function checkFlags(dir: string, { to, verify: isVerified, adapter, base, baseFo
  */
 function peersOf(to: ExportFlags['to'], peers: string | undefined): string {
   const { packages, modules } = PEERS[to];
+  if (peers !== undefined && !isFolder(peers)) throw new UserError(`--peers ${peers}: there is no such folder`);
   const found = packages ? findPeers(packages, peers === undefined ? [process.cwd()] : [peers]) : findPython(modules!, peers);
   if (found !== undefined) return found;
   if (packages)
@@ -210,9 +209,9 @@ function report(dtype: string, { peer, stages, seen, same, asked, interval, othe
     ...(worst ? [worst] : []),
     ...stages.filter(({ name }) => name.endsWith('logits')),
   ];
-  for (const { name, difference, limit } of shown)
+  for (const { name, difference, limit, isRelative } of shown)
     console.log(
-      `  ${worst?.name === name ? `keys and values, at most (${name})` : name}: differs by ${difference.toExponential(DIGITS - 1)} (at most ${limit})`,
+      `  ${worst?.name === name ? `keys and values, at most (${name})` : name}: differs by ${difference.toExponential(DIGITS - 1)}${isRelative && limit > 0 ? ' of the largest' : ''} (at most ${limit})`,
     );
   const percent = (share: number) => (100 * share).toFixed(1);
   console.log(
