@@ -175,6 +175,15 @@ describe('writes', () => {
     expect(plain.has(`${MODULE}.weight`)).toBe(true);
   });
 
+  test('what is damaged, with a warning', async () => {
+    const tiny = await writeTiny(at('damaged'), 'gemma', 'siglip_vision_model', (tensors) => {
+      tensors.get('language_model.model.norm.weight')!.data[1] = Number.NaN;
+    });
+    const { code, stderr } = await cli('export', tiny, '--to', 'llama.cpp', '--out', at('damaged-gguf'));
+    expect(code, stderr).toBe(0);
+    expect(stderr).toContain('language_model.model.norm.weight holds NaN or infinity: the file is damaged, or its training went wrong');
+  });
+
   test('says how large each file is', async () => {
     const { code, stdout } = await cli('export', model, '--to', 'transformers.js', '--out', at('web'), '--dtype', 'q8');
     expect(code).toBe(0);
@@ -313,9 +322,15 @@ describe.skipIf(!webgpu || !hasPeers('@huggingface/transformers'))('transformers
 });
 
 /** A tiny random model as a folder. */
-async function writeTiny(to: string, language: string, encoder: string): Promise<string> {
+async function writeTiny(
+  to: string,
+  language: string,
+  encoder: string,
+  change?: (tensors: ReadonlyMap<string, { data: Float32Array }>) => void,
+): Promise<string> {
   const { source, values } = tinyModel(language, encoder);
   const tensors = new Map([...values.keys()].map((name) => [name, { shape: source.tensor(name).shape, data: values.get(name)! }]));
+  change?.(tensors);
   const files = { ...source.files, 'preprocessor_config.json': JSON.stringify(imageProcessorFor(32)) };
   await saveCheckpoint(to, { config: source.json, tensors, files });
   return to;

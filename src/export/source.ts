@@ -12,6 +12,7 @@ import { checkConfig, openModel } from '../pretrained/folder.ts';
 import type { FloatTensor } from '../pretrained/hub-form.ts';
 import { checkTokenizer } from '../pretrained/load.ts';
 import { withImageSize } from '../pretrained/processor.ts';
+import { allFinite, notFiniteText } from '../pretrained/values.ts';
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts';
 import type { FloatType } from '../weights/dtype.ts';
 import { elementCount } from '../weights/safetensors.ts';
@@ -60,7 +61,15 @@ export async function withExportSource<R>(
     const tokenizerFiles = await readTokenizerFiles(dir);
     const tokenizer = createTokenizer(tokenizerFiles.tokenizerJson, tokenizerFiles.tokenizerConfig);
     checkTokenizer(tokenizer, config, dir);
-    return await body({
+    const bad = new Set<string>();
+    /** Its numbers, of which those that are none are noted. */
+    async function* watched(name: string, { data }: FloatTensor): AsyncGenerator<Float32Array> {
+      for await (const piece of data()) {
+        if (!allFinite(piece)) bad.add(name);
+        yield piece;
+      }
+    }
+    const result = await body({
       dir,
       config,
       json,
@@ -75,10 +84,12 @@ export async function withExportSource<R>(
         if (!found) throw new UserError(`${dir}: the checkpoint has no tensor ${JSON.stringify(name)}`);
         if (dims && found.shape.join() !== dims.join())
           throw new UserError(`${dir}: ${name} has shape [${found.shape.join(', ')}], but config.json asks for [${dims.join(', ')}]`);
-        return found;
+        return { ...found, data: () => watched(name, found) };
       },
       parameters: [...floats.values()].reduce((sum, { shape }) => sum + elementCount(shape), 0),
     });
+    if (bad.size > 0) console.error(`warning: ${dir}: ${notFiniteText([...bad].map((name) => ({ name, isBeyondFloat16: false })))}`);
+    return result;
   } finally {
     await model.close();
   }

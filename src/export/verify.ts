@@ -60,7 +60,7 @@ const GIVEN: Readonly<Record<string, number>> = { pixel_values: 1e-4, input_ids:
 const MOST_RULED_OUT = 64;
 
 /** Answers that pictures change, below which nothing is said of them. */
-const LEAST_SEEN = 4;
+export const LEAST_SEEN = 4;
 
 /** Answers that differ and are shown. */
 const SHOWN = 3;

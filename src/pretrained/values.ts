@@ -63,7 +63,8 @@ export function notFiniteText(tensors: readonly NotFinite[]): string {
   return `${subject} NaN or infinity: the file is damaged, or its training went wrong`;
 }
 
-function allFinite(values: Float32Array): boolean {
+/** Whether no value is NaN or infinite. */
+export function allFinite(values: Float32Array): boolean {
   let sum = 0;
   for (let i = 0; i < values.length; i++) sum += values[i] * 0;
   return sum === 0;

@@ -12,7 +12,7 @@ import { findPeers, findPython, startPeer } from '../../export/peer.ts';
 import { exportBytes } from '../../export/size.ts';
 import { type ExportSource, withExportSource } from '../../export/source.ts';
 import { exportTransformersJs, ONNX_DTYPES, type OnnxDtype } from '../../export/transformers-js.ts';
-import { type Tolerance, type Verification, verify } from '../../export/verify.ts';
+import { LEAST_SEEN, type Tolerance, type Verification, verify } from '../../export/verify.ts';
 import { resolvePath } from '../../paths.ts';
 import { usualType } from '../../pretrained/convert.ts';
 import { openModel } from '../../pretrained/folder.ts';
@@ -217,7 +217,8 @@ function report(dtype: string, { peer, stages, seen, same, asked, interval, othe
   console.log(
     `  answers: ${same} of ${asked} the same, ${percent(same / asked)} % (95 % interval ${percent(interval.low)} to ${percent(interval.high)})`,
   );
-  console.log(`  pictures: another one changes ${seen.of} answers here, and ${seen.changed} of these there`);
+  const few = seen.of < LEAST_SEEN ? ', too few to tell whether it sees them: ask more --questions' : '';
+  console.log(`  pictures: another one changes ${seen.of} answers here, and ${seen.changed} of these there${few}`);
   for (const { question, ours, theirs } of others)
     console.log(`    ${JSON.stringify(question.split('\n')[0])}: ${JSON.stringify(ours)} here, ${JSON.stringify(theirs)} there`);
 }
