@@ -4,21 +4,7 @@
 import type { DType, TypedData } from '../graph/tensor.ts';
 import { elementBytes, type SavedSlot, type SlotState, type State, sizeOf, type Value } from './engine.ts';
 import { zeros } from './host-state.ts';
-
-/** A multiple of the positions that are given: appending moves what is there once in so many steps. */
-const CHUNK = 64;
-
-/** The room for slots that have `room` and are to hold so many positions (`SlotState.reserve`). */
-export function roomFor(positions: readonly number[], room: number): number {
-  const needed = Math.ceil(Math.max(...positions) / CHUNK) * CHUNK;
-  // short rows should not pay for a long one that has left
-  return needed > room || needed * 2 < room ? needed : room;
-}
-
-/** Throws an Error for a cut or a copy of more positions than a slot holds. */
-export function checkHeld(held: number, length: number): void {
-  if (length > held) throw new Error(`a slot of ${held} positions has no ${length}`);
-}
+import { checkHeld, SlotRange, Slots } from './slots.ts';
 
 /** [runs, length, width] of a slot. */
 class HostSavedSlot implements SavedSlot {
@@ -37,41 +23,12 @@ class HostSavedSlot implements SavedSlot {
   }
 }
 
-/** Each slot has runs, as a sequence has, with room for `capacity` positions each. */
-export class HostSlots implements SlotState {
-  readonly dtype: DType;
-  readonly count: number;
-  private readonly shape: readonly number[];
-  private readonly axis: number;
-  /** Runs of one slot, and elements of one position of a run. */
-  private readonly runs: number;
-  private readonly width: number;
-  private readonly filled: number[];
-  private room = 0;
-  private data: TypedData;
-
-  /** `dims` are those of all slots: the first is their number, and 0 stands at `axis`. */
-  constructor(dtype: DType, dims: readonly number[], axis: number) {
-    this.dtype = dtype;
-    this.shape = dims;
-    this.axis = axis;
-    this.count = dims[0];
-    this.runs = sizeOf(dims.slice(1, axis));
-    this.width = sizeOf(dims.slice(axis + 1));
-    this.filled = new Array<number>(this.count).fill(0);
-    this.data = zeros(dtype, 0);
-  }
-
-  get capacity(): number {
-    return this.room;
-  }
-
-  length(slot: number): number {
-    return this.filled[slot];
-  }
+/** Slots in one array. */
+export class HostSlots extends Slots implements SlotState {
+  private data: TypedData = zeros(this.dtype, 0);
 
   reserve(positions: number): void {
-    const room = roomFor([positions, ...this.filled], this.room);
+    const room = this.roomFor(positions);
     if (room !== this.room) this.layOut(room);
   }
 
@@ -129,13 +86,11 @@ export class HostSlots implements SlotState {
     return new HostSlotRange(this, first, kept);
   }
 
-  /** What slots hold, not copied: padded to the capacity, or nothing where all of them are empty. */
+  /** What slots hold, not copied. */
   view(first: number, count: number): Value {
-    const { runs, room, width } = this;
-    const isEmpty = this.filled.slice(first, first + count).every((length) => length === 0);
-    const start = first * runs * room * width;
-    const data = this.data.subarray(start, isEmpty ? start : start + count * runs * room * width);
-    return { dtype: this.dtype, dims: this.shape.with(0, count).with(this.axis, isEmpty ? 0 : room), data };
+    const dims = this.dimsOf(first, count);
+    const start = first * this.runs * this.room * this.width;
+    return { dtype: this.dtype, dims, data: this.data.subarray(start, start + sizeOf(dims)) };
   }
 
   /** Appends to each slot from `first` on its row of `value`, of which it keeps so many positions. */
@@ -149,25 +104,7 @@ export class HostSlots implements SlotState {
 }
 
 /** Neighboring slots for one run of a program. */
-export class HostSlotRange implements State {
-  private readonly slots: HostSlots;
-  private readonly first: number;
-  private readonly kept: readonly number[];
-
-  constructor(slots: HostSlots, first: number, kept: readonly number[]) {
-    this.slots = slots;
-    this.first = first;
-    this.kept = kept;
-  }
-
-  get dtype(): DType {
-    return this.slots.dtype;
-  }
-
-  get dims(): readonly number[] {
-    return this.value().dims;
-  }
-
+export class HostSlotRange extends SlotRange<HostSlots> {
   value(): Value {
     return this.slots.view(this.first, this.kept.length);
   }
@@ -186,11 +123,5 @@ export class HostSlotRange implements State {
   async write(value: Value): Promise<void> {
     this.clear();
     this.append(value);
-  }
-
-  clear(): void {
-    this.kept.forEach((_, i) => {
-      this.slots.truncate(this.first + i, 0);
-    });
   }
 }

@@ -3,9 +3,9 @@
 // rows, which makes another buffer; nothing of it passes through host memory.
 
 import type { DType } from '../../graph/tensor.ts';
-import { elementBytes, type SavedSlot, type SlotState, type State, sizeOf, type Value } from '../engine.ts';
-import { checkHeld, roomFor } from '../host-slots.ts';
+import { elementBytes, type SavedSlot, type SlotState, sizeOf, type Value } from '../engine.ts';
 import { zeros } from '../host-state.ts';
+import { checkHeld, SlotRange, Slots } from '../slots.ts';
 import type { Device, Selection } from './device.ts';
 import type { RuntimeTensor } from './runtime.ts';
 
@@ -35,46 +35,22 @@ class DeviceSavedSlot implements SavedSlot {
   }
 }
 
-/** Each slot has runs, as a sequence has, with room for `capacity` positions each. */
-export class DeviceSlots implements SlotState {
-  readonly dtype: DType;
-  readonly count: number;
+/** Slots in one buffer. */
+export class DeviceSlots extends Slots implements SlotState {
   readonly device: Device;
-  private readonly shape: readonly number[];
-  private readonly axis: number;
-  /** Runs of one slot, and elements of one position of a run. */
-  private readonly runs: number;
-  private readonly width: number;
-  private readonly filled: number[];
-  private room = 0;
   /** All slots, with the room and the positions that they had when it was made. */
   private held: { tensor: RuntimeTensor; room: number; filled: readonly number[] } | undefined;
   /** What the last run read, where that was not the beginning of the buffer. */
   private copy: RuntimeTensor | undefined;
 
-  /** `dims` are those of all slots: the first is their number, and 0 stands at `axis`. */
   constructor(device: Device, dtype: DType, dims: readonly number[], axis: number) {
+    super(dtype, dims, axis);
     this.device = device;
-    this.dtype = dtype;
-    this.shape = dims;
-    this.axis = axis;
-    this.count = dims[0];
-    this.runs = sizeOf(dims.slice(1, axis));
-    this.width = sizeOf(dims.slice(axis + 1));
-    this.filled = new Array<number>(this.count).fill(0);
-  }
-
-  get capacity(): number {
-    return this.room;
-  }
-
-  length(slot: number): number {
-    return this.filled[slot];
   }
 
   // what is in the buffer is moved, or cleared, before it is read
   reserve(positions: number): void {
-    this.room = roomFor([positions, ...this.filled], this.room);
+    this.room = this.roomFor(positions);
   }
 
   truncate(slot: number, length: number): void {
@@ -109,12 +85,6 @@ export class DeviceSlots implements SlotState {
   }
 
   // === For runs ===
-
-  /** [count, ..., positions, ...]. */
-  dimsOf(first: number, count: number): readonly number[] {
-    const isEmpty = this.filled.slice(first, first + count).every((length) => length === 0);
-    return this.shape.with(0, count).with(this.axis, isEmpty ? 0 : this.room);
-  }
 
   /** Neighboring slots, for a run to read: good until the next call, or until something changes them. */
   async tensor(first: number, count: number): Promise<RuntimeTensor> {
@@ -229,25 +199,7 @@ function rowsOf(slots: readonly (readonly Piece[])[], runs: number, room: number
 }
 
 /** Neighboring slots for one run of a program. */
-export class DeviceSlotRange implements State {
-  readonly slots: DeviceSlots;
-  readonly first: number;
-  readonly kept: readonly number[];
-
-  constructor(slots: DeviceSlots, first: number, kept: readonly number[]) {
-    this.slots = slots;
-    this.first = first;
-    this.kept = kept;
-  }
-
-  get dtype(): DType {
-    return this.slots.dtype;
-  }
-
-  get dims(): readonly number[] {
-    return this.slots.dimsOf(this.first, this.kept.length);
-  }
-
+export class DeviceSlotRange extends SlotRange<DeviceSlots> {
   /** Its buffer, for a run to read. */
   tensor(): Promise<RuntimeTensor> {
     return this.slots.tensor(this.first, this.kept.length);
@@ -267,11 +219,5 @@ export class DeviceSlotRange implements State {
     } finally {
       tensor.dispose();
     }
-  }
-
-  clear(): void {
-    this.kept.forEach((_, i) => {
-      this.slots.truncate(this.first + i, 0);
-    });
   }
 }
