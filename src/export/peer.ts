@@ -85,7 +85,8 @@ function pythonChannel(name: string, python: string): Channel {
 /** Nothing for what is no JSON: what others print, or what was cut off when the process ended. */
 function parsed(line: string, reviver: (key: string, value: unknown) => unknown): PythonLine | undefined {
   try {
-    return JSON.parse(line, reviver) as PythonLine;
+    const said = JSON.parse(line, reviver) as unknown;
+    return typeof said === 'object' && said !== null ? (said as PythonLine) : undefined;
   } catch {
     return undefined;
   }
