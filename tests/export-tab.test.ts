@@ -7,6 +7,7 @@ import { join, resolve } from 'node:path';
 import type { Browser, Page } from 'playwright-core';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { TransformersJs } from '../src/export/peers/transformers-js.ts';
 import { createSession } from '../src/generate/session.ts';
 import { bundledModel, resolvePath } from '../src/paths.ts';
 import { loadModel } from '../src/pretrained/load.ts';
@@ -16,9 +17,8 @@ import { root } from './structure.ts';
 import { serveTab, type TabServer } from './tab-server.ts';
 import { cli } from './toy.ts';
 
-// what the code below finds in the tab; it has no types here
-// biome-ignore lint/suspicious/noExplicitAny: as it says
-declare const transformers: any;
+// what the code below finds in the tab
+declare const transformers: TransformersJs & { env: { backends: { onnx: { wasm: { wasmPaths: string } } } } };
 
 const modules = resolve(process.env.LLAVA_GEMMA_PEERS ?? 'none', 'node_modules');
 const library = join(modules, '@huggingface', 'transformers', 'dist');

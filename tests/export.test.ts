@@ -336,15 +336,18 @@ async function writeTiny(
   return to;
 }
 
-describe.skipIf(!hasPeers('@huggingface/transformers'))('transformers.js computes tiny random models', () => {
-  test.each(PAIRINGS)(
-    'of %s with %s',
+describe.each([
+  { to: 'transformers.js', process: 'transformers-js', dtype: 'fp32', isThere: hasPeers('@huggingface/transformers') },
+  { to: 'huggingface', process: 'hugging-face', dtype: 'float32', isThere: python !== undefined },
+])('the software of $to', ({ to, process, dtype, isThere }) => {
+  test.skipIf(!isThere).each(PAIRINGS)(
+    'computes a tiny random model of %s with %s',
     async (language, encoder) => {
-      const tiny = await writeTiny(at('tiny', language, encoder), language, encoder);
-      const out = at('tiny-web', `${language}-${encoder}`);
-      const { code, stderr } = await cli('export', tiny, '--to', 'transformers.js', '--out', out);
+      const tiny = await writeTiny(at('tiny', to, language, encoder), language, encoder);
+      const out = at('tiny', to, `${language}-${encoder}`);
+      const { code, stderr } = await cli('export', tiny, '--to', to, '--out', out);
       expect(code, stderr).toBe(0);
-      const { same } = await check('transformers-js', out, 'fp32', exact, tiny);
+      const { same } = await check(process, out, dtype, exact, tiny);
       expect(same).toBe(20);
     },
     120_000,
@@ -370,21 +373,6 @@ describe.skipIf(!hasPeers('node-llama-cpp', '@fugood/llama.node'))('llama.cpp', 
     const { stages } = await check('llama-cpp', at('gguf'), 'F32', { stages: 0, logits: 2e-3, answers: 0.8 });
     expect(stages.map(({ name }) => name)).toEqual(['text_ids', 'text_logits']);
   }, 240_000);
-});
-
-describe.skipIf(!python)('transformers computes tiny random models', () => {
-  test.each(PAIRINGS)(
-    'of %s with %s',
-    async (language, encoder) => {
-      const tiny = await writeTiny(at('tiny-hub', language, encoder), language, encoder);
-      const out = at('tiny-hub', `${language}-${encoder}`);
-      const { code, stderr } = await cli('export', tiny, '--to', 'huggingface', '--out', out);
-      expect(code, stderr).toBe(0);
-      const { same } = await check('hugging-face', out, 'float32', exact, tiny);
-      expect(same).toBe(20);
-    },
-    120_000,
-  );
 });
 
 describe.skipIf(!python)('peft', () => {

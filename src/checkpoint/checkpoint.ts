@@ -421,6 +421,9 @@ function placesBeside(dir: string): { place: string; incomplete: string; replace
   return { place, incomplete: `${place}.incomplete`, replaced: `${place}.replaced` };
 }
 
+/** Where `replaceFolder(dir)` writes until all is there. */
+export const incompleteOf = (dir: string): string => placesBeside(dir).incomplete;
+
 /**
  * Repairs what a killed `saveCheckpoint(dir)` left: if it was between its two renames, the older folder is
  * put back; leftovers are removed.

@@ -1,6 +1,7 @@
 // What `llava-gemma export` does.
 import { existsSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { incompleteOf } from '../../checkpoint/checkpoint.ts';
 import { isFolder } from '../../disk.ts';
 import { hasWebgpuFloat16, openEngine } from '../../engine/devices.ts';
 import { createOrtEngine } from '../../engine/ort.ts';
@@ -66,17 +67,19 @@ const PEERS: Readonly<Record<ExportFlags['to'], { process: string; packages?: re
 };
 
 /** Runs the command. */
-export async function exportModel(model: string, flags: ExportFlags): Promise<void> {
+export async function exportModel(model: string, given: ExportFlags): Promise<void> {
+  const flags = { ...given, baseFolder: given.baseFolder ?? given.base };
   const dir = resolvePath(model, 'the model');
   const place = newFolder(flags.out);
   checkFlags(dir, flags);
+  const peers = flags.verify ? peersOf(flags.to, flags.peers) : undefined;
   // a sentence where there is no adapter
   if (flags.verify && flags.device === 'webgpu') {
     await openEngine('webgpu');
     if (dtypesOf(flags).includes('fp16') && !(await hasWebgpuFloat16()))
       throw new UserError('--dtype fp16: the WebGPU adapter here has no float16 (shader-f16), which these files ask for; q4f16 does not');
   }
-  const whole = <T>(work: () => Promise<T>) => withCleanup(() => rmSync(`${place}.incomplete`, { recursive: true, force: true }), work);
+  const whole = <T>(work: () => Promise<T>) => withCleanup(() => rmSync(incompleteOf(place), { recursive: true, force: true }), work);
   const engine = createOrtEngine();
   const adapter = flags.adapter === undefined ? undefined : { folder: flags.adapter, engine };
   if (flags.to === 'peft') {
@@ -84,16 +87,16 @@ export async function exportModel(model: string, flags: ExportFlags): Promise<vo
     await whole(() => exportPeft(dir, flags.out, { dtype, base: flags.base }));
     console.log(`wrote ${flags.out}`);
     // merged weights have the type that frozen ones are stored in
-    if (flags.verify) await runPeer(dir, flags, dtype, dtype === 'float32' && (await storedType(dir)) === dtype ? EXACT : ROUNDED);
+    if (peers) await runPeer(dir, flags, peers, dtype, dtype === 'float32' && (await storedType(dir)) === dtype ? EXACT : ROUNDED);
     return;
   }
   const stored = await whole(() => withExportSource(dir, (source) => write(source, flags, adapter).then(() => source.dtype), { adapter }));
   console.log(`wrote ${flags.out}`);
-  if (!flags.verify) return;
+  if (!peers) return;
   if (flags.to === 'huggingface') {
     const dtype = floatTypeOf(flags.dtype ?? stored);
-    await runPeer(dir, flags, dtype, dtype === stored || dtype === 'float32' ? EXACT : ROUNDED);
-  } else for (const dtype of dtypesOf(flags)) await runPeer(dir, flags, dtype, TOLERANCE[dtype]);
+    await runPeer(dir, flags, peers, dtype, dtype === stored || dtype === 'float32' ? EXACT : ROUNDED);
+  } else for (const dtype of dtypesOf(flags)) await runPeer(dir, flags, peers, dtype, TOLERANCE[dtype]);
 }
 
 /** The float type of most weights of a folder. */
@@ -106,8 +109,8 @@ async function storedType(dir: string): Promise<string> {
   }
 }
 
-function checkFlags(dir: string, { to, verify: isVerified, adapter, base, baseFolder = base, peers, device }: ExportFlags): void {
-  if (to !== 'peft' && (base ?? baseFolder) !== undefined)
+function checkFlags(dir: string, { to, verify: isVerified, adapter, baseFolder, device }: ExportFlags): void {
+  if (to !== 'peft' && baseFolder !== undefined)
     throw new UserError(`--base and --base-folder are for --to peft: ${to} holds a whole model`);
   if (adapter !== undefined && to === 'peft')
     throw new UserError('--adapter merges adapters, and --to peft writes them alone: give the folder as <model>');
@@ -122,7 +125,6 @@ function checkFlags(dir: string, { to, verify: isVerified, adapter, base, baseFo
     );
   if (adapter !== undefined)
     throw new UserError('--verify compares with the model as it is: merge the adapter first (llava-gemma merge), and export that');
-  peersOf(to, peers);
 }
 
 /**
@@ -173,15 +175,15 @@ async function write(
   return exportTransformersJs(source, out, { dtypes: dtypes as OnnxDtype[], maxShardSize, onFile });
 }
 
-/** Asks the software that `dtype` of the export is for. */
+/** Asks the software that `dtype` of the export is for, which `peersOf` has found. */
 async function runPeer(
   dir: string,
-  { to, out, base, baseFolder = base, ...flags }: ExportFlags,
+  { to, out, baseFolder, ...flags }: ExportFlags,
+  peers: string,
   dtype: string,
   tolerance: Tolerance,
 ): Promise<void> {
   const { process, packages } = PEERS[to];
-  const peers = peersOf(to, flags.peers);
   const status = createStatusLine();
   const peer = startPeer(process, packages ? undefined : peers);
   try {

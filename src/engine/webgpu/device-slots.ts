@@ -69,12 +69,12 @@ export class DeviceSlots extends Slots implements SlotState {
 
   async begin(slot: number, from: number | SavedSlot, length: number): Promise<void> {
     checkHeld(0, this.filled[slot]);
-    if (typeof from !== 'number' && !(from instanceof DeviceSavedSlot)) throw new Error('a saved slot belongs to another engine');
-    checkHeld(typeof from === 'number' ? this.filled[from] : from.length, length);
+    const isOwn = typeof from === 'number';
+    if (!isOwn && !(from instanceof DeviceSavedSlot)) throw new Error('a saved slot belongs to another engine');
+    checkHeld(isOwn ? this.filled[from] : from.length, length);
     if (length === 0) return;
     this.reserve(length);
     const lengths = this.filled.with(slot, length);
-    const isOwn = typeof from === 'number';
     const piece = isOwn ? this.pieceOf(from, length, BEHIND_ZEROS) : { start: this.rowsHeld, stride: from.length, length };
     const selection = this.arrangement(new Map([[slot, piece]]), isOwn ? undefined : from.tensor);
     this.adopt((await this.device.select([selection]))[0], lengths);

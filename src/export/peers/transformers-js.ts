@@ -23,10 +23,11 @@ interface Model {
   (inputs: Inputs): Promise<Record<string, Tensor>>;
   generate(options: object): Promise<Tensor>;
   encode_image(inputs: { pixel_values: Tensor }): Promise<Tensor>;
+  dispose(): Promise<unknown>;
 }
 
 /** The part of the package that is used. */
-interface TransformersJs {
+export interface TransformersJs {
   env: { allowRemoteModels: boolean; localModelPath: string };
   RawImage: { read(path: string): Promise<unknown> };
   AutoProcessor: { from_pretrained(name: string): Promise<Processor> };
